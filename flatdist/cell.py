@@ -1,0 +1,220 @@
+"""A cell: one fully resolved configuration, everything but the seed, and its identity."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from flatdist.ensembles import SAMPLING_VERSION, ensemble_names
+from flatdist.errors import CellError
+from flatdist.fields import Choice, Flag, Integer, Keyword, Number, Widths, declare
+from flatdist.methods import METHODS, Method, method_names
+from flatdist.suggestions import did_you_mean
+
+GROUND_TRUTHS = ("unit_frobenius", "gaussian_factors", "flat_spectrum")
+SCHEDULES = ("constant", "cosine_tail")
+DTYPES = ("float32", "float64")
+
+PROBLEM_FIELDS = ("d_out", "d_in", "rank", "n", "ensemble", "ground_truth", "observation_noise_std", "nested")
+ID_DIGITS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One configuration: the problem, the method, and how the method is run.
+
+    Values are checked and normalised on construction: floats are rounded to 12 significant digits, ``width`` becomes
+    one width per hidden layer, ``learning_rate`` None means ``auto`` and ``batch_size`` None means ``full``.
+
+    Raises:
+        CellError: names every field whose value is not allowed, with what is.
+    """
+
+    d_out: int = declare(Integer(1, 65536), "rows of the end-to-end matrix, the paper's d'")
+    d_in: int = declare(Integer(1, 65536), "columns of the end-to-end matrix, the paper's d")
+    rank: int = declare(Integer(1, 65536), "rank of the ground truth, the paper's r")
+    n: int = declare(Integer(1), "number of measurements")
+    ensemble: str = declare(Choice(ensemble_names), "distribution of the measurement matrices", "gaussian")
+    ground_truth: str = declare(Choice(lambda: GROUND_TRUTHS), "how the ground truth is drawn", "unit_frobenius")
+    observation_noise_std: float = declare(
+        Number(), "standard deviation of fixed noise on the labels, in units of the ground truth's Frobenius norm", 0.0
+    )
+    nested: bool = declare(Flag(), "a replicate's problem at n is the first n measurements of one stream", False)
+    method: str = declare(Choice(method_names), "the estimator", "label_noise_sgd")
+    depth: int = declare(Integer(2, 64), "number of layers, the paper's L", 3)
+    width: tuple[int, ...] = declare(Widths(), "hidden widths, one per hidden layer; default max(d_out, d_in)", None)
+    init_scale: float = declare(
+        Number(open_minimum=True), "layers start as N(0, init_scale^2 / fan_in)", 0.5
+    )
+    learning_rate: float | None = declare(
+        Keyword("auto", Number(open_minimum=True)), "step size; auto is a fraction of the stability limit", None
+    )
+    label_noise_std: float = declare(
+        Number(), "label noise at every step, in units of the ground truth's Frobenius norm", 1.0
+    )
+    batch_size: int | None = declare(
+        Keyword("full", Integer(1, 2**24)), "indices drawn with replacement at every step; full is every index once", 50
+    )
+    steps: int = declare(Integer(1), "number of SGD steps", 40000)
+    schedule: str = declare(
+        Choice(lambda: SCHEDULES), "constant label noise, or annealed to 0 over the last anneal_fraction", "cosine_tail"
+    )
+    anneal_fraction: float = declare(Number(0.0, 1.0), "fraction of the steps over which label noise is annealed", 0.3)
+    sam_radius: float = declare(Number(), "length of sam's perturbation, in units of the weights", 0.05)
+    evaluations: int = declare(Integer(2, 10**6), "rows of history per replicate, first and last step included", 64)
+    dtype: str = declare(Choice(lambda: DTYPES), "floating-point type of the training", "float32")
+
+    def __post_init__(self) -> None:
+        values, problems = check_values({f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
+        if problems:
+            raise CellError("this cell cannot be run:\n" + "\n".join(f"  {problem}" for problem in problems))
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def spec(self) -> Method:
+        """The method's declaration."""
+        return METHODS[self.method]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Layer widths d_0 ... d_L from input to output."""
+        return (self.d_in, *self.width, self.d_out)
+
+    @property
+    def relevant_fields(self) -> tuple[str, ...]:
+        """The fields that change this cell's results, in declaration order."""
+        relevant = {*PROBLEM_FIELDS, "method", *self.spec.fields}
+        return tuple(name for name in FIELDS if name in relevant)
+
+    @cached_property
+    def cell_id(self) -> str:
+        """Identity: a hash of every field that matters to the method and of the versions of its numerics."""
+        return _digest({"fields": self._canonical(self.relevant_fields), "numerics": self.numerics})
+
+    @cached_property
+    def configuration_id(self) -> str:
+        """Identity without the numerics versions: equal for the same question asked of older and newer code."""
+        return _digest({"fields": self._canonical(self.relevant_fields)})
+
+    @property
+    def numerics(self) -> dict[str, int]:
+        """Versions of the numerics behind this cell's results."""
+        return {"method": self.spec.numerics_version, "sampling": SAMPLING_VERSION}
+
+    def row(self) -> dict[str, Any]:
+        """Every field as the ``trials`` table stores it: null where it does not matter to the method."""
+        relevant = set(self.relevant_fields)
+        row = {name: getattr(self, name) if name in relevant else None for name in FIELDS}
+        row["width"] = None if row["width"] is None else list(row["width"])
+        return row
+
+    def problem_stream(self) -> str:
+        """Names the random stream of this cell's problems; the same for every method, so methods are paired.
+
+        Where ``nested`` is true the stream does not depend on n: problems at different n share their measurements.
+        """
+        names = [name for name in PROBLEM_FIELDS if not (self.nested and name == "n")]
+        return _canonical_json(self._canonical(names))
+
+    def training_stream(self) -> str:
+        """Names the random stream of this cell's batches and label noise; how often it is evaluated does not matter."""
+        return _canonical_json(self._canonical([name for name in self.relevant_fields if name != "evaluations"]))
+
+    def _canonical(self, names: Iterable[str]) -> dict[str, Any]:
+        canonical = {}
+        for name in names:
+            value = getattr(self, name)
+            field = FIELDS[name]
+            if field.metadata["added_later"] and value == field.default:
+                continue
+            canonical[name] = list(value) if isinstance(value, tuple) else value
+        return canonical
+
+
+FIELDS: Mapping[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(Cell)}
+REQUIRED_FIELDS = tuple(name for name, field in FIELDS.items() if field.default is dataclasses.MISSING)
+
+
+@dataclass(frozen=True)
+class FieldProblem:
+    """One reason why a set of field values is not a cell."""
+
+    field: str
+    value: Any
+    reason: str
+    allowed: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.value!r} {self.reason}; allowed: {self.allowed}"
+
+
+def check_values(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[FieldProblem]]:
+    """Check and normalise the values of a cell's fields, and collect everything that is wrong with them.
+
+    Args:
+        given: field name -> value; missing fields take their defaults.
+
+    Returns:
+        The normalised values of all fields, and the problems found. The values are complete only without problems.
+    """
+    problems = [
+        FieldProblem(name, value, "is given for a field that does not exist" + did_you_mean(name, FIELDS), "cell fields")
+        for name, value in given.items()
+        if name not in FIELDS
+    ]
+    values: dict[str, Any] = {}
+    for name, field in FIELDS.items():
+        kind = field.metadata["kind"]
+        if name not in given:
+            if field.default is dataclasses.MISSING:
+                problems.append(FieldProblem(name, None, "is required and missing", kind.allowed))
+            else:
+                values[name] = field.default
+            continue
+        try:
+            values[name] = kind.parse(given[name])
+        except ValueError as error:
+            hint = did_you_mean(given[name], kind.options()) if isinstance(kind, Choice) else ""
+            problems.append(FieldProblem(name, given[name], str(error) + hint, kind.allowed))
+    problems += _conflicts(values)
+    return values, problems
+
+
+def _conflicts(values: dict[str, Any]) -> list[FieldProblem]:
+    """Problems between fields; resolves ``width`` in place."""
+    problems = []
+    if not {"d_out", "d_in"} <= values.keys():
+        return problems
+    smaller, larger = sorted((values["d_out"], values["d_in"]))
+    if values.get("rank", 0) > smaller:
+        problems.append(
+            FieldProblem("rank", values["rank"], "exceeds min(d_out, d_in)", f"a whole number from 1 to {smaller}")
+        )
+    if {"width", "depth"} <= values.keys():
+        hidden = values["depth"] - 1
+        width = larger if values["width"] is None else values["width"]
+        widths = width if isinstance(width, tuple) else (width,) * hidden
+        if len(widths) != hidden:
+            problems.append(
+                FieldProblem("width", list(widths), f"has {len(widths)} entries", f"depth-1 = {hidden} of them")
+            )
+        elif min(widths) < smaller:
+            problems.append(
+                FieldProblem("width", width, "is smaller than min(d_out, d_in)", f"hidden widths of at least {smaller}")
+            )
+        values["width"] = widths
+    return problems
+
+
+def _canonical_json(fields: Mapping[str, Any]) -> str:
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_canonical_json(content).encode()).hexdigest()[:ID_DIGITS]

@@ -1,0 +1,66 @@
+"""Named random streams: what a key is made of, and how words become indices, signs and normals."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from flatdist.draws.philox import words
+
+# What a stream is for; each purpose of each replicate has a key of its own.
+MEASUREMENTS = "measurements"
+GROUND_TRUTH = "ground_truth"
+OBSERVATION_NOISE = "observation_noise"
+INITIALISATION = "initialisation"
+BATCH = "batch"
+LABEL_NOISE = "label_noise"
+
+
+def stream_key(name: str, replicate: int, purpose: str) -> tuple[int, int]:
+    """The 64-bit Philox key of a stream, as two 32-bit words.
+
+    Args:
+        name: what is random, a canonical text such as ``Cell.problem_stream()``.
+        replicate: number of the replicate.
+        purpose: one of this module's constants.
+    """
+    digest = hashlib.blake2b(f"{name}|{replicate}|{purpose}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An infinite table of 32-bit words, row ``step``, column ``slot``; any part of it can be read at any time.
+
+    Draws of row t, column j come from words of row t only, so a longer row starts with the shorter one
+    (for normals: where the shorter length is even).
+    """
+
+    key: tuple[int, int]
+
+    @classmethod
+    def named(cls, name: str, replicate: int, purpose: str) -> Stream:
+        """The stream of one purpose of one replicate."""
+        return cls(stream_key(name, replicate, purpose))
+
+    def indices(self, steps: np.ndarray, count: int, bound: int) -> np.ndarray:
+        """Uniform integers in [0, bound) by high multiply, (m, count) int64; bias below bound / 2**32."""
+        return ((words(self.key, steps, count).astype(np.uint64) * np.uint64(bound)) >> np.uint64(32)).astype(np.int64)
+
+    def signs(self, steps: np.ndarray, count: int) -> np.ndarray:
+        """+1.0 or -1.0 from each word's highest bit, (m, count) float64."""
+        return 1.0 - 2.0 * (words(self.key, steps, count) >> np.uint32(31)).astype(np.float64)
+
+    def normals(self, steps: np.ndarray, count: int) -> np.ndarray:
+        """Standard normals by Box and Muller's transform of word pairs, (m, count) float64.
+
+        Words (u, v) become r cos(t), r sin(t) with r^2 = -2 log((u + 1/2) / 2^32) and t = 2 pi (v + 1/2) / 2^32.
+        """
+        pairs = -(-count // 2)
+        uniform = (words(self.key, steps, 2 * pairs).astype(np.float64) + 0.5) * 2.0**-32
+        radius = np.sqrt(-2.0 * np.log(uniform[:, 0::2]))  # (m, pairs)
+        angle = (2.0 * np.pi) * uniform[:, 1::2]
+        normals = np.stack((radius * np.cos(angle), radius * np.sin(angle)), axis=-1)  # (m, pairs, 2)
+        return normals.reshape(len(uniform), -1)[:, :count]

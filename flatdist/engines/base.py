@@ -1,0 +1,105 @@
+"""What an engine is given and what it does; all engines take the same steps from the same draws.
+
+Step t of a replicate, with B = batch size and s_t = noise_std * anneal_t:
+
+    i_1 .. i_B  = Stream(batch key).indices([t], B, n)      (every index once where the batch is full)
+    xi_1 .. xi_B = Stream(noise key).normals([t], B)        (label noise only)
+    e_k = <A_{i_k}, M> - b_{i_k} + s_t xi_k,   M = W_L ... W_1
+    G = (2/B) sum_k e_k A_{i_k}
+    W_j <- W_j - eta (W_L ... W_{j+1})^T G (W_{j-1} ... W_1)^T      for all j at once
+
+With a SAM radius rho the gradient is taken at W + rho g / ||g||, g the gradient above and ||g|| its norm over all layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """Everything a session needs to train a batch of replicates of one cell.
+
+    Attributes:
+        widths: d_0 ... d_L, from input to output.
+        measurements: per replicate (n, d_out, d_in), in the cell's dtype or int8 for +1/-1 ensembles.
+        labels: per replicate (n,), in the cell's dtype.
+        layers: per replicate the starting layers, ``layers[r][j]`` is W_{j+1} of shape (widths[j+1], widths[j]).
+        batch_keys: (replicates, 2) uint32, Philox keys of the batch indices.
+        noise_keys: (replicates, 2) uint32, Philox keys of the label noise.
+        batch_size: indices drawn per step, with replacement; None for every index once.
+        label_noise: whether labels are perturbed at all.
+        sam_radius: length of SAM's perturbation; None for plain SGD.
+        dtype: float32 or float64.
+        threads: CPU threads the session may use.
+        device: ``cpu`` or a torch device such as ``cuda:0``.
+    """
+
+    widths: tuple[int, ...]
+    measurements: Sequence[Array]
+    labels: Sequence[Array]
+    layers: Sequence[Sequence[Array]]
+    batch_keys: Array
+    noise_keys: Array
+    batch_size: int | None
+    label_noise: bool
+    sam_radius: float | None
+    dtype: str
+    threads: int = 1
+    device: str = "cpu"
+
+    @property
+    def replicates(self) -> int:
+        """Number of replicates trained together."""
+        return len(self.labels)
+
+    @property
+    def n(self) -> int:
+        """Number of measurements of each replicate."""
+        return len(self.labels[0])
+
+    @property
+    def drawn(self) -> int:
+        """Number of terms of one step's gradient: the batch size, or n where the batch is full."""
+        return self.n if self.batch_size is None else self.batch_size
+
+
+class Session(Protocol):
+    """A batch of replicates being trained."""
+
+    def advance(self, start: int, stop: int, learning_rate: Array, noise_std: Array, anneal: Array) -> Array:
+        """Run steps start .. stop-1 on every replicate.
+
+        Args:
+            start: number of the first step.
+            stop: number after the last step.
+            learning_rate: (replicates,) step sizes.
+            noise_std: (replicates,) absolute label noise s, in units of the labels.
+            anneal: (stop - start,) factors on the label noise.
+
+        Returns:
+            (replicates,) float64: the largest mini-batch loss of those steps, the mean squared residual of the drawn
+            batch without label noise at the weights before each step; not finite where any of them was not.
+        """
+        ...
+
+    def layers(self) -> list[Array]:
+        """Current weights: L arrays (replicates, d_j, d_{j-1}) in the cell's dtype, copies."""
+        ...
+
+
+class Engine(Protocol):
+    """A way of executing SGD steps."""
+
+    name: str
+
+    def start(self, task: TrainingTask) -> Session:
+        """Set up a session at the task's starting layers."""
+        ...

@@ -1,0 +1,20 @@
+"""Independent standard Gaussian entries (Example 1 of Gatmiry et al. 2023)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flatdist.ensembles.base import Ensemble
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from flatdist.draws import Stream
+
+
+def sample(stream: Stream, indices: np.ndarray, d_out: int, d_in: int) -> np.ndarray:
+    """Measurements ``indices`` of the stream, shape (m, d_out, d_in)."""
+    return stream.normals(indices, d_out * d_in).reshape(-1, d_out, d_in)
+
+
+ENSEMBLE = Ensemble("gaussian", sample, "independent standard normal entries")

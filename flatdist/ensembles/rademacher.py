@@ -1,0 +1,20 @@
+"""Independent symmetric +1/-1 entries (Example 2 of Gatmiry et al. 2023)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flatdist.ensembles.base import Ensemble
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from flatdist.draws import Stream
+
+
+def sample(stream: Stream, indices: np.ndarray, d_out: int, d_in: int) -> np.ndarray:
+    """Measurements ``indices`` of the stream, shape (m, d_out, d_in)."""
+    return stream.signs(indices, d_out * d_in).reshape(-1, d_out, d_in)
+
+
+ENSEMBLE = Ensemble("rademacher", sample, "independent entries of +1 or -1, equally likely", signs=True)

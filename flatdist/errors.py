@@ -1,0 +1,35 @@
+"""The errors that flatdist raises for its users.
+
+Every message says what went wrong, where, with which value, what is allowed and what to do. Broken invariants of the
+program itself are plain assertions.
+"""
+
+from __future__ import annotations
+
+
+class FlatdistError(Exception):
+    """Base class: catch it to catch everything that flatdist reports on purpose."""
+
+
+class CellError(FlatdistError, ValueError):
+    """A configuration that no trial could run; lists every problem found, one a line."""
+
+
+class SweepError(FlatdistError, ValueError):
+    """A sweep file that cannot be run as written; lists every problem found, one a line."""
+
+
+class StoreError(FlatdistError, OSError):
+    """A store that cannot be read or written."""
+
+
+class SolverError(FlatdistError, ValueError):
+    """A problem that a solver must refuse: infeasible labels, dependent measurements, impossible widths."""
+
+
+class FitError(FlatdistError, ValueError):
+    """Data that an analysis cannot be fitted to."""
+
+
+class LaunchError(FlatdistError, RuntimeError):
+    """An executor, engine or device that is not available as asked for."""
