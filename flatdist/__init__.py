@@ -1,1 +1,70 @@
-"""flatdist."""
+"""How many linear measurements does a deep matrix factorization's flattest solution need?
+
+The public names below are loaded when first used: ``import flatdist`` loads neither torch nor ray nor pandas, and
+reading results needs none of torch, ray and numba.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flatdist import theory as theory
+    from flatdist.cell import Cell as Cell
+    from flatdist.errors import CellError as CellError
+    from flatdist.errors import FitError as FitError
+    from flatdist.errors import FlatdistError as FlatdistError
+    from flatdist.errors import LaunchError as LaunchError
+    from flatdist.errors import SolverError as SolverError
+    from flatdist.errors import StoreError as StoreError
+    from flatdist.errors import SweepError as SweepError
+    from flatdist.factorization import end_to_end as end_to_end
+    from flatdist.flatness import hessian_trace as hessian_trace
+    from flatdist.problems import Problem as Problem
+    from flatdist.problems import sample_problem as sample_problem
+    from flatdist.running import run_cell as run_cell
+    from flatdist.solvers.min_frobenius_norm import min_frobenius_norm as min_frobenius_norm
+    from flatdist.solvers.min_hessian_trace import min_hessian_trace as min_hessian_trace
+    from flatdist.solvers.min_nuclear_norm import min_nuclear_norm as min_nuclear_norm
+    from flatdist.store.load import load_history as load_history
+    from flatdist.store.load import load_trials as load_trials
+
+_HOMES = {
+    "Cell": "flatdist.cell",
+    "CellError": "flatdist.errors",
+    "FitError": "flatdist.errors",
+    "FlatdistError": "flatdist.errors",
+    "LaunchError": "flatdist.errors",
+    "Problem": "flatdist.problems",
+    "SolverError": "flatdist.errors",
+    "StoreError": "flatdist.errors",
+    "SweepError": "flatdist.errors",
+    "end_to_end": "flatdist.factorization",
+    "hessian_trace": "flatdist.flatness",
+    "load_history": "flatdist.store.load",
+    "load_trials": "flatdist.store.load",
+    "min_frobenius_norm": "flatdist.solvers.min_frobenius_norm",
+    "min_hessian_trace": "flatdist.solvers.min_hessian_trace",
+    "min_nuclear_norm": "flatdist.solvers.min_nuclear_norm",
+    "run_cell": "flatdist.running",
+    "sample_problem": "flatdist.problems",
+}
+
+__all__ = [*_HOMES, "__version__", "theory"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name == "theory":
+        return import_module("flatdist.theory")
+    if name == "__version__":
+        from flatdist.provenance import package_version
+
+        return package_version("flatdist")
+    raise AttributeError(f"module 'flatdist' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -8,19 +8,19 @@ Step t of a replicate, with B = batch size and s_t = noise_std * anneal_t:
     G = (2/B) sum_k e_k A_{i_k}
     W_j <- W_j - eta (W_L ... W_{j+1})^T G (W_{j-1} ... W_1)^T      for all j at once
 
-With a SAM radius rho the gradient is taken at W + rho g / ||g||, g the gradient above and ||g|| its norm over all layers.
+With a SAM radius rho the gradient is taken at W + rho g / (||g|| + SAM_EPSILON), g the gradient above and ||g|| its
+norm over all layers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from flatdist.types import Array
 
-Array = NDArray[Any]
+SAM_EPSILON = 1e-12  # keeps SAM's direction defined where a drawn measurement is fitted exactly
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,180 @@
+"""All replicates in one torch tensor program, on the CPU or on a CUDA device.
+
+A chunk of steps runs without allocating and without waiting for the device: draws are made for the whole chunk at
+once by tensor arithmetic, every product is written to a buffer made beforehand, and on CUDA the chunk is captured once
+as a graph and replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from flatdist.draws import tensor as draws
+from flatdist.engines.base import SAM_EPSILON, TrainingTask
+from flatdist.types import Array
+
+CHUNK = 64  # steps whose draws are made together
+MINIMUM_BATCH = 2  # a single matrix takes another kernel, with other bits, than a batch of matrices
+
+
+class BatchedEngine:
+    """One tensor program over a leading replicate axis."""
+
+    name = "batched"
+
+    def start(self, task: TrainingTask) -> BatchedSession:
+        """Set up a session at the task's starting layers."""
+        return BatchedSession(task)
+
+
+class BatchedSession:
+    """See :class:`flatdist.engines.base.Session`."""
+
+    def __init__(self, task: TrainingTask) -> None:
+        self.task = task
+        self.device = torch.device(task.device)
+        self.dtype = getattr(torch, task.dtype)
+        # A lone replicate is trained beside a copy of itself, so that it has the bits it has in company.
+        self.members = [*range(task.replicates)] + [0] * max(0, MINIMUM_BATCH - task.replicates)
+        count, entries = len(self.members), task.widths[0] * task.widths[-1]
+        self.weights = [
+            torch.stack([torch.as_tensor(task.layers[r][j], dtype=self.dtype) for r in self.members]).to(self.device)
+            for j in range(len(task.widths) - 1)
+        ]
+        self.measurements = torch.empty(count * task.n, entries, dtype=self.dtype, device=self.device)
+        self.labels = torch.empty(count * task.n, dtype=self.dtype, device=self.device)
+        for position, r in enumerate(self.members):
+            rows = slice(position * task.n, (position + 1) * task.n)
+            self.measurements[rows] = torch.as_tensor(task.measurements[r]).reshape(task.n, entries).to(self.device)
+            self.labels[rows] = torch.as_tensor(task.labels[r]).to(self.device)
+        self.batch_keys = self._tensor(task.batch_keys[self.members], torch.int64)
+        self.noise_keys = self._tensor(task.noise_keys[self.members], torch.int64)
+        self._make_buffers()
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def _tensor(self, values: Array, dtype: torch.dtype) -> torch.Tensor:
+        return torch.as_tensor(np.ascontiguousarray(values).astype(np.float64)).to(dtype).to(self.device)
+
+    def _make_buffers(self) -> None:
+        count, drawn = len(self.members), self.task.drawn
+        widths = self.task.widths
+        d_in, d_out = widths[0], widths[-1]
+
+        def buffer(*shape: int) -> torch.Tensor:
+            return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+        self.first_step = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.step_offsets = torch.arange(CHUNK, device=self.device)
+        self.row_offsets = (torch.arange(count, device=self.device) * self.task.n)[:, None]
+        self.rows = torch.zeros(CHUNK, count, drawn, dtype=torch.int64, device=self.device)
+        if self.task.batch_size is None:
+            self.rows[:] = self.row_offsets + torch.arange(drawn, device=self.device)
+        self.noise = buffer(CHUNK, count, drawn)
+        self.noise_std = buffer(CHUNK, count)  # s_t, annealed
+        self.learning_rate = buffer(count, 1, 1)
+        self.largest = buffer(count)
+        self.gathered = buffer(count * drawn, d_in * d_out)
+        self.targets = buffer(count * drawn)
+        self.residual = buffer(count, drawn, 1)
+        self.gradient = buffer(count, d_out * d_in)
+        self.right = [buffer(count, width, d_in) for width in widths[2:]]  # W_2 W_1, W_3 W_2 W_1, ..., M
+        self.left = [buffer(count, d_out, width) for width in widths[1:-2]]  # W_L..W_2 back to W_L W_{L-1}
+        self.pulled = [buffer(count, widths[j + 1], d_in) for j in range(len(widths) - 2)]
+        self.steps = [torch.zeros_like(w) for w in self.weights]
+        self.ahead = [torch.zeros_like(w) for w in self.weights] if self.task.sam_radius is not None else []
+
+    def advance(self, start: int, stop: int, learning_rate: Array, noise_std: Array, anneal: Array) -> Array:
+        """Run steps start .. stop-1 on every replicate."""
+        self.learning_rate.copy_(torch.as_tensor(learning_rate[self.members])[:, None, None])
+        self.largest.zero_()
+        levels = torch.as_tensor(anneal[:, None] * noise_std[self.members][None, :])  # (stop - start, members)
+        for first in range(start, stop, CHUNK):
+            count = min(CHUNK, stop - first)
+            self.first_step.fill_(first)
+            self.noise_std[:count].copy_(levels[first - start : first - start + count])
+            if count == CHUNK and self.device.type == "cuda":
+                self._replay()
+            else:
+                self._chunk(count)
+        return self.largest[: self.task.replicates].to("cpu", torch.float64, copy=True).numpy()
+
+    def layers(self) -> list[Array]:
+        """Current weights, L arrays (replicates, d_j, d_{j-1})."""
+        return [w[: self.task.replicates].cpu().numpy().copy() for w in self.weights]
+
+    def _replay(self) -> None:
+        """Run a full chunk as a CUDA graph, captured the first time."""
+        if self.graph is None:
+            saved = [tensor.clone() for tensor in (*self.weights, self.largest)]
+            stream = torch.cuda.Stream(self.device)
+            stream.wait_stream(torch.cuda.current_stream(self.device))
+            with torch.cuda.stream(stream):  # capture wants kernels and workspaces warmed up on a side stream
+                self._chunk(CHUNK)
+            torch.cuda.current_stream(self.device).wait_stream(stream)
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self._chunk(CHUNK)
+            for tensor, value in zip((*self.weights, self.largest), saved, strict=True):
+                tensor.copy_(value)
+        self.graph.replay()
+
+    def _chunk(self, count: int) -> None:
+        """Draw for ``count`` steps from ``first_step`` on, then take them."""
+        steps = self.first_step + self.step_offsets[:count]
+        if self.task.batch_size is not None:
+            drawn = draws.indices(self.batch_keys, steps, self.task.drawn, self.task.n)
+            self.rows[:count].copy_(drawn + self.row_offsets)
+        if self.task.label_noise:
+            normals = draws.normals(self.noise_keys, steps, self.task.drawn).to(self.dtype)
+            torch.mul(normals, self.noise_std[:count, :, None], out=self.noise[:count])
+        for step in range(count):
+            self._step(self.rows[step].view(-1), self.noise[step])
+
+    def _step(self, rows: torch.Tensor, noise: torch.Tensor) -> None:
+        torch.index_select(self.measurements, 0, rows, out=self.gathered)
+        torch.index_select(self.labels, 0, rows, out=self.targets)
+        self._layer_steps(self.weights, noise, self._record_loss)
+        if self.task.sam_radius is not None:
+            norm = torch.sqrt(sum((g * g).sum((1, 2), keepdim=True) for g in self.steps))  # type: ignore[arg-type]
+            reach = self.task.sam_radius / (norm + SAM_EPSILON)
+            for ahead, weight, step in zip(self.ahead, self.weights, self.steps, strict=True):
+                torch.addcmul(weight, step, reach, out=ahead)
+            self._layer_steps(self.ahead, noise, None)
+        for weight, step in zip(self.weights, self.steps, strict=True):
+            weight.addcmul_(step, self.learning_rate, value=-1.0)
+
+    def _record_loss(self, residual: torch.Tensor) -> None:
+        loss = (residual * residual).mean((1, 2))
+        torch.maximum(self.largest, loss, out=self.largest)  # propagates NaN
+
+    def _layer_steps(
+        self, weights: list[torch.Tensor], noise: torch.Tensor, record: Callable[[torch.Tensor], None] | None
+    ) -> None:
+        """Gradients of the batch loss at ``weights``, into ``self.steps``."""
+        depth, drawn = len(weights), self.task.drawn
+        right = [weights[0], *self.right]  # right[j] = W_{j+1} ... W_1
+        for j in range(1, depth):
+            torch.bmm(weights[j], right[j - 1], out=right[j])
+        product = right[-1].view(len(noise), -1, 1)
+        gathered = self.gathered.view(len(noise), drawn, -1)
+        torch.bmm(gathered, product, out=self.residual)
+        self.residual.sub_(self.targets.view_as(self.residual))
+        if record is not None:
+            record(self.residual)
+        if self.task.label_noise:
+            self.residual.add_(noise[:, :, None])
+        self.residual.mul_(2.0 / drawn)
+        gradient = self.gradient.view(len(noise), -1, 1)
+        torch.bmm(gathered.mT, self.residual, out=gradient)
+        gradient = gradient.view(len(noise), weights[-1].shape[1], -1)  # G, (replicate, d_out, d_in)
+        left = [*self.left, weights[-1]]  # left[j] = W_L ... W_{j+2}
+        for j in range(depth - 3, -1, -1):
+            torch.bmm(left[j + 1], weights[j + 1], out=left[j])
+        torch.bmm(gradient, right[-2].mT, out=self.steps[-1])
+        for j in range(depth - 2, 0, -1):
+            torch.bmm(left[j].mT, gradient, out=self.pulled[j])
+            torch.bmm(self.pulled[j], right[j - 1].mT, out=self.steps[j])
+        torch.bmm(left[0].mT, gradient, out=self.steps[0])

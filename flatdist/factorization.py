@@ -1,0 +1,77 @@
+"""Deep matrix factorization M = W_L ... W_1: products, closed-form gradients, initial layers.
+
+Functions of layers accept numpy arrays and torch tensors, with any leading axes: ``layers[j]`` is W_{j+1}, of shape
+(..., d_{j+1}, d_j), with d_0 = d_in and d_L = d_out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from flatdist.cell import Cell
+from flatdist.draws import Stream
+from flatdist.draws.stream import INITIALISATION
+from flatdist.types import Array
+
+Matrix = TypeVar("Matrix")
+
+
+def end_to_end(layers: Sequence[Matrix]) -> Matrix:
+    """The end-to-end matrix W_L ... W_1 (equation 1), shape (..., d_out, d_in)."""
+    product = layers[0]
+    for layer in layers[1:]:
+        product = layer @ product  # type: ignore[operator]
+    return product
+
+
+def partial_products(layers: Sequence[Matrix]) -> tuple[list[Matrix | None], list[Matrix | None]]:
+    """What stands to the left and to the right of each layer in the end-to-end product.
+
+    Returns:
+        ``left[j]`` = W_L ... W_{j+2}, shape (..., d_out, d_{j+1}), None for the last layer (an empty product), and
+        ``right[j]`` = W_j ... W_1, shape (..., d_j, d_in), None for the first layer; j counts from 0.
+    """
+    depth = len(layers)
+    left: list[Matrix | None] = [None] * depth
+    right: list[Matrix | None] = [None] * depth
+    for j in range(1, depth):
+        right[j] = layers[0] if j == 1 else layers[j - 1] @ right[j - 1]  # type: ignore[operator]
+        k = depth - 1 - j
+        left[k] = layers[-1] if j == 1 else left[k + 1] @ layers[k + 1]  # type: ignore[operator]
+    return left, right
+
+
+def layer_gradients(layers: Sequence[Matrix], gradient: Matrix) -> list[Matrix]:
+    """Gradients of a loss with respect to each layer, from its gradient G with respect to the end-to-end matrix.
+
+    grad W_j = (W_L ... W_{j+1})^T G (W_{j-1} ... W_1)^T.
+
+    Args:
+        layers: the layers.
+        gradient: G, shape (..., d_out, d_in).
+
+    Returns:
+        One gradient per layer, of the layer's shape.
+    """
+    gradients = []
+    for left, right in zip(*partial_products(layers), strict=True):
+        pulled = gradient if left is None else left.mT @ gradient  # type: ignore[attr-defined]
+        gradients.append(pulled if right is None else pulled @ right.mT)  # type: ignore[attr-defined]
+    return gradients
+
+
+def initial_layers(cell: Cell, replicate: int) -> list[Array]:
+    """Starting layers of one replicate, W_j ~ N(0, init_scale^2 / d_{j-1}), float64.
+
+    They depend on the problem, the replicate and the shape alone, so methods are compared from the same start and
+    ``init_scale`` only scales it.
+    """
+    stream = Stream.named(cell.problem_stream(), replicate, INITIALISATION)
+    layers = []
+    for j, (fan_in, fan_out) in enumerate(zip(cell.widths[:-1], cell.widths[1:], strict=True)):
+        entries = stream.normals(np.array([j]), fan_out * fan_in).reshape(fan_out, fan_in)
+        layers.append(cell.init_scale / np.sqrt(fan_in) * entries)
+    return layers

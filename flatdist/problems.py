@@ -1,0 +1,96 @@
+"""Sampling a replicate's problem: measurements, ground truth and labels.
+
+A problem depends only on the problem fields of the cell and the replicate's number, so that methods are paired on the
+same problems. It is sampled in numpy float64, whatever engine or dtype it is used with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import numpy as np
+
+from flatdist.cell import Cell
+from flatdist.draws import Stream
+from flatdist.draws.stream import GROUND_TRUTH, MEASUREMENTS, OBSERVATION_NOISE
+from flatdist.ensembles import ENSEMBLES
+from flatdist.types import Array
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+BLOCK_ENTRIES = 2**16  # measurement entries drawn at a time
+
+
+@dataclass(frozen=True)
+class Problem(Generic[T]):
+    """One replicate's matrix-sensing problem, ``labels[i] = <measurements[i], ground_truth>`` (+ observation noise).
+
+    Attributes:
+        measurements: (n, d_out, d_in) float64.
+        labels: (n,) float64.
+        ground_truth: (d_out, d_in) float64.
+    """
+
+    measurements: T
+    labels: T
+    ground_truth: T
+
+
+def sample_problem(cell: Cell, replicate: int = 0) -> Problem[torch.Tensor]:
+    """The problem of one replicate as torch tensors, float64 on the CPU.
+
+    Args:
+        cell: the configuration; only its problem fields matter.
+        replicate: number of the replicate, 0 or more.
+    """
+    import torch
+
+    arrays = sample_arrays(cell, replicate)
+    return Problem(*(torch.from_numpy(a) for a in (arrays.measurements, arrays.labels, arrays.ground_truth)))
+
+
+def sample_arrays(cell: Cell, replicate: int = 0, dtype: str = "float64") -> Problem[Array]:
+    """The problem of one replicate as numpy arrays; see :func:`sample_problem`.
+
+    Args:
+        cell: the configuration; only its problem fields matter.
+        replicate: number of the replicate, 0 or more.
+        dtype: storage type of the measurements alone, ``float32`` or ``int8`` where an engine wants them so.
+    """
+    if replicate < 0:
+        raise ValueError(f"replicate {replicate} does not exist; replicates are numbered 0, 1, 2, ...")
+    name = cell.problem_stream()
+    ensemble = ENSEMBLES[cell.ensemble]
+    stream = Stream.named(name, replicate, MEASUREMENTS)
+    ground_truth = _ground_truth(cell, Stream.named(name, replicate, GROUND_TRUTH))
+    measurements = np.empty((cell.n, cell.d_out, cell.d_in), dtype=dtype)
+    labels = np.empty(cell.n)
+    rows = max(1, BLOCK_ENTRIES // ground_truth.size)
+    for start in range(0, cell.n, rows):  # in blocks: the draws' temporaries stay small and in cache
+        indices = np.arange(start, min(start + rows, cell.n))
+        block = ensemble.sample(stream, indices, cell.d_out, cell.d_in)  # (block, d_out, d_in)
+        measurements[indices] = block
+        # A sum over each row, not BLAS: label i has the same bits for every n and every number of threads.
+        labels[indices] = (block * ground_truth).reshape(len(block), -1).sum(axis=1)
+    if cell.observation_noise_std:
+        noise = Stream.named(name, replicate, OBSERVATION_NOISE).normals(np.arange(cell.n), 1)[:, 0]
+        labels += cell.observation_noise_std * frobenius_norm(ground_truth) * noise
+    return Problem(measurements, labels, ground_truth)
+
+
+def frobenius_norm(matrix: Array) -> float:
+    """||X||_F."""
+    return float(np.sqrt(np.sum(np.square(matrix, dtype=np.float64))))
+
+
+def _ground_truth(cell: Cell, stream: Stream) -> Array:
+    left = stream.normals(np.array([0]), cell.d_out * cell.rank).reshape(cell.d_out, cell.rank)
+    right = stream.normals(np.array([1]), cell.d_in * cell.rank).reshape(cell.d_in, cell.rank)
+    if cell.ground_truth == "flat_spectrum":
+        left, right = np.linalg.qr(left)[0], np.linalg.qr(right)[0]
+    product = np.einsum("ar,br->ab", left, right)  # (d_out, d_in)
+    return product if cell.ground_truth == "gaussian_factors" else product / frobenius_norm(product)

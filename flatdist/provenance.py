@@ -1,0 +1,71 @@
+"""Where a result comes from: versions, revision, machine; recorded beside every row."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import socket
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+
+@functools.cache
+def revision() -> tuple[str | None, bool | None]:
+    """Git revision of flatdist's own checkout and whether it has uncommitted changes; (None, None) when installed.
+
+    Resolved once by the driver and handed to the workers: a worker's current folder may be another repository.
+    """
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists() or not (root / "flatdist").is_dir():
+        return None, None
+    try:
+        sha = _git(root, "rev-parse", "HEAD")
+        dirty = bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    return sha, dirty
+
+
+def package_version(name: str) -> str | None:
+    """Installed version of a package, or None."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def run_provenance() -> dict[str, Any]:
+    """Provenance that is the same for a whole run, resolved by the driver."""
+    sha, dirty = revision()
+    return {
+        "flatdist_version": package_version("flatdist"),
+        "git_sha": sha,
+        "git_dirty": dirty,
+        "torch_version": package_version("torch"),
+    }
+
+
+@functools.cache
+def machine_provenance() -> dict[str, Any]:
+    """Provenance of the machine that computes: its name and the CPU features that decide a result's bits."""
+    return {"host": socket.gethostname(), "cpu_features": _cpu_features()}
+
+
+def _cpu_features() -> str:
+    """Processor model that code is compiled for, and the instruction sets that BLAS libraries chose."""
+    import threadpoolctl
+    from llvmlite.binding import get_host_cpu_name
+
+    blas = {
+        f"{pool['internal_api']}:{pool['architecture']}"
+        for pool in threadpoolctl.threadpool_info()
+        if pool.get("architecture")
+    }
+    return " ".join([platform.machine(), get_host_cpu_name(), *sorted(blas)])
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603

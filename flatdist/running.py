@@ -1,0 +1,130 @@
+"""Running replicates of one cell in this process: the one way from a cell to result rows."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from flatdist.cell import Cell
+from flatdist.methods.base import GradientMethod, SolverMethod
+from flatdist.provenance import machine_provenance, run_provenance
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from flatdist.training import Hooks
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How cells are executed; nothing here changes what they mean.
+
+    Attributes:
+        engine: ``auto``, ``fused``, ``batched`` or ``reference``; solvers have their own code.
+        device: ``cpu`` or a torch device.
+        threads: CPU threads for one batch of replicates.
+        checkpoint_seconds: time between two checkpoints of an unfinished replicate.
+    """
+
+    engine: str = "auto"
+    device: str = "cpu"
+    threads: int = 1
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ValueError(f"threads: {self.threads} is out of range; allowed: a whole number of at least 1")
+
+
+@dataclass
+class Outcome:
+    """One finished replicate: its ``trials`` row and its ``history`` rows."""
+
+    trial: dict[str, Any]
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def run_replicates(
+    cell: Cell,
+    replicates: Sequence[int],
+    settings: RunSettings | None = None,
+    *,
+    hooks: Hooks | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Iterator[Outcome]:
+    """Compute replicates of one cell.
+
+    Args:
+        cell: the configuration.
+        replicates: numbers of the replicates.
+        settings: engine, device, threads.
+        hooks: checkpoints, progress, interruption.
+        provenance: what :func:`flatdist.provenance.run_provenance` said in the driver; asked here if not given.
+
+    Yields:
+        One outcome per replicate, as it finishes.
+
+    Raises:
+        flatdist.training.Interrupted: the hooks asked to stop.
+        LaunchError: the engine or device is not available.
+        SolverError: the problem cannot be solved as posed.
+    """
+    from flatdist.threads import set_threads
+    from flatdist.training import Hooks
+
+    settings = settings or RunSettings()
+    hooks = hooks or Hooks()
+    provenance = dict(run_provenance() if provenance is None else provenance)
+    if isinstance(cell.spec, GradientMethod):
+        from flatdist.engines import load_engine
+        from flatdist.training import train
+
+        engine = load_engine(settings.engine, settings.device)
+        set_threads(settings.threads)
+        provenance |= {"engine": engine.name, "device": settings.device}
+        produced = train(
+            cell, replicates, engine, threads=settings.threads, device=settings.device, hooks=hooks
+        )
+    else:
+        assert isinstance(cell.spec, SolverMethod)
+        from flatdist.solving import solve
+
+        set_threads(settings.threads)
+        provenance |= {"engine": "solver", "device": "cpu"}
+        produced = solve(cell, replicates, hooks)
+    for replicate, trial, history in produced:
+        key = {"cell_id": cell.cell_id, "replicate": replicate}
+        stamped = {
+            **key,
+            "configuration_id": cell.configuration_id,
+            **cell.row(),
+            **trial,
+            **provenance,
+            **machine_provenance(),
+            "numerics_version": cell.numerics["method"],
+            "sampling_version": cell.numerics["sampling"],
+            "finished_at": datetime.datetime.now(datetime.UTC),
+        }
+        yield Outcome(stamped, [key | row for row in history])
+
+
+def run_cell(cell: Cell, replicates: Sequence[int] = range(8), **settings: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Compute replicates of one cell in this process, storing nothing.
+
+    Args:
+        cell: the configuration.
+        replicates: numbers of the replicates.
+        settings: fields of :class:`RunSettings`: engine, device, threads.
+
+    Returns:
+        The ``trials`` and ``history`` tables as DataFrames; columns and units as in the store.
+    """
+    from flatdist.store.load import history_frame, trials_frame
+
+    outcomes = sorted(
+        run_replicates(cell, list(replicates), RunSettings(**settings)), key=lambda outcome: outcome.trial["replicate"]
+    )
+    trials = trials_frame([outcome.trial for outcome in outcomes])
+    return trials, history_frame([row for outcome in outcomes for row in outcome.history])

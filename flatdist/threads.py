@@ -1,0 +1,50 @@
+"""Every thread pool of the process, set in one place and shown in one place.
+
+Trials size their engine's pool from the CPUs they were given. BLAS always runs on one thread: the products here are
+small, and a second BLAS thread slows them down and changes their bits.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def set_threads(threads: int) -> None:
+    """Give numba and torch ``threads`` threads and every BLAS and OpenMP pool one.
+
+    Pools of libraries that are not loaded yet are left alone; call this again after loading them.
+
+    Args:
+        threads: at least 1; more than numba was started with is cut to what it has.
+    """
+    if threads < 1:
+        raise ValueError(f"{threads} threads cannot run anything; give at least 1")
+    import threadpoolctl
+
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(threads)
+    threadpoolctl.threadpool_limits(1, user_api="blas")
+    if "numba" in sys.modules:
+        import numba
+
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+
+
+def report_threads() -> dict[str, int]:
+    """Threads of each pool that is loaded: ``torch``, ``numba``, and one entry per BLAS and OpenMP library."""
+    import threadpoolctl
+
+    report = {}
+    if "torch" in sys.modules:
+        import torch
+
+        report["torch"] = torch.get_num_threads()
+    if "numba" in sys.modules:
+        import numba
+
+        report["numba"] = numba.get_num_threads()
+    for pool in threadpoolctl.threadpool_info():
+        report[f"{pool['user_api']}:{pool['filepath']}"] = pool["num_threads"]
+    return report
