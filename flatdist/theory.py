@@ -1,0 +1,266 @@
+"""What theory predicts, as objects with a name, a formula, a reference and a domain; figures draw them by name.
+
+Two kinds: a :class:`SampleComplexity` says at how many measurements recovery starts, a :class:`RiskCurve` how large the
+relative error ||M - M*||_F^2 / ||M*||_F^2 is at n measurements. "The paper" is Gatmiry, Li, Ma, Reddi, Jegelka and
+Chuang, NeurIPS 2023 (arXiv 2306.13239). Only numpy is loaded; scipy when the Beta law is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flatdist.statistical_dimension import (
+    statistical_dimension,
+    statistical_dimension_asymptotic,
+    statistical_dimension_upper_bound,
+)
+from flatdist.statistical_dimension.shapes import Shape
+
+if TYPE_CHECKING:
+    from scipy.stats.distributions import rv_frozen
+
+PAPER = "Gatmiry et al. 2023"
+LIVING_ON_THE_EDGE = "Amelunxen, Lotz, McCoy, Tropp 2014"
+
+
+@dataclass(frozen=True)
+class SampleComplexity:
+    """A predicted number of measurements.
+
+    Attributes:
+        name: how code and sweep files call it.
+        label: how figures call it, in mathtext.
+        formula: in plain text.
+        reference: where it is derived.
+        domain: for what it is a prediction.
+        exact: the constant is part of the prediction; False where the theorem holds up to a constant.
+        value: (d_out, d_in, rank) -> number of measurements.
+    """
+
+    name: str
+    label: str
+    formula: str
+    reference: str
+    domain: str
+    exact: bool
+    value: Callable[[int, int, int], float]
+
+
+@dataclass(frozen=True)
+class RiskCurve:
+    """A predicted or bounded relative error; attributes as of :class:`SampleComplexity`.
+
+    Attributes:
+        value: (d_out, d_in, rank, n) -> relative error.
+    """
+
+    name: str
+    label: str
+    formula: str
+    reference: str
+    domain: str
+    exact: bool
+    value: Callable[[int, int, int, int], float]
+
+
+def rank_times_sizes(d_out: int, d_in: int, rank: int) -> float:
+    """r (d_out + d_in), the paper's sample complexity up to a constant (Theorem 3)."""
+    shape = Shape.of(d_out, d_in, rank)
+    return float(shape.rank * (shape.small + shape.large))
+
+
+def degrees_of_freedom(d_out: int, d_in: int, rank: int) -> float:
+    """r (d_out + d_in - r), the dimension of the rank-r matrices: no method can need fewer for generic recovery."""
+    return float(Shape.of(d_out, d_in, rank).degrees_of_freedom)
+
+
+def entries(d_out: int, d_in: int, rank: int) -> float:
+    """d_out d_in, where the measurements determine every matrix."""
+    shape = Shape.of(d_out, d_in, rank)
+    return float(shape.small * shape.large)
+
+
+def minimum_norm_relative_error(d_out: int, d_in: int, rank: int, n: int) -> float:
+    """Theorem 4: the minimum-Frobenius-norm interpolator's mean relative error, 1 - n / (d_out d_in), from 1 to 0."""
+    return max(1.0 - n / entries(d_out, d_in, rank), 0.0)
+
+
+def minimum_norm_law(d_out: int, d_in: int, n: int) -> rv_frozen:
+    """The exact law behind Theorem 4: the relative error is Beta((D - n) / 2, n / 2) distributed, D = d_out d_in.
+
+    Args:
+        d_out, d_in: shape of the ground truth, whatever its rank.
+        n: number of Gaussian measurements, 0 < n < D.
+
+    Raises:
+        ValueError: n is outside of 0 < n < D, where the error is the constant 1 or 0.
+    """
+    from scipy.stats import beta
+
+    size = d_out * d_in
+    if not 0 < n < size:
+        raise ValueError(f"the relative error at n={n!r} is a constant, not Beta distributed; allowed: 0 < n < {size}")
+    return beta((size - n) / 2.0, n / 2.0)
+
+
+def flattest_risk_shape(d_out: int, d_in: int, rank: int, n: int) -> float:
+    """Theorem 3 without its constant: r (d_out + d_in) / n * log(n)^3, by ||M*||_*^2 <= r ||M*||_F^2.
+
+    The constant is not known, so only its dependence on the sizes can be compared with measurements.
+    """
+    return rank_times_sizes(d_out, d_in, rank) / n * math.log(max(n, 1)) ** 3
+
+
+def flattest_risk_bound(delta: float, nuclear_norm: float, depth: int = 2) -> float:
+    """Theorem 2: under (2, delta)-RIP the flattest interpolator's ||M - M*||_F^2 is at most this.
+
+    For two layers 4 delta / (1 - delta)^2 ||M*||_*^2; for more the sharper
+    delta (1 + ((1 + delta) / (1 - delta))^{L / (2 (L - 1))})^2 ||M*||_*^2, which the former also bounds. The constants
+    are ours, by Lemma 5 and Theorem 1.
+
+    Args:
+        delta: the RIP constant; no bound holds from 1 on.
+        nuclear_norm: ||M*||_*.
+        depth: number of layers L.
+
+    Returns:
+        A squared Frobenius norm; infinite where delta >= 1.
+    """
+    if delta >= 1.0:
+        return math.inf
+    if depth == 2:
+        return 4.0 * delta / (1.0 - delta) ** 2 * nuclear_norm**2
+    return delta * (1.0 + nuclear_norm_ratio_bound(delta, depth)) ** 2 * nuclear_norm**2
+
+
+def nuclear_norm_ratio_bound(delta: float, depth: int) -> float:
+    """Theorem 1: the flattest interpolator's nuclear norm over the least one is at most this under (1, delta)-RIP.
+
+    ((1 + delta) / (1 - delta))^{L / (2 (L - 1))}; infinite where delta >= 1.
+    """
+    if not delta >= 0.0 or depth < 2:
+        raise ValueError(f"delta={delta!r}, depth={depth!r}; allowed: delta at least 0, depth at least 2")
+    if delta >= 1.0:
+        return math.inf
+    return float(((1.0 + delta) / (1.0 - delta)) ** (depth / (2.0 * (depth - 1.0))))
+
+
+_GAUSSIAN_NUCLEAR = "minimum nuclear norm, Gaussian measurements, exact recovery; transition width O(sqrt(d_out d_in))"
+
+SAMPLE_COMPLEXITIES: Mapping[str, SampleComplexity] = {
+    prediction.name: prediction
+    for prediction in (
+        SampleComplexity(
+            "statdim",
+            "statistical dimension",
+            "E min_tau ||P_T(G) - tau U V^T||_F^2 + sum_i max(sigma_i - tau, 0)^2",
+            LIVING_ON_THE_EDGE,
+            _GAUSSIAN_NUCLEAR,
+            True,
+            statistical_dimension,
+        ),
+        SampleComplexity(
+            "statdim_upper",
+            "statistical dimension (upper bound)",
+            "min_tau r (d_out + d_in - r) + r tau^2 + E sum_i max(sigma_i - tau, 0)^2",
+            LIVING_ON_THE_EDGE,
+            _GAUSSIAN_NUCLEAR,
+            True,
+            statistical_dimension_upper_bound,
+        ),
+        SampleComplexity(
+            "statdim_asymptotic",
+            "statistical dimension (asymptotic)",
+            "the upper bound with the Marchenko-Pastur law for sigma",
+            LIVING_ON_THE_EDGE,
+            _GAUSSIAN_NUCLEAR + "; large matrices",
+            True,
+            statistical_dimension_asymptotic,
+        ),
+        SampleComplexity(
+            "rsum",
+            "$r(d+d')$",
+            "rank * (d_out + d_in)",
+            f"{PAPER}, Theorem 3 and Corollary 1",
+            "flattest interpolator, Gaussian or sign measurements, up to a constant and logarithms",
+            False,
+            rank_times_sizes,
+        ),
+        SampleComplexity(
+            "dof",
+            "$r(d+d'-r)$",
+            "rank * (d_out + d_in - rank)",
+            "dimension of the manifold of rank-r matrices",
+            "any method: fewer measurements cannot determine a generic rank-r matrix locally",
+            True,
+            degrees_of_freedom,
+        ),
+        SampleComplexity(
+            "entries",
+            "$d\\,d'$",
+            "d_out * d_in",
+            f"{PAPER}, Theorem 4",
+            "minimum Frobenius norm, Gaussian measurements: relative error eps needs (1 - eps) d_out d_in",
+            True,
+            entries,
+        ),
+    )
+}
+
+RISK_CURVES: Mapping[str, RiskCurve] = {
+    curve.name: curve
+    for curve in (
+        RiskCurve(
+            "minimum_norm",
+            "$1 - n/(d\\,d')$",
+            "1 - n / (d_out d_in); the error itself is Beta((D - n)/2, n/2) distributed, D = d_out d_in",
+            f"{PAPER}, Theorem 4",
+            "minimum Frobenius norm, Gaussian measurements, n <= d_out d_in",
+            True,
+            minimum_norm_relative_error,
+        ),
+        RiskCurve(
+            "flattest_bound",
+            "$r(d+d')\\,\\log^3 n / n$",
+            "C r (d_out + d_in) / n * log(n)^3 with C = 1; the constant is not known",
+            f"{PAPER}, Theorem 3",
+            "flattest interpolator, Gaussian measurements, up to a constant",
+            False,
+            flattest_risk_shape,
+        ),
+    )
+}
+
+
+def prediction(name: str) -> SampleComplexity:
+    """The predicted number of measurements of that name.
+
+    Raises:
+        KeyError: names the predictions that exist.
+    """
+    if name not in SAMPLE_COMPLEXITIES:
+        raise KeyError(f"no prediction is named {name!r}; allowed: {', '.join(SAMPLE_COMPLEXITIES)}")
+    return SAMPLE_COMPLEXITIES[name]
+
+
+__all__ = [
+    "RISK_CURVES",
+    "SAMPLE_COMPLEXITIES",
+    "RiskCurve",
+    "SampleComplexity",
+    "degrees_of_freedom",
+    "entries",
+    "flattest_risk_bound",
+    "flattest_risk_shape",
+    "minimum_norm_law",
+    "minimum_norm_relative_error",
+    "nuclear_norm_ratio_bound",
+    "prediction",
+    "rank_times_sizes",
+    "statistical_dimension",
+    "statistical_dimension_asymptotic",
+    "statistical_dimension_upper_bound",
+]

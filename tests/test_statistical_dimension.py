@@ -1,0 +1,189 @@
+"""The statistical dimension: against closed forms, a direct evaluation of its definition, and its own guarantees."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flatdist.errors import CellError
+from flatdist.statistical_dimension import (
+    VERSION,
+    api,
+    cache,
+    statistical_dimension,
+    statistical_dimension_asymptotic,
+    statistical_dimension_upper_bound,
+)
+from flatdist.statistical_dimension.exact import exact_form, expected_minimum
+from flatdist.statistical_dimension.shapes import Shape
+from flatdist.statistical_dimension.spectrum import sampled_singular_values, trace_moments
+from flatdist.statistical_dimension.table import tabulated
+
+
+@pytest.fixture(autouse=True)
+def private_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No test reads or writes the user's own cache."""
+    monkeypatch.setenv(cache.SWITCH, str(tmp_path / "cache"))
+    api._remembered.cache_clear()
+    return tmp_path / "cache"
+
+
+def direct_samples(d_out: int, d_in: int, rank: int, count: int) -> np.ndarray:
+    """The definition itself: full Gaussian matrices, explicit projections, a fine grid of tau. (count,)"""
+    generator = np.random.default_rng(20)
+    left, right = np.eye(d_out)[:, :rank], np.eye(d_in)[:, :rank]
+    onto_left, onto_right, sign = left @ left.T, right @ right.T, left @ right.T
+    samples = np.empty(count)
+    for index in range(count):
+        full = generator.standard_normal((d_out, d_in))
+        tangent = onto_left @ full + full @ onto_right - onto_left @ full @ onto_right
+        sigma = np.linalg.svd(full - tangent, compute_uv=False)
+        tau = np.linspace(0.0, sigma[0] + 4.0, 500)
+        along = (tangent**2).sum() - 2.0 * tau * (full * sign).sum() + rank * tau**2
+        samples[index] = (along + (np.maximum(sigma - tau[:, None], 0.0) ** 2).sum(axis=1)).min()
+    return samples
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (5, 9, 2), (4, 4, 3)])
+def test_agrees_with_the_definition_evaluated_directly(shape: tuple[int, int, int]) -> None:
+    samples = direct_samples(*shape, count=4000)
+    value, own_error = exact_form(Shape.of(*shape), VERSION)
+    error = np.hypot(samples.std() / np.sqrt(len(samples)), own_error)
+    assert abs(samples.mean() - value) < 3.5 * error
+    assert error < 0.01 * value
+
+
+@pytest.mark.parametrize(
+    ("shape", "value"),
+    [((1, 1, 1), 0.5), ((2, 2, 1), 3.0), ((5, 5, 5), 24.5), ((3, 7, 3), 20.5), ((1, 6, 1), 5.5)],
+)
+def test_closed_forms(shape: tuple[int, int, int], value: float) -> None:
+    """At full rank the descent cone is a half-space, D - 1/2; at (2, 2, 1) swapping z and sigma shows 3 exactly."""
+    assert statistical_dimension(*shape) == pytest.approx(value, abs=0.051)
+    assert exact_form(Shape.of(*shape), VERSION)[0] == pytest.approx(value, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("shape", "bound"),
+    [((12, 12, 1), 45), ((20, 20, 1), 81), ((20, 20, 2), 141), ((20, 20, 4), 229), ((60, 60, 3), 731)],
+)
+def test_published_upper_bounds(shape: tuple[int, int, int], bound: float) -> None:
+    assert statistical_dimension_upper_bound(*shape) == pytest.approx(bound, abs=1.0)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (20, 20, 2), (10, 30, 3), (60, 60, 3)])
+def test_forms_are_ordered_and_converge(shape: tuple[int, int, int]) -> None:
+    exact = statistical_dimension(*shape)
+    upper = statistical_dimension_upper_bound(*shape)
+    assert exact < upper < 1.03 * exact
+    assert statistical_dimension_asymptotic(*shape) == pytest.approx(upper, rel=0.025)
+
+
+def test_large_matrices_approach_the_asymptotic_form() -> None:
+    gaps = [
+        1.0 - statistical_dimension_asymptotic(d, d, 1) / statistical_dimension_upper_bound(d, d, 1)
+        for d in (8, 30, 90)
+    ]
+    assert gaps[0] == pytest.approx(0.020, abs=0.003)
+    assert gaps[1] == pytest.approx(0.009, abs=0.001)
+    assert 0.0 < gaps[2] < 0.6 * gaps[1]
+
+
+def test_standard_error_is_below_a_tenth_of_the_promise() -> None:
+    for shape in [(8, 8, 1), (12, 12, 3), (20, 20, 2), (30, 30, 1), (100, 100, 2)]:
+        value, error = exact_form(Shape.of(*shape), VERSION)
+        assert error < 0.0002 * value
+
+
+def test_other_draws_give_the_same_value() -> None:
+    for shape in [(8, 8, 1), (12, 12, 2), (15, 30, 2)]:
+        first, error = exact_form(Shape.of(*shape), VERSION)
+        second, _ = exact_form(Shape.of(*shape), VERSION + 1000)
+        assert abs(first - second) < 4.5 * np.sqrt(2.0) * error
+
+
+def test_minimiser_in_closed_form_is_the_minimum() -> None:
+    """Averaged over z by brute force on one row of singular values."""
+    sigma = np.array([[4.0, 2.5, 1.0, 0.2]])
+    z = np.random.default_rng(3).standard_normal(20_000)
+    tau = np.linspace(0.0, 8.0, 801)
+    fixed = 2.0 * tau**2 + (np.maximum(sigma[0] - tau[:, None], 0.0) ** 2).sum(axis=1)
+    minima = (fixed - 2.0 * np.sqrt(2.0) * tau * z[:, None]).min(axis=1)
+    assert expected_minimum(sigma, 2)[0] == pytest.approx(minima.mean(), abs=4.0 * minima.std() / np.sqrt(len(z)))
+
+
+def test_trace_moments_are_those_of_the_draws() -> None:
+    sigma = sampled_singular_values(6, 11, VERSION)
+    powers = np.stack([(sigma ** (2 * power)).sum(axis=1) for power in (1, 2, 3, 4)], axis=1)
+    error = powers.std(axis=0) / np.sqrt(len(powers))
+    assert np.all(np.abs(powers.mean(axis=0) - trace_moments(6, 11)) < 4.0 * error)
+    one_row = 7.0 * np.cumprod([1.0, 9.0, 11.0, 13.0])  # moments of a chi-squared variable with 7 degrees of freedom
+    assert trace_moments(1, 7) == pytest.approx(one_row)
+
+
+def test_symmetric_and_increasing_in_rank() -> None:
+    assert statistical_dimension(7, 13, 2) == statistical_dimension(13, 7, 2)
+    values = [statistical_dimension(9, 14, rank) for rank in range(1, 10)]
+    assert values == sorted(values)
+    assert values[-1] <= 9 * 14
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 1), (12, 12, 1), (20, 20, 4), (10, 30, 1), (24, 60, 3)])
+def test_table_is_what_the_program_computes(shape: tuple[int, int, int]) -> None:
+    assert tabulated(Shape.of(*shape), VERSION) == api.compute(Shape.of(*shape))
+
+
+def test_table_of_another_version_is_not_used() -> None:
+    assert tabulated(Shape.of(12, 12, 1), VERSION + 1) is None
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 1), (5, 5, 0), (5, 4, 5), (5.5, 6, 1), ("5", 5, 1), (5, 5, float("nan"))])
+def test_impossible_shapes_are_refused(shape: tuple[int, int, int]) -> None:
+    with pytest.raises(CellError, match="rank at most min"):
+        statistical_dimension(*shape)
+
+
+UNTABULATED = (11, 17, 2)
+
+
+def test_value_is_kept_and_read_again(private_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = statistical_dimension(*UNTABULATED)
+    (kept,) = private_cache.iterdir()
+    assert float(kept.read_text()) == value
+    api._remembered.cache_clear()
+    monkeypatch.setattr(api, "compute", lambda shape: pytest.fail("computed although it was kept"))
+    assert statistical_dimension(*UNTABULATED) == value
+
+
+@pytest.mark.parametrize("damage", ["", "nonsense", "nan", "1e9", "-3", "\x00\xff"])
+def test_damaged_cache_is_computed_anew(private_cache: Path, damage: str) -> None:
+    value = statistical_dimension(*UNTABULATED)
+    (kept,) = private_cache.iterdir()
+    kept.write_text(damage, encoding="latin-1")
+    api._remembered.cache_clear()
+    assert statistical_dimension(*UNTABULATED) == value
+    assert float(kept.read_text()) == value
+
+
+def test_unwritable_cache_is_no_error(private_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    private_cache.write_text("a file where the folder should be")
+    assert statistical_dimension(*UNTABULATED) > 0
+    monkeypatch.setenv(cache.SWITCH, "off")
+    api._remembered.cache_clear()
+    assert cache.cache_folder() is None
+    assert statistical_dimension(*UNTABULATED) > 0
+
+
+def test_loads_numpy_only() -> None:
+    code = (
+        "import sys, flatdist.statistical_dimension as s; s.statistical_dimension(6, 7, 1);"
+        "print(sorted({'torch', 'ray', 'numba', 'pandas', 'scipy'} & set(sys.modules)))"
+    )
+    environment = {**os.environ, cache.SWITCH: "off"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert result.stdout.strip() == "[]"
