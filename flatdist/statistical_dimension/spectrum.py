@@ -34,7 +34,7 @@ def sampled_singular_values(rows: int, columns: int, version: int) -> np.ndarray
         draws = stream.normals(np.arange(start, min(start + step, count)), entries)
         matrices = draws.reshape(-1, rows, columns)  # (chunk, rows, columns)
         squares.append(np.linalg.eigvalsh(matrices @ matrices.transpose(0, 2, 1)))
-    values = np.sqrt(np.maximum(np.concatenate(squares)[:, ::-1], 0.0))
+    values: np.ndarray = np.sqrt(np.maximum(np.concatenate(squares)[:, ::-1], 0.0))
     values.setflags(write=False)
     return values
 
