@@ -1,0 +1,202 @@
+"""The compiled SGD step: draw, gather, residual, gradient, chain of layers and update, for many steps at a stretch.
+
+With H_L = G and P_1 = W_1, one step is
+
+    P_j = W_j P_{j-1},    H_{j-1} = W_j^T H_j,    W_j -= eta H_j P_{j-1}^T  (W_1 -= eta H_1),
+
+3 (L - 1) products, each with the columns of its right factor contiguous; P_{j-1} is transposed for the third.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from flatdist.draws.compiled import fill_indices, fill_normals, fill_words
+from flatdist.engines._fused_layout import (
+    AHEAD,
+    BATCH,
+    BLOCKS,
+    COEFFICIENTS,
+    DEPTH,
+    FILL_STEPS,
+    FLAT_G,
+    FLAT_M,
+    FULL,
+    GRADIENT,
+    HERE,
+    LABEL_NOISE,
+    NEXT,
+    NORMALS,
+    TABLE,
+    TRANSPOSED,
+    WEIGHTS_SIZE,
+    WIDEST_GROUP,
+)
+from flatdist.engines._fused_linalg import add_group, dot_group, pack, product, transpose, unpack
+from flatdist.engines.base import SAM_EPSILON
+
+# No 'nnan' and no 'ninf': a diverging run must be seen.
+FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
+
+
+@njit(nogil=True)
+def _forward(one: Any, size: int, table: Any, layers: int, scratch: int) -> None:
+    """The products P_j of the layers at ``layers``, and M without padding."""
+    depth = table[DEPTH]
+    widths, pads = TABLE, TABLE + depth + 1
+    offsets, products = pads + depth + 1, pads + 2 * depth + 1
+    first = layers + table[offsets] * size
+    previous = first
+    for j in range(2, depth + 1):
+        target = scratch + table[products + j - 1] * size
+        layer = layers + table[offsets + j - 1] * size
+        product(
+            one, 0, target, table[pads], layer, table[pads + j - 1], 1, previous, table[pads],
+            table[widths + j], table[widths], table[widths + j - 1], size,
+        )  # fmt: skip
+        previous = target
+    pack(one, scratch + table[FLAT_M] * size, previous, table[pads], table[widths + depth], table[widths], size)
+
+
+@njit(nogil=True)
+def _backward(scale: Any, size: int, table: Any, layers: int, target: int, scratch: int) -> None:
+    """target_j += scale * H_j P_{j-1}^T for every layer j; ``target`` may be the layers themselves."""
+    depth = table[DEPTH]
+    widths, pads = TABLE, TABLE + depth + 1
+    offsets, products = pads + depth + 1, pads + 2 * depth + 1
+    lead = table[pads]
+    here, following = scratch + table[HERE] * size, scratch + table[NEXT] * size
+    transposed = scratch + table[TRANSPOSED] * size
+    unpack(scale, here, lead, scratch + table[FLAT_G] * size, table[widths + depth], table[widths], size)
+    for j in range(depth, 1, -1):
+        layer = layers + table[offsets + j - 1] * size
+        rows, inner, pad = table[widths + j - 1], table[widths + j], table[pads + j - 1]
+        below = layers + table[offsets] * size if j == 2 else scratch + table[products + j - 2] * size
+        transpose(scale, transposed, pad, below, lead, rows, table[widths], size)
+        if j == 2:
+            first = target + table[offsets] * size
+            product(scale, 1, first, lead, layer, 1, pad, here, lead, rows, table[widths], inner, size)
+        else:
+            product(scale, 0, following, lead, layer, 1, pad, here, lead, rows, table[widths], inner, size)
+        updated = target + table[offsets + j - 1] * size
+        product(scale, 1, updated, pad, here, lead, 1, transposed, pad, inner, rows, table[widths], size)
+        here, following = following, here
+
+
+@njit(nogil=True, fastmath=FASTMATH)
+def _gradient(
+    measurements: Any, labels: Any, scratch: Any, table: Any, indices: Any, first: int, noise: Any, normals: int
+) -> Any:
+    """G of one batch at the current M, without padding; returns the batch's mean squared residual without noise.
+
+    Args:
+        first: position of the batch's first index in ``indices``.
+        noise: standard deviation of the label noise, in units of the labels.
+        normals: position of the batch's first normal in ``scratch``.
+    """
+    size = labels.itemsize
+    length = measurements.shape[1]
+    batch = table[BATCH]
+    entry = measurements[0, 0]
+    like = labels[0]
+    base = scratch.ctypes.data
+    matrix, total = base + table[FLAT_M] * size, base + table[FLAT_G] * size
+    coefficients = table[COEFFICIENTS]
+    rows, numbers = measurements.ctypes.data, indices.ctypes.data
+    share = labels.dtype.type(2.0 / batch)
+    scratch[table[FLAT_G] : table[FLAT_G] + length] = 0
+    squares = labels.dtype.type(0.0)
+    group = table[WIDEST_GROUP]
+    k = 0
+    while k < batch:
+        while group > batch - k:
+            group //= 2
+        here = numbers + (first + k) * 4
+        dot_group(
+            group, entry, like, rows, length, here, here + group * 4, matrix, length, base + coefficients * size
+        )  # fmt: skip
+        for i in range(group):
+            residual = scratch[coefficients + i] - labels[indices[first + k + i]]
+            squares += residual * residual
+            if table[LABEL_NOISE]:
+                residual += noise * scratch[normals + k + i]
+            scratch[coefficients + i] = share * residual
+        add_group(group, entry, like, rows, length, here, base + coefficients * size, total, length)
+        k += group
+    return squares / batch
+
+
+@njit(nogil=True)
+def run_steps(
+    measurements: Any,
+    labels: Any,
+    weights: Any,
+    scratch: Any,
+    indices: Any,
+    words: Any,
+    table: Any,
+    keys: Any,
+    start: int,
+    stop: int,
+    learning_rate: float,
+    noise_std: float,
+    anneal: Any,
+    radius: float,
+) -> float:
+    """Steps start .. stop-1 of one replicate; returns the largest mini-batch loss, not finite once any was.
+
+    Args:
+        measurements: (n, d_out * d_in), in the labels' dtype or int8.
+        labels: (n,).
+        weights: one replicate's block, changed in place.
+        scratch, indices, words: this thread's own; nothing in them is kept from call to call except the consecutive
+            indices of full batches.
+        table: of the :class:`~flatdist.engines._fused_layout.Layout`.
+        keys: (4,) uint32, of the batch and of the label noise.
+        anneal: (stop - start,) factors on ``noise_std``.
+        radius: SAM's, negative for plain SGD.
+    """
+    size = labels.itemsize
+    kind = labels.dtype.type
+    one = kind(1.0)
+    blocks, fill_steps = table[BLOCKS], table[FILL_STEPS]
+    layers, base = weights.ctypes.data, scratch.ctypes.data
+    normals = table[NORMALS]
+    largest = -np.inf
+    for step in range(start, stop):
+        turn = (step - start) % fill_steps
+        if turn == 0:
+            steps = min(fill_steps, stop - step)
+            if not table[FULL]:
+                fill_words(keys[:2], step, steps, blocks, words)
+                fill_indices(words, steps * blocks, len(labels), indices)
+            if table[LABEL_NOISE]:
+                fill_words(keys[2:], step, steps, blocks, words)
+                fill_normals(words, steps * blocks, scratch[normals:])
+        first = 0 if table[FULL] else turn * blocks * 4
+        noise = kind(noise_std * anneal[step - start])
+        _forward(one, size, table, layers, base)
+        loss = np.float64(
+            _gradient(measurements, labels, scratch, table, indices, first, noise, normals + turn * blocks * 4)
+        )
+        if loss > largest or loss != loss:
+            largest = loss
+        if radius >= 0.0:
+            ahead, gradient = table[AHEAD], table[GRADIENT]
+            scratch[gradient : gradient + table[WEIGHTS_SIZE]] = 0
+            _backward(one, size, table, layers, base + gradient * size, base)
+            squares = 0.0
+            for i in range(table[WEIGHTS_SIZE]):
+                squares += np.float64(scratch[gradient + i]) ** 2
+            reach = kind(radius / (np.sqrt(squares) + SAM_EPSILON))
+            for i in range(table[WEIGHTS_SIZE]):
+                scratch[ahead + i] = weights[i] + reach * scratch[gradient + i]
+            _forward(one, size, table, base + ahead * size, base)
+            _gradient(measurements, labels, scratch, table, indices, first, noise, normals + turn * blocks * 4)
+            _backward(kind(-learning_rate), size, table, base + ahead * size, layers, base)
+        else:
+            _backward(kind(-learning_rate), size, table, layers, layers, base)
+    return largest

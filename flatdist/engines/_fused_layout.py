@@ -1,0 +1,127 @@
+"""Where everything stands in the fused engine's memory: one block of weights a replicate, one of scratch a thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from flatdist.engines._fused_vector import VECTOR_BYTES, lanes_of
+from flatdist.types import Array
+
+# Positions in the integer table that the compiled step reads.
+DEPTH, BATCH, BLOCKS, FILL_STEPS, LABEL_NOISE, FULL, WIDEST_GROUP, FLAT_M, FLAT_G, TRANSPOSED = range(10)
+HERE, NEXT, COEFFICIENTS, NORMALS, AHEAD, GRADIENT, WEIGHTS_SIZE, TABLE = range(10, 18)
+
+LARGEST_GROUP = 8  # drawn rows taken together at most
+_WORDS_PER_FILL = 1024  # draws made at a time: enough to fill the vectors, few enough to stay in the first-level cache
+
+
+def padded(count: int, lanes: int) -> int:
+    """``count`` rounded up to whole vectors."""
+    return -(-count // lanes) * lanes
+
+
+def aligned(count: int, dtype: str) -> Array:
+    """(count,) zeros that start at a whole vector."""
+    item = np.dtype(dtype).itemsize
+    block = np.zeros(count + VECTOR_BYTES // item, dtype=dtype)
+    skip = (-block.ctypes.data % VECTOR_BYTES) // item
+    return block[skip : skip + count]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes and offsets for one architecture, batch and dtype, all in entries.
+
+    Attributes:
+        table: int64, read by the compiled step: the positions above, then widths (depth + 1), padded widths
+            (depth + 1), offsets of the layers within the weights (depth) and of the products W_j ... W_1 within the
+            scratch (depth).
+        weights_size: entries of one replicate's weights.
+        scratch_size: entries of one thread's scratch.
+        fill_blocks: Philox blocks drawn at a time.
+        indices_size: int32 entries of one thread's batch indices.
+    """
+
+    widths: tuple[int, ...]
+    dtype: str
+    table: Array
+    weights_size: int
+    scratch_size: int
+    fill_blocks: int
+    indices_size: int
+
+    def layer(self, weights: Array, j: int) -> Array:
+        """View of layer W_{j+1} within one replicate's weights, or within (replicates, weights_size)."""
+        depth = len(self.widths) - 1
+        pads = self.table[TABLE + depth + 1 :]
+        rows, columns, start = self.widths[j + 1], int(pads[j]), int(self.table[TABLE + 2 * (depth + 1) + j])
+        block = weights[..., start : start + rows * columns]
+        return block.reshape(*weights.shape[:-1], rows, columns)[..., : self.widths[j]]
+
+
+def make_layout(
+    widths: tuple[int, ...],
+    dtype: str,
+    entry_bytes: int,
+    n: int,
+    batch_size: int | None,
+    label_noise: bool,
+    sharpness_aware: bool,
+) -> Layout:
+    """Lay out the memory of a session.
+
+    Args:
+        widths: d_0 ... d_L.
+        dtype: float32 or float64.
+        entry_bytes: bytes of one measurement entry.
+        n: number of measurements.
+        batch_size: indices drawn per step; None for every index once.
+        label_noise: whether labels are perturbed.
+        sharpness_aware: whether gradients are kept, for SAM's perturbation.
+    """
+    lanes = lanes_of(dtype)
+    depth = len(widths) - 1
+    pads = [padded(d, lanes) for d in widths]
+    batch = n if batch_size is None else batch_size
+    blocks = -(-batch // 4)
+    fill_steps = max(1, _WORDS_PER_FILL // (4 * blocks))
+    flat = padded(widths[0] * widths[-1], lanes) + lanes
+
+    layer_offsets, weights_size = [], 0
+    for j in range(depth):
+        layer_offsets.append(weights_size)
+        weights_size += pads[j + 1] * pads[j]
+
+    used = 0
+
+    def reserve(count: int) -> int:
+        nonlocal used
+        start, used = used, used + padded(count, lanes)
+        return start
+
+    table = np.zeros(TABLE + 4 * depth + 2, dtype=np.int64)
+    table[DEPTH], table[BATCH], table[BLOCKS], table[FILL_STEPS] = depth, batch, blocks, fill_steps
+    table[LABEL_NOISE], table[FULL] = label_noise, batch_size is None
+    table[WIDEST_GROUP] = _widest_group(widths[0] * widths[-1] * entry_bytes)
+    table[FLAT_M], table[FLAT_G] = reserve(flat), reserve(flat)
+    table[COEFFICIENTS] = reserve(LARGEST_GROUP)
+    table[NORMALS] = reserve(4 * blocks * fill_steps if label_noise else 0)
+    table[TRANSPOSED] = reserve(pads[0] * max(pads[:-1]))
+    table[HERE], table[NEXT] = (reserve(pads[0] * max(pads[1:])) for _ in range(2))
+    products = [reserve(pads[j + 1] * pads[0]) for j in range(depth)]
+    table[AHEAD], table[GRADIENT] = (reserve(weights_size) if sharpness_aware else 0 for _ in range(2))
+    table[WEIGHTS_SIZE] = weights_size
+    table[TABLE:] = [*widths, *pads, *layer_offsets, *products]
+
+    drawn = 4 * blocks * fill_steps if batch_size is not None else batch
+    return Layout(widths, dtype, table, weights_size, used, blocks * fill_steps, drawn + 2 * LARGEST_GROUP)
+
+
+def _widest_group(row_bytes: int) -> int:
+    """Drawn rows to take together: as many as stay in the first-level cache beside the two matrices."""
+    group = LARGEST_GROUP
+    while group > 2 and group * row_bytes > 16384:
+        group //= 2
+    return group

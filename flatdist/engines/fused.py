@@ -1,0 +1,127 @@
+"""SGD on the CPU, the whole step in one compiled function, replicates shared out among threads.
+
+Every replicate runs all the steps of a call in one stretch, on one thread, with a scratch that stays in the cache; its
+bits depend on neither the other replicates nor the number of threads.
+"""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from flatdist.engines._fused_kernel import run_steps
+from flatdist.engines._fused_layout import Layout, aligned, make_layout
+from flatdist.engines.base import TrainingTask
+from flatdist.errors import LaunchError
+from flatdist.types import Array
+
+DTYPES = ("float32", "float64")
+
+
+class FusedEngine:
+    """Compiled steps on the CPU."""
+
+    name = "fused"
+
+    def start(self, task: TrainingTask) -> FusedSession:
+        """Set up a session at the task's starting layers.
+
+        Raises:
+            LaunchError: a device, dtype or thread count that the engine does not have.
+        """
+        if task.device != "cpu":
+            raise LaunchError(f"the fused engine runs on the CPU, not on {task.device!r}; use the batched engine there")
+        if task.dtype not in DTYPES:
+            raise LaunchError(f"dtype {task.dtype!r} is not supported by the fused engine; allowed: {', '.join(DTYPES)}")
+        if task.threads < 1:
+            raise LaunchError(f"threads is {task.threads}; allowed: 1 or more")
+        return FusedSession(task)
+
+
+class FusedSession:
+    """See :class:`flatdist.engines.base.Session`."""
+
+    def __init__(self, task: TrainingTask) -> None:
+        self.task = task
+        self._measurements = [_flat_rows(a, task.dtype) for a in task.measurements]
+        self._labels = [np.ascontiguousarray(b, dtype=task.dtype) for b in task.labels]
+        self._keys = np.concatenate([task.batch_keys, task.noise_keys], axis=1).astype(np.uint32)  # (replicates, 4)
+        self._layout = make_layout(
+            task.widths,
+            task.dtype,
+            self._measurements[0].itemsize,
+            task.n,
+            task.batch_size,
+            task.label_noise,
+            task.sam_radius is not None,
+        )
+        self._radius = -1.0 if task.sam_radius is None else float(task.sam_radius)
+        self._weights = [aligned(self._layout.weights_size, task.dtype) for _ in range(task.replicates)]
+        for weights, layers in zip(self._weights, task.layers, strict=True):
+            for j, layer in enumerate(layers):
+                self._layout.layer(weights, j)[...] = layer
+        threads = max(1, min(task.threads, task.replicates))
+        self._scratch = [_Scratch(self._layout, task) for _ in range(threads)]
+        self._pool = ThreadPoolExecutor(threads - 1, "flatdist-fused") if threads > 1 else None
+
+    def advance(self, start: int, stop: int, learning_rate: Array, noise_std: Array, anneal: Array) -> Array:
+        """Run steps start .. stop-1 on every replicate; returns their largest mini-batch losses, (replicates,)."""
+        largest = np.zeros(self.task.replicates)
+        anneal = np.ascontiguousarray(anneal, dtype=np.float64)
+        rates, deviations = np.asarray(learning_rate, dtype=np.float64), np.asarray(noise_std, dtype=np.float64)
+        assert len(anneal) == stop - start and len(rates) == len(deviations) == len(largest)
+        queue = itertools.count()
+
+        def work(scratch: _Scratch) -> None:
+            while (r := next(queue)) < len(largest):
+                largest[r] = run_steps(
+                    self._measurements[r],
+                    self._labels[r],
+                    self._weights[r],
+                    scratch.numbers,
+                    scratch.indices,
+                    scratch.words,
+                    self._layout.table,
+                    self._keys[r],
+                    start,
+                    stop,
+                    rates[r],
+                    deviations[r],
+                    anneal,
+                    self._radius,
+                )
+
+        if self._pool is None:
+            work(self._scratch[0])
+        else:
+            helpers = [self._pool.submit(work, scratch) for scratch in self._scratch[1:]]
+            work(self._scratch[0])
+            for helper in helpers:
+                helper.result()
+        return largest
+
+    def layers(self) -> list[Array]:
+        """Current weights: L arrays (replicates, d_j, d_{j-1}), copies."""
+        return [
+            np.stack([self._layout.layer(weights, j) for weights in self._weights])
+            for j in range(len(self.task.widths) - 1)
+        ]
+
+
+class _Scratch:
+    """What one thread overwrites at every step."""
+
+    def __init__(self, layout: Layout, task: TrainingTask) -> None:
+        self.numbers = aligned(layout.scratch_size, task.dtype)
+        self.words = np.zeros((4, layout.fill_blocks), dtype=np.uint32)
+        self.indices = np.zeros(layout.indices_size, dtype=np.int32)
+        if task.batch_size is None:
+            self.indices[: task.n] = np.arange(task.n)
+
+
+def _flat_rows(measurements: Array, dtype: str) -> Array:
+    """(n, d_out, d_in) as contiguous rows (n, d_out * d_in); +1/-1 measurements stay int8."""
+    kind = "int8" if measurements.dtype == np.int8 else dtype
+    return np.ascontiguousarray(measurements, dtype=kind).reshape(len(measurements), -1)
