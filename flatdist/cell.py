@@ -48,9 +48,7 @@ class Cell:
     method: str = declare(Choice(method_names), "the estimator", "label_noise_sgd")
     depth: int = declare(Integer(2, 64), "number of layers, the paper's L", 3)
     width: tuple[int, ...] = declare(Widths(), "hidden widths, one per hidden layer; default max(d_out, d_in)", None)
-    init_scale: float = declare(
-        Number(open_minimum=True), "layers start as N(0, init_scale^2 / fan_in)", 0.5
-    )
+    init_scale: float = declare(Number(open_minimum=True), "layers start as N(0, init_scale^2 / fan_in)", 0.5)
     learning_rate: float | None = declare(
         Keyword("auto", Number(open_minimum=True)), "step size; auto is a fraction of the stability limit", None
     )
@@ -164,7 +162,7 @@ def check_values(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[FieldPr
         The normalised values of all fields, and the problems found. The values are complete only without problems.
     """
     problems = [
-        FieldProblem(name, value, "is given for a field that does not exist" + did_you_mean(name, FIELDS), "cell fields")
+        FieldProblem(name, value, "is given for an unknown field" + did_you_mean(name, FIELDS), ", ".join(FIELDS))
         for name, value in given.items()
         if name not in FIELDS
     ]

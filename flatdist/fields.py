@@ -167,14 +167,14 @@ class Widths(FieldType):
         return self.width.parse(value)
 
 
-def declare(kind: FieldType, help: str, default: Any = dataclasses.MISSING, *, added_later: bool = False) -> Any:
+def declare(kind: FieldType, meaning: str, default: Any = dataclasses.MISSING, *, added_later: bool = False) -> Any:
     """A dataclass field that carries its own declaration.
 
     Args:
         kind: the field's type.
-        help: meaning and unit, one line, shown by the documentation and the Parquet schema.
+        meaning: meaning and unit, one line, shown by the documentation and the Parquet schema.
         default: value where the user gives none; required where missing.
         added_later: left out of a cell's identity at its default, so that older results keep their identity.
     """
-    metadata = {"kind": kind, "help": help, "added_later": added_later}
+    metadata = {"kind": kind, "help": meaning, "added_later": added_later}
     return dataclasses.field(default=default, metadata=metadata)

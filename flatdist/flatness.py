@@ -53,7 +53,7 @@ class MomentTrace:
         Args:
             measurements: (n, d_out, d_in), float or int8.
             depth: number of layers that will be given.
-            evaluations: about how many times the trace will be asked for.
+            evaluations: how many traces will be asked for.
         """
         self.n, self.d_out, self.d_in = measurements.shape
         self.measurements = measurements
@@ -64,10 +64,8 @@ class MomentTrace:
             by_column = block.transpose(2, 0, 1).reshape(self.d_in, -1)
             self.s_out += by_row @ by_row.T / self.n
             self.s_in += by_column @ by_column.T / self.n
-        entries = self.d_out * self.d_in
-        direct = 2 * self.n * entries * max(self.d_out, self.d_in) * (depth - 2) * evaluations
-        gathered = 2 * self.n * entries**2 + (entries**2 // 2) * (depth - 2) * evaluations
-        self.fourth = self._gather_fourth() if depth > 2 and gathered < direct else None
+        contracted, gathered = _middle_costs(self.n, self.d_out, self.d_in, depth, evaluations)
+        self.fourth = self._gather_fourth() if gathered < contracted else None
 
     def __call__(self, layers: Sequence[Array]) -> Array:
         """The trace at each of several sets of layers, float64 (sets, d_{j+1}, d_j) each; returns (sets,)."""
@@ -102,8 +100,21 @@ class MomentTrace:
         return (upper[:, c, e] + upper[:, e, c]) / (2.0 * self.n)
 
 
+def trace_cost(n: int, d_out: int, d_in: int, depth: int, evaluations: int) -> int:
+    """Floating-point operations of asking a :class:`MomentTrace` for so many traces, its moments included."""
+    outer = 4 * d_out * d_in * (n * max(d_out, d_in) + evaluations * depth * max(d_out, d_in))
+    return outer + min(_middle_costs(n, d_out, d_in, depth, evaluations))
+
+
+def _middle_costs(n: int, d_out: int, d_in: int, depth: int, evaluations: int) -> tuple[int, int]:
+    """Operations of all middle terms, contracted with the measurements each time or with gathered fourth moments."""
+    entries, terms = d_out * d_in, (depth - 2) * evaluations
+    contracted = 2 * n * entries * (d_out + d_in) * terms
+    return contracted, 2 * n * entries**2 + entries**2 // 2 * terms if terms else contracted
+
+
 def _pack(symmetric: Array) -> Array:
-    """Upper triangles of symmetric matrices (..., d, d), off-diagonal entries doubled: a sum over a <= b counts both."""
+    """Upper triangles of symmetric matrices (..., d, d), off-diagonal entries doubled: sums over a <= b count both."""
     rows, columns = np.triu_indices(symmetric.shape[-1])
     return symmetric[..., rows, columns] * np.where(rows == columns, 1.0, 2.0)
 

@@ -1,9 +1,9 @@
 """``learning_rate: auto``: a fraction of an estimate of the largest stable step size.
 
 The measurements are taken as isotropic (mean-0, variance-1 entries), so that the Hessian of the training loss at
-interpolation is governed by H : Z -> sum_j X_j Z Y_j on d_out x d_in matrices, with X_j = P P^T, P = W_L ... W_{j+1} and
-Y_j = Q^T Q, Q = W_{j-1} ... W_1, as in Lemma 2. Its largest eigenvalue h, found by power iteration, and its trace t = R(W)
-(equation 10) give
+interpolation is governed by H : Z -> sum_j X_j Z Y_j on d_out x d_in matrices, with X_j = P P^T, P = W_L ... W_{j+1},
+and Y_j = Q^T Q, Q = W_{j-1} ... W_1, as in Lemma 2. Its largest eigenvalue h, found by power iteration, and its trace
+t = R(W) (equation 10) give
 
     curvature  lambda = 2 h (1 + sqrt(d_out d_in / n))^2     (the largest eigenvalue of the measurements' Gram matrix)
     noise      tau    = 2 t / B                              (a drawn batch adds its own curvature, on average)
@@ -43,12 +43,13 @@ def stable_learning_rate(layers: Sequence[Array], n: int, batch: int) -> Array:
     identity_out, identity_in = np.eye(d_out), np.eye(d_in)
     outer = [identity_out if left is None else left @ left.mT for left in lefts]  # X_j
     inner = [identity_in if right is None else right.mT @ right for right in rights]  # Y_j
-    trace = sum(np.trace(x, axis1=-2, axis2=-1) * np.trace(y, axis1=-2, axis2=-1) for x, y in zip(outer, inner, strict=True))
+    pairs = list(zip(outer, inner, strict=True))
+    trace = sum(np.trace(x, axis1=-2, axis2=-1) * np.trace(y, axis1=-2, axis2=-1) for x, y in pairs)
     vector = np.ones((len(layers[0]), d_out, d_in))
     top = np.zeros(len(vector))
     for _ in range(POWER_ITERATIONS):
         vector = vector / np.maximum(np.sqrt(np.sum(vector**2, axis=(-2, -1), keepdims=True)), 1e-300)
-        image = sum(x @ vector @ y for x, y in zip(outer, inner, strict=True))
+        image = sum(x @ vector @ y for x, y in pairs)
         top = np.sqrt(np.sum(image**2, axis=(-2, -1)))
         vector = image
     curvature = 2.0 * top * (1.0 + np.sqrt(d_out * d_in / n)) ** 2

@@ -6,37 +6,39 @@ whether it was computed with its neighbours, alone, or after an interruption.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from flatdist.cell import Cell
 from flatdist.factorization import end_to_end
-from flatdist.flatness import MomentTrace
+from flatdist.flatness import MomentTrace, trace_cost
 from flatdist.problems import Problem, frobenius_norm
 from flatdist.types import Array
 
 BLOCK = 8  # evaluations computed together
 CONVERGED_LOSS = 1e-4  # of the mean squared label
-TRACE_SHARE = 0.03  # of the training arithmetic that the Hessian trace of the history may cost
+FEWEST_TRACES = 17  # in a history, however expensive
+TRACE_SHARE = 0.02  # of the training arithmetic that the Hessian trace of the history may cost
 
 
 class Evaluator:
     """Evaluates one replicate's layers against its problem."""
 
-    def __init__(self, problem: Problem[Array], measurements: Array, depth: int, evaluations: int) -> None:
+    def __init__(self, problem: Problem[Array], depth: int, traces: int) -> None:
         """Prepare the evaluations of one replicate.
 
         Args:
-            problem: the replicate's problem in float64; its measurements are not kept.
-            measurements: (n, d_out, d_in) as trained on: float32, float64 or int8.
+            problem: the replicate's problem, its measurements stored as they are trained on.
             depth: number of layers.
-            evaluations: about how many there will be.
+            traces: how many traces of the Hessian will be asked for.
         """
-        self.measurements = measurements.reshape(len(measurements), -1)
+        self.measurements = problem.measurements.reshape(len(problem.labels), -1)
         self.labels = problem.labels
         self.ground_truth = problem.ground_truth
-        self.trace = MomentTrace(measurements, depth, evaluations)
+        self.trace = MomentTrace(problem.measurements, depth, traces)
 
     def __call__(self, layers: Sequence[Array], with_trace: Sequence[bool]) -> dict[str, Array]:
         """Evaluate up to ``BLOCK`` sets of layers.
@@ -46,7 +48,7 @@ class Evaluator:
             with_trace: (BLOCK,) where the trace of the Hessian is wanted.
 
         Returns:
-            ``train_loss``, ``population_loss``, ``nuclear_norm`` and ``hessian_trace`` (NaN where not wanted), (BLOCK,).
+            ``train_loss``, ``population_loss``, ``nuclear_norm``, ``hessian_trace`` (NaN where not wanted), (BLOCK,).
         """
         assert len(layers[0]) == len(with_trace) == BLOCK
         product = end_to_end(layers)  # (BLOCK, d_out, d_in)
@@ -105,19 +107,24 @@ def evaluation_steps(steps: int, evaluations: int) -> Array:
     return np.unique(np.round(np.linspace(0, steps, min(evaluations, steps + 1))).astype(np.int64))
 
 
-def trace_evaluations(
-    steps: int, evaluations: int, n: int, d_out: int, d_in: int, depth: int, batch: int
-) -> list[bool]:
-    """Which evaluations include the trace of the Hessian: all while it is cheap, else evenly spaced ones.
+def trace_evaluations(cell: Cell, batch: int) -> list[bool]:
+    """Which evaluations of a training run include the trace of the Hessian: all where it is cheap, else a few.
 
-    The first and the last always do. The number depends on the cell alone: the arithmetic of the traces stays below
-    ``TRACE_SHARE`` of the arithmetic of the training steps.
+    They are evenly spaced, the first and the last always among them. Their number depends on the cell alone: the
+    arithmetic of the traces stays below ``TRACE_SHARE`` of the arithmetic of the training steps where that allows more
+    than ``FEWEST_TRACES`` of them.
+
+    Args:
+        cell: a cell of a gradient method.
+        batch: number of measurements behind one step's gradient.
     """
-    count = len(evaluation_steps(steps, evaluations))
-    largest = max(d_out, d_in)
-    step_cost = 4 * batch * d_out * d_in + 6 * depth * d_out * d_in * largest
-    middle = (depth - 2) * min(4 * n * d_out * d_in * largest, (d_out * d_in) ** 2)
-    trace_cost = middle + 4 * d_out * d_in * largest
-    affordable = int(TRACE_SHARE * steps * step_cost / trace_cost)
-    chosen = evaluation_steps(count - 1, max(2, min(count, affordable)))
-    return [index in set(chosen.tolist()) for index in range(count)]
+    entries, largest = cell.d_out * cell.d_in, max(cell.d_out, cell.d_in)
+    training = cell.steps * (4 * batch * entries + 6 * cell.depth * entries * largest)
+    count = len(evaluation_steps(cell.steps, cell.evaluations))
+    affordable = bisect.bisect_right(
+        range(count + 1),
+        TRACE_SHARE * training,
+        key=lambda evaluations: trace_cost(cell.n, cell.d_out, cell.d_in, cell.depth, evaluations),
+    )
+    chosen = set(evaluation_steps(count - 1, max(FEWEST_TRACES, affordable - 1)).tolist())
+    return [index in chosen for index in range(count)]

@@ -84,9 +84,7 @@ def run_replicates(
         engine = load_engine(settings.engine, settings.device)
         set_threads(settings.threads)
         provenance |= {"engine": engine.name, "device": settings.device}
-        produced = train(
-            cell, replicates, engine, threads=settings.threads, device=settings.device, hooks=hooks
-        )
+        produced = train(cell, replicates, engine, threads=settings.threads, device=settings.device, hooks=hooks)
     else:
         assert isinstance(cell.spec, SolverMethod)
         from flatdist.solving import solve

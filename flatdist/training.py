@@ -115,7 +115,7 @@ def train(
     trainees = [_prepare(cell, replicate, engine.name, hooks.checkpoints) for replicate in replicates]
     for step in sorted({trainee.step for trainee in trainees}):
         together = [trainee for trainee in trainees if trainee.step == step]
-        run = _Run(cell, together, engine, threads, device, hooks)
+        run = _Run(cell, together, engine, threads=threads, device=device, hooks=hooks)
         run.finish()
         for trainee in together:
             yield trainee.replicate, _trial_row(cell, trainee), _history_rows(cell, trainee, 0, len(run.evaluations))
@@ -134,6 +134,12 @@ def batch_size(cell: Cell) -> int | None:
     return {"drawn": cell.batch_size, "full": None, "one": 1}[batch]
 
 
+def drawn_per_step(cell: Cell) -> int:
+    """Number of measurements behind one step's gradient."""
+    batch = batch_size(cell)
+    return cell.n if batch is None else batch
+
+
 def noise_schedule(cell: Cell) -> Array:
     """Factors on the label noise at each step, (steps,) float64.
 
@@ -141,7 +147,7 @@ def noise_schedule(cell: Cell) -> Array:
     """
     factors = np.ones(cell.steps)
     if cell.schedule == "cosine_tail":
-        first = cell.steps - int(round(cell.anneal_fraction * cell.steps))
+        first = cell.steps - round(cell.anneal_fraction * cell.steps)
         position = (np.arange(first, cell.steps) + 1 - first) / max(1, cell.steps - first)
         factors[first:] = 0.5 * (1.0 + np.cos(np.pi * position))
     return factors
@@ -162,16 +168,13 @@ class _Run:
     """Replicates of one cell that stand at the same step, trained to the end."""
 
     def __init__(
-        self, cell: Cell, trainees: list[Trainee], engine: Engine, threads: int, device: str, hooks: Hooks
+        self, cell: Cell, trainees: list[Trainee], engine: Engine, *, threads: int, device: str, hooks: Hooks
     ) -> None:
         self.cell, self.trainees, self.hooks = cell, trainees, hooks
         method = gradient_method(cell)
         self.evaluations = evaluation_steps(cell.steps, cell.evaluations).tolist()
-        batch = batch_size(cell)
-        self.drawn = cell.n if batch is None else batch
-        self.with_trace = trace_evaluations(
-            cell.steps, cell.evaluations, cell.n, cell.d_out, cell.d_in, cell.depth, self.drawn
-        )
+        self.drawn = drawn_per_step(cell)
+        self.with_trace = trace_evaluations(cell, self.drawn)
         self.anneal = noise_schedule(cell)
         self.relative_noise = cell.label_noise_std if method.label_noise else 0.0
         self.noise_std = np.array([self.relative_noise * frobenius_norm(t.problem.ground_truth) for t in trainees])
@@ -183,7 +186,7 @@ class _Run:
                 layers=[t.layers for t in trainees],
                 batch_keys=_keys(cell, trainees, BATCH),
                 noise_keys=_keys(cell, trainees, LABEL_NOISE),
-                batch_size=batch,
+                batch_size=batch_size(cell),
                 label_noise=method.label_noise,
                 sam_radius=cell.sam_radius if method.sharpness_aware else None,
                 dtype=cell.dtype,
@@ -292,7 +295,7 @@ def _prepare(cell: Cell, replicate: int, engine: str, checkpoints: Checkpoints |
     trainee = Trainee(
         replicate,
         problem,
-        Evaluator(problem, problem.measurements, cell.depth, evaluations),
+        Evaluator(problem, cell.depth, sum(trace_evaluations(cell, drawn_per_step(cell)))),
         [layer.astype(cell.dtype) for layer in initial_layers(cell, replicate)],
         history={name: np.full(evaluations, np.nan) for name in (*HISTORY_METRICS, *HISTORY_CLOCKS)},
     )

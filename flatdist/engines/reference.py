@@ -57,12 +57,12 @@ class ReferenceSession:
             loss = float(((torch.einsum("kab,ab->k", a, end_to_end(layers)) - b) ** 2).mean())
         step_gradients = gradients(layers)
         if self.task.sam_radius is not None:
-            norm = torch.sqrt(sum((g**2).sum() for g in step_gradients))  # type: ignore[arg-type]
-            ahead = [w + self.task.sam_radius * g / (norm + SAM_EPSILON) for w, g in zip(layers, step_gradients, strict=True)]
+            reach = self.task.sam_radius / (_norm(step_gradients) + SAM_EPSILON)
+            ahead = [w + reach * g for w, g in zip(layers, step_gradients, strict=True)]
             step_gradients = gradients(ahead)
         with torch.no_grad():
-            for w, g in zip(layers, step_gradients, strict=True):
-                w -= eta * g
+            for weight, g in zip(layers, step_gradients, strict=True):
+                weight.sub_(eta * g)
         return loss
 
     def _batch(self, r: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -78,3 +78,8 @@ class ReferenceSession:
         key = tuple(int(k) for k in self.task.noise_keys[r])
         normals = Stream(key).normals(np.array([step]), self.task.drawn)[0]  # type: ignore[arg-type]
         return s * torch.tensor(normals, dtype=self.labels[r].dtype)
+
+
+def _norm(tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Euclidean norm over all entries of all tensors."""
+    return torch.cat([tensor.flatten() for tensor in tensors]).norm()

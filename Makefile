@@ -1,0 +1,50 @@
+# `make demo` and `make test` set everything up themselves; a second run finds it done.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# For a GPU: make setup TORCH_INDEX=<the wheel index that PyTorch's install page names for your CUDA version>
+TORCH_INDEX ?=
+SWEEP ?= sweeps/quickstart.yaml
+STORE ?= results
+OUT ?= figures
+
+.PHONY: help setup demo test lint types format bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## virtual environment in .venv, pinned dependencies, flatdist in editable mode
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "flatdist needs Python 3.11 or newer; name one with: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[run,s3,dev]'
+	touch $@
+
+demo: $(STAMP)  ## the quickstart sweep on a local Ray, and its two pictures
+	$(BIN)/flatdist sweep $(SWEEP) --store $(STORE) --yes
+	$(BIN)/python -m analysis.sample_complexity $(SWEEP) --store $(STORE) --out $(OUT)
+	$(BIN)/python -m analysis.phase_diagram $(SWEEP) --store $(STORE) --out $(OUT)
+
+test: $(STAMP)  ## the test suite
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## lint and format check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## strict type check
+	$(BIN)/mypy
+
+format: $(STAMP)  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## engine benchmark on this machine
+	$(BIN)/python -m benchmarks.engines
+
+clean:  ## remove the environment and caches, never results
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,75 @@
+"""Closed forms against automatic differentiation, for rectangular shapes and unequal widths."""
+
+import numpy as np
+import pytest
+import torch
+
+from flatdist.cell import Cell
+from flatdist.factorization import end_to_end, initial_layers, layer_gradients
+from flatdist.flatness import MomentTrace, hessian_trace
+from flatdist.problems import sample_problem
+
+SHAPES = [
+    (5, 4, (6,)),
+    (4, 7, (4, 9)),
+    (6, 3, (3, 5, 4)),
+    (3, 4, (5, 3, 4, 6)),
+]
+
+
+def interpolating(d_out, d_in, width, n=9):
+    """Random layers, measurements, and labels that the layers interpolate."""
+    cell = Cell(d_out=d_out, d_in=d_in, rank=1, n=n, depth=len(width) + 1, width=list(width), init_scale=1.0)
+    layers = [torch.from_numpy(w) for w in initial_layers(cell, 0)]
+    measurements = sample_problem(cell, 0).measurements
+    return layers, measurements, torch.einsum("iab,ab->i", measurements, end_to_end(layers))
+
+
+def loss_of(layers, measurements, labels):
+    return ((torch.einsum("iab,ab->i", measurements, end_to_end(layers)) - labels) ** 2).mean()
+
+
+@pytest.mark.parametrize(("d_out", "d_in", "width"), SHAPES)
+def test_hessian_trace_is_the_trace_of_the_true_hessian(d_out, d_in, width):
+    layers, measurements, labels = interpolating(d_out, d_in, width)
+    sizes = [w.numel() for w in layers]
+
+    def loss(vector):
+        parts = [part.reshape(w.shape) for part, w in zip(torch.split(vector, sizes), layers, strict=True)]
+        return loss_of(parts, measurements, labels)
+
+    exact = torch.trace(torch.func.hessian(loss)(torch.cat([w.flatten() for w in layers])))
+    assert float(hessian_trace(layers, measurements)) == pytest.approx(float(exact), rel=1e-9)
+
+
+@pytest.mark.parametrize(("d_out", "d_in", "width"), SHAPES)
+def test_layer_gradients_equal_autograd(d_out, d_in, width):
+    layers, measurements, labels = interpolating(d_out, d_in, width)
+    labels = labels + torch.linspace(-1, 1, len(labels), dtype=torch.float64)
+    variables = [w.clone().requires_grad_() for w in layers]
+    exact = torch.autograd.grad(loss_of(variables, measurements, labels), variables)
+    residual = torch.einsum("iab,ab->i", measurements, end_to_end(layers)) - labels
+    gradient = 2 / len(labels) * torch.einsum("i,iab->ab", residual, measurements)
+    for ours, theirs in zip(layer_gradients(layers, gradient), exact, strict=True):
+        assert float((ours - theirs).abs().max()) < 1e-12 * max(1.0, float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int8])
+@pytest.mark.parametrize("evaluations", [1, 10**6], ids=["contracted", "fourth moments"])
+def test_moments_give_the_same_trace(dtype, evaluations):
+    cell = Cell(d_out=4, d_in=6, rank=1, n=23, depth=4, ensemble="rademacher")
+    measurements = sample_problem(cell, 0).measurements.numpy()
+    sets = [np.stack(layers) for layers in zip(*(initial_layers(cell, r) for r in range(5)), strict=True)]
+    trace = MomentTrace(measurements.astype(dtype), cell.depth, evaluations)
+    assert (trace.fourth is not None) == (evaluations > 1)
+    expected = [hessian_trace([w[k] for w in sets], measurements) for k in range(5)]
+    np.testing.assert_allclose(trace(sets), expected, rtol=1e-12)
+
+
+def test_leading_axes_are_allowed_everywhere():
+    layers, measurements, _ = interpolating(4, 7, (4, 9))
+    stacked = [torch.stack([w, 2 * w]) for w in layers]
+    both = hessian_trace(stacked, torch.stack([measurements, measurements]))
+    assert float(both[0]) == pytest.approx(float(hessian_trace(layers, measurements)), rel=1e-12)
+    assert float(both[1]) == pytest.approx(2**4 * float(both[0]), rel=1e-12)
+    assert end_to_end(stacked).shape == (2, 4, 7)
