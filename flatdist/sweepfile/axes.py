@@ -1,0 +1,134 @@
+"""Axes: a list of values, or ``{linspace|logspace|range: [start, stop, count|step]}``; counted before built."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from flatdist.expressions import ExpressionError, parse
+from flatdist.sweepfile.problems import Problems
+from flatdist.sweepfile.values import EXPRESSION_NAMES, Given, InvalidValue, kind_of, read_value, takes_numbers
+from flatdist.sweepfile.yamltree import Node
+
+FORMS = {"linspace": "[start, stop, count]", "logspace": "[start, stop, count]", "range": "[start, stop, step]"}
+_FORMS_IN_WORDS = ", ".join(f"{{{form}: {arguments}}}" for form, arguments in FORMS.items())
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The values of one field, not yet built.
+
+    Attributes:
+        field: name of the cell field.
+        key: where it stands in the file, as ``axes.rank``.
+        line: its line.
+        count: how many values it has.
+        value: value number -> what the user might have written there, and its line.
+    """
+
+    field: str
+    key: str
+    line: int
+    count: int
+    value: Callable[[int], tuple[Any, int]]
+
+    def build(self, problems: Problems) -> list[Given | InvalidValue]:
+        """All values, checked one by one; an invalid one is noted and left as the exception."""
+        built: list[Given | InvalidValue] = []
+        for index in range(self.count):
+            raw, line = self.value(index)
+            try:
+                built.append(read_value(self.field, raw))
+            except InvalidValue as error:
+                built.append(error)
+                problems.add(self.key, line, error.reason, error.allowed, raw)
+        return built
+
+
+def read_axis(field: str, key: str, node: Node, problems: Problems) -> Axis | None:
+    """Read one axis; None where it cannot be used, with the reason noted."""
+    if isinstance(node.value, list):
+        if not node.value:
+            problems.add(key, node.line, "is an empty list, which makes the sweep empty", "at least one value")
+            return None
+        items = [(item.plain, item.line) for item in node.value]
+        return Axis(field, key, node.line, len(items), items.__getitem__)
+    if isinstance(node.value, dict):
+        return _number_axis(field, key, node, problems)
+    hint = "a list of values" + (f", or one of {_FORMS_IN_WORDS}" if takes_numbers(field) else "")
+    problems.add(key, node.line, "is no list; a single value belongs under fixed", hint, node.plain)
+    return None
+
+
+def _number_axis(field: str, key: str, node: Node, problems: Problems) -> Axis | None:
+    form = next(iter(node.value), "")
+    if len(node.value) != 1 or form not in FORMS:
+        for name in node.value:
+            if name not in FORMS:
+                problems.unknown_key(key, name, node.keys[name], FORMS)
+        if len(node.value) != 1:
+            problems.add(key, node.line, "takes exactly one form", _FORMS_IN_WORDS)
+        return None
+    key, arguments = f"{key}.{form}", node.value[form].plain
+    if not takes_numbers(field):
+        problems.add(
+            key, node.line, f"is a number axis, and {field} is no number", f"a list of: {kind_of(field).allowed}"
+        )
+        return None
+    if not isinstance(arguments, list) or len(arguments) != 3:
+        problems.add(key, node.line, "does not have three entries", FORMS[form], arguments)
+        return None
+    try:
+        count, value = (_range if form == "range" else _spaced)(form, arguments)
+    except InvalidValue as error:
+        problems.add(key, node.line, error.reason, error.allowed, arguments)
+        return None
+    return Axis(field, key, node.line, count, lambda index: (value(index), node.line))
+
+
+def _spaced(form: str, arguments: Sequence[Any]) -> tuple[int, Callable[[int], str]]:
+    """Values from start to stop, both included, in equal steps or equal ratios."""
+    start, stop = (_argument(form, part)[0] for part in arguments[:2])
+    count = arguments[2]
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InvalidValue("has a count that is not a whole number of at least 1", FORMS[form])
+    steps = max(count - 1, 1)
+
+    def value(index: int) -> str:
+        if index == 0:
+            return start
+        if index == count - 1:
+            return stop
+        if form == "linspace":
+            return f"({start}) + (({stop}) - ({start})) * {index} / {steps}"
+        return f"({start}) * (({stop}) / ({start})) ** ({index} / {steps})"
+
+    return count, value
+
+
+def _range(form: str, arguments: Sequence[Any]) -> tuple[int, Callable[[int], str]]:
+    """Values start, start + step, ... up to stop, which is included where a step lands on it."""
+    numbers = [_argument(form, part)[1] for part in arguments]
+    start, stop, step = numbers
+    if start is None or stop is None or step is None:
+        raise InvalidValue("depends on other fields, so its length is unknown; use linspace", "three numbers")
+    if step == 0 or (stop - start) / step < 0:
+        raise InvalidValue("never arrives: the step leads away from stop or is 0", FORMS[form])
+    return math.floor((stop - start) / step) + 1, lambda index: f"{start + index * step}"
+
+
+def _argument(form: str, part: Any) -> tuple[str, Fraction | None]:
+    """An argument as expression text and, where it depends on no field, its value."""
+    if isinstance(part, bool) or not isinstance(part, (int, float, str)):
+        raise InvalidValue(f"has an entry that is no number: {part!r}", FORMS[form])
+    try:
+        expression = parse(repr(part) if not isinstance(part, str) else part, EXPRESSION_NAMES)
+        value = None if expression.names else expression.evaluate({})
+    except ExpressionError as error:
+        raise InvalidValue(f"has the entry {part!r}: character {error.position}: {error.reason}", FORMS[form]) from None
+    if value is not None and (isinstance(value, bool) or not isinstance(value, Fraction)):
+        raise InvalidValue(f"has an entry that is no number: {part!r}", FORMS[form])
+    return expression.text, value

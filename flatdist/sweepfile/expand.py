@@ -1,0 +1,259 @@
+"""From blocks to cells: expressions resolved in the order of their dependencies, impossible cells gathered by cause."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flatdist.cell import FIELDS, Cell, check_values
+from flatdist.errors import CellError
+from flatdist.expressions import DERIVED, Expression, ExpressionError, Value, derived, show, to_value
+from flatdist.fields import Keyword
+from flatdist.sweepfile.problems import Problems
+from flatdist.sweepfile.schema import Block, Condition
+from flatdist.sweepfile.values import Given, InvalidValue, computed, kind_of, names_in
+
+MAX_CELLS = 250_000  # a cell takes 70 us and 1 KB to make
+_DERIVED_FROM = {name: ("d_out", "d_in", *(() if name == "entries" else ("rank",))) for name in DERIVED}
+
+
+class Unresolved(Exception):
+    """A value that cannot be known because another one, already reported, is wrong."""
+
+
+@dataclass
+class Expansion:
+    """The cells of a sweep, unique by identity, in the order of the file."""
+
+    cells: dict[str, Cell]
+    left_out: int = 0
+    repeated: int = 0
+
+
+def check_size(blocks: tuple[Block, ...], problems: Problems) -> None:
+    """Refuse a sweep too large to be meant, from the lengths of its axes alone.
+
+    Raises:
+        SweepError: with the count, before any cell is made.
+    """
+    count = sum(block.count for block in blocks)
+    if count > MAX_CELLS:
+        largest = max(blocks, key=lambda block: block.count)
+        lengths = " x ".join(f"{group[0].field} {group[0].count:,}" for group in largest.groups)
+        allowed = f"at most {MAX_CELLS:,}, counted before where; take fewer values, or several files"
+        longest = max(largest.axes, key=lambda axis: axis.count)
+        problems.add(longest.key, longest.line, f"makes {count:,} cells of this sweep ({lengths})", allowed)
+        problems.raise_any()
+
+
+def find_cycles(block: Block, values: Mapping[str, Sequence[Given]], problems: Problems) -> set[str]:
+    """Note fields whose expressions depend on themselves, directly or through others; return those fields."""
+    needs = {name: _fields_needed(fixed.value) for name, fixed in block.fixed.items()}
+    needs |= {name: {need for value in built for need in _fields_needed(value)} for name, built in values.items()}
+    places = {name: (fixed.key, fixed.line) for name, fixed in block.fixed.items()}
+    places |= {axis.field: (axis.key, axis.line) for axis in block.axes}
+    cyclic: set[str] = set()
+    for start in needs:
+        path = _path_back(start, needs) if start not in cyclic else None
+        if path:
+            cyclic.update(path)
+            key, line = places[start]
+            problems.add(key, line, f"depends on itself: {' -> '.join([*path, start])}", "a number for one of them")
+    return cyclic
+
+
+def _fields_needed(given: Given) -> set[str]:
+    return {need for name in names_in(given) for need in _DERIVED_FROM.get(name, (name,))}
+
+
+def _path_back(start: str, needs: Mapping[str, set[str]]) -> list[str] | None:
+    """A path of dependencies from a field to itself."""
+    paths = [[start]]
+    seen: set[str] = set()
+    while paths:
+        path = paths.pop()
+        for need in sorted(needs.get(path[-1], ())):
+            if need == start:
+                return path
+            if need not in seen:
+                seen.add(need)
+                paths.append([*path, need])
+    return None
+
+
+class Scope:
+    """The names of one candidate cell, each resolved when first asked for."""
+
+    def __init__(self, given: Mapping[str, Given], unusable: frozenset[str]) -> None:
+        self.given, self.unusable = given, unusable
+        self._literals: dict[str, Any] = {}
+        self._derived: dict[str, Value] = {}
+
+    def __getitem__(self, name: str) -> Value:
+        if name in DERIVED:
+            if name not in self._derived:
+                self._derived[name] = derived(name, self)
+            return self._derived[name]
+        value = self.literal(name)
+        if value is None:
+            kind = kind_of(name)
+            return kind.word if isinstance(kind, Keyword) else None
+        if isinstance(value, tuple):
+            if len(set(value)) != 1:
+                raise ValueError(f"is the list {list(value)}; only a single width can be computed with")
+            value = value[0]
+        return to_value(value)
+
+    def literal(self, name: str) -> Any:
+        """A field's value, its expressions computed."""
+        if name not in self._literals:
+            self._literals[name] = self._resolve(name)
+        return self._literals[name]
+
+    def _resolve(self, name: str) -> Any:
+        if name in self.unusable:
+            raise Unresolved(name)
+        if name == "width" and self.given.get(name) is None:
+            return max(self.literal("d_out"), self.literal("d_in"))
+        if name not in self.given:
+            default = FIELDS[name].default
+            if not isinstance(default, (str, int, float, bool, type(None))):
+                raise Unresolved(name)  # required and missing, which the check of the whole cell reports
+            return default
+        value = self.given[name]
+        if isinstance(value, tuple):
+            return tuple(self._compute(name, item) for item in value)
+        return self._compute(name, value)
+
+    def _compute(self, name: str, value: Given) -> Any:
+        return computed(name, value.evaluate(self)) if isinstance(value, Expression) else value
+
+
+def expand(block: Block, into: Expansion, problems: Problems) -> None:
+    """Add the cells of one block; what is wrong with them is noted once per cause, with a count and an example."""
+    values = {axis.field: axis.build(problems) for axis in block.axes}
+    unusable = frozenset(block.unusable | find_cycles(block, values, problems))
+    fixed = {name: entry.value for name, entry in block.fixed.items()}
+    maker = _CellMaker(block, into)
+    for varied in _combinations(block, values):
+        wrong = {name for name, value in varied.items() if isinstance(value, InvalidValue)}
+        maker.add({**fixed, **varied}, unusable | wrong if wrong else unusable, varied)
+    maker.report(problems)
+
+
+def _combinations(block: Block, values: Mapping[str, list[Given]]) -> Iterator[dict[str, Given]]:
+    """The values of the axes, cell by cell."""
+    groups = [
+        [{axis.field: values[axis.field][index] for axis in group} for index in range(group[0].count)]
+        for group in block.groups
+    ]
+    for parts in itertools.product(*groups):
+        yield {name: value for part in parts for name, value in part.items()}
+
+
+@dataclass
+class _Cause:
+    """A problem that one or more cells share."""
+
+    allowed: str
+    value: Any
+    example: Mapping[str, Given]
+    count: int = 0
+
+
+class _CellMaker:
+    """Makes the cells of one block, and groups what is wrong with them by cause."""
+
+    def __init__(self, block: Block, into: Expansion) -> None:
+        self.block, self.into = block, into
+        self.total = 0
+        self.places = {name: (entry.key, entry.line) for name, entry in block.fixed.items()}
+        self.places |= {axis.field: (axis.key, axis.line) for axis in block.axes}
+        self.causes: dict[tuple[str, int, str], _Cause] = {}  # by key, line and reason
+
+    def add(self, given: Mapping[str, Given], unusable: frozenset[str], varied: Mapping[str, Given]) -> None:
+        """Make one cell, leave it out, or note why it is none."""
+        self.total += 1
+        scope = Scope(given, unusable)
+        doubt = self._leave_out(scope)
+        if doubt is True:
+            self.into.left_out += 1
+            return
+        literals, failed = self._literals(scope, given, varied)
+        if not failed and not doubt:
+            try:
+                cell = Cell(**literals)
+            except (CellError, TypeError):
+                pass
+            else:
+                if self.into.cells.setdefault(cell.cell_id, cell) is not cell:
+                    self.into.repeated += 1
+                return
+        found = [problem for problem in check_values(literals)[1] if problem.field not in failed]
+        for problem in found:
+            self._note(problem.field, problem.value, problem.reason, problem.allowed, varied)
+        if doubt and not found and not failed:
+            condition, reason = doubt
+            self._count((condition.key, condition.line, reason), _Cause("", condition.expression.text, varied))
+
+    def _leave_out(self, scope: Scope) -> bool | tuple[Condition, str]:
+        """Whether a condition fails, or the condition that cannot be computed and why."""
+        doubt: bool | tuple[Condition, str] = False
+        for condition in self.block.conditions:
+            try:
+                if not condition.expression.holds(scope):
+                    return True
+            except Unresolved:
+                continue
+            except (ExpressionError, InvalidValue) as error:
+                doubt = condition, error.reason
+        return doubt
+
+    def _literals(
+        self, scope: Scope, given: Mapping[str, Given], varied: Mapping[str, Given]
+    ) -> tuple[dict[str, Any], set[str]]:
+        """The values of the given fields, and the fields whose values cannot be computed."""
+        literals: dict[str, Any] = {}
+        failed = set(scope.unusable)
+        for name, value in given.items():
+            try:
+                literals[name] = scope.literal(name)
+            except Unresolved:
+                failed.add(name)
+            except ExpressionError as error:
+                failed.add(name)
+                self._note(name, value, f"{error.text}: character {error.position}: {error.reason}", "", varied)
+            except InvalidValue as error:
+                failed.add(name)
+                self._note(name, value, error.reason, error.allowed, varied)
+        return literals, failed
+
+    def _note(self, field: str, value: Any, reason: str, allowed: str, varied: Mapping[str, Given]) -> None:
+        key, line = self.places.get(field, (f"{self.block.key}fixed.{field}", self.block.line))
+        self._count((key, line, reason), _Cause(allowed, value, varied))
+
+    def _count(self, where_and_why: tuple[str, int, str], cause: _Cause) -> None:
+        self.causes.setdefault(where_and_why, cause).count += 1
+
+    def report(self, problems: Problems) -> None:
+        """Note each cause once."""
+        for (key, line, reason), cause in self.causes.items():
+            extent = ""
+            if self.total > 1 and cause.example:
+                example = ", ".join(f"{name}={_plain(value)}" for name, value in cause.example.items())
+                extent = f" ({cause.count:,} of {self.total:,} cells, first: {example})"
+            problems.add(key, line, reason + extent, cause.allowed, _plain(cause.value))
+
+
+def _plain(given: Given) -> Any:
+    if isinstance(given, Expression):
+        return given.text
+    if isinstance(given, InvalidValue):
+        return "?"
+    try:
+        value = to_value(given) if not isinstance(given, tuple) else None
+    except (TypeError, ValueError):
+        return given
+    return given if value is None or isinstance(value, (bool, str)) else show(value)

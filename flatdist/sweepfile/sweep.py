@@ -1,0 +1,84 @@
+"""A sweep: a named set of cells and how many replicates each gets."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from flatdist.cell import Cell
+from flatdist.sweepfile.expand import Expansion, check_size, expand
+from flatdist.sweepfile.problems import Problems
+from flatdist.sweepfile.schema import Changes, read_declaration
+from flatdist.sweepfile.yamltree import Node, parse_tree, read_text
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep, its expressions resolved.
+
+    Attributes:
+        name: names it in a store.
+        description: one line.
+        replicates: replicates of each cell, numbered from 0.
+        cells: unique by ``cell_id``, in the order of the file: the last axis varies fastest.
+        left_out: candidates that ``where`` excluded.
+        source: the file's text.
+        path: the file, or None where the sweep came as text.
+        repeated: candidates that were the same cell as an earlier one, as where a field does not matter to a method.
+    """
+
+    name: str
+    description: str
+    replicates: int
+    cells: tuple[Cell, ...]
+    left_out: int
+    source: str
+    path: Path | None
+    repeated: int = 0
+
+
+def load_sweep(path: str | os.PathLike[str], *, changes: Changes | None = None) -> Sweep:
+    """Read a sweep file and resolve its cells.
+
+    Args:
+        path: the YAML file.
+        changes: fields set and conditions added on the command line.
+
+    Raises:
+        SweepError: everything that is wrong with it, one line each: file, line, key, value, what is allowed.
+    """
+    path = Path(path)
+    return parse_sweep(read_text(path), path=path, changes=changes)
+
+
+def parse_sweep(source: str, *, path: Path | None = None, changes: Changes | None = None) -> Sweep:
+    """Read a sweep from the text of a sweep file.
+
+    Raises:
+        SweepError: as load_sweep.
+    """
+    name = str(path) if path is not None else "sweep"
+    problems = Problems(name)
+    tree: Node = parse_tree(source, name)
+    declaration = read_declaration(tree, path.stem if path is not None else "sweep", changes or Changes(), problems)
+    check_size(declaration.blocks, problems)
+    expansion = Expansion({})
+    for block in declaration.blocks:
+        expand(block, expansion, problems)
+    problems.raise_any()
+    if not expansion.cells:
+        problems.add(
+            "where", tree.line, f"leaves out all {expansion.left_out:,} cells: the sweep is empty", "at least one cell"
+        )
+        problems.raise_any()
+    return Sweep(
+        name=declaration.name,
+        description=declaration.description,
+        replicates=declaration.replicates,
+        cells=tuple(expansion.cells.values()),
+        left_out=expansion.left_out,
+        source=source,
+        path=path,
+        repeated=expansion.repeated,
+    )

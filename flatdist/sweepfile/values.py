@@ -1,0 +1,116 @@
+"""One value of one field as a sweep file gives it: a literal, an expression, or a list of them (hidden widths)."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any, TypeAlias
+
+from flatdist.cell import FIELDS
+from flatdist.expressions import DERIVED, Expression, ExpressionError, Value, parse, whole_above, without_noise
+from flatdist.fields import Choice, FieldType, Integer, Keyword, Number, Widths
+from flatdist.suggestions import did_you_mean
+
+Given: TypeAlias = Any  # a literal as the field's type parses it, an Expression, or a tuple that holds Expressions
+EXPRESSION_NAMES = (*FIELDS, *DERIVED)
+ROUNDED_UP = ("n",)  # fields whose fractional values mean the next whole number
+
+
+class InvalidValue(ValueError):
+    """A value that its field does not allow: the reason, and what is allowed."""
+
+    def __init__(self, reason: str, allowed: str) -> None:
+        super().__init__(reason)
+        self.reason, self.allowed = reason, allowed
+
+
+def kind_of(field: str) -> FieldType:
+    """The declared type of a cell field."""
+    kind: FieldType = FIELDS[field].metadata["kind"]
+    return kind
+
+
+def takes_numbers(field: str) -> bool:
+    """Whether a field's values may be expressions and number axes."""
+    kind = kind_of(field)
+    return isinstance(kind.otherwise if isinstance(kind, Keyword) else kind, (Integer, Number, Widths))
+
+
+def read_value(field: str, raw: Any) -> Given:
+    """Check one value as far as that can be done without the other fields.
+
+    Args:
+        field: name of the cell field.
+        raw: what YAML made of it: number, text, truth value, None, list or dict.
+
+    Returns:
+        The value as the field's type parses it, or an expression to be computed for every cell.
+
+    Raises:
+        InvalidValue: with the reason and what is allowed.
+    """
+    kind = kind_of(field)
+    if isinstance(raw, dict):
+        raise InvalidValue("is a mapping; a value was expected", kind.allowed)
+    if isinstance(raw, list):
+        if not isinstance(kind, Widths):
+            raise InvalidValue("is a list; lists of values belong under axes", kind.allowed)
+        items = tuple(_read_scalar(field, kind.width, item) for item in raw)
+        return items if any(isinstance(item, Expression) for item in items) else parse_literal(field, items)
+    return _read_scalar(field, kind, raw)
+
+
+def _read_scalar(field: str, kind: FieldType, raw: Any) -> Given:
+    is_word = isinstance(kind, Keyword) and raw == kind.word
+    if not isinstance(raw, str) or is_word or not takes_numbers(field):
+        return parse_literal(field, raw, kind)
+    try:
+        expression = parse(raw, EXPRESSION_NAMES)
+        if expression.names:
+            return expression
+        return parse_literal(field, computed(field, expression.evaluate({})), kind)
+    except ExpressionError as error:
+        hint = did_you_mean(raw, (kind.word,)) if isinstance(kind, Keyword) else ""
+        allowed = f"{kind.allowed}, or an expression over the other fields"
+        raise InvalidValue(f"is no expression: character {error.position}: {error.reason}{hint}", allowed) from None
+
+
+def parse_literal(field: str, raw: Any, kind: FieldType | None = None) -> Any:
+    """Check a literal against its field's declaration.
+
+    Raises:
+        InvalidValue: with the reason and what is allowed.
+    """
+    kind = kind_of(field) if kind is None else kind
+    try:
+        if field in ROUNDED_UP and isinstance(raw, float) and math.isfinite(raw):
+            raw = whole_above(Fraction(raw))
+        return kind.parse(raw)
+    except (ValueError, OverflowError) as error:
+        hint = did_you_mean(raw, kind.options()) if isinstance(kind, Choice) else ""
+        raise InvalidValue(f"{error}{hint}", kind.allowed) from None
+
+
+def computed(field: str, value: Value) -> Any:
+    """An expression's value in the form in which a field takes it.
+
+    Raises:
+        InvalidValue: a number was expected.
+    """
+    if isinstance(value, Fraction):
+        if field in ROUNDED_UP:
+            return whole_above(value)
+        whole = without_noise(value)
+        return int(whole) if whole.denominator == 1 else value
+    if value is None or isinstance(value, bool):
+        raise InvalidValue(f"comes out as {value}, which is not a number", kind_of(field).allowed)
+    return value
+
+
+def names_in(given: Given) -> frozenset[str]:
+    """The names that a value depends on."""
+    if isinstance(given, Expression):
+        return given.names
+    if isinstance(given, tuple):
+        return frozenset().union(*(item.names for item in given if isinstance(item, Expression)))
+    return frozenset()

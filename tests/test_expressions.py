@@ -1,0 +1,153 @@
+"""Expressions: exact arithmetic, and nothing but arithmetic."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flatdist.expressions import ExpressionError, parse, to_value, whole_above
+
+FIELDS = {"d_out": 10, "d_in": 14, "rank": 2, "n": 50, "nested": False, "method": "sam", "learning_rate": None}
+NAMES = {name: to_value(value) for name, value in FIELDS.items()}
+
+
+def value_of(text: str) -> object:
+    return parse(text, NAMES).evaluate(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1.1*50", 55),
+        ("0.1+0.2", Fraction(3, 10)),
+        ("-2**2", -4),
+        ("2**-1", Fraction(1, 2)),
+        ("2**3**2", 512),
+        ("7//2", 3),
+        ("-7//2", -4),
+        ("10-4-3", 3),
+        ("2+3*4", 14),
+        ("(2+3)*4", 20),
+        ("min(3, 4, n)", 3),
+        ("max(rank, 1)", 2),
+        ("ceil(43.2)", 44),
+        ("ceil(sqrt(2)*sqrt(2))", 2),
+        ("floor(43.9)", 43),
+        ("round(2.5)", 3),
+        ("sqrt(9/16)", Fraction(3, 4)),
+        ("log(8, 2)", 3),
+        ("1e-3", Fraction(1, 1000)),
+        ("1 < 2 < 3", True),
+        ("1 < 3 < 2", False),
+        ("n <= d_out*d_in and not nested", True),
+        ("method == 'sam' or method == \"none\"", True),
+        ("not n > 50", True),
+        ("true and not false", True),
+    ],
+)
+def test_value(text: str, expected: object) -> None:
+    assert value_of(text) == expected
+
+
+def test_irrational_values_are_close() -> None:
+    root, logarithm = value_of("sqrt(2)"), value_of("log(n)")
+    assert isinstance(root, Fraction)
+    assert isinstance(logarithm, Fraction)
+    assert float(root) == pytest.approx(math.sqrt(2), rel=1e-14)
+    assert float(logarithm) == pytest.approx(math.log(50), rel=1e-14)
+
+
+@given(st.integers(1, 10**6), st.integers(1, 400))
+def test_products_of_decimals_are_never_rounded_away(hundredths: int, count: int) -> None:
+    assert value_of(f"{hundredths / 100!r}*{count}") == Fraction(hundredths * count, 100)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("43.2", 44), ("44.0000000001", 44), ("44", 44), ("43.99999999999", 44), ("44.001", 45)]
+)
+def test_whole_above_ignores_noise_only(value: str, expected: int) -> None:
+    assert whole_above(Fraction(value)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "reason"),
+    [
+        ("", 1, "empty"),
+        ("2*", 3, "expected, not the end"),
+        ("(1+2", 1, "not closed"),
+        ("2 3", 3, "an operator is missing"),
+        ("2*rnak", 3, "did you mean 'rank'"),
+        ("mxa(1)", 1, "did you mean 'max'"),
+        ("min()", 1, "takes 1 to 100 arguments"),
+        ("sqrt", 1, r"write sqrt\(...\)"),
+        ("n^2", 2, r"write \*\* for a power"),
+        ("n = 2", 3, "compare with =="),
+        ("2rank", 1, r"write 2\*rank"),
+        ("1_000", 1, "without separators"),
+        ("rank.real", 5, "is not arithmetic"),
+        ("rank.__class__", 5, "is not arithmetic"),
+        ("__import__('os').system('id')", 17, "is not arithmetic"),
+        ("__import__('os')", 1, "no function '__import__'"),
+        ("eval('1')", 1, "no function 'eval'"),
+        ("lambda: 1", 7, "is not arithmetic"),
+        ("[1][0]", 1, "is not arithmetic"),
+        ("f'{n}'", 1, "no name 'f'"),
+        ("1:30", 2, "is not arithmetic"),
+        ("(" * 500 + "1" + ")" * 500, 41, "nested more than 40"),
+        ("-" * 500 + "1", 41, "nested more than 40"),
+        ("not " * 400 + "true", 161, "nested more than 40"),
+        ("1" * 2001, 1, "2001 characters long"),
+        ("1e999999999", 1, "too large a number"),
+    ],
+)
+def test_what_is_not_arithmetic_is_refused_where_it_stands(text: str, position: int, reason: str) -> None:
+    with pytest.raises(ExpressionError, match=reason) as caught:
+        parse(text, NAMES)
+    assert caught.value.position == position
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1/0", "division by zero"),
+        ("0**-1", "division by zero"),
+        ("1//(n-50)", "division by zero"),
+        ("9**9**9", "more than 2048 bits"),
+        ("2**1e300", "more than 2048 bits"),
+        ("*".join(["1e300"] * 100), "more than 2048 bits"),
+        ("sqrt(-1)", "negative"),
+        ("(-8)**0.5", "negative"),
+        ("log(0)", "logarithm"),
+        ("log(2, 1)", "logarithm"),
+        ("method + 1", "'sam' is not a number"),
+        ("method < 3", "have no order"),
+        ("true + 1", "True is not a number"),
+        ("n and true", "join conditions"),
+    ],
+)
+def test_what_cannot_be_computed_is_an_error(text: str, reason: str) -> None:
+    with pytest.raises(ExpressionError, match=reason):
+        value_of(text)
+
+
+def test_a_condition_must_compare() -> None:
+    with pytest.raises(ExpressionError, match="neither true nor false"):
+        parse("n + 1").holds(NAMES)
+
+
+def test_a_missing_value_fails_comparisons_and_spreads_through_arithmetic() -> None:
+    assert value_of("learning_rate < 1") is False
+    assert value_of("2*learning_rate + 1 > 0") is False
+
+
+def test_and_and_or_stop_early() -> None:
+    assert value_of("rank == 3 and 1/0 > 1") is False
+    assert value_of("rank == 2 or 1/0 > 1") is True
+
+
+def test_names_are_those_looked_up() -> None:
+    assert parse("min(2*rank, n) + sqrt(d_in)").names == {"rank", "n", "d_in"}
