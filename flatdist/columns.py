@@ -1,0 +1,134 @@
+"""The columns of every table: name, type, unit and meaning, declared once.
+
+The Parquet schemas, their metadata and the checks on what is written and asked for all derive from these declarations;
+the cell fields among them derive from :data:`flatdist.cell.FIELDS`. A column may be added at any time: older parts then
+read as null. A column is never renamed, and never changes its type or its meaning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flatdist.cell import FIELDS
+
+SCHEMA_VERSION = 1  # raised when columns are added; written into every file
+
+DIMENSIONLESS = "1"
+FROBENIUS = "entries of M"
+SQUARED_FROBENIUS = "entries of M, squared"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        name: its name, a promise to readers.
+        type: as Arrow spells it (``string``, ``int32``, ``list<float64>``), made into a type by flatdist.store.schema.
+        unit: physical or mathematical unit; ``1`` for pure numbers, empty where a unit makes no sense.
+        meaning: one line.
+        required: never null.
+    """
+
+    name: str
+    type: str
+    unit: str
+    meaning: str
+    required: bool = False
+
+
+_KEY = (
+    Column("cell_id", "string", "", "hash of every field that matters to the method, and of its numerics", True),
+    Column("replicate", "int32", DIMENSIONLESS, "number of the replicate within its cell, from 0", True),
+)
+
+CELL = tuple(
+    Column(name, field.metadata["kind"].arrow, "", field.metadata["help"] + "; null where it does not matter")
+    for name, field in FIELDS.items()
+)
+"""The fields of a cell; null where a field does not matter to the method, or stands for ``auto`` or ``full``."""
+
+RESULTS = (
+    Column("status", "string", "", "converged, budget_exhausted or diverged"),
+    Column("train_loss", "float64", SQUARED_FROBENIUS, "mean squared residual over all measurements at the end"),
+    Column("train_loss_max", "float64", SQUARED_FROBENIUS, "largest mini-batch loss of the whole training"),
+    Column("population_loss", "float64", SQUARED_FROBENIUS, "||M - M*||_F^2"),
+    Column("relative_error", "float64", DIMENSIONLESS, "||M - M*||_F^2 / ||M*||_F^2"),
+    Column("nuclear_norm", "float64", FROBENIUS, "||M||_*"),
+    Column("nuclear_norm_truth", "float64", FROBENIUS, "||M*||_*"),
+    Column("frobenius_norm", "float64", FROBENIUS, "||M||_F"),
+    Column("spectral_norm", "float64", FROBENIUS, "largest singular value of M"),
+    Column("effective_rank", "float64", DIMENSIONLESS, "exponential of the entropy of the normalised singular values"),
+    Column("hessian_trace", "float64", "loss per squared weight", "Lemma 2's sum; null without layers"),
+    Column("singular_values", "list<float64>", FROBENIUS, "singular values of M, in decreasing order"),
+    Column("certificate", "float64", DIMENSIONLESS, "what the solver proves: the largest relative violation or gap"),
+    Column("learning_rate_final", "float64", DIMENSIONLESS, "the step size used, where learning_rate is auto too"),
+    Column("flow_time", "float64", DIMENSIONLESS, "sum over the steps of eta^2 s^2 / (2 B)"),
+    Column("steps_run", "int64", "steps", "steps taken, fewer than asked for where the training diverged"),
+)
+"""What a trial finds: equal to the bit on the same engine, versions and CPU features, however often it is run."""
+
+COSTS = (Column("wall_seconds", "float64", "s", "this replicate's share of the time its batch took"),)
+
+PROVENANCE = (
+    Column("flatdist_version", "string", "", "version of flatdist"),
+    Column("numerics_version", "int32", "", "version of the method's numerics"),
+    Column("sampling_version", "int32", "", "version of the problem sampling"),
+    Column("git_sha", "string", "", "revision of flatdist's own checkout; null for an installed release"),
+    Column("git_dirty", "bool", "", "whether that checkout had uncommitted changes"),
+    Column("torch_version", "string", "", "version of torch"),
+    Column("engine", "string", "", "which engine took the steps, or the solver's name"),
+    Column("device", "string", "", "device that computed it: cpu, or the GPU's name"),
+    Column("cpu_features", "string", "", "instruction sets that results may depend on to the last bit"),
+    Column("host", "string", "", "name of the machine"),
+    Column("finished_at", "timestamp[us, UTC]", "UTC", "when the trial ended; never compared by the store"),
+)
+
+BOOKKEEPING = (
+    Column("generation", "int32", DIMENSIONLESS, "how often this key had been invalidated before it was run", True),
+    Column("part", "string", "", "name of the part that brought the row in; the smallest wins among duplicates", True),
+)
+"""The store's own columns; loaders leave them out unless asked for them by name."""
+
+TRIALS: tuple[Column, ...] = (
+    *_KEY,
+    Column("configuration_id", "string", "", "like cell_id without the versions of the numerics"),
+    *CELL,
+    *RESULTS,
+    *COSTS,
+    *PROVENANCE,
+)
+
+HISTORY: tuple[Column, ...] = (
+    *_KEY,
+    Column("step", "int64", "steps", "steps taken when the row was measured", True),
+    Column("train_loss", "float64", SQUARED_FROBENIUS, "mean squared residual over all measurements"),
+    Column("train_loss_max", "float64", SQUARED_FROBENIUS, "largest mini-batch loss since the previous row"),
+    Column("population_loss", "float64", SQUARED_FROBENIUS, "||M - M*||_F^2"),
+    Column("nuclear_norm", "float64", FROBENIUS, "||M||_*"),
+    Column("hessian_trace", "float64", "loss per squared weight", "Lemma 2's sum"),
+    Column("learning_rate", "float64", DIMENSIONLESS, "step size at this step"),
+    Column("label_noise_std", "float64", "||M*||_F", "label noise at this step, annealing included"),
+    Column("flow_time", "float64", DIMENSIONLESS, "sum over the steps so far of eta^2 s^2 / (2 B)"),
+)
+
+FAILURES: tuple[Column, ...] = (
+    *_KEY,
+    Column("attempt", "int32", DIMENSIONLESS, "number of the attempt, from 1"),
+    Column("error_type", "string", "", "class of the exception"),
+    Column("message", "string", "", "its message"),
+    Column("traceback", "string", "", "its traceback"),
+    Column("host", "string", "", "name of the machine"),
+    Column("at", "timestamp[us, UTC]", "UTC", "when it happened; never compared by the store"),
+)
+
+TABLES: dict[str, tuple[Column, ...]] = {"trials": TRIALS, "history": HISTORY, "failures": FAILURES}
+
+
+def column_names(columns: tuple[Column, ...]) -> tuple[str, ...]:
+    """Return the names of some columns, in their order."""
+    return tuple(column.name for column in columns)
+
+
+RESULT_COLUMNS = column_names(RESULTS)
+"""Names of the columns that two runs of one trial must agree on to the bit."""

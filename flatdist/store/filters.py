@@ -1,0 +1,300 @@
+"""``where``: which rows are wanted, as a mapping, as (column, operator, value) tuples, or as text.
+
+::
+
+    {"rank": 2, "method": ["sam", "label_noise_sgd"], "learning_rate": None}
+    [("n", ">", 40), ("relative_error", "<=", 1e-2)]
+    "rank == 2 and n > 1.5*dof and method in ['sam', 'label_noise_sgd']"
+
+Each becomes Arrow expressions, which Parquet evaluates while it reads. Text is parsed, never evaluated as Python: names
+of columns, numbers, strings, lists, comparisons, and/or/not, + - * / and the derived names below. ``None`` (or ``auto``
+and ``full``, which are stored as null) is compared with == and !=; any other comparison with null leaves the row out.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flatdist.cell import FIELDS
+from flatdist.errors import StoreError
+from flatdist.fields import Keyword
+from flatdist.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    import pyarrow.compute as pc
+
+Where = Mapping[str, Any] | Sequence[tuple[str, str, Any]] | str | None
+
+DERIVED = {"dof": "rank*(d_out+d_in-rank)", "rsum": "rank*(d_out+d_in)", "entries": "d_out*d_in"}
+_LONGEST, _DEEPEST = 10_000, 50
+_EXAMPLE = "write it like \"rank == 2 and n > 40\", {'rank': 2} or [('n', '>', 40)]"
+
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq,
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_COMPARE_NODES: dict[type[ast.cmpop], str] = {
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+    ast.In: "in",
+    ast.NotIn: "not in",
+    ast.Is: "==",
+    ast.IsNot: "!=",
+}
+_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition; all of a ``where`` must hold.
+
+    Attributes:
+        names: the columns it is about.
+        text: how to show it.
+        expression: makes the Arrow expression.
+    """
+
+    names: frozenset[str]
+    text: str
+    expression: Callable[[], pc.Expression]
+
+
+def parse_where(where: Where, columns: Iterable[str]) -> list[Condition]:
+    """Check a ``where`` and split it into conditions.
+
+    Args:
+        where: see the module.
+        columns: the columns that may be named.
+
+    Raises:
+        StoreError: it names a column that does not exist, or is more than comparisons of columns.
+    """
+    known = set(columns)
+    if where is None:
+        return []
+    if isinstance(where, str):
+        conditions = _parse_text(where, known)
+    elif isinstance(where, Mapping):
+        conditions = [_compare(name, "in" if _is_many(value) else "==", value) for name, value in where.items()]
+    elif isinstance(where, Sequence) and all(isinstance(item, (tuple, list)) and len(item) == 3 for item in where):
+        conditions = [_compare(name, symbol, value) for name, symbol, value in where]
+    else:
+        raise StoreError(f"where={where!r} is neither text, nor a mapping, nor a list of tuples; {_EXAMPLE}")
+    for condition in conditions:
+        for name in sorted(condition.names - known):
+            raise StoreError(
+                f"where names a column {name!r} that does not exist{did_you_mean(name, known)}; "
+                f"allowed: {', '.join(sorted(known))}"
+            )
+    return conditions
+
+
+def conjunction(conditions: Sequence[Condition]) -> pc.Expression | None:
+    """Return one Arrow expression for all conditions, None for none."""
+    whole = None
+    for condition in conditions:
+        expression = condition.expression()
+        whole = expression if whole is None else whole & expression
+    return whole
+
+
+def _compare(name: str, symbol: str, value: Any) -> Condition:
+    text = f"{name} {symbol} {value!r}"
+    if not isinstance(name, str):
+        raise StoreError(f"where: {text}: the column must be a name; {_EXAMPLE}")
+    if symbol not in {*_COMPARE, "in", "not in"}:
+        raise StoreError(f"where: {text}: {symbol!r} is no operator; allowed: {', '.join(_COMPARE)}, in, not in")
+    if (symbol in ("in", "not in")) != _is_many(value):
+        raise StoreError(f"where: {text}: in and not in take a list, and other operators one value")
+    return Condition(frozenset([name]), text, lambda: _comparison(_column(name), symbol, _constant(value, name)))
+
+
+def _comparison(left: Any, symbol: str, right: Any) -> pc.Expression:
+    import pyarrow.compute as pc
+
+    if symbol in ("in", "not in"):
+        values = [value for value in right if value is not None]
+        inside = left.isin(values) if values else pc.scalar(False)
+        if len(values) < len(right):
+            inside = inside | left.is_null()
+        return inside if symbol == "in" else ~inside
+    if right is None or left is None:
+        expression = left if right is None else right
+        if symbol not in ("==", "=", "!="):
+            raise StoreError(f"where: None can be compared with == and !=, not with {symbol}")
+        return expression.is_null() if symbol != "!=" else expression.is_valid()
+    return _COMPARE[symbol](left, right)
+
+
+def _column(name: str) -> pc.Expression:
+    import pyarrow.compute as pc
+
+    return pc.field(name)
+
+
+def _constant(value: Any, name: str | None = None) -> Any:
+    """A plain value; a field's keyword (auto, full) is what it is stored as, null."""
+    if _is_many(value):
+        return [_constant(item, name) for item in value]
+    kind = FIELDS[name].metadata["kind"] if name in FIELDS else None
+    if isinstance(kind, Keyword) and isinstance(value, str) and value == kind.word:
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _is_many(value: Any) -> bool:
+    return isinstance(value, (Sequence, Set, range, np.ndarray)) and not isinstance(value, (str, bytes))
+
+
+def _parse_text(text: str, known: set[str]) -> list[Condition]:
+    if len(text) > _LONGEST:
+        raise StoreError(f"where is {len(text)} characters long; allowed: at most {_LONGEST}")
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise StoreError(f"where={text!r} cannot be read ({error}); {_EXAMPLE}") from error
+    parts = tree.values if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And) else [tree]
+    return [_from_tree(part, known) for part in parts]
+
+
+def _from_tree(tree: ast.expr, known: set[str]) -> Condition:
+    text = ast.unparse(tree)
+    _check(tree, text, 0)
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            names |= _names_of(node.id, known)
+    return Condition(frozenset(names), text, lambda: _build(tree, known))
+
+
+def _names_of(name: str, known: set[str]) -> set[str]:
+    if name in ("true", "false", "auto", "full"):
+        return set()
+    if name in DERIVED and name not in known:
+        return {node.id for node in ast.walk(ast.parse(DERIVED[name])) if isinstance(node, ast.Name)}
+    return {name}
+
+
+_ALLOWED = (
+    *(ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.UAdd, ast.Compare, ast.BinOp),
+    *(ast.Name, ast.Load, ast.Constant, ast.List, ast.Tuple, ast.Set, *_COMPARE_NODES, *_ARITHMETIC),
+)
+
+
+def _check(node: ast.AST, text: str, depth: int) -> None:
+    if depth > _DEEPEST:
+        raise StoreError(f"where: {text[:80]}… is nested more than {_DEEPEST} deep")
+    constant = isinstance(node, ast.Constant) and not isinstance(node.value, (int, float, str, type(None)))
+    if constant or not isinstance(node, _ALLOWED):
+        raise StoreError(
+            f"where: {text!r} holds a {type(node).__name__}, which is not allowed; allowed: columns, numbers, strings, "
+            f"lists, comparisons, and/or/not, + - * /; {_EXAMPLE}"
+        )
+    for child in ast.iter_child_nodes(node):
+        _check(child, text, depth + 1)
+
+
+def _build(node: ast.expr, known: set[str]) -> Any:
+    """The Arrow expression, or plain value, of a checked syntax tree."""
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.Name(id=name):
+            return _name(name, known)
+        case ast.List(elts=items) | ast.Tuple(elts=items) | ast.Set(elts=items):
+            return [_build(item, known) for item in items]
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return ~_expression(operand, known)
+        case ast.UnaryOp(op=sign, operand=operand):
+            return _arithmetic(ast.Sub if isinstance(sign, ast.USub) else ast.Add, 0, _build(operand, known))
+        case ast.BinOp(left=left, op=symbol, right=right):
+            return _arithmetic(type(symbol), _build(left, known), _build(right, known))
+        case ast.BoolOp(op=kind, values=values):
+            join = operator.and_ if isinstance(kind, ast.And) else operator.or_
+            whole = _expression(values[0], known)
+            for value in values[1:]:
+                whole = join(whole, _expression(value, known))
+            return whole
+        case ast.Compare(left=left, ops=symbols, comparators=others):
+            return _chain([left, *others], [_COMPARE_NODES[type(symbol)] for symbol in symbols], known)
+    raise AssertionError(ast.dump(node))
+
+
+def _chain(nodes: Sequence[ast.expr], symbols: Sequence[str], known: set[str]) -> Any:
+    """``a < b <= c`` is ``a < b and b <= c``."""
+    whole = None
+    for left, symbol, right in zip(nodes[:-1], symbols, nodes[1:], strict=True):
+        name = next((node.id for node in (left, right) if isinstance(node, ast.Name)), None)
+        first, second = _constant(_build(left, known), name), _constant(_build(right, known), name)
+        if (symbol in ("in", "not in")) != isinstance(second, list):
+            raise StoreError(f"where: {ast.unparse(right)!r}: in and not in take a list; {_EXAMPLE}")
+        if not (_is_expression(first) or _is_expression(second)):
+            raise StoreError(f"where: {ast.unparse(left)} {symbol} {ast.unparse(right)} names no column; {_EXAMPLE}")
+        one = _comparison(first, symbol, second)
+        whole = one if whole is None else whole & one
+    return whole
+
+
+def _name(name: str, known: set[str]) -> Any:
+    if name in ("true", "false"):
+        return name == "true"
+    if name in ("auto", "full"):
+        return None
+    if name in DERIVED and name not in known:
+        return _build(ast.parse(DERIVED[name], mode="eval").body, known)
+    return _column(name)
+
+
+def _arithmetic(symbol: type[ast.operator], left: Any, right: Any) -> Any:
+    """Arithmetic in float64: int32 columns would overflow, and divide as integers."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for value in (left, right):
+        if not _is_expression(value) and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise StoreError(f"where: arithmetic with {value!r}, which is no number; {_EXAMPLE}")
+    if not (_is_expression(left) or _is_expression(right)):
+        if symbol is ast.Div and right == 0:
+            raise StoreError("where: division by zero")
+        return _ARITHMETIC[symbol](left, right)
+    first, second = (
+        value.cast(pa.float64()) if _is_expression(value) else pc.scalar(float(value)) for value in (left, right)
+    )
+    return _ARITHMETIC[symbol](first, second)
+
+
+def _expression(node: ast.expr, known: set[str]) -> Any:
+    import pyarrow.compute as pc
+
+    value = _build(node, known)
+    if isinstance(value, bool):
+        return pc.scalar(value)
+    if not _is_expression(value):
+        raise StoreError(f"where: {ast.unparse(node)!r} is no condition; {_EXAMPLE}")
+    return value
+
+
+def _is_expression(value: Any) -> bool:
+    import pyarrow.compute as pc
+
+    return isinstance(value, pc.Expression)

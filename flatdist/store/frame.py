@@ -1,0 +1,32 @@
+"""Arrow tables to pandas: plain types that numpy, seaborn and groupby take as they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+_ENCODED = ("cell_id", "part", "configuration_id")
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """Convert a table.
+
+    Integers with nulls become float64, lists of integers (``width``) tuples, so that they can be grouped by; lists of
+    floats become arrays. Text that repeats is text, not a category.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    for position, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            column = table.column(position).cast(field.type.value_type)
+            table = table.set_column(position, pa.field(field.name, field.type.value_type), column)
+    frame = table.replace_schema_metadata(None).to_pandas()
+    for field in table.schema:
+        if pa.types.is_list(field.type) and pa.types.is_integer(field.type.value_type):
+            values = [None if item is None else tuple(int(entry) for entry in item) for item in frame[field.name]]
+            frame[field.name] = pd.Series(values, dtype=object, index=frame.index)
+    return frame

@@ -1,0 +1,205 @@
+"""Which row holds for every key: the one place where duplicates, tombstones and old numerics are decided.
+
+Among the rows of a key (cell_id, replicate) that no tombstone voids, the highest generation holds; among those, the
+row of the smallest part name; among equal names, the compacted copy. No clock is asked, so every reader chooses alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flatdist.store.tombstones import Generations
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+INDEX_COLUMNS = (
+    "cell_id",
+    "replicate",
+    "configuration_id",
+    "numerics_version",
+    "sampling_version",
+    "generation",
+    "part",
+)
+_REPLICATES = 1 << 31  # replicates are int32, so cell * this + replicate is a key in one int64
+_VERSIONS = 1 << 31
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The rows that hold, one a key, sorted by cell_id and replicate.
+
+    Attributes:
+        cells: cell ids, sorted; keys count in them.
+        keys: sorted int64, position in cells * 2^31 + replicate.
+        source: which file each key's row is in, as a position in sources.
+        sources: names of segments and parts.
+        configuration: configuration of each row, as a number.
+        versions: sampling and numerics version of each row in one number that sorts like the pair.
+        generation: of each row.
+    """
+
+    cells: list[str]
+    keys: Array
+    source: Array
+    sources: list[str]
+    configuration: Array
+    versions: Array
+    generation: Array
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def where(self, mask: Array) -> Selection:
+        """Return some of the rows."""
+        names = ("keys", "source", "configuration", "versions", "generation")
+        return replace(self, **{name: getattr(self, name)[mask] for name in names})
+
+    def of_cells(self, cell_ids: Collection[str], *, follow: bool = False) -> Selection:
+        """Return the rows of some cells; with ``follow`` those of their configurations, at any numerics version."""
+        wanted = set(cell_ids)
+        chosen = np.fromiter((cell in wanted for cell in self.cells), bool, len(self.cells))
+        mask = chosen[self.keys // _REPLICATES]
+        if follow:
+            mask = np.isin(self.configuration, np.unique(self.configuration[mask]))
+        return self.where(mask)
+
+    def latest_numerics(self) -> Selection:
+        """Return, for every configuration, the rows of its newest sampling and numerics versions."""
+        if len(self) == 0:
+            return self
+        newest = np.full(self.configuration.max() + 1, -1)
+        np.maximum.at(newest, self.configuration, self.versions)
+        return self.where(self.versions == newest[self.configuration])
+
+    def used_sources(self) -> set[str]:
+        """Return the names of the files that hold at least one of the rows."""
+        return {self.sources[position] for position in np.unique(self.source)}
+
+    def used_cells(self) -> list[str]:
+        """Return the cells of the rows, sorted."""
+        return [self.cells[position] for position in np.unique(self.keys // _REPLICATES)]
+
+    def by_cell(self) -> dict[str, set[int]]:
+        """Return the replicates of every cell."""
+        if len(self) == 0:
+            return {}
+        codes = self.keys // _REPLICATES
+        starts = np.flatnonzero(np.diff(codes, prepend=-1))
+        groups = np.split(self.keys % _REPLICATES, starts[1:])
+        return {self.cells[codes[start]]: set(group.tolist()) for start, group in zip(starts, groups, strict=True)}
+
+    def locate(self, table: pa.Table) -> Array:
+        """Find the rows of a table that hold.
+
+        Args:
+            table: with columns cell_id, replicate and source.
+
+        Returns:
+            For every row of the table its position in this selection, or -1 where another row holds for its key.
+        """
+        if len(self) == 0 or len(table) == 0:
+            return np.full(len(table), -1)
+        cells = _encode(table.column("cell_id"), {cell: position for position, cell in enumerate(self.cells)})
+        source = _encode(table.column("source"), {name: position for position, name in enumerate(self.sources)})
+        keys = cells * _REPLICATES + _integers(table.column("replicate"))
+        position = np.minimum(np.searchsorted(self.keys, keys), len(self) - 1)
+        return np.where((self.keys[position] == keys) & (self.source[position] == source), position, -1)
+
+
+def select(index: pa.Table, segments: Collection[str], generations: Generations) -> Selection:
+    """Choose the rows that hold.
+
+    Args:
+        index: INDEX_COLUMNS and ``source``, the name of the segment or part that each row was read from.
+        segments: which sources are compacted files.
+        generations: which generations of which keys are void.
+    """
+    cells, cell = _ranked(index.column("cell_id"))
+    sources, source = _ranked(index.column("source"))
+    _, part = _ranked(index.column("part"))
+    # a row without configuration is a configuration of its own
+    _, configuration = _ranked(_coalesce(index.column("configuration_id"), index.column("cell_id")))
+    versions = _integers(index.column("sampling_version")) * _VERSIONS + _integers(index.column("numerics_version"))
+    generation = _integers(index.column("generation"))
+    keys = cell * _REPLICATES + _integers(index.column("replicate"))
+
+    is_part = np.array([name not in segments for name in sources], bool)[source] if sources else np.zeros(0, bool)
+    order = np.lexsort((is_part, part, -generation, keys))
+    order = order[generation[order] > _voided(keys[order], cells, generations)]
+    order = order[np.diff(keys[order], prepend=-1) != 0]
+    columns = (column[order] for column in (keys, source, configuration, versions, generation))
+    keys, source, configuration, versions, generation = columns
+    return Selection(cells, keys, source, sources, configuration, versions, generation)
+
+
+def _voided(keys: Array, cells: list[str], generations: Generations) -> Array:
+    """The highest void generation of each key, -1 for none."""
+    voided = np.full(len(keys), -1)
+    if not generations or len(keys) == 0:
+        return voided
+    position = {cell: number for number, cell in enumerate(cells)}
+    known = sorted(
+        (position[cell_id] * _REPLICATES + replicate, generation)
+        for (cell_id, replicate), generation in generations.voided.items()
+        if cell_id in position
+    )
+    if known:
+        dead, highest = np.array(known).T
+        found = np.minimum(np.searchsorted(dead, keys), len(dead) - 1)
+        voided = np.where(dead[found] == keys, highest[found], voided)
+    return voided
+
+
+def _dictionary(column: pa.ChunkedArray) -> tuple[list[str], Array]:
+    """Distinct values and the position of each row's value among them; -1 for null."""
+    import pyarrow as pa
+
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    column = column.unify_dictionaries()
+    if column.num_chunks == 0:
+        return [], np.zeros(0, np.int64)
+    values = column.chunk(0).dictionary.to_pylist()
+    codes = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    return values, np.concatenate(codes).astype(np.int64)
+
+
+def _ranked(column: pa.ChunkedArray) -> tuple[list[str], Array]:
+    """The distinct values that occur, sorted, and each row's position among them."""
+    values, codes = _dictionary(column)
+    used = np.unique(codes[codes >= 0])
+    names = sorted(values[code] for code in used)
+    position = {name: number for number, name in enumerate(names)}
+    rank = np.full(len(values) + 1, -1)  # the last entry is null's
+    rank[used] = [position[values[code]] for code in used]
+    return names, rank[codes]
+
+
+def _encode(column: pa.ChunkedArray, positions: dict[str, int]) -> Array:
+    values, codes = _dictionary(column)
+    lookup = np.array([positions.get(value, -1) for value in values] + [-1])
+    return lookup[codes]
+
+
+def _integers(column: pa.ChunkedArray) -> Array:
+    import pyarrow.compute as pc
+
+    filled = pc.fill_null(column, 0)
+    return filled.to_numpy().astype(np.int64)  # type: ignore[no-any-return]
+
+
+def _coalesce(column: pa.ChunkedArray, otherwise: pa.ChunkedArray) -> pa.ChunkedArray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if column.null_count == 0:
+        return column
+    return pc.coalesce(column.cast(pa.string()), otherwise.cast(pa.string()))
