@@ -186,7 +186,7 @@ def check_values(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[FieldPr
 
 def _conflicts(values: dict[str, Any]) -> list[FieldProblem]:
     """Problems between fields; resolves ``width`` in place."""
-    problems = []
+    problems: list[FieldProblem] = []
     if not {"d_out", "d_in"} <= values.keys():
         return problems
     smaller, larger = sorted((values["d_out"], values["d_in"]))

@@ -39,14 +39,16 @@ class FieldType:
 def _real(value: Any) -> int | float | Fraction:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ValueError("is not a number")
-    if isinstance(value, (int, Fraction)):
+    if isinstance(value, int):
+        return value
+    if isinstance(value, Fraction):
         return value
     if isinstance(value, numbers.Integral):  # numpy integers
         return int(value)
-    value = float(value)
-    if not math.isfinite(value):
+    number = float(value)
+    if not math.isfinite(number):
         raise ValueError("is not finite")
-    return value
+    return number
 
 
 def canonical_float(value: Any) -> float:

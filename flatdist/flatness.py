@@ -70,21 +70,24 @@ class MomentTrace:
     def __call__(self, layers: Sequence[Array]) -> Array:
         """The trace at each of several sets of layers, float64 (sets, d_{j+1}, d_j) each; returns (sets,)."""
         lefts, rights = partial_products(layers)
-        total = np.sum((lefts[0] @ lefts[0].mT) * self.s_out, axis=(-2, -1))  # type: ignore[union-attr]
+        total: Array = np.sum((lefts[0] @ lefts[0].mT) * self.s_out, axis=(-2, -1))  # type: ignore[union-attr]
         total += np.sum((rights[-1].mT @ rights[-1]) * self.s_in, axis=(-2, -1))  # type: ignore[union-attr]
         for left, right in zip(lefts[1:-1], rights[1:-1], strict=True):
             total += self._middle(left @ left.mT, right.mT @ right)  # type: ignore[union-attr]
-        return 2.0 * total
+        total *= 2.0
+        return total
 
     def _middle(self, x: Array, y: Array) -> Array:
         """<X, (1/n) sum_i A_i Y A_i^T> for each of several X and Y."""
         if self.fourth is not None:
-            return np.sum((_pack(x) @ self.fourth) * _pack(y), axis=-1)
+            term: Array = np.sum((_pack(x) @ self.fourth) * _pack(y), axis=-1)
+            return term
         total = np.zeros(len(x))
         for block in _blocks(self.measurements):
             for k in range(len(x)):
                 total[k] += np.vdot(np.matmul(x[k], block), np.matmul(block, y[k]))
-        return total / self.n
+        total /= self.n
+        return total
 
     def _gather_fourth(self) -> Array:
         """H[(a,b), (c,e)] = (1/n) sum_i A_i[a,c] A_i[b,e], symmetrised, over pairs a <= b and c <= e."""
@@ -97,7 +100,9 @@ class MomentTrace:
         a, b = np.triu_indices(self.d_out)
         c, e = np.triu_indices(self.d_in)
         upper = pairs[a, b]  # (pairs out, d_in, d_in)
-        return (upper[:, c, e] + upper[:, e, c]) / (2.0 * self.n)
+        packed: Array = upper[:, c, e] + upper[:, e, c]
+        packed /= 2.0 * self.n
+        return packed
 
 
 def trace_cost(n: int, d_out: int, d_in: int, depth: int, evaluations: int) -> int:

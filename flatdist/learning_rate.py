@@ -54,4 +54,5 @@ def stable_learning_rate(layers: Sequence[Array], n: int, batch: int) -> Array:
         vector = image
     curvature = 2.0 * top * (1.0 + np.sqrt(d_out * d_in / n)) ** 2
     noise = 2.0 * trace / batch
-    return STABILITY * 2.0 / (curvature + noise)
+    rate: Array = STABILITY * 2.0 / (curvature + noise)
+    return rate

@@ -92,5 +92,7 @@ def _ground_truth(cell: Cell, stream: Stream) -> Array:
     right = stream.normals(np.array([1]), cell.d_in * cell.rank).reshape(cell.d_in, cell.rank)
     if cell.ground_truth == "flat_spectrum":
         left, right = np.linalg.qr(left)[0], np.linalg.qr(right)[0]
-    product = np.einsum("ar,br->ab", left, right)  # (d_out, d_in)
-    return product if cell.ground_truth == "gaussian_factors" else product / frobenius_norm(product)
+    product: Array = np.einsum("ar,br->ab", left, right)  # (d_out, d_in)
+    if cell.ground_truth != "gaussian_factors":
+        product /= frobenius_norm(product)
+    return product

@@ -30,12 +30,13 @@ def words(keys: torch.Tensor, steps: torch.Tensor, count: int) -> torch.Tensor:
     zero = torch.zeros((), dtype=torch.int64, device=keys.device)
     c0, c1, c2, c3 = block[None, None, :], zero, steps[:, None, None], zero
     k0, k1 = keys[None, :, :1], keys[None, :, 1:]
+    shape = (len(steps), len(keys), blocks)
     for _ in range(ROUNDS):
         low0, high0 = _multiply(MULTIPLIERS[0], c0)
         low1, high1 = _multiply(MULTIPLIERS[1], c2)
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
         k0, k1 = (k0 + WEYL[0]) & _MASK, (k1 + WEYL[1]) & _MASK
-    output = torch.stack(torch.broadcast_tensors(c0, c1, c2, c3), dim=-1)  # (steps, streams, blocks, 4)
+    output = torch.stack([word.expand(shape) for word in (c0, c1, c2, c3)], dim=-1)  # (steps, streams, blocks, 4)
     return output.flatten(2)[..., :count]
 
 

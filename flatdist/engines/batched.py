@@ -109,7 +109,7 @@ class BatchedSession:
         """Run a full chunk as a CUDA graph, captured the first time."""
         if self.graph is None:
             saved = [tensor.clone() for tensor in (*self.weights, self.largest)]
-            stream = torch.cuda.Stream(self.device)
+            stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(stream):  # capture wants kernels and workspaces warmed up on a side stream
                 self._chunk(CHUNK)

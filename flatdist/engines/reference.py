@@ -82,4 +82,4 @@ class ReferenceSession:
 
 def _norm(tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
     """Euclidean norm over all entries of all tensors."""
-    return torch.cat([tensor.flatten() for tensor in tensors]).norm()
+    return torch.linalg.vector_norm(torch.cat([tensor.flatten() for tensor in tensors]))
