@@ -1,0 +1,9 @@
+"""Running a plan: on this machine or a cluster, with one progress display, until the store has it all."""
+
+from __future__ import annotations
+
+from flatdist.launch.launching import launch
+from flatdist.launch.result import LaunchResult
+from flatdist.launch.settings import LaunchSettings
+
+__all__ = ["LaunchResult", "LaunchSettings", "launch"]

@@ -1,0 +1,178 @@
+"""The one progress display: a live view in a terminal, plain lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from flatdist.launch.diagram import diagrams
+from flatdist.launch.progress import Progress, duration
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
+
+PLAIN_SECONDS = 10.0  # between two plain lines
+LIVE_SECONDS = 0.5
+DIAGRAMS_SHOWN = 4
+
+
+class Display(Protocol):
+    """What shows a sweep's progress to its user."""
+
+    def start(self, progress: Progress) -> None:
+        """The sweep begins."""
+
+    def update(self, progress: Progress) -> None:
+        """Something may have changed; called a few times a second."""
+
+    def message(self, text: str) -> None:
+        """Show one line that stays."""
+
+    def stop(self, progress: Progress) -> None:
+        """The sweep has ended."""
+
+
+def counts_line(progress: Progress) -> str:
+    """Progress in one line: counts, throughput, failures, time left."""
+    share = progress.finished / progress.wanted if progress.wanted else 1.0
+    parts = [f"{progress.finished}/{progress.wanted} replicates ({share:.0%})"]
+    if progress.done_before:
+        parts.append(f"{progress.done_before} before")
+    if progress.running:
+        parts.append(f"{progress.running} shards running")
+    if progress.steps:
+        parts.append(f"{_compact(progress.steps_per_second)} replicate-steps/s")
+    if progress.diverged:
+        parts.append(f"{progress.diverged} diverged")
+    if progress.failed:
+        parts.append(f"{progress.failed} failed")
+    parts.append(f"elapsed {duration(progress.elapsed)}")
+    if progress.finished < progress.wanted:
+        parts.append(f"left {duration(progress.eta())}")
+    return ", ".join(parts)
+
+
+def _compact(number: float) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:.3g}"
+
+
+class SilentDisplay:
+    """Shows nothing but keeps its messages, for tests and for use as a library."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def start(self, progress: Progress) -> None:
+        """Nothing to do."""
+
+    def update(self, progress: Progress) -> None:
+        """Nothing to do."""
+
+    def message(self, text: str) -> None:
+        """Keep the text."""
+        self.messages.append(text)
+
+    def stop(self, progress: Progress) -> None:
+        """Nothing to do."""
+
+
+class PlainDisplay:
+    """One line every ten seconds, for logs and pipes."""
+
+    def __init__(self, console: Console, seconds: float = PLAIN_SECONDS) -> None:
+        self._console = console
+        self._seconds = seconds
+        self._last = -1e9
+        self._shown = ""
+
+    def start(self, progress: Progress) -> None:
+        """Print the first line."""
+        self._print(progress)
+
+    def update(self, progress: Progress) -> None:
+        """Print a line if the last one is old enough."""
+        if time.monotonic() - self._last >= self._seconds:
+            self._print(progress)
+
+    def message(self, text: str) -> None:
+        """Print the text."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def stop(self, progress: Progress) -> None:
+        """Print the last line."""
+        self._print(progress)
+
+    def _print(self, progress: Progress) -> None:
+        self._last = time.monotonic()
+        line = counts_line(progress)
+        if line != self._shown:
+            self.message(line)
+        self._shown = line
+
+
+class LiveDisplay:
+    """A view that redraws itself: a bar, counts, and a coarse phase diagram of each method that fills in."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.live import Live
+
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False, transient=False)
+        self._last = 0.0
+
+    def start(self, progress: Progress) -> None:
+        """Open the view."""
+        self._live.start()
+        self._draw(progress)
+
+    def update(self, progress: Progress) -> None:
+        """Redraw, twice a second at most."""
+        if time.monotonic() - self._last >= LIVE_SECONDS:
+            self._draw(progress)
+
+    def message(self, text: str) -> None:
+        """Print a line above the view."""
+        self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def stop(self, progress: Progress) -> None:
+        """Draw once more and close."""
+        self._draw(progress)
+        self._live.stop()
+
+    def _draw(self, progress: Progress) -> None:
+        self._last = time.monotonic()
+        self._live.update(view(progress, self._console.width), refresh=True)
+
+
+def view(progress: Progress, width: int) -> Group:
+    """The live view as one renderable."""
+    from rich.columns import Columns
+    from rich.console import Group, RenderableType
+    from rich.progress_bar import ProgressBar
+    from rich.text import Text
+
+    shown = diagrams(progress.cells, progress.tallies)
+    parts: list[RenderableType] = [
+        ProgressBar(total=max(progress.wanted, 1), completed=progress.finished, width=min(width, 80)),
+        Text(counts_line(progress)),
+    ]
+    if shown:
+        parts.append(Columns([Text(str(diagram)) for diagram in shown[:DIAGRAMS_SHOWN]], padding=(1, 3)))
+        parts.append(Text("share of successes: none ' ░▒▓█' all, · nothing yet", style="dim"))
+    return Group(*parts)
+
+
+def make_display(kind: str = "auto", console: Console | None = None) -> Display:
+    """A display: ``live``, ``plain``, ``none``, or ``auto``: live where the output is a terminal, else plain."""
+    if kind == "none":
+        return SilentDisplay()
+    if console is None:
+        from rich.console import Console
+
+        console = Console(stderr=True)
+    if kind == "live" or (kind == "auto" and console.is_terminal):
+        return LiveDisplay(console)
+    return PlainDisplay(console)

@@ -1,0 +1,56 @@
+"""The environment variables that Ray and Tune must find before they are imported."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative path means the same in a trial as in the driver
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a trial without GPUs is told its device, not blinded
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # five files a trial, and memory that is never given back
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+
+def import_ray(*, local: bool) -> ModuleType:
+    """Import Ray with its usage statistics and log files switched off.
+
+    Args:
+        local: Ray is to run on this machine alone. Its daemons then bind to loopback: left alone they listen on every
+            interface, even where ``ray.init`` is given 127.0.0.1, and anybody who reaches them can run code. The
+            switch is the one that Ray uses where it does not support clusters, and is read when Ray is imported.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if local:
+        os.environ[_CLUSTERS] = "0"
+    imported_before = "ray" in sys.modules
+    import ray
+
+    if imported_before and local:
+        from ray._private import ray_constants
+
+        ray_constants.ENABLE_RAY_CLUSTER = False
+    return ray
+
+
+@contextmanager
+def quiet_tune() -> Iterator[None]:
+    """Silence Tune's loggers: failures are in the store and in the one progress display."""
+    loggers = [logging.getLogger(name) for name in ("ray.tune", "ray.train", "ray.air", "ray._private.worker")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

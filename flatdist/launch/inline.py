@@ -1,0 +1,79 @@
+"""The inline executor: shards one after the other in this process; no Ray, the same worker."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from flatdist.launch.display import Display
+from flatdist.launch.events import Event, Notice
+from flatdist.launch.interrupt import WORK_SECONDS, Interrupts, StopNow
+from flatdist.launch.progress import Progress
+from flatdist.launch.settings import LaunchSettings
+from flatdist.launch.worker import run_shard
+
+if TYPE_CHECKING:
+    from flatdist.planning import Shard
+
+
+def run_inline(
+    shards: list[Shard], store_uri: str, settings: LaunchSettings, progress: Progress, display: Display
+) -> tuple[bool, str | None]:
+    """Run the shards in this process.
+
+    Returns:
+        Whether the user interrupted, and why the sweep stopped itself, if it did.
+
+    Raises:
+        StoreError: the store stopped taking rows.
+    """
+    stopped: str | None = None
+    lock = threading.Lock()  # rows that waited long are stored, and reported, by a thread
+    progress.expect(enumerate(shards))
+
+    def report(event: Event) -> None:
+        nonlocal stopped
+        with lock:
+            progress.apply(event)
+            if isinstance(event, Notice):
+                display.message(event.text)
+            stopped = stopped or same_error(progress, settings)
+            display.update(progress)
+
+    def should_stop() -> bool:
+        with lock:
+            display.update(progress)
+        return interrupts.requested or stopped is not None
+
+    with Interrupts(WORK_SECONDS) as interrupts:
+        for number, shard in enumerate(shards):
+            if should_stop():
+                break
+            try:
+                run_shard(
+                    shard,
+                    store_uri,
+                    settings,
+                    report,
+                    number=number,
+                    should_stop=should_stop,
+                    device=inline_device(settings),
+                )
+            except StopNow:
+                break  # the worker has stored what was finished on its way out
+        return interrupts.requested, stopped
+
+
+def inline_device(settings: LaunchSettings) -> str:
+    """Where an inline sweep computes: on the CPU unless a GPU is asked for."""
+    if settings.device == "auto":
+        return "cuda" if settings.gpus_per_trial else "cpu"
+    return settings.device
+
+
+def same_error(progress: Progress, settings: LaunchSettings) -> str | None:
+    """The reason to give up a sweep whose first cells all fail alike, or None."""
+    error = progress.common_error(settings.same_error_limit)
+    if error is None:
+        return None
+    return f"the first {settings.same_error_limit} cells all failed with the same error: {error}"

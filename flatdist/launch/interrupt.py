@@ -1,0 +1,74 @@
+"""SIGINT and SIGTERM: finish what can be finished in seconds, then leave."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+WORK_SECONDS = 5.0  # work in this process has this long to come to the end of its segment
+
+
+class StopNow(BaseException):
+    """Raised in the main thread when work in this process did not end in time after an interrupt."""
+
+
+class Interrupts:
+    """While entered, SIGINT and SIGTERM set a flag instead of ending the process.
+
+    Handlers can be set in the main thread only; elsewhere (a notebook's worker thread, a server) signals stay as they
+    are and the flag can be set by :meth:`request`.
+
+    Args:
+        patience: :class:`StopNow` is raised in the main thread this long after the first signal, in seconds: for work
+            that runs there and may not ask the flag soon. None for never; it may be changed while entered.
+    """
+
+    def __init__(self, patience: float | None = None) -> None:
+        self.patience = patience
+        self._event = threading.Event()
+        self._previous: dict[int, Any] = {}
+        self._at = 0.0
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+            self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._break)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if signal.SIGALRM in self._previous:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    @property
+    def requested(self) -> bool:
+        """Whether the sweep is to stop."""
+        return self._event.is_set()
+
+    @property
+    def seconds_since(self) -> float:
+        """Seconds since the stop was requested, 0 before."""
+        return time.monotonic() - self._at if self.requested else 0.0
+
+    def request(self) -> None:
+        """Stop as if a signal had come."""
+        if not self.requested:
+            self._at = time.monotonic()
+            self._event.set()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            return
+        self.request()
+        if self.patience is not None:
+            signal.setitimer(signal.ITIMER_REAL, max(self.patience, 1e-3))
+
+    def _break(self, number: int, frame: FrameType | None) -> None:
+        raise StopNow

@@ -1,0 +1,251 @@
+"""From a plan to rows in the store."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from flatdist.errors import LaunchError, StoreError
+from flatdist.launch.cluster import ClusterSession
+from flatdist.launch.display import Display, make_display
+from flatdist.launch.inline import run_inline
+from flatdist.launch.interrupt import Interrupts, StopNow
+from flatdist.launch.preflight import check_nodes, is_local
+from flatdist.launch.progress import SUCCESS_TOLERANCE, Progress
+from flatdist.launch.ray_tune import Round, run_round, split
+from flatdist.launch.result import LaunchResult
+from flatdist.launch.settings import LaunchSettings
+
+if TYPE_CHECKING:
+    from flatdist.planning import Plan, Shard
+    from flatdist.store import Store
+
+Keys = dict[str, set[int]]  # cell id -> replicates
+
+
+def launch(
+    plan: Plan,
+    store_uri: str | os.PathLike[str],
+    *,
+    executor: Literal["ray", "inline"] = "ray",
+    settings: LaunchSettings | None = None,
+    display: Display | Literal["auto", "live", "plain", "none"] = "auto",
+) -> LaunchResult:
+    """Run every missing replicate of a plan and store its rows.
+
+    Args:
+        plan: its shards are what is run.
+        store_uri: a folder or the URI of an object store.
+        executor: ``ray`` (a Tune trial for each shard) or ``inline`` (this process, one shard after the other).
+        settings: how to run them.
+        display: the progress display, or its kind.
+
+    Returns:
+        Counts asked of the store afterwards. SIGINT and SIGTERM end a launch within seconds; what was finished is
+        stored, and the same call runs the rest.
+
+    Raises:
+        LaunchError: the executor, the cluster or a device is not available as asked for; nothing was started.
+        StoreError: the store cannot be used.
+    """
+    from flatdist.provenance import run_provenance
+    from flatdist.store import Store
+
+    if executor not in ("ray", "inline"):
+        raise LaunchError(f"executor {executor!r} does not exist; allowed: ray, inline")
+    settings = settings or LaunchSettings()
+    if not settings.provenance:
+        settings = dataclasses.replace(settings, provenance=run_provenance())
+    shown = make_display(display) if isinstance(display, str) else display
+    uri = absolute(store_uri)
+    store = Store(uri)
+    store.check_access()
+    run = _Launch(list(plan.shards), store, uri, settings, shown)
+    progress = plan_progress(plan, store)
+    return run.inline(progress) if executor == "inline" else run.ray(progress)
+
+
+def absolute(store_uri: str | os.PathLike[str]) -> str:
+    """The store as every process finds it: a relative path is the driver's."""
+    text = os.fspath(store_uri)
+    return str(Path(text).expanduser().resolve()) if is_local(text) and "://" not in text else text
+
+
+def plan_progress(plan: Plan, store: Store) -> Progress:
+    """Progress of a plan, with what the store holds already."""
+    cells = {cell.cell_id: cell for cell in plan.cells}
+    wanted = sum(len(item.replicates) for shard in plan.shards for item in shard.items)
+    done = int(plan.done)
+    progress = Progress(cells, wanted + done, done)
+    if done:
+        add_stored(progress, store)
+    return progress
+
+
+def add_stored(progress: Progress, store: Store) -> None:
+    """Fill the diagram with the rows that the store holds."""
+    columns = ["cell_id", "replicate", "relative_error"]
+    rows = store.trials(list(progress.cells), columns=columns)
+    success = (rows["relative_error"] < SUCCESS_TOLERANCE).groupby(rows["cell_id"])
+    for cell_id, successes, stored in zip(success.sum().index, success.sum(), success.size(), strict=True):
+        progress.known(str(cell_id), int(successes), int(stored))
+
+
+class _Launch:
+    """One launch: its shards, its store and what became of them."""
+
+    def __init__(self, shards: list[Shard], store: Store, uri: str, settings: LaunchSettings, display: Display) -> None:
+        self._shards = shards
+        self._store = store
+        self._uri = uri
+        self._settings = settings
+        self._display = display
+        self._start = time.monotonic()
+        self._keys = keys_of(shards)
+        self._failed_before = store.failed(list(self._keys))
+
+    def inline(self, progress: Progress) -> LaunchResult:
+        """Run in this process."""
+        self._display.start(progress)
+        try:
+            interrupted, stopped = run_inline(self._shards, self._uri, self._settings, progress, self._display)
+        except StoreError as error:
+            self._display.message(f"the store stopped taking rows: {error}")
+            raise
+        finally:
+            self._display.stop(progress)
+        return self._result(interrupted, stopped)
+
+    def ray(self, progress: Progress) -> LaunchResult:
+        """Run as Tune trials; shards whose processes died repeatedly run once more in parts."""
+        if not self._shards:
+            return self._result(False, None)
+        self._display.message("starting Ray" if self._settings.address is None else "joining the Ray cluster")
+        stopped = None
+        with Interrupts(patience=0.0) as interrupts:  # until something runs there is nothing to wait for
+            try:
+                with ClusterSession(self._settings) as session:
+                    check_nodes(session, self._uri, self._settings)
+                    note = session.check_resources()
+                    if note is not None:
+                        self._display.message(note)
+                    progress.slots = session.slots()
+                    self._display.start(progress)
+                    interrupts.patience = None
+                    try:
+                        stopped = self._rounds(session, progress, interrupts)
+                    finally:
+                        self._display.stop(progress)
+            except StopNow:
+                pass
+        return self._result(interrupts.requested, stopped)
+
+    def _rounds(self, session: ClusterSession, progress: Progress, interrupts: Interrupts) -> str | None:
+        shards = dict(enumerate(self._shards))
+        first = self._round(session, shards, progress, interrupts)
+        if interrupts.requested or first.stopped is not None:
+            return first.stopped
+        missing = self._missing()
+        if not missing:
+            return None
+        parts = [part for shard in shards.values() for part in split_missing(shard, missing)]
+        self._display.message(f"{len(parts)} parts of shards that did not end are tried again")
+        again = self._round(session, dict(enumerate(parts, start=len(shards))), progress, interrupts)
+        if interrupts.requested or again.stopped is not None:
+            return again.stopped
+        return self._give_up(again)
+
+    def _round(
+        self, session: ClusterSession, shards: Mapping[int, Shard], progress: Progress, interrupts: Interrupts
+    ) -> Round:
+        return run_round(session, shards, self._uri, self._settings, progress, self._display, interrupts)
+
+    def _give_up(self, last: Round) -> str | None:
+        """Record replicates whose processes died every time, and say why others are missing."""
+        missing = self._missing()
+        if not missing:
+            return None
+        error = Counter(last.errors.values()).most_common(1)[0][0] if last.errors else "no reason is known"
+        if "StoreError" in error or "LaunchError" in error:
+            return error
+        tries = 2 * self._settings.max_deaths
+        rows = [self._death_row(cell_id, r, error, tries) for cell_id in missing for r in sorted(missing[cell_id])]
+        self._store.write_failures(rows)
+        return None
+
+    def _death_row(self, cell_id: str, replicate: int, error: str, tries: int) -> dict[str, Any]:
+        return {
+            "cell_id": cell_id,
+            "replicate": replicate,
+            "attempt": self._failed_before.get(cell_id, {}).get(replicate, 0) + 1,
+            "error_type": "WorkerDied",
+            "message": f"the process or node that ran it died {tries} times, as if memory ran out: {error}",
+            "traceback": "",
+            "host": socket.gethostname(),
+            "at": datetime.now(UTC),
+        }
+
+    def _failed(self) -> Keys:
+        """Replicates with a failure recorded since this launch began."""
+        now = self._store.failed(list(self._keys))
+        return {
+            cell_id: {
+                replicate
+                for replicate, count in failures.items()
+                if count > self._failed_before.get(cell_id, {}).get(replicate, 0)
+            }
+            for cell_id, failures in now.items()
+        }
+
+    def _missing(self) -> Keys:
+        """Replicates that are neither stored nor recorded as failed, asked of the store."""
+        done, failed = self._store.done(list(self._keys)), self._failed()
+        missing = {
+            cell_id: wanted - done.get(cell_id, set()) - failed.get(cell_id, set())
+            for cell_id, wanted in self._keys.items()
+        }
+        return {cell_id: replicates for cell_id, replicates in missing.items() if replicates}
+
+    def _result(self, interrupted: bool, stopped: str | None) -> LaunchResult:
+        done, failed = self._store.done(list(self._keys)), self._failed()
+        stored = sum(len(wanted & done.get(cell_id, set())) for cell_id, wanted in self._keys.items())
+        failures = sum(
+            len((wanted & failed.get(cell_id, set())) - done.get(cell_id, set()))
+            for cell_id, wanted in self._keys.items()
+        )
+        result = LaunchResult(
+            wanted=sum(len(wanted) for wanted in self._keys.values()),
+            stored=stored,
+            failed=failures,
+            interrupted=interrupted,
+            stopped=stopped,
+            seconds=time.monotonic() - self._start,
+        )
+        self._display.message(result.summary())
+        return result
+
+
+def keys_of(shards: Sequence[Shard]) -> Keys:
+    """The replicates of each cell that shards are to run."""
+    keys: Keys = {}
+    for shard in shards:
+        for item in shard.items:
+            keys.setdefault(item.cell.cell_id, set()).update(item.replicates)
+    return keys
+
+
+def split_missing(shard: Shard, missing: Mapping[str, Collection[int]]) -> list[Shard]:
+    """The parts of a shard that hold missing replicates, and only those replicates."""
+    items = []
+    for item in shard.items:
+        left = tuple(r for r in item.replicates if r in missing.get(item.cell.cell_id, ()))
+        if left:
+            items.append(dataclasses.replace(item, replicates=left))
+    return split(dataclasses.replace(shard, items=tuple(items))) if items else []

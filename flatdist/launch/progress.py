@@ -1,0 +1,205 @@
+"""How far a sweep has come: counts, throughput, and how long the rest will take."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from flatdist.launch.events import Event, ItemFailed, Notice, RowStored, ShardEnded, ShardStarted, StepsTaken
+
+if TYPE_CHECKING:
+    from flatdist.cell import Cell
+    from flatdist.planning import Shard
+
+SUCCESS_TOLERANCE = 1e-2  # relative error below which the view counts a replicate as a success
+_NUMBERS = re.compile(r"\d+(\.\d+)?")
+
+
+@dataclass
+class _ShardState:
+    rows: int
+    predicted: float  # seconds
+    finished: int = 0
+    started: float | None = None  # driver's clock
+    last_row: float = 0.0  # driver's clock, when the last row came, or the shard started
+    ended: bool = False
+
+
+@dataclass
+class CellTally:
+    """What is known of one cell's replicates."""
+
+    stored: int = 0
+    successes: int = 0
+    failed: int = 0
+
+
+@dataclass
+class Progress:
+    """Counts kept by the driver, fed with the workers' events.
+
+    Args:
+        cells: all cells of the sweep by id.
+        wanted: replicates wanted in all.
+        done_before: replicates that were in the store before this run.
+        clock: seconds; anything that only goes forward.
+    """
+
+    cells: Mapping[str, Cell]
+    wanted: int
+    done_before: int = 0
+    slots: int = 1
+    clock: Callable[[], float] = time.monotonic
+    tallies: dict[str, CellTally] = field(default_factory=lambda: defaultdict(CellTally))
+    stored: int = 0
+    failed: int = 0
+    diverged: int = 0
+    steps: int = 0
+    notices: list[str] = field(default_factory=list)
+    started_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._shards: dict[int, _ShardState] = {}
+        self._same_error: dict[str, set[str]] = defaultdict(set)
+        self._seen: set[tuple[str, int]] = set()
+        self._busy = 0.0  # slot-seconds that ended shards took
+        self.started_at = self.clock()
+
+    def expect(self, shards: Iterable[tuple[int, Shard]]) -> None:
+        """Take in shards that are about to run; those of an earlier round that did not end are forgotten."""
+        now = self.clock()
+        for state in self._shards.values():
+            if not state.ended:
+                self._end(state, now)
+                state.rows = state.finished
+        for number, shard in shards:
+            rows = sum(len(item.replicates) for item in shard.items)
+            self._shards[number] = _ShardState(rows, max(shard.predicted_seconds, 1e-3))
+
+    def known(self, cell_id: str, successes: int, stored: int) -> None:
+        """Take in what the store held of a cell before this run."""
+        tally = self.tallies[cell_id]
+        tally.stored += stored
+        tally.successes += successes
+
+    def apply(self, event: Event) -> None:
+        """Take in one event."""
+        now = self.clock()
+        if isinstance(event, RowStored):
+            self._row(event, now)
+        elif isinstance(event, StepsTaken):
+            self.steps += event.steps
+        elif isinstance(event, ItemFailed):
+            self.failed += len(event.replicates)
+            self.tallies[event.cell_id].failed += len(event.replicates)
+            self._same_error[_NUMBERS.sub("#", event.error)].add(event.cell_id)
+            self._count(event.shard, len(event.replicates), now)
+        elif isinstance(event, ShardStarted):
+            state = self._shards.get(event.shard)
+            if state is not None:
+                state.started = state.last_row = now
+        elif isinstance(event, ShardEnded):
+            state = self._shards.get(event.shard)
+            if state is not None and not state.ended:
+                self._end(state, now)
+        elif isinstance(event, Notice):
+            self.notices.append(event.text)
+
+    def _row(self, event: RowStored, now: float) -> None:
+        key = (event.cell_id, event.replicate)
+        if key in self._seen:  # stored twice: by a worker that died before it said so, and by its successor
+            return
+        self._seen.add(key)
+        self.stored += 1
+        self.diverged += event.status == "diverged"
+        tally = self.tallies[event.cell_id]
+        tally.stored += 1
+        tally.successes += event.relative_error < SUCCESS_TOLERANCE
+        self._count(event.shard, 1, now)
+
+    def _count(self, shard: int, rows: int, now: float) -> None:
+        state = self._shards.get(shard)
+        if state is not None:
+            state.finished += rows
+            state.last_row = now
+
+    def _end(self, state: _ShardState, now: float) -> None:
+        state.ended = True
+        if state.started is not None:
+            self._busy += now - state.started
+
+    @property
+    def finished(self) -> int:
+        """Replicates in the store or failed, of those wanted."""
+        return self.done_before + self.stored + self.failed
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the sweep started."""
+        return self.clock() - self.started_at
+
+    @property
+    def running(self) -> int:
+        """Shards in progress."""
+        return sum(state.started is not None and not state.ended for state in self._shards.values())
+
+    @property
+    def steps_per_second(self) -> float:
+        """Replicate-steps a second, over the whole run."""
+        return self.steps / self.elapsed if self.elapsed > 0 else 0.0
+
+    def eta(self) -> float | None:
+        """Seconds until the rest is done, or None before anything has been measured.
+
+        A finished row is worth its share of its shard's predicted time. Slot-seconds spent so far per predicted second
+        finished correct the prediction, and the work in progress counts by the time since its shard's last row.
+        """
+        now = self.clock()
+        total = finished = partial = 0.0
+        spent = self._busy
+        longest = 0.0
+        active = [state for state in self._shards.values() if state.started is not None and not state.ended]
+        for state in self._shards.values():
+            total += state.predicted if not state.ended else state.predicted * state.finished / max(state.rows, 1)
+            finished += state.predicted * state.finished / max(state.rows, 1)
+        spent += sum(state.last_row - (state.started or 0.0) for state in active)
+        if finished <= 0 or spent <= 0:
+            return None
+        scale = spent / finished
+        for state in active:
+            left = scale * state.predicted * (1 - state.finished / max(state.rows, 1))
+            progressed = min(now - state.last_row, 0.95 * left)
+            partial += progressed
+            longest = max(longest, left - progressed)
+        slots = max(1, min(self.slots, len(active) + sum(s.started is None for s in self._shards.values())))
+        return max(longest, (scale * (total - finished) - partial) / slots)
+
+    def common_error(self, limit: int) -> str | None:
+        """The error with which the first ``limit`` distinct cells all failed, or None."""
+        if self.stored:
+            return None
+        for error, cells in self._same_error.items():
+            if len(self._same_error) == 1 and len(cells) >= limit:
+                return error
+        return None
+
+
+def of_cells(cells: Sequence[Cell], replicates: int, done_before: int = 0, slots: int = 1) -> Progress:
+    """Progress of ``replicates`` replicates of each cell."""
+    return Progress({cell.cell_id: cell for cell in cells}, len(cells) * replicates, done_before, slots)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: ``40 s``, ``12 min``, ``3.5 h``, ``2.1 days``; ``?`` for None."""
+    if seconds is None or not math.isfinite(seconds):
+        return "?"
+    for size, unit in ((86400 * 1.5, "days"), (5400, "h"), (90, "min")):
+        if seconds >= size:
+            value = seconds / {"days": 86400, "h": 3600, "min": 60}[unit]
+            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,85 @@
+"""How a plan is executed: everything a user may choose that does not change the results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flatdist.errors import LaunchError
+from flatdist.suggestions import did_you_mean
+
+ENGINES = ("auto", "reference", "batched", "fused")
+DEVICES = ("auto", "cpu", "cuda")
+DEFAULT_RUNNER = "flatdist.running:run_replicates"
+
+
+@dataclass(frozen=True)
+class LaunchSettings:
+    """How a plan is executed, on this machine or on a cluster; plain data, sent to every worker.
+
+    Attributes:
+        address: Ray cluster to join (``auto``, ``HOST:PORT``, ``ray://HOST:PORT``); None starts one on this machine,
+            reachable from this machine only.
+        slots: CPUs that a local Ray offers; None takes all of this machine's.
+        max_concurrent: trials at a time, at most; None leaves it to the resources.
+        cpus_per_trial: CPUs of one trial, and the size of every thread pool in it.
+        gpus_per_trial: GPUs of one trial, fractions allowed; None takes one where the cluster has any, else none.
+        engine: how SGD steps are executed; ``auto`` takes the fastest one that runs the cell.
+        device: ``cpu`` or ``cuda``; ``auto`` follows the trial's GPUs.
+        checkpoint_seconds: a trial saves its state to the store this often, in seconds.
+        flush_seconds: finished rows wait in a worker's memory for at most this long, in seconds.
+        store_patience: seconds for which a worker goes on trying to write to a store that answers with errors.
+        max_deaths: a shard whose process or node died this often is split, and its parts get as many tries again.
+        same_error_limit: the sweep stops when its first so many distinct cells all failed with the same error.
+        reuse_actors: one worker process runs many trials after each other, which saves seconds for each.
+        loggers: Tune's logger callbacks to switch on: tensorboard, csv, json, mlflow, wandb.
+        runner: ``module:function`` that runs one cell's replicates.
+        provenance: columns of the trials table that describe this checkout, resolved once by the driver.
+    """
+
+    address: str | None = None
+    slots: int | None = None
+    max_concurrent: int | None = None
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float | None = None
+    engine: str = "auto"
+    device: str = "auto"
+    checkpoint_seconds: float = 60.0
+    flush_seconds: float = 10.0
+    store_patience: float = 120.0
+    max_deaths: int = 2
+    same_error_limit: int = 5
+    reuse_actors: bool = True
+    loggers: tuple[str, ...] = ()
+    runner: str = DEFAULT_RUNNER
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name}: {getattr(self, name)!r} is not allowed; allowed: {allowed}"
+            for name, fine, allowed in (
+                ("slots", self.slots is None or self.slots >= 1, "a whole number of at least 1"),
+                ("max_concurrent", self.max_concurrent is None or self.max_concurrent >= 1, "at least 1"),
+                ("cpus_per_trial", self.cpus_per_trial > 0, "a number greater than 0"),
+                ("gpus_per_trial", _is_gpu_share(self.gpus_per_trial), "0, a fraction below 1, or a whole number"),
+                ("engine", self.engine in ENGINES, ", ".join(ENGINES) + did_you_mean(self.engine, ENGINES)),
+                ("device", self.device in DEVICES, ", ".join(DEVICES) + did_you_mean(self.device, DEVICES)),
+                ("checkpoint_seconds", self.checkpoint_seconds > 0, "a number of seconds greater than 0"),
+                ("flush_seconds", self.flush_seconds > 0, "a number of seconds greater than 0"),
+                ("max_deaths", self.max_deaths >= 1, "a whole number of at least 1"),
+                ("runner", self.runner.count(":") == 1, "module:function"),
+            )
+            if not fine
+        ]
+        if problems:
+            raise LaunchError("these launch settings cannot be used:\n" + "\n".join(f"  {line}" for line in problems))
+
+    @property
+    def threads(self) -> int:
+        """Size of every thread pool in a trial; a trial with a fraction of a CPU has one thread."""
+        return max(1, int(self.cpus_per_trial))
+
+
+def _is_gpu_share(gpus: float | None) -> bool:
+    return gpus is None or 0 <= gpus < 1 or float(gpus).is_integer()

@@ -1,0 +1,66 @@
+"""One local Ray for all tests that need it, private to this test run; plans made by hand."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flatdist.cell import Cell
+from flatdist.planning import Shard, WorkItem
+
+HERE = str(Path(__file__).parent)
+if HERE not in sys.path:  # the runners of launch_fakes are found by name, here and in Ray's workers
+    sys.path.insert(0, HERE)
+
+
+@dataclass
+class HandmadePlan:
+    """As much of a plan as a launch looks at."""
+
+    cells: tuple[Cell, ...]
+    shards: tuple[Shard, ...]
+    done: int = 0
+    memory_bytes: int = 0
+    others: dict[str, Any] = field(default_factory=dict)
+
+
+def _make_cell(n: int = 30, **fields: Any) -> Cell:
+    return Cell(**({"d_out": 8, "d_in": 8, "rank": 1, "n": n, "steps": 10, "evaluations": 2} | fields))
+
+
+def _make_plan(cells: Sequence[Cell], replicates: Sequence[int] = (0, 1), per_shard: int = 1) -> HandmadePlan:
+    items = [WorkItem(cell, tuple(replicates)) for cell in cells]
+    shards = [Shard(tuple(items[i : i + per_shard]), 1.0) for i in range(0, len(items), per_shard)]
+    return HandmadePlan(tuple(cells), tuple(shards))
+
+
+@pytest.fixture
+def make_cell() -> Callable[..., Cell]:
+    """A small cell with a given number of measurements."""
+    return _make_cell
+
+
+@pytest.fixture
+def make_plan() -> Callable[..., HandmadePlan]:
+    """A plan of given cells, all with the same replicates, so many cells a shard."""
+    return _make_plan
+
+
+@pytest.fixture(scope="session")
+def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Ray on two CPUs; yields a folder that the workers know as FLATDIST_TEST_FOLDER."""
+    folder = tmp_path_factory.mktemp("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(folder))  # Ray leaves a token in the home folder
+        patch.setenv("PYTHONPATH", HERE)
+        patch.setenv("FLATDIST_TEST_FOLDER", str(folder))
+        from flatdist.launch.cluster import ClusterSession
+        from flatdist.launch.settings import LaunchSettings
+
+        with ClusterSession(LaunchSettings(slots=2)):
+            yield folder

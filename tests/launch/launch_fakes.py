@@ -1,0 +1,107 @@
+"""Stand-ins for the numerics: runners that answer at once, sleep, fail or die, named by ``settings.runner``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from flatdist.cell import Cell
+from flatdist.running import Outcome
+from flatdist.training import Interrupted
+
+
+def outcome(cell: Cell, replicate: int, **values: Any) -> Outcome:
+    """A plausible row: a replicate succeeds where n is at least 50."""
+    key = {"cell_id": cell.cell_id, "replicate": replicate}
+    error = 1e-4 if cell.n >= 50 else 0.5
+    trial = {
+        **key,
+        "configuration_id": cell.configuration_id,
+        **cell.row(),
+        "status": "converged",
+        "relative_error": error,
+        "population_loss": error,
+        "train_loss": error / 10,
+        "steps_run": cell.steps,
+        "wall_seconds": 0.01,
+        "numerics_version": cell.numerics["method"],
+        "sampling_version": cell.numerics["sampling"],
+        **values,
+    }
+    return Outcome(trial, [{**key, "step": step, "train_loss": error} for step in (0, cell.steps)])
+
+
+def canned(cell: Cell, replicates: Sequence[int], settings: Any, *, hooks: Any, provenance: Any) -> Iterator[Outcome]:
+    """Rows at once."""
+    for replicate in replicates:
+        if hooks.should_stop():
+            raise Interrupted
+        hooks.on_steps(cell.steps)
+        yield outcome(cell, replicate)
+
+
+def sleeping(cell: Cell, replicates: Sequence[int], settings: Any, *, hooks: Any, provenance: Any) -> Iterator[Outcome]:
+    """Rows after ``cell.steps`` milliseconds each."""
+    for replicate in replicates:
+        end = time.monotonic() + cell.steps / 1000
+        while time.monotonic() < end:
+            if hooks.should_stop():
+                raise Interrupted
+            time.sleep(min(0.02, cell.steps / 1000))
+        hooks.on_steps(cell.steps)
+        yield outcome(cell, replicate)
+
+
+def failing(cell: Cell, replicates: Sequence[int], settings: Any, *, hooks: Any, provenance: Any) -> Iterator[Outcome]:
+    """The first replicate's row, then an exception."""
+    yield outcome(cell, replicates[0])
+    raise ArithmeticError(f"no luck with n = {cell.n}")
+
+
+def always_failing(
+    cell: Cell, replicates: Sequence[int], settings: Any, *, hooks: Any, provenance: Any
+) -> Iterator[Outcome]:
+    """An exception that differs between cells only in a number."""
+    raise ArithmeticError(f"singular matrix at n = {cell.n}")
+    yield
+
+
+def short_of_memory(
+    cell: Cell, replicates: Sequence[int], settings: Any, *, hooks: Any, provenance: Any
+) -> Iterator[Outcome]:
+    """Manages two replicates at a time."""
+    if len(replicates) > 2:
+        raise MemoryError("cannot allocate")
+    for replicate in replicates:
+        yield outcome(cell, replicate)
+
+
+def deadly(cell: Cell, replicates: Sequence[int], settings: Any, *, hooks: Any, provenance: Any) -> Iterator[Outcome]:
+    """Kills its process at n = 13, always; at n = 17 the first time."""
+    once = Path(os.environ.get("FLATDIST_TEST_FOLDER", "/nonexistent")) / "died-once"
+    if cell.n == 13 or (cell.n == 17 and not once.exists()):
+        once.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    for replicate in replicates:
+        yield outcome(cell, replicate)
+
+
+def inspecting(
+    cell: Cell, replicates: Sequence[int], settings: Any, *, hooks: Any, provenance: Any
+) -> Iterator[Outcome]:
+    """Loads every library that has a thread pool and tells the pools' sizes in the row's ``host``."""
+    import json
+
+    import numba
+    import torch
+
+    from flatdist.threads import report_threads
+
+    numba.get_num_threads()
+    torch.zeros(64, 64) @ torch.zeros(64, 64)
+    for replicate in replicates:
+        yield outcome(cell, replicate, host=json.dumps(report_threads()))

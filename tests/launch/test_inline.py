@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flatdist.errors import LaunchError, StoreError
+from flatdist.launch import LaunchSettings, launch
+from flatdist.launch.display import SilentDisplay
+from flatdist.launch.interrupt import Interrupts, StopNow
+from flatdist.launch.worker import run_shard
+from flatdist.planning import Shard, WorkItem
+from flatdist.store import Store
+
+
+def run(plan: Any, store: Path, runner: str, **settings: Any) -> tuple[Any, list[str]]:
+    display = SilentDisplay()
+    chosen = LaunchSettings(runner=f"launch_fakes:{runner}", **settings)
+    return launch(plan, store, executor="inline", settings=chosen, display=display), display.messages
+
+
+def test_every_replicate_of_the_plan_is_in_the_store_afterwards(tmp_path: Path, make_cell: Any, make_plan: Any) -> None:
+    cells = [make_cell(n) for n in (30, 40, 50)]
+    result, messages = run(make_plan(cells, (0, 1, 2), per_shard=2), tmp_path, "canned")
+    assert (result.exit_code, result.wanted, result.stored, result.failed) == (0, 9, 9, 0)
+    assert Store(tmp_path).done() == {cell.cell_id: {0, 1, 2} for cell in cells}
+    trials = Store(tmp_path).trials()
+    assert sorted(trials["n"]) == [30] * 3 + [40] * 3 + [50] * 3
+    assert len(Store(tmp_path).history()) == 18
+    assert "9 of 9 replicates are stored" in messages[-1]
+
+
+def test_an_exception_fails_its_replicates_and_nothing_else(tmp_path: Path, make_cell: Any, make_plan: Any) -> None:
+    cells = [make_cell(n) for n in (30, 40)]
+    result, messages = run(make_plan(cells, (0, 1, 2)), tmp_path, "failing")
+    assert (result.exit_code, result.stored, result.failed, result.missing) == (1, 2, 4, 0)
+    failures = Store(tmp_path).failures()
+    assert sorted(failures["replicate"]) == [1, 1, 2, 2]
+    assert set(failures["error_type"]) == {"ArithmeticError"}
+    assert "no luck with n = 30" in set(failures["message"])
+    assert all("raise ArithmeticError" in text for text in failures["traceback"])
+    assert "--retry-failed" in messages[-1]
+
+
+def test_a_sweep_whose_first_cells_fail_alike_stops_and_says_why(
+    tmp_path: Path, make_cell: Any, make_plan: Any
+) -> None:
+    cells = [make_cell(n) for n in range(20, 40)]
+    result, messages = run(make_plan(cells, (0, 1)), tmp_path, "always_failing")
+    assert result.exit_code == 1
+    assert (result.failed, result.missing) == (10, 30)
+    assert "the first 5 cells all failed with the same error: ArithmeticError: singular matrix at n = #" in messages[-1]
+
+
+def test_replicates_that_do_not_fit_into_memory_together_run_in_halves(
+    tmp_path: Path, make_cell: Any, make_plan: Any
+) -> None:
+    result, _ = run(make_plan([make_cell()], range(9)), tmp_path, "short_of_memory")
+    assert (result.stored, result.failed) == (9, 0)
+
+
+def test_a_shard_started_again_leaves_out_what_is_stored(tmp_path: Path, make_cell: Any, make_plan: Any) -> None:
+    settings = LaunchSettings(runner="launch_fakes:canned")
+    shard = Shard((WorkItem(make_cell(), (0, 1, 2, 3)),), 1.0)
+    run(make_plan([make_cell()], (0, 2)), tmp_path, "canned")
+    assert run_shard(shard, str(tmp_path), settings, again=True).stored == 2
+    assert run_shard(shard, str(tmp_path), settings, again=True).stored == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stores_what_is_finished_and_says_how_to_go_on(
+    tmp_path: Path, make_cell: Any, make_plan: Any, number: int
+) -> None:
+    plan = make_plan([make_cell(n, steps=100) for n in range(20, 60)], (0, 1), per_shard=10)
+    store = Store(tmp_path)
+
+    def interrupt_after_first_rows() -> None:
+        deadline = time.monotonic() + 60
+        while not store.done() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=interrupt_after_first_rows)
+    thread.start()
+    result, messages = run(plan, tmp_path, "sleeping", flush_seconds=0.1)
+    thread.join()
+    assert result.exit_code == 130
+    assert 0 < result.stored < result.wanted
+    assert result.stored == sum(len(replicates) for replicates in store.done().values())
+    assert f"run the same command again to go on with the other {result.missing}" in messages[-1]
+
+
+def test_work_that_does_not_ask_is_broken_off() -> None:
+    with pytest.raises(StopNow), Interrupts(patience=0.01):
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(30)
+        pytest.fail("nothing broke in")
+
+
+def test_handlers_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with Interrupts():
+        assert signal.getsignal(signal.SIGINT) is not before[0]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_bad_settings_are_named_all_at_once() -> None:
+    with pytest.raises(LaunchError) as caught:
+        LaunchSettings(cpus_per_trial=0, gpus_per_trial=1.5, engine="fussed", runner="nowhere")
+    text = str(caught.value)
+    for part in ("cpus_per_trial: 0", "gpus_per_trial: 1.5", "did you mean", "runner: 'nowhere'"):
+        assert part in text
+
+
+def test_unknown_executor_and_unwritable_store_start_nothing(tmp_path: Path, make_cell: Any, make_plan: Any) -> None:
+    plan = make_plan([make_cell()])
+    with pytest.raises(LaunchError, match="executor 'slurm' does not exist; allowed: ray, inline"):
+        launch(plan, tmp_path, executor="slurm")  # type: ignore[arg-type]
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    with pytest.raises(StoreError, match="file"):
+        launch(plan, blocked, executor="inline", display="none")
