@@ -1,0 +1,66 @@
+"""What a solver proves of its answer, and the warning when it proves nothing."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+TOLERANCE = 1e-8  # largest relative violation and relative gap of an answer that counts as certified
+
+
+class UncertifiedWarning(UserWarning):
+    """A solver returned an answer that its certificate does not hold for."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Proof of how good a solver's answer is; every array has the shape of the batch axes, () for one instance.
+
+    Attributes:
+        violation: constraint violation ||A(M) - b|| / ||b||.
+        gap: duality gap relative to the objective, or relative stationarity where there is no dual.
+        iterations: iterations used.
+        tolerance: largest violation and gap that count as certified.
+    """
+
+    violation: npt.NDArray[np.float64]
+    gap: npt.NDArray[np.float64]
+    iterations: npt.NDArray[np.int64]
+    tolerance: float = TOLERANCE
+
+    @property
+    def converged(self) -> npt.NDArray[np.bool_]:
+        """Whether both parts are within tolerance, for each instance; never true of a non-finite answer."""
+        return np.asarray((self.violation <= self.tolerance) & (self.gap <= self.tolerance))
+
+    @property
+    def value(self) -> float:
+        """The largest part of any instance: the one number that a table keeps."""
+        return float(np.max(np.maximum(self.violation, self.gap), initial=0.0))
+
+    def __str__(self) -> str:
+        total, certified = self.converged.size, int(np.sum(self.converged))
+        return (
+            f"{certified} of {total} certified to {self.tolerance:g}: constraint violation at most "
+            f"{np.max(self.violation, initial=0.0):.1e}, gap at most {np.max(self.gap, initial=0.0):.1e}, "
+            f"{np.max(self.iterations, initial=0)} iterations at most"
+        )
+
+
+def warn_uncertified(solver: str, certificate: Certificate, stacklevel: int = 3) -> None:
+    """Warn that some answers are not certified; silent where all are.
+
+    Args:
+        solver: name of the function that answers.
+        certificate: of its answers.
+        stacklevel: frames up to the caller that is to be blamed, counted from this function.
+    """
+    if not np.all(certificate.converged):
+        warnings.warn(
+            f"{solver}: {certificate}. Pass return_certificate=True to judge the answers one by one",
+            UncertifiedWarning,
+            stacklevel=stacklevel,
+        )

@@ -1,0 +1,182 @@
+"""The linear constraints <A_i, M> = b_i of one instance, with the factorization that every solver shares.
+
+In vector form A vec(M) = b, A of shape (n, D), D = d_out * d_in. Three cases are told apart once, here: independent
+measurements, dependent ones (an independent subset stands for all, when the labels agree), and measurements that
+determine M (rank D).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import scipy.linalg
+import torch
+
+from flatdist.errors import SolverError
+
+INDEPENDENT = 1e-7  # a measurement nearer than this to the span of others, relative to its norm, is dependent on them
+CONSISTENT = 1e-6  # labels are infeasible when the interpolator of independent ones misses them by more, relatively
+
+_BLOCK = 256  # rows of a block of the Gram matrix: only the blocks on and below the diagonal are multiplied out
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """Independent constraints, and the whole set that they stand for.
+
+    Attributes:
+        rows: (n, D) measurements of full rank; more than D of them only where they determine M.
+        labels: (n,).
+        shape: (d_out, d_in) of M.
+        all_rows: (N, D) every measurement, the dependent ones included.
+        all_labels: (N,).
+        cholesky: L (n, n) with A A^T = L L^T; None where M is determined.
+        qr: Q (n, D) and R (D, D) with A = Q R where M is determined, else None.
+    """
+
+    rows: torch.Tensor
+    labels: torch.Tensor
+    shape: tuple[int, int]
+    all_rows: torch.Tensor
+    all_labels: torch.Tensor
+    cholesky: torch.Tensor | None = None
+    qr: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @property
+    def determined(self) -> bool:
+        """Whether one matrix only can satisfy the constraints."""
+        return self.qr is not None
+
+    @cached_property
+    def stack(self) -> torch.Tensor:
+        """The rows as matrices, (n, d_out, d_in)."""
+        return self.rows.reshape(-1, *self.shape)
+
+    @cached_property
+    def whitened(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Equivalent constraints with orthonormal rows, L^-1 A (n, D) and L^-1 b (n,)."""
+        assert self.cholesky is not None
+        rows = torch.linalg.solve_triangular(self.cholesky, self.rows, upper=False)
+        labels = torch.linalg.solve_triangular(self.cholesky, self.labels[:, None], upper=False)
+        return rows, labels[:, 0]
+
+    def adjoint(self, multipliers: torch.Tensor) -> torch.Tensor:
+        """A^*(y) = sum_i y_i A_i, (d_out, d_in)."""
+        return (multipliers @ self.rows).reshape(self.shape)
+
+    def misfit(self, matrix: torch.Tensor) -> torch.Tensor:
+        """b - A(M), (n,)."""
+        return self.labels - self.rows @ matrix.reshape(-1)
+
+    def solve_gram(self, values: torch.Tensor) -> torch.Tensor:
+        """(A A^T)^-1 v for v of shape (n,) or (n, k)."""
+        assert self.cholesky is not None
+        return torch.cholesky_solve(values.reshape(len(values), -1), self.cholesky).reshape(values.shape)
+
+    def project(self, matrix: torch.Tensor) -> torch.Tensor:
+        """The nearest matrix that satisfies the constraints, M + A^+ (b - A M)."""
+        for _ in range(2):  # the second pass removes the rounding of the first
+            miss = self.misfit(matrix)
+            if self.qr is None:
+                matrix = matrix + self.adjoint(self.solve_gram(miss))
+            else:
+                orthonormal, triangle = self.qr
+                step = torch.linalg.solve_triangular(triangle, (orthonormal.T @ miss)[:, None], upper=True)
+                matrix = matrix + step.reshape(self.shape)
+        return matrix
+
+    def multipliers_of(self, matrix: torch.Tensor) -> torch.Tensor:
+        """The y (n,) for which A^*(y) is nearest to ``matrix``."""
+        vector = matrix.reshape(-1, 1)
+        if self.qr is None:
+            return self.solve_gram(self.rows @ vector)[:, 0]
+        orthonormal, triangle = self.qr
+        multipliers: torch.Tensor = orthonormal @ torch.linalg.solve_triangular(triangle.T, vector, upper=False)
+        return multipliers[:, 0]
+
+    def violation(self, matrix: torch.Tensor) -> float:
+        """||A(M) - b|| / ||b|| over every measurement; absolute where b = 0."""
+        miss = float(torch.linalg.vector_norm(self.all_labels - self.all_rows @ matrix.reshape(-1)))
+        return miss / (float(torch.linalg.vector_norm(self.all_labels)) or 1.0)
+
+
+def constraints_of(measurements: torch.Tensor, labels: torch.Tensor, where: str) -> Constraints:
+    """Check and factorize one instance.
+
+    Args:
+        measurements: (n, d_out, d_in) float64.
+        labels: (n,) float64, not all zero.
+        where: start of error messages.
+
+    Raises:
+        SolverError: no matrix satisfies the constraints.
+    """
+    d_out, d_in = measurements.shape[1:]
+    rows = measurements.reshape(len(measurements), -1)
+    n, entries = rows.shape
+    constraints = _factorized(rows, labels, (d_out, d_in), rows, labels)
+    if constraints is not None and n <= entries:
+        return constraints  # as many unknowns as independent constraints, or more: every label vector is feasible
+    rank = entries
+    if constraints is None:
+        kept = _independent_subset(rows)
+        rank = len(kept)
+        if rank:
+            constraints = _factorized(rows[kept], labels[kept], (d_out, d_in), rows, labels, check=False)
+    miss = 1.0 if constraints is None else constraints.violation(constraints.project(rows.new_zeros(d_out, d_in)))
+    if constraints is None or miss > CONSISTENT:
+        raise SolverError(
+            f"{where}: no ({d_out}, {d_in}) matrix satisfies the {n} constraints <A_i, M> = b_i: the measurements have "
+            f"rank {rank}, and the best fit to as many of them misses the labels by {miss:.1e} of their norm "
+            f"({CONSISTENT:g} is allowed). Remove the observation noise or the dependent measurements"
+        )
+    return constraints
+
+
+def gram(rows: torch.Tensor) -> torch.Tensor:
+    """A A^T, (n, n), at little more than half the price of a general product where there are many rows."""
+    n = len(rows)
+    if n <= 2 * _BLOCK:
+        return rows @ rows.T
+    product = rows.new_empty((n, n))
+    for start in range(0, n, _BLOCK):
+        stop = min(start + _BLOCK, n)
+        block = rows[start:stop] @ rows[:stop].T  # (block, stop)
+        product[start:stop, :stop] = block
+        product[:stop, start:stop] = block.T
+    return product
+
+
+def _factorized(
+    rows: torch.Tensor,
+    labels: torch.Tensor,
+    shape: tuple[int, int],
+    all_rows: torch.Tensor,
+    all_labels: torch.Tensor,
+    check: bool = True,
+) -> Constraints | None:
+    """The constraints with their factor; None where ``check`` finds the rows short of full rank."""
+    n, entries = rows.shape
+    if n >= entries:
+        orthonormal, triangle = torch.linalg.qr(rows)
+        size = triangle.diagonal().abs()
+        if check and not bool((size > INDEPENDENT * size.max()).all()):
+            return None
+        return Constraints(rows, labels, shape, all_rows, all_labels, qr=(orthonormal, triangle))
+    product = gram(rows)
+    factor, failed = torch.linalg.cholesky_ex(product)
+    # L_ii is the distance of measurement i from the span of the earlier ones.
+    if int(failed) or (check and not bool((factor.diagonal() > INDEPENDENT * product.diagonal().sqrt()).all())):
+        return None
+    return Constraints(rows, labels, shape, all_rows, all_labels, cholesky=factor)
+
+
+def _independent_subset(rows: torch.Tensor) -> torch.Tensor:
+    """Indices of a largest well-conditioned independent set of rows, ascending; rare, so on the CPU."""
+    size = torch.linalg.vector_norm(rows, dim=1)
+    unit = (rows / torch.where(size > 0, size, 1.0)[:, None]).cpu().numpy()
+    triangle, order = scipy.linalg.qr(unit.T, mode="r", pivoting=True)
+    diagonal = abs(triangle.diagonal())
+    kept = sorted(order[: len(diagonal)][diagonal > INDEPENDENT])
+    return torch.as_tensor(kept, dtype=torch.int64, device=rows.device)

@@ -1,0 +1,148 @@
+"""A primal-dual interior-point method for min ||M||_* subject to A(M) = b.
+
+In semidefinite form (Recht, Fazel, Parrilo 2010), with P, Q symmetric,
+
+    minimise (tr P + tr Q) / 2  subject to  X = [[P, M], [M^T, Q]] >= 0,  A(M) = b,
+    maximise b^T y              subject to  S = [[I, -Z], [-Z^T, I]] / 2 >= 0,  Z = A^*(y),
+
+solved by Mehrotra's predictor-corrector in Nesterov and Todd's scaling. Every iterate is feasible on both sides, so the
+gap tr(XS) is a proof at every step; the number of iterations hardly depends on how near the transition an instance is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from flatdist.solvers.constraints import Constraints
+
+_ITERATIONS = 60
+_DAMPING = 0.98  # fraction of the step to the boundary
+_STALLED = 1e-3  # steps below this on both sides: rounding has the word
+_EXPLICIT = 2**24  # n D^2 up to which the scaling operator is formed as a D x D matrix
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """A feasible pair.
+
+    Attributes:
+        matrix: M (d_out, d_in).
+        multipliers: y (n,) of the constraints as given, spectral norm of A^*(y) below 1 up to rounding.
+    """
+
+    matrix: torch.Tensor
+    multipliers: torch.Tensor
+
+
+def interior_point(constraints: Constraints) -> Iterator[Iterate]:
+    """The iterates, until the caller stops or rounding ends the progress.
+
+    Args:
+        constraints: 1 <= n < D of them, with labels that are not all zero.
+    """
+    assert constraints.cholesky is not None
+    rows, labels = constraints.whitened  # (n, D) orthonormal, (n,)
+    d_out, d_in = constraints.shape
+    order = d_out + d_in
+    least = (labels @ rows).reshape(d_out, d_in)
+    scale = float(torch.linalg.matrix_norm(least, 2))
+    labels = labels / scale
+    identity = torch.eye(order, dtype=rows.dtype, device=rows.device)
+    primal = 1.5 * identity  # X
+    primal[:d_out, d_out:] = least / scale
+    primal[d_out:, :d_out] = least.T / scale
+    dual = 0.5 * identity  # S
+    multipliers = torch.zeros_like(labels)
+    for _ in range(_ITERATIONS):
+        scaled = _scaling(primal, dual)
+        if scaled is None:
+            return
+        basis, spectrum = scaled  # G with G^T S G = G^-1 X G^-T = diag(spectrum)
+        factor = _newton_factor(rows, basis @ basis.T, constraints.shape)
+        if factor is None:
+            return
+        short = labels - rows @ primal[:d_out, d_out:].reshape(-1)
+        newton = _Newton(rows, short, factor, basis, constraints.shape)
+        mean = float(spectrum @ spectrum) / order
+        _, primal_step, dual_step = newton.direction(-torch.diag(spectrum))
+        reach_primal, reach_dual = (min(1.0, _reach(step, spectrum)) for step in (primal_step, dual_step))
+        ahead = (torch.diag(spectrum) + reach_primal * primal_step) * (torch.diag(spectrum) + reach_dual * dual_step)
+        centring = min(1.0, max(0.0, float(ahead.sum()) / order / mean) ** 3)
+        product = primal_step @ dual_step
+        target = torch.diag(centring * mean - spectrum * spectrum) - 0.5 * (product + product.T)
+        towards, primal_step, dual_step = newton.direction(2 * target / (spectrum[:, None] + spectrum[None, :]))
+        reach_primal, reach_dual = (min(1.0, _DAMPING * _reach(step, spectrum)) for step in (primal_step, dual_step))
+        if max(reach_primal, reach_dual) < _STALLED:
+            return
+        primal = primal + reach_primal * (basis @ primal_step @ basis.T)
+        primal = 0.5 * (primal + primal.T)
+        multipliers = multipliers + reach_dual * towards
+        half = -0.5 * (multipliers @ rows).reshape(d_out, d_in)
+        dual = 0.5 * identity
+        dual[:d_out, d_out:], dual[d_out:, :d_out] = half, half.T
+        original = torch.linalg.solve_triangular(constraints.cholesky.T, multipliers[:, None], upper=True)[:, 0]
+        yield Iterate(scale * primal[:d_out, d_out:], original)
+
+
+@dataclass(frozen=True)
+class _Newton:
+    """Newton's equations at one iterate, factorized."""
+
+    rows: torch.Tensor
+    short: torch.Tensor
+    factor: torch.Tensor
+    basis: torch.Tensor
+    shape: tuple[int, int]
+
+    def direction(self, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """dy, and the scaled steps G^-1 dX G^-T and G^T dS G, whose sum is ``target``."""
+        d_out, _ = self.shape
+        wanted = (self.basis[:d_out] @ target @ self.basis[d_out:].T).reshape(-1)  # (D,)
+        towards = torch.cholesky_solve((self.short - self.rows @ wanted)[:, None], self.factor)[:, 0]
+        change = (towards @ self.rows).reshape(self.shape)  # dZ
+        crossed = self.basis[:d_out].T @ change @ self.basis[d_out:]
+        dual_step = -0.5 * (crossed + crossed.T)
+        return towards, target - dual_step, dual_step
+
+
+def _scaling(primal: torch.Tensor, dual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Nesterov and Todd's scaling; None where rounding has made an iterate indefinite."""
+    primal_factor, primal_failed = torch.linalg.cholesky_ex(primal)
+    dual_factor, dual_failed = torch.linalg.cholesky_ex(dual)
+    if int(primal_failed) or int(dual_failed):
+        return None
+    _, spectrum, right = torch.linalg.svd(dual_factor.T @ primal_factor)
+    return primal_factor @ right.T * spectrum.rsqrt(), spectrum
+
+
+def _newton_factor(rows: torch.Tensor, scaling: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor | None:
+    """Cholesky factor of y -> A((W S(y) W)_12), W11 Z W22 + W12 Z^T W12 halved with Z = A^*(y); (n, n)."""
+    d_out, d_in = shape
+    first, cross, second = scaling[:d_out, :d_out], scaling[:d_out, d_out:], scaling[d_out:, d_out:]
+    n, entries = rows.shape
+    if n * entries * entries <= _EXPLICIT:
+        operator = torch.einsum("ac,bd->abcd", first, second) + torch.einsum("ad,cb->abcd", cross, cross)
+        image = rows @ operator.reshape(entries, entries)
+    else:
+        stack = rows.reshape(n, d_out, d_in)
+        image = (first @ stack @ second + cross @ stack.transpose(1, 2) @ cross).reshape(n, entries)
+    matrix = 0.5 * (image @ rows.T)
+    level = float(matrix.diagonal().mean())
+    for ridge in (0.0, 1e-15, 1e-13, 1e-11):  # at the end the multipliers may be anything in a subspace
+        if ridge:
+            matrix.diagonal().add_(ridge * level)
+        factor: torch.Tensor
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        if not int(failed):
+            return factor
+    return None
+
+
+def _reach(step: torch.Tensor, spectrum: torch.Tensor) -> float:
+    """The largest t for which diag(spectrum) + t * step is positive semidefinite."""
+    root = spectrum.rsqrt()
+    lowest = float(torch.linalg.eigvalsh(step * root[:, None] * root[None, :])[0])
+    return float("inf") if lowest >= 0 else -1 / lowest

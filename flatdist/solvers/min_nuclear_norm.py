@@ -1,0 +1,136 @@
+"""Minimum-nuclear-norm interpolation, min ||M||_* subject to <A_i, M> = b_i, certified by duality.
+
+The dual problem is max b^T y subject to ||A^*(y)|| <= 1 in spectral norm, A^*(y) = sum_i y_i A_i: any such y proves
+that no interpolator has a nuclear norm below b^T y. An instance goes through at most two stages:
+
+1. low rank: Gauss and Newton's iteration finds an interpolator of small rank, and the multipliers of least norm prove
+   it optimal. A few passes over the measurements; enough well above the transition (:mod:`flatdist.solvers.low_rank`).
+2. interior point: always converges, in 6 to 20 iterations of one n x n system each; as soon as the rank shows, stage
+   1's iteration finishes from there (:mod:`flatdist.solvers.interior_point`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, overload
+
+import torch
+
+from flatdist.solvers.certificate import Certificate, warn_uncertified
+from flatdist.solvers.constraints import Constraints, constraints_of
+from flatdist.solvers.instances import ArrayLike, Instances, one_thread
+from flatdist.solvers.interior_point import Iterate, interior_point
+from flatdist.solvers.low_rank import EXACT, LowRank, certify, degrees_of_freedom, interpolate, pursue
+from flatdist.solvers.stationary import stationary_point
+
+AIM = 1e-10  # relative gap at which the solver stops
+_VISIBLE = 1e-2  # relative gap below which the interior point's singular values show the rank
+
+
+@overload
+def min_nuclear_norm(
+    measurements: ArrayLike, labels: ArrayLike, *, return_certificate: Literal[False] = False
+) -> torch.Tensor: ...
+@overload
+def min_nuclear_norm(
+    measurements: ArrayLike, labels: ArrayLike, *, return_certificate: Literal[True]
+) -> tuple[torch.Tensor, Certificate]: ...
+def min_nuclear_norm(
+    measurements: ArrayLike, labels: ArrayLike, *, return_certificate: bool = False
+) -> torch.Tensor | tuple[torch.Tensor, Certificate]:
+    """The interpolator of smallest nuclear norm, min ||M||_* subject to <A_i, M> = b_i.
+
+    Every instance is solved alone, in float64 on one thread, on the device of ``measurements``: its bits do not depend
+    on its neighbours. Where the measurements determine M (rank D = d_out * d_in) it is the one interpolator; dependent
+    measurements are replaced by an independent subset if the labels agree.
+
+    Args:
+        measurements: (..., n, d_out, d_in), torch or numpy, any leading batch axes.
+        labels: (..., n).
+        return_certificate: also return the proof; without it, answers that are not certified warn.
+
+    Returns:
+        (..., d_out, d_in) float64, and with ``return_certificate`` the :class:`Certificate`: relative constraint
+        violation, and duality gap relative to ||M||_*.
+
+    Raises:
+        SolverError: shapes that do not fit, entries that are not finite, or labels that no matrix satisfies.
+    """
+    instances = Instances(measurements, labels, "min_nuclear_norm")
+    matrices, parts = [], []
+    with one_thread():
+        for index, (stack, its_labels) in enumerate(instances):
+            answer = _solve(stack, its_labels, instances.name(index))
+            matrices.append(answer.matrix)
+            parts.append((answer.violation, answer.gap, answer.iterations))
+        certificate = instances.certificate(parts)
+        solution = instances.gather(matrices)
+    if return_certificate:
+        return solution, certificate
+    warn_uncertified("min_nuclear_norm", certificate)
+    return solution
+
+
+@dataclass(frozen=True)
+class _Answer:
+    matrix: torch.Tensor
+    violation: float
+    gap: float
+    iterations: int
+
+    @classmethod
+    def judged(cls, constraints: Constraints, matrix: torch.Tensor, multipliers: torch.Tensor, steps: int) -> _Answer:
+        """With its certificate: the multipliers are scaled until A^*(y) has spectral norm at most 1."""
+        bound = float(constraints.labels @ multipliers)
+        bound /= max(1.0, float(torch.linalg.matrix_norm(constraints.adjoint(multipliers), 2)))
+        norm = float(torch.linalg.matrix_norm(matrix, "nuc"))
+        return cls(matrix, constraints.violation(matrix), abs(norm - bound) / norm, steps)
+
+
+def _solve(stack: torch.Tensor, labels: torch.Tensor, where: str) -> _Answer:
+    if not bool(labels.any()):
+        return _Answer(stack.new_zeros(stack.shape[1:]), 0.0, 0.0, 0)
+    constraints = constraints_of(stack, labels, where)
+    if constraints.determined:
+        matrix = constraints.project(stack.new_zeros(constraints.shape))
+        left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+        return _Answer.judged(constraints, matrix, constraints.multipliers_of(left @ right), 1)
+    found, steps = pursue(constraints)
+    best: _Answer | None = None
+    if found is not None:
+        best = _proved(constraints, found, None, steps)
+        if best is not None and best.gap <= AIM:
+            return best
+    tried = 1.0  # gap at the last attempt to finish
+    for iterate in interior_point(constraints):
+        steps += 1
+        answer = _Answer.judged(constraints, constraints.project(iterate.matrix), iterate.multipliers, steps)
+        answers: list[_Answer | None] = [best, answer]
+        if answer.gap < _VISIBLE and found is not None:
+            answers.append(_proved(constraints, found, iterate.multipliers, steps))
+        if answer.gap < _VISIBLE and answer.gap < 0.2 * tried:
+            tried = answer.gap
+            answers.append(_finished(constraints, iterate, steps))
+        best = min((a for a in answers if a is not None), key=lambda a: a.gap)
+        if best.gap <= AIM:
+            break
+    assert best is not None
+    return best
+
+
+def _proved(constraints: Constraints, point: LowRank, multipliers: torch.Tensor | None, steps: int) -> _Answer | None:
+    proof = certify(constraints, point, multipliers)
+    return None if proof is None else _Answer.judged(constraints, point.matrix, proof, steps)
+
+
+def _finished(constraints: Constraints, iterate: Iterate, steps: int) -> _Answer | None:
+    """Newton's finish from an interior-point iterate, at the rank that its singular values show."""
+    spectrum = torch.linalg.svdvals(iterate.matrix)
+    slack = 1 - torch.linalg.svdvals(constraints.adjoint(iterate.multipliers))
+    rank = max(1, int(torch.sum(spectrum > slack * spectrum[0])))  # complementarity: one of the two tends to 0
+    start = LowRank.truncated(iterate.matrix, rank)
+    if degrees_of_freedom(rank, constraints.shape) >= len(constraints.labels):
+        point, multipliers, used = stationary_point(constraints, start, iterate.multipliers)
+        return _Answer.judged(constraints, point.matrix, multipliers, steps + used)
+    point, misfit, used = interpolate(constraints, start)
+    return _proved(constraints, point, iterate.multipliers, steps + used) if misfit <= EXACT else None
