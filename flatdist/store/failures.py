@@ -27,7 +27,7 @@ def write_failures(files: Filesystem, rows: Sequence[Mapping[str, Any]], generat
     ]
     numbers = [generations[row["cell_id"], int(row["replicate"])] for row in clean]
     name = digest(repr([sorted((key, str(value)) for key, value in row.items()) for row in clean]).encode())
-    bookkeeping = {"generation": numbers, "part": [name] * len(clean)}
+    bookkeeping: dict[str, Sequence[Any]] = {"generation": numbers, "part": [name] * len(clean)}
     files.write(part_path("failures", name), to_parquet(rows_to_table("failures", clean, bookkeeping)))
 
 

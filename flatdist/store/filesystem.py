@@ -18,6 +18,7 @@ from typing import BinaryIO, Protocol
 from flatdist.errors import StoreError
 
 _TEMPORARY = ".tmp-"
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK}
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,10 @@ class Filesystem(Protocol):
         """Whether :meth:`create` really refuses an existing file when two writers race."""
         ...
 
+    def delete_temporaries(self, older_than: float) -> int:
+        """Delete what dead writers left behind before a time by the storage's clock; return how many files."""
+        ...
+
 
 class SystemCalls:
     """The system calls behind a durable write, in one place so that a test can fail each of them in turn."""
@@ -92,6 +97,7 @@ class LocalFilesystem:
         self._root = Path(root)
         self._calls = calls or SystemCalls()
         self._durable_folders: set[Path] = set()
+        self._exclusive: bool | None = None
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes."""
@@ -118,6 +124,13 @@ class LocalFilesystem:
                 self._calls.link(temporary, target)
             except FileExistsError:
                 return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                self._exclusive = False  # the best that can be done here; compaction refuses such a store
+                if target.exists():
+                    return False
+                self._calls.replace(temporary, target)
             self._sync_folder(target.parent)
             return True
 
@@ -132,8 +145,26 @@ class LocalFilesystem:
             self._calls.unlink(self._root / path)
 
     def exclusive(self) -> bool:
-        """Hard links refuse an existing name, on local file systems and on NFS."""
-        return True
+        """Hard links refuse an existing name, on local file systems and on NFS; asked of this folder once."""
+        if self._exclusive is None:
+            probe = f"probe-{uuid.uuid4().hex}"
+            self._exclusive = True
+            if not self.create(probe, b"first") or self.create(probe, b"second"):
+                self._exclusive = False
+            self.delete(probe)
+        return self._exclusive
+
+    def delete_temporaries(self, older_than: float) -> int:
+        """Delete temporary files that dead writers left, last modified before a time by this storage's clock."""
+        deleted = 0
+        with self._explained("list", ""):
+            for folder, _, names in os.walk(self._root):
+                for path in (Path(folder) / name for name in names if name.startswith(_TEMPORARY)):
+                    with contextlib.suppress(FileNotFoundError):
+                        if path.stat().st_mtime < older_than:
+                            self._calls.unlink(path)
+                            deleted += 1
+        return deleted
 
     def _walk(self, folder: Path, relative: str) -> Iterator[FileInfo]:
         try:

@@ -14,6 +14,7 @@ and ``full``, which are stored as null) is compared with == and !=; any other co
 from __future__ import annotations
 
 import ast
+import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ def parse_where(where: Where, columns: Iterable[str]) -> list[Condition]:
     elif isinstance(where, Mapping):
         conditions = [_compare(name, "in" if _is_many(value) else "==", value) for name, value in where.items()]
     elif isinstance(where, Sequence) and all(isinstance(item, (tuple, list)) and len(item) == 3 for item in where):
-        conditions = [_compare(name, symbol, value) for name, symbol, value in where]
+        conditions = [_compare(*item) for item in where]
     else:
         raise StoreError(f"where={where!r} is neither text, nor a mapping, nor a list of tuples; {_EXAMPLE}")
     for condition in conditions:
@@ -156,7 +157,7 @@ def _constant(value: Any, name: str | None = None) -> Any:
     """A plain value; a field's keyword (auto, full) is what it is stored as, null."""
     if _is_many(value):
         return [_constant(item, name) for item in value]
-    kind = FIELDS[name].metadata["kind"] if name in FIELDS else None
+    kind = FIELDS[name].metadata["kind"] if name is not None and name in FIELDS else None
     if isinstance(kind, Keyword) and isinstance(value, str) and value == kind.word:
         return None
     return value.item() if isinstance(value, np.generic) else value
@@ -214,11 +215,11 @@ def _check(node: ast.AST, text: str, depth: int) -> None:
         _check(child, text, depth + 1)
 
 
-def _build(node: ast.expr, known: set[str]) -> Any:
+def _build(node: ast.expr, known: set[str]) -> Any:  # noqa: PLR0911
     """The Arrow expression, or plain value, of a checked syntax tree."""
     match node:
-        case ast.Constant(value=value):
-            return value
+        case ast.Constant(value=constant):
+            return constant
         case ast.Name(id=name):
             return _name(name, known)
         case ast.List(elts=items) | ast.Tuple(elts=items) | ast.Set(elts=items):
@@ -231,10 +232,7 @@ def _build(node: ast.expr, known: set[str]) -> Any:
             return _arithmetic(type(symbol), _build(left, known), _build(right, known))
         case ast.BoolOp(op=kind, values=values):
             join = operator.and_ if isinstance(kind, ast.And) else operator.or_
-            whole = _expression(values[0], known)
-            for value in values[1:]:
-                whole = join(whole, _expression(value, known))
-            return whole
+            return functools.reduce(join, (_expression(value, known) for value in values))
         case ast.Compare(left=left, ops=symbols, comparators=others):
             return _chain([left, *others], [_COMPARE_NODES[type(symbol)] for symbol in symbols], known)
     raise AssertionError(ast.dump(node))

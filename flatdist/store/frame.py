@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flatdist.columns import BOOKKEEPING
+from flatdist.store.schema import rows_to_table
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-_ENCODED = ("cell_id", "part", "configuration_id")
+
+def rows_to_frame(table: str, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return rows that are in no store as a DataFrame with the types that they would have if read from one."""
+    bookkeeping = {column.name: [0 if column.type == "int32" else ""] * len(rows) for column in BOOKKEEPING}
+    return to_frame(rows_to_table(table, rows, bookkeeping).drop_columns(list(bookkeeping)))
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
@@ -24,7 +32,7 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
         if pa.types.is_dictionary(field.type):
             column = table.column(position).cast(field.type.value_type)
             table = table.set_column(position, pa.field(field.name, field.type.value_type), column)
-    frame = table.replace_schema_metadata(None).to_pandas()
+    frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
     for field in table.schema:
         if pa.types.is_list(field.type) and pa.types.is_integer(field.type.value_type):
             values = [None if item is None else tuple(int(entry) for entry in item) for item in frame[field.name]]

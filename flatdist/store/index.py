@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flatdist.store.tombstones import Generations
+from flatdist.store.tombstones import Generations, Key
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -95,6 +95,24 @@ class Selection:
         starts = np.flatnonzero(np.diff(codes, prepend=-1))
         groups = np.split(self.keys % _REPLICATES, starts[1:])
         return {self.cells[codes[start]]: set(group.tolist()) for start, group in zip(starts, groups, strict=True)}
+
+    def by_source(self) -> dict[str, list[Key]]:
+        """Return the (cell_id, replicate) keys of every file."""
+        found: dict[str, list[Key]] = {}
+        for key, source in zip(self.keys.tolist(), self.source.tolist(), strict=True):
+            found.setdefault(self.sources[source], []).append((self.cells[key // _REPLICATES], key % _REPLICATES))
+        return found
+
+    def of_keys(self, keys: Collection[Key]) -> Selection:
+        """Return the rows of some (cell_id, replicate) keys."""
+        position = {cell: number for number, cell in enumerate(self.cells)}
+        wanted = [position[cell] * _REPLICATES + replicate for cell, replicate in keys if cell in position]
+        return self.where(np.isin(self.keys, np.array(wanted, np.int64)))
+
+    def triples(self) -> list[tuple[str, int, int]]:
+        """Return (cell_id, replicate, generation) of every row."""
+        cells = (self.cells[code] for code in (self.keys // _REPLICATES).tolist())
+        return list(zip(cells, (self.keys % _REPLICATES).tolist(), self.generation.tolist(), strict=True))
 
     def locate(self, table: pa.Table) -> Array:
         """Find the rows of a table that hold.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from flatdist.errors import StoreError
 from flatdist.store.filters import Where
+from flatdist.store.frame import rows_to_frame
+from flatdist.store.location import is_local
 from flatdist.store.store import Store
 
 if TYPE_CHECKING:
@@ -64,10 +67,17 @@ def load_history(
     )
 
 
-def _existing(store: Store | str | os.PathLike[str]) -> Store:
-    from flatdist.errors import StoreError
-    from flatdist.store.location import is_local
+def trials_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return rows of trials that are in no store, as :func:`load_trials` would."""
+    return rows_to_frame("trials", rows)
 
+
+def history_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return rows of history that are in no store, as :func:`load_history` would."""
+    return rows_to_frame("history", rows)
+
+
+def _existing(store: Store | str | os.PathLike[str]) -> Store:
     opened = store if isinstance(store, Store) else Store(store)
     if is_local(opened.uri) and not os.path.isdir(opened.uri):
         raise StoreError(f"store {opened.uri}: there is no such folder; run a sweep into it first, or give --store")

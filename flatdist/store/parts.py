@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from flatdist.errors import StoreError
 from flatdist.store.filesystem import FileInfo, Filesystem
 from flatdist.store.layout import part_path, set_aside_path, stem
 from flatdist.store.location import is_local
@@ -129,7 +130,9 @@ def set_aside(files: Filesystem, path: str) -> bool:
     try:
         files.write(set_aside_path(path), files.read(path))
         files.delete(path)
-    except OSError:  # a read-only store, or somebody else was faster
+    except FileNotFoundError:  # somebody else was faster
+        return True
+    except StoreError:
         return False
     return True
 

@@ -12,7 +12,7 @@ from flatdist.columns import BOOKKEEPING, HISTORY, TRIALS, column_names
 from flatdist.errors import StoreError
 from flatdist.store.filesystem import Filesystem
 from flatdist.store.filters import Condition, conjunction
-from flatdist.store.index import INDEX_COLUMNS, Selection
+from flatdist.store.index import INDEX_COLUMNS, Array, Selection
 from flatdist.store.layout import part_path, segment_path, stem
 from flatdist.store.location import is_local
 from flatdist.store.manifest import Segment, Snapshot
@@ -81,8 +81,8 @@ def load_segment_rows(
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             _explain(error, conditions)
             raise StoreError(
-                f"store {files.uri}: {path} cannot be read ({error}); restore it from a backup, or delete it and "
-                "flatdist's next compaction drops its rows, so that they run again"
+                f"store {files.uri}: {path} cannot be read ({error}); restore it from a backup, or call "
+                "Store.drop_segment with its name, so that its replicates run again"
             ) from error
         tables.append(_with_source(rows, segment.name))
     return _concatenate(tables, table, wanted)
@@ -138,7 +138,7 @@ def read_history(
     selection: Selection,
     columns: Sequence[str],
     conditions: Sequence[Condition],
-) -> tuple[pa.Table, np.ndarray[tuple[int], np.dtype[np.int64]], tuple[Unreadable, ...]]:
+) -> tuple[pa.Table, Array, tuple[Unreadable, ...]]:
     """Read the history of a selection, in the order of the selection and by step.
 
     Returns:
@@ -177,7 +177,7 @@ def segment_columns(files: Filesystem, table: str, segments: Sequence[Segment]) 
     return list(names)
 
 
-def _order(position: np.ndarray, step: np.ndarray) -> np.ndarray | None:  # type: ignore[type-arg]
+def _order(position: Array, step: Array) -> Array | None:
     """The order by position and step; None where the rows already have it, as compacted ones do."""
     ahead = np.diff(position)
     if ((ahead > 0) | ((ahead == 0) & (np.diff(step) > 0))).all():

@@ -8,6 +8,7 @@ protocol may be repeated, because files are immutable and exclusive creation com
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, BinaryIO, TypeVar, cast
@@ -109,14 +110,16 @@ class RemoteFilesystem:
     def exclusive(self) -> bool:
         """Ask the store itself, once: some S3-like stores accept a conditional PUT and ignore the condition."""
         if self._exclusive is None:
-            import uuid
-
-            path = f".probe-{uuid.uuid4().hex}"
+            path = f"probe-{uuid.uuid4().hex}"
             self._exclusive = self._scheme in _CONDITIONAL_CREATE and (
                 self.create(path, b"first") and not self.create(path, b"second")
             )
             self.delete(path)
         return self._exclusive
+
+    def delete_temporaries(self, older_than: float) -> int:
+        """An object appears whole or not at all: there are none."""
+        return 0
 
     def _full(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root

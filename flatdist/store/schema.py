@@ -120,7 +120,7 @@ def to_parquet(table: pa.Table, metadata: Mapping[str, Any] | None = None) -> by
 def conform(data: pa.Table, table: str) -> pa.Table:
     """Bring a table read from a file to the declared types, so that old and new parts concatenate.
 
-    Dictionary-encoded text is left encoded. Columns that the declaration does not know, written by newer code, are kept.
+    Dictionary-encoded text is left encoded. Columns that newer code wrote, and this declaration lacks, are kept.
 
     Raises:
         pyarrow.ArrowInvalid: a column cannot be brought to its declared type.

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flatdist.columns import HISTORY, TRIALS, column_names
 from flatdist.errors import StoreError
 from flatdist.store import failures as failure_rows
+from flatdist.store import maintenance
+from flatdist.store.acknowledged import Acknowledgements
 from flatdist.store.cache import IndexCache
 from flatdist.store.checkpoints import CheckpointFolder
+from flatdist.store.compaction import GRACE, SMALL, Compaction, compact
 from flatdist.store.filesystem import Filesystem, open_filesystem
-from flatdist.store.filters import Where, parse_where
+from flatdist.store.filters import Where
 from flatdist.store.frame import to_frame
-from flatdist.store.index import INDEX_COLUMNS, Selection, select
-from flatdist.store.layout import part_folder, part_name, part_path, stem
+from flatdist.store.layout import TOMBSTONES, part_folder, part_name
 from flatdist.store.location import normalise
-from flatdist.store.manifest import Snapshot, take_snapshot
-from flatdist.store.parts import Unreadable, set_aside, truncated_history, warn_unreadable, write_part
-from flatdist.store.read import (
-    HISTORY_NAMES,
-    TRIAL_NAMES,
-    filter_rows,
-    load_part_rows,
-    read_history,
-    read_trials,
-    segment_columns,
-    with_columns,
-)
+from flatdist.store.maintenance import Collected, Merged
+from flatdist.store.parts import warn_unreadable, write_part
+from flatdist.store.query import Reader, Scope
 from flatdist.store.schema import rows_to_table
 from flatdist.store.sweeps import SweepRecord, SweepRecords
 from flatdist.store.tombstones import Generations, Key, Tombstones
-from flatdist.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,10 +55,10 @@ class Store:
         self.uri = normalise(location)
         self.files = filesystem or open_filesystem(self.uri)
         self.tombstones = Tombstones(self.files)
-        self._index = IndexCache(self.files)
+        self._acknowledged = Acknowledgements(self.files, self.tombstones, IndexCache(self.files))
+        self._reader = Reader(self.files, self.tombstones, IndexCache(self.files))
         self._records = SweepRecords(self.files)
         self._generations: Generations | None = None
-        self._checked_history: set[str] = set()
         self.checkpoints = CheckpointFolder(self.files, self.generations)
 
     def __repr__(self) -> str:
@@ -146,13 +138,13 @@ class Store:
         Parts that cannot be read are named in a warning and set aside, so their replicates count as missing.
         """
         self.generations()
-        selection = self._consistently(lambda: self._acknowledged())
+        _, selection = self._again(self._acknowledged.read)
         return (selection if cell_ids is None else selection.of_cells(cell_ids)).by_cell()
 
     def failed(self, cell_ids: Collection[str] | None = None) -> dict[str, dict[int, int]]:
         """Return cell -> replicate -> number of recorded failures, for replicates that are not done."""
         table, unreadable = failure_rows.read_failures(self.files)
-        warn_unreadable(self.uri, unreadable, "are left out")
+        warn_unreadable(self.uri, unreadable, "left out")
         if len(table) == 0:
             return {}
         done = self.done(cell_ids)
@@ -187,21 +179,8 @@ class Store:
         Raises:
             StoreError: a column does not exist, or the store cannot be read.
         """
-        conditions = parse_where(where, TRIAL_NAMES)
-
-        def read() -> pd.DataFrame:
-            names = _checked_columns(columns, TRIAL_NAMES, "trials")
-            snapshot, selection, rows = self._trial_rows(names, conditions)
-            selection = _narrow(selection, cell_ids, follow_configurations, all_numerics)
-            if names is None:
-                known = column_names(TRIALS)
-                found = [*segment_columns(self.files, "trials", snapshot.manifest.segments), *rows.column_names]
-                extra = [name for name in dict.fromkeys(found) if name not in (*TRIAL_NAMES, "source")]
-                names = [*known, *extra]
-            table, _ = read_trials(self.files, snapshot, selection, rows, names, conditions)
-            return to_frame(table)
-
-        return self._consistently(read)
+        scope = Scope(cell_ids, follow_configurations, all_numerics)
+        return to_frame(self._again(lambda: self._reader.trials(scope, where, columns)))
 
     def history(
         self,
@@ -217,35 +196,13 @@ class Store:
         Arguments are those of :meth:`trials`. ``where`` and ``columns`` may also name columns of trials, such as
         ``rank`` or ``status``; a name that both tables have means the history's.
         """
-        conditions = parse_where(where, {*HISTORY_NAMES, *TRIAL_NAMES})
-        own = [condition for condition in conditions if condition.names <= set(HISTORY_NAMES)]
-        of_trials = [c for c in conditions if c not in own and not (c.names - {"cell_id"}) & set(HISTORY_NAMES)]
-        mixed = [condition for condition in conditions if condition not in own and condition not in of_trials]
-        names = _checked_columns(columns, tuple(dict.fromkeys((*HISTORY_NAMES, *TRIAL_NAMES))), "history")
-        names = list(column_names(HISTORY)) if names is None else names
-        every = [*names, *(name for condition in mixed for name in sorted(condition.names))]
-        joined = list(dict.fromkeys(name for name in every if name not in HISTORY_NAMES))
-
-        def read() -> pd.DataFrame:
-            snapshot, selection, rows = self._trial_rows([*joined, *INDEX_COLUMNS], of_trials)
-            selection = _narrow(selection, cell_ids, follow_configurations, all_numerics)
-            trial_table = None
-            if joined or of_trials:
-                trial_table, selection = read_trials(self.files, snapshot, selection, rows, joined, of_trials)
-            mine = [name for name in dict.fromkeys(every) if name in HISTORY_NAMES]
-            table, position, unreadable = read_history(self.files, snapshot, selection, mine, own)
-            warn_unreadable(self.uri, unreadable, "are left out of the history")
-            for name in joined:
-                assert trial_table is not None
-                table = table.append_column(name, trial_table.column(name).take(position))
-            return to_frame(filter_rows(table, mixed).select(names))
-
-        return self._consistently(read)
+        scope = Scope(cell_ids, follow_configurations, all_numerics)
+        return to_frame(self._again(lambda: self._reader.history(scope, where, columns)))
 
     def failures(self, cell_ids: Collection[str] | None = None) -> pd.DataFrame:
         """Return every recorded failure, those of replicates that succeeded later too."""
         table, unreadable = failure_rows.read_failures(self.files)
-        warn_unreadable(self.uri, unreadable, "are left out")
+        warn_unreadable(self.uri, unreadable, "left out")
         frame = to_frame(table).drop(columns=["generation", "part"])
         if cell_ids is not None:
             frame = frame[frame["cell_id"].isin(set(cell_ids))].reset_index(drop=True)
@@ -270,28 +227,73 @@ class Store:
     def invalidate(self, keys: Iterable[Key]) -> int:
         """Void the results and failures of (cell_id, replicate) keys, so that they run again.
 
+        What is running meanwhile does not count when it arrives; what this object writes from now on does.
+
         Returns:
             How many of the keys had something to void.
         """
-        table, _ = failure_rows.read_failures(self.files)
+        _, selection = self._again(self._acknowledged.read)
+        count = maintenance.invalidate(self.files, self.tombstones, selection, keys)
+        self._generations = None
+        return count
+
+    def can_compact(self) -> bool:
+        """Whether the store refuses to create an existing file, without which compaction is not safe."""
+        return self.files.exclusive()
+
+    def compact(self, grace: float = GRACE, small: int = SMALL) -> Compaction:
+        """Take small parts over into a few files (:mod:`flatdist.store.compaction`); safe while others run.
+
+        Args:
+            grace: seconds that replaced files are kept for readers on their way to them.
+            small: segments with fewer rows of history are joined with what is new.
+        """
+        return self._again(lambda: compact(self.files, self._acknowledged, grace=grace, small=small))
+
+    def gc(self, grace: float = GRACE) -> Collected:
+        """Drop rows of old numerics where newer ones exist, and delete files that nobody needs any more."""
+        before = len(self._again(self._acknowledged.read)[1])
+        compaction = self._again(lambda: compact(self.files, self._acknowledged, grace=grace, drop_old_numerics=True))
+        _, selection = self._again(self._acknowledged.read)
+        older_than = maintenance.storage_clock(self.files) - grace
         generations = self.tombstones.generations()
-        present = {(cell_id, number) for cell_id, numbers in self.done().items() for number in numbers}
-        present |= set(count_keys(table, generations))
-        entries = [(cell_id, number, generations[cell_id, number]) for cell_id, number in set(keys) & present]
-        if entries:
-            self.tombstones.add(entries)
-            self._generations = None
-        return len(entries)
+        leftovers = maintenance.collect_leftovers(self.files, selection.by_cell(), generations, older_than)
+        return Collected(before - len(selection), compaction.deleted + leftovers)
 
-    # How it is read
+    def merge(self, other: Store | str | os.PathLike[str]) -> Merged:
+        """Take in another store's tombstones, results, failures and sweeps; repeated, it changes nothing.
 
-    def _consistently(self, read: Callable[[], Answer]) -> Answer:
+        A replicate that both have keeps this store's row; a sweep that both have keeps this store's meaning.
+        """
+        theirs = other if isinstance(other, Store) else Store(other)
+        maintenance.copy_immutable(self.files, theirs.files, TOMBSTONES)
+        _, mine = self._again(self._acknowledged.read)
+
+        def copy() -> int:
+            held = theirs._acknowledged.read()
+            return maintenance.merge_rows(self.files, self.tombstones.generations(), mine, theirs.files, held)
+
+        replicates = self._again(copy)
+        failed = maintenance.copy_immutable(self.files, theirs.files, part_folder("failures"))
+        kept, taken = [], []
+        for name in theirs.sweep_names():
+            if name in self.sweep_names():
+                kept.append(name)
+                continue
+            record = theirs.load_sweep(name)
+            self.save_sweep(name, record.source, record.cell_ids, record.replicates, record.rounds)
+            taken.append(name)
+        return Merged(replicates, failed, tuple(taken), tuple(kept))
+
+    def drop_segment(self, name: str) -> None:
+        """Give up a damaged compacted file: its replicates count as missing and run again."""
+        maintenance.drop_segment(self.files, name)
+
+    def _again(self, read: Callable[[], Answer]) -> Answer:
         """Read again from a new snapshot where a file has vanished: a compaction has taken its rows over."""
         for _ in range(_ATTEMPTS - 1):
-            try:
+            with contextlib.suppress(FileNotFoundError):
                 return read()
-            except FileNotFoundError:
-                continue
         try:
             return read()
         except FileNotFoundError as error:
@@ -300,82 +302,9 @@ class Store:
                 "hand, restore it"
             ) from error
 
-    def _acknowledged(self) -> Selection:
-        snapshot = take_snapshot(self.files, self.tombstones)
-        index, unreadable = self._index.load(snapshot)
-        bad = self._damaged_history(snapshot, {stem(problem.path) for problem in unreadable})
-        self._set_aside([*unreadable, *bad])
-        if bad:
-            left = {stem(problem.path) for problem in bad}
-            parts = tuple(info for info in snapshot.parts if stem(info.path) not in left)
-            snapshot = Snapshot(snapshot.manifest, parts, (), snapshot.generations)
-            index, _ = self._index.load(snapshot)
-        return select(index, {segment.name for segment in snapshot.manifest.segments}, snapshot.generations)
-
-    def _damaged_history(self, snapshot: Snapshot, known_bad: set[str]) -> list[Unreadable]:
-        """Parts whose trials can be read and whose history is missing or cut short."""
-        parts = {stem(info.path) for info in snapshot.parts} - self._checked_history - known_bad
-        if not parts:
-            return []
-        listed = {stem(info.path): info for info in self.files.list(part_folder("history"))}
-        bad = [Unreadable(part_path("history", part), "is missing") for part in sorted(parts - listed.keys())]
-        bad += truncated_history(self.files, [listed[part] for part in sorted(parts & listed.keys())])
-        self._checked_history |= parts - {stem(problem.path) for problem in bad}
-        return bad
-
-    def _set_aside(self, problems: Sequence[Unreadable]) -> None:
-        """Move both files of damaged parts away, and name them."""
-        moved = True
-        for problem in problems:
-            for table in ("trials", "history"):
-                path = part_path(table, stem(problem.path))
-                moved &= set_aside(self.files, path) or path != problem.path or problem.reason == "is missing"
-        outcome = "moved to set-aside/" if moved else "ignored, since they cannot be moved"
-        warn_unreadable(self.uri, problems, f"{outcome}; their replicates count as missing and run again")
-
-    def _trial_rows(
-        self, columns: Sequence[str] | None, conditions: Sequence[Any]
-    ) -> tuple[Snapshot, Selection, pa.Table]:
-        """A snapshot, the rows that hold in it, and the wanted columns of its parts."""
-        import pyarrow as pa
-
-        snapshot = take_snapshot(self.files, self.tombstones)
-        wanted = None
-        if columns is not None:
-            named = (name for condition in conditions for name in sorted(condition.names))
-            wanted = list(dict.fromkeys([*INDEX_COLUMNS, *columns, *named]))
-        loaded = load_part_rows(self.files, "trials", [stem(info.path) for info in snapshot.parts], wanted)
-        warn_unreadable(self.uri, loaded.unreadable, "are left out; the next run sets them aside and runs them again")
-        compacted = self._index.load_segments(snapshot)
-        parts = with_columns(loaded.table, "trials", [*INDEX_COLUMNS, "source"])
-        index = pa.concat_tables([compacted, parts], promote_options="default")
-        segments = {segment.name for segment in snapshot.manifest.segments}
-        return snapshot, select(index, segments, snapshot.generations), loaded.table
-
-
-def count_keys(failures: pa.Table, generations: Generations) -> list[Key]:
-    """Return the keys with failures that still count."""
-    return list(failure_rows.count_failures(failures, generations))
-
 
 def _key(row: Row, table: str) -> Key:
     try:
         return str(row["cell_id"]), int(row["replicate"])
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(f"a row of {table} needs a cell_id and a replicate; it has {sorted(row)}") from error
-
-
-def _narrow(selection: Selection, cell_ids: Collection[str] | None, follow: bool, all_numerics: bool) -> Selection:
-    if cell_ids is not None:
-        selection = selection.of_cells(cell_ids, follow=follow)
-    return selection if all_numerics else selection.latest_numerics()
-
-
-def _checked_columns(columns: Sequence[str] | None, known: Sequence[str], table: str) -> list[str] | None:
-    if columns is None:
-        return None
-    names = [columns] if isinstance(columns, str) else list(columns)
-    for name in names:
-        if name not in known:
-            raise StoreError(f"{table} has no column {name!r}{did_you_mean(name, known)}; it has {', '.join(known)}")
-    return list(dict.fromkeys(names))

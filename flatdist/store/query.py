@@ -1,0 +1,147 @@
+"""Queries: which files and columns to read for a question about trials or history, and in what order."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flatdist.columns import HISTORY, TRIALS, column_names
+from flatdist.errors import StoreError
+from flatdist.store.cache import IndexCache
+from flatdist.store.filesystem import Filesystem
+from flatdist.store.filters import Condition, Where, parse_where
+from flatdist.store.index import INDEX_COLUMNS, Selection, select
+from flatdist.store.layout import stem
+from flatdist.store.manifest import Snapshot, take_snapshot
+from flatdist.store.parts import warn_unreadable
+from flatdist.store.read import (
+    HISTORY_NAMES,
+    TRIAL_NAMES,
+    filter_rows,
+    load_part_rows,
+    read_history,
+    read_trials,
+    segment_columns,
+    with_columns,
+)
+from flatdist.store.tombstones import Tombstones
+from flatdist.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BOTH = tuple(dict.fromkeys((*HISTORY_NAMES, *TRIAL_NAMES)))
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which rows are asked for before any condition is looked at.
+
+    Attributes:
+        cell_ids: only these cells; None for all.
+        follow: the cells' configurations at any numerics, instead of the very cells.
+        all_numerics: also rows of older numerics than a configuration's newest.
+    """
+
+    cell_ids: Collection[str] | None = None
+    follow: bool = False
+    all_numerics: bool = False
+
+    def narrow(self, selection: Selection) -> Selection:
+        """Return the rows in scope."""
+        if self.cell_ids is not None:
+            selection = selection.of_cells(self.cell_ids, follow=self.follow)
+        return selection if self.all_numerics else selection.latest_numerics()
+
+
+class Reader:
+    """Answers queries from one store, each from a snapshot of its own.
+
+    Every query may raise FileNotFoundError when a file vanishes while it is read: ask again.
+    """
+
+    def __init__(self, files: Filesystem, tombstones: Tombstones, index: IndexCache) -> None:
+        self._files = files
+        self._tombstones = tombstones
+        self._index = index
+
+    def trials(self, scope: Scope, where: Where, columns: Sequence[str] | None) -> pa.Table:
+        """Return trials with the wanted columns, by default all but the store's own."""
+        conditions = parse_where(where, TRIAL_NAMES)
+        names = checked_columns(columns, TRIAL_NAMES, "trials")
+        snapshot, selection, rows = self._trial_rows(names, conditions)
+        if names is None:
+            found = [*segment_columns(self._files, "trials", snapshot.manifest.segments), *rows.column_names]
+            newer = [name for name in dict.fromkeys(found) if name not in (*TRIAL_NAMES, "source")]
+            names = [*column_names(TRIALS), *newer]
+        table, _ = read_trials(self._files, snapshot, scope.narrow(selection), rows, names, conditions)
+        return table
+
+    def history(self, scope: Scope, where: Where, columns: Sequence[str] | None) -> pa.Table:
+        """Return history with the wanted columns, joined with those that only trials have."""
+        own, of_trials, mixed = _sorted_by_table(parse_where(where, _BOTH))
+        names = checked_columns(columns, _BOTH, "history") or list(column_names(HISTORY))
+        every = list(dict.fromkeys([*names, *(name for item in mixed for name in sorted(item.names))]))
+        joined = [name for name in every if name not in HISTORY_NAMES]
+
+        snapshot, selection, rows = self._trial_rows(joined, of_trials)
+        selection = scope.narrow(selection)
+        trials = None
+        if joined or of_trials:
+            trials, selection = read_trials(self._files, snapshot, selection, rows, joined, of_trials)
+        mine = [name for name in every if name in HISTORY_NAMES]
+        table, position, unreadable = read_history(self._files, snapshot, selection, mine, own)
+        warn_unreadable(self._files.uri, unreadable, "left out of the history; the next run may run them again")
+        for name in joined:
+            assert trials is not None
+            table = table.append_column(name, trials.column(name).take(position))
+        return filter_rows(table, mixed).select(names)
+
+    def _trial_rows(
+        self, columns: Sequence[str] | None, conditions: Sequence[Condition]
+    ) -> tuple[Snapshot, Selection, pa.Table]:
+        """A snapshot, the rows that hold in it, and the wanted columns of its parts."""
+        import pyarrow as pa
+
+        snapshot = take_snapshot(self._files, self._tombstones)
+        wanted = None
+        if columns is not None:
+            named = (name for condition in conditions for name in sorted(condition.names))
+            wanted = list(dict.fromkeys([*INDEX_COLUMNS, *columns, *named]))
+        loaded = load_part_rows(self._files, "trials", [stem(info.path) for info in snapshot.parts], wanted)
+        outcome = "left out; the next run sets them aside and runs their replicates again"
+        warn_unreadable(self._files.uri, loaded.unreadable, outcome)
+        compacted = self._index.load_segments(snapshot)
+        parts = with_columns(loaded.table, "trials", [*INDEX_COLUMNS, "source"])
+        index = pa.concat_tables([compacted, parts], promote_options="default")
+        segments = {segment.name for segment in snapshot.manifest.segments}
+        return snapshot, select(index, segments, snapshot.generations), loaded.table
+
+
+def checked_columns(columns: Sequence[str] | None, known: Sequence[str], table: str) -> list[str] | None:
+    """Return the wanted columns, each once.
+
+    Raises:
+        StoreError: one does not exist.
+    """
+    if columns is None:
+        return None
+    names = [columns] if isinstance(columns, str) else list(columns)
+    for name in names:
+        if name not in known:
+            raise StoreError(f"{table} has no column {name!r}{did_you_mean(name, known)}; it has {', '.join(known)}")
+    return list(dict.fromkeys(names))
+
+
+def _sorted_by_table(conditions: Sequence[Condition]) -> tuple[list[Condition], list[Condition], list[Condition]]:
+    """Conditions on history alone, on trials alone, and on both; a name that both have means the history's."""
+    own, of_trials, mixed = [], [], []
+    for condition in conditions:
+        if condition.names <= set(HISTORY_NAMES):
+            own.append(condition)
+        elif condition.names & set(HISTORY_NAMES) <= {"cell_id", "replicate"}:
+            of_trials.append(condition)
+        else:
+            mixed.append(condition)
+    return own, of_trials, mixed
