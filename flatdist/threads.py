@@ -6,13 +6,17 @@ small, and a second BLAS thread slows them down and changes their bits.
 
 from __future__ import annotations
 
+import os
 import sys
+
+ONE_BLAS_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"), "1")
 
 
 def set_threads(threads: int) -> None:
     """Give numba and torch ``threads`` threads and every BLAS and OpenMP pool one.
 
-    Pools of libraries that are not loaded yet are left alone; call this again after loading them.
+    A BLAS that is loaded later starts with one thread too. Pools of numba and torch that are not loaded yet are left
+    alone; call this again after loading them.
 
     Args:
         threads: at least 1; more than numba was started with is cut to what it has.
@@ -21,6 +25,7 @@ def set_threads(threads: int) -> None:
         raise ValueError(f"{threads} threads cannot run anything; give at least 1")
     import threadpoolctl
 
+    os.environ.update(ONE_BLAS_THREAD)
     if "torch" in sys.modules:
         import torch
 

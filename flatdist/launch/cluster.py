@@ -56,6 +56,11 @@ class ClusterSession:
         if self._opened:
             import_ray(local=False).shutdown()
 
+    @property
+    def own(self) -> bool:
+        """Whether the cluster is this machine alone, started for this sweep."""
+        return self._opened and self._settings.address is None
+
     def nodes(self) -> list[dict[str, Any]]:
         """The nodes that are alive, as Ray describes them."""
         return [node for node in import_ray(local=False).nodes() if node["Alive"]]
@@ -91,7 +96,7 @@ class ClusterSession:
             if has.get("CPU", 0.0) >= settings.cpus_per_trial and has.get("GPU", 0.0) >= gpus:
                 return None
         needs = f"a trial asks for {settings.cpus_per_trial:g} CPUs and {gpus:g} GPUs, and no node has them"
-        if settings.address is None and self._opened:
+        if self.own:
             has = f"{self._total('CPU'):g} CPUs and {self._total('GPU'):g} GPUs"
             raise LaunchError(f"{needs}: this machine offers {has}; lower --cpus-per-trial or --gpus-per-trial")
         return f"{needs} yet: waiting for the autoscaler; without one, lower --cpus-per-trial or --gpus-per-trial"

@@ -132,7 +132,8 @@ class _Launch:
         with Interrupts(patience=0.0) as interrupts:  # until something runs there is nothing to wait for
             try:
                 with ClusterSession(self._settings) as session:
-                    check_nodes(session, self._uri, self._settings)
+                    if not session.own or self._settings.device == "cuda":
+                        check_nodes(session, self._uri, self._settings)
                     note = session.check_resources()
                     if note is not None:
                         self._display.message(note)

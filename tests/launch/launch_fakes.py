@@ -90,18 +90,15 @@ def deadly(cell: Cell, replicates: Sequence[int], settings: Any, *, hooks: Any, 
         yield outcome(cell, replicate)
 
 
-def inspecting(
-    cell: Cell, replicates: Sequence[int], settings: Any, *, hooks: Any, provenance: Any
-) -> Iterator[Outcome]:
-    """Loads every library that has a thread pool and tells the pools' sizes in the row's ``host``."""
+def inspecting(cell: Cell, replicates: Sequence[int], settings: Any, **others: Any) -> Iterator[Outcome]:
+    """The real numerics, numba's for even n and torch's for odd; ``host`` tells the thread pools' sizes after them."""
+    import dataclasses
     import json
 
-    import numba
-    import torch
-
+    from flatdist.running import run_replicates
     from flatdist.threads import report_threads
 
-    numba.get_num_threads()
-    torch.zeros(64, 64) @ torch.zeros(64, 64)
-    for replicate in replicates:
-        yield outcome(cell, replicate, host=json.dumps(report_threads()))
+    chosen = dataclasses.replace(settings, engine="batched" if cell.n % 2 else "fused")
+    for row in run_replicates(cell, replicates, chosen, **others):
+        row.trial["host"] = json.dumps(report_threads())
+        yield row
