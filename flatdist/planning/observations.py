@@ -1,0 +1,135 @@
+"""Measured times: from rows already in the store, else from short probes on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flatdist.cell import FIELDS, Cell
+from flatdist.errors import FlatdistError
+from flatdist.fields import Keyword
+from flatdist.methods.base import GradientMethod
+from flatdist.planning.cost import NEAR, CostModel, Observation
+from flatdist.planning.nominal import nominal_cost
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PROBE_STEPS = 400
+MAX_PROBES = 12
+PROBE_SECONDS = 10.0  # for all probes together, compilation not counted
+LONGEST_PROBE = 5.0  # nominal seconds beyond which a solver is not run to see how long it takes
+_COST_FIELDS = ("d_out", "d_in", "rank", "n", "method", "depth", "width", "batch_size", "steps", "evaluations", "dtype")
+
+Probe = Callable[[Cell], float]  # the wall seconds of one replicate of a cell
+
+
+class TimedStore(Protocol):
+    """What this module needs of a store."""
+
+    def trials(self, cell_ids: Any = None, where: Any = None, columns: Any = None) -> pd.DataFrame:
+        """Rows of the trials table."""
+
+
+def stored_observations(store: TimedStore) -> list[Observation]:
+    """What the store's rows say about wall times, one observation for each kind of cell, engine and device."""
+    from flatdist.errors import StoreError
+
+    columns = [*_COST_FIELDS, "steps_run", "status", "wall_seconds", "engine", "device"]
+    try:
+        frame = store.trials(columns=columns)
+    except StoreError:
+        return []
+    frame = frame[frame["wall_seconds"].notna() & (frame["status"] != "diverged")]
+    observations = []
+    widths = frame["width"].map(lambda width: None if width is None else tuple(int(w) for w in width))
+    keys = [frame[name] for name in _COST_FIELDS if name != "width"]
+    grouped = frame.assign(width=widths).groupby(
+        [*(key.name for key in keys), "width", "engine", "device"], dropna=False
+    )
+    for key, seconds in grouped["wall_seconds"].median().items():
+        assert isinstance(key, tuple)
+        names = [*(name for name in _COST_FIELDS if name != "width"), "width"]
+        cell = _cell(dict(zip(names, key, strict=False)))
+        if cell is not None:
+            observations.append(Observation(cell, float(seconds), str(key[-2]), str(key[-1])))
+    return observations
+
+
+def _cell(row: dict[str, Any]) -> Cell | None:
+    """A cell that costs what a row's cell did; fields that do not matter to its method take their defaults."""
+    given: dict[str, Any] = {}
+    for name, value in row.items():
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            kind = FIELDS[name].metadata["kind"]
+            if isinstance(kind, Keyword):
+                given[name] = None
+            continue
+        given[name] = value
+    try:
+        return Cell(**given)
+    except FlatdistError:  # a row of a method that this version does not know
+        return None
+
+
+def probe_observations(cells: Iterable[Cell], model: CostModel, probe: Probe) -> list[Observation]:
+    """Measure kinds of cells that are far from everything measured so far, those that weigh most first.
+
+    Args:
+        cells: what is to be run.
+        model: what is known already.
+        probe: runs one replicate and returns its wall seconds.
+    """
+    spent = 0.0
+    found: list[Observation] = []
+    for cell in _unmeasured(cells, model)[:MAX_PROBES]:
+        if spent > PROBE_SECONDS:
+            break
+        known = CostModel(found, model.engine, model.device).predict(cell)
+        short = shortened(cell)
+        if known.distance < NEAR or nominal_cost(short, model.engine).seconds > LONGEST_PROBE:
+            continue
+        try:
+            seconds = probe(short)
+        except Exception:  # noqa: S112 - what is broken shows when it runs, with its traceback stored
+            continue
+        spent += seconds
+        found.append(Observation(short, seconds, model.engine, model.device))
+    return found
+
+
+def _unmeasured(cells: Iterable[Cell], model: CostModel) -> Sequence[Cell]:
+    weights: dict[tuple[Any, ...], tuple[float, Cell]] = {}
+    for cell in cells:
+        predicted = model.predict(cell)
+        if predicted.distance >= NEAR:
+            kind = (cell.method, cell.d_out, cell.d_in, cell.depth, cell.batch_size, cell.dtype)
+            weight, first = weights.get(kind, (0.0, cell))
+            weights[kind] = (weight + predicted.seconds, first)
+    return [cell for _, cell in sorted(weights.values(), key=lambda entry: -entry[0])]
+
+
+def shortened(cell: Cell) -> Cell:
+    """The same kind of work in a few hundred steps."""
+    if not isinstance(cell.spec, GradientMethod):
+        return cell
+    return dataclasses.replace(cell, steps=min(cell.steps, PROBE_STEPS), evaluations=2)
+
+
+def make_probe(engine: str, device: str, threads: int) -> Probe:
+    """A probe that runs replicates in this process, the first time twice: compilation is no part of the cost."""
+    warm: set[str] = set()
+
+    def probe(cell: Cell) -> float:
+        from flatdist.running import RunSettings, run_replicates
+
+        settings = RunSettings(engine=engine, device=device, threads=threads)
+        kind = f"{cell.method} {cell.dtype} {cell.depth}"
+        for _ in range(1 if kind in warm else 2):
+            (outcome,) = run_replicates(cell, [0], settings, provenance={})
+        warm.add(kind)
+        return float(outcome.trial["wall_seconds"])
+
+    return probe

@@ -1,0 +1,318 @@
+"""The plan: what a set of sweeps still has to run, in which shards, in how much time and memory."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flatdist.cell import Cell
+from flatdist.planning.cost import Z90, CostModel, Interval, Observation, Prediction, total
+from flatdist.planning.memory import available_bytes, memory_bytes, replicates_that_fit
+from flatdist.planning.observations import Probe, probe_observations, stored_observations
+from flatdist.planning.sharding import Sized, make_shards, makespan, shuffle, split_items
+from flatdist.planning.work import Shard, WorkItem
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from flatdist.sweepfile import Sweep
+
+START_SECONDS = {"ray": 10.0, "inline": 2.0}
+SHARD_SECONDS = {"ray": 0.2, "inline": 0.0}  # a worker process is used again for the next shard
+
+
+class PlannedStore(Protocol):
+    """What a plan needs of a store."""
+
+    def done(self, cell_ids: Collection[str] | None = None) -> dict[str, set[int]]:
+        """Acknowledged replicates of each cell."""
+
+    def failed(self, cell_ids: Collection[str] | None = None) -> dict[str, dict[int, int]]:
+        """Failures of each replicate that is not done."""
+
+    def trials(self, cell_ids: Any = None, where: Any = None, columns: Any = None) -> pd.DataFrame:
+        """Rows of the trials table."""
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """What a plan depends on beside the sweeps and the store.
+
+    Attributes:
+        slots: trials that run at a time; None takes this machine's processors.
+        engine: the engine of gradient methods, resolved: fused, batched or reference.
+        device: ``cpu``, or a torch device.
+        executor: ``ray`` or ``inline``, for what starting costs.
+        retry_failed: replicates that failed are to run again.
+        limit: only the first so many cells; None for all.
+        seed: shuffles the order.
+        memory_limit: bytes that one trial may use; None for 80 % of this machine's free memory over the slots.
+        local: the work runs on this machine, whose memory limits it.
+    """
+
+    slots: int | None = None
+    engine: str = "fused"
+    device: str = "cpu"
+    executor: str = "ray"
+    retry_failed: bool = False
+    limit: int | None = None
+    seed: int = 0
+    memory_limit: int | None = None
+    local: bool = True
+
+    @property
+    def resolved_slots(self) -> int:
+        """Trials that run at a time."""
+        if self.executor == "inline":
+            return 1
+        return max(1, self.slots if self.slots is not None else len(os.sched_getaffinity(0)))
+
+
+@dataclass(frozen=True)
+class SweepCounts:
+    """One sweep's share of a plan; replicates that sweeps share count in each."""
+
+    name: str
+    description: str
+    cells: int
+    left_out: int
+    repeated: int
+    replicates: int
+    total: int
+    done: int
+    failed: int
+
+    @property
+    def missing(self) -> int:
+        """Replicates without a result and without a failure."""
+        return self.total - self.done - self.failed
+
+
+class Forecast:
+    """Predicts work items.
+
+    Args:
+        model: the fitted cost model.
+        basis: where its measurements come from, in words.
+    """
+
+    def __init__(self, model: CostModel, basis: str) -> None:
+        self.model, self.basis = model, basis
+        self._cache: dict[str, Prediction] = {}
+
+    def replicate(self, cell: Cell) -> Prediction:
+        """The time of one replicate of a cell."""
+        if cell.cell_id not in self._cache:
+            self._cache[cell.cell_id] = self.model.predict(cell)
+        return self._cache[cell.cell_id]
+
+    def item_seconds(self, item: WorkItem) -> float:
+        """Predicted seconds of an item on one slot."""
+        return self.replicate(item.cell).seconds * len(item.replicates)
+
+    def interval(self, items: Sequence[WorkItem]) -> Interval:
+        """Predicted seconds of all items on one slot."""
+        predictions = [(self.replicate(item.cell), len(item.replicates)) for item in items]
+        seconds, scatter = total([(one.seconds * count, one.scatter) for one, count in predictions])
+        return Interval(seconds * math.exp(-Z90 * scatter), seconds, seconds * math.exp(Z90 * scatter))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run.
+
+    Attributes:
+        sweeps: counts of each sweep.
+        cells: the union of the sweeps' cells, unique by identity.
+        wanted: cell id -> replicates it is to have.
+        done: replicates that the store has.
+        failed: replicates whose last attempt failed; they run only if asked to.
+        missing: replicates without a result and without a failure.
+        items: what is to be run, cell by cell.
+        shards: the same, as trials run it.
+        work: predicted seconds on one slot.
+        time: predicted seconds from start to end.
+        basis: where the prediction comes from.
+        memory_bytes: of the largest trial.
+        slots: trials that run at a time.
+        left_out: cells that the sweeps' conditions excluded.
+        forecast: what the prediction was made with.
+    """
+
+    sweeps: tuple[SweepCounts, ...]
+    cells: tuple[Cell, ...]
+    wanted: Mapping[str, int]
+    done: int
+    failed: int
+    missing: int
+    items: tuple[WorkItem, ...]
+    shards: tuple[Shard, ...]
+    work: Interval
+    time: Interval
+    basis: str
+    memory_bytes: int
+    slots: int
+    left_out: int
+    forecast: Forecast = field(repr=False)
+    settings: PlanSettings = field(default_factory=PlanSettings)
+
+    @property
+    def total(self) -> int:
+        """Replicates of all cells."""
+        return sum(self.wanted.values())
+
+    @property
+    def to_run(self) -> int:
+        """Replicates that the shards hold."""
+        return sum(shard.replicates for shard in self.shards)
+
+
+def make_plan(
+    sweeps: Sequence[Sweep], store: PlannedStore, settings: PlanSettings | None = None, *, probe: Probe | None = None
+) -> Plan:
+    """Work out what is to be run; nothing is started but short probes, where asked for.
+
+    Args:
+        sweeps: run as one: cells that several share are run once, with the largest number of replicates.
+        store: what is done already; also the source of measured times.
+        settings: slots, engine, device.
+        probe: measures kinds of cells of which the store has no times; None leaves them to nominal costs.
+    """
+    settings = settings or PlanSettings()
+    cells, wanted = _union(sweeps, settings.limit)
+    done, failed = store.done(list(cells)), store.failed(list(cells))
+    counts = [_count(sweep, cells, done, failed) for sweep in sweeps]
+    items, n_done, n_failed = _items(cells, wanted, done, failed, retry=settings.retry_failed)
+    forecast = make_forecast(items, store, settings, probe)
+    return assemble(counts, cells, wanted, (n_done, n_failed), items, forecast, settings)
+
+
+def make_forecast(
+    items: Sequence[WorkItem], store: PlannedStore, settings: PlanSettings, probe: Probe | None
+) -> Forecast:
+    """Fit the cost model to the store's wall times, and to probes of kinds of cells that it says nothing about."""
+    stored: list[Observation] = stored_observations(store) if items else []
+    model = CostModel(stored, settings.engine, settings.device)
+    cells = [item.cell for item in items]
+    probed = probe_observations(cells, model, probe) if probe is not None else []
+    if probed:
+        model = CostModel([*stored, *probed], settings.engine, settings.device)
+    forecast = Forecast(model, "nothing to run")
+    known = sum(math.isfinite(forecast.replicate(cell).distance) for cell in cells)
+    sources = []
+    if stored and known:
+        sources.append("times in the store")
+    if probed:
+        sources.append(f"{len(probed)} short probe{'s' if len(probed) > 1 else ''}")
+    if known < len(cells):
+        sources.append(f"nominal costs for {len(cells) - known} of {len(cells)} cells")
+    forecast.basis = " and ".join(sources) or forecast.basis
+    return forecast
+
+
+def _union(sweeps: Sequence[Sweep], limit: int | None) -> tuple[dict[str, Cell], dict[str, int]]:
+    cells: dict[str, Cell] = {}
+    wanted: dict[str, int] = {}
+    for sweep in sweeps:
+        for cell in sweep.cells:
+            cells.setdefault(cell.cell_id, cell)
+            wanted[cell.cell_id] = max(wanted.get(cell.cell_id, 0), sweep.replicates)
+    if limit is not None:
+        cells = dict(list(cells.items())[:limit])
+        wanted = {cell_id: wanted[cell_id] for cell_id in cells}
+    return cells, wanted
+
+
+def _count(
+    sweep: Sweep, cells: Mapping[str, Cell], done: Mapping[str, set[int]], failed: Mapping[str, Mapping[int, int]]
+) -> SweepCounts:
+    ids = [cell.cell_id for cell in sweep.cells if cell.cell_id in cells]
+    return SweepCounts(
+        name=sweep.name,
+        description=sweep.description,
+        cells=len(ids),
+        left_out=sweep.left_out,
+        repeated=sweep.repeated,
+        replicates=sweep.replicates,
+        total=len(ids) * sweep.replicates,
+        done=sum(sum(r < sweep.replicates for r in done.get(cell_id, ())) for cell_id in ids),
+        failed=sum(sum(r < sweep.replicates for r in failed.get(cell_id, ())) for cell_id in ids),
+    )
+
+
+def _items(
+    cells: Mapping[str, Cell],
+    wanted: Mapping[str, int],
+    done: Mapping[str, set[int]],
+    failed: Mapping[str, Mapping[int, int]],
+    *,
+    retry: bool,
+) -> tuple[list[WorkItem], int, int]:
+    """What is to be run, and how many replicates are done and failed."""
+    items = []
+    n_done = n_failed = 0
+    for cell_id, cell in cells.items():
+        all_replicates = set(range(wanted[cell_id]))
+        here = all_replicates & done.get(cell_id, set())
+        broken = all_replicates & failed.get(cell_id, {}).keys() - here
+        n_done += len(here)
+        n_failed += len(broken)
+        run = all_replicates - here - (set() if retry else broken)
+        if run:
+            items.append(WorkItem(cell, tuple(sorted(run))))
+    return items, n_done, n_failed
+
+
+def assemble(
+    counts: Sequence[SweepCounts],
+    cells: Mapping[str, Cell],
+    wanted: Mapping[str, int],
+    done_and_failed: tuple[int, int],
+    items: Sequence[WorkItem],
+    forecast: Forecast,
+    settings: PlanSettings,
+) -> Plan:
+    """A plan of given items: split, ordered, sharded and timed."""
+    slots = settings.resolved_slots
+    limit = settings.memory_limit
+    if limit is None and settings.local and (free := available_bytes()) is not None:
+        limit = int(0.8 * free / slots)
+    most = None if limit is None else lambda item: replicates_that_fit(item.cell, limit, settings.engine)
+    sized = split_items([Sized(item, forecast.item_seconds(item)) for item in items], slots, most)
+    shards = make_shards(shuffle(sized, slots, settings.seed), slots)
+    work = forecast.interval(items)
+    done, failed = done_and_failed
+    return Plan(
+        sweeps=tuple(counts),
+        cells=tuple(cells.values()),
+        wanted=wanted,
+        done=done,
+        failed=failed,
+        missing=sum(wanted.values()) - done - failed,
+        items=tuple(items),
+        shards=tuple(shards),
+        work=work,
+        time=_wall_time(shards, work, slots, settings.executor),
+        basis=forecast.basis,
+        memory_bytes=max(
+            (memory_bytes(part.item.cell, len(part.item.replicates), settings.engine) for part in sized), default=0
+        ),
+        slots=slots,
+        left_out=sum(count.left_out for count in counts),
+        forecast=forecast,
+        settings=settings,
+    )
+
+
+def _wall_time(shards: Sequence[Shard], work: Interval, slots: int, executor: str) -> Interval:
+    """From start to end: starting the launcher, then the shards, each slot taking the next one when it is free."""
+    if not shards:
+        return Interval(0.0, 0.0, 0.0)
+    start, overhead = START_SECONDS[executor], SHARD_SECONDS[executor] * len(shards) / slots
+    mid = makespan(shards, slots)
+    scale = mid / work.mid if work.mid else 0.0
+    low, high = (start * factor + overhead + scale * limit for factor, limit in ((0.6, work.low), (1.5, work.high)))
+    return Interval(low, start + overhead + mid, high)

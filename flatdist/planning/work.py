@@ -1,0 +1,38 @@
+"""What a plan hands out: the missing replicates of cells, and shards of them for one trial each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flatdist.cell import Cell
+
+
+@dataclass(frozen=True)
+class WorkItem:
+    """Replicates of one cell, trained together as one batched program.
+
+    Attributes:
+        cell: the configuration.
+        replicates: their numbers, ascending.
+    """
+
+    cell: Cell
+    replicates: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one trial runs, item by item.
+
+    Attributes:
+        items: in the order of execution.
+        predicted_seconds: on one slot.
+    """
+
+    items: tuple[WorkItem, ...]
+    predicted_seconds: float
+
+    @property
+    def replicates(self) -> int:
+        """Number of replicates in all items."""
+        return sum(len(item.replicates) for item in self.items)
