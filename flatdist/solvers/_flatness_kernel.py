@@ -157,7 +157,7 @@ def _direction(gradient: Array, steps: Array, changes: Array, inverse: Array, st
     """Minus the L-BFGS inverse Hessian times the gradient, from the last ``memory`` of ``stored`` pairs."""
     memory = len(inverse)
     weights = np.zeros(memory)
-    direction = -gradient
+    direction: Array = -gradient
     oldest = max(0, stored - memory)
     for i in range(stored - 1, oldest - 1, -1):
         weights[i % memory] = inverse[i % memory] * np.dot(steps[i % memory], direction)

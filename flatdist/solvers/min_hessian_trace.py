@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, pairwise
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from flatdist.solvers.constraints import Constraints, constraints_of
 from flatdist.solvers.instances import ArrayLike, Instances, one_thread
 from flatdist.solvers.min_nuclear_norm import min_nuclear_norm
 from flatdist.types import Array
+from flatdist.widths import all_widths
 
 # The first penalty of start 0, 1, 2, 0, ...: a soft one leaves the start almost at once and descends from near zero, a
 # firm one stays near its interpolator, so that they find different minima where there are several.
@@ -120,7 +121,7 @@ def min_hessian_trace(
     """
     instances = Instances(measurements, labels, "min_hessian_trace")
     d_out, d_in = instances.matrix_shape
-    widths = _widths(depth, width, d_out, d_in)
+    widths = all_widths(depth, width, d_out, d_in, "min_hessian_trace")
     if starts < 1:
         raise SolverError(f"min_hessian_trace: starts is {starts}; at least 1 descent must run")
     answers: list[list[Array]] = []
@@ -252,23 +253,3 @@ def _padded(layers: list[Array], widths: Sequence[int]) -> list[Array]:
         wide[: layer.shape[0], : layer.shape[1]] = layer
         padded.append(wide)
     return padded
-
-
-def _widths(depth: int, width: Any, d_out: int, d_in: int) -> tuple[int, ...]:
-    """All widths d_0 ... d_L from input to output, checked."""
-    if depth < 2:
-        raise SolverError(f"min_hessian_trace: depth is {depth}; a factorization has at least 2 layers")
-    if width is None:
-        width = max(d_out, d_in)
-    hidden = (int(width),) * (depth - 1) if np.ndim(width) == 0 else tuple(int(one) for one in width)
-    if len(hidden) != depth - 1:
-        raise SolverError(
-            f"min_hessian_trace: width has {len(hidden)} entries {list(hidden)}; depth {depth} has {depth - 1} hidden "
-            "layers. Give one number, or one for each"
-        )
-    if min(hidden) < min(d_out, d_in):
-        raise SolverError(
-            f"min_hessian_trace: hidden width {min(hidden)} is smaller than min(d_out, d_in) = {min(d_out, d_in)}, so "
-            "the layers cannot reach every matrix; give hidden widths of at least that"
-        )
-    return (d_in, *hidden, d_out)

@@ -1,0 +1,167 @@
+"""F(M) by Newton's iteration along geodesics of positive definite matrices.
+
+For M of rank r and layers of rank r, with P_j = W_L ... W_{j+1} = F G_j (F the column space of M, G_j an invertible
+r x r frame) and X_j = P_j P_j^T, the trace is
+
+    2 sum_{j=1}^{L} (1/n) sum_i tr( A_i (M^T X_{j-1}^+ M) A_i^T X_j ),      X_L = I,   M^T X_0^+ M = I,
+
+a function of X_1 ... X_{L-1} alone that is convex along X_j(t) = F G_j exp(t S_j) G_j^T F^T: each term is a trace of a
+positive semidefinite matrix against X_j (x) X_{j-1}^{-1}. Its only stationary point is the minimum.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from flatdist.types import Array
+
+RANK = 1e-10  # singular values below this part of the largest count as zero
+_NEWTON = 300
+_STATIONARY = 1e-11  # gradient along geodesics relative to the trace
+_FLAT = 1e-7  # curvature along geodesics relative to the trace, below which the minimum is at infinity
+_VANISHED = 1e-12  # part of the starting trace below which the infimum is 0
+
+
+def minimise_along_geodesics(matrix: Array, stack: Array, depth: int) -> tuple[float, list[Array] | None]:
+    """The least trace at a matrix, and the layers that have it; None for those where it is only approached.
+
+    Args:
+        matrix: M, (d_out, d_in), not zero.
+        stack: measurements, (n, d_out, d_in).
+        depth: L.
+    """
+    problem = _Geodesics(matrix, stack, depth)
+    frames = problem.start()
+    first = value = problem.value(frames)
+    attained = False
+    for _ in range(_NEWTON):
+        gradient, hessian = problem.expand(frames)
+        curvature = np.linalg.eigvalsh(hessian)
+        if np.linalg.norm(gradient) <= _STATIONARY * value:
+            attained = bool(curvature[0] > _FLAT * value)
+            break
+        if value <= _VANISHED * first:
+            value = 0.0
+            break
+        damped = hessian + 1e-12 * curvature[-1] * np.eye(len(hessian))
+        step = np.linalg.solve(damped, -gradient)
+        step *= min(1.0, 3.0 / max(float(np.abs(step).max()), 1e-300))
+        moved, length = problem.move(frames, step), 1.0
+        lower = problem.value(moved)
+        while not lower <= value + 1e-4 * length * float(gradient @ step) and length > 1e-6:
+            length *= 0.5
+            moved = problem.move(frames, length * step)
+            lower = problem.value(moved)
+        if not lower < value:  # rounding error is all that is left
+            attained = bool(curvature[0] > _FLAT * value and np.linalg.norm(gradient) <= 1e-6 * value)
+            break
+        frames, value = moved, lower
+    return value, problem.layers(frames) if attained else None
+
+
+class _Geodesics:
+    """The trace as a function of frames G_1 ... G_{L-1}, and its expansion along G_j exp(S_j / 2)."""
+
+    def __init__(self, matrix: Array, stack: Array, depth: int) -> None:
+        self.depth = depth
+        self.u, spectrum, self.vh = thin_svd(matrix)
+        self.core = np.diag(spectrum)  # M = u core vh
+        self.rank = len(spectrum)
+        n = len(stack)
+        tall, wide = self.u.T @ stack, stack @ self.vh.T
+        self.s_out = np.einsum("iab,icb->ac", tall, tall) / n  # (r, r), all of the input space
+        self.s_in = np.einsum("iab,iac->bc", wide, wide) / n
+        inner = (tall @ self.vh.T).reshape(n, -1)  # (n, r r)
+        self.gram = (inner.T @ inner / n).reshape(self.rank, self.rank, self.rank, self.rank)
+        basis = []
+        for a in range(self.rank):
+            for b in range(a, self.rank):
+                unit = np.zeros((self.rank, self.rank))
+                unit[a, b] = unit[b, a] = 1.0 if a == b else np.sqrt(0.5)
+                basis.append(unit)
+        self.basis = np.array(basis)  # orthonormal symmetric matrices, (r (r + 1) / 2, r, r)
+
+    def start(self) -> list[Array]:
+        """The frames of Lemma 4's minimiser: W_L ... W_{j+1} = u G_j."""
+        root = np.sqrt(np.diag(self.core))
+        middle = (root @ root / self.rank) ** (1.0 / self.depth)
+        last = middle ** (-(self.depth - 2) / 2.0) * np.diag(root)
+        return [last * middle ** (self.depth - 2 - j) for j in range(self.depth - 1)]
+
+    def blocks(self, frames: list[Array]) -> list[Array]:
+        """(1/n) sum_i B_i (x) B_i for B_i = G_j^T A_i M^T G_{j-1}^{-T}, as K[a, b, c, e] = mean B[a, b] B[c, e]."""
+        blocks = []
+        for before, left in pairwise(frames):
+            right = np.linalg.solve(before, self.core).T  # (r, r): core^T G_{j-1}^{-T}
+            pulled = np.einsum("abce,ax,cy->xbye", self.gram, left, left)
+            blocks.append(np.einsum("xbye,bz,ew->xzyw", pulled, right, right))
+        return blocks
+
+    def ends(self, frames: list[Array]) -> tuple[Array, Array]:
+        """The first and the last term's matrices: G_1^T S_out G_1 and (G_{L-1}^{-1} core) S_in (...)^T."""
+        into = np.linalg.solve(frames[-1], self.core)
+        return frames[0].T @ self.s_out @ frames[0], into @ self.s_in @ into.T
+
+    def value(self, frames: list[Array]) -> float:
+        """The trace, 2 sum of the terms; infinite where a frame has become singular."""
+        try:
+            first, last = self.ends(frames)
+            total = np.trace(first) + np.trace(last)
+            total += sum(np.einsum("abab->", block) for block in self.blocks(frames))
+        except np.linalg.LinAlgError:
+            return float(np.inf)
+        return 2.0 * float(total) if np.isfinite(total) else float(np.inf)
+
+    def expand(self, frames: list[Array]) -> tuple[Array, Array]:
+        """Gradient and Hessian of the trace in S_1 ... S_{L-1}, coordinates of the orthonormal symmetric basis.
+
+        A term (1/n) sum tr(B exp(-S') B^T exp(S)) is to second order tr + <C, S> - <C', S'> + <C, S^2>/2 + <C', S'^2>/2
+        - (1/n) sum tr(B S' B^T S), with C = mean B B^T and C' = mean B^T B.
+        """
+        count, size = self.depth - 1, len(self.basis)
+        first, last = self.ends(frames)
+        slopes = [np.zeros_like(first) for _ in range(count)]
+        weights = [np.zeros_like(first) for _ in range(count)]
+        slopes[0] = slopes[0] + first
+        weights[0] = weights[0] + first
+        slopes[-1] = slopes[-1] - last
+        weights[-1] = weights[-1] + last
+        hessian = np.zeros((count, size, count, size))
+        for j, block in enumerate(self.blocks(frames)):  # couples S_j (as S') and S_{j+1} (as S)
+            outer, inner = np.einsum("abcb->ac", block), np.einsum("abae->be", block)
+            slopes[j + 1] = slopes[j + 1] + outer
+            weights[j + 1] = weights[j + 1] + outer
+            slopes[j] = slopes[j] - inner
+            weights[j] = weights[j] + inner
+            cross = -np.einsum("abce,pac,qbe->pq", block, self.basis, self.basis, optimize=True)
+            hessian[j + 1, :, j, :] += cross
+            hessian[j, :, j + 1, :] += cross.T
+        for j, weight in enumerate(weights):
+            turned = self.basis @ weight  # (size, r, r)
+            half = np.einsum("pab,qba->pq", turned, self.basis)
+            hessian[j, :, j, :] += 0.5 * (half + half.T)
+        gradient = np.concatenate([np.einsum("pab,ab->p", self.basis, slope) for slope in slopes])
+        return 2.0 * gradient, 2.0 * hessian.reshape(count * size, count * size)
+
+    def move(self, frames: list[Array], step: Array) -> list[Array]:
+        """G_j exp(S_j / 2) for each frame."""
+        moved = []
+        for frame, part in zip(frames, step.reshape(self.depth - 1, -1), strict=True):
+            values, vectors = np.linalg.eigh(np.einsum("p,pab->ab", part, self.basis))
+            moved.append(frame @ (vectors * np.exp(0.5 * values)) @ vectors.T)
+        return moved
+
+    def layers(self, frames: list[Array]) -> list[Array]:
+        """W_L = u G_{L-1}, W_j = G_j^{-1} G_{j-1}, W_1 = G_1^{-1} core vh."""
+        layers = [np.linalg.solve(frames[0], self.core @ self.vh)]
+        layers += [np.linalg.solve(after, before) for before, after in pairwise(frames)]
+        return [*layers, self.u @ frames[-1]]
+
+
+def thin_svd(matrix: Array) -> tuple[Array, Array, Array]:
+    """The singular value decomposition cut to the numerical rank."""
+    u, spectrum, vh = np.linalg.svd(matrix, full_matrices=False)
+    rank = int(np.sum(spectrum > RANK * spectrum[0]))
+    return u[:, :rank], spectrum[:rank], vh[:rank]

@@ -1,0 +1,264 @@
+"""The limit of label-noise SGD at small learning rates: a flow on the zero-loss manifold (Li, Wang, Arora 2021).
+
+    dW/dtau = -P_T grad tr Hess L(W),      tau = sum over steps of eta^2 s^2 / (2 B)
+
+with P_T the projection onto the tangent space {V : d<A_i, M(W)>[V] = 0 for all i}. Time is the flow time that every
+history records, so the comparison with a run has no free parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.integrate import solve_ivp
+
+from flatdist.errors import SolverError
+from flatdist.factorization import end_to_end, partial_products
+from flatdist.types import Array
+
+_FLAT = 1e-13  # eigenvalues of J J^T below this part of the largest are rounding error
+_ON_MANIFOLD = 1e-12  # residual of the labels, relative, that a step may leave
+_STEPS = 100_000
+
+# Dormand and Prince's coefficients: a fifth-order step and, from the same stages, the error of a fourth-order one.
+_STAGES = (
+    (1 / 5,),
+    (3 / 40, 9 / 40),
+    (44 / 45, -56 / 15, 32 / 9),
+    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+)
+_ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+
+
+@dataclass(frozen=True)
+class FlowPath:
+    """The flow at the times asked for.
+
+    Attributes:
+        times: flow time, (k,).
+        traces: tr Hess L, (k,).
+        matrices: the end-to-end matrices, (k, d_out, d_in).
+        layers: the layers at the last time.
+        residual: largest relative residual of the labels along the way.
+    """
+
+    times: Array
+    traces: Array
+    matrices: Array
+    layers: list[torch.Tensor]
+    residual: float
+
+
+def flow(
+    layers: Sequence[torch.Tensor | Array],
+    measurements: torch.Tensor | Array,
+    labels: torch.Tensor | Array,
+    times: Sequence[float] | Array,
+    tolerance: float = 1e-7,
+) -> FlowPath:
+    """Follow the flow of label-noise SGD from layers of zero loss.
+
+    Args:
+        layers: W_1 ... W_L, of zero loss up to a few Gauss-Newton steps, which are taken first.
+        measurements: (n, d_out, d_in).
+        labels: (n,).
+        times: flow times at which to report, increasing, at least 0.
+        tolerance: of each step, relative to the norm of the layers.
+
+    Raises:
+        SolverError: times that do not increase; layers that are not near zero loss; a flow that cannot be followed.
+    """
+    problem = _Manifold(layers, measurements, labels)
+    report = np.asarray(times, dtype=np.float64)
+    if report.ndim != 1 or not len(report) or report[0] < 0.0 or np.any(np.diff(report) < 0.0):
+        raise SolverError("flow: times must be a list of flow times that starts at 0 or later and does not decrease")
+    x = problem.retract(problem.start)
+    step, now, worst = 1e-4 / max(problem.trace(x), 1e-300), 0.0, 0.0
+    traces, matrices = [], []
+    slope = problem.velocity(x)
+    for time in report:
+        for _ in range(_STEPS):
+            if now >= time:
+                break
+            length = min(step, time - now)
+            trial, error = _step(problem, x, slope, length)
+            relative = error / (tolerance * float(np.linalg.norm(x)))
+            if relative <= 1.0:
+                x = problem.retract(trial)
+                slope = problem.velocity(x)
+                now = time if length == time - now else now + length
+                worst = max(worst, problem.residual(x))
+            grown = length * min(4.0, max(0.1, 0.9 * max(relative, 1e-10) ** -0.2))
+            step = grown if length == step or relative > 1.0 else max(step, grown)
+        else:
+            raise SolverError(f"flow: stuck at flow time {now:g} of {time:g}; loosen the tolerance {tolerance:g}")
+        traces.append(problem.trace(x))
+        matrices.append(problem.matrix(x))
+    ended = [torch.from_numpy(layer.copy()) for layer in problem.layers(x)]
+    return FlowPath(report, np.array(traces), np.array(matrices), ended, worst)
+
+
+def descend_to_zero_loss(
+    layers: Sequence[torch.Tensor | Array],
+    measurements: torch.Tensor | Array,
+    labels: torch.Tensor | Array,
+    residual: float = 1e-6,
+) -> list[torch.Tensor]:
+    """Where gradient flow on the training loss (2) reaches zero loss: SGD's first phase as the learning rate vanishes.
+
+    That phase takes of the order of 1/eta steps, a flow time of the order of eta, so in the limit the flow of
+    label-noise SGD starts where this ends.
+
+    Args:
+        layers: initial layers.
+        measurements: (n, d_out, d_in).
+        labels: (n,), not all zero.
+        residual: relative residual of the labels at which to stop.
+
+    Raises:
+        SolverError: shapes that do not fit, or a flow that does not reach zero loss.
+    """
+    problem = _Manifold(layers, measurements, labels)
+
+    def slope(_: float, x: Array) -> Array:
+        return np.asarray(problem.jacobian(x).T @ problem.misfit(x) * (-2.0 / len(problem.labels)))
+
+    def reached(_: float, x: Array) -> float:
+        return problem.residual(x) - residual
+
+    reached.terminal = True  # type: ignore[attr-defined]
+    path = solve_ivp(slope, (0.0, 1e6), problem.start, events=reached, rtol=1e-7, atol=1e-9)
+    x = path.y[:, -1]
+    if path.status != 1:
+        raise SolverError(
+            f"descend_to_zero_loss: the relative residual is {problem.residual(x):.1e} after flow time {path.t[-1]:g}, "
+            f"above {residual:g}: {path.message}. Start from other layers"
+        )
+    return [torch.from_numpy(layer.copy()) for layer in problem.layers(x)]
+
+
+def trace_gradient(layers: Sequence[Array], measurements: Array) -> tuple[float, list[Array]]:
+    """Lemma 2's trace and its gradient with respect to every layer, in closed form.
+
+    Args:
+        layers: W_1 ... W_L.
+        measurements: (n, d_out, d_in).
+    """
+    n = len(measurements)
+    lefts, rights = partial_products(layers)
+    depth = len(layers)
+    by_left: list[Array | float] = [0.0] * depth  # gradient in W_L ... W_{j+2}
+    by_right: list[Array | float] = [0.0] * depth  # gradient in W_j ... W_1
+    trace = 0.0
+    for j, (left, right) in enumerate(zip(lefts, rights, strict=True)):
+        after = measurements if right is None else measurements @ right.T  # (n, d_out, d_j)
+        before = measurements if left is None else left.T @ measurements  # (n, d_{j+1}, d_in)
+        block = after if left is None else left.T @ after  # (n, d_{j+1}, d_j)
+        trace += 2.0 / n * float(np.vdot(block, block))
+        if left is not None:
+            by_left[j] = 4.0 / n * np.einsum("iab,icb->ac", after, block, optimize=True)
+        if right is not None:
+            by_right[j] = 4.0 / n * np.einsum("iab,iac->bc", block, before, optimize=True)
+    gradients: list[Array] = [np.zeros_like(layer) for layer in layers]
+    pulled: Array | float = by_left[0]
+    for j in range(1, depth):  # lefts[j - 1] = lefts[j] W_{j+1}
+        left = lefts[j]
+        gradients[j] = gradients[j] + (pulled if left is None else left.T @ pulled)
+        pulled = 0.0 if left is None else by_left[j] + pulled @ layers[j].T
+    pulled = by_right[-1]
+    for j in range(depth - 2, -1, -1):  # rights[j + 1] = W_{j+1} rights[j]
+        right = rights[j]
+        gradients[j] = gradients[j] + (pulled if right is None else pulled @ right.T)
+        pulled = 0.0 if right is None else by_right[j] + layers[j].T @ pulled
+    return trace, gradients
+
+
+class _Manifold:
+    """The zero-loss manifold of one problem, layers as one vector."""
+
+    def __init__(
+        self,
+        layers: Sequence[torch.Tensor | Array],
+        measurements: torch.Tensor | Array,
+        labels: torch.Tensor | Array,
+    ) -> None:
+        start = [torch.as_tensor(layer).to(torch.float64).numpy() for layer in layers]
+        self.measurements = torch.as_tensor(measurements).to(torch.float64).numpy()
+        self.labels = torch.as_tensor(labels).to(torch.float64).numpy()
+        self.shapes = [layer.shape for layer in start]
+        if self.measurements.shape != (len(self.labels), self.shapes[-1][0], self.shapes[0][1]):
+            raise SolverError(
+                f"flow: layers of shapes {self.shapes}, measurements of shape {self.measurements.shape} and "
+                f"{len(self.labels)} labels do not fit; give W_1 ... W_L, (n, d_out, d_in) and (n,)"
+            )
+        self.start = np.concatenate([layer.ravel() for layer in start])
+
+    def layers(self, x: Array) -> list[Array]:
+        ends = np.cumsum([rows * columns for rows, columns in self.shapes])[:-1]
+        return [part.reshape(shape) for part, shape in zip(np.split(x, ends), self.shapes, strict=True)]
+
+    def matrix(self, x: Array) -> Array:
+        product: Array = end_to_end(self.layers(x))
+        return product
+
+    def trace(self, x: Array) -> float:
+        return trace_gradient(self.layers(x), self.measurements)[0]
+
+    def misfit(self, x: Array) -> Array:
+        """<A_i, M> - b_i, (n,)."""
+        return np.asarray(np.einsum("iab,ab->i", self.measurements, self.matrix(x)) - self.labels)
+
+    def residual(self, x: Array) -> float:
+        return float(np.linalg.norm(self.misfit(x)) / (np.linalg.norm(self.labels) or 1.0))
+
+    def jacobian(self, x: Array) -> Array:
+        """d<A_i, M>/dW, (n, weights)."""
+        blocks = []
+        for left, right in zip(*partial_products(self.layers(x)), strict=True):
+            block = self.measurements if left is None else left.T @ self.measurements
+            block = block if right is None else block @ right.T
+            blocks.append(block.reshape(len(block), -1))
+        return np.concatenate(blocks, axis=1)
+
+    def velocity(self, x: Array) -> Array:
+        """-P_T grad tr Hess L."""
+        _, gradients = trace_gradient(self.layers(x), self.measurements)
+        gradient = np.concatenate([part.ravel() for part in gradients])
+        jacobian = self.jacobian(x)
+        return np.asarray(jacobian.T @ _solve_gram(jacobian, jacobian @ gradient) - gradient)
+
+    def retract(self, x: Array) -> Array:
+        """Gauss-Newton steps of least norm back to zero loss."""
+        for _ in range(30):
+            misfit = self.misfit(x)
+            if np.linalg.norm(misfit) <= _ON_MANIFOLD * np.linalg.norm(self.labels):
+                return x
+            jacobian = self.jacobian(x)
+            x = x - jacobian.T @ _solve_gram(jacobian, misfit)
+        raise SolverError(
+            f"flow: Gauss-Newton ended at a relative residual of {self.residual(x):.1e}, not at zero loss; start from "
+            "layers that interpolate the labels"
+        )
+
+
+def _solve_gram(jacobian: Array, values: Array) -> Array:
+    """(J J^T)^+ v: layers that have lost rank make rows of J dependent."""
+    spectrum, vectors = np.linalg.eigh(jacobian @ jacobian.T)
+    kept = spectrum > _FLAT * spectrum[-1]
+    return np.asarray(vectors[:, kept] @ ((vectors[:, kept].T @ values) / spectrum[kept]))
+
+
+def _step(problem: _Manifold, x: Array, slope: Array, length: float) -> tuple[Array, float]:
+    """One step of Dormand and Prince from x, and the norm of its error."""
+    slopes = [slope]
+    trial = x
+    for weights in _STAGES:
+        trial = x + length * sum(weight * part for weight, part in zip(weights, slopes, strict=True))
+        slopes.append(problem.velocity(trial))
+    error = length * sum(weight * part for weight, part in zip(_ERROR, slopes, strict=True))
+    return trial, float(np.linalg.norm(error))
