@@ -21,7 +21,6 @@ from flatdist.solvers.constraints import Constraints
 _ITERATIONS = 60
 _DAMPING = 0.98  # fraction of the step to the boundary
 _STALLED = 1e-3  # steps below this on both sides: rounding has the word
-_EXPLICIT = 2**24  # n D^2 up to which the scaling operator is formed as a D x D matrix
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,12 @@ class Iterate:
     Attributes:
         matrix: M (d_out, d_in).
         multipliers: y (n,) of the constraints as given, spectral norm of A^*(y) below 1 up to rounding.
+        gap: (tr P + tr Q) / 2 - b^T y over the former, which is at least ||M||_*.
     """
 
     matrix: torch.Tensor
     multipliers: torch.Tensor
+    gap: float
 
 
 def interior_point(constraints: Constraints) -> Iterator[Iterate]:
@@ -84,7 +85,9 @@ def interior_point(constraints: Constraints) -> Iterator[Iterate]:
         dual = 0.5 * identity
         dual[:d_out, d_out:], dual[d_out:, :d_out] = half, half.T
         original = torch.linalg.solve_triangular(constraints.cholesky.T, multipliers[:, None], upper=True)[:, 0]
-        yield Iterate(scale * primal[:d_out, d_out:], original)
+        objective = 0.5 * float(primal.trace())
+        gap = 1 - float(labels @ multipliers) / objective
+        yield Iterate(scale * primal[:d_out, d_out:], original, gap)
 
 
 @dataclass(frozen=True)
@@ -122,13 +125,8 @@ def _newton_factor(rows: torch.Tensor, scaling: torch.Tensor, shape: tuple[int, 
     """Cholesky factor of y -> A((W S(y) W)_12), W11 Z W22 + W12 Z^T W12 halved with Z = A^*(y); (n, n)."""
     d_out, d_in = shape
     first, cross, second = scaling[:d_out, :d_out], scaling[:d_out, d_out:], scaling[d_out:, d_out:]
-    n, entries = rows.shape
-    if n * entries * entries <= _EXPLICIT:
-        operator = torch.einsum("ac,bd->abcd", first, second) + torch.einsum("ad,cb->abcd", cross, cross)
-        image = rows @ operator.reshape(entries, entries)
-    else:
-        stack = rows.reshape(n, d_out, d_in)
-        image = (first @ stack @ second + cross @ stack.transpose(1, 2) @ cross).reshape(n, entries)
+    stack = rows.reshape(-1, d_out, d_in)
+    image = (first @ stack @ second + cross @ stack.transpose(1, 2) @ cross).reshape(rows.shape)
     matrix = 0.5 * (image @ rows.T)
     level = float(matrix.diagonal().mean())
     for ridge in (0.0, 1e-15, 1e-13, 1e-11):  # at the end the multipliers may be anything in a subspace

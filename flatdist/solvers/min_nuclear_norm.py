@@ -24,7 +24,10 @@ from flatdist.solvers.low_rank import EXACT, LowRank, certify, degrees_of_freedo
 from flatdist.solvers.stationary import stationary_point
 
 AIM = 1e-10  # relative gap at which the solver stops
-_VISIBLE = 1e-2  # relative gap below which the interior point's singular values show the rank
+_VISIBLE = 1e-2  # relative gap below which the interior point's singular values may show the rank,
+_OBVIOUS = 1e-6  # and below which they must
+_DISTINCT = 2.0  # least odds, for and against being 0, of every singular value in between
+_RETRY = 0.05  # a rank that has failed is tried again once the gap has fallen by this factor
 
 
 @overload
@@ -101,21 +104,31 @@ def _solve(stack: torch.Tensor, labels: torch.Tensor, where: str) -> _Answer:
         best = _proved(constraints, found, None, steps)
         if best is not None and best.gap <= AIM:
             return best
-    tried = 1.0  # gap at the last attempt to finish
+    iterate = None
+    tried = _Attempt(rank=0, gap=1.0)
     for iterate in interior_point(constraints):
         steps += 1
-        answer = _Answer.judged(constraints, constraints.project(iterate.matrix), iterate.multipliers, steps)
-        answers: list[_Answer | None] = [best, answer]
-        if answer.gap < _VISIBLE and found is not None:
-            answers.append(_proved(constraints, found, iterate.multipliers, steps))
-        if answer.gap < _VISIBLE and answer.gap < 0.2 * tried:
-            tried = answer.gap
-            answers.append(_finished(constraints, iterate, steps))
-        best = min((a for a in answers if a is not None), key=lambda a: a.gap)
-        if best.gap <= AIM:
+        attempts: list[_Answer | None] = [best]
+        if iterate.gap < _VISIBLE and found is not None:
+            attempts.append(_proved(constraints, found, iterate.multipliers, steps))
+        rank = _visible_rank(constraints, iterate)
+        if rank and (rank != tried.rank or iterate.gap < _RETRY * tried.gap):
+            tried = _Attempt(rank, iterate.gap)
+            attempts.append(_finished(constraints, iterate, rank, steps))
+        best = min((a for a in attempts if a is not None), key=lambda a: a.gap, default=None)
+        if iterate.gap <= AIM or (best is not None and best.gap <= AIM):
             break
+    if iterate is not None and (best is None or best.gap > AIM):
+        last = _Answer.judged(constraints, constraints.project(iterate.matrix), iterate.multipliers, steps)
+        best = last if best is None or last.gap < best.gap else best
     assert best is not None
     return best
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    rank: int
+    gap: float
 
 
 def _proved(constraints: Constraints, point: LowRank, multipliers: torch.Tensor | None, steps: int) -> _Answer | None:
@@ -123,11 +136,23 @@ def _proved(constraints: Constraints, point: LowRank, multipliers: torch.Tensor 
     return None if proof is None else _Answer.judged(constraints, point.matrix, proof, steps)
 
 
-def _finished(constraints: Constraints, iterate: Iterate, steps: int) -> _Answer | None:
-    """Newton's finish from an interior-point iterate, at the rank that its singular values show."""
+def _visible_rank(constraints: Constraints, iterate: Iterate) -> int:
+    """The rank that an interior-point iterate shows, 0 while it shows none.
+
+    By complementarity either sigma_i(M) or 1 - sigma_i(A^*(y)) tends to 0, for every i.
+    """
+    if iterate.gap > _VISIBLE:
+        return 0
     spectrum = torch.linalg.svdvals(iterate.matrix)
     slack = 1 - torch.linalg.svdvals(constraints.adjoint(iterate.multipliers))
-    rank = max(1, int(torch.sum(spectrum > slack * spectrum[0])))  # complementarity: one of the two tends to 0
+    odds = spectrum / (slack * spectrum[0])
+    if iterate.gap > _OBVIOUS and bool(((odds < _DISTINCT) & (odds > 1 / _DISTINCT)).any()):
+        return 0
+    return int(torch.sum(odds > 1))
+
+
+def _finished(constraints: Constraints, iterate: Iterate, rank: int, steps: int) -> _Answer | None:
+    """Newton's finish from an interior-point iterate, at this rank."""
     start = LowRank.truncated(iterate.matrix, rank)
     if degrees_of_freedom(rank, constraints.shape) >= len(constraints.labels):
         point, multipliers, used = stationary_point(constraints, start, iterate.multipliers)
