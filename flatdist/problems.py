@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
+from flatdist.alignment import aligned_zeros
 from flatdist.cell import Cell
 from flatdist.draws import Stream
 from flatdist.draws.stream import GROUND_TRUTH, MEASUREMENTS, OBSERVATION_NOISE
@@ -67,7 +68,7 @@ def sample_arrays(cell: Cell, replicate: int = 0, dtype: str = "float64") -> Pro
     ensemble = ENSEMBLES[cell.ensemble]
     stream = Stream.named(name, replicate, MEASUREMENTS)
     ground_truth = _ground_truth(cell, Stream.named(name, replicate, GROUND_TRUTH))
-    measurements = np.empty((cell.n, cell.d_out, cell.d_in), dtype=dtype)
+    measurements = aligned_zeros((cell.n, cell.d_out, cell.d_in), dtype)
     labels = np.empty(cell.n)
     rows = max(1, BLOCK_ENTRIES // ground_truth.size)
     for start in range(0, cell.n, rows):  # in blocks: the draws' temporaries stay small and in cache

@@ -48,7 +48,7 @@ def _from_bits(typing_context, value):  # type: ignore[no-untyped-def]
     return target(value), emit
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def fill_words(key: Any, first_step: int, steps: int, blocks: int, words: Any) -> None:
     """Words of ``steps`` consecutive steps, ``blocks`` Philox blocks each.
 
@@ -60,10 +60,12 @@ def fill_words(key: Any, first_step: int, steps: int, blocks: int, words: Any) -
         words: output, (4, >= steps * blocks) uint32: word w of block b of step s at ``[w, s * blocks + b]``.
     """
     first, second = np.uint64(key[0]), np.uint64(key[1])
+    # Vectors cannot divide integers: q // blocks by a reciprocal, exact while q * blocks < 2^32.
+    reciprocal = np.uint64(0) if steps == 1 else np.uint64((2**32 + blocks - 1) // blocks)
     for q in range(steps * blocks):
-        step = np.uint32(q) // np.uint32(blocks)
-        c0 = np.uint64(np.uint32(q) - step * np.uint32(blocks))
-        c1, c2, c3 = np.uint64(0), np.uint64(first_step) + np.uint64(step), np.uint64(0)
+        step = (np.uint64(q) * reciprocal) >> _HALF
+        c0 = np.uint64(q) - step * np.uint64(blocks)
+        c1, c2, c3 = np.uint64(0), np.uint64(first_step) + step, np.uint64(0)
         k0, k1 = first, second
         for _ in range(ROUNDS):
             product0, product1 = _M0 * c0, _M1 * c2
@@ -77,7 +79,7 @@ def fill_words(key: Any, first_step: int, steps: int, blocks: int, words: Any) -
         words[3, q] = np.uint32(c3)
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def fill_indices(words: Any, count: int, bound: int, indices: Any) -> None:
     """Uniform indices below ``bound`` by high multiply: ``indices[4 q + w]`` from ``words[w, q]``, q < count."""
     scale = np.uint64(bound)
@@ -88,7 +90,7 @@ def fill_indices(words: Any, count: int, bound: int, indices: Any) -> None:
         indices[4 * q + 3] = np.int32((np.uint64(words[3, q]) * scale) >> _HALF)
 
 
-@register_jitable
+@register_jitable(forceinline=True, error_model="numpy")
 def _pair_32(u: Any, v: Any) -> Any:
     """Box and Muller's two normals of a pair of words, float32."""
     one, half = np.float32(1.0), np.float32(0.5)
@@ -126,7 +128,7 @@ def _pair_32(u: Any, v: Any) -> Any:
     return radius * first, radius * second
 
 
-@register_jitable
+@register_jitable(forceinline=True, error_model="numpy")
 def _pair_64(u: Any, v: Any) -> Any:
     """Box and Muller's two normals of a pair of words, float64."""
     bits = _bits(np.float64(u) + 0.5)
@@ -159,14 +161,14 @@ def _pair(u: Any, v: Any, like: Any) -> Any:
     raise NotImplementedError  # compiled code only
 
 
-@overload(_pair)
+@overload(_pair, jit_options={"forceinline": True, "error_model": "numpy"})
 def _choose_pair(u, v, like):  # type: ignore[no-untyped-def]
     if like == types.float32:
         return lambda u, v, like: _pair_32(u, v)
     return lambda u, v, like: _pair_64(u, v)
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def fill_normals(words: Any, count: int, normals: Any) -> None:
     """Standard normals in the output's dtype: ``normals[4 q .. 4 q + 3]`` from the four words of block q < count."""
     like = normals[0]

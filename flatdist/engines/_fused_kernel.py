@@ -28,21 +28,31 @@ from flatdist.engines._fused_layout import (
     GRADIENT,
     HERE,
     LABEL_NOISE,
+    LARGEST_GROUP,
     NEXT,
     NORMALS,
+    SQUARES,
     TABLE,
     TRANSPOSED,
     WEIGHTS_SIZE,
     WIDEST_GROUP,
+    ZEROS,
 )
-from flatdist.engines._fused_linalg import add_group, dot_group, pack, product, transpose, unpack
+from flatdist.engines._fused_linalg import add_group, pack, product, transpose, unpack, weigh_group
 from flatdist.engines.base import SAM_EPSILON
 
 # No 'nnan' and no 'ninf': a diverging run must be seen.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 
 
-@njit(nogil=True)
+# Numba compiles a function anew for each literal argument: typed constants and addresses keep one version of each.
+@njit(nogil=True, error_model="numpy")
+def address_of(array: Any) -> int:
+    """Address of an array's first entry, int64."""
+    return np.int64(array.ctypes.data)
+
+
+@njit(nogil=True, error_model="numpy")
 def _forward(one: Any, size: int, table: Any, layers: int, scratch: int) -> None:
     """The products P_j of the layers at ``layers``, and M without padding."""
     depth = table[DEPTH]
@@ -50,18 +60,19 @@ def _forward(one: Any, size: int, table: Any, layers: int, scratch: int) -> None
     offsets, products = pads + depth + 1, pads + 2 * depth + 1
     first = layers + table[offsets] * size
     previous = first
+    replace, unit = np.int64(0), np.int64(1)
     for j in range(2, depth + 1):
         target = scratch + table[products + j - 1] * size
         layer = layers + table[offsets + j - 1] * size
         product(
-            one, 0, target, table[pads], layer, table[pads + j - 1], 1, previous, table[pads],
+            one, replace, target, table[pads], layer, table[pads + j - 1], unit, previous, table[pads],
             table[widths + j], table[widths], table[widths + j - 1], size,
         )  # fmt: skip
         previous = target
     pack(one, scratch + table[FLAT_M] * size, previous, table[pads], table[widths + depth], table[widths], size)
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _backward(scale: Any, size: int, table: Any, layers: int, target: int, scratch: int) -> None:
     """target_j += scale * H_j P_{j-1}^T for every layer j; ``target`` may be the layers themselves."""
     depth = table[DEPTH]
@@ -70,6 +81,7 @@ def _backward(scale: Any, size: int, table: Any, layers: int, target: int, scrat
     lead = table[pads]
     here, following = scratch + table[HERE] * size, scratch + table[NEXT] * size
     transposed = scratch + table[TRANSPOSED] * size
+    replace, add, unit = np.int64(0), np.int64(1), np.int64(1)
     unpack(scale, here, lead, scratch + table[FLAT_G] * size, table[widths + depth], table[widths], size)
     for j in range(depth, 1, -1):
         layer = layers + table[offsets + j - 1] * size
@@ -78,15 +90,15 @@ def _backward(scale: Any, size: int, table: Any, layers: int, target: int, scrat
         transpose(scale, transposed, pad, below, lead, rows, table[widths], size)
         if j == 2:
             first = target + table[offsets] * size
-            product(scale, 1, first, lead, layer, 1, pad, here, lead, rows, table[widths], inner, size)
+            product(scale, add, first, lead, layer, unit, pad, here, lead, rows, table[widths], inner, size)
         else:
-            product(scale, 0, following, lead, layer, 1, pad, here, lead, rows, table[widths], inner, size)
+            product(scale, replace, following, lead, layer, unit, pad, here, lead, rows, table[widths], inner, size)
         updated = target + table[offsets + j - 1] * size
-        product(scale, 1, updated, pad, here, lead, 1, transposed, pad, inner, rows, table[widths], size)
+        product(scale, add, updated, pad, here, lead, unit, transposed, pad, inner, rows, table[widths], size)
         here, following = following, here
 
 
-@njit(nogil=True, fastmath=FASTMATH)
+@njit(nogil=True, error_model="numpy", fastmath=FASTMATH)
 def _gradient(
     measurements: Any, labels: Any, scratch: Any, table: Any, indices: Any, first: int, noise: Any, normals: int
 ) -> Any:
@@ -97,39 +109,43 @@ def _gradient(
         noise: standard deviation of the label noise, in units of the labels.
         normals: position of the batch's first normal in ``scratch``.
     """
-    size = labels.itemsize
+    size = np.int64(labels.itemsize)
     length = measurements.shape[1]
     batch = table[BATCH]
     entry = measurements[0, 0]
-    like = labels[0]
-    base = scratch.ctypes.data
+    base = address_of(scratch)
     matrix, total = base + table[FLAT_M] * size, base + table[FLAT_G] * size
-    coefficients = table[COEFFICIENTS]
-    rows, numbers = measurements.ctypes.data, indices.ctypes.data
+    coefficients, squares = base + table[COEFFICIENTS] * size, base + table[SQUARES] * size
+    rows, values, numbers = address_of(measurements), address_of(labels), address_of(indices) + first * 4
     share = labels.dtype.type(2.0 / batch)
     scratch[table[FLAT_G] : table[FLAT_G] + length] = 0
-    squares = labels.dtype.type(0.0)
-    group = table[WIDEST_GROUP]
-    k = 0
-    while k < batch:
-        while group > batch - k:
+    scratch[table[SQUARES] : table[SQUARES] + LARGEST_GROUP] = 0
+    # The residuals of one group are worked out while the rows of the group before it are added up.
+    group = widest = table[WIDEST_GROUP]
+    done, weighed, pending = 0, 0, 0
+    while done < batch:
+        while group > batch - weighed and group > 0:
             group //= 2
-        here = numbers + (first + k) * 4
-        dot_group(
-            group, entry, like, rows, length, here, here + group * 4, matrix, length, base + coefficients * size
-        )  # fmt: skip
-        for i in range(group):
-            residual = scratch[coefficients + i] - labels[indices[first + k + i]]
-            squares += residual * residual
-            if table[LABEL_NOISE]:
-                residual += noise * scratch[normals + k + i]
-            scratch[coefficients + i] = share * residual
-        add_group(group, entry, like, rows, length, here, base + coefficients * size, total, length)
-        k += group
-    return squares / batch
+        if group:
+            here = numbers + weighed * 4
+            xi = base + (normals + weighed) * size if table[LABEL_NOISE] else base + table[ZEROS] * size
+            target = coefficients + (weighed % (2 * widest)) * size
+            weigh_group(
+                group, entry, share, noise, rows, length, here, matrix, length, values, xi, target, squares
+            )  # fmt: skip
+        if pending:
+            here, source = numbers + done * 4, coefficients + (done % (2 * widest)) * size
+            add_group(pending, entry, share, rows, length, here, source, total, length)
+            done += pending
+        pending = group
+        weighed += group
+    loss = 0.0
+    for i in range(LARGEST_GROUP):
+        loss += scratch[table[SQUARES] + i]
+    return loss / batch
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def run_steps(
     measurements: Any,
     labels: Any,
@@ -159,11 +175,11 @@ def run_steps(
         anneal: (stop - start,) factors on ``noise_std``.
         radius: SAM's, negative for plain SGD.
     """
-    size = labels.itemsize
+    size = np.int64(labels.itemsize)
     kind = labels.dtype.type
     one = kind(1.0)
     blocks, fill_steps = table[BLOCKS], table[FILL_STEPS]
-    layers, base = weights.ctypes.data, scratch.ctypes.data
+    layers, base = address_of(weights), address_of(scratch)
     normals = table[NORMALS]
     largest = -np.inf
     for step in range(start, stop):
@@ -179,9 +195,7 @@ def run_steps(
         first = 0 if table[FULL] else turn * blocks * 4
         noise = kind(noise_std * anneal[step - start])
         _forward(one, size, table, layers, base)
-        loss = np.float64(
-            _gradient(measurements, labels, scratch, table, indices, first, noise, normals + turn * blocks * 4)
-        )
+        loss = _gradient(measurements, labels, scratch, table, indices, first, noise, normals + turn * blocks * 4)
         if loss > largest or loss != loss:
             largest = loss
         if radius >= 0.0:

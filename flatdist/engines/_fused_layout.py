@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flatdist.engines._fused_vector import VECTOR_BYTES, lanes_of
+from flatdist.engines._fused_vector import lanes_of
 from flatdist.types import Array
 
 # Positions in the integer table that the compiled step reads.
 DEPTH, BATCH, BLOCKS, FILL_STEPS, LABEL_NOISE, FULL, WIDEST_GROUP, FLAT_M, FLAT_G, TRANSPOSED = range(10)
-HERE, NEXT, COEFFICIENTS, NORMALS, AHEAD, GRADIENT, WEIGHTS_SIZE, TABLE = range(10, 18)
+HERE, NEXT, COEFFICIENTS, NORMALS, AHEAD, GRADIENT, WEIGHTS_SIZE, SQUARES, ZEROS, TABLE = range(10, 20)
 
 LARGEST_GROUP = 8  # drawn rows taken together at most
 _WORDS_PER_FILL = 1024  # draws made at a time: enough to fill the vectors, few enough to stay in the first-level cache
@@ -20,14 +20,6 @@ _WORDS_PER_FILL = 1024  # draws made at a time: enough to fill the vectors, few 
 def padded(count: int, lanes: int) -> int:
     """``count`` rounded up to whole vectors."""
     return -(-count // lanes) * lanes
-
-
-def aligned(count: int, dtype: str) -> Array:
-    """(count,) zeros that start at a whole vector."""
-    item = np.dtype(dtype).itemsize
-    block = np.zeros(count + VECTOR_BYTES // item, dtype=dtype)
-    skip = (-block.ctypes.data % VECTOR_BYTES) // item
-    return block[skip : skip + count]
 
 
 @dataclass(frozen=True)
@@ -106,7 +98,7 @@ def make_layout(
     table[LABEL_NOISE], table[FULL] = label_noise, batch_size is None
     table[WIDEST_GROUP] = _widest_group(widths[0] * widths[-1] * entry_bytes)
     table[FLAT_M], table[FLAT_G] = reserve(flat), reserve(flat)
-    table[COEFFICIENTS] = reserve(LARGEST_GROUP)
+    table[COEFFICIENTS], table[SQUARES], table[ZEROS] = (reserve(2 * LARGEST_GROUP) for _ in range(3))
     table[NORMALS] = reserve(4 * blocks * fill_steps if label_noise else 0)
     table[TRANSPOSED] = reserve(pads[0] * max(pads[:-1]))
     table[HERE], table[NEXT] = (reserve(pads[0] * max(pads[1:])) for _ in range(2))
@@ -120,8 +112,5 @@ def make_layout(
 
 
 def _widest_group(row_bytes: int) -> int:
-    """Drawn rows to take together: as many as stay in the first-level cache beside the two matrices."""
-    group = LARGEST_GROUP
-    while group > 2 and group * row_bytes > 16384:
-        group //= 2
-    return group
+    """Drawn rows to take together: fewer where two groups of them no longer stay in the second-level cache."""
+    return LARGEST_GROUP if row_bytes <= 16384 else LARGEST_GROUP // 2

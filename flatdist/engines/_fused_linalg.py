@@ -14,16 +14,16 @@ from flatdist.engines._fused_vector import (
     VECTOR_BYTES,
     add_rows,
     copy_vector,
-    dot_rows,
     product_tile,
     transpose_tile,
+    weigh_rows,
 )
 
 # Accumulators of a tile: as many as hide the latency of a multiply-add and still fit the registers.
 WIDEST = 4 if VECTOR_BYTES == 64 else 2
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _strip_4(scale: Any, add: int, c: int, ldc: int, a: int, a_row: int, a_column: int, b: int, ldb: int, rows: int, inner: int, size: int) -> None:
     i = 0
     while rows - i >= 6:
@@ -39,7 +39,7 @@ def _strip_4(scale: Any, add: int, c: int, ldc: int, a: int, a_row: int, a_colum
         product_tile(1, 4, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner)
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _strip_3(scale: Any, add: int, c: int, ldc: int, a: int, a_row: int, a_column: int, b: int, ldb: int, rows: int, inner: int, size: int) -> None:
     i = 0
     while rows - i >= 8:
@@ -53,7 +53,7 @@ def _strip_3(scale: Any, add: int, c: int, ldc: int, a: int, a_row: int, a_colum
         i += 1
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _strip_2(scale: Any, add: int, c: int, ldc: int, a: int, a_row: int, a_column: int, b: int, ldb: int, rows: int, inner: int, size: int) -> None:
     i = 0
     while rows - i >= 10:
@@ -67,7 +67,7 @@ def _strip_2(scale: Any, add: int, c: int, ldc: int, a: int, a_row: int, a_colum
         i += 1
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def _strip_1(scale: Any, add: int, c: int, ldc: int, a: int, a_row: int, a_column: int, b: int, ldb: int, rows: int, inner: int, size: int) -> None:
     i = 0
     while rows - i >= 12:
@@ -81,7 +81,7 @@ def _strip_1(scale: Any, add: int, c: int, ldc: int, a: int, a_row: int, a_colum
         i += 1
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def product(scale: Any, add: int, c: int, ldc: int, a: int, a_row: int, a_column: int, b: int, ldb: int, rows: int, columns: int, inner: int, size: int) -> None:
     """C = A B, or C += scale * A B where ``add``, in tiles of ``WIDEST`` vectors or fewer.
 
@@ -111,7 +111,7 @@ def product(scale: Any, add: int, c: int, ldc: int, a: int, a_row: int, a_column
             j += 1
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def transpose(like: Any, target: int, ldt: int, source: int, lds: int, rows: int, columns: int, size: int) -> None:
     """target (columns, rows) = source (rows, columns) transposed, padding included."""
     lanes = VECTOR_BYTES // size
@@ -120,7 +120,7 @@ def transpose(like: Any, target: int, ldt: int, source: int, lds: int, rows: int
             transpose_tile(like, target + (j * ldt + i) * size, ldt, source + (i * lds + j) * size, lds)
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def pack(like: Any, target: int, source: int, lds: int, rows: int, columns: int, size: int) -> None:
     """Padded rows to rows without padding; may write up to a vector beyond the last row."""
     lanes = VECTOR_BYTES // size
@@ -130,7 +130,7 @@ def pack(like: Any, target: int, source: int, lds: int, rows: int, columns: int,
             copy_vector(like, target + (i * columns + j) * size, source + (i * lds + j) * size, lanes)
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def unpack(like: Any, target: int, ldt: int, source: int, rows: int, columns: int, size: int) -> None:
     """Rows without padding to zero-padded rows; may read up to a vector beyond the last row."""
     lanes = VECTOR_BYTES // size
@@ -139,22 +139,31 @@ def unpack(like: Any, target: int, ldt: int, source: int, rows: int, columns: in
             copy_vector(like, target + (i * ldt + j) * size, source + (i * columns + j) * size, columns - j)
 
 
-@njit(nogil=True)
-def dot_group(
-    group: int, entry: Any, like: Any, rows: int, pitch: int, indices: int, upcoming: int, matrix: int, length: int, out: int
-) -> None:
-    """Inner products of ``group`` (8, 4, 2 or 1) drawn rows with one matrix."""
+@njit(nogil=True, error_model="numpy")
+def weigh_group(
+    group: int, entry: Any, share: Any, noise: Any, rows: int, pitch: int, indices: int, matrix: int,
+    length: int, labels: int, normals: int, coefficients: int, squares: int,
+) -> None:  # fmt: skip
+    """Residuals and coefficients of ``group`` (8, 4, 2 or 1) drawn rows; see ``weigh_rows``."""
     if group == 8:
-        dot_rows(8, 1, entry, like, rows, pitch, indices, upcoming, matrix, length, out)
+        weigh_rows(
+            8, 1, entry, share, noise, rows, pitch, indices, matrix, length, labels, normals, coefficients, squares,
+        )  # fmt: skip
     elif group == 4:
-        dot_rows(4, 2, entry, like, rows, pitch, indices, upcoming, matrix, length, out)
+        weigh_rows(
+            4, 2, entry, share, noise, rows, pitch, indices, matrix, length, labels, normals, coefficients, squares,
+        )  # fmt: skip
     elif group == 2:
-        dot_rows(2, 4, entry, like, rows, pitch, indices, upcoming, matrix, length, out)
+        weigh_rows(
+            2, 4, entry, share, noise, rows, pitch, indices, matrix, length, labels, normals, coefficients, squares,
+        )  # fmt: skip
     else:
-        dot_rows(1, 8, entry, like, rows, pitch, indices, upcoming, matrix, length, out)
+        weigh_rows(
+            1, 8, entry, share, noise, rows, pitch, indices, matrix, length, labels, normals, coefficients, squares,
+        )  # fmt: skip
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def add_group(
     group: int, entry: Any, like: Any, rows: int, pitch: int, indices: int, coefficients: int, matrix: int, length: int
 ) -> None:

@@ -29,8 +29,6 @@ def _vector_bytes() -> int:
 VECTOR_BYTES = _vector_bytes()
 
 INDEX = ir.IntType(64)
-_PREFETCH_READ, _PREFETCH_DATA = ir.IntType(32)(0), ir.IntType(32)(1)
-_KEEP_IN_L2 = ir.IntType(32)(2)
 
 
 def lanes_of(dtype: str) -> int:
@@ -53,27 +51,25 @@ class _Emitter:
         byte = self.builder.add(address, self.builder.mul(offset, INDEX(size)))
         return self.builder.inttoptr(byte, element.as_pointer())
 
-    def load(self, address: ir.Value, offset: ir.Value) -> ir.Value:
-        return self.builder.load(self.pointer(address, offset, self.vector, self.bytes), align=self.bytes)
+    def load(self, address: ir.Value, offset: ir.Value, kind: ir.Type | None = None) -> ir.Value:
+        return self.builder.load(self.pointer(address, offset, kind or self.vector, self.bytes), align=self.bytes)
 
     def store(self, value: ir.Value, address: ir.Value, offset: ir.Value) -> None:
-        self.builder.store(value, self.pointer(address, offset, self.vector, self.bytes), align=self.bytes)
+        self.builder.store(value, self.pointer(address, offset, value.type, self.bytes), align=self.bytes)
 
-    def load_scalar(self, address: ir.Value, offset: ir.Value) -> ir.Value:
-        return self.builder.load(self.pointer(address, offset, self.scalar, self.bytes), align=self.bytes)
-
-    def splat(self, value: ir.Value) -> ir.Value:
-        undefined = ir.Constant(self.vector, ir.Undefined)
+    def splat(self, value: ir.Value, kind: ir.Type | None = None) -> ir.Value:
+        kind = kind or self.vector
+        undefined = ir.Constant(kind, ir.Undefined)
         first = self.builder.insert_element(undefined, value, ir.IntType(32)(0))
-        return self.shuffle(first, undefined, [0] * self.lanes)
+        return self.shuffle(first, undefined, [0] * kind.count)
 
     def shuffle(self, a: ir.Value, b: ir.Value, mask: list[int]) -> ir.Value:
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(mask)), mask))
 
     def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         """a * b + c in every lane, fused where the processor can."""
-        kind = f"v{self.lanes}f{8 * self.bytes}"
-        signature = ir.FunctionType(self.vector, [self.vector] * 3)
+        kind = f"v{a.type.count}f{8 * self.bytes}"
+        signature = ir.FunctionType(a.type, [a.type] * 3)
         function = cgutils.get_or_insert_function(self.builder.module, signature, f"llvm.fmuladd.{kind}")
         return self.builder.call(function, [a, b, c])
 
@@ -92,12 +88,6 @@ class _Emitter:
         for slot in slots:
             self.builder.store(self.zero, slot)
         return slots
-
-    def prefetch(self, address: ir.Value, byte_offset: ir.Value) -> None:
-        pointer = self.builder.inttoptr(self.builder.add(address, byte_offset), ir.IntType(8).as_pointer())
-        signature = ir.FunctionType(ir.VoidType(), [pointer.type] + [ir.IntType(32)] * 3)
-        function = cgutils.get_or_insert_function(self.builder.module, signature, "llvm.prefetch.p0")
-        self.builder.call(function, [pointer, _PREFETCH_READ, _KEEP_IN_L2, _PREFETCH_DATA])
 
 
 class _Rows(_Emitter):
@@ -134,8 +124,17 @@ class _Rows(_Emitter):
         zero = ir.Constant(self.entries, [0 if self.narrow else 0.0] * self.lanes)
         return self._widen(self.builder.call(function, [pointer, ir.IntType(32)(self.entry_bytes), mask, zero]))
 
-    def sums(self, vectors: list[ir.Value]) -> list[ir.Value]:
-        """The sum over the lanes of each of 1, 2, 4 or 8 vectors, as scalars: all at once, by halving."""
+    def gather(self, values: ir.Value, indices: ir.Value, count: int) -> ir.Value:
+        """Vector of the ``count`` entries of ``values`` whose int32 numbers stand at ``indices``."""
+        gathered: ir.Value = ir.Constant(ir.VectorType(self.scalar, count), ir.Undefined)
+        for k in range(count):
+            number = self.builder.load(self.pointer(indices, INDEX(k), ir.IntType(32), 4))
+            entry = self.load(values, self.builder.zext(number, INDEX), self.scalar)
+            gathered = self.builder.insert_element(gathered, entry, ir.IntType(32)(k))
+        return gathered
+
+    def sums(self, vectors: list[ir.Value]) -> ir.Value:
+        """The sums over the lanes of 1, 2, 4 or 8 vectors, in one short vector: all at once, by halving."""
         builder, distance = self.builder, 1
         while len(vectors) > 1:
             low = [lane if lane & distance == 0 else self.lanes + lane for lane in range(self.lanes)]
@@ -149,7 +148,7 @@ class _Rows(_Emitter):
         while distance < self.lanes:
             vector = builder.fadd(vector, self.shuffle(vector, vector, [lane ^ distance for lane in range(self.lanes)]))
             distance *= 2
-        return [builder.extract_element(vector, ir.IntType(32)(k)) for k in range(count)]
+        return self.shuffle(vector, vector, list(range(count)))
 
 
 def _blocks(emitter: _Emitter, length: ir.Value, unroll: int, body: Callable[[ir.Value, int], None]) -> ir.Value:
@@ -168,19 +167,24 @@ def _blocks(emitter: _Emitter, length: ir.Value, unroll: int, body: Callable[[ir
 
 
 @intrinsic(prefer_literal=True)
-def dot_rows(typing_context, count, unroll, entry, like, rows, pitch, indices, upcoming, matrix, length, out):  # type: ignore[no-untyped-def]
-    """out[k] = <row k, matrix> for ``count`` drawn rows, while the ``upcoming`` rows are called into the cache.
+def weigh_rows(  # type: ignore[no-untyped-def]
+    typing_context, count, unroll, entry, share, noise, rows, pitch, indices, matrix, length, labels, normals, coefficients,
+    squares,
+):  # fmt: skip
+    """Residuals of ``count`` drawn rows, each row read once and ``matrix`` once for all of them.
 
-    ``entry`` is any scalar of the rows' type, ``like`` any of the floating-point type. Each row is read once and ``matrix`` once for all of them.
+    With e_k = <row k, matrix> - labels[indices[k]]:  squares[k] += e_k^2,
+    coefficients[k] = share * (e_k + noise * normals[k]). ``entry`` is any scalar of the rows' type.
     """
-    group, steps, is_narrow = count.literal_value, unroll.literal_value, types.unliteral(entry) == types.int8
-    signature = types.void(count, unroll, entry, like, rows, pitch, indices, upcoming, matrix, length, out)
+    group, steps = count.literal_value, unroll.literal_value
+    addresses = (rows, pitch, indices, matrix, length, labels, normals, coefficients, squares)
+    signature = types.void(count, unroll, entry, share, noise, *map(types.unliteral, addresses))
+    is_narrow = types.unliteral(entry) == types.int8
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        rows, pitch, indices, upcoming, matrix, length, out = arguments[4:]
-        emitter = _Rows(builder, arguments[3].type, is_narrow)
+        share, noise, rows, pitch, indices, matrix, length, labels, normals, coefficients, squares = arguments[3:]
+        emitter = _Rows(builder, share.type, is_narrow)
         here = emitter.addresses(rows, pitch, indices, group)
-        ahead = emitter.addresses(rows, pitch, upcoming, group)
         partial = emitter.variables(group * steps)
 
         def accumulate(offset: ir.Value, part: int) -> None:
@@ -188,8 +192,6 @@ def dot_rows(typing_context, count, unroll, entry, like, rows, pitch, indices, u
             for k in range(group):
                 slot = partial[k * steps + part]
                 builder.store(emitter.multiply_add(emitter.row(here[k], offset), weights, builder.load(slot)), slot)
-                # A row of int8 fills a cache line only every few vectors; asking again for the same line is cheap.
-                emitter.prefetch(ahead[k], builder.mul(offset, INDEX(emitter.entry_bytes)))
 
         whole = _blocks(emitter, length, steps, accumulate)
         remaining = builder.sub(length, whole)
@@ -206,8 +208,12 @@ def dot_rows(typing_context, count, unroll, entry, like, rows, pitch, indices, u
             for part in range(1, steps):
                 total = builder.fadd(total, builder.load(partial[k * steps + part]))
             totals.append(total)
-        for k, value in enumerate(emitter.sums(totals)):
-            builder.store(value, emitter.pointer(out, INDEX(k), emitter.scalar, emitter.bytes))
+        residuals = builder.fsub(emitter.sums(totals), emitter.gather(labels, indices, group))  # (count,)
+        few = residuals.type
+        before = emitter.load(squares, INDEX(0), few)
+        emitter.store(emitter.multiply_add(residuals, residuals, before), squares, INDEX(0))
+        noisy = emitter.multiply_add(emitter.splat(noise, few), emitter.load(normals, INDEX(0), few), residuals)
+        emitter.store(builder.fmul(emitter.splat(share, few), noisy), coefficients, INDEX(0))
         return context.get_dummy_value()
 
     return signature, emit
@@ -223,7 +229,7 @@ def add_rows(typing_context, count, unroll, entry, like, rows, pitch, indices, c
         rows, pitch, indices, coefficients, matrix, length = arguments[4:]
         emitter = _Rows(builder, arguments[3].type, is_narrow)
         here = emitter.addresses(rows, pitch, indices, group)
-        factor = [emitter.splat(emitter.load_scalar(coefficients, INDEX(k))) for k in range(group)]
+        factor = [emitter.splat(emitter.load(coefficients, INDEX(k), emitter.scalar)) for k in range(group)]
 
         def accumulate(offset: ir.Value, part: int) -> None:
             total = emitter.load(matrix, offset)
@@ -251,7 +257,7 @@ def product_tile(typing_context, height, width, scale, accumulate, c, ldc, a, a_
     A's entry (i, k) stands at ``a + i * a_row + k * a_column``, so that A may be a transpose; B and C are row-major.
     """
     m, n = height.literal_value, width.literal_value
-    signature = types.void(height, width, scale, accumulate, c, ldc, a, a_row, a_column, b, ldb, inner)
+    signature = types.void(height, width, scale, *map(types.unliteral, (accumulate, c, ldc, a, a_row, a_column, b, ldb, inner)))
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         scale, accumulate, c, ldc, a, a_row, a_column, b, ldb, inner = arguments[2:]
@@ -262,7 +268,8 @@ def product_tile(typing_context, height, width, scale, accumulate, c, ldc, a, a_
             right = [emitter.load(b, builder.add(b_row, INDEX(j * emitter.lanes))) for j in range(n)]
             a_here = builder.mul(loop.index, a_column)
             for i in range(m):
-                left = emitter.splat(emitter.load_scalar(a, builder.add(a_here, builder.mul(a_row, INDEX(i)))))
+                entry = emitter.load(a, builder.add(a_here, builder.mul(a_row, INDEX(i))), emitter.scalar)
+                left = emitter.splat(entry)
                 for j in range(n):
                     slot = tile[i * n + j]
                     builder.store(emitter.multiply_add(left, right[j], builder.load(slot)), slot)

@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from flatdist.alignment import aligned_zeros
 from flatdist.engines._fused_kernel import run_steps
-from flatdist.engines._fused_layout import Layout, aligned, make_layout
+from flatdist.engines._fused_layout import Layout, make_layout
 from flatdist.engines.base import TrainingTask
 from flatdist.errors import LaunchError
 from flatdist.types import Array
@@ -58,7 +59,7 @@ class FusedSession:
             task.sam_radius is not None,
         )
         self._radius = -1.0 if task.sam_radius is None else float(task.sam_radius)
-        self._weights = [aligned(self._layout.weights_size, task.dtype) for _ in range(task.replicates)]
+        self._weights = [aligned_zeros(self._layout.weights_size, task.dtype) for _ in range(task.replicates)]
         for weights, layers in zip(self._weights, task.layers, strict=True):
             for j, layer in enumerate(layers):
                 self._layout.layer(weights, j)[...] = layer
@@ -114,7 +115,7 @@ class _Scratch:
     """What one thread overwrites at every step."""
 
     def __init__(self, layout: Layout, task: TrainingTask) -> None:
-        self.numbers = aligned(layout.scratch_size, task.dtype)
+        self.numbers = aligned_zeros(layout.scratch_size, task.dtype)
         self.words = np.zeros((4, layout.fill_blocks), dtype=np.uint32)
         self.indices = np.zeros(layout.indices_size, dtype=np.int32)
         if task.batch_size is None:
