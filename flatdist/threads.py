@@ -13,10 +13,10 @@ ONE_BLAS_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLI
 
 
 def set_threads(threads: int) -> None:
-    """Give numba and torch ``threads`` threads and every BLAS and OpenMP pool one.
+    """Give numba, torch and OpenMP ``threads`` threads and every BLAS one.
 
-    A BLAS that is loaded later starts with one thread too. Pools of numba and torch that are not loaded yet are left
-    alone; call this again after loading them.
+    A BLAS or OpenMP library that is loaded later starts like that too. Pools of numba and torch that are not loaded yet
+    are left alone; call this again after loading them.
 
     Args:
         threads: at least 1; more than numba was started with is cut to what it has.
@@ -25,12 +25,12 @@ def set_threads(threads: int) -> None:
         raise ValueError(f"{threads} threads cannot run anything; give at least 1")
     import threadpoolctl
 
-    os.environ.update(ONE_BLAS_THREAD)
+    os.environ.update(ONE_BLAS_THREAD, OMP_NUM_THREADS=str(threads))
     if "torch" in sys.modules:
         import torch
 
         torch.set_num_threads(threads)
-    threadpoolctl.threadpool_limits(1, user_api="blas")
+    threadpoolctl.threadpool_limits({"blas": 1, "openmp": threads})
     if "numba" in sys.modules:
         import numba
 
