@@ -104,23 +104,22 @@ def _solve(stack: torch.Tensor, labels: torch.Tensor, where: str) -> _Answer:
         best = _proved(constraints, found, None, steps)
         if best is not None and best.gap <= AIM:
             return best
-    iterate = None
     tried = _Attempt(rank=0, gap=1.0)
     for iterate in interior_point(constraints):
         steps += 1
-        attempts: list[_Answer | None] = [best]
+        answers: list[_Answer | None] = [best]
+        if best is None or iterate.gap < _OBVIOUS:  # its own claim holds up to rounding only: judge it
+            projected = constraints.project(iterate.matrix)
+            answers.append(_Answer.judged(constraints, projected, iterate.multipliers, steps))
         if iterate.gap < _VISIBLE and found is not None:
-            attempts.append(_proved(constraints, found, iterate.multipliers, steps))
+            answers.append(_proved(constraints, found, iterate.multipliers, steps))
         rank = _visible_rank(constraints, iterate)
         if rank and (rank != tried.rank or iterate.gap < _RETRY * tried.gap):
             tried = _Attempt(rank, iterate.gap)
-            attempts.append(_finished(constraints, iterate, rank, steps))
-        best = min((a for a in attempts if a is not None), key=lambda a: a.gap, default=None)
-        if iterate.gap <= AIM or (best is not None and best.gap <= AIM):
+            answers.append(_finished(constraints, iterate, rank, steps))
+        best = min((answer for answer in answers if answer is not None), key=lambda answer: answer.gap)
+        if best.gap <= AIM:
             break
-    if iterate is not None and (best is None or best.gap > AIM):
-        last = _Answer.judged(constraints, constraints.project(iterate.matrix), iterate.multipliers, steps)
-        best = last if best is None or last.gap < best.gap else best
     assert best is not None
     return best
 
