@@ -52,16 +52,22 @@ def load_sweep(path: str | os.PathLike[str], *, changes: Changes | None = None) 
     return parse_sweep(read_text(path), path=path, changes=changes)
 
 
-def parse_sweep(source: str, *, path: Path | None = None, changes: Changes | None = None) -> Sweep:
+def parse_sweep(source: str, *, path: Path | None = None, name: str = "sweep", changes: Changes | None = None) -> Sweep:
     """Read a sweep from the text of a sweep file.
+
+    Args:
+        source: the text.
+        path: where it was read from, or None.
+        name: what messages call it where there is no path, and its name where it gives none.
+        changes: fields set and conditions added on the command line.
 
     Raises:
         SweepError: as load_sweep.
     """
-    name = str(path) if path is not None else "sweep"
-    problems = Problems(name)
-    tree: Node = parse_tree(source, name)
-    declaration = read_declaration(tree, path.stem if path is not None else "sweep", changes or Changes(), problems)
+    where = str(path) if path is not None else name
+    problems = Problems(where)
+    tree: Node = parse_tree(source, where)
+    declaration = read_declaration(tree, path.stem if path is not None else name, changes or Changes(), problems)
     check_size(declaration.blocks, problems)
     expansion = Expansion({})
     for block in declaration.blocks:

@@ -1,0 +1,98 @@
+"""The command ``flatdist``.
+
+Exit status: 0 all well, 1 some replicates failed or are missing, 2 bad input, 130 interrupted. What flatdist reports
+on purpose is a message on stderr, never a traceback. Commands import heavy libraries only when they run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+import click
+
+from flatdist.cli.housekeeping import compact_command, export_command, gc_command, invalidate_command, merge_command
+from flatdist.cli.inspect import cells_command, failures_command, show_command
+from flatdist.cli.plan import plan_command
+from flatdist.cli.report import report_command
+from flatdist.cli.status import status_command
+from flatdist.cli.sweep import sweep_command
+from flatdist.cli.train import train_command
+from flatdist.errors import FlatdistError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+class _InOrder(click.Group):
+    """Lists its commands in the order in which they are usually needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="flatdist", prog_name="flatdist", message="%(prog)s %(version)s")
+def cli() -> None:
+    """How many linear measurements does a deep matrix factorization's flattest solution need?
+
+    SWEEP is a sweep file (YAML) or the name of a sweep that the store has a record of. Results live in a store, a
+    folder or a URI such as s3://bucket/folder: --store, else $FLATDIST_STORE, else results/.
+    """
+
+
+for _command in (
+    plan_command,
+    sweep_command,
+    status_command,
+    train_command,
+    report_command,
+    show_command,
+    cells_command,
+    failures_command,
+    export_command,
+    invalidate_command,
+    merge_command,
+    compact_command,
+    gc_command,
+):
+    cli.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            status = cli.main(args=arguments, prog_name="flatdist", standalone_mode=False)
+        except FlatdistError as error:
+            click.echo(f"error: {error}", err=True)
+            return BAD_INPUT
+        except click.ClickException as error:
+            error.show()
+            return BAD_INPUT
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("interrupted", err=True)
+            return INTERRUPTED
+        except BrokenPipeError:  # the reader, as in `| head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+    return status if isinstance(status, int) else 0
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> Any:
+    del category, filename, lineno, file, line  # where in the code it arose says nothing to the user
+    click.echo(f"warning: {message}", err=True)
+
+
+__all__ = ["cli", "main"]

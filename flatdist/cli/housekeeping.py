@@ -1,0 +1,126 @@
+"""``flatdist export``, ``invalidate``, ``merge``, ``compact`` and ``gc``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flatdist.cli.options import load_sweep, open_store, store_option, sweep_argument
+from flatdist.errors import StoreError, SweepError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_where = click.option("--where", help="Only rows of trials for which this holds, as \"status == 'diverged'\".")
+_yes = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+@click.command("export")
+@sweep_argument
+@store_option
+@click.option("--csv", "kind", flag_value="csv", help="Write CSV.")
+@click.option("--parquet", "kind", flag_value="parquet", help="Write Parquet (the default).")
+@click.option("--table", type=click.Choice(["trials", "history"]), default="trials", show_default=True)
+@_where
+@click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: SWEEP-TABLE.KIND]")
+def export_command(sweep: str, store: str, kind: str | None, table: str, where: str | None, out: Path | None) -> None:
+    """Write SWEEP's rows into one flat file."""
+    loaded = load_sweep(sweep, store)
+    opened = open_store(store)
+    read = opened.trials if table == "trials" else opened.history
+    frame = read([cell.cell_id for cell in loaded.cells], where=where)
+    kind = kind or "parquet"
+    path = out or Path(f"{loaded.name}-{table}.{kind}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        _write_frame(frame, temporary, kind)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"{path}: cannot be written: {error.strerror or error}; give another --out") from error
+    click.echo(f"wrote {len(frame)} rows to {path}")
+
+
+def _write_frame(frame: pd.DataFrame, path: Path, kind: str) -> None:
+    if kind == "parquet":
+        frame.to_parquet(path, index=False)
+        return
+    for name in ("width", "singular_values"):
+        if name in frame:  # lists as JSON, so that every reader can take them apart
+            frame[name] = [value if value is None else json.dumps(list(value), default=float) for value in frame[name]]
+    frame.to_csv(path, index=False)
+
+
+@click.command("invalidate")
+@sweep_argument
+@store_option
+@_where
+@click.option("--failed", is_flag=True, help="Only failures, so that they are tried again.")
+@_yes
+def invalidate_command(sweep: str, store: str, where: str | None, failed: bool, yes: bool) -> None:
+    """Void results of SWEEP, so that they run again; nothing is deleted.
+
+    Without --where every result and failure of the sweep is voided.
+    """
+    ids = [cell.cell_id for cell in load_sweep(sweep, store).cells]
+    opened = open_store(store)
+    keys = set()
+    if where is None or failed:
+        keys |= {(cell, replicate) for cell, replicates in opened.failed(ids).items() for replicate in replicates}
+    if not failed:
+        frame = opened.trials(ids, where=where, columns=["cell_id", "replicate"])
+        keys |= set(zip(frame["cell_id"].astype(str), frame["replicate"].astype(int), strict=True))
+    if not keys:
+        click.echo("nothing to void")
+        return
+    _confirm(f"Void {len(keys)} replicates of {len({cell for cell, _ in keys})} cells?", yes)
+    click.echo(f"voided {opened.invalidate(keys)} replicates; the next sweep runs them again")
+
+
+@click.command("merge")
+@click.argument("other", metavar="STORE")
+@store_option
+def merge_command(other: str, store: str) -> None:
+    """Take the results, failures and sweeps of another STORE into this one; repeated, it changes nothing."""
+    opened = open_store(store, must_exist=False)
+    merged = opened.merge(open_store(other))
+    click.echo(f"took in {merged.replicates} replicates and {len(merged.sweeps)} sweeps")
+    if merged.sweeps_kept:
+        click.echo(f"kept this store's meaning of {', '.join(merged.sweeps_kept)}")
+
+
+@click.command("compact")
+@store_option
+def compact_command(store: str) -> None:
+    """Take many small files over into a few; safe while sweeps are running."""
+    opened = open_store(store)
+    if not opened.can_compact():
+        reason = "this storage cannot create a file exclusively, so compacting it is not safe"
+        raise StoreError(f"store {opened.uri}: {reason}")
+    done = opened.compact()
+    click.echo(", ".join(f"{name} {value}" for name, value in vars(done).items()))
+
+
+@click.command("gc")
+@store_option
+@_yes
+def gc_command(store: str, yes: bool) -> None:
+    """Drop rows of old numerics where newer ones exist, and files that nobody needs any more."""
+    opened = open_store(store)
+    _confirm(f"Drop rows of old numerics from {opened.uri}?", yes)
+    collected: Any = opened.gc()
+    click.echo(f"dropped {collected.rows} rows and {collected.files} files")
+
+
+def _confirm(question: str, yes: bool) -> None:
+    """Ask, unless told not to; without a terminal there is nobody to ask."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise SweepError(f"{question} Nobody is here to answer: add --yes")
+    click.confirm(question, abort=True, err=True)

@@ -1,0 +1,98 @@
+"""Arguments and options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from flatdist.errors import StoreError, SweepError
+
+if TYPE_CHECKING:
+    from flatdist.store import Store
+    from flatdist.sweepfile import Changes, Sweep
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+store_option = click.option(
+    "--store", default="results", envvar="FLATDIST_STORE", show_default=True, help="Folder or URI of the results."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+sweeps_argument = click.argument("sweeps", metavar="SWEEP...", nargs=-1, required=True)
+sweep_argument = click.argument("sweep", metavar="SWEEP")
+where_option = click.option(
+    "--where", "conditions", multiple=True, help="Only cells for which this holds, as 'n > dof'."
+)
+
+
+def selection_options(command: Command) -> Command:
+    """``--set``, ``--where`` and ``--limit``: which cells of the sweeps are meant."""
+    for option in (
+        click.option("--limit", type=click.IntRange(min=1), help="Only the first so many cells."),
+        where_option,
+        click.option("--set", "words", multiple=True, metavar="FIELD=VALUE", help="One value for a field, everywhere."),
+    ):
+        command = option(command)
+    return command
+
+
+def read_changes(words: Sequence[str], conditions: Sequence[str]) -> Changes:
+    """What ``--set`` and ``--where`` ask for."""
+    from flatdist.sweepfile import Changes
+    from flatdist.sweepfile.words import read_words
+
+    return Changes(read_words(words), tuple(conditions))
+
+
+def load_sweeps(names: Sequence[str], store: str, changes: Changes | None = None) -> list[Sweep]:
+    """Sweeps by file or by the name under which the store knows them; all problems of all files are reported."""
+    sweeps: list[Sweep] = []
+    problems: list[str] = []
+    for name in names:
+        try:
+            sweeps.append(load_sweep(name, store, changes))
+        except SweepError as error:
+            problems.append(str(error))
+    if problems:
+        raise SweepError("\n".join(problems))
+    return sweeps
+
+
+def load_sweep(name: str, store: str, changes: Changes | None = None) -> Sweep:
+    """A sweep by file or by name.
+
+    Raises:
+        SweepError: the file cannot be used, or there is neither such a file nor such a sweep.
+    """
+    from flatdist.sweepfile import load_sweep as load_file
+    from flatdist.sweepfile import parse_sweep
+
+    if names_a_file(name):
+        return load_file(name, changes=changes)
+    try:
+        source = open_store(store).load_sweep(name).source
+    except StoreError as error:
+        raise SweepError(f"{name!r} is no file, and {error}") from error
+    return parse_sweep(source, name=name, changes=changes)
+
+
+def names_a_file(name: str) -> bool:
+    """Whether an argument means a file rather than a sweep's name."""
+    return name.endswith((".yaml", ".yml")) or "/" in name or Path(name).is_file()
+
+
+def open_store(location: str, *, must_exist: bool = True) -> Store:
+    """The store at a location.
+
+    Raises:
+        StoreError: it is needed and a local folder of that name does not exist.
+    """
+    from flatdist.store import Store
+    from flatdist.store.location import is_local
+
+    store = Store(location)
+    if must_exist and is_local(store.uri) and not Path(store.uri).is_dir():
+        raise StoreError(f"store {location}: there is no such folder; run a sweep into it first, or give --store")
+    return store

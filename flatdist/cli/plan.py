@@ -1,0 +1,51 @@
+"""``flatdist plan``: what a sweep would run; starts nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from flatdist.cli.options import (
+    json_option,
+    load_sweeps,
+    read_changes,
+    selection_options,
+    store_option,
+    sweeps_argument,
+)
+from flatdist.cli.output import print_json
+from flatdist.cli.planning import Resources, plan_json, plan_lines, plan_sweeps, resource_options
+
+
+@click.command("plan")
+@sweeps_argument
+@store_option
+@selection_options
+@resource_options
+@json_option
+def plan_command(sweeps: tuple[str, ...], store: str, as_json: bool, **options: Any) -> None:
+    """Say what SWEEP would run, how long it takes and how much memory it needs; start nothing.
+
+    Several sweeps are planned as one. Times come from what is in the store already, else from probes of a few hundred
+    steps in this process.
+    """
+    changes = read_changes(options.pop("words"), options.pop("conditions"))
+    loaded = load_sweeps(sweeps, store, changes)
+    plan = plan_sweeps(loaded, store, take_resources(options), **take_planning(options))
+    if as_json:
+        print_json(plan_json(plan))
+    else:
+        click.echo("\n".join(plan_lines(plan)))
+
+
+def take_resources(options: dict[str, Any]) -> Resources:
+    """The options that say what the work runs on."""
+    names = ("address", "executor", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "engine", "device")
+    return Resources(**{name: options[name] for name in names})
+
+
+def take_planning(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that say how much of it is to run."""
+    names = ("limit", "retry_failed", "budget", "fit")
+    return {name: options[name] for name in names} | {"with_probe": not options["no_probe"]}

@@ -1,0 +1,181 @@
+"""From the options of ``plan`` and ``sweep`` to a plan, and the plan in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from flatdist.cli.output import size
+
+if TYPE_CHECKING:
+    from flatdist.planning import Interval, Plan
+    from flatdist.sweepfile import Sweep
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+CLUSTER_SLOTS = 64  # assumed of a cluster that is not asked before the sweep starts: shards are cut small enough for it
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the work is to run on.
+
+    Attributes:
+        address: a Ray cluster, or None for this machine.
+        executor: ``ray`` or ``inline``.
+        max_concurrent: trials at a time; None leaves it to the resources.
+        cpus_per_trial: processors of one trial.
+        gpus_per_trial: GPUs of one trial; None takes one where there are any.
+        engine: of the SGD steps.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    address: str | None
+    executor: str
+    max_concurrent: int | None
+    cpus_per_trial: float
+    gpus_per_trial: float | None
+    engine: str
+    device: str
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether trials are expected to run on GPUs."""
+        if self.device != "auto":
+            return self.device != "cpu"
+        return bool(self.gpus_per_trial) if self.gpus_per_trial is not None else bool(local_gpus())
+
+    @property
+    def slots(self) -> int:
+        """Trials that are expected to run at a time."""
+        import os
+
+        if self.executor == "inline":
+            return 1
+        if self.address is not None:
+            return self.max_concurrent or CLUSTER_SLOTS
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        slots = max(1, int(processors / self.cpus_per_trial))
+        if self.uses_gpu and (gpus := local_gpus()):
+            slots = min(slots, max(1, int(gpus / (self.gpus_per_trial or 1.0))))
+        return min(slots, self.max_concurrent or slots)
+
+
+def local_gpus() -> int:
+    """GPUs of this machine, counted without loading torch."""
+    return sum(path.name[6:].isdigit() for path in Path("/dev").glob("nvidia*"))
+
+
+def resource_options(command: Command) -> Command:
+    """Options that say what the work runs on, and how much of it is to run."""
+    for option in (
+        click.option("--no-probe", is_flag=True, help="Run no short probes to predict times."),
+        click.option("--retry-failed", is_flag=True, help="Also run replicates whose last attempt failed."),
+        click.option("--fit", is_flag=True, help="With --budget: run the part that fits, whole cells first."),
+        click.option("--budget", metavar="TIME", help="Refuse what is predicted to take longer, as 30m or 2h."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+        click.option("--engine", default="auto", show_default=True, help="auto, fused, batched or reference."),
+        click.option("--gpus-per-trial", type=click.FloatRange(min=0), help="GPUs of one trial; fractions pack."),
+        click.option("--cpus-per-trial", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
+                     help="Processors of one trial, and its threads."),
+        click.option("--max-concurrent", type=click.IntRange(min=1), metavar="K", help="At most K trials at a time."),
+        click.option("--executor", type=click.Choice(["ray", "inline"]), default="ray", show_default=True,
+                     help="Ray Tune, or this process alone."),
+        click.option("--address", metavar="A", help="Ray cluster: auto, HOST:PORT or ray://HOST:PORT."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def plan_sweeps(
+    sweeps: Sequence[Sweep],
+    store: str,
+    resources: Resources,
+    *,
+    limit: int | None = None,
+    retry_failed: bool = False,
+    budget: str | None = None,
+    fit: bool = False,
+    with_probe: bool = True,
+) -> Plan:
+    """Make the plan that the options ask for.
+
+    Raises:
+        SweepError: it does not fit the budget, or the budget is no length of time.
+        LaunchError: the engine does not exist or does not run on the device.
+    """
+    from flatdist.cli.options import open_store
+    from flatdist.engines import resolve_engine
+    from flatdist.errors import SweepError
+    from flatdist.planning import PlanSettings, keep_within, make_plan, make_probe, parse_duration
+
+    seconds = None if budget is None else parse_duration(budget)
+    if fit and seconds is None:
+        raise SweepError("--fit needs --budget: give the time that the plan is to fit")
+    device = "cuda" if resources.uses_gpu else "cpu"
+    engine = resolve_engine(resources.engine, device)
+    threads = max(1, int(resources.cpus_per_trial))
+    can_probe = with_probe and (device == "cpu" or local_gpus() > 0)
+    settings = PlanSettings(
+        slots=resources.slots,
+        engine=engine,
+        device=device,
+        executor=resources.executor,
+        retry_failed=retry_failed,
+        limit=limit,
+        local=resources.address is None and device == "cpu",
+    )
+    probe = make_probe(engine, device, threads) if can_probe else None
+    plan = make_plan(sweeps, open_store(store, must_exist=False), settings, probe=probe)
+    return plan if seconds is None else keep_within(plan, seconds, fit=fit)
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """A plan in words."""
+    lines = []
+    for sweep in plan.sweeps:
+        title = f"{sweep.name}: {sweep.description}" if sweep.description else sweep.name
+        asides = [f"{sweep.left_out} left out by where"] if sweep.left_out else []
+        asides += [f"{sweep.repeated} the same as others"] if sweep.repeated else []
+        cells = f"{sweep.cells} cells" + (f" ({', '.join(asides)})" if asides else "")
+        counts = f"{sweep.done} done, {sweep.missing} missing, {sweep.failed} failed"
+        lines += [title, f"  {cells} with {sweep.replicates} replicates each: {counts}"]
+    if not plan.shards:
+        retry = "; --retry-failed runs those that failed again" if plan.failed else ""
+        return [*lines, f"nothing to run{retry}"]
+    lines.append(f"to run: {plan.to_run} replicates of {len(plan.items)} cells in {len(plan.shards)} shards")
+    slots = "one slot" if plan.slots == 1 else f"{plan.slots} slots"
+    lines.append(f"time:   {plan.time} on {slots} with the {plan.settings.engine} engine, from {plan.forecast.basis}")
+    lines.append(f"memory: {size(plan.memory_bytes)} per trial at most")
+    return lines
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """A plan as data."""
+    return {
+        "sweeps": [{**vars(sweep), "missing": sweep.missing} for sweep in plan.sweeps],
+        "cells": len(plan.cells),
+        "left_out": plan.left_out,
+        "replicates": {
+            "total": plan.total,
+            "done": plan.done,
+            "missing": plan.missing,
+            "failed": plan.failed,
+            "to_run": plan.to_run,
+        },
+        "shards": len(plan.shards),
+        "slots": plan.slots,
+        "seconds": _interval(plan.time),
+        "slot_seconds": _interval(plan.work),
+        "basis": plan.forecast.basis,
+        "engine": plan.settings.engine,
+        "device": plan.settings.device,
+        "memory_bytes_per_trial": plan.memory_bytes,
+    }
+
+
+def _interval(interval: Interval) -> dict[str, float]:
+    return {"low": interval.low, "mid": interval.mid, "high": interval.high}

@@ -1,0 +1,96 @@
+"""``flatdist status``: how far sweeps have come, from the store alone."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flatdist.cli.options import json_option, load_sweep, open_store, store_option
+from flatdist.cli.output import print_json, print_table
+from flatdist.errors import SweepError
+
+if TYPE_CHECKING:
+    from flatdist.store import Store
+    from flatdist.sweepfile import Sweep
+
+WATCH_SECONDS = 5.0
+
+
+@click.command("status")
+@click.argument("sweeps", metavar="[SWEEP...]", nargs=-1)
+@store_option
+@click.option("--watch", is_flag=True, help="Show the sweeps as they fill in, until they are done.")
+@json_option
+def status_command(sweeps: tuple[str, ...], store: str, watch: bool, as_json: bool) -> None:
+    """Count done, missing, failed and diverged replicates of each SWEEP; without one, of all the store knows."""
+    opened = open_store(store)
+    names = list(sweeps) or opened.sweep_names()
+    if not names:
+        click.echo(f"store {opened.uri} has no sweeps yet", err=True)
+        return
+    loaded = [load_sweep(name, store) for name in names]
+    if watch:
+        _watch(loaded, opened)
+        return
+    counts = [count_sweep(sweep, opened) for sweep in loaded]
+    if as_json:
+        print_json({"store": opened.uri, "sweeps": counts})
+        return
+    head = ("sweep", "cells", "replicates", "done", "missing", "failed", "diverged")
+    print_table(head, ([count[name] for name in head] for count in counts))
+
+
+def count_sweep(sweep: Sweep, store: Store) -> dict[str, Any]:
+    """Counts of one sweep's replicates; a diverged one is done."""
+    ids = [cell.cell_id for cell in sweep.cells]
+    done = {i: {r for r in rs if r < sweep.replicates} for i, rs in store.done(ids).items()}
+    failed = store.failed(ids)
+    n_done = sum(map(len, done.values()))
+    n_failed = sum(sum(r < sweep.replicates for r in replicates) for replicates in failed.values())
+    diverged = store.trials(ids, where="status == 'diverged'", columns=["replicate"])["replicate"]
+    total = len(ids) * sweep.replicates
+    return {
+        "sweep": sweep.name,
+        "cells": len(ids),
+        "replicates": total,
+        "done": n_done,
+        "missing": total - n_done - n_failed,
+        "failed": n_failed,
+        "diverged": int((diverged < sweep.replicates).sum()),
+    }
+
+
+def _watch(sweeps: list[Sweep], store: Store) -> None:
+    """Show progress and a coarse phase diagram, read from the store every few seconds."""
+    from flatdist.launch.display import make_display
+    from flatdist.launch.launching import add_stored
+    from flatdist.launch.progress import Progress
+
+    if len(sweeps) != 1:
+        raise SweepError("--watch shows one sweep; name it")
+    sweep = sweeps[0]
+    cells = {cell.cell_id: cell for cell in sweep.cells}
+    display = make_display()
+    started = time.monotonic()
+    shown = False
+    first_done = None
+    try:
+        while True:
+            counts = count_sweep(sweep, store)
+            first_done = counts["done"] if first_done is None else first_done
+            progress = Progress(cells, counts["replicates"], first_done)
+            progress.started_at = started
+            progress.stored, progress.failed = counts["done"] - first_done, counts["failed"]
+            progress.diverged = counts["diverged"]
+            if counts["done"]:
+                add_stored(progress, store)
+            (display.update if shown else display.start)(progress)
+            shown = True
+            if not counts["missing"]:
+                break
+            time.sleep(WATCH_SECONDS)
+    finally:
+        if shown:
+            display.stop(progress)

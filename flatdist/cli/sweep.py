@@ -1,0 +1,95 @@
+"""``flatdist sweep``: run what is missing."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import click
+
+from flatdist.cli.options import (
+    load_sweep,
+    load_sweeps,
+    open_store,
+    read_changes,
+    selection_options,
+    store_option,
+    sweeps_argument,
+)
+from flatdist.cli.plan import take_planning, take_resources
+from flatdist.cli.planning import Resources, plan_lines, plan_sweeps, resource_options
+
+if TYPE_CHECKING:
+    from flatdist.planning import Plan
+
+LONG_SECONDS = 3600.0  # a plan predicted to take longer is confirmed, where somebody is there to ask
+
+
+@click.command("sweep")
+@sweeps_argument
+@store_option
+@selection_options
+@resource_options
+@click.option("--checkpoint-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True,
+              help="Time between two checkpoints of a long replicate.")  # fmt: skip
+@click.option(
+    "--logger", "loggers", multiple=True, metavar="NAME", help="Switch on a logger of Ray Tune, as tensorboard."
+)
+@click.option("--display", type=click.Choice(["auto", "live", "plain", "none"]), default="auto", show_default=True)
+@click.option("--yes", is_flag=True, help="Do not ask before a long run.")
+def sweep_command(sweeps: tuple[str, ...], store: str, **options: Any) -> int:
+    """Run what is missing of SWEEP; the same command again goes on where it stopped.
+
+    Several sweeps run as one. Exit status: 0 all done, 1 some replicates failed, 2 bad input, 130 interrupted.
+    """
+    words, conditions = options.pop("words"), options.pop("conditions")
+    loaded = load_sweeps(sweeps, store, read_changes(words, conditions))
+    resources = take_resources(options)
+    opened = open_store(store, must_exist=False)
+    opened.check_access()
+    plan = plan_sweeps(loaded, store, resources, **take_planning(options))
+    click.echo("\n".join(plan_lines(plan)))
+    if not words:  # a changed field makes other cells than the sweep's name stands for
+        for name in sweeps:
+            whole = (
+                load_sweep(name, store)
+                if conditions
+                else next(s for s, n in zip(loaded, sweeps, strict=True) if n == name)
+            )
+            ids = [cell.cell_id for cell in whole.cells]
+            opened.save_sweep(whole.name, whole.source, ids, whole.replicates)
+    if not plan.shards:
+        return _report_failures(plan, opened)
+    if not options["yes"] and plan.time.mid > LONG_SECONDS and sys.stdin.isatty() and sys.stderr.isatty():
+        click.confirm(f"This takes about {plan.time}. Start?", abort=True, err=True)
+    return _launch(plan, store, resources, options)
+
+
+def _launch(plan: Plan, store: str, resources: Resources, options: dict[str, Any]) -> int:
+    from flatdist.launch import LaunchSettings, launch
+
+    settings = LaunchSettings(
+        address=resources.address,
+        max_concurrent=resources.max_concurrent,
+        cpus_per_trial=resources.cpus_per_trial,
+        gpus_per_trial=resources.gpus_per_trial,
+        engine=resources.engine,
+        device=resources.device,
+        checkpoint_seconds=options["checkpoint_seconds"],
+        loggers=tuple(options["loggers"]),
+    )
+    executor = cast(Literal["ray", "inline"], resources.executor)
+    result = launch(plan, store, executor=executor, settings=settings, display=options["display"])
+    if result.failed:
+        _report_failures(plan, open_store(store))
+    return result.exit_code
+
+
+def _report_failures(plan: Plan, store: Any) -> int:
+    """List the replicates whose last attempt failed, grouped by error."""
+    from flatdist.cli.inspect import failure_lines
+
+    lines = failure_lines(store, [cell.cell_id for cell in plan.cells], tracebacks=False)
+    if lines:
+        click.echo("\n".join(lines), err=True)
+    return 1 if lines else 0

@@ -1,0 +1,93 @@
+"""``flatdist train``: one cell in this process, with live metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from flatdist.cli.output import cell_text, print_json, print_table
+
+_LIVE = ("step", "train_loss", "population_loss", "nuclear_norm", "hessian_trace", "learning_rate")
+_RESULTS = (
+    "replicate",
+    "status",
+    "relative_error",
+    "train_loss",
+    "nuclear_norm",
+    "hessian_trace",
+    "certificate",
+    "wall_seconds",
+)
+
+
+@click.command("train")
+@click.argument("words", metavar="[FIELD=VALUE]...", nargs=-1)
+@click.option("--replicates", type=click.IntRange(min=1), default=1, show_default=True, help="Numbered from 0.")
+@click.option("--engine", default="auto", show_default=True, help="auto, fused, batched or reference.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--store", help="Store the results there; otherwise nothing is stored.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def train_command(
+    words: tuple[str, ...], replicates: int, engine: str, device: str, threads: int, store: str | None, as_json: bool
+) -> int:
+    """Run one cell in this process, as: flatdist train d_out=12 d_in=12 rank=1 n=2*statdim steps=10000
+
+    Fields that are not given take their defaults; values may be expressions over the other fields.
+    """
+    from flatdist.sweepfile.words import cell_from_words
+
+    cell = cell_from_words(words)
+    from flatdist.running import RunSettings, run_replicates
+
+    opened = None
+    if store is not None:
+        from flatdist.cli.options import open_store
+
+        opened = open_store(store, must_exist=False)
+        opened.check_access()
+    if not as_json:
+        fields = ", ".join(f"{name}={cell_text(getattr(cell, name))}" for name in cell.relevant_fields)
+        click.echo(f"cell {cell.cell_id}: {fields}")
+    settings = RunSettings(engine=engine, device=device, threads=threads)
+    outcomes = []
+    for outcome in run_replicates(cell, range(replicates), settings, hooks=_live_hooks(quiet=as_json)):
+        outcomes.append(outcome)
+        if opened is not None:
+            opened.write([outcome.trial], outcome.history)
+    if as_json:
+        history = [row for outcome in outcomes for row in outcome.history]
+        print_json({"cell_id": cell.cell_id, "trials": [outcome.trial for outcome in outcomes], "history": history})
+    else:
+        trials = [outcome.trial for outcome in outcomes]
+        names = [name for name in _RESULTS if any(trial.get(name) is not None for trial in trials)]
+        print_table(names, ([trial.get(name) for name in names] for trial in trials))
+    return 0
+
+
+def _live_hooks(*, quiet: bool) -> Any:
+    """Hooks that print the first replicate's measurements as they are made."""
+    from flatdist.training import Hooks
+
+    hooks = Hooks()
+    return hooks if quiet else dataclasses.replace(hooks, on_history=_printer())
+
+
+def _printer() -> Callable[[int, list[dict[str, Any]]], None]:
+    heads = " ".join(f"{name:>16}" for name in _LIVE)
+    printed = False
+
+    def show(replicate: int, rows: list[dict[str, Any]]) -> None:
+        nonlocal printed
+        if replicate != 0:
+            return
+        if not printed:
+            click.echo(heads, err=True)
+            printed = True
+        for row in rows:
+            click.echo(" ".join(f"{cell_text(row.get(name)):>16}" for name in _LIVE), err=True)
+
+    return show

@@ -1,0 +1,71 @@
+"""``field=value`` words of a command line, read as a sweep file reads the same fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from flatdist.cell import FIELDS, Cell, check_values
+from flatdist.errors import CellError, SweepError
+from flatdist.expressions import ExpressionError
+from flatdist.suggestions import did_you_mean
+from flatdist.sweepfile.expand import Scope, Unresolved
+from flatdist.sweepfile.values import InvalidValue, names_in, read_value
+from flatdist.sweepfile.yamltree import parse_tree
+
+
+def read_words(words: Iterable[str]) -> dict[str, Any]:
+    """Field -> value as YAML reads it; a field given twice keeps its last value.
+
+    Raises:
+        SweepError: a word is not ``field=value``, or names no field.
+    """
+    values: dict[str, Any] = {}
+    problems = []
+    for word in words:
+        name, equals, text = word.partition("=")
+        name = name.strip()
+        if not equals:
+            problems.append(f"{word!r} is not of the form field=value, as rank=2")
+        elif name not in FIELDS:
+            hint, allowed = did_you_mean(name, FIELDS), ", ".join(FIELDS)
+            problems.append(f"{word!r}: there is no field {name!r}{hint}; allowed: {allowed}")
+        else:
+            node = parse_tree(text, word)
+            values[name] = node.plain
+    if problems:
+        raise SweepError("\n".join(problems))
+    return values
+
+
+def cell_from_words(words: Iterable[str]) -> Cell:
+    """The cell that ``field=value`` words describe; values may be expressions over the other fields.
+
+    Raises:
+        SweepError: a word cannot be read.
+        CellError: every field that is missing or whose value is not allowed.
+    """
+    problems = []
+    given: dict[str, Any] = {}
+    for name, raw in read_words(words).items():
+        try:
+            given[name] = read_value(name, raw)
+        except InvalidValue as error:
+            problems.append(f"{name}: {raw!r} {error.reason}; allowed: {error.allowed}")
+    literals: dict[str, Any] = {}
+    if not problems:
+        scope = Scope(given, frozenset())
+        for name, value in given.items():
+            try:
+                literals[name] = scope.literal(name)
+            except RecursionError:
+                problems.append(f"{name}: depends on itself through {', '.join(sorted(names_in(value)))}")
+            except (ExpressionError, InvalidValue) as error:
+                problems.append(f"{name}: {error}")
+            except Unresolved as error:
+                problems.append(f"{name}: needs {error}, which is required and missing")
+    if not problems:
+        problems = [str(problem) for problem in check_values(literals)[1]]
+    if problems:
+        raise CellError("this cell cannot be run:\n" + "\n".join(f"  {problem}" for problem in problems))
+    return Cell(**literals)
