@@ -26,15 +26,16 @@ def set_threads(threads: int) -> None:
     import threadpoolctl
 
     os.environ.update(ONE_BLAS_THREAD, OMP_NUM_THREADS=str(threads))
+    # numba first: starting its pool sets OpenMP's to all processors.
+    if "numba" in sys.modules:
+        import numba
+
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     if "torch" in sys.modules:
         import torch
 
         torch.set_num_threads(threads)
     threadpoolctl.threadpool_limits({"blas": 1, "openmp": threads})
-    if "numba" in sys.modules:
-        import numba
-
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 
 def report_threads() -> dict[str, int]:
