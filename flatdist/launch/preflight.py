@@ -100,7 +100,7 @@ def check_nodes(session: ClusterSession, store_uri: str, settings: LaunchSetting
             task = ray.remote(inspect_node).options(
                 num_cpus=0, num_gpus=share, scheduling_strategy=place, max_retries=1
             )
-            pending[f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"] = task.remote(store_uri, marker)
+            pending[node_name(node)] = task.remote(store_uri, marker)
         reports: dict[str, NodeReport] = {}
         problems: list[str] = []
         for name, answer in pending.items():
@@ -109,6 +109,8 @@ def check_nodes(session: ClusterSession, store_uri: str, settings: LaunchSetting
             except TimeoutError:
                 problems.append(f"{name}: did not answer within {NODE_SECONDS:.0f} s")
             except ray.exceptions.RayError as error:
+                if name not in {node_name(node) for node in session.nodes()}:
+                    continue  # it was lost just now, which is no reason not to start on the others
                 problems.append(f"{name}: flatdist[run] does not work there: {_last_line(error)}")
     finally:
         if marker is not None:
@@ -118,6 +120,11 @@ def check_nodes(session: ClusterSession, store_uri: str, settings: LaunchSetting
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise LaunchError(f"the cluster is not ready, nothing was started:\n{lines}")
     return list(reports.values())
+
+
+def node_name(node: Mapping[str, Any]) -> str:
+    """How messages name a node."""
+    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:8]})"
 
 
 def find_problems(

@@ -56,7 +56,7 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Ray on two CPUs; yields a folder that the workers know as FLATDIST_TEST_FOLDER."""
     folder = tmp_path_factory.mktemp("ray")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(folder))  # Ray leaves a token in the home folder
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # else Ray leaves a token in the home folder
         patch.setenv("PYTHONPATH", HERE)
         patch.setenv("FLATDIST_TEST_FOLDER", str(folder))
         from flatdist.launch.cluster import ClusterSession
