@@ -52,7 +52,7 @@ class Evaluator:
         """
         assert len(layers[0]) == len(with_trace) == BLOCK
         product = end_to_end(layers)  # (BLOCK, d_out, d_in)
-        finite: Array = np.isfinite(product).all(axis=(-2, -1))
+        finite = np.asarray(np.isfinite(product).all(axis=(-2, -1)))
         product = np.where(finite[:, None, None], product, 0.0)
         trace = np.full(BLOCK, np.nan)
         if any(with_trace):

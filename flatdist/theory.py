@@ -148,6 +148,21 @@ def nuclear_norm_ratio_bound(delta: float, depth: int) -> float:
     return float(((1.0 + delta) / (1.0 - delta)) ** (depth / (2.0 * (depth - 1.0))))
 
 
+def flattest_trace(nuclear_norm: float, d_out: int, d_in: int, depth: int) -> float:
+    """Lemma 4: the trace of the Hessian of the flattest factorization, measurements taken as isotropic.
+
+    2 L (d_in d_out)^{1/L} ||M||_*^{2 (L - 1) / L}, Theorem 1's G(M); the true trace lies within (1 -+ delta) of it under
+    (1, delta)-RIP.
+
+    Args:
+        nuclear_norm: ||M||_* of the end-to-end matrix.
+        d_out: its rows.
+        d_in: its columns.
+        depth: number of layers L.
+    """
+    return float(2.0 * depth * (d_in * d_out) ** (1.0 / depth) * nuclear_norm ** (2.0 * (depth - 1.0) / depth))
+
+
 _GAUSSIAN_NUCLEAR = "minimum nuclear norm, Gaussian measurements, exact recovery; transition width O(sqrt(d_out d_in))"
 
 SAMPLE_COMPLEXITIES: Mapping[str, SampleComplexity] = {
