@@ -3,9 +3,9 @@
 ``python -m analysis.training_curves SWEEP [--store S] [--out DIR]``
 
 Each line is the median over replicates, each band the interquartile range. Horizontal lines show where theory says the
-flattest solution lies: the minimum nuclear norm, from the sweep's ``min_nuclear_norm`` trials, and Lemma 4's value of the
-Hessian's trace at that norm, 2 L (d_in d_out)^(1/L) ||M||_*^(2(L-1)/L); where the sweep has ``min_hessian_trace`` trials, the
-trace they reached.
+flattest solution lies: the minimum nuclear norm, from the sweep's ``min_nuclear_norm`` trials, and Lemma 4's value of
+the Hessian's trace at that norm, 2 L (d_in d_out)^(1/L) ||M||_*^(2(L-1)/L); where the sweep has ``min_hessian_trace``
+trials, the trace they reached.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def training_curves(history: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         group = matching(history, key)
         for measure in measures:
             values = group.dropna(subset=[measure]).groupby("step")[measure]
-            quartiles = values.quantile(_QUARTILES).unstack()  # noqa: PD010 - one column per quartile
+            quartiles = values.quantile(np.array(_QUARTILES)).unstack()
             if quartiles.empty:
                 continue
             quartiles.columns = pd.Index(["low", "median", "high"])
@@ -66,17 +66,17 @@ def training_curves(history: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def reference_levels(trials: pd.DataFrame) -> pd.DataFrame:
-    """Horizontal lines: one row per depth with ``measure``, ``level``, ``label`` and the number of problems behind it."""
+    """Horizontal lines: a row for each, with ``depth``, ``measure``, ``level``, ``label``, and how many ``problems``."""
     depths = sorted(trials.loc[trials["method"].map(_is_trained), "depth"].dropna().astype(int).unique())
     smallest = trials[trials["method"] == "min_nuclear_norm"]
     rows: list[dict[str, Any]] = []
     for depth in depths:
         if len(smallest):
             norms = smallest["nuclear_norm"].to_numpy(dtype=float)
-            shape = smallest[["d_out", "d_in"]].to_numpy(dtype=int)
-            traces = [flattest_trace(norm, *sizes, depth) for norm, sizes in zip(norms, shape.tolist(), strict=True)]
+            problems = zip(norms.tolist(), smallest["d_out"], smallest["d_in"], strict=True)
+            traces = [flattest_trace(norm, int(d_out), int(d_in), depth) for norm, d_out, d_in in problems]
             rows.append(_level(depth, "nuclear_norm", norms, "minimum nuclear norm", "--"))
-            rows.append(_level(depth, "hessian_trace", np.array(traces), "Lemma 4 at the minimum nuclear norm", "--"))
+            rows.append(_level(depth, "hessian_trace", np.array(traces), "Lemma 4 at the minimum nuclear norm", "-."))
         flattest = trials[(trials["method"] == "min_hessian_trace") & (trials["depth"] == depth)]
         if len(flattest):
             traces = flattest["hessian_trace"].to_numpy(dtype=float)
@@ -138,17 +138,16 @@ def _spikes(axes: Axes, largest: pd.DataFrame, keys: Sequence[Mapping[str, Any]]
 
 
 def _references(axes: Axes, levels: pd.DataFrame) -> None:
-    for row in levels.itertuples():
-        axes.axhline(row.level, color=_REFERENCE, linestyle=row.line, linewidth=0.9, zorder=1)
+    for level, line in zip(levels["level"], levels["line"], strict=True):
+        axes.axhline(level, color=_REFERENCE, linestyle=line, linewidth=0.9, zorder=1)
 
 
 def _handles(keys: Sequence[Mapping[str, Any]], levels: pd.DataFrame) -> list[Line2D]:
     handles = [Line2D([], [], color=color_of(index), label=describe(key)) for index, key in enumerate(keys)]
     handles.append(Line2D([], [], color="#777777", linewidth=0.5, label="largest mini-batch loss between evaluations"))
-    distinct = levels.drop_duplicates("label") if len(levels) else levels
+    lines = dict(zip(levels["label"], levels["line"], strict=True)) if len(levels) else {}
     return handles + [
-        Line2D([], [], color=_REFERENCE, linestyle=row.line, linewidth=0.9, label=row.label)
-        for row in distinct.itertuples()
+        Line2D([], [], color=_REFERENCE, linestyle=line, linewidth=0.9, label=label) for label, line in lines.items()
     ]
 
 

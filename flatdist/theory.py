@@ -151,8 +151,8 @@ def nuclear_norm_ratio_bound(delta: float, depth: int) -> float:
 def flattest_trace(nuclear_norm: float, d_out: int, d_in: int, depth: int) -> float:
     """Lemma 4: the trace of the Hessian of the flattest factorization, measurements taken as isotropic.
 
-    2 L (d_in d_out)^{1/L} ||M||_*^{2 (L - 1) / L}, Theorem 1's G(M); the true trace lies within (1 -+ delta) of it under
-    (1, delta)-RIP.
+    2 L (d_in d_out)^{1/L} ||M||_*^{2 (L - 1) / L}, Theorem 1's G(M); under (1, delta)-RIP the true trace
+    lies within (1 -+ delta) of it.
 
     Args:
         nuclear_norm: ||M||_* of the end-to-end matrix.
