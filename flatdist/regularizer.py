@@ -162,14 +162,17 @@ def induced_regularizer(
 def _theorem_5(matrix: Array, stack: Array, depth: int) -> tuple[float, list[Array] | None]:
     """F(M) = 4 || S_out^{1/2} M S_in^{1/2} ||_*; attained where no part of M is invisible to the measurements."""
     assert depth == 2
-    out = _square_roots(np.einsum("iab,icb->ac", stack, stack) / len(stack))
-    into = _square_roots(np.einsum("iab,iac->bc", stack, stack) / len(stack))
-    u, spectrum, vh = thin_svd(out[0] @ matrix @ into[0])
-    value = 4.0 * float(spectrum.sum())
-    root = np.sqrt(spectrum)
-    layers = [root[:, None] * (vh @ into[1]), (out[1] @ u) * root]
-    missed = np.linalg.norm(layers[1] @ layers[0] - matrix)
-    return value, layers if missed <= 1e-8 * np.linalg.norm(matrix) else None
+    columns, spectrum, rows = thin_svd(matrix)
+    # On the column and row space of M the weights are invertible where the infimum is attained.
+    seen_out, seen_in = columns.T @ stack, stack @ rows.T
+    out = _square_roots(np.einsum("iab,icb->ac", seen_out, seen_out) / len(stack))
+    into = _square_roots(np.einsum("iab,iac->bc", seen_in, seen_in) / len(stack))
+    u, weighted, vh = np.linalg.svd((out[0] * spectrum) @ into[0])
+    value = 4.0 * float(weighted.sum())
+    if out[1] is None or into[1] is None:
+        return value, None
+    root = np.sqrt(weighted)
+    return value, [root[:, None] * (vh @ into[1] @ rows), columns @ out[1] @ u * root]
 
 
 def _theorem_7(matrix: Array, stack: Array, depth: int) -> tuple[float, list[Array] | None]:
@@ -195,12 +198,12 @@ def _theorem_7(matrix: Array, stack: Array, depth: int) -> tuple[float, list[Arr
     return value, [*layers, blocks[-1]]
 
 
-def _square_roots(symmetric: Array) -> tuple[Array, Array]:
-    """The square root of a positive semidefinite matrix, and the pseudo-inverse of that root."""
+def _square_roots(symmetric: Array) -> tuple[Array, Array | None]:
+    """The square root of a positive semidefinite matrix, and its inverse where it has one."""
     values, vectors = np.linalg.eigh(symmetric)
-    kept = values > 1e-13 * values[-1]
-    root, basis = np.sqrt(values[kept]), vectors[:, kept]
-    return (basis * root) @ basis.T, (basis / root) @ basis.T
+    root = np.sqrt(np.maximum(values, 0.0))
+    inverse = (vectors / root) @ vectors.T if values[0] > RANK * values[-1] else None
+    return (vectors * root) @ vectors.T, inverse
 
 
 def _tensors(layers: list[Array]) -> list[torch.Tensor]:

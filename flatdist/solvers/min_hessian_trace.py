@@ -197,7 +197,7 @@ def _solve(
         depth,
         moments.s_out / size**2,
         moments.s_in / size**2,
-        np.zeros((1, 1)) if moments.fourth is None else moments.fourth / size**2,
+        np.zeros((1, 1)) if moments.fourth is None else np.ascontiguousarray(moments.fourth / size**2),
         np.ascontiguousarray(basis),
         basis @ smallest.ravel() / scale,
     )
