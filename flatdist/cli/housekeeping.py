@@ -103,7 +103,7 @@ def compact_command(store: str) -> None:
         reason = "this storage cannot create a file exclusively, so compacting it is not safe"
         raise StoreError(f"store {opened.uri}: {reason}")
     done = opened.compact()
-    click.echo(", ".join(f"{name} {value}" for name, value in vars(done).items()))
+    click.echo(f"took {done.parts} files over into {done.segments}, deleted {done.deleted}")
 
 
 @click.command("gc")

@@ -23,16 +23,8 @@ if TYPE_CHECKING:
     from flatdist.cell import Cell
     from flatdist.store import Store
 
-_SHOWN = (
-    "replicate",
-    "status",
-    "relative_error",
-    "train_loss",
-    "nuclear_norm",
-    "hessian_trace",
-    "wall_seconds",
-    "engine",
-)
+_METRICS = ("relative_error", "train_loss", "nuclear_norm", "hessian_trace")
+_SHOWN = ("replicate", "status", *_METRICS, "wall_seconds", "engine")
 SHORTEST_ID = 4
 
 
@@ -78,10 +70,16 @@ def _full_id(store: Store, start: str) -> str:
 def _fields(store: Store, cell_id: str, rows: Any) -> dict[str, Any]:
     """The fields of a cell that matter to its method, from its rows, else from the sweep that it is in."""
     from flatdist.cell import FIELDS
+    from flatdist.fields import Keyword
+    from flatdist.methods import METHODS
 
     if len(rows):
-        row = rows.iloc[0]
-        return {name: row[name] for name in FIELDS if row[name] is not None and not _is_missing(row[name])}
+        row = {name: None if _is_missing(value) else value for name, value in rows.iloc[0].items()}
+        kinds = {name: field.metadata["kind"] for name, field in FIELDS.items()}
+        own = METHODS[row["method"]].fields if row["method"] in METHODS else ()
+        words = {name: kind.word for name, kind in kinds.items() if isinstance(kind, Keyword) and name in own}
+        shown = {name: words.get(name) if row[name] is None else row[name] for name in FIELDS}
+        return {name: value for name, value in shown.items() if value is not None}
     for name in store.sweep_names():
         if cell_id in store.load_sweep(name).cell_ids:
             for cell in load_sweep(name, store.uri).cells:
@@ -91,7 +89,9 @@ def _fields(store: Store, cell_id: str, rows: Any) -> dict[str, Any]:
 
 
 def _is_missing(value: Any) -> bool:
-    return bool(value != value)  # noqa: PLR0124 - NaN and NA alone differ from themselves; lists do not
+    import pandas as pd
+
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 
 @click.command("cells")

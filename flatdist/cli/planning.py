@@ -12,7 +12,9 @@ import click
 from flatdist.cli.output import size
 
 if TYPE_CHECKING:
+    from flatdist.cell import Cell
     from flatdist.planning import Interval, Plan
+    from flatdist.planning.observations import Probe
     from flatdist.sweepfile import Sweep
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -128,9 +130,23 @@ def plan_sweeps(
         limit=limit,
         local=resources.address is None and device == "cpu",
     )
-    probe = make_probe(engine, device, threads) if can_probe else None
+    probe = _announced(make_probe(engine, device, threads)) if can_probe else None
     plan = make_plan(sweeps, open_store(store, must_exist=False), settings, probe=probe)
     return plan if seconds is None else keep_within(plan, seconds, fit=fit)
+
+
+def _announced(probe: Probe) -> Probe:
+    """A probe that says so when it first runs: compiling the engine may take half a minute on a new machine."""
+    told = False
+
+    def announced(cell: Cell) -> float:
+        nonlocal told
+        if not told:
+            click.echo("measuring kinds of cells that the store has no times of", err=True)
+            told = True
+        return probe(cell)
+
+    return announced
 
 
 def plan_lines(plan: Plan) -> list[str]:

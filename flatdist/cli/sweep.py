@@ -51,11 +51,7 @@ def sweep_command(sweeps: tuple[str, ...], store: str, **options: Any) -> int:
     click.echo("\n".join(plan_lines(plan)))
     if not words:  # a changed field makes other cells than the sweep's name stands for
         for name in sweeps:
-            whole = (
-                load_sweep(name, store)
-                if conditions
-                else next(s for s, n in zip(loaded, sweeps, strict=True) if n == name)
-            )
+            whole = load_sweep(name, store) if conditions else loaded[sweeps.index(name)]
             ids = [cell.cell_id for cell in whole.cells]
             opened.save_sweep(whole.name, whole.source, ids, whole.replicates)
     if not plan.shards:

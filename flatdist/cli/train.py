@@ -11,16 +11,8 @@ import click
 from flatdist.cli.output import cell_text, print_json, print_table
 
 _LIVE = ("step", "train_loss", "population_loss", "nuclear_norm", "hessian_trace", "learning_rate")
-_RESULTS = (
-    "replicate",
-    "status",
-    "relative_error",
-    "train_loss",
-    "nuclear_norm",
-    "hessian_trace",
-    "certificate",
-    "wall_seconds",
-)
+_METRICS = ("relative_error", "train_loss", "nuclear_norm", "hessian_trace", "certificate")
+_RESULTS = ("replicate", "status", *_METRICS, "wall_seconds")
 
 
 @click.command("train")
