@@ -1,0 +1,10 @@
+"""From tables of trials to tables of findings to figures: DataFrame -> DataFrame -> Figure.
+
+Nothing here loads torch, ray or numba. Every figure is also a command: ``python -m analysis.NAME SWEEP``.
+"""
+
+from __future__ import annotations
+
+from analysis.threshold import fit_thresholds
+
+__all__ = ["fit_thresholds"]

@@ -1,0 +1,165 @@
+"""One look for all figures: a paper's column, colours that colour-blind readers tell apart, provenance in the file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from flatdist.methods import METHODS
+from flatdist.provenance import package_version, revision
+
+COLUMN_WIDTH = 3.4  # inches, one column of a two-column paper
+PAGE_WIDTH = 7.0
+FORMATS = ("png", "svg", "pdf")
+RESOLUTION = 300  # dots per inch
+
+# Okabe and Ito's palette, told apart under the common colour-vision deficiencies; yellow is left out: too light.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+METHOD_ORDER = (
+    "label_noise_sgd",
+    "minibatch_sgd",
+    "min_nuclear_norm",
+    "min_frobenius_norm",
+    "min_hessian_trace",
+    "gradient_descent",
+    "sam",
+)
+HEAT = "cividis"  # success from 0 to 1; reads the same in grey
+
+# How each prediction is drawn, everywhere: (dash pattern, grey level).
+PREDICTION_LINES: Mapping[str, tuple[Any, str]] = {
+    "statdim": ("-", "#222222"),
+    "rsum": ((0, (5, 2)), "#222222"),
+    "dof": ((0, (1, 1.5)), "#222222"),
+    "entries": ((0, (5, 1.5, 1, 1.5)), "#222222"),
+    "statdim_upper": ("-", "#999999"),
+    "statdim_asymptotic": ((0, (5, 2)), "#999999"),
+}
+
+_SETTINGS: Mapping[str, Any] = {
+    "font.size": 7.5,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7.5,
+    "legend.fontsize": 6.5,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3.2,
+    "grid.linewidth": 0.4,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.minor.size": 1.5,
+    "legend.frameon": False,
+    "svg.hashsalt": "flatdist",
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+}
+
+
+def themed() -> Any:
+    """Context in which figures are made and saved: seaborn's ticks style, at print size."""
+    return mpl.rc_context({**sns.axes_style("ticks"), **_SETTINGS})
+
+
+def color_of(index: int) -> str:
+    """Colour of the index-th series."""
+    return COLORS[index % len(COLORS)]
+
+
+def marker_of(index: int) -> str:
+    """Marker of the index-th series, so that colour is never the only difference."""
+    return MARKERS[index % len(MARKERS)]
+
+
+def method_label(method: str) -> str:
+    """How figures call a method."""
+    return METHODS[method].label if method in METHODS else str(method)
+
+
+def method_rank(method: str) -> int:
+    """Place of a method in every legend."""
+    return METHOD_ORDER.index(method) if method in METHOD_ORDER else len(METHOD_ORDER)
+
+
+def cells_hash(trials: pd.DataFrame) -> str:
+    """Names the set of cells behind a figure: equal for equal sets, whatever their order."""
+    cells = sorted(set(trials["cell_id"].astype(str))) if "cell_id" in trials else []
+    return hashlib.sha256("\n".join(cells).encode()).hexdigest()[:16]
+
+
+def provenance(sweep: str, trials: pd.DataFrame, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a figure's file says of its origin.
+
+    Args:
+        sweep: name or file of the sweep.
+        trials: the rows shown.
+        settings: of the fit and the figure.
+    """
+    sha, dirty = revision()
+    return {
+        "sweep": sweep,
+        "cells_hash": cells_hash(trials),
+        "cells": int(trials["cell_id"].nunique()) if "cell_id" in trials else None,
+        "trials": len(trials),
+        "settings": dict(settings),
+        "git_revision": sha,
+        "git_dirty": dirty,
+        "flatdist_version": package_version("flatdist"),
+    }
+
+
+def save_figure(
+    figure: Figure,
+    folder: str | os.PathLike[str],
+    name: str,
+    origin: Mapping[str, Any],
+    formats: Sequence[str] = FORMATS,
+) -> list[Path]:
+    """Write a figure in several formats, each whole or not at all, with its origin in the file's metadata.
+
+    The origin is JSON under ``Description`` (PNG, SVG) and ``Subject`` (PDF). No dates are written: equal figures are
+    equal files.
+
+    Returns:
+        The paths, in the order of ``formats``.
+    """
+    text = json.dumps(origin, sort_keys=True, default=str)
+    title = f"flatdist {name}: {origin.get('sweep', '')}"
+    metadata: dict[str, dict[str, Any]] = {
+        "png": {"Title": title, "Description": text, "Software": "flatdist"},
+        "svg": {"Title": title, "Description": text, "Creator": "flatdist", "Date": None},
+        "pdf": {"Title": title, "Subject": text, "Creator": "flatdist", "CreationDate": None},
+    }
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    paths = []
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # remarks on the age of the fonts it embeds
+    with themed():
+        for extension in formats:
+            path = target / f"{name}.{extension}"
+            handle, temporary = tempfile.mkstemp(dir=target, prefix=f".{name}.", suffix=f".{extension}")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    figure.savefig(file, format=extension, dpi=RESOLUTION, metadata=metadata[extension])
+                Path(temporary).chmod(0o644)
+                os.replace(temporary, path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+            paths.append(path)
+    return paths

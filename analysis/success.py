@@ -1,0 +1,84 @@
+"""When a replicate counts as a success, decided at analysis time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from flatdist.errors import FitError
+from flatdist.methods import METHODS
+from flatdist.methods.base import GradientMethod
+from flatdist.suggestions import did_you_mean
+
+SGD_TOLERANCE = 1e-2  # annealed label noise ends at 1e-3 ... 1e-5; the noise floor of short runs is above that
+SOLVER_TOLERANCE = 1e-6  # float64 solvers tell exact recovery from a near miss
+
+
+def default_tolerance(method: str) -> float:
+    """The relative error below which one method's replicate is a success by default."""
+    spec = METHODS.get(method)
+    return SGD_TOLERANCE if spec is None or isinstance(spec, GradientMethod) else SOLVER_TOLERANCE
+
+
+def common_tolerance(methods: Iterable[str]) -> float:
+    """One tolerance for methods that are compared: the loosest of their defaults."""
+    return max((default_tolerance(method) for method in methods), default=SGD_TOLERANCE)
+
+
+def resolve_tolerance(trials: pd.DataFrame, tolerance: float | None) -> float:
+    """Check a tolerance, or choose the common one of the methods present.
+
+    Raises:
+        FitError: not a positive finite number.
+    """
+    if tolerance is None:
+        return common_tolerance(trials["method"].dropna().unique()) if "method" in trials else SGD_TOLERANCE
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 < tolerance < float("inf"):
+        raise FitError(f"tolerance={tolerance!r} is not a relative error; allowed: a positive number such as 1e-2")
+    return float(tolerance)
+
+
+def require_columns(frame: pd.DataFrame, columns: Sequence[str], what: str) -> None:
+    """Check that columns exist.
+
+    Raises:
+        FitError: names each missing column and the nearest existing one.
+    """
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        names = ", ".join(f"{name!r}{did_you_mean(name, map(str, frame.columns))}" for name in missing)
+        raise FitError(f"{what} {names} not in the table; it has: {', '.join(map(str, frame.columns)) or 'no columns'}")
+
+
+def label_success(trials: pd.DataFrame, tolerance: float) -> pd.DataFrame:
+    """Add ``success``, ``diverged`` and ``unconverged`` to a copy of the trials.
+
+    A replicate succeeds where relative_error < tolerance. A missing or non-finite error is a divergence, and a
+    divergence is a failure. ``unconverged`` replicates ended their budget without the method's own certificate of
+    convergence; their errors count as they are.
+
+    Raises:
+        FitError: no rows, missing columns, or n that is not positive.
+    """
+    require_columns(trials, ("n", "replicate", "relative_error"), "needed columns")
+    if trials.empty:
+        raise FitError("there are no trials to analyse: the table has no rows")
+    n = pd.to_numeric(trials["n"], errors="coerce").to_numpy(dtype=float)
+    if not np.all(np.isfinite(n) & (n > 0)):
+        raise FitError(f"{int((~(np.isfinite(n) & (n > 0))).sum())} trials have no positive number of measurements n")
+    error = pd.to_numeric(trials["relative_error"], errors="coerce").to_numpy(dtype=float)
+    if "status" in trials:
+        status = trials["status"].astype(object).to_numpy()
+    else:
+        status = np.full(len(trials), "converged", dtype=object)
+    diverged = (status == "diverged") | ~np.isfinite(error)
+    labelled = trials.copy()
+    labelled["n"] = n.astype(np.int64) if np.all(n == np.floor(n)) else n
+    labelled["relative_error"] = error
+    labelled["diverged"] = diverged
+    labelled["unconverged"] = (status == "budget_exhausted") & ~diverged
+    with np.errstate(invalid="ignore"):
+        labelled["success"] = (error < tolerance) & ~diverged
+    return labelled
