@@ -1,7 +1,7 @@
 """Kill a sweep over and over, and compare what it leaves with an undisturbed one.
 
-Starts a Ray cluster of a head and two nodes on this machine and a driver, and sends SIGKILL to the driver, a worker or a
-node at random moments. A killed driver is started again, a killed node replaced. When the sweep has ended, its trials
+Starts a Ray cluster of a head and two nodes on this machine and a driver, and sends SIGKILL to the driver, a worker or
+a node at random moments. A killed driver is started again, a killed node replaced. When the sweep has ended, its trials
 table must equal an undisturbed run's in every result column, bit for bit, with no key missing and none twice.
 
     python tests/chaos.py --kills 50 --cells 60

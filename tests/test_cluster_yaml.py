@@ -36,7 +36,7 @@ def test_ray_accepts_the_cluster_definition(definition: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("key", "value"), [("max_wokers", 3), ("max_workers", "many"), ("head_node_type", "haed")])
 def test_the_check_sees_mistakes(definition: dict[str, Any], key: str, value: Any) -> None:
-    with pytest.raises(Exception, match="max_wokers|many|haed"):
+    with pytest.raises(Exception, match=r"max_wokers|many|haed"):
         check(definition | {key: value})
 
 

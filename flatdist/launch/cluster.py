@@ -34,6 +34,7 @@ class ClusterSession:
         try:
             if settings.address is None:
                 ray.init(
+                    address="local",  # else Ray joins any cluster that happens to run on this machine
                     num_cpus=settings.slots or os.cpu_count(),
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE_BYTES,

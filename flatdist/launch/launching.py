@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from flatdist.errors import LaunchError, StoreError
@@ -17,7 +16,7 @@ from flatdist.launch.cluster import ClusterSession
 from flatdist.launch.display import Display, make_display
 from flatdist.launch.inline import run_inline
 from flatdist.launch.interrupt import Interrupts, StopNow
-from flatdist.launch.preflight import check_nodes, is_local
+from flatdist.launch.preflight import check_nodes
 from flatdist.launch.progress import SUCCESS_TOLERANCE, Progress
 from flatdist.launch.ray_tune import Round, run_round, split
 from flatdist.launch.result import LaunchResult
@@ -61,21 +60,17 @@ def launch(
     if executor not in ("ray", "inline"):
         raise LaunchError(f"executor {executor!r} does not exist; allowed: ray, inline")
     settings = settings or LaunchSettings()
+    if settings.address is None and executor == "ray" and os.environ.get("RAY_ADDRESS", "local") != "local":
+        settings = dataclasses.replace(settings, address=os.environ["RAY_ADDRESS"])  # as inside a Ray job
     if not settings.provenance:
         settings = dataclasses.replace(settings, provenance=run_provenance())
     shown = make_display(display) if isinstance(display, str) else display
-    uri = absolute(store_uri)
-    store = Store(uri)
+    store = Store(store_uri)
+    uri = store.uri  # absolute: a relative path is the driver's
     store.check_access()
     run = _Launch(list(plan.shards), store, uri, settings, shown)
     progress = plan_progress(plan, store)
     return run.inline(progress) if executor == "inline" else run.ray(progress)
-
-
-def absolute(store_uri: str | os.PathLike[str]) -> str:
-    """The store as every process finds it: a relative path is the driver's."""
-    text = os.fspath(store_uri)
-    return str(Path(text).expanduser().resolve()) if is_local(text) and "://" not in text else text
 
 
 def plan_progress(plan: Plan, store: Store) -> Progress:

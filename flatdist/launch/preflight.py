@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from flatdist.errors import LaunchError
 from flatdist.launch.cluster import ClusterSession
 from flatdist.launch.environment import import_ray
 from flatdist.launch.settings import LaunchSettings
+from flatdist.store.location import is_local
 
 NODE_SECONDS = 120.0  # a fresh node imports torch for the first time
 GPU_SHARE = 0.01  # enough for Ray to show the node's devices to the check
@@ -163,16 +163,11 @@ def _store_problem(report: NodeReport, store_uri: str) -> str:
     return f"the store {store_uri} cannot be used from there: {report.store_problem}"
 
 
-def is_local(store_uri: str) -> bool:
-    """Whether a store is a folder rather than a URI of an object store."""
-    return urlsplit(store_uri).scheme in ("", "file")
-
-
 def _put_marker(store_uri: str) -> str | None:
     """Put an empty file into a local store that every node must see."""
     if not is_local(store_uri):
         return None
-    folder = Path(urlsplit(store_uri).path)
+    folder = Path(store_uri)
     marker = folder / f".seen-from-every-node-{uuid.uuid4().hex}"
     try:
         os.makedirs(folder, exist_ok=True)

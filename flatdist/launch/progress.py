@@ -159,6 +159,8 @@ class Progress:
         A finished row is worth its share of its shard's predicted time. Slot-seconds spent so far per predicted second
         finished correct the prediction, and the work in progress counts by the time since its shard's last row.
         """
+        if not self._shards:  # seen from outside: only the rate of rows is known
+            return (self.wanted - self.finished) * self.elapsed / self.stored if self.stored else None
         now = self.clock()
         total = finished = partial = 0.0
         spent = self._busy

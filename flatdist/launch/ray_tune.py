@@ -187,7 +187,8 @@ class _TuneThread(threading.Thread):
                 callbacks=tune_loggers(settings.loggers),
             ),
         )
-        for result in tuner.fit():
+        results = tuner.fit()
+        for result in (results[i] for i in range(len(results))):
             if result.error is not None and result.config is not None:
                 self.errors[numbers[result.config["position"]]] = _last_line(result.error)
 

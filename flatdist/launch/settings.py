@@ -19,8 +19,8 @@ class LaunchSettings:
     """How a plan is executed, on this machine or on a cluster; plain data, sent to every worker.
 
     Attributes:
-        address: Ray cluster to join (``auto``, ``HOST:PORT``, ``ray://HOST:PORT``); None starts one on this machine,
-            reachable from this machine only.
+        address: Ray cluster to join (``auto``, ``HOST:PORT``, ``ray://HOST:PORT``); None takes the one that Ray's
+            variable RAY_ADDRESS names, as in a Ray job, else starts one on this machine, reachable from there only.
         slots: CPUs that a local Ray offers; None takes all of this machine's.
         max_concurrent: trials at a time, at most; None leaves it to the resources.
         cpus_per_trial: CPUs of one trial, and the size of every thread pool in it.

@@ -96,10 +96,13 @@ def test_a_signal_stores_what_is_finished_and_says_how_to_go_on(
 
 
 def test_work_that_does_not_ask_is_broken_off() -> None:
-    with pytest.raises(StopNow), Interrupts(patience=0.01):
-        os.kill(os.getpid(), signal.SIGTERM)
-        threading.Event().wait(30)
-        pytest.fail("nothing broke in")
+    def work() -> None:
+        with Interrupts(patience=0.01):
+            os.kill(os.getpid(), signal.SIGTERM)
+            threading.Event().wait(30)
+
+    with pytest.raises(StopNow):
+        work()
 
 
 def test_handlers_are_put_back() -> None:

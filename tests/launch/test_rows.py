@@ -77,9 +77,14 @@ def test_a_row_does_not_wait_for_the_next_one() -> None:
 
 def test_finished_rows_are_stored_when_the_work_breaks_off() -> None:
     store = MemoryStore()
-    with pytest.raises(KeyboardInterrupt), buffer(store, []) as rows:
-        rows.add(row(0))
-        raise KeyboardInterrupt
+
+    def work() -> None:
+        with buffer(store, []) as rows:
+            rows.add(row(0))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert [len(part) for part in store.parts] == [1]
 
 
@@ -101,11 +106,18 @@ def test_a_store_that_stays_silent_ends_the_work_with_its_error() -> None:
 
 def test_an_error_in_the_background_is_raised_where_rows_are_added() -> None:
     store = MemoryStore(refusals=10**9)
-    with pytest.raises(StoreError, match="503"), buffer(store, [], patience=0.01, flush_seconds=0.001) as rows:
-        rows.add(row(0))
-        rows._thread.join(20)
-        rows.add(row(1))
-        pytest.fail("the second row was accepted")
+    accepted = []
+
+    def work() -> None:
+        with buffer(store, [], patience=0.01, flush_seconds=0.001) as rows:
+            for replicate in range(2):
+                rows.add(row(replicate))
+                accepted.append(replicate)
+                rows._thread.join(20)
+
+    with pytest.raises(StoreError, match="503"):
+        work()
+    assert accepted == [0]
 
 
 def test_a_checkpoint_that_cannot_be_saved_is_no_reason_to_stop() -> None:
