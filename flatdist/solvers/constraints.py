@@ -18,7 +18,7 @@ from flatdist.errors import SolverError
 INDEPENDENT = 1e-7  # a measurement nearer than this to the span of others, relative to its norm, is dependent on them
 CONSISTENT = 1e-6  # labels are infeasible when the interpolator of independent ones misses them by more, relatively
 
-_BLOCK = 256  # rows of a block of the Gram matrix: only the blocks on and below the diagonal are multiplied out
+BLOCK = 256  # rows of a block of an (n, n) matrix: only the blocks on and below the diagonal are multiplied out
 
 
 @dataclass(frozen=True)
@@ -137,11 +137,11 @@ def constraints_of(measurements: torch.Tensor, labels: torch.Tensor, where: str)
 def gram(rows: torch.Tensor) -> torch.Tensor:
     """A A^T, (n, n), at little more than half the price of a general product where there are many rows."""
     n = len(rows)
-    if n <= 2 * _BLOCK:
+    if n <= 2 * BLOCK:
         return rows @ rows.T
     product = rows.new_empty((n, n))
-    for start in range(0, n, _BLOCK):
-        stop = min(start + _BLOCK, n)
+    for start in range(0, n, BLOCK):
+        stop = min(start + BLOCK, n)
         block = rows[start:stop] @ rows[:stop].T  # (block, stop)
         product[start:stop, :stop] = block
         product[:stop, start:stop] = block.T

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from flatdist.solvers.constraints import Constraints
+from flatdist.solvers.constraints import BLOCK, Constraints
 
 _ITERATIONS = 60
 _DAMPING = 0.98  # fraction of the step to the boundary
@@ -125,9 +125,13 @@ def _newton_factor(rows: torch.Tensor, scaling: torch.Tensor, shape: tuple[int, 
     """Cholesky factor of y -> A((W S(y) W)_12), W11 Z W22 + W12 Z^T W12 halved with Z = A^*(y); (n, n)."""
     d_out, d_in = shape
     first, cross, second = scaling[:d_out, :d_out], scaling[:d_out, d_out:], scaling[d_out:, d_out:]
-    stack = rows.reshape(-1, d_out, d_in)
-    image = (first @ stack @ second + cross @ stack.transpose(1, 2) @ cross).reshape(rows.shape)
-    matrix = 0.5 * (image @ rows.T)
+    n = len(rows)
+    matrix = rows.new_zeros((n, n))  # on and below the diagonal: all that a Cholesky factorization reads
+    for start in range(0, n, BLOCK):
+        stop = min(start + BLOCK, n)
+        stack = rows[start:stop].reshape(-1, d_out, d_in)
+        image = first @ stack @ second + cross @ stack.transpose(1, 2) @ cross  # (block, d_out, d_in)
+        matrix[start:stop, :stop] = 0.5 * (image.reshape(stop - start, -1) @ rows[:stop].T)
     level = float(matrix.diagonal().mean())
     for ridge in (0.0, 1e-15, 1e-13, 1e-11):  # at the end the multipliers may be anything in a subspace
         if ridge:

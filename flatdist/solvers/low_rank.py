@@ -1,9 +1,9 @@
-"""Newton's finish: a low-rank interpolator to rounding error, and the multipliers that prove it optimal.
+"""A low-rank interpolator to rounding error, by Gauss and Newton's iteration.
 
 Near M = U S V^T the matrices of rank r form a manifold with tangent space T = {U a^T + b V^T}. Where dim T < n, fitting
 A to b within T and truncating to rank r again is Gauss and Newton's iteration for <A_i, M> = b_i, and it converges
-quadratically to an interpolator of that rank. It has minimal nuclear norm if and only if some y has
-P_T A^*(y) = U V^T and spectral norm of A^*(y) at most 1 (Recht, Fazel, Parrilo 2010).
+quadratically to an interpolator of that rank. Whether its nuclear norm is minimal is for
+:mod:`flatdist.solvers.dual_certificate` to say.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def interpolate(constraints: Constraints, start: LowRank) -> tuple[LowRank, floa
 def pursue(constraints: Constraints) -> tuple[LowRank | None, int]:
     """An interpolator of the smallest rank at which Gauss and Newton's iteration finds one.
 
-    Well above the transition this is the nuclear norm's minimiser; :func:`certify` decides. Rank after rank is tried,
+    Well above the transition this is the nuclear norm's minimiser; a certificate decides. Rank after rank is tried,
     each started from the last one's misfit, beginning with the interpolator of least Frobenius norm.
 
     Returns:
@@ -117,26 +117,6 @@ def pursue(constraints: Constraints) -> tuple[LowRank | None, int]:
             return point, steps
         matrix = constraints.project(point.matrix)
     return None, steps
-
-
-def certify(constraints: Constraints, point: LowRank, multipliers: torch.Tensor | None = None) -> torch.Tensor | None:
-    """The y nearest to ``multipliers`` (to 0) in ||A^*(y)||_F that has P_T A^*(y) = U V^T; None where there is none.
-
-    Args:
-        constraints: n >= dim T of them.
-        point: an interpolator.
-        multipliers: (n,).
-    """
-    restricted = point.constraint_matrix(constraints.stack)  # (n, dim T)
-    aligned = torch.zeros(restricted.shape[1], dtype=restricted.dtype, device=restricted.device)
-    aligned[: point.right.numel()] = point.right.T.reshape(-1)  # U V^T in the basis of T
-    missing = aligned if multipliers is None else aligned - restricted.T @ multipliers
-    weighted = constraints.solve_gram(restricted)  # (n, dim T)
-    factor, failed = torch.linalg.cholesky_ex(restricted.T @ weighted)
-    if int(failed):
-        return None
-    step = weighted @ torch.cholesky_solve(missing[:, None], factor)[:, 0]
-    return step if multipliers is None else multipliers + step
 
 
 def _least_squares(matrix: torch.Tensor, factor: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -3,10 +3,12 @@
 The dual problem is max b^T y subject to ||A^*(y)|| <= 1 in spectral norm, A^*(y) = sum_i y_i A_i: any such y proves
 that no interpolator has a nuclear norm below b^T y. An instance goes through at most two stages:
 
-1. low rank: Gauss and Newton's iteration finds an interpolator of small rank, and the multipliers of least norm prove
-   it optimal. A few passes over the measurements; enough well above the transition (:mod:`flatdist.solvers.low_rank`).
-2. interior point: always converges, in 6 to 20 iterations of one n x n system each; as soon as the rank shows, stage
-   1's iteration finishes from there (:mod:`flatdist.solvers.interior_point`).
+1. low rank: Gauss and Newton's iteration finds an interpolator of small rank, and projections find the multipliers
+   that prove it optimal. A few passes over the measurements, and all that is needed where nuclear-norm minimisation
+   recovers a low-rank matrix (:mod:`flatdist.solvers.low_rank`, :mod:`flatdist.solvers.dual_certificate`).
+2. interior point: always converges, in 10 to 20 iterations of one n x n system each; as soon as the rank shows,
+   Newton's iteration on the matrices of that rank finishes (:mod:`flatdist.solvers.interior_point`,
+   :mod:`flatdist.solvers.stationary`).
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ import torch
 
 from flatdist.solvers.certificate import Certificate, warn_uncertified
 from flatdist.solvers.constraints import Constraints, constraints_of
+from flatdist.solvers.dual_certificate import certify
 from flatdist.solvers.instances import ArrayLike, Instances, one_thread
 from flatdist.solvers.interior_point import Iterate, interior_point
-from flatdist.solvers.low_rank import EXACT, LowRank, certify, degrees_of_freedom, interpolate, pursue
+from flatdist.solvers.low_rank import EXACT, LowRank, degrees_of_freedom, interpolate, pursue
 from flatdist.solvers.stationary import stationary_point
 
 AIM = 1e-10  # relative gap at which the solver stops

@@ -216,7 +216,7 @@ def test_an_empty_batch_is_an_empty_answer():
 
 
 def test_an_uncertified_answer_warns_unless_its_certificate_is_taken(monkeypatch):
-    task = problem(8, 8, 1, 26)
+    task = problem(8, 8, 1, 14)
     few = module.interior_point
     monkeypatch.setattr(module, "interior_point", lambda constraints: iter(list(few(constraints))[:2]))
     with pytest.warns(UncertifiedWarning, match="min_nuclear_norm: 0 of 1 certified"):
