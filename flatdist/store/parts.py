@@ -62,7 +62,7 @@ def read_parquet(data: bytes, table: str, columns: Iterable[str] | None) -> pa.T
         missing = {"cell_id", "replicate"} - set(names)
         if missing:
             raise pa.ArrowInvalid(f"it has no column {min(missing)}")
-        return conform(file.read(columns=wanted), table)
+        return conform(file.read(columns=wanted, use_threads=False), table)
 
 
 def read_parts(
@@ -118,7 +118,7 @@ def truncated_history(files: Filesystem, history: Sequence[FileInfo]) -> list[Un
 
 def map_threads(files: Filesystem, do: Callable[[Any], Answer], items: Sequence[Any]) -> list[Answer]:
     """Apply a function that waits for the storage to many items."""
-    threads = min(8 if is_local(files.uri) else 32, len(items))
+    threads = min(4 if is_local(files.uri) else 32, len(items))
     if threads <= 1:
         return [do(item) for item in items]
     with ThreadPoolExecutor(threads) as pool:

@@ -7,6 +7,7 @@ protocol may be repeated, because files are immutable and exclusive creation com
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable
@@ -16,7 +17,6 @@ from typing import Any, BinaryIO, TypeVar, cast
 from flatdist.errors import StoreError
 from flatdist.store.filesystem import FileInfo
 from flatdist.store.location import redact
-from flatdist.suggestions import did_you_mean
 
 Answer = TypeVar("Answer")
 
@@ -158,7 +158,10 @@ def _open(uri: str, scheme: str) -> Any:
     options: dict[str, Any] = {"use_listings_cache": False}
     if scheme in ("s3", "s3a"):
         # repeated requests are ours to make, so that patience is one number and not a product of three
-        options["config_kwargs"] = {"retries": {"total_max_attempts": 1}}
+        options["config_kwargs"] = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60}
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if endpoint:  # known to s3fs too, which shares its clients between equal options
+            options["endpoint_url"] = endpoint
     try:
         files = fsspec.filesystem(scheme, **options)
     except ImportError as error:
@@ -166,8 +169,8 @@ def _open(uri: str, scheme: str) -> Any:
         remedy = f"pip install '{extra}'" if extra else redact(str(error))
         raise StoreError(f"store {uri}: {scheme}:// needs a library that is not installed; {remedy}") from error
     except ValueError as error:
-        hint = did_you_mean(scheme, ["s3", "gs", "gcs", "file", "az", "memory"])
-        raise StoreError(f"store {uri}: no file system is known for {scheme}://{hint}") from error
+        allowed = "a folder, s3://, gs://, or another scheme that fsspec knows"
+        raise StoreError(f"store {uri}: no file system is known for {scheme}://; allowed: {allowed}") from error
     if scheme in ("s3", "s3a"):
         files.retries = 1
     return files

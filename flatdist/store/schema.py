@@ -127,17 +127,19 @@ def conform(data: pa.Table, table: str) -> pa.Table:
     """
     import pyarrow as pa
 
-    declared = schema(table)
-    columns, fields = [], []
-    for field, column in zip(data.schema, data.columns, strict=True):
-        index = declared.get_field_index(field.name)
-        target = declared.field(index).type if index >= 0 else field.type
+    declared = _declared_types(table)
+    data = data.replace_schema_metadata(None)
+    for index, field in enumerate(data.schema):
+        target = declared.get(field.name, field.type)
         is_encoded = pa.types.is_dictionary(field.type) and field.type.value_type == target
         if field.type != target and not is_encoded:
-            column, field = column.cast(target), field.with_type(target)  # noqa: PLW2901
-        columns.append(column)
-        fields.append(declared.field(index).with_type(field.type) if index >= 0 else field)
-    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+            data = data.set_column(index, field.with_type(target), data.column(index).cast(target))
+    return data
+
+
+@cache
+def _declared_types(table: str) -> dict[str, pa.DataType]:
+    return {field.name: field.type for field in schema(table)}
 
 
 def empty(table: str, columns: Iterable[str] | None = None) -> pa.Table:
