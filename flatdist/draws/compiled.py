@@ -5,6 +5,9 @@ set here, so that a draw has the same bits wherever it stands in a vector. Logar
 exactly reduced arguments: within 3e-7 of the exact normal in float32, 4e-15 in float64, relative to max(1, |normal|).
 """
 
+# Compiled or compiler-facing code, which the type checker cannot follow.
+# mypy: disable-error-code="no-untyped-def, call-arg, var-annotated"
+
 from __future__ import annotations
 
 from typing import Any
@@ -27,7 +30,7 @@ _BITS_SQRT_HALF_64 = np.int64(np.float64(np.sqrt(0.5)).view(np.int64))
 
 
 @intrinsic
-def _bits(typing_context, value):  # type: ignore[no-untyped-def]
+def _bits(typing_context, value):
     """The bits of a float as a signed integer of the same width."""
     target = types.int32 if value == types.float32 else types.int64
 
@@ -38,7 +41,7 @@ def _bits(typing_context, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _from_bits(typing_context, value):  # type: ignore[no-untyped-def]
+def _from_bits(typing_context, value):
     """The float that has these bits."""
     target = types.float32 if value == types.int32 else types.float64
 
@@ -103,23 +106,17 @@ def _pair_32(u: Any, v: Any) -> Any:
     above_one = distance if exponent == np.int32(32) else above_one
     s = above_one / (above_one + np.float32(2.0))
     z = s * s
-    series = one + z * (
-        np.float32(1 / 3) + z * (np.float32(1 / 5) + z * (np.float32(1 / 7) + z * np.float32(1 / 9)))
-    )
+    series = one + z * (np.float32(1 / 3) + z * (np.float32(1 / 5) + z * (np.float32(1 / 7) + z * np.float32(1 / 9))))
     logarithm = np.float32(exponent - np.int32(32)) * np.float32(_LN2) + np.float32(2.0) * s * series
     radius = np.sqrt(np.float32(-2.0) * logarithm)
 
     quadrant = np.uint32(v + np.uint32(0x20000000)) >> np.uint32(30)
     angle = (np.float32(np.int32(np.uint32(v - (quadrant << np.uint32(30))))) + half) * np.float32(_TURN)
     x = angle * angle
-    sine = angle * (
-        one
-        + x * (np.float32(-1 / 6) + x * (np.float32(1 / 120) + x * (np.float32(-1 / 5040) + x * np.float32(1 / 362880))))
-    )
-    cosine = one + x * (
-        np.float32(-1 / 2)
-        + x * (np.float32(1 / 24) + x * (np.float32(-1 / 720) + x * (np.float32(1 / 40320) - x * np.float32(1 / 3628800))))
-    )
+    sine = np.float32(-1 / 5040) + x * np.float32(1 / 362880)
+    sine = angle * (one + x * (np.float32(-1 / 6) + x * (np.float32(1 / 120) + x * sine)))
+    cosine = np.float32(-1 / 720) + x * (np.float32(1 / 40320) - x * np.float32(1 / 3628800))
+    cosine = one + x * (np.float32(-1 / 2) + x * (np.float32(1 / 24) + x * cosine))
     odd = (quadrant & np.uint32(1)) != np.uint32(0)
     first = sine if odd else cosine
     second = cosine if odd else sine
@@ -162,7 +159,7 @@ def _pair(u: Any, v: Any, like: Any) -> Any:
 
 
 @overload(_pair, jit_options={"forceinline": True, "error_model": "numpy"})
-def _choose_pair(u, v, like):  # type: ignore[no-untyped-def]
+def _choose_pair(u, v, like):
     if like == types.float32:
         return lambda u, v, like: _pair_32(u, v)
     return lambda u, v, like: _pair_64(u, v)

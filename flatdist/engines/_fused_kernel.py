@@ -7,6 +7,9 @@ With H_L = G and P_1 = W_1, one step is
 3 (L - 1) products, each with the columns of its right factor contiguous; P_{j-1} is transposed for the third.
 """
 
+# Compiled or compiler-facing code, which the type checker cannot follow.
+# mypy: disable-error-code="untyped-decorator, return-value, attr-defined"
+
 from __future__ import annotations
 
 from typing import Any
@@ -15,6 +18,7 @@ import numpy as np
 from numba import njit
 
 from flatdist.draws.compiled import fill_indices, fill_normals, fill_words
+from flatdist.engines._fused_cache import KernelCache
 from flatdist.engines._fused_layout import (
     AHEAD,
     BATCH,
@@ -38,7 +42,7 @@ from flatdist.engines._fused_layout import (
     WIDEST_GROUP,
     ZEROS,
 )
-from flatdist.engines._fused_linalg import add_group, pack, product, transpose, unpack, weigh_group
+from flatdist.engines._fused_linalg import HELPER, add_group, pack, product, transpose, unpack, weigh_group
 from flatdist.engines.base import SAM_EPSILON
 
 # No 'nnan' and no 'ninf': a diverging run must be seen.
@@ -46,13 +50,13 @@ FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 
 
 # Numba compiles a function anew for each literal argument: typed constants and addresses keep one version of each.
-@njit(nogil=True, error_model="numpy")
+@njit(**HELPER)
 def address_of(array: Any) -> int:
     """Address of an array's first entry, int64."""
     return np.int64(array.ctypes.data)
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**HELPER)
 def _forward(one: Any, size: int, table: Any, layers: int, scratch: int) -> None:
     """The products P_j of the layers at ``layers``, and M without padding."""
     depth = table[DEPTH]
@@ -72,7 +76,7 @@ def _forward(one: Any, size: int, table: Any, layers: int, scratch: int) -> None
     pack(one, scratch + table[FLAT_M] * size, previous, table[pads], table[widths + depth], table[widths], size)
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**HELPER)
 def _backward(scale: Any, size: int, table: Any, layers: int, target: int, scratch: int) -> None:
     """target_j += scale * H_j P_{j-1}^T for every layer j; ``target`` may be the layers themselves."""
     depth = table[DEPTH]
@@ -88,17 +92,17 @@ def _backward(scale: Any, size: int, table: Any, layers: int, target: int, scrat
         rows, inner, pad = table[widths + j - 1], table[widths + j], table[pads + j - 1]
         below = layers + table[offsets] * size if j == 2 else scratch + table[products + j - 2] * size
         transpose(scale, transposed, pad, below, lead, rows, table[widths], size)
-        if j == 2:
-            first = target + table[offsets] * size
-            product(scale, add, first, lead, layer, unit, pad, here, lead, rows, table[widths], inner, size)
-        else:
-            product(scale, replace, following, lead, layer, unit, pad, here, lead, rows, table[widths], inner, size)
+        # W_1's update is H_1 itself: the last product goes straight into it.
+        below_target, mode = (target + table[offsets] * size, add) if j == 2 else (following, replace)
+        product(
+            scale, mode, below_target, lead, layer, unit, pad, here, lead, rows, table[widths], inner, size
+        )  # fmt: skip
         updated = target + table[offsets + j - 1] * size
         product(scale, add, updated, pad, here, lead, unit, transposed, pad, inner, rows, table[widths], size)
         here, following = following, here
 
 
-@njit(nogil=True, error_model="numpy", fastmath=FASTMATH)
+@njit(**HELPER, fastmath=FASTMATH)
 def _gradient(
     measurements: Any, labels: Any, scratch: Any, table: Any, indices: Any, first: int, noise: Any, normals: int
 ) -> Any:
@@ -196,7 +200,7 @@ def run_steps(
         noise = kind(noise_std * anneal[step - start])
         _forward(one, size, table, layers, base)
         loss = _gradient(measurements, labels, scratch, table, indices, first, noise, normals + turn * blocks * 4)
-        if loss > largest or loss != loss:
+        if loss > largest or np.isnan(loss):
             largest = loss
         if radius >= 0.0:
             ahead, gradient = table[AHEAD], table[GRADIENT]
@@ -214,3 +218,17 @@ def run_steps(
         else:
             _backward(kind(-learning_rate), size, table, layers, layers, base)
     return largest
+
+
+# Every module whose source or constants are compiled into run_steps.
+KERNEL_MODULES = (
+    "flatdist.draws.philox",
+    "flatdist.draws.compiled",
+    "flatdist.engines.base",
+    "flatdist.engines._fused_vector",
+    "flatdist.engines._fused_layout",
+    "flatdist.engines._fused_rows",
+    "flatdist.engines._fused_linalg",
+    "flatdist.engines._fused_kernel",
+)
+run_steps._cache = KernelCache("run_steps", KERNEL_MODULES)

@@ -4,27 +4,32 @@ Every matrix stands row-major at an integer address, its rows and columns padded
 dimensions count entries. ``like`` is any scalar of the floating-point type in use.
 """
 
+# Compiled or compiler-facing code, which the type checker cannot follow.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, call-arg"
+
 from __future__ import annotations
 
 from typing import Any
 
 from numba import njit
 
-from flatdist.engines._fused_vector import (
-    VECTOR_BYTES,
-    add_rows,
-    copy_vector,
-    product_tile,
-    transpose_tile,
-    weigh_rows,
-)
+from flatdist.engines._fused_rows import add_rows, weigh_rows
+from flatdist.engines._fused_vector import VECTOR_BYTES, copy_vector, product_tile, transpose_tile
+
+# Called from compiled code alone: no wrappers for Python, which take a tenth of the compile time.
+HELPER: dict[str, Any] = {
+    "nogil": True,
+    "error_model": "numpy",
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
 
 # Accumulators of a tile: as many as hide the latency of a multiply-add and still fit the registers.
 WIDEST = 4 if VECTOR_BYTES == 64 else 2
 
 
-@njit(nogil=True, error_model="numpy")
-def _strip_4(scale: Any, add: int, c: int, ldc: int, a: int, a_row: int, a_column: int, b: int, ldb: int, rows: int, inner: int, size: int) -> None:
+@njit(**HELPER)
+def _strip_4(scale, add, c, ldc, a, a_row, a_column, b, ldb, rows, inner, size):
     i = 0
     while rows - i >= 6:
         product_tile(6, 4, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner)
@@ -39,8 +44,8 @@ def _strip_4(scale: Any, add: int, c: int, ldc: int, a: int, a_row: int, a_colum
         product_tile(1, 4, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner)
 
 
-@njit(nogil=True, error_model="numpy")
-def _strip_3(scale: Any, add: int, c: int, ldc: int, a: int, a_row: int, a_column: int, b: int, ldb: int, rows: int, inner: int, size: int) -> None:
+@njit(**HELPER)
+def _strip_3(scale, add, c, ldc, a, a_row, a_column, b, ldb, rows, inner, size):
     i = 0
     while rows - i >= 8:
         product_tile(8, 3, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner)
@@ -53,8 +58,8 @@ def _strip_3(scale: Any, add: int, c: int, ldc: int, a: int, a_row: int, a_colum
         i += 1
 
 
-@njit(nogil=True, error_model="numpy")
-def _strip_2(scale: Any, add: int, c: int, ldc: int, a: int, a_row: int, a_column: int, b: int, ldb: int, rows: int, inner: int, size: int) -> None:
+@njit(**HELPER)
+def _strip_2(scale, add, c, ldc, a, a_row, a_column, b, ldb, rows, inner, size):
     i = 0
     while rows - i >= 10:
         product_tile(10, 2, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner)
@@ -67,8 +72,8 @@ def _strip_2(scale: Any, add: int, c: int, ldc: int, a: int, a_row: int, a_colum
         i += 1
 
 
-@njit(nogil=True, error_model="numpy")
-def _strip_1(scale: Any, add: int, c: int, ldc: int, a: int, a_row: int, a_column: int, b: int, ldb: int, rows: int, inner: int, size: int) -> None:
+@njit(**HELPER)
+def _strip_1(scale, add, c, ldc, a, a_row, a_column, b, ldb, rows, inner, size):
     i = 0
     while rows - i >= 12:
         product_tile(12, 1, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner)
@@ -81,8 +86,8 @@ def _strip_1(scale: Any, add: int, c: int, ldc: int, a: int, a_row: int, a_colum
         i += 1
 
 
-@njit(nogil=True, error_model="numpy")
-def product(scale: Any, add: int, c: int, ldc: int, a: int, a_row: int, a_column: int, b: int, ldb: int, rows: int, columns: int, inner: int, size: int) -> None:
+@njit(**HELPER)
+def product(scale, add, c, ldc, a, a_row, a_column, b, ldb, rows, columns, inner, size):
     """C = A B, or C += scale * A B where ``add``, in tiles of ``WIDEST`` vectors or fewer.
 
     Args:
@@ -111,8 +116,8 @@ def product(scale: Any, add: int, c: int, ldc: int, a: int, a_row: int, a_column
             j += 1
 
 
-@njit(nogil=True, error_model="numpy")
-def transpose(like: Any, target: int, ldt: int, source: int, lds: int, rows: int, columns: int, size: int) -> None:
+@njit(**HELPER)
+def transpose(like, target, ldt, source, lds, rows, columns, size):
     """target (columns, rows) = source (rows, columns) transposed, padding included."""
     lanes = VECTOR_BYTES // size
     for i in range(0, rows, lanes):
@@ -120,8 +125,8 @@ def transpose(like: Any, target: int, ldt: int, source: int, lds: int, rows: int
             transpose_tile(like, target + (j * ldt + i) * size, ldt, source + (i * lds + j) * size, lds)
 
 
-@njit(nogil=True, error_model="numpy")
-def pack(like: Any, target: int, source: int, lds: int, rows: int, columns: int, size: int) -> None:
+@njit(**HELPER)
+def pack(like, target, source, lds, rows, columns, size):
     """Padded rows to rows without padding; may write up to a vector beyond the last row."""
     lanes = VECTOR_BYTES // size
     for i in range(rows):
@@ -130,8 +135,8 @@ def pack(like: Any, target: int, source: int, lds: int, rows: int, columns: int,
             copy_vector(like, target + (i * columns + j) * size, source + (i * lds + j) * size, lanes)
 
 
-@njit(nogil=True, error_model="numpy")
-def unpack(like: Any, target: int, ldt: int, source: int, rows: int, columns: int, size: int) -> None:
+@njit(**HELPER)
+def unpack(like, target, ldt, source, rows, columns, size):
     """Rows without padding to zero-padded rows; may read up to a vector beyond the last row."""
     lanes = VECTOR_BYTES // size
     for i in range(rows):
@@ -139,11 +144,10 @@ def unpack(like: Any, target: int, ldt: int, source: int, rows: int, columns: in
             copy_vector(like, target + (i * ldt + j) * size, source + (i * columns + j) * size, columns - j)
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(**HELPER)
 def weigh_group(
-    group: int, entry: Any, share: Any, noise: Any, rows: int, pitch: int, indices: int, matrix: int,
-    length: int, labels: int, normals: int, coefficients: int, squares: int,
-) -> None:  # fmt: skip
+    group, entry, share, noise, rows, pitch, indices, matrix, length, labels, normals, coefficients, squares
+):
     """Residuals and coefficients of ``group`` (8, 4, 2 or 1) drawn rows; see ``weigh_rows``."""
     if group == 8:
         weigh_rows(
@@ -163,10 +167,8 @@ def weigh_group(
         )  # fmt: skip
 
 
-@njit(nogil=True, error_model="numpy")
-def add_group(
-    group: int, entry: Any, like: Any, rows: int, pitch: int, indices: int, coefficients: int, matrix: int, length: int
-) -> None:
+@njit(**HELPER)
+def add_group(group, entry, like, rows, pitch, indices, coefficients, matrix, length):
     """Add ``group`` (8, 4, 2 or 1) drawn rows, each times its coefficient, to a matrix."""
     if group == 8:
         add_rows(8, 1, entry, like, rows, pitch, indices, coefficients, matrix, length)

@@ -6,9 +6,11 @@ of their first entry, and leading dimensions and offsets count entries. The orde
 ``VECTOR_BYTES`` alone: the bits of a result depend on the kind of processor, never on alignment or neighbours.
 """
 
+# Compiled or compiler-facing code, which the type checker cannot follow.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, attr-defined"
+
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -36,7 +38,7 @@ def lanes_of(dtype: str) -> int:
     return VECTOR_BYTES // (4 if dtype == "float32" else 8)
 
 
-class _Emitter:
+class Emitter:
     """Builds vector code for entries of one floating-point type."""
 
     def __init__(self, builder: ir.IRBuilder, scalar: ir.Type) -> None:
@@ -90,178 +92,20 @@ class _Emitter:
         return slots
 
 
-class _Rows(_Emitter):
-    """Drawn measurements: rows of floats, or of +1 and -1 in int8, widened as they are read."""
-
-    def __init__(self, builder: ir.IRBuilder, scalar: ir.Type, narrow: bool) -> None:
-        super().__init__(builder, scalar)
-        self.entry_bytes = 1 if narrow else self.bytes
-        self.entries = ir.VectorType(ir.IntType(8), self.lanes) if narrow else self.vector
-        self.narrow = narrow
-
-    def addresses(self, base: ir.Value, pitch: ir.Value, indices: ir.Value, count: int) -> list[ir.Value]:
-        """Addresses of the rows whose int32 numbers stand at ``indices``."""
-        found = []
-        for k in range(count):
-            number = self.builder.load(self.pointer(indices, INDEX(k), ir.IntType(32), 4))
-            row = self.builder.mul(self.builder.zext(number, INDEX), pitch)
-            found.append(self.builder.add(base, self.builder.mul(row, INDEX(self.entry_bytes))))
-        return found
-
-    def _widen(self, entries: ir.Value) -> ir.Value:
-        return self.builder.sitofp(entries, self.vector) if self.narrow else entries
-
-    def row(self, address: ir.Value, offset: ir.Value) -> ir.Value:
-        pointer = self.pointer(address, offset, self.entries, self.entry_bytes)
-        return self._widen(self.builder.load(pointer, align=self.entry_bytes))
-
-    def last_of_row(self, address: ir.Value, offset: ir.Value, mask: ir.Value) -> ir.Value:
-        """The entries under the mask, zero elsewhere, touching no memory beyond them."""
-        pointer = self.pointer(address, offset, self.entries, self.entry_bytes)
-        kind = f"v{self.lanes}{'i8' if self.narrow else f'f{8 * self.bytes}'}"
-        signature = ir.FunctionType(self.entries, [pointer.type, ir.IntType(32), mask.type, self.entries])
-        function = cgutils.get_or_insert_function(self.builder.module, signature, f"llvm.masked.load.{kind}.p0")
-        zero = ir.Constant(self.entries, [0 if self.narrow else 0.0] * self.lanes)
-        return self._widen(self.builder.call(function, [pointer, ir.IntType(32)(self.entry_bytes), mask, zero]))
-
-    def gather(self, values: ir.Value, indices: ir.Value, count: int) -> ir.Value:
-        """Vector of the ``count`` entries of ``values`` whose int32 numbers stand at ``indices``."""
-        gathered: ir.Value = ir.Constant(ir.VectorType(self.scalar, count), ir.Undefined)
-        for k in range(count):
-            number = self.builder.load(self.pointer(indices, INDEX(k), ir.IntType(32), 4))
-            entry = self.load(values, self.builder.zext(number, INDEX), self.scalar)
-            gathered = self.builder.insert_element(gathered, entry, ir.IntType(32)(k))
-        return gathered
-
-    def sums(self, vectors: list[ir.Value]) -> ir.Value:
-        """The sums over the lanes of 1, 2, 4 or 8 vectors, in one short vector: all at once, by halving."""
-        builder, distance = self.builder, 1
-        while len(vectors) > 1:
-            low = [lane if lane & distance == 0 else self.lanes + lane for lane in range(self.lanes)]
-            high = [lane + distance if lane & distance == 0 else self.lanes + lane - distance for lane in range(self.lanes)]
-            vectors = [
-                builder.fadd(self.shuffle(a, b, low), self.shuffle(a, b, high))
-                for a, b in zip(vectors[0::2], vectors[1::2], strict=True)
-            ]
-            distance *= 2
-        (vector,), count = vectors, distance
-        while distance < self.lanes:
-            vector = builder.fadd(vector, self.shuffle(vector, vector, [lane ^ distance for lane in range(self.lanes)]))
-            distance *= 2
-        return self.shuffle(vector, vector, list(range(count)))
-
-
-def _blocks(emitter: _Emitter, length: ir.Value, unroll: int, body: Callable[[ir.Value, int], None]) -> ir.Value:
-    """Loop over the whole vectors of ``length`` entries, ``unroll`` at a time; returns the first entry after them."""
-    builder, lanes = emitter.builder, emitter.lanes
-    block = INDEX(unroll * lanes)
-    blocked = builder.mul(builder.udiv(length, block), block)
-    with cgutils.for_range_slice(builder, INDEX(0), blocked, block, inc=True) as (offset, _):
-        for part in range(unroll):
-            body(builder.add(offset, INDEX(part * lanes)), part)
-    whole = builder.mul(builder.udiv(length, INDEX(lanes)), INDEX(lanes))
-    if unroll > 1:
-        with cgutils.for_range_slice(builder, blocked, whole, INDEX(lanes), inc=True) as (offset, _):
-            body(offset, 0)
-    return whole
-
-
 @intrinsic(prefer_literal=True)
-def weigh_rows(  # type: ignore[no-untyped-def]
-    typing_context, count, unroll, entry, share, noise, rows, pitch, indices, matrix, length, labels, normals, coefficients,
-    squares,
-):  # fmt: skip
-    """Residuals of ``count`` drawn rows, each row read once and ``matrix`` once for all of them.
-
-    With e_k = <row k, matrix> - labels[indices[k]]:  squares[k] += e_k^2,
-    coefficients[k] = share * (e_k + noise * normals[k]). ``entry`` is any scalar of the rows' type.
-    """
-    group, steps = count.literal_value, unroll.literal_value
-    addresses = (rows, pitch, indices, matrix, length, labels, normals, coefficients, squares)
-    signature = types.void(count, unroll, entry, share, noise, *map(types.unliteral, addresses))
-    is_narrow = types.unliteral(entry) == types.int8
-
-    def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        share, noise, rows, pitch, indices, matrix, length, labels, normals, coefficients, squares = arguments[3:]
-        emitter = _Rows(builder, share.type, is_narrow)
-        here = emitter.addresses(rows, pitch, indices, group)
-        partial = emitter.variables(group * steps)
-
-        def accumulate(offset: ir.Value, part: int) -> None:
-            weights = emitter.load(matrix, offset)
-            for k in range(group):
-                slot = partial[k * steps + part]
-                builder.store(emitter.multiply_add(emitter.row(here[k], offset), weights, builder.load(slot)), slot)
-
-        whole = _blocks(emitter, length, steps, accumulate)
-        remaining = builder.sub(length, whole)
-        with builder.if_then(builder.icmp_signed(">", remaining, INDEX(0))):
-            mask = emitter.lanes_below(remaining)
-            weights = emitter.load(matrix, whole)
-            for k in range(group):
-                slot = partial[k * steps]
-                row = emitter.last_of_row(here[k], whole, mask)
-                builder.store(emitter.multiply_add(row, weights, builder.load(slot)), slot)
-        totals = []
-        for k in range(group):
-            total = builder.load(partial[k * steps])
-            for part in range(1, steps):
-                total = builder.fadd(total, builder.load(partial[k * steps + part]))
-            totals.append(total)
-        residuals = builder.fsub(emitter.sums(totals), emitter.gather(labels, indices, group))  # (count,)
-        few = residuals.type
-        before = emitter.load(squares, INDEX(0), few)
-        emitter.store(emitter.multiply_add(residuals, residuals, before), squares, INDEX(0))
-        noisy = emitter.multiply_add(emitter.splat(noise, few), emitter.load(normals, INDEX(0), few), residuals)
-        emitter.store(builder.fmul(emitter.splat(share, few), noisy), coefficients, INDEX(0))
-        return context.get_dummy_value()
-
-    return signature, emit
-
-
-@intrinsic(prefer_literal=True)
-def add_rows(typing_context, count, unroll, entry, like, rows, pitch, indices, coefficients, matrix, length):  # type: ignore[no-untyped-def]
-    """matrix += sum_k coefficients[k] * row k over ``count`` drawn rows."""
-    group, steps, is_narrow = count.literal_value, unroll.literal_value, types.unliteral(entry) == types.int8
-    signature = types.void(count, unroll, entry, like, rows, pitch, indices, coefficients, matrix, length)
-
-    def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        rows, pitch, indices, coefficients, matrix, length = arguments[4:]
-        emitter = _Rows(builder, arguments[3].type, is_narrow)
-        here = emitter.addresses(rows, pitch, indices, group)
-        factor = [emitter.splat(emitter.load(coefficients, INDEX(k), emitter.scalar)) for k in range(group)]
-
-        def accumulate(offset: ir.Value, part: int) -> None:
-            total = emitter.load(matrix, offset)
-            for k in range(group):
-                total = emitter.multiply_add(emitter.row(here[k], offset), factor[k], total)
-            emitter.store(total, matrix, offset)
-
-        whole = _blocks(emitter, length, steps, accumulate)
-        remaining = builder.sub(length, whole)
-        with builder.if_then(builder.icmp_signed(">", remaining, INDEX(0))):
-            mask = emitter.lanes_below(remaining)
-            total = emitter.load(matrix, whole)
-            for k in range(group):
-                total = emitter.multiply_add(emitter.last_of_row(here[k], whole, mask), factor[k], total)
-            emitter.store(total, matrix, whole)
-        return context.get_dummy_value()
-
-    return signature, emit
-
-
-@intrinsic(prefer_literal=True)
-def product_tile(typing_context, height, width, scale, accumulate, c, ldc, a, a_row, a_column, b, ldb, inner):  # type: ignore[no-untyped-def]
+def product_tile(typing_context, height, width, scale, accumulate, c, ldc, a, a_row, a_column, b, ldb, inner):
     """C = A B, or C += scale * A B where ``accumulate``, for ``height`` rows and ``width`` vectors of C.
 
     A's entry (i, k) stands at ``a + i * a_row + k * a_column``, so that A may be a transpose; B and C are row-major.
     """
     m, n = height.literal_value, width.literal_value
-    signature = types.void(height, width, scale, *map(types.unliteral, (accumulate, c, ldc, a, a_row, a_column, b, ldb, inner)))
+    signature = types.void(
+        height, width, scale, *map(types.unliteral, (accumulate, c, ldc, a, a_row, a_column, b, ldb, inner))
+    )
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         scale, accumulate, c, ldc, a, a_row, a_column, b, ldb, inner = arguments[2:]
-        emitter = _Emitter(builder, scale.type)
+        emitter = Emitter(builder, scale.type)
         tile = emitter.variables(m * n)
         with cgutils.for_range(builder, inner) as loop:
             b_row = builder.mul(loop.index, ldb)
@@ -290,13 +134,13 @@ def product_tile(typing_context, height, width, scale, accumulate, c, ldc, a, a_
 
 
 @intrinsic
-def transpose_tile(typing_context, like, target, ldt, source, lds):  # type: ignore[no-untyped-def]
+def transpose_tile(typing_context, like, target, ldt, source, lds):
     """Transpose one square tile, as many rows as a vector has lanes, by exchanges over halving distances."""
     signature = types.void(like, target, ldt, source, lds)
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         like, target, ldt, source, lds = arguments
-        emitter = _Emitter(builder, like.type)
+        emitter = Emitter(builder, like.type)
         lanes = emitter.lanes
         rows = [emitter.load(source, builder.mul(lds, INDEX(i))) for i in range(lanes)]
         distance = lanes // 2
@@ -316,13 +160,13 @@ def transpose_tile(typing_context, like, target, ldt, source, lds):  # type: ign
 
 
 @intrinsic
-def copy_vector(typing_context, like, target, source, valid):  # type: ignore[no-untyped-def]
+def copy_vector(typing_context, like, target, source, valid):
     """Copy one vector; lanes from ``valid`` on become zero."""
     signature = types.void(like, target, source, valid)
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         like, target, source, valid = arguments
-        emitter = _Emitter(builder, like.type)
+        emitter = Emitter(builder, like.type)
         value = emitter.load(source, INDEX(0))
         kept = builder.select(emitter.lanes_below(valid), value, emitter.zero)
         emitter.store(kept, target, INDEX(0))

@@ -7,6 +7,7 @@ bits depend on neither the other replicates nor the number of threads.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -35,7 +36,9 @@ class FusedEngine:
         if task.device != "cpu":
             raise LaunchError(f"the fused engine runs on the CPU, not on {task.device!r}; use the batched engine there")
         if task.dtype not in DTYPES:
-            raise LaunchError(f"dtype {task.dtype!r} is not supported by the fused engine; allowed: {', '.join(DTYPES)}")
+            raise LaunchError(
+                f"dtype {task.dtype!r} is not supported by the fused engine; allowed: {', '.join(DTYPES)}"
+            )
         if task.threads < 1:
             raise LaunchError(f"threads is {task.threads}; allowed: 1 or more")
         return FusedSession(task)
@@ -72,7 +75,8 @@ class FusedSession:
         largest = np.zeros(self.task.replicates)
         anneal = np.ascontiguousarray(anneal, dtype=np.float64)
         rates, deviations = np.asarray(learning_rate, dtype=np.float64), np.asarray(noise_std, dtype=np.float64)
-        assert len(anneal) == stop - start and len(rates) == len(deviations) == len(largest)
+        assert len(anneal) == stop - start
+        assert len(rates) == len(deviations) == len(largest)
         queue = itertools.count()
 
         def work(scratch: _Scratch) -> None:
@@ -109,6 +113,64 @@ class FusedSession:
             np.stack([self._layout.layer(weights, j) for weights in self._weights])
             for j in range(len(self.task.widths) - 1)
         ]
+
+
+def warm(dtypes: Sequence[str] = ("float32",), signs: Sequence[bool] = (False, True)) -> None:
+    """Compile the step, or load it where it is cached, so that no worker of this machine waits for it later.
+
+    Args:
+        dtypes: cell dtypes that will be trained.
+        signs: whether the measurements are +1/-1 (True) or floats (False), each that will be met.
+    """
+    for dtype, sign in itertools.product(dtypes, signs):
+        task = TrainingTask(
+            widths=(1, 1, 1),
+            measurements=[np.ones((1, 1, 1), dtype="int8" if sign else dtype)],
+            labels=[np.ones(1, dtype=dtype)],
+            layers=[[np.ones((1, 1), dtype=dtype)] * 2],
+            batch_keys=np.zeros((1, 2), dtype=np.uint32),
+            noise_keys=np.zeros((1, 2), dtype=np.uint32),
+            batch_size=1,
+            label_noise=True,
+            sam_radius=None,
+            dtype=dtype,
+        )
+        FusedEngine().start(task).advance(0, 1, np.zeros(1), np.zeros(1), np.zeros(1))
+
+
+def memory_bytes(
+    widths: Sequence[int],
+    n: int,
+    replicates: int,
+    *,
+    dtype: str = "float32",
+    signs: bool = False,
+    batch_size: int | None = 50,
+    label_noise: bool = True,
+    sharpness_aware: bool = False,
+    threads: int = 1,
+) -> int:
+    """Bytes that a session holds: measurements, labels, weights, and each thread's scratch.
+
+    The measurements are the task's own, not copied, where they are contiguous and of the right dtype.
+
+    Args:
+        widths: d_0 ... d_L.
+        n: number of measurements per replicate.
+        replicates: number of replicates trained together.
+        dtype: the cell's dtype.
+        signs: whether measurements are +1/-1, kept in int8.
+        batch_size: indices drawn per step; None for every index once.
+        label_noise: whether labels are perturbed.
+        sharpness_aware: whether SAM's perturbation is taken.
+        threads: threads of the session.
+    """
+    item = np.dtype(dtype).itemsize
+    entry = 1 if signs else item
+    layout = make_layout(tuple(widths), dtype, entry, n, batch_size, label_noise, sharpness_aware)
+    each = n * widths[0] * widths[-1] * entry + n * item + layout.weights_size * item
+    scratch = layout.scratch_size * item + 16 * layout.fill_blocks + 4 * layout.indices_size
+    return replicates * each + min(threads, replicates) * scratch
 
 
 class _Scratch:

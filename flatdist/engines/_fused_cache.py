@@ -1,0 +1,148 @@
+"""Compiled code kept between processes, so that only the first worker on a machine waits for the compiler.
+
+Numba's own cache looks at the file of the cached function alone and misses an edit to a helper that it imports, raises
+where neither the package nor the home folder is writable, and lets two processes that compile different signatures at
+once overwrite each other's entry. Here a file's name is a hash of everything that the code depends on, written whole or
+not at all; a file that cannot be read or written only means that the code is compiled again.
+
+Cached code is loaded by unpickling, so the folder must be the user's own and writable by nobody else. It is
+``$FLATDIST_CACHE_DIR``, else ``$XDG_CACHE_HOME/flatdist``, else ``~/.cache/flatdist``.
+"""
+
+# Compiled or compiler-facing code, which the type checker cannot follow.
+# mypy: disable-error-code="no-untyped-call, attr-defined"
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import stat
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from numba import config
+from numba.core import compiler
+from numba.core.caching import NullCache
+from numba.core.serialize import dumps
+
+KEPT_FILES = 32  # older compilations are deleted when a new one is saved
+
+
+def cache_folder() -> Path | None:
+    """The folder of compiled code, made if need be; None where there is none that is safe to use."""
+    try:
+        chosen = os.environ.get("FLATDIST_CACHE_DIR")
+        if chosen:
+            folder = Path(chosen)
+        else:
+            base = os.environ.get("XDG_CACHE_HOME")
+            folder = (Path(base) if base else Path.home() / ".cache") / "flatdist"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder if _is_ours(folder) and os.access(folder, os.W_OK) else None
+    except (OSError, RuntimeError):  # no home folder, a read-only disk, a file where the folder should be
+        return None
+
+
+def _is_ours(path: Path) -> bool:
+    """Owned by this user and writable by nobody else; always so where the system has no owners."""
+    if not hasattr(os, "getuid"):
+        return True
+    status = path.stat()
+    return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def source_stamp(modules: Sequence[str]) -> str:
+    """Hash of the source of these modules and of all that turns it into machine code."""
+    digest = hashlib.sha256()
+    for name in modules:
+        source = sys.modules[name].__file__
+        assert source is not None
+        digest.update(f"{name}\n".encode())
+        digest.update(Path(source).read_bytes())
+    settings = (config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE, config.BOUNDSCHECK)
+    digest.update(repr((sys.version, numba.__version__, llvmlite.__version__, settings)).encode())
+    return digest.hexdigest()
+
+
+class KernelCache(NullCache):
+    """Compilations of one function, in the interface that Numba's dispatchers ask.
+
+    Args:
+        name: names the function in file names.
+        modules: every module whose source goes into the compiled code.
+    """
+
+    def __init__(self, name: str, modules: Sequence[str]) -> None:
+        self.name = name
+        self.modules = tuple(modules)
+        self._stamp: str | None = None
+
+    @property
+    def cache_path(self) -> str | None:
+        """Folder of the files, or None where nothing is kept."""
+        folder = cache_folder()
+        return None if folder is None else str(folder)
+
+    def path(self, signature: Any, codegen: Any) -> Path | None:
+        """The file for one signature on this processor, or None where nothing is kept."""
+        folder = cache_folder()
+        if folder is None:
+            return None
+        if self._stamp is None:
+            self._stamp = source_stamp(self.modules)
+        text = repr((self._stamp, str(signature), codegen.magic_tuple()))
+        return folder / f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.kernel"
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compiled function, or None to have it compiled."""
+        target_context.refresh()
+        try:
+            path = self.path(sig, target_context.codegen())
+            if path is None or not _is_ours(path):
+                return None
+            digest, payload = _split(path.read_bytes())
+            if hashlib.sha256(payload).digest() != digest:
+                return None
+            reduced = pickle.loads(payload)  # noqa: S301  the user's own file: see _is_ours
+            return compiler.CompileResult._rebuild(target_context, *reduced)
+        except OSError:
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep a compiled function, if there is a place for it."""
+        try:
+            path = self.path(sig, data.codegen)
+            if path is None:
+                return
+            payload = dumps(data._reduce())
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".kernel-")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(hashlib.sha256(payload).digest() + payload)
+                os.replace(temporary, path)
+            except BaseException:
+                os.unlink(temporary)
+                raise
+            _prune(path.parent)
+        except OSError:
+            return
+
+
+def _split(content: bytes) -> tuple[bytes, bytes]:
+    size = hashlib.sha256().digest_size
+    return content[:size], content[size:]
+
+
+def _prune(folder: Path) -> None:
+    """Delete all but the newest files; another process may be doing the same."""
+    files = sorted(folder.glob("*.kernel"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for file in files[KEPT_FILES:]:
+        with contextlib.suppress(OSError):
+            file.unlink()

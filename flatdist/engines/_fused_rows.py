@@ -1,0 +1,195 @@
+"""Drawn measurements, several at a time: their residuals against M, and their weighted sum into the gradient.
+
+A drawn row is read from memory once and used twice while it is in the cache. Rows are of floats, or of +1 and -1 in
+int8, widened as they are read.
+"""
+
+# Compiled or compiler-facing code, which the type checker cannot follow.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from flatdist.engines._fused_vector import INDEX, Emitter
+
+
+class _Rows(Emitter):
+    """Drawn measurements: rows of floats, or of +1 and -1 in int8, widened as they are read."""
+
+    def __init__(self, builder: ir.IRBuilder, scalar: ir.Type, narrow: bool) -> None:
+        super().__init__(builder, scalar)
+        self.entry_bytes = 1 if narrow else self.bytes
+        self.entries = ir.VectorType(ir.IntType(8), self.lanes) if narrow else self.vector
+        self.narrow = narrow
+
+    def addresses(self, base: ir.Value, pitch: ir.Value, indices: ir.Value, count: int) -> list[ir.Value]:
+        """Addresses of the rows whose int32 numbers stand at ``indices``."""
+        found = []
+        for k in range(count):
+            number = self.builder.load(self.pointer(indices, INDEX(k), ir.IntType(32), 4))
+            row = self.builder.mul(self.builder.zext(number, INDEX), pitch)
+            found.append(self.builder.add(base, self.builder.mul(row, INDEX(self.entry_bytes))))
+        return found
+
+    def _widen(self, entries: ir.Value) -> ir.Value:
+        return self.builder.sitofp(entries, self.vector) if self.narrow else entries
+
+    def row(self, address: ir.Value, offset: ir.Value) -> ir.Value:
+        pointer = self.pointer(address, offset, self.entries, self.entry_bytes)
+        return self._widen(self.builder.load(pointer, align=self.entry_bytes))
+
+    def last_of_row(self, address: ir.Value, offset: ir.Value, mask: ir.Value) -> ir.Value:
+        """The entries under the mask, zero elsewhere, touching no memory beyond them."""
+        pointer = self.pointer(address, offset, self.entries, self.entry_bytes)
+        kind = f"v{self.lanes}{'i8' if self.narrow else f'f{8 * self.bytes}'}"
+        signature = ir.FunctionType(self.entries, [pointer.type, ir.IntType(32), mask.type, self.entries])
+        function = cgutils.get_or_insert_function(self.builder.module, signature, f"llvm.masked.load.{kind}.p0")
+        zero = ir.Constant(self.entries, [0 if self.narrow else 0.0] * self.lanes)
+        return self._widen(self.builder.call(function, [pointer, ir.IntType(32)(self.entry_bytes), mask, zero]))
+
+    def gather(self, values: ir.Value, indices: ir.Value, count: int) -> ir.Value:
+        """Vector of the ``count`` entries of ``values`` whose int32 numbers stand at ``indices``."""
+        gathered: ir.Value = ir.Constant(ir.VectorType(self.scalar, count), ir.Undefined)
+        for k in range(count):
+            number = self.builder.load(self.pointer(indices, INDEX(k), ir.IntType(32), 4))
+            entry = self.load(values, self.builder.zext(number, INDEX), self.scalar)
+            gathered = self.builder.insert_element(gathered, entry, ir.IntType(32)(k))
+        return gathered
+
+    def sums(self, vectors: list[ir.Value]) -> ir.Value:
+        """The sums over the lanes of 1, 2, 4 or 8 vectors, in one short vector: all at once, by halving."""
+        builder, distance = self.builder, 1
+        while len(vectors) > 1:
+            low = [lane if lane & distance == 0 else self.lanes + lane for lane in range(self.lanes)]
+            high = [
+                lane + distance if lane & distance == 0 else self.lanes + lane - distance for lane in range(self.lanes)
+            ]
+            vectors = [
+                builder.fadd(self.shuffle(a, b, low), self.shuffle(a, b, high))
+                for a, b in zip(vectors[0::2], vectors[1::2], strict=True)
+            ]
+            distance *= 2
+        (vector,), count = vectors, distance
+        while distance < self.lanes:
+            vector = builder.fadd(vector, self.shuffle(vector, vector, [lane ^ distance for lane in range(self.lanes)]))
+            distance *= 2
+        return self.shuffle(vector, vector, list(range(count)))
+
+
+def _blocks(emitter: Emitter, length: ir.Value, unroll: int, body: Callable[[ir.Value, int], None]) -> ir.Value:
+    """Loop over the whole vectors of ``length`` entries, ``unroll`` at a time; returns the first entry after them."""
+    builder, lanes = emitter.builder, emitter.lanes
+    block = INDEX(unroll * lanes)
+    blocked = builder.mul(builder.udiv(length, block), block)
+    with cgutils.for_range_slice(builder, INDEX(0), blocked, block, inc=True) as (offset, _):
+        for part in range(unroll):
+            body(builder.add(offset, INDEX(part * lanes)), part)
+    whole = builder.mul(builder.udiv(length, INDEX(lanes)), INDEX(lanes))
+    if unroll > 1:
+        with cgutils.for_range_slice(builder, blocked, whole, INDEX(lanes), inc=True) as (offset, _):
+            body(offset, 0)
+    return whole
+
+
+@intrinsic(prefer_literal=True)
+def weigh_rows(
+    typing_context,
+    count,
+    unroll,
+    entry,
+    share,
+    noise,
+    rows,
+    pitch,
+    indices,
+    matrix,
+    length,
+    labels,
+    normals,
+    out,
+    squares,
+):
+    """Residuals of ``count`` drawn rows, each row read once and ``matrix`` once for all of them.
+
+    With e_k = <row k, matrix> - labels[indices[k]]:  squares[k] += e_k^2,
+    out[k] = share * (e_k + noise * normals[k]). ``entry`` is any scalar of the rows' type.
+    """
+    group, steps = count.literal_value, unroll.literal_value
+    addresses = (rows, pitch, indices, matrix, length, labels, normals, out, squares)
+    signature = types.void(count, unroll, entry, share, noise, *map(types.unliteral, addresses))
+    is_narrow = types.unliteral(entry) == types.int8
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        share, noise, rows, pitch, indices, matrix, length, labels, normals, out, squares = arguments[3:]
+        emitter = _Rows(builder, share.type, is_narrow)
+        here = emitter.addresses(rows, pitch, indices, group)
+        partial = emitter.variables(group * steps)
+
+        def accumulate(offset: ir.Value, part: int) -> None:
+            weights = emitter.load(matrix, offset)
+            for k in range(group):
+                slot = partial[k * steps + part]
+                builder.store(emitter.multiply_add(emitter.row(here[k], offset), weights, builder.load(slot)), slot)
+
+        whole = _blocks(emitter, length, steps, accumulate)
+        remaining = builder.sub(length, whole)
+        with builder.if_then(builder.icmp_signed(">", remaining, INDEX(0))):
+            mask = emitter.lanes_below(remaining)
+            weights = emitter.load(matrix, whole)
+            for k in range(group):
+                slot = partial[k * steps]
+                row = emitter.last_of_row(here[k], whole, mask)
+                builder.store(emitter.multiply_add(row, weights, builder.load(slot)), slot)
+        totals = []
+        for k in range(group):
+            total = builder.load(partial[k * steps])
+            for part in range(1, steps):
+                total = builder.fadd(total, builder.load(partial[k * steps + part]))
+            totals.append(total)
+        residuals = builder.fsub(emitter.sums(totals), emitter.gather(labels, indices, group))  # (count,)
+        few = residuals.type
+        before = emitter.load(squares, INDEX(0), few)
+        emitter.store(emitter.multiply_add(residuals, residuals, before), squares, INDEX(0))
+        noisy = emitter.multiply_add(emitter.splat(noise, few), emitter.load(normals, INDEX(0), few), residuals)
+        emitter.store(builder.fmul(emitter.splat(share, few), noisy), out, INDEX(0))
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+@intrinsic(prefer_literal=True)
+def add_rows(typing_context, count, unroll, entry, like, rows, pitch, indices, coefficients, matrix, length):
+    """matrix += sum_k coefficients[k] * row k over ``count`` drawn rows."""
+    group, steps, is_narrow = count.literal_value, unroll.literal_value, types.unliteral(entry) == types.int8
+    signature = types.void(count, unroll, entry, like, rows, pitch, indices, coefficients, matrix, length)
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        rows, pitch, indices, coefficients, matrix, length = arguments[4:]
+        emitter = _Rows(builder, arguments[3].type, is_narrow)
+        here = emitter.addresses(rows, pitch, indices, group)
+        factor = [emitter.splat(emitter.load(coefficients, INDEX(k), emitter.scalar)) for k in range(group)]
+
+        def accumulate(offset: ir.Value, part: int) -> None:
+            total = emitter.load(matrix, offset)
+            for k in range(group):
+                total = emitter.multiply_add(emitter.row(here[k], offset), factor[k], total)
+            emitter.store(total, matrix, offset)
+
+        whole = _blocks(emitter, length, steps, accumulate)
+        remaining = builder.sub(length, whole)
+        with builder.if_then(builder.icmp_signed(">", remaining, INDEX(0))):
+            mask = emitter.lanes_below(remaining)
+            total = emitter.load(matrix, whole)
+            for k in range(group):
+                total = emitter.multiply_add(emitter.last_of_row(here[k], whole, mask), factor[k], total)
+            emitter.store(total, matrix, whole)
+        return context.get_dummy_value()
+
+    return signature, emit
