@@ -24,6 +24,11 @@ class PackedShards:
         self._bytes: npt.NDArray[Any] = np.frombuffer(b"".join(parts), dtype=np.uint8)  # (bytes,)
         self._ends: npt.NDArray[Any] = np.cumsum([len(part) for part in parts])  # (shards,)
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the block, in bytes."""
+        return int(self._bytes.nbytes)
+
     def __len__(self) -> int:
         return len(self._ends)
 

@@ -178,7 +178,8 @@ class Progress:
             progressed = min(now - state.last_row, 0.95 * left)
             partial += progressed
             longest = max(longest, left - progressed)
-        slots = max(1, min(self.slots, len(active) + sum(s.started is None for s in self._shards.values())))
+        waiting = sum(state.started is None and not state.ended for state in self._shards.values())
+        slots = max(1, min(max(self.slots, len(active)), len(active) + waiting))  # a cluster may have grown
         return max(longest, (scale * (total - finished) - partial) / slots)
 
     def common_error(self, limit: int) -> str | None:
