@@ -43,18 +43,13 @@ def stored_observations(store: TimedStore) -> list[Observation]:
     except StoreError:
         return []
     frame = frame[frame["wall_seconds"].notna() & (frame["status"] != "diverged")]
+    names = [*_COST_FIELDS, "engine", "device"]
+    texts = frame["width"].map(lambda width: None if width is None else ",".join(str(int(w)) for w in width))
     observations = []
-    widths = frame["width"].map(lambda width: None if width is None else tuple(int(w) for w in width))
-    keys = [frame[name] for name in _COST_FIELDS if name != "width"]
-    grouped = frame.assign(width=widths).groupby(
-        [*(key.name for key in keys), "width", "engine", "device"], dropna=False
-    )
-    for key, seconds in grouped["wall_seconds"].median().items():
-        assert isinstance(key, tuple)
-        names = [*(name for name in _COST_FIELDS if name != "width"), "width"]
-        cell = _cell(dict(zip(names, key, strict=False)))
+    for key, seconds in frame.assign(width=texts).groupby(names, dropna=False, sort=False)["wall_seconds"]:
+        cell = _cell(dict(zip(_COST_FIELDS, key, strict=False)))
         if cell is not None:
-            observations.append(Observation(cell, float(seconds), str(key[-2]), str(key[-1])))
+            observations.append(Observation(cell, float(seconds.median()), str(key[-2]), str(key[-1])))
     return observations
 
 
@@ -67,7 +62,7 @@ def _cell(row: dict[str, Any]) -> Cell | None:
             if isinstance(kind, Keyword):
                 given[name] = None
             continue
-        given[name] = value
+        given[name] = [int(width) for width in value.split(",")] if name == "width" else value
     try:
         return Cell(**given)
     except FlatdistError:  # a row of a method that this version does not know

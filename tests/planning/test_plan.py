@@ -1,0 +1,343 @@
+"""Plans: what is missing, in which shards, and how honest the prediction is."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import random
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from flatdist.cell import Cell
+from flatdist.errors import SweepError
+from flatdist.planning import (
+    CostModel,
+    Observation,
+    Plan,
+    PlanSettings,
+    WorkItem,
+    keep_within,
+    make_plan,
+    parse_duration,
+)
+from flatdist.planning.memory import memory_bytes, replicates_that_fit
+from flatdist.planning.nominal import nominal_cost
+from flatdist.planning.observations import PROBE_STEPS
+from flatdist.planning.sharding import Sized, make_shards, makespan, shuffle, split_items
+from flatdist.sweepfile import parse_sweep
+
+TEXT = (
+    "name: a\nreplicates: 8\nfixed: {d_out: 12, d_in: 12, steps: 1000}\n"
+    "axes: {rank: [1, 2], n: [40, 60, 80], method: [label_noise_sgd, min_nuclear_norm]}\n"
+)
+
+
+class FakeStore:
+    """What a plan asks of a store."""
+
+    def __init__(
+        self,
+        done: dict[str, set[int]] | None = None,
+        failed: dict[str, dict[int, int]] | None = None,
+        rows: Iterable[dict[str, Any]] = (),
+    ) -> None:
+        self._done, self._failed, self._rows = done or {}, failed or {}, list(rows)
+
+    def done(self, cell_ids: Collection[str] | None = None) -> dict[str, set[int]]:
+        return {i: r for i, r in self._done.items() if cell_ids is None or i in cell_ids}
+
+    def failed(self, cell_ids: Collection[str] | None = None) -> dict[str, dict[int, int]]:
+        return {i: r for i, r in self._failed.items() if cell_ids is None or i in cell_ids}
+
+    def trials(self, cell_ids: Any = None, where: Any = None, columns: Any = None) -> pd.DataFrame:
+        return pd.DataFrame(self._rows, columns=columns).astype(object)
+
+
+def row(cell: Cell, seconds: float, engine: str = "fused") -> dict[str, Any]:
+    extra = {"steps_run": cell.steps, "status": "converged", "wall_seconds": seconds, "engine": engine, "device": "cpu"}
+    return cell.row() | extra
+
+
+def replicates_of(items: Iterable[WorkItem]) -> list[tuple[str, int]]:
+    return sorted((item.cell.cell_id, r) for item in items for r in item.replicates)
+
+
+def planned(plan: Plan) -> list[tuple[str, int]]:
+    return replicates_of(item for shard in plan.shards for item in shard.items)
+
+
+def test_everything_is_missing_at_first_and_the_shards_hold_it_once() -> None:
+    sweep = parse_sweep(TEXT)
+    plan = make_plan([sweep], FakeStore(), PlanSettings(slots=2))
+    assert (plan.total, plan.done, plan.missing, plan.failed, plan.to_run) == (96, 0, 96, 0, 96)
+    assert planned(plan) == sorted((cell.cell_id, r) for cell in sweep.cells for r in range(8))
+
+
+def test_only_missing_replicates_run_and_failed_ones_only_when_asked() -> None:
+    sweep = parse_sweep(TEXT)
+    first, second, third = (cell.cell_id for cell in sweep.cells[:3])
+    store = FakeStore(
+        done={first: set(range(8)), second: {0, 1, 9}, third: {5}}, failed={second: {2: 1}, third: {5: 2, 6: 1}}
+    )
+    plan = make_plan([sweep], store, PlanSettings(slots=2))
+    assert (plan.done, plan.failed, plan.missing) == (8 + 2 + 1, 2, 96 - 13)
+    items = {item.cell.cell_id: item.replicates for item in plan.items}
+    assert first not in items
+    assert items[second] == (3, 4, 5, 6, 7)
+    assert items[third] == (0, 1, 2, 3, 4, 7)
+    again = make_plan([sweep], store, PlanSettings(slots=2, retry_failed=True))
+    items = {item.cell.cell_id: item.replicates for item in again.items}
+    assert items[second] == (2, 3, 4, 5, 6, 7)
+    assert items[third] == (0, 1, 2, 3, 4, 6, 7)
+
+
+def test_more_replicates_add_only_the_new_ones_and_overlapping_sweeps_share() -> None:
+    eight, twenty = parse_sweep(TEXT), parse_sweep(TEXT.replace("replicates: 8", "replicates: 20"))
+    store = FakeStore(done={cell.cell_id: set(range(8)) for cell in eight.cells})
+    plan = make_plan([twenty], store, PlanSettings(slots=2))
+    assert {item.replicates for item in plan.items} == {tuple(range(8, 20))}
+    union = make_plan([eight, twenty], store, PlanSettings(slots=2))
+    assert len(union.cells) == 12
+    assert planned(union) == planned(plan)
+    assert [(count.total, count.done) for count in union.sweeps] == [(96, 96), (240, 96)]
+
+
+def test_nothing_to_run() -> None:
+    sweep = parse_sweep(TEXT)
+    plan = make_plan([sweep], FakeStore(done={cell.cell_id: set(range(8)) for cell in sweep.cells}))
+    assert plan.shards == ()
+    assert plan.time.high == 0.0
+    assert plan.memory_bytes == 0
+
+
+def test_limit_takes_the_first_cells() -> None:
+    sweep = parse_sweep(TEXT)
+    plan = make_plan([sweep], FakeStore(), PlanSettings(slots=2, limit=3))
+    assert [cell.cell_id for cell in plan.cells] == [cell.cell_id for cell in sweep.cells[:3]]
+    assert (plan.total, plan.to_run) == (24, 24)
+
+
+def test_the_order_is_shuffled_by_the_seed_alone() -> None:
+    sweep = parse_sweep(TEXT.replace("[40, 60, 80]", "{range: [40, 140, 2]}"))
+
+    def order(seed: int) -> list[str]:
+        plan = make_plan([sweep], FakeStore(), PlanSettings(slots=2, seed=seed))
+        return [item.cell.cell_id for shard in plan.shards for item in shard.items]
+
+    assert order(0) == order(0)
+    assert order(0) != order(1)
+    plan = make_plan([sweep], FakeStore(), PlanSettings(slots=2))
+    ranks = [item.cell.rank for shard in plan.shards for item in shard.items]
+    half = ranks[: len(ranks) // 2]
+    assert 0.3 < half.count(1) / len(half) < 0.7
+
+
+def cells_of(count: int) -> list[Cell]:
+    return [Cell(d_out=12, d_in=12, rank=1, n=20 + i) for i in range(count)]
+
+
+def sized(seconds: Iterable[float], replicates: int = 4) -> list[Sized]:
+    seconds = list(seconds)
+    items = [WorkItem(cell, tuple(range(replicates))) for cell in cells_of(len(seconds))]
+    return [Sized(item, value) for item, value in zip(items, seconds, strict=True)]
+
+
+def test_shards_are_long_first_and_short_at_the_end() -> None:
+    items = sized([1.0] * 2000)
+    shards = make_shards(items, slots=2)
+    lengths = [shard.predicted_seconds for shard in shards]
+    assert min(lengths[: len(lengths) // 2]) >= 50
+    assert max(lengths) <= 75
+    assert max(lengths[-2:]) <= 4
+    assert lengths == sorted(lengths, reverse=True)
+    assert replicates_of(i for shard in shards for i in shard.items) == replicates_of(s.item for s in items)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 7, 64])
+@pytest.mark.parametrize("kind", ["equal", "mixed", "few long", "one long"])
+def test_no_slot_idles_long_at_the_end(slots: int, kind: str) -> None:
+    generator = random.Random(3)
+    seconds = {
+        "equal": [30.0] * 500,
+        "mixed": [generator.lognormvariate(1.0, 1.5) for _ in range(3000)],
+        "few long": [2.0] * 2000 + [400.0] * 12,
+        "one long": [1.0] * 1000 + [900.0],
+    }[kind]
+    parts = split_items(sized(seconds, replicates=16), slots)
+    shards = make_shards(shuffle(parts, slots, seed=1), slots)
+    ideal = sum(seconds) / slots
+    longest = max(part.seconds for part in parts)
+    assert makespan(shards, slots) <= max(1.08 * ideal + 5, 1.02 * (longest + 5))
+
+
+def test_long_items_are_split_by_replicates_and_short_ones_are_not() -> None:
+    parts = split_items(sized([800.0, 10.0], replicates=8), slots=2)
+    long = [part for part in parts if part.item.cell.n == 20]
+    assert [part.item.replicates for part in parts if part.item.cell.n == 21] == [tuple(range(8))]
+    assert sorted(itertools.chain.from_iterable(part.item.replicates for part in long)) == list(range(8))
+    assert len(long) == 8
+    assert {part.seconds for part in long} == {100.0}
+
+
+def test_items_are_split_to_fit_into_memory() -> None:
+    cell = Cell(d_out=60, d_in=60, rank=3, n=1200, ensemble="gaussian")
+    one = memory_bytes(cell, 1)
+    limit = memory_bytes(cell, 5)
+    assert replicates_that_fit(cell, limit) == 5
+    assert replicates_that_fit(cell, one - 1) == 1
+    plan = make_plan(
+        [parse_sweep("replicates: 16\nfixed: {d_out: 60, d_in: 60, rank: 3, n: 1200, steps: 1000}\n")],
+        FakeStore(),
+        PlanSettings(slots=2, memory_limit=limit),
+    )
+    held = [len(item.replicates) for shard in plan.shards for item in shard.items]
+    assert sum(held) == 16
+    assert max(held) <= 5
+    assert plan.memory_bytes <= limit
+
+
+def test_memory_counts_the_measurements_of_all_replicates() -> None:
+    cell = Cell(d_out=40, d_in=40, rank=3, n=2000)
+    measurements = 2000 * 40 * 40 * 4
+    growth = memory_bytes(cell, 9) - memory_bytes(cell, 1)
+    assert 8 * measurements <= growth <= 8 * measurements * 1.2
+    signs = dataclasses.replace(cell, ensemble="rademacher")
+    assert memory_bytes(signs, 9) - memory_bytes(signs, 1) < growth / 2
+    assert memory_bytes(signs, 9, "batched") - memory_bytes(signs, 1, "batched") == growth
+
+
+def true_seconds(cell: Cell) -> float:
+    """A machine three times slower than the nominal one, and slower still for large matrices."""
+    return 3 * nominal_cost(cell).seconds * (1 + cell.d_in / 40)
+
+
+def test_predictions_recover_the_times_behind_the_observations() -> None:
+    generator = random.Random(0)
+    grid = itertools.product((8, 12, 20, 30), (50, 200), (2, 3, 4))
+    shapes = [Cell(d_out=d, d_in=d, rank=1, n=n, depth=depth) for d, n, depth in grid]
+    observed = [
+        Observation(cell, true_seconds(cell) * generator.lognormvariate(0, 0.1), "fused", "cpu")
+        for cell in shapes
+        for _ in range(5)
+    ]
+    model = CostModel(observed, "fused", "cpu")
+    for new in [Cell(d_out=12, d_in=12, rank=2, n=100), Cell(d_out=16, d_in=16, rank=1, n=120, depth=3, steps=5000)]:
+        prediction = model.predict(new)
+        assert prediction.seconds == pytest.approx(true_seconds(new), rel=0.2)
+        assert 0.05 < prediction.scatter < 0.4
+
+
+def test_the_interval_covers_and_widens_away_from_what_was_measured() -> None:
+    generator = random.Random(1)
+    covered = 0
+    for trial in range(100):
+        cells = [Cell(d_out=12, d_in=12, rank=1, n=20 + 10 * i) for i in range(6)]
+        observed = [Observation(c, true_seconds(c) * generator.lognormvariate(0, 0.15), "fused", "cpu") for c in cells]
+        axes = f"axes: {{n: [25, 55, {60 + trial}]}}\n"
+        sweep = parse_sweep("replicates: 4\nfixed: {d_out: 12, d_in: 12, rank: 1}\n" + axes)
+        rows = [row(o.cell, o.seconds) for o in observed]
+        plan = make_plan([sweep], FakeStore(rows=rows), PlanSettings(slots=1, executor="inline"))
+        factor = generator.lognormvariate(0, 0.1)
+        truth = sum(4 * true_seconds(cell) * factor for cell in sweep.cells)
+        covered += plan.work.low <= truth <= plan.work.high
+    assert covered >= 88
+    near, far = Cell(d_out=12, d_in=12, rank=1, n=60), Cell(d_out=60, d_in=60, rank=1, n=1500)
+    model = CostModel(observed, "fused", "cpu")
+    assert model.predict(far).scatter > 2 * model.predict(near).scatter
+    assert math.isinf(CostModel([], "fused", "cpu").predict(near).distance)
+
+
+def test_other_engines_and_devices_say_nothing() -> None:
+    cell = Cell(d_out=12, d_in=12, rank=1, n=60)
+    others = [Observation(cell, 99.0, "reference", "cpu"), Observation(cell, 1.0, "fused", "cuda")]
+    model = CostModel(others, "fused", "cpu")
+    assert math.isinf(model.predict(cell).distance)
+    assert model.predict(cell).seconds == nominal_cost(cell).seconds
+
+
+def test_solvers_are_predicted_from_their_own_times_on_any_engine() -> None:
+    cell = Cell(d_out=12, d_in=12, rank=1, n=60, method="min_nuclear_norm")
+    model = CostModel([Observation(cell, 2.5, "solver", "cpu")], "batched", "cuda")
+    assert model.predict(cell).seconds == pytest.approx(2.5)
+    other = dataclasses.replace(cell, method="min_frobenius_norm")
+    assert math.isinf(model.predict(other).distance)
+
+
+def test_times_in_the_store_replace_probes() -> None:
+    sweep = parse_sweep(TEXT)
+    asked: list[Cell] = []
+
+    def probe(cell: Cell) -> float:
+        asked.append(cell)
+        return true_seconds(cell)
+
+    empty = make_plan([sweep], FakeStore(), PlanSettings(slots=1, executor="inline"), probe=probe)
+    assert {cell.method for cell in asked} == {"label_noise_sgd", "min_nuclear_norm"}
+    assert len(asked) == 2, "one probe for each kind of cell"
+    assert all(cell.steps == PROBE_STEPS for cell in asked if cell.method == "label_noise_sgd")
+    truth = sum(8 * true_seconds(cell) for cell in sweep.cells)
+    assert empty.work.low < truth < empty.work.high
+    assert "2 short probes" in empty.forecast.basis
+    asked.clear()
+    rows = [row(cell, true_seconds(cell), "fused" if "sgd" in cell.method else "solver") for cell in sweep.cells]
+    stored = make_plan([sweep], FakeStore(rows=rows), PlanSettings(slots=1, executor="inline"), probe=probe)
+    assert asked == []
+    assert stored.work.mid == pytest.approx(truth, rel=0.1)
+    assert stored.forecast.basis == "times in the store"
+
+
+def test_a_probe_that_fails_leaves_the_nominal_cost() -> None:
+    def broken(cell: Cell) -> float:
+        raise RuntimeError("no such engine")
+
+    plan = make_plan([parse_sweep(TEXT)], FakeStore(), PlanSettings(slots=2), probe=broken)
+    assert "nominal costs for 12 of 12 cells" in plan.forecast.basis
+
+
+def test_rows_that_diverged_or_came_without_a_time_are_no_observations() -> None:
+    cell = Cell(d_out=12, d_in=12, rank=1, n=60)
+    rows = [row(cell, 99.0) | {"status": "diverged"}, row(cell, 1.0) | {"wall_seconds": None}]
+    plan = make_plan([parse_sweep(TEXT)], FakeStore(rows=rows), PlanSettings(slots=2))
+    assert "store" not in plan.forecast.basis
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("30min", 1800), ("1.5h", 5400), ("1h30m", 5400), ("2d", 172800)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "m", "30x", "-5m", "1h 30", "0s", "0m"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(SweepError, match="allowed: 90s, 30m"):
+        parse_duration(text)
+
+
+def budget_plan() -> Plan:
+    text = "replicates: 8\nfixed: {d_out: 12, d_in: 12, rank: 1, steps: 400000}\naxes: {n: {range: [40, 139, 1]}}\n"
+    return make_plan([parse_sweep(text)], FakeStore(), PlanSettings(slots=2))
+
+
+def test_a_plan_over_the_budget_is_refused_with_the_prediction() -> None:
+    plan = budget_plan()
+    assert keep_within(plan, 2 * plan.time.mid, fit=False) is plan
+    with pytest.raises(SweepError, match=r"the budget is 60 s and this would take .* add --fit"):
+        keep_within(plan, 60, fit=False)
+
+
+def test_fit_takes_whole_cells_first_and_stays_within_the_budget() -> None:
+    plan = budget_plan()
+    budget = plan.time.mid / 3
+    part = keep_within(plan, budget, fit=True)
+    assert 0.7 * budget < part.time.mid <= 1.05 * budget
+    counts = [len(item.replicates) for item in part.items]
+    assert counts.count(8) >= len(counts) - 2
+    assert set(planned(part)) < set(planned(plan))
+    assert part.missing == plan.missing
+    with pytest.raises(SweepError, match="not one replicate fits"):
+        keep_within(plan, 1, fit=True)
