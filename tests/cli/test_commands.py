@@ -1,0 +1,320 @@
+"""The command line, as a user meets it: exit status, messages, and what lands in the store."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from flatdist.cell import Cell
+from flatdist.cli import cli, main
+from flatdist.store import Store
+
+SWEEP = (
+    "name: small\ndescription: a test\nreplicates: 3\n"
+    "fixed: {d_out: 4, d_in: 4, method: min_frobenius_norm}\n"
+    "axes: {rank: [1, 2], n: [6, dof, entries]}\nwhere: n < 16\n"
+)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> str:
+    path = tmp_path / "small.yaml"
+    path.write_text(SWEEP)
+    return str(path)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    location = str(tmp_path / "results")
+    monkeypatch.setenv("FLATDIST_STORE", location)
+    return location
+
+
+class Run:
+    """Runs commands and keeps what they print."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *words: str, status: int = 0) -> str:
+        returned = main(list(words))
+        captured = self.capsys.readouterr()
+        assert returned == status, captured.err
+        return captured.out if status == 0 else captured.err
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self(*words, "--json"))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    return Run(capsys)
+
+
+@pytest.fixture
+def swept(run: Run, sweep: str, store: str) -> str:
+    run("sweep", sweep, "--executor", "inline", "--display", "none", "--no-probe")
+    return store
+
+
+def test_every_command_has_help(run: Run) -> None:
+    text = run("--help")
+    for name in cli.commands:
+        assert name in text
+        assert "Usage: flatdist" in run(name, "--help")
+
+
+def test_plan_counts_and_starts_nothing(run: Run, sweep: str, store: str) -> None:
+    text = run("plan", sweep, "--no-probe")
+    assert "small: a test" in text
+    assert "4 cells (2 left out by where) with 3 replicates each: 0 done, 12 missing, 0 failed" in text
+    plan = run.json("plan", sweep, "--no-probe")
+    assert plan["replicates"] == {"total": 12, "done": 0, "missing": 12, "failed": 0, "to_run": 12}
+    assert plan["seconds"]["low"] <= plan["seconds"]["mid"] <= plan["seconds"]["high"]
+    assert plan["memory_bytes_per_trial"] > 0
+    assert plan["left_out"] == 2
+    assert not Path(store).exists()
+
+
+def test_sweep_runs_what_is_missing_and_then_nothing(run: Run, sweep: str, store: str) -> None:
+    words = ("sweep", sweep, "--executor", "inline", "--display", "none", "--no-probe")
+    run(*words, "--limit", "1")
+    assert run.json("status")["sweeps"][0]["done"] == 3
+    run(*words)
+    trials = Store(store).trials()
+    assert len(trials) == 12
+    assert "nothing to run" in run(*words)
+    pd.testing.assert_frame_equal(Store(store).trials(), trials)
+    count = run.json("status", "small")["sweeps"][0]
+    assert (count["done"], count["missing"], count["failed"]) == (12, 0, 0)
+
+
+def test_a_sweep_is_known_by_name_without_its_file(run: Run, sweep: str, swept: str) -> None:
+    Path(sweep).unlink()
+    assert run.json("plan", "small", "--no-probe")["replicates"]["done"] == 12
+    assert len(run.json("cells", "small")) == 4
+
+
+def test_several_sweeps_run_as_one(run: Run, sweep: str, store: str, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(SWEEP.replace("small", "other").replace("replicates: 3", "replicates: 5").replace("[1, 2]", "[2]"))
+    plan = run.json("plan", sweep, str(other), "--no-probe")
+    assert [count["name"] for count in plan["sweeps"]] == ["small", "other"]
+    assert plan["replicates"]["total"] == 2 * 3 + 2 * 5
+    run("sweep", sweep, str(other), "--executor", "inline", "--display", "none", "--no-probe")
+    assert len(Store(store).trials()) == 16
+    assert run("status").splitlines()[1].split()[:4] == ["other", "2", "10", "10"]
+
+
+def test_set_and_where_choose_other_cells_and_leave_the_record(run: Run, sweep: str, swept: str) -> None:
+    words = ("sweep", sweep, "--executor", "inline", "--display", "none", "--no-probe")
+    run(*words, "--set", "rank=3", "--set", "n=2*rank", "--where", "rank == 3")
+    trials = Store(swept).trials(where="rank == 3")
+    assert set(trials["n"]) == {6}
+    assert len(Store(swept).load_sweep("small").cell_ids) == 4
+    assert len(run.json("cells", sweep, "--where", "n == 6")) == 2
+
+
+def test_cells_and_show(run: Run, sweep: str, swept: str) -> None:
+    cells = run.json("cells", sweep)
+    assert [(cell["rank"], cell["n"], cell["done"]) for cell in cells] == [(1, 6, 3), (1, 7, 3), (2, 6, 3), (2, 12, 3)]
+    assert run("cells", sweep).splitlines()[0].split() == ["cell_id", "rank", "n", "done", "failed"]
+    expected = Cell(d_out=4, d_in=4, rank=1, n=6, method="min_frobenius_norm")
+    assert cells[0]["cell_id"] == expected.cell_id
+    shown = run.json("show", expected.cell_id[:8])
+    assert shown["cell_id"] == expected.cell_id
+    assert shown["fields"]["n"] == 6
+    assert len(shown["trials"]) == 3
+    assert "relative_error" in run("show", expected.cell_id)
+    assert "is in none of the 4 cells" in run("show", "ffffffffff", status=2)
+    assert "fewer than 4 digits" in run("show", expected.cell_id[:2], status=2)
+
+
+def test_failures_are_listed_and_retried_only_when_asked(
+    run: Run, sweep: str, swept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = Cell(d_out=4, d_in=4, rank=1, n=6, method="min_frobenius_norm")
+    Store(swept).invalidate([(cell.cell_id, 1)])
+    failure = {
+        "cell_id": cell.cell_id,
+        "replicate": 1,
+        "attempt": 1,
+        "error_type": "LinAlgError",
+        "message": "singular",
+    }
+    Store(swept).write_failures([failure | {"traceback": "Traceback\n  line 1\nLinAlgError: singular", "host": "here"}])
+    text = run("failures", sweep)
+    assert "1 replicates of 1 cells failed: LinAlgError: singular" in text
+    assert "    LinAlgError: singular" in text
+    assert run.json("status")["sweeps"][0]["failed"] == 1
+    words = ("sweep", sweep, "--executor", "inline", "--display", "none", "--no-probe")
+    assert "LinAlgError: singular" in run(*words, status=1)
+    assert len(Store(swept).trials()) == 11
+    run(*words, "--retry-failed")
+    assert len(Store(swept).trials()) == 12
+    assert "no replicate has failed" in run("failures", sweep)
+
+
+def test_invalidate_runs_chosen_results_again(run: Run, sweep: str, swept: str) -> None:
+    before = Store(swept).trials()
+    worst = float(before["relative_error"].max())
+    assert "add --yes" in run("invalidate", sweep, "--where", f"relative_error >= {worst}", status=2)
+    assert "voided 1 replicates" in run("invalidate", sweep, "--where", f"relative_error >= {worst}", "--yes")
+    assert run.json("plan", sweep, "--no-probe")["replicates"]["missing"] == 1
+    run("sweep", sweep, "--executor", "inline", "--display", "none")
+    after = Store(swept).trials()
+    pd.testing.assert_series_equal(after["relative_error"], before["relative_error"])
+    assert "nothing to void" in run("invalidate", sweep, "--where", "relative_error < 0", "--yes")
+
+
+def test_export_writes_one_flat_file(run: Run, sweep: str, swept: str, tmp_path: Path) -> None:
+    for kind in ("csv", "parquet"):
+        out = tmp_path / f"flat.{kind}"
+        assert "wrote 12 rows" in run("export", sweep, f"--{kind}", "--out", str(out))
+        frame = pd.read_csv(out) if kind == "csv" else pd.read_parquet(out)
+        assert frame["relative_error"].tolist() == pytest.approx(Store(swept).trials()["relative_error"].tolist())
+    values = [json.loads(text) for text in pd.read_csv(tmp_path / "flat.csv")["singular_values"]]
+    assert all(len(one) == 4 for one in values)
+    assert "cannot be written" in run("export", sweep, "--out", str(tmp_path / "missing" / "x.csv"), status=2)
+
+
+def test_merge_compact_and_gc(run: Run, sweep: str, swept: str, tmp_path: Path) -> None:
+    other = str(tmp_path / "other")
+    assert "took in 12 replicates and 1 sweeps" in run("merge", swept, "--store", other)
+    assert run.json("status", "--store", other)["sweeps"][0]["done"] == 12
+    run("compact", "--store", other)
+    assert "add --yes" in run("gc", "--store", other, status=2)
+    assert "dropped 0 rows" in run("gc", "--store", other, "--yes")
+    pd.testing.assert_frame_equal(Store(other).trials(), Store(swept).trials())
+    assert "there is no such folder" in run("merge", str(tmp_path / "nothing"), status=2)
+
+
+def test_train_runs_one_cell_and_stores_only_when_asked(run: Run, store: str) -> None:
+    words = ("train", "d_out=4", "d_in=4", "rank=1", "n=dof+1", "method=min_frobenius_norm", "--replicates", "2")
+    result = run.json(*words)
+    assert [trial["n"] for trial in result["trials"]] == [8, 8]
+    assert result["cell_id"] == Cell(d_out=4, d_in=4, rank=1, n=8, method="min_frobenius_norm").cell_id
+    assert not Path(store).exists()
+    assert "relative_error" in run(*words, "--store", store)
+    assert len(Store(store).trials()) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train"], "d_out: None is required and missing"),
+        (["train", "d_out=4", "d_in=4", "rank=5", "n=3"], r"rank: 5 exceeds min(d_out, d_in)"),
+        (["train", "d_otu=4"], "did you mean 'd_out'"),
+        (["train", "rank"], "is not of the form field=value"),
+        (["train", "d_out=4", "d_in=4", "rank=1", "n=n+1"], "n: depends on itself"),
+        (["train", "d_out=4", "d_in=4", "rank=1", "n=2*rnak"], "did you mean 'rank'"),
+        (["train", "d_out=[4"], "is not valid YAML"),
+        (["plan", "missing.yaml"], "missing.yaml: does not exist"),
+        (["plan", "missing"], "'missing' is no file, and store"),
+        (["plan"], "Missing argument 'SWEEP...'"),
+        (["plna"], "No such command 'plna'"),
+        (["plan", "SWEEP", "--budget", "soon"], "'soon' is no length of time"),
+        (["plan", "SWEEP", "--budget", "1s", "--no-probe"], "add --fit"),
+        (["plan", "SWEEP", "--fit"], "--fit needs --budget"),
+        (["plan", "SWEEP", "--set", "rnak=2"], "did you mean 'rank'"),
+        (["plan", "SWEEP", "--set", "rank=9"], "--set rank: 9 exceeds min(d_out, d_in)"),
+        (["plan", "SWEEP", "--where", "rank >"], "--where: "),
+        (["plan", "SWEEP", "--where", "rank > 7"], "the sweep is empty"),
+        (["plan", "SWEEP", "--engine", "fuesd"], "did you mean 'fused'"),
+        (["plan", "SWEEP", "--limit", "0"], "0 is not in the range"),
+        (["sweep", "SWEEP", "--store", "/proc/nothing", "--executor", "inline"], "store /proc/nothing"),
+        (["sweep", "SWEEP", "--store", "s3://key:secret@bucket/x"], "credentials"),
+        (["status", "--store", "nowhere"], "there is no such folder"),
+        (["show", "abcdef", "--store", "nowhere"], "there is no such folder"),
+        (["cells", "SWEEP", "--where", "n.real > 1"], "is not arithmetic"),
+    ],
+)
+def test_bad_input_is_one_message_and_status_2(
+    run: Run, sweep: str, store: str, words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = run(*(sweep if word == "SWEEP" else word for word in words), status=2)
+    assert message in text
+    assert "Traceback" not in text
+    assert "secret" not in text
+    assert not Path(store).exists()
+
+
+def test_all_problems_of_all_files_are_reported_before_anything_starts(
+    run: Run, sweep: str, store: str, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(SWEEP.replace("rank: [1, 2]", "rank: [1, 9]").replace("replicates: 3", "replicates: 0"))
+    text = run("sweep", sweep, str(bad), "nowhere.yaml", "--executor", "inline", status=2)
+    assert f"{bad}:3: replicates: 0" in text
+    assert f"{bad}:5: axes.rank: 9 exceeds" in text
+    assert "nowhere.yaml: does not exist" in text
+    assert not Path(store).exists()
+
+
+def test_a_long_run_is_confirmed_only_where_somebody_is_there_to_ask(
+    run: Run, sweep: str, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flatdist.cli import sweep as module
+
+    monkeypatch.setattr(module, "LONG_SECONDS", 0.0)
+    run("sweep", sweep, "--executor", "inline", "--display", "none", "--no-probe")
+    assert len(Store(store).trials()) == 12
+
+
+HOSTILE = {
+    "aliases": "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 90)),
+    "nesting": "fixed: " + "[" * 90_000,
+    "tag": "fixed: !!python/object/apply:os.system ['touch PWNED']\n",
+    "cells": "fixed: {d_out: 12, d_in: 12, rank: 1}\naxes: {n: {linspace: [1, 100, 10000000]}}\n",
+    "product": "fixed: {d_out: 12, d_in: 12, rank: 1}\naxes:\n"
+    + "".join(f"  {name}: {{linspace: [1, 100, 1000]}}\n" for name in ("n", "steps", "label_noise_std")),
+    "power": "fixed: {d_out: 12, d_in: 12, rank: 1, n: '9**9**9**9'}\n",
+    "digits": f"fixed: {{d_out: 12, d_in: 12, rank: 1, n: {'9' * 50_000}}}\n",
+    "attributes": 'fixed: {d_out: 12, d_in: 12, rank: 1, n: "(1).__class__.__bases__[0].__subclasses__()"}\n',
+    "call": "fixed: {d_out: 12, d_in: 12, rank: 1, n: \"__import__('os').system('touch PWNED')\"}\n",
+    "brackets": f'fixed: {{d_out: 12, d_in: 12, rank: 1, n: "{"(" * 40_000}1"}}\n',
+    "name": "name: ../../PWNED\nfixed: {d_out: 4, d_in: 4, rank: 1, n: 5}\n",
+    "shell": "name: $(touch PWNED)\nfixed: {d_out: 4, d_in: 4, rank: 1, n: 5}\n",
+    "long": "# " + "x" * 5_000_000,
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_files_are_refused_within_500_mb(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "hostile.yaml"
+    path.write_text(HOSTILE[kind])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flatdist", "plan", str(path), "--no-probe"],
+        cwd=tmp_path,
+        env=os.environ | {"FLATDIST_STORE": str(tmp_path / "results")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    message = process.stderr.read().decode()
+    process.stderr.close()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 2, message
+    assert "Traceback" not in message
+    assert len(message) < 5000
+    assert usage.ru_maxrss < 500 * 1024  # KiB
+    assert not list(tmp_path.rglob("*PWNED*"))
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from flatdist.cli import main; main(['--help']); main(['plan', 'missing.yaml']); "
+        "heavy = {'torch', 'ray', 'pandas', 'numba', 'pyarrow', 'scipy', 'matplotlib'} & set(sys.modules); "
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
