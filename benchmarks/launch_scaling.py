@@ -2,9 +2,9 @@
 
     python benchmarks/launch_scaling.py [--cells 100000] [--shard 50]
 
-The trials return canned rows at once, so that everything measured is launching and storing. Prints the time to plan, the
-driver's memory, trials and rows a second, and what the store holds and how long it takes to answer; docs/scaling.md
-carries the numbers to a thousand GPUs.
+The trials return canned rows at once, so that everything measured is launching and storing. Prints the time to plan,
+the driver's memory, trials and rows a second, and what the store holds and how long it takes to answer;
+docs/scaling.md carries the numbers to a thousand GPUs.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 KINDS = ("worker", "worker", "driver", "node")  # a worker twice as often as the others
 MEASURED = ("wall_seconds", "finished_at", "host", "git_sha", "git_dirty")  # may differ between two runs
+NOT_TRIALS = (b"IDLE", b"Agent", b"Monitor")  # a node dies with its agents, and dying nodes are counted as such
 DRIVER_PATIENCE = 600.0  # seconds without any of the wanted progress after which the script gives up
 
 
@@ -106,6 +107,14 @@ class Victim:
         self.kills[kind] += 1
         return True
 
+    def mend(self) -> None:
+        """Replace nodes that died by themselves, as they may on a machine that is too busy for their heartbeats."""
+        for node in list(self._nodes):
+            if node.all_processes["raylet"][0].process.poll() is not None:
+                self._cluster.remove_node(node, allow_graceful=False)
+                self._nodes.remove(node)
+                self._nodes.append(self._cluster.add_node(num_cpus=1))
+
     def close(self) -> None:
         """End the driver and the cluster."""
         if self._driver is not None and self._driver.poll() is None:
@@ -130,7 +139,7 @@ def busy_workers(raylet: int) -> list[int]:
                 title = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if parent == raylet and title.startswith(b"ray::") and not title.startswith(b"ray::IDLE"):
+            if parent == raylet and title.startswith(b"ray::") and not any(other in title for other in NOT_TRIALS):
                 busy.append(int(entry.name))
     return busy
 
@@ -152,6 +161,7 @@ def torment(options: argparse.Namespace, store: Path, log: Path, kinds: list[str
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"the sweep has not ended, see {log}")
                 time.sleep(0.1)
+            victim.mend()
             status = victim.driver_status()
             if status == 0:
                 return victim.kills

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flatdist.errors import LaunchError
+from flatdist.launch import LaunchSettings, preflight
+from flatdist.launch.cluster import ClusterSession
+from flatdist.launch.preflight import NodeReport, check_nodes, find_problems, inspect_node, versions
+
+EXPECTED = {"flatdist": "1.0", "numerics of sam": 2}
+
+
+def report(**changes: Any) -> NodeReport:
+    values = {"host": "b", "versions": EXPECTED, "torch": "2.13.0+cpu", "devices": (), "store_problem": None}
+    return NodeReport(**(values | changes))
+
+
+def problems(store: str = "s3://bucket/x", settings: LaunchSettings | None = None, **changes: Any) -> list[str]:
+    reports = {"a (10.0.0.1)": report(host="a"), "b (10.0.0.2)": report(**changes)}
+    return find_problems(reports, EXPECTED, store, settings or LaunchSettings())
+
+
+def test_equal_nodes_are_ready() -> None:
+    assert problems() == []
+    assert problems(torch="2.13.0+cu130", devices=("H200",)) == []  # heads without a GPU carry a CPU build
+
+
+@pytest.mark.parametrize(
+    ("changes", "texts"),
+    [
+        ({"versions": EXPECTED | {"flatdist": "0.9"}}, ["b (10.0.0.2): flatdist is 0.9 there and 1.0 here"]),
+        ({"versions": {"flatdist": "1.0"}}, ["numerics of sam is None there and 2 here"]),
+        ({"torch": "2.6.0"}, ["torch is 2.13.0+cpu and 2.6.0: install the same version on all nodes"]),
+        ({"store_problem": "403 Forbidden"}, ["store s3://bucket/x cannot be used from there: 403 Forbidden"]),
+    ],
+)
+def test_each_difference_is_named_with_its_node(changes: dict[str, Any], texts: list[str]) -> None:
+    found = problems(**changes)
+    assert len(found) == len(texts)
+    for line, text in zip(found, texts, strict=True):
+        assert text in line
+
+
+def test_a_local_path_that_a_node_does_not_share_is_refused_with_the_reason() -> None:
+    (line,) = problems("/data/results", store_problem="the folder is not the driver's")
+    assert "/data/results is a local path of" in line
+    assert "b does not share it" in line
+    assert "s3://" in line
+
+
+def test_a_gpu_that_nobody_has_is_refused() -> None:
+    (line,) = problems(settings=LaunchSettings(device="cuda"))
+    assert "no CUDA device on any node" in line
+
+
+def test_a_node_describes_itself_and_misses_the_drivers_marker(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    seen = inspect_node(str(tmp_path), str(marker))
+    assert seen.store_problem == "the folder is not the driver's"
+    marker.touch()
+    seen = inspect_node(str(tmp_path), str(marker))
+    assert seen.store_problem is None
+    assert seen.versions == versions()
+
+
+def test_a_file_in_the_place_of_the_store_is_named(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("")
+    with pytest.raises(LaunchError, match="cannot be written"):
+        preflight._put_marker(str(tmp_path / "store"))
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
+def test_nodes_of_a_cluster_are_inspected_and_leave_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ClusterSession(LaunchSettings()) as session:
+        (seen,) = check_nodes(session, str(tmp_path), LaunchSettings())
+        assert seen.versions == versions()
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+        newer = versions() | {"sampling": 99}
+        monkeypatch.setattr(preflight, "versions", lambda: newer)
+        with pytest.raises(LaunchError, match=r"nothing was started:\n.*sampling is \d+ there and 99 here"):
+            check_nodes(session, str(tmp_path), LaunchSettings())
