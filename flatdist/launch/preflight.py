@@ -53,16 +53,16 @@ def versions() -> dict[str, Any]:
     return {"flatdist": package_version("flatdist"), "sampling": SAMPLING_VERSION, **numerics}
 
 
-def inspect_node(store_uri: str, marker: str | None) -> NodeReport:
+def inspect_node(store_uri: str, marker: str | None, look_for_gpus: bool) -> NodeReport:
     """Runs on a node: describe it, and write to and read from the store from there.
 
     Args:
         store_uri: the store.
         marker: a file that the driver has put into a local store, to be seen from here too.
+        look_for_gpus: import torch, which takes seconds, and ask it for devices.
     """
-    import torch
-
     from flatdist.errors import StoreError
+    from flatdist.provenance import package_version
     from flatdist.store import Store
 
     problem = None
@@ -73,9 +73,19 @@ def inspect_node(store_uri: str, marker: str | None) -> NodeReport:
             Store(store_uri).check_access()
         except (StoreError, OSError) as error:
             problem = str(error)
-    cuda = torch.cuda.is_available()
-    devices = tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) if cuda else ()
-    return NodeReport(socket.gethostname(), versions(), torch.__version__, devices, problem)
+    torch_version = package_version("torch")
+    if torch_version is None:
+        raise LaunchError("torch is not installed; pip install 'flatdist[run]'")
+    devices = cuda_devices() if look_for_gpus else ()
+    return NodeReport(socket.gethostname(), versions(), torch_version, devices, problem)
+
+
+def cuda_devices() -> tuple[str, ...]:
+    """Names of the CUDA devices that torch sees in this process."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return tuple(torch.cuda.get_device_name(index) for index in range(count))
 
 
 def check_nodes(session: ClusterSession, store_uri: str, settings: LaunchSettings) -> list[NodeReport]:
@@ -95,12 +105,13 @@ def check_nodes(session: ClusterSession, store_uri: str, settings: LaunchSetting
     try:
         pending = {}
         for node in nodes:
-            share = GPU_SHARE if node["Resources"].get("GPU") else 0
+            has_gpus = bool(node["Resources"].get("GPU"))
+            share = GPU_SHARE if has_gpus else 0
             place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             task = ray.remote(inspect_node).options(
                 num_cpus=0, num_gpus=share, scheduling_strategy=place, max_retries=1
             )
-            pending[node_name(node)] = task.remote(store_uri, marker)
+            pending[node_name(node)] = task.remote(store_uri, marker, has_gpus)
         reports: dict[str, NodeReport] = {}
         problems: list[str] = []
         for name, answer in pending.items():

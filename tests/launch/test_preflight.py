@@ -58,10 +58,10 @@ def test_a_gpu_that_nobody_has_is_refused() -> None:
 
 def test_a_node_describes_itself_and_misses_the_drivers_marker(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
-    seen = inspect_node(str(tmp_path), str(marker))
+    seen = inspect_node(str(tmp_path), str(marker), look_for_gpus=True)
     assert seen.store_problem == "the folder is not the driver's"
     marker.touch()
-    seen = inspect_node(str(tmp_path), str(marker))
+    seen = inspect_node(str(tmp_path), str(marker), look_for_gpus=True)
     assert seen.store_problem is None
     assert seen.versions == versions()
 
