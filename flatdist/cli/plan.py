@@ -15,7 +15,7 @@ from flatdist.cli.options import (
     sweeps_argument,
 )
 from flatdist.cli.output import print_json
-from flatdist.cli.planning import Resources, plan_json, plan_lines, plan_sweeps, resource_options
+from flatdist.cli.planning import Resources, plan_json, plan_lines, plan_sweeps, resource_options, store_notes
 
 
 @click.command("plan")
@@ -36,7 +36,7 @@ def plan_command(sweeps: tuple[str, ...], store: str, as_json: bool, **options: 
     if as_json:
         print_json(plan_json(plan))
     else:
-        click.echo("\n".join(plan_lines(plan)))
+        click.echo("\n".join([*plan_lines(plan), *store_notes(store)]))
 
 
 def take_resources(options: dict[str, Any]) -> Resources:

@@ -169,6 +169,21 @@ def plan_lines(plan: Plan) -> list[str]:
     return lines
 
 
+def store_notes(location: str) -> list[str]:
+    """What a user should know about the store before a sweep fills it."""
+    from flatdist.cli.options import open_store
+    from flatdist.errors import StoreError
+    from flatdist.store.location import is_local
+
+    store = open_store(location, must_exist=False)
+    try:
+        if is_local(store.uri) or store.can_compact():
+            return []
+    except StoreError as error:
+        return [f"note:   {error}"]
+    return [f"note:   {store.uri} cannot create a file exclusively: it gets no compaction, so keep the shards long"]
+
+
 def plan_json(plan: Plan) -> dict[str, Any]:
     """A plan as data."""
     return {

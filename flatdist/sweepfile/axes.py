@@ -1,7 +1,8 @@
-"""Axes: a list of values, or ``{linspace|logspace|range: [start, stop, count|step]}``; counted before built."""
+"""Axes: a list of values, or ``{linspace|logspace|range|uniform|loguniform: [...]}``; counted before they are built."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,19 @@ from fractions import Fraction
 from typing import Any
 
 from flatdist.expressions import ExpressionError, parse
+from flatdist.fields import Integer
 from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.values import EXPRESSION_NAMES, Given, InvalidValue, kind_of, read_value, takes_numbers
 from flatdist.sweepfile.yamltree import Node
 
-FORMS = {"linspace": "[start, stop, count]", "logspace": "[start, stop, count]", "range": "[start, stop, step]"}
+FORMS = {
+    "linspace": "[start, stop, count]",
+    "logspace": "[start, stop, count]",
+    "range": "[start, stop, step]",
+    "uniform": "[low, high, count]",
+    "loguniform": "[low, high, count]",
+}
+RANDOM = ("uniform", "loguniform")  # these take a seed beside them
 _FORMS_IN_WORDS = ", ".join(f"{{{form}: {arguments}}}" for form, arguments in FORMS.items())
 
 
@@ -64,14 +73,15 @@ def read_axis(field: str, key: str, node: Node, problems: Problems) -> Axis | No
 
 
 def _number_axis(field: str, key: str, node: Node, problems: Problems) -> Axis | None:
-    form = next(iter(node.value), "")
-    if len(node.value) != 1 or form not in FORMS:
-        for name in node.value:
-            if name not in FORMS:
-                problems.unknown_key(key, name, node.keys[name], FORMS)
-        if len(node.value) != 1:
-            problems.add(key, node.line, "takes exactly one form", _FORMS_IN_WORDS)
+    for name in node.value:
+        if name not in (*FORMS, "seed"):
+            problems.unknown_key(key, name, node.keys[name], (*FORMS, "seed"))
+            return None
+    forms = [name for name in node.value if name in FORMS]
+    if len(forms) != 1 or ("seed" in node.value and forms[0] not in RANDOM):
+        problems.add(key, node.line, "takes exactly one form, and a seed only where it is random", _FORMS_IN_WORDS)
         return None
+    form = forms[0]
     key, arguments = f"{key}.{form}", node.value[form].plain
     if not takes_numbers(field):
         problems.add(
@@ -82,7 +92,10 @@ def _number_axis(field: str, key: str, node: Node, problems: Problems) -> Axis |
         problems.add(key, node.line, "does not have three entries", FORMS[form], arguments)
         return None
     try:
-        count, value = (_range if form == "range" else _spaced)(form, arguments)
+        if form in RANDOM:
+            count, value = _random(field, form, arguments, node.plain.get("seed", 0))
+        else:
+            count, value = (_range if form == "range" else _spaced)(form, arguments)
     except InvalidValue as error:
         problems.add(key, node.line, error.reason, error.allowed, arguments)
         return None
@@ -91,10 +104,7 @@ def _number_axis(field: str, key: str, node: Node, problems: Problems) -> Axis |
 
 def _spaced(form: str, arguments: Sequence[Any]) -> tuple[int, Callable[[int], str]]:
     """Values from start to stop, both included, in equal steps or equal ratios."""
-    start, stop = (_argument(form, part)[0] for part in arguments[:2])
-    count = arguments[2]
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise InvalidValue("has a count that is not a whole number of at least 1", FORMS[form])
+    start, stop, count = _ends_and_count(form, arguments)
     steps = max(count - 1, 1)
 
     def value(index: int) -> str:
@@ -107,6 +117,33 @@ def _spaced(form: str, arguments: Sequence[Any]) -> tuple[int, Callable[[int], s
         return f"({start}) * (({stop}) / ({start})) ** ({index} / {steps})"
 
     return count, value
+
+
+def _random(field: str, form: str, arguments: Sequence[Any], seed: Any) -> tuple[int, Callable[[int], str]]:
+    """Values drawn from the field's name and a seed; a longer axis begins with the values of a shorter one."""
+    low, high, count = _ends_and_count(form, arguments)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise InvalidValue(f"has the seed {seed!r}", "a whole number")
+    is_whole = isinstance(kind_of(field), Integer)
+
+    def value(index: int) -> str:
+        drawn = hashlib.sha256(f"{field} {seed} {index}".encode()).digest()
+        share = f"{int.from_bytes(drawn[:4])} / {2**32}"
+        if form == "uniform":
+            text = f"({low}) + (({high}) - ({low})) * {share}"
+        else:
+            text = f"({low}) * (({high}) / ({low})) ** ({share})"
+        return f"round({text})" if is_whole else text
+
+    return count, value
+
+
+def _ends_and_count(form: str, arguments: Sequence[Any]) -> tuple[str, str, int]:
+    start, stop = (_argument(form, part)[0] for part in arguments[:2])
+    count = arguments[2]
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InvalidValue("has a count that is not a whole number of at least 1", FORMS[form])
+    return start, stop, count
 
 
 def _range(form: str, arguments: Sequence[Any]) -> tuple[int, Callable[[int], str]]:

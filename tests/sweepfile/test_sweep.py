@@ -82,6 +82,21 @@ def test_number_axes() -> None:
     assert values(tenths, "label_noise_std") == [(0.0,), (0.1,), (0.2,), (0.3,)]
 
 
+def test_random_axes_are_drawn_once_and_for_all() -> None:
+    def drawn(form: str, count: int, seed: str = "") -> list[float]:
+        axis = f"{{{form}: [0.001, 0.1, {count}]{seed}}}"
+        return [cell.init_scale for cell in parse_sweep(BASE + f"axes: {{init_scale: {axis}}}\n").cells]
+
+    uniform, logarithmic = drawn("uniform", 400), drawn("loguniform", 400)
+    assert drawn("uniform", 10) == uniform[:10]
+    assert drawn("uniform", 400, ", seed: 1") != uniform
+    assert all(0.001 <= value <= 0.1 for value in uniform + logarithmic)
+    assert sum(value < 0.01 for value in uniform) < 60  # expected 36 of 400
+    assert 160 < sum(value < 0.01 for value in logarithmic) < 240
+    steps = parse_sweep(BASE + "axes: {steps: {loguniform: [10, 1000, 50]}}\n")
+    assert len({cell.steps for cell in steps.cells}) > 30
+
+
 def test_zip_advances_axes_together_in_both_spellings() -> None:
     fixed = "fixed: {d_out: 12, d_in: 10}\n"
     own = parse_sweep(fixed + "axes: {depth: [2, 3]}\nzip: [{rank: [1, 2], n: [50, 90]}]\n")
@@ -190,6 +205,8 @@ def test_everything_wrong_is_reported_at_once_with_line_value_and_nearest_name()
         (BASE + "axes: {rank: [1]}\n", "axes.rank: is given twice in one block"),
         (BASE + "axes: {depth: 3}\n", "axes.depth: 3 is no list"),
         (BASE + "axes: {depth: {linspce: [2, 3, 2]}}\n", "did you mean 'linspace'"),
+        (BASE + "axes: {init_scale: {uniform: [1, 2, 3], seed: x}}\n", "has the seed 'x'"),
+        (BASE + "axes: {init_scale: {linspace: [1, 2, 3], seed: 1}}\n", "a seed only where it is random"),
         (BASE + "axes: {depth: {linspace: [2, 3]}}\n", "does not have three entries"),
         (BASE + "axes: {depth: {linspace: [2, 3, 1.5]}}\n", "count that is not a whole number"),
         (BASE + "axes: {depth: {linspace: [2, 3, 3]}}\n", "axes.depth.linspace: .* is not a whole number"),
