@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 import click
 
+from flatdist.cli.best import best_command
 from flatdist.cli.housekeeping import compact_command, export_command, gc_command, invalidate_command, merge_command
 from flatdist.cli.inspect import cells_command, failures_command, show_command
 from flatdist.cli.plan import plan_command
@@ -50,6 +51,7 @@ for _command in (
     status_command,
     train_command,
     report_command,
+    best_command,
     show_command,
     cells_command,
     failures_command,
