@@ -10,9 +10,11 @@ from flatdist.launch.progress import Progress, duration
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
+    from rich.text import Text
 
 PLAIN_SECONDS = 10.0  # between two plain lines
 LIVE_SECONDS = 0.5
+BAR_WIDTH = 80
 DIAGRAMS_SHOWN = 4
 
 
@@ -151,18 +153,24 @@ def view(progress: Progress, width: int) -> Group:
     """The live view as one renderable."""
     from rich.columns import Columns
     from rich.console import Group, RenderableType
-    from rich.progress_bar import ProgressBar
     from rich.text import Text
 
     shown = diagrams(progress.cells, progress.tallies)
     parts: list[RenderableType] = [
-        ProgressBar(total=max(progress.wanted, 1), completed=progress.finished, width=min(width, 80)),
+        _bar(progress.finished / max(progress.wanted, 1), min(width, BAR_WIDTH)),
         Text(counts_line(progress)),
     ]
     if shown:
         parts.append(Columns([Text(str(diagram)) for diagram in shown[:DIAGRAMS_SHOWN]], padding=(1, 3)))
         parts.append(Text("share of successes: none ' ░▒▓█' all, · nothing yet", style="dim"))
     return Group(*parts)
+
+
+def _bar(share: float, width: int) -> Text:
+    from rich.text import Text
+
+    filled = int(share * width)
+    return Text.assemble(("━" * filled, "green"), ("━" * (width - filled), "dim"))
 
 
 def make_display(kind: str = "auto", console: Console | None = None) -> Display:
