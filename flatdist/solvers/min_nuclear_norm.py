@@ -9,6 +9,9 @@ that no interpolator has a nuclear norm below b^T y. An instance goes through at
 2. interior point: always converges, in 10 to 20 iterations of one n x n system each; as soon as the rank shows,
    Newton's iteration on the matrices of that rank finishes (:mod:`flatdist.solvers.interior_point`,
    :mod:`flatdist.solvers.stationary`).
+
+Splitting by singular-value thresholding, the usual first-order method, takes hundreds of iterations, thousands near the
+transition; ``benchmarks/convex.py`` has it for comparison.
 """
 
 from __future__ import annotations

@@ -165,6 +165,28 @@ def test_measurements_of_very_different_sizes():
     assert relative_error(solution, task.ground_truth) < 1e-6
 
 
+@pytest.mark.parametrize("n", [20, 28, 40])
+def test_the_interior_point_alone_gives_the_same_answer(n, monkeypatch):
+    tasks = [problem(8, 9, 1, n, replicate) for replicate in range(5)]
+    answers = [min_nuclear_norm(task.measurements, task.labels) for task in tasks]
+    monkeypatch.setattr(module, "pursue", lambda constraints: (None, 0))
+    for task, answer in zip(tasks, answers, strict=True):
+        solution, certificate = min_nuclear_norm(task.measurements, task.labels, return_certificate=True)
+        assert certificate.value < 1e-9
+        torch.testing.assert_close(solution, answer, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [12, 30])
+def test_turning_and_transposing_the_problem_turns_and_transposes_the_answer(n):
+    task = problem(5, 8, 1, n)
+    generator = torch.Generator().manual_seed(0)
+    left = torch.linalg.qr(torch.randn(5, 5, generator=generator, dtype=torch.float64))[0]
+    right = torch.linalg.qr(torch.randn(8, 8, generator=generator, dtype=torch.float64))[0]
+    solution = min_nuclear_norm(task.measurements, task.labels)
+    turned = min_nuclear_norm((left @ task.measurements @ right).transpose(1, 2), task.labels)
+    torch.testing.assert_close(turned, (left @ solution @ right).T, rtol=0, atol=1e-9)
+
+
 def test_a_worse_answer_has_a_larger_gap():
     task = problem(8, 8, 1, 26)  # below the transition: many interpolators
     measurements, labels = task.measurements, task.labels
