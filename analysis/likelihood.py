@@ -88,7 +88,7 @@ def log_probability(observations: Observations, link: str, center: np.ndarray, s
             upper, lower = np.where(mirrored, -lower, upper), np.where(mirrored, -upper, lower)
             top = special.log_ndtr(upper)
             each = top + np.log1p(-np.exp(special.log_ndtr(lower) - top))
-    return np.where(np.isnan(each), -np.inf, each) @ observations.count
+    return np.asarray(np.where(np.isnan(each), -np.inf, each) @ observations.count)
 
 
 def maximise(function: Callable[[np.ndarray], np.ndarray], low: float, high: float, count: int) -> np.ndarray:
@@ -109,7 +109,7 @@ def maximise(function: Callable[[np.ndarray], np.ndarray], low: float, high: flo
         value = function(probe)
         inner, outer = np.where(rightwards, outer, probe), np.where(rightwards, probe, inner)
         at_inner, at_outer = np.where(rightwards, at_outer, value), np.where(rightwards, value, at_inner)
-    return np.where(at_inner > at_outer, inner, outer)
+    return np.asarray(np.where(at_inner > at_outer, inner, outer))
 
 
 @dataclass(frozen=True)

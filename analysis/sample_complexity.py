@@ -129,13 +129,15 @@ def _panel(
 
 def draw_predictions(axes: Axes, trials: pd.DataFrame) -> None:
     """A vertical line for each predicted n, where the trials have one shape and rank and the line is in view."""
-    shapes = trials[["d_out", "d_in", "rank"]].drop_duplicates() if {"d_out", "d_in", "rank"} <= set(trials) else []
+    if not {"d_out", "d_in", "rank"} <= set(trials):
+        return
+    shapes = trials[["d_out", "d_in", "rank"]].drop_duplicates()
     if len(shapes) != 1:
         return
-    shape = shapes.iloc[0].astype(int)
+    d_out, d_in, rank = (int(size) for size in shapes.iloc[0])
     low, high = axes.get_xlim()
     for name in PREDICTIONS:
-        value = prediction(name).value(*(int(size) for size in shape))
+        value = prediction(name).value(d_out, d_in, rank)
         dashes, grey = PREDICTION_LINES[name]
         if low <= value <= high:
             axes.axvline(value, linestyle=dashes, color=grey, linewidth=0.9, zorder=1)

@@ -73,7 +73,8 @@ _SETTINGS: Mapping[str, Any] = {
 
 def themed() -> Any:
     """Context in which figures are made and saved: seaborn's ticks style, at print size."""
-    return mpl.rc_context({**sns.axes_style("ticks"), **_SETTINGS})
+    settings: dict[Any, Any] = {**sns.axes_style("ticks"), **_SETTINGS}
+    return mpl.rc_context(settings)
 
 
 def color_of(index: int) -> str:

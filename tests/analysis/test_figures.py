@@ -1,0 +1,153 @@
+"""The figure commands: what they draw, what they write, and how they refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+from synthetic import quickstart_like
+
+import flatdist
+from analysis import fit_thresholds, phase_diagram, sample_complexity, style
+from analysis.phase_diagram import log_edges
+from flatdist.errors import StoreError
+from flatdist.theory import prediction
+
+COMMANDS = {"sample_complexity": sample_complexity, "phase_diagram": phase_diagram}
+
+
+@pytest.fixture(scope="module")
+def trials() -> pd.DataFrame:
+    return quickstart_like(ranks=(1, 2), methods=("label_noise_sgd", "min_nuclear_norm"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_command_writes_pictures_with_their_origin(
+    name: str, trials: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep: trials, raising=False)
+    assert COMMANDS[name].main(["demo", "--store", "s", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.{kind}" for kind in ("pdf", "png", "svg")]
+    assert all(str(path) in printed for path in tmp_path.iterdir())
+    assert "label_noise_sgd" in printed
+    assert "n50" in printed
+    with Image.open(tmp_path / f"{name}.png") as picture:
+        origin = json.loads(picture.info["Description"])
+        assert picture.size[0] == pytest.approx(style.COLUMN_WIDTH * style.RESOLUTION, abs=2)
+    assert origin["sweep"] == "demo"
+    assert origin["cells_hash"] == style.cells_hash(trials.sample(frac=1.0, random_state=1))
+    assert origin["settings"]["tolerance"] == 1e-2
+    assert {"git_revision", "flatdist_version"} <= set(origin)
+    assert origin["cells_hash"] in (tmp_path / f"{name}.svg").read_text()
+    assert origin["cells_hash"].encode() in (tmp_path / f"{name}.pdf").read_bytes()
+
+
+def test_equal_figures_are_equal_files(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        figure = Figure()
+        figure.subplots().plot([1, 2])
+        style.save_figure(figure, tmp_path / folder, "f", {"sweep": "x"})
+    for kind in style.FORMATS:
+        assert (tmp_path / "a" / f"f.{kind}").read_bytes() == (tmp_path / "b" / f"f.{kind}").read_bytes()
+
+
+def test_sample_complexity_draws_the_predictions_where_they_are(trials: pd.DataFrame) -> None:
+    by = sample_complexity.grouping(trials)
+    assert by == ["method", "rank"]
+    figure = sample_complexity.sample_complexity_figure(trials, fit_thresholds(trials, by=by), 1e-2)
+    panels = [axes for axes in figure.axes if axes.get_xlabel() or axes.get_ylabel()]
+    assert len(panels) == 2
+    verticals = [line.get_xdata()[0] for line in panels[1].lines if len(set(line.get_xdata())) == 1]
+    for name in ("statdim", "rsum", "dof"):
+        assert prediction(name).value(12, 12, 2) in verticals
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert {"label-noise SGD", "statistical dimension", "$r(d+d')$", "$d\\,d'$"} <= set(labels)
+
+
+def test_phase_diagram_has_a_panel_for_each_method_and_a_cell_for_each_n(trials: pd.DataFrame) -> None:
+    by = [*phase_diagram.panel_columns(trials), "rank"]
+    assert by == ["method", "rank"]
+    figure = phase_diagram.phase_diagram_figure(trials, fit_thresholds(trials, by=by), 1e-2)
+    panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
+    assert [axes.get_title(loc="left") for axes in panels] == ["label-noise SGD", "min nuclear norm"]
+    cells = [mesh.get_array().size for mesh in panels[0].collections]
+    assert cells == [trials.loc[trials["rank"] == rank, "n"].nunique() for rank in (1, 2)]
+
+
+def test_success_rates_count(trials: pd.DataFrame) -> None:
+    rates = sample_complexity.success_rates(trials, ["method", "rank"], 1e-2)
+    assert rates["count"].unique().tolist() == [8]
+    one = trials[(trials["method"] == "label_noise_sgd") & (trials["rank"] == 2)]
+    mine = rates[(rates["method"] == "label_noise_sgd") & (rates["rank"] == 2)].set_index("n")["rate"]
+    assert mine.to_dict() == (one["relative_error"] < 1e-2).groupby(one["n"]).mean().to_dict()
+
+
+def test_cell_edges_are_between_neighbours() -> None:
+    edges = log_edges(np.array([10.0, 20.0, 40.0]))
+    assert edges == pytest.approx([10 / 2**0.5, 10 * 2**0.5, 20 * 2**0.5, 40 * 2**0.5])
+    assert log_edges(np.array([7.0])).shape == (2,)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("case", ["one n", "all fail", "all diverged", "one replicate", "depths and shapes"])
+def test_odd_data_still_make_a_figure(name: str, case: str, trials: pd.DataFrame, monkeypatch, tmp_path: Path) -> None:
+    table = {
+        "one n": lambda: trials[trials["n"] == trials["n"].min()],
+        "all fail": lambda: trials.assign(relative_error=1.0),
+        "all diverged": lambda: trials.assign(relative_error=np.nan, status="diverged"),
+        "one replicate": lambda: trials[trials["replicate"] == 0],
+        "depths and shapes": lambda: pd.concat(
+            [
+                quickstart_like((1,), ("label_noise_sgd", "min_nuclear_norm"), d_in=size, depth=depth)
+                for size in (10, 12)
+                for depth in (2, 3)
+            ]
+        ).drop_duplicates(["cell_id", "replicate"]),
+    }[case]()
+    monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep: table, raising=False)
+    monkeypatch.setattr(style, "FORMATS", ("svg",))
+    assert COMMANDS[name].main(["demo", "--out", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_bad_input_is_one_message_and_status_2(
+    name: str, trials: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = COMMANDS[name].main
+    monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep: trials.iloc[:0], raising=False)
+    assert main(["demo"]) == 2
+    assert "sweep 'demo' has no trials in store 'results'" in capsys.readouterr().err
+
+    def missing(store: str, sweep: str) -> pd.DataFrame:
+        raise StoreError("store nowhere: there is no such folder")
+
+    monkeypatch.setattr(flatdist, "load_trials", missing, raising=False)
+    assert main(["demo", "--store", "nowhere"]) == 2
+    assert capsys.readouterr().err == "error: store nowhere: there is no such folder\n"
+    monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep: trials, raising=False)
+    assert main(["demo", "--tolerance", "-1"]) == 2
+    assert "tolerance=-1.0" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert main(["demo", "--out", str(tmp_path / "file")]) == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_analysis_loads_no_training_libraries() -> None:
+    modules = [path.stem for path in Path(sample_complexity.__file__).parent.glob("*.py") if path.stem != "__init__"]
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'ray', 'numba'): sys.modules[name] = None\n"  # importing them now raises
+        + "".join(f"import analysis.{module}\n" for module in modules)
+        + "import flatdist; flatdist.load_trials, flatdist.theory\n"
+    )
+    environment = {**os.environ, "MPLBACKEND": "agg"}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=environment)
