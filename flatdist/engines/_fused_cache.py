@@ -81,8 +81,8 @@ class KernelCache(NullCache):
 
     def __init__(self, name: str, modules: Sequence[str]) -> None:
         self.name = name
-        self.modules = tuple(modules)
-        self._stamp: str | None = None
+        # Taken now, while the sources are those that were just imported, not when a compilation is saved.
+        self.stamp = source_stamp(modules)
 
     @property
     def cache_path(self) -> str | None:
@@ -95,9 +95,7 @@ class KernelCache(NullCache):
         folder = cache_folder()
         if folder is None:
             return None
-        if self._stamp is None:
-            self._stamp = source_stamp(self.modules)
-        text = repr((self._stamp, str(signature), codegen.magic_tuple()))
+        text = repr((self.stamp, str(signature), codegen.magic_tuple()))
         return folder / f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.kernel"
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:

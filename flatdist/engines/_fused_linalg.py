@@ -24,8 +24,9 @@ HELPER: dict[str, Any] = {
     "no_cfunc_wrapper": True,
 }
 
-# Accumulators of a tile: as many as hide the latency of a multiply-add and still fit the registers.
+# A tile has as many accumulators as hide the latency of a multiply-add and still fit the registers: 32 or 16 of them.
 WIDEST = 4 if VECTOR_BYTES == 64 else 2
+HEIGHT_2 = 10 if VECTOR_BYTES == 64 else 6  # rows of a tile that is two vectors wide
 
 
 @njit(**HELPER)
@@ -61,9 +62,11 @@ def _strip_3(scale, add, c, ldc, a, a_row, a_column, b, ldb, rows, inner, size):
 @njit(**HELPER)
 def _strip_2(scale, add, c, ldc, a, a_row, a_column, b, ldb, rows, inner, size):
     i = 0
-    while rows - i >= 10:
-        product_tile(10, 2, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner)
-        i += 10
+    while rows - i >= HEIGHT_2:
+        product_tile(
+            HEIGHT_2, 2, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner
+        )
+        i += HEIGHT_2
     while rows - i >= 4:
         product_tile(4, 2, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner)
         i += 4
