@@ -56,7 +56,7 @@ def counts_line(progress: Progress) -> str:
 
 def _compact(number: float) -> str:
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
+        if number >= 0.9995 * size:  # what rounds to 1,000 of a unit is 1 of the next
             return f"{number / size:.3g}{letter}"
     return f"{number:.3g}"
 

@@ -33,11 +33,16 @@ class Interrupts:
         self._at = 0.0
 
     def __enter__(self) -> Interrupts:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
-            self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._break)
+        self.install()
         return self
+
+    def install(self) -> None:
+        """Set the handlers, again where a library (Ray, on connecting) has put its own in their place."""
+        if threading.current_thread() is threading.main_thread():
+            handlers = {signal.SIGINT: self._handle, signal.SIGTERM: self._handle, signal.SIGALRM: self._break}
+            for number, handler in handlers.items():
+                self._previous.setdefault(number, signal.getsignal(number))
+                signal.signal(number, handler)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None

@@ -127,6 +127,7 @@ class _Launch:
         with Interrupts(patience=0.0) as interrupts:  # until something runs there is nothing to wait for
             try:
                 with ClusterSession(self._settings) as session:
+                    interrupts.install()
                     if not session.own or self._settings.device == "cuda":
                         check_nodes(session, self._uri, self._settings)
                     note = session.check_resources()

@@ -5,6 +5,8 @@ import os
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -113,6 +115,42 @@ def test_an_interrupted_sweep_stores_what_is_finished_within_seconds(
     assert 0 < result.stored < result.wanted
     assert "run the same command again" in messages[-1]
     assert took < 10  # a promise to users, an order of magnitude above what it takes
+
+
+def test_sigterm_ends_a_process_with_a_ray_of_its_own(tmp_path: Path) -> None:
+    """Ray puts a handler of its own in place when it starts; the process must still end as promised."""
+    script = """
+import sys
+from types import SimpleNamespace
+from flatdist.cell import Cell
+from flatdist.launch import LaunchSettings, launch
+from flatdist.planning import Shard, WorkItem
+cells = [Cell(d_out=8, d_in=8, rank=1, n=n, steps=300) for n in range(20, 60)]
+shards = tuple(Shard((WorkItem(cell, (0, 1)),), 1.0) for cell in cells)
+plan = SimpleNamespace(cells=cells, shards=shards, done=0)
+settings = LaunchSettings(runner="launch_fakes:sleeping", slots=1, flush_seconds=0.5)
+sys.exit(launch(plan, sys.argv[1], settings=settings, display="plain").exit_code)
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "RAY_AUTH_MODE": "disabled"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "store")], stderr=subprocess.PIPE, env=environment, text=True
+    )
+    family: set[int] = set()
+    store = Store(tmp_path / "store")
+    deadline = time.monotonic() + 120
+    while not store.done() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    family = family_of(process.pid)
+    process.terminate()
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    assert "run the same command again" in printed
+    assert "SIGTERM received" not in printed
+    assert len(family) > 3
+    gone = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in family) and time.monotonic() < gone:
+        time.sleep(0.1)
+    assert [pid for pid in family if Path(f"/proc/{pid}").exists()] == []
 
 
 def family_of(pid: int) -> set[int]:
