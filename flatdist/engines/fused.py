@@ -62,7 +62,7 @@ class FusedSession:
             task.sam_radius is not None,
         )
         self._radius = -1.0 if task.sam_radius is None else float(task.sam_radius)
-        self._weights = [aligned_zeros(self._layout.weights_size, task.dtype) for _ in range(task.replicates)]
+        self._weights = aligned_zeros((task.replicates, self._layout.weights_size), task.dtype)
         for weights, layers in zip(self._weights, task.layers, strict=True):
             for j, layer in enumerate(layers):
                 self._layout.layer(weights, j)[...] = layer
@@ -109,10 +109,7 @@ class FusedSession:
 
     def layers(self) -> list[Array]:
         """Current weights: L arrays (replicates, d_j, d_{j-1}), copies."""
-        return [
-            np.stack([self._layout.layer(weights, j) for weights in self._weights])
-            for j in range(len(self.task.widths) - 1)
-        ]
+        return [self._layout.layer(self._weights, j).copy() for j in range(len(self.task.widths) - 1)]
 
 
 def warm(dtypes: Sequence[str] = ("float32",), signs: Sequence[bool] = (False, True)) -> None:

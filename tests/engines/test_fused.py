@@ -160,7 +160,7 @@ def test_the_memory_estimate_is_what_a_session_holds(make_task, signs):
     cell = Cell(d_out=20, d_in=30, rank=1, n=100, ensemble=ensemble)
     task = make_task(cell, range(3), batch_size=50, storage=storage, threads=2)
     session = FusedEngine().start(task)
-    arrays = [*session._measurements, *session._labels, *session._weights]
+    arrays = [*session._measurements, *session._labels, session._weights]
     arrays += [a for scratch in session._scratch for a in (scratch.numbers, scratch.words, scratch.indices)]
     estimate = memory_bytes(cell.widths, cell.n, 3, signs=signs, threads=2)
     assert estimate == pytest.approx(sum(a.nbytes for a in arrays), rel=0.01)
