@@ -185,7 +185,7 @@ class _Parser:
     def _apply(self, token: Token, function: Callable[..., Fraction], parts: Sequence[Evaluate]) -> Evaluate:
         def run(names: Names) -> Value:
             values = [part(names) for part in parts]
-            if None in values:
+            if any(value is None for value in values):  # "in" would compare fractions, which is slow
                 return None
             try:
                 return bounded(function(*map(number, values)))

@@ -38,6 +38,8 @@ def whole_above(value: Fraction) -> int:
 
 def without_noise(value: Fraction) -> Fraction:
     """The nearest whole number where a value differs from it by rounding noise only, else the value."""
+    if value.denominator == 1:
+        return value
     nearest = Fraction(math.floor(value + Fraction(1, 2)))
     return nearest if abs(value - nearest) <= NOISE * max(Fraction(1), abs(nearest)) else value
 
