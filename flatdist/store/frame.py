@@ -23,7 +23,7 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
     """Convert a table.
 
     Integers with nulls become float64, lists of integers (``width``) tuples, so that they can be grouped by; lists of
-    floats become arrays. Text that repeats is text, not a category.
+    floats become arrays, maps dictionaries. Text that repeats is text, not a category.
     """
     import pandas as pd
     import pyarrow as pa
@@ -37,4 +37,7 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
         if pa.types.is_list(field.type) and pa.types.is_integer(field.type.value_type):
             values = [None if item is None else tuple(int(entry) for entry in item) for item in frame[field.name]]
             frame[field.name] = pd.Series(values, dtype=object, index=frame.index)
+        elif pa.types.is_map(field.type):
+            maps = [None if item is None else dict(item) for item in frame[field.name]]
+            frame[field.name] = pd.Series(maps, dtype=object, index=frame.index)
     return frame

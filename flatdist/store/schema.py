@@ -53,6 +53,8 @@ def arrow_type(column: Column) -> pa.DataType:
     name = column.type
     if name.startswith("list<"):
         return pa.list_(pa.type_for_alias(name[len("list<") : -1]))
+    if name.startswith("map<"):
+        return pa.map_(*(pa.type_for_alias(part) for part in name[len("map<") : -1].split(", ")))
     if name.startswith("timestamp["):
         unit, zone = name[len("timestamp[") : -1].split(", ")
         return pa.timestamp(unit, zone)
@@ -155,6 +157,8 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, tuple):
         return list(value)
+    if isinstance(value, Mapping):
+        return [(key, _plain(entry)) for key, entry in value.items()]
     return value
 
 

@@ -6,8 +6,7 @@ import pandas as pd
 import pytest
 
 from flatdist.errors import StoreError
-from flatdist.store import Store
-from flatdist.store import remote
+from flatdist.store import Store, remote
 from flatdist.store.remote import RemoteFilesystem
 
 
@@ -37,7 +36,7 @@ def test_everything_works_as_in_a_folder(bucket, store, cells, rows):
     far.compact(grace=0)
     pd.testing.assert_frame_equal(far.trials(where="n == 10"), store.trials(where="n == 10"))
     pd.testing.assert_frame_equal(Store(far.uri).history(), store.history())
-    assert not [info for info in far.files.list("trials/v1/part")]
+    assert not list(far.files.list("trials/v1/part"))
 
 
 def test_a_part_is_two_requests(bucket, s3, cells, rows):

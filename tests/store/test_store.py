@@ -1,0 +1,175 @@
+"""Rows in, rows out: each key once, the right row of duplicates, columns and types as declared."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flatdist.columns import HISTORY, TRIALS, column_names
+from flatdist.errors import StoreError
+from flatdist.store import Store
+from flatdist.store.layout import part_name, part_path
+
+
+def test_rows_come_back_as_written(store, cells, rows):
+    trials, history = rows(cells[0], [1, 0], learning_rate_final=np.float32(0.25), singular_values=np.array([2.0, 1.0]))
+    store.write(trials, history[::-1])
+    frame = store.trials()
+    assert tuple(frame.columns) == column_names(TRIALS)
+    assert frame["replicate"].tolist() == [0, 1]
+    assert frame.loc[0, "width"] == (6, 6)
+    assert frame.loc[0, "learning_rate_final"] == 0.25
+    assert frame.loc[1, "singular_values"].tolist() == [2.0, 1.0]
+    assert np.isnan(frame.loc[0, "learning_rate"])  # auto
+    assert frame.loc[0, "finished_at"] == pd.Timestamp("2026-01-02T03:04:05.000678Z")
+    assert frame["n"].dtype == np.int32
+    steps = store.history()
+    assert tuple(steps.columns) == column_names(HISTORY)
+    assert steps["step"].tolist() == [0, 10, 20, 0, 10, 20]
+    assert steps["population_loss"].tolist() == [0.5] * 3 + [1.5] * 3
+    assert store.done() == {cells[0].cell_id: {0, 1}}
+    assert store.done([cells[1].cell_id]) == {}
+
+
+def test_an_empty_store(store):
+    assert store.done() == {}
+    assert store.failed() == {}
+    assert store.sweep_names() == []
+    assert store.write([], []) == ""
+    assert tuple(store.trials().columns) == column_names(TRIALS)
+    assert len(store.history()) == len(store.failures()) == 0
+
+
+def test_the_same_replicates_take_the_same_place(store, cells, rows):
+    first = store.write(*rows(cells[0], range(4)))
+    second = store.write(*rows(cells[0], reversed(range(4)), value=7.0))
+    assert first == second == part_name((cells[0].cell_id, replicate, 0) for replicate in range(4))
+    assert len(list(store.files.list("trials"))) == 1
+    assert store.trials()["relative_error"].tolist() == [7.0, 8.0, 9.0, 10.0]
+
+
+@pytest.mark.parametrize("compacted", [(), ("short",), ("long",), ("short", "long")])
+def test_of_overlapping_parts_the_smallest_name_wins_with_its_history(store, cells, rows, compacted):
+    """0-2 by one driver, 0-5 by another; whatever was compacted in between, every reader sees the same rows."""
+    names = {}
+    for name, replicates, value in (("short", 3, 100.0), ("long", 6, 200.0)):
+        names[name] = store.write(*rows(cells[0], range(replicates), value=value))
+        if name in compacted:
+            store.compact()
+    winner = min(names, key=names.get)
+    value = {"short": 100.0, "long": 200.0}[winner]
+    frame = store.trials(columns=["replicate", "relative_error", "part"])
+    assert frame["replicate"].tolist() == list(range(6))
+    assert frame["relative_error"].tolist()[:3] == [value, value + 1, value + 2]
+    assert frame["relative_error"].tolist()[3:] == [203.0, 204.0, 205.0]
+    assert set(frame["part"][:3]) == {names[winner]}
+    history = store.history()
+    assert len(history) == 18
+    assert history["population_loss"].tolist()[::3] == frame["relative_error"].tolist()
+
+
+def test_a_column_added_later_is_null_in_older_parts(store, cells, rows):
+    """Both ways: older parts lack a column that is declared now, and newer ones have one that is not declared yet."""
+    store.write(*rows(cells[0], range(2)))
+    store.write(*rows(cells[1], range(2), certificate=0.125))
+    older, newer = (
+        part_path("trials", part_name((cell.cell_id, replicate, 0) for replicate in range(2))) for cell in cells[:2]
+    )
+    for path, change in (
+        (older, lambda table: table.drop_columns(["certificate", "host"])),
+        (newer, lambda table: table.append_column("curvature", pa.array([1.5, 2.5]))),
+    ):
+        table = pq.read_table(pa.BufferReader(store.files.read(path)))
+        sink = pa.BufferOutputStream()
+        pq.write_table(change(table), sink)
+        store.files.write(path, sink.getvalue().to_pybytes())
+    for compacted in (False, True):
+        if compacted:
+            store.compact()
+        frame = Store(store.uri).trials()
+        assert tuple(frame.columns) == (*column_names(TRIALS), "curvature")
+        by_cell = frame.set_index("cell_id")
+        assert by_cell.loc[cells[0].cell_id, "certificate"].isna().all()
+        assert by_cell.loc[cells[0].cell_id, "curvature"].isna().all()
+        assert by_cell.loc[cells[1].cell_id, "certificate"].tolist() == [0.125] * 2
+        assert by_cell.loc[cells[1].cell_id, "curvature"].tolist() == [1.5, 2.5]
+        few = store.trials(where=[("certificate", "<", 1)], columns=["cell_id", "certificate"])
+        assert set(few["cell_id"]) == {cells[1].cell_id}
+
+
+def test_meaning_and_unit_of_every_column_are_in_the_file(store, cells, rows):
+    part = store.write(*rows(cells[0], range(1)))
+    for table, columns in (("trials", TRIALS), ("history", HISTORY)):
+        schema = pq.read_schema(pa.BufferReader(store.files.read(part_path(table, part))))
+        for column in columns:
+            metadata = schema.field(column.name).metadata
+            assert metadata[b"meaning"].decode() == column.meaning
+            assert metadata[b"unit"].decode() == column.unit
+        assert schema.metadata[b"flatdist.schema_version"]
+
+
+def test_a_column_of_only_nulls_keeps_its_type(store, cells, rows):
+    part = store.write(*rows(cells[0], range(1)))
+    schema = pq.read_schema(pa.BufferReader(store.files.read(part_path("trials", part))))
+    assert str(schema.field("learning_rate").type) == "double"
+    assert str(schema.field("git_dirty").type) == "bool"
+    assert str(schema.field("width").type).startswith("list<")
+
+
+def test_malformed_rows_are_refused_and_nothing_is_written(store, cells, rows):
+    trials, history = rows(cells[0], range(2))
+    bad = [
+        ([trials[0] | {"relativ_error": 1.0}], [], r"'relativ_error' that does not exist \(did you mean 'relative_err"),
+        ([trials[0] | {"n": "many"}], [], r"column n of trials cannot hold 'many'; allowed: int32"),
+        ([trials[0], trials[0]], [], "given twice"),
+        ([trials[0]], history, "comes without its row of trials"),
+        ([{"replicate": 1}], [], "needs a cell_id and a replicate"),
+        ([trials[0]], [{k: v for k, v in history[0].items() if k != "step"}], "column step of history is missing"),
+    ]
+    for some_trials, some_history, message in bad:
+        with pytest.raises(StoreError, match=message):
+            store.write(some_trials, some_history)
+    assert store.done() == {}
+    assert store.files.list("trials") == []
+
+
+def test_latest_numerics_of_every_configuration(store, cells, rows):
+    """Raised numerics: other cell ids, the same configuration; readers see the newest unless asked."""
+    store.write(*rows(cells[0], range(3), value=1.0))
+    store.write(*rows(cells[1], range(2), value=5.0))
+    newer = [row | {"cell_id": "f" * 20, "numerics_version": 2} for row in rows(cells[0], range(2), value=2.0)[0]]
+    store.write(newer, [{"cell_id": "f" * 20, "replicate": 0, "step": 0}])
+    for compacted in (False, True):
+        if compacted:
+            store.compact()
+        assert store.trials()["relative_error"].tolist() == sorted([5.0, 6.0, 2.0, 3.0], key=lambda v: (v < 5, v))
+        assert len(store.trials(all_numerics=True)) == 7
+        assert len(store.history()) == 7
+        assert len(store.history(all_numerics=True)) == 16
+        assert store.trials([cells[0].cell_id])["relative_error"].tolist() == [1.0, 2.0, 3.0]
+        followed = store.trials([cells[0].cell_id], follow_configurations=True)
+        assert followed["relative_error"].tolist() == [2.0, 3.0]
+    # sampling outranks the method's version
+    store.write([newer[0] | {"cell_id": "e" * 20, "numerics_version": 1, "sampling_version": 2}], [])
+    assert set(store.trials([cells[0].cell_id], follow_configurations=True)["cell_id"]) == {"e" * 20}
+
+
+def test_access_is_checked(tmp_path):
+    Store(tmp_path / "new" / "folder").check_access()
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(StoreError, match="a file is where a folder is needed"):
+        Store(tmp_path / "file").check_access()
+
+
+def test_two_handles_see_each_other(store, cells, rows):
+    other = Store(store.uri)
+    assert other.done() == {}
+    store.write(*rows(cells[0], range(2)))
+    assert other.done() == {cells[0].cell_id: {0, 1}}
+    store.compact(grace=0)
+    assert other.done() == {cells[0].cell_id: {0, 1}}
+    assert len(other.trials()) == 2
