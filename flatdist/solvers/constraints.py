@@ -101,6 +101,39 @@ class Constraints:
         return miss / (float(torch.linalg.vector_norm(self.all_labels)) or 1.0)
 
 
+class Unfactorized(Constraints):
+    """Constraints whose Gram matrix is taken for diagonal, as that of many independent measurements nearly is.
+
+    Nothing is checked: whoever solves with these must prove the answer. The "nearest" of the methods is approximate.
+    """
+
+    @cached_property
+    def sizes(self) -> torch.Tensor:
+        """||A_i||_F^2, (n,); 1 where that is 0."""
+        squares = torch.linalg.vector_norm(self.rows, dim=1) ** 2
+        return torch.where(squares > 0, squares, 1.0)
+
+    def solve_gram(self, values: torch.Tensor) -> torch.Tensor:
+        """(A A^T)^-1 v, approximately."""
+        return (values.reshape(len(values), -1) / self.sizes[:, None]).reshape(values.shape)
+
+    def project(self, matrix: torch.Tensor) -> torch.Tensor:
+        """One step towards the constraints."""
+        return matrix + self.adjoint(self.solve_gram(self.misfit(matrix)))
+
+
+def unfactorized(measurements: torch.Tensor, labels: torch.Tensor) -> Unfactorized:
+    """One instance's constraints before any work is put into them.
+
+    Args:
+        measurements: (n, d_out, d_in) float64.
+        labels: (n,) float64.
+    """
+    d_out, d_in = measurements.shape[1:]
+    rows = measurements.reshape(len(measurements), -1)
+    return Unfactorized(rows, labels, (d_out, d_in), rows, labels)
+
+
 def constraints_of(measurements: torch.Tensor, labels: torch.Tensor, where: str) -> Constraints:
     """Check and factorize one instance.
 

@@ -16,7 +16,8 @@ from flatdist.solvers.constraints import Constraints
 
 EXACT = 1e-12  # relative misfit at which a matrix counts as an interpolator
 _STEPS = 12
-_SLOW = 0.5  # a step that leaves more of the misfit than this, after the first, says that the rank is too small
+_SLOW = 0.5  # a step that leaves more of the misfit than this says that the rank is too small;
+_SLOW_START = 0.7  # the first step, from afar, is judged mildly
 _ROOM = 1.3  # ranks are tried while _ROOM * dim T <= n; nuclear-norm recovery needs more measurements than that
 
 
@@ -79,7 +80,8 @@ def interpolate(constraints: Constraints, start: LowRank) -> tuple[LowRank, floa
         The last matrix, its relative misfit, and the steps taken.
     """
     scale = float(torch.linalg.vector_norm(constraints.labels))
-    point, misfit = start, float("inf")
+    point = start
+    misfit = float(torch.linalg.vector_norm(constraints.misfit(start.matrix))) / scale
     for step in range(1, _STEPS + 1):
         restricted = point.constraint_matrix(constraints.stack)  # (n, dim T)
         factor, failed = torch.linalg.cholesky_ex(restricted.T @ restricted)
@@ -90,7 +92,7 @@ def interpolate(constraints: Constraints, start: LowRank) -> tuple[LowRank, floa
         left = float(torch.linalg.vector_norm(constraints.misfit(after.matrix))) / scale
         if not left < misfit:
             return point, misfit, step
-        slow = left > _SLOW * misfit and step > 1
+        slow = left > (_SLOW if step > 1 else _SLOW_START) * misfit
         point, misfit = after, left
         if misfit <= EXACT or slow:
             return point, misfit, step

@@ -22,7 +22,7 @@ from typing import Literal, overload
 import torch
 
 from flatdist.solvers.certificate import Certificate, warn_uncertified
-from flatdist.solvers.constraints import Constraints, constraints_of
+from flatdist.solvers.constraints import Constraints, constraints_of, unfactorized
 from flatdist.solvers.dual_certificate import certify
 from flatdist.solvers.instances import ArrayLike, Instances, one_thread
 from flatdist.solvers.interior_point import Iterate, interior_point
@@ -30,6 +30,7 @@ from flatdist.solvers.low_rank import EXACT, LowRank, degrees_of_freedom, interp
 from flatdist.solvers.stationary import stationary_point
 
 AIM = 1e-10  # relative gap at which the solver stops
+_MANY = 512  # measurements from which stage 1 is first tried without the Gram matrix, by then its dearest part
 _VISIBLE = 1e-2  # relative gap below which the interior point's singular values may show the rank,
 _OBVIOUS = 1e-6  # and below which they must
 _DISTINCT = 2.0  # least odds, for and against being 0, of every singular value in between
@@ -99,17 +100,18 @@ class _Answer:
 def _solve(stack: torch.Tensor, labels: torch.Tensor, where: str) -> _Answer:
     if not bool(labels.any()):
         return _Answer(stack.new_zeros(stack.shape[1:]), 0.0, 0.0, 0)
+    if len(labels) >= _MANY:
+        _, answer, _ = _low_rank(unfactorized(stack, labels))
+        if answer is not None and answer.gap <= AIM:
+            return answer
     constraints = constraints_of(stack, labels, where)
     if constraints.determined:
         matrix = constraints.project(stack.new_zeros(constraints.shape))
         left, _, right = torch.linalg.svd(matrix, full_matrices=False)
         return _Answer.judged(constraints, matrix, constraints.multipliers_of(left @ right), 1)
-    found, steps = pursue(constraints)
-    best: _Answer | None = None
-    if found is not None:
-        best = _proved(constraints, found, None, steps)
-        if best is not None and best.gap <= AIM:
-            return best
+    found, best, steps = _low_rank(constraints)
+    if best is not None and best.gap <= AIM:
+        return best
     tried = _Attempt(rank=0, gap=1.0)
     for iterate in interior_point(constraints):
         steps += 1
@@ -134,6 +136,12 @@ def _solve(stack: torch.Tensor, labels: torch.Tensor, where: str) -> _Answer:
 class _Attempt:
     rank: int
     gap: float
+
+
+def _low_rank(constraints: Constraints) -> tuple[LowRank | None, _Answer | None, int]:
+    """Stage 1: an interpolator of small rank, the answer that it makes, and the steps taken."""
+    found, steps = pursue(constraints)
+    return found, None if found is None else _proved(constraints, found, None, steps), steps
 
 
 def _proved(constraints: Constraints, point: LowRank, multipliers: torch.Tensor | None, steps: int) -> _Answer | None:

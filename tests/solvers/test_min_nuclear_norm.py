@@ -165,6 +165,23 @@ def test_measurements_of_very_different_sizes():
     assert relative_error(solution, task.ground_truth) < 1e-6
 
 
+@pytest.mark.parametrize(("n", "rank"), [(520, 2), (520, 8), (520, 23), (620, 2)])
+def test_many_measurements_are_solved_without_their_gram_matrix_or_with_it(n, rank, monkeypatch):
+    task = problem(24, 25, rank, n)
+    solution, certificate = min_nuclear_norm(task.measurements, task.labels, return_certificate=True)
+    monkeypatch.setattr(module, "_MANY", 10**9)
+    with_gram, other = min_nuclear_norm(task.measurements, task.labels, return_certificate=True)
+    assert max(certificate.value, other.value) < 1e-9
+    torch.testing.assert_close(solution, with_gram, rtol=0, atol=1e-9)
+    assert (relative_error(solution, task.ground_truth) < 1e-9) == (rank < 10)
+
+
+def test_many_measurements_with_noise_are_refused_where_no_interpolator_exists():
+    task = problem(20, 25, 1, 530, observation_noise_std=1e-3)
+    with pytest.raises(SolverError, match=r"no .* matrix satisfies the 530 constraints"):
+        min_nuclear_norm(task.measurements, task.labels)
+
+
 @pytest.mark.parametrize("n", [20, 28, 40])
 def test_the_interior_point_alone_gives_the_same_answer(n, monkeypatch):
     tasks = [problem(8, 9, 1, n, replicate) for replicate in range(5)]
