@@ -96,13 +96,14 @@ def main() -> None:
         watcher.start()
         simulated: Any = SimpleNamespace(cells=tuple(cells), shards=shards, done=0)
         settings = LaunchSettings(slots=options.slots, runner="simulated_runner:canned")
-        start = time.perf_counter()
+        start, processor = time.perf_counter(), time.process_time()
         result = timed("sweep", lambda: launch(simulated, folder, settings=settings, display="plain"))
-        seconds = time.perf_counter() - start
+        seconds, processor = time.perf_counter() - start, time.process_time() - processor
         stop.set()
         watcher.join()
         assert result.exit_code == 0, result.summary()
         print(f"  {len(shards) / seconds:.1f} trials/s, {len(cells) / seconds:.0f} rows/s on {options.slots} slots")
+        print(f"  driver's processor time: {1000 * processor / len(shards):.0f} ms a trial")
         print(f"  Tune's scratch folder at its largest: {max(scratch) / MIB:.1f} MiB")
 
         files, size = folder_size(Path(folder))

@@ -14,7 +14,8 @@ from typing import Any
 from flatdist.launch.environment import import_ray
 from flatdist.launch.events import Event
 
-TELL_SECONDS = 0.5
+TELL_SECONDS = 0.5  # between two calls of a worker
+MOST_CALLS = 500.0  # a second, that all workers together make: one actor answers a few thousand
 ANSWER_SECONDS = 20.0  # an actor that was killed comes back within this
 
 
@@ -53,10 +54,15 @@ class Link:
     """A worker's end: sends events from a thread of its own, and learns whether to stop.
 
     A worker goes on working when the monitor does not answer: its rows are in the store all the same.
+
+    Args:
+        monitor: handle of the actor.
+        workers: how many links there may be at a time; many speak less often.
     """
 
-    def __init__(self, monitor: Any) -> None:
+    def __init__(self, monitor: Any, workers: int = 1) -> None:
         self._monitor = monitor
+        self._seconds = max(TELL_SECONDS, workers / MOST_CALLS)
         self._events: list[Event] = []
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -93,7 +99,7 @@ class Link:
         return int(before)
 
     def _run(self) -> None:
-        while not self._closed.wait(TELL_SECONDS):
+        while not self._closed.wait(self._seconds):
             self._tell()
 
     def _tell(self) -> None:

@@ -167,6 +167,7 @@ class _TuneThread(threading.Thread):
             store_uri=store_uri,
             settings=settings,
             gpus=gpus,
+            slots=session.slots(),
         )
         resources = {"cpu": settings.cpus_per_trial, "gpu": gpus}
         tuner = tune.Tuner(

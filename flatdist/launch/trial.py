@@ -35,12 +35,13 @@ def shard_trial(
     store_uri: str,
     settings: LaunchSettings,
     gpus: float,
+    slots: int,
 ) -> None:
     """Run one shard inside a Tune trial."""
     from ray import tune
 
     number = numbers[config["position"]]
-    with Link(monitor) as link:
+    with Link(monitor, slots) as link:
         before = link.begin(number)
         if link.should_stop():
             return
