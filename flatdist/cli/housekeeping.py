@@ -53,6 +53,8 @@ def _write_frame(frame: pd.DataFrame, path: Path, kind: str) -> None:
     for name in ("width", "singular_values"):
         if name in frame:  # lists as JSON, so that every reader can take them apart
             frame[name] = [value if value is None else json.dumps(list(value), default=float) for value in frame[name]]
+    if "quantities" in frame:
+        frame["quantities"] = [value if value is None else json.dumps(value) for value in frame["quantities"]]
     frame.to_csv(path, index=False)
 
 

@@ -151,6 +151,8 @@ def _announced(probe: Probe) -> Probe:
 
 def plan_lines(plan: Plan) -> list[str]:
     """A plan in words."""
+    from flatdist.planning.memory import available_bytes
+
     lines = []
     for sweep in plan.sweeps:
         title = f"{sweep.name}: {sweep.description}" if sweep.description else sweep.name
@@ -166,6 +168,10 @@ def plan_lines(plan: Plan) -> list[str]:
     slots = "one slot" if plan.slots == 1 else f"{plan.slots} slots"
     lines.append(f"time:   {plan.time} on {slots} with the {plan.settings.engine} engine, from {plan.forecast.basis}")
     lines.append(f"memory: {size(plan.memory_bytes)} per trial at most")
+    if plan.settings.local and (free := available_bytes()) is not None and plan.memory_bytes * plan.slots > free:
+        lines.append(
+            f"note:   that is more than the {size(free)} that are free here for {slots}; take --max-concurrent"
+        )
     return lines
 
 

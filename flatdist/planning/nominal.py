@@ -13,12 +13,15 @@ from flatdist.cell import Cell
 from flatdist.methods.base import GradientMethod
 
 STEP_OVERHEAD = 0.5e-6  # seconds
+LAYER_OVERHEAD = 0.2e-6
 EVALUATION_OVERHEAD = 4e-5
 REPLICATE_OVERHEAD = 1e-3
-STEP_FLOPS = 1.5e10  # per second: small matrices that stay in cache
+DRAWN_FLOPS = 1.5e10  # per second: passes over the drawn measurements
+PRODUCT_FLOPS = 1e11  # products of small matrices that stay in cache
 EVALUATION_FLOPS = 5e9
 SOLVER_FLOPS = 5e9
 SAMPLING = 2e-8  # seconds for one entry of a measurement
+ITERATION_FLOPS = 1e5  # what an iteration costs however small the matrices are
 SOLVER_ITERATIONS = {"min_nuclear_norm": 400, "min_hessian_trace": 2000}
 ENGINE_FACTORS = {"fused": 1.0, "batched": 15.0, "reference": 150.0}
 
@@ -52,7 +55,8 @@ def nominal_cost(cell: Cell, engine: str = "fused") -> Nominal:
     chain = sum(a * b * min(widths[0], widths[-1]) for a, b in pairwise(widths))
     drawn = {"drawn": cell.batch_size or cell.n, "full": cell.n, "one": 1}[method.batch]
     passes = 2 if method.sharpness_aware else 1
-    step = STEP_OVERHEAD + passes * (4 * drawn * entries + 6 * chain) / STEP_FLOPS
+    computing = 4 * drawn * entries / DRAWN_FLOPS + 6 * chain / PRODUCT_FLOPS
+    step = STEP_OVERHEAD + passes * (LAYER_OVERHEAD * cell.depth + computing)
     evaluation = EVALUATION_OVERHEAD + cell.n * entries * (2 + 2 * cell.depth) / EVALUATION_FLOPS
     evaluations = min(cell.evaluations, cell.steps + 1)
     stepping = cell.steps * step * ENGINE_FACTORS.get(engine, 1.0)
@@ -65,4 +69,4 @@ def _solver_flops(cell: Cell) -> float:
     iteration = 4.0 * cell.n * entries + 20.0 * entries * smaller
     if cell.method == "min_hessian_trace":
         iteration *= cell.depth
-    return gram + SOLVER_ITERATIONS.get(cell.method, 0) * iteration
+    return gram + SOLVER_ITERATIONS.get(cell.method, 0) * (iteration + ITERATION_FLOPS)

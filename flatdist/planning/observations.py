@@ -17,7 +17,8 @@ from flatdist.planning.nominal import nominal_cost
 if TYPE_CHECKING:
     import pandas as pd
 
-PROBE_STEPS = 400
+PROBE_STEPS = 400  # at least, or all that the cell has
+LONG_PROBE = 0.3  # nominal seconds; enough steps for that, since short runs are mostly preparation
 MAX_PROBES = 12
 PROBE_SECONDS = 10.0  # for all probes together, compilation not counted
 LONGEST_PROBE = 5.0  # nominal seconds beyond which a solver is not run to see how long it takes
@@ -83,7 +84,7 @@ def probe_observations(cells: Iterable[Cell], model: CostModel, probe: Probe) ->
         if spent > PROBE_SECONDS:
             break
         known = CostModel(found, model.engine, model.device).predict(cell)
-        short = shortened(cell)
+        short = shortened(cell, model.engine)
         if known.distance < NEAR or nominal_cost(short, model.engine).seconds > LONGEST_PROBE:
             continue
         try:
@@ -106,11 +107,13 @@ def _unmeasured(cells: Iterable[Cell], model: CostModel) -> Sequence[Cell]:
     return [cell for _, cell in sorted(weights.values(), key=lambda entry: -entry[0])]
 
 
-def shortened(cell: Cell) -> Cell:
-    """The same kind of work in a few hundred steps."""
-    if not isinstance(cell.spec, GradientMethod):
+def shortened(cell: Cell, engine: str = "fused") -> Cell:
+    """The same kind of work in fewer steps, or the cell itself where that is short."""
+    nominal = nominal_cost(cell, engine).seconds
+    if not isinstance(cell.spec, GradientMethod) or nominal <= LONG_PROBE:
         return cell
-    return dataclasses.replace(cell, steps=min(cell.steps, PROBE_STEPS), evaluations=2)
+    steps = min(cell.steps, max(PROBE_STEPS, int(cell.steps * LONG_PROBE / nominal)))
+    return dataclasses.replace(cell, steps=steps, evaluations=min(cell.evaluations, 4))
 
 
 def make_probe(engine: str, device: str, threads: int) -> Probe:

@@ -26,7 +26,7 @@ from flatdist.planning import (
 )
 from flatdist.planning.memory import memory_bytes, replicates_that_fit
 from flatdist.planning.nominal import nominal_cost
-from flatdist.planning.observations import PROBE_STEPS
+from flatdist.planning.observations import PROBE_STEPS, shortened
 from flatdist.planning.sharding import Sized, make_shards, makespan, shuffle, split_items
 from flatdist.sweepfile import parse_sweep
 
@@ -278,7 +278,7 @@ def test_times_in_the_store_replace_probes() -> None:
     empty = make_plan([sweep], FakeStore(), PlanSettings(slots=1, executor="inline"), probe=probe)
     assert {cell.method for cell in asked} == {"label_noise_sgd", "min_nuclear_norm"}
     assert len(asked) == 2, "one probe for each kind of cell"
-    assert all(cell.steps == PROBE_STEPS for cell in asked if cell.method == "label_noise_sgd")
+    assert asked[0] in sweep.cells, "short cells are measured whole"
     truth = sum(8 * true_seconds(cell) for cell in sweep.cells)
     assert empty.work.low < truth < empty.work.high
     assert "2 short probes" in empty.forecast.basis
@@ -288,6 +288,14 @@ def test_times_in_the_store_replace_probes() -> None:
     assert asked == []
     assert stored.work.mid == pytest.approx(truth, rel=0.1)
     assert stored.forecast.basis == "times in the store"
+
+
+def test_long_cells_are_probed_in_a_fraction_of_their_steps() -> None:
+    cell = Cell(d_out=60, d_in=60, rank=3, n=1200, steps=1_000_000)
+    short = shortened(cell)
+    assert PROBE_STEPS <= short.steps < cell.steps / 50
+    assert dataclasses.replace(short, steps=cell.steps, evaluations=cell.evaluations) == cell
+    assert shortened(cell, "reference").steps == PROBE_STEPS
 
 
 def test_a_probe_that_fails_leaves_the_nominal_cost() -> None:
