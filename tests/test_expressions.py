@@ -47,6 +47,9 @@ def value_of(text: str) -> object:
         ("method == 'sam' or method == \"none\"", True),
         ("not n > 50", True),
         ("true and not false", True),
+        ("method in ['label_noise_sgd', 'sam']", True),
+        ("method not in ['label_noise_sgd', 'sam'] or n in [2*rank, 50]", True),
+        ("not n in [49, 51] and rank not in [2]", False),
     ],
 )
 def test_value(text: str, expected: object) -> None:
@@ -94,7 +97,12 @@ def test_whole_above_ignores_noise_only(value: str, expected: int) -> None:
         ("__import__('os')", 1, "no function '__import__'"),
         ("eval('1')", 1, "no function 'eval'"),
         ("lambda: 1", 7, "is not arithmetic"),
-        ("[1][0]", 1, "is not arithmetic"),
+        ("[1][0]", 1, "was expected, not '\\['"),
+        ("n in (1, 2)", 6, "a list in square brackets was expected"),
+        ("n in [1, 2", 6, "this list is not closed"),
+        ("n in []", 7, "was expected, not '\\]'"),
+        ("n not [1]", 3, "operator is missing"),
+        ("n[0]", 2, "operator is missing"),
         ("f'{n}'", 1, "no name 'f'"),
         ("1:30", 2, "is not arithmetic"),
         ("(" * 500 + "1" + ")" * 500, 41, "nested more than 40"),

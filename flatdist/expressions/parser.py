@@ -134,6 +134,9 @@ class _Parser:
 
     def _comparison(self) -> Evaluate:
         parts = [self._sum()]
+        membership = self._membership(parts[0])
+        if membership is not None:
+            return membership
         links: list[Token] = []
         while (token := self._accept(*COMPARISONS)) is not None:
             links.append(token)
@@ -151,6 +154,23 @@ class _Parser:
             return True
 
         return run
+
+    def _membership(self, value: Evaluate) -> Evaluate | None:
+        """``value in [...]`` or ``value not in [...]``, if that is what follows."""
+        following = self.tokens[min(self.next + 1, len(self.tokens) - 1)]
+        is_negated = self._token.text == "not" and following.text == "in"
+        if self._token.text != "in" and not is_negated:
+            return None
+        self.next += 2 if is_negated else 1
+        opening = self._token
+        if self._accept("[") is None:
+            raise self._error(opening, "a list in square brackets was expected after in, as ['sam', 'label_noise_sgd']")
+        options = [self._nested(opening, self._sum)]
+        while self._accept(",") is not None:
+            options.append(self._nested(opening, self._sum))
+        if self._accept("]") is None:
+            raise self._error(opening, "this list is not closed")
+        return lambda names: any(value(names) == option(names) for option in options) is not is_negated
 
     def _compare(self, token: Token, left: Value, right: Value) -> bool:
         if token.text in ("==", "!=") or (isinstance(left, Fraction) and isinstance(right, Fraction)):
@@ -210,7 +230,7 @@ class _Parser:
         if token.kind == "text":
             text = token.text[1:-1]
             return lambda names: text
-        if token.kind == "name" and token.text not in ("and", "or", "not"):
+        if token.kind == "name" and token.text not in ("and", "or", "not", "in"):
             return self._word(token)
         if token.text == "(":
             run = self._nested(token, self._disjunction)

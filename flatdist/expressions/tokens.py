@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from flatdist.expressions.arithmetic import FUNCTIONS
 from flatdist.expressions.values import ExpressionError
 
-WORDS = ("and", "or", "not", "true", "false", "True", "False")
-_ALLOWED = f"numbers, text in quotes, names, + - * / // **, comparisons, and, or, not, {', '.join(FUNCTIONS)}"
+WORDS = ("and", "or", "not", "in", "true", "false", "True", "False")
+_ALLOWED = f"numbers, text in quotes, names, + - * / // **, comparisons, and, or, not, in [...], {', '.join(FUNCTIONS)}"
 _TOKEN = re.compile(
     r"""\s*(?:
         (?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)
       | (?P<name>[^\W\d]\w*)
       | (?P<text>'[^']*'|"[^"]*")
-      | (?P<operator>\*\*|//|==|!=|<=|>=|[-+*/()<>,])
+      | (?P<operator>\*\*|//|==|!=|<=|>=|[-+*/()<>,\[\]])
       | (?P<other>\S)
     )""",
     re.VERBOSE,
