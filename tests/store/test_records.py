@@ -1,0 +1,186 @@
+"""Sweep records, failures, checkpoints, locations and the loaders."""
+
+from __future__ import annotations
+
+import datetime
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from flatdist.errors import StoreError
+from flatdist.store import Store, StoreWarning, load_history, load_trials
+from flatdist.store.location import normalise, redact
+
+
+def test_the_latest_record_of_a_sweep_needs_no_clock(store):
+    store.save_sweep("a", "one", ["x"], 2)
+    store.save_sweep("a", "two", ["x", "y"], 2)
+    store.save_sweep("a", "one", ["x"], 2)  # back again: the first record, the latest meaning
+    store.save_sweep("a", "one", ["x"], 2)
+    record = Store(store.uri).load_sweep("a")
+    assert (record.source, record.cell_ids, record.number) == ("one", ("x",), 3)
+    assert len(store.files.list("sweeps/a")) == 2 + 3
+    store.save_sweep("b", "adaptive", ["x"], 2, rounds=[["x"], ["y"]])
+    assert store.load_sweep("b").rounds == [["x"], ["y"]]
+    assert store.sweep_names() == ["a", "b"]
+
+
+def test_sweeps_saved_at_once_are_all_numbered(store):
+    threads = [
+        threading.Thread(target=lambda n=n: Store(store.uri).save_sweep("a", f"{n}", ["x"], n)) for n in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.load_sweep("a").number == 6
+    assert len(store.files.list("sweeps/a/order")) == 6
+
+
+def test_an_unknown_sweep_names_the_known_ones(store):
+    with pytest.raises(StoreError, match="has no sweep 'quickstart'; it has none yet"):
+        store.load_sweep("quickstart")
+    store.save_sweep("quickstart", "", [], 1)
+    with pytest.raises(StoreError, match=r"no sweep 'quikstart' \(did you mean 'quickstart'\?\); it has quickstart"):
+        store.load_sweep("quikstart")
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "a b", "$(x)", "a" * 200, "a\0b", "-rf"])
+def test_a_sweep_name_cannot_leave_its_folder(store, name):
+    with pytest.raises(StoreError, match="cannot name a folder"):
+        store.save_sweep(name, "", [], 1)
+
+
+@pytest.mark.parametrize("cell_id", ["../x", "a/b", ""])
+def test_a_cell_id_cannot_leave_its_folder(store, cell_id):
+    with pytest.raises(StoreError, match="cannot name a folder"):
+        store.checkpoints.save(cell_id, 0, 1, {"w": np.ones(1)})
+
+
+def test_failures_count_until_the_replicate_is_done(store, cells, rows):
+    key = cells[0].cell_id
+    failure = {
+        "cell_id": key,
+        "replicate": 1,
+        "attempt": 1,
+        "error_type": "ValueError",
+        "message": "no",
+        "at": datetime.datetime.now(datetime.UTC),
+    }
+    store.write_failures([failure, failure | {"replicate": 2}])
+    store.write_failures([failure | {"attempt": 2}])
+    assert store.failed() == {key: {1: 2, 2: 1}}
+    assert store.failed([cells[1].cell_id]) == {}
+    store.write(*rows(cells[0], [1]))
+    assert store.failed([key]) == {key: {2: 1}}
+    assert store.failures([key])["attempt"].tolist() == [1, 2, 1]
+    assert store.failures([cells[1].cell_id]).empty
+
+
+def test_credentials_reach_no_file(store, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG")
+    text = "PUT s3://AKIA:hunter22@bucket/x?X-Amz-Signature=abcdef failed with wJalrXUtnFEMI/K7MDENG"
+    store.write_failures([{"cell_id": "a", "replicate": 0, "message": text, "traceback": text, "error_type": "E"}])
+    store.save_sweep("s", f"# {text}", [], 1)
+    content = b"".join(store.files.read(info.path) for info in store.files.list(""))
+    for secret in (b"hunter22", b"abcdef", b"wJalr"):
+        assert secret not in content
+    assert redact(text) == "PUT s3://***@bucket/x?X-Amz-Signature=*** failed with ***"
+    assert "hunter22" not in store.failures()["message"][0]
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "s3://key:secret-word@bucket/x",
+        "s3://key@bucket",
+        "gs://bucket/x?token=secret-word",
+        "s3://bucket/x#secret-word",
+    ],
+)
+def test_a_location_with_credentials_is_refused_without_repeating_them(location):
+    with pytest.raises(StoreError, match="holds only a scheme, a bucket and a folder") as caught:
+        Store(location)
+    assert "secret-word" not in str(caught.value)
+
+
+def test_locations(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert normalise("results") == str(tmp_path / "results")
+    assert normalise("file:///data/my%20results") == "/data/my results"
+    assert normalise("s3://bucket/folder/") == "s3://bucket/folder"
+    for bad in ("", "  ", "s3://", "file://host/x"):
+        with pytest.raises(StoreError):
+            normalise(bad)
+
+
+def test_checkpoints_keep_the_last_two_and_survive_a_damaged_one(store):
+    for step in (10, 20, 30):
+        arrays = {"layer_0": np.full((2, 3), step, np.float32), "keys": np.arange(2, dtype=np.uint32)}
+        store.checkpoints.save("abc", 7, step, arrays)
+    names = [info.path for info in store.files.list("checkpoints")]
+    assert names == [f"checkpoints/abc/7/{step:012d}.npz" for step in (20, 30)]
+    step, arrays = store.checkpoints.latest("abc", 7)
+    assert step == 30
+    assert arrays["layer_0"].dtype == np.float32
+    assert arrays["keys"].tolist() == [0, 1]
+    store.files.write(names[1], store.files.read(names[1])[:100])
+    with pytest.warns(StoreWarning, match="is not resumed from"):
+        assert store.checkpoints.latest("abc", 7)[0] == 20
+    Store(store.uri).checkpoints.save("abc", 7, 40, {"layer_0": np.ones(1)})
+    assert len(store.files.list("checkpoints")) == 2
+    store.checkpoints.discard("abc", 7)
+    assert store.checkpoints.latest("abc", 7) is None
+
+
+def test_checkpoints_of_finished_replicates_are_collected(store, cells, rows):
+    for replicate in (0, 1):
+        store.checkpoints.save(cells[0].cell_id, replicate, 10, {"w": np.ones(1)})
+    store.write(*rows(cells[0], [0]))
+    store.gc(grace=0)
+    assert [info.path.split("/")[2] for info in store.files.list("checkpoints")] == ["1"]
+
+
+def test_loaders_take_a_name_a_file_or_everything(store, cells, rows, tmp_path):
+    for cell in cells[:3]:
+        store.write(*rows(cell, range(2)))
+    store.save_sweep("few", "", [cells[1].cell_id, cells[5].cell_id], 2)
+    assert len(load_trials(store.uri)) == 6
+    assert set(load_trials(store.uri, sweep="few")["cell_id"]) == {cells[1].cell_id}
+    assert len(load_history(store.uri, sweep="few", where="replicate == 1", columns=["step"])) == 3
+    file = tmp_path / "sweep.yaml"
+    file.write_text("name: other\nreplicates: 2\nfixed: {d_out: 6, d_in: 5, rank: 1, steps: 20}\naxes: {n: [10, 30]}\n")
+    assert set(load_trials(store, sweep=file)["n"]) == {10, 30}
+    assert set(load_history(store, sweep=str(file))["cell_id"]) == {cells[0].cell_id, cells[2].cell_id}
+    with pytest.raises(StoreError, match="there is no such folder; run a sweep into it first"):
+        load_trials(tmp_path / "nowhere")
+    with pytest.raises(StoreError, match="no sweep 'fwe'"):
+        load_trials(store, sweep="fwe")
+
+
+def test_a_sweep_by_name_shows_its_configurations_at_the_newest_numerics(store, cells, rows):
+    store.write(*rows(cells[0], range(2), value=1.0))
+    store.save_sweep("old", "", [cells[0].cell_id], 2)
+    newer = [row | {"cell_id": "f" * 20, "numerics_version": 2} for row in rows(cells[0], range(2), value=2.0)[0]]
+    store.write(newer, [])
+    assert load_trials(store, sweep="old")["relative_error"].tolist() == [2.0, 3.0]
+    assert len(load_trials(store, sweep="old", all_numerics=True)) == 4
+
+
+def test_importing_the_store_is_light():
+    """Workers and the command line import it long before they read anything; readers have no torch."""
+    heavy = {"torch", "ray", "numba", "pandas", "pyarrow", "fsspec"}
+    code = f"import sys, flatdist.store; print(sorted({heavy} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['torch', 'ray', 'numba']));"
+        "import flatdist.store as s; print(len(s.Store(sys.argv[1]).trials()))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code, "/nonexistent"], capture_output=True, text=True, check=True
+    ).stdout
+    assert out.strip() == "0"

@@ -1,0 +1,51 @@
+"""The columns that readers rely on exist, each with one type, a unit and a meaning."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from flatdist.cell import FIELDS
+from flatdist.columns import BOOKKEEPING, RESULT_COLUMNS, TABLES, column_names
+
+TYPES = r"string|bool|int32|int64|float64|list<(int32|float64)>|map<string, float64>|timestamp\[us, UTC\]"
+PROMISED = {
+    "trials": """cell_id replicate status train_loss train_loss_max population_loss relative_error nuclear_norm
+        nuclear_norm_truth frobenius_norm spectral_norm effective_rank hessian_trace singular_values certificate
+        learning_rate_final flow_time steps_run wall_seconds flatdist_version numerics_version sampling_version git_sha
+        git_dirty torch_version engine device cpu_features host finished_at configuration_id""",
+    "history": """cell_id replicate step train_loss train_loss_max population_loss nuclear_norm hessian_trace
+        learning_rate label_noise_std flow_time""",
+    "failures": "cell_id replicate attempt error_type message traceback host at",
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_promised_columns_exist(table):
+    assert set(PROMISED[table].split()) <= set(column_names(TABLES[table]))
+
+
+def test_every_cell_field_is_a_column_of_the_type_it_declares():
+    columns = {column.name: column for column in TABLES["trials"]}
+    for name, field in FIELDS.items():
+        assert columns[name].type == field.metadata["kind"].arrow
+        assert field.metadata["help"] in columns[name].meaning
+    assert columns["width"].type == "list<int32>"
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_columns_are_described(table):
+    columns = (*TABLES[table], *BOOKKEEPING)
+    assert len({column.name for column in columns}) == len(columns)
+    for column in columns:
+        assert re.fullmatch(TYPES, column.type)
+        assert len(column.meaning) > 5
+        assert (
+            column.unit or column.type in ("string", "bool", "int32", "map<string, float64>") or column.name in FIELDS
+        )
+
+
+def test_results_are_what_two_runs_must_agree_on():
+    assert {"status", "relative_error", "singular_values", "steps_run"} <= set(RESULT_COLUMNS)
+    assert not {"wall_seconds", "host", "finished_at", "git_sha"} & set(RESULT_COLUMNS)
