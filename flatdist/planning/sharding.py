@@ -16,6 +16,7 @@ from flatdist.planning.work import Shard, WorkItem
 
 TARGET_SECONDS = 50.0  # launching a trial costs up to 5 s: below 10 % of that
 SHORTEST_SECONDS = 2.0  # of the last shards
+MOST_SHARDS = 5000  # about; long sweeps have longer shards: Tune rewrites the state of every trial, 9.5 KB each
 PARTS_LEFT = 3  # a shard takes at most 1/3 of what a slot has left to do
 
 
@@ -84,11 +85,12 @@ def make_shards(items: Sequence[Sized], slots: int) -> list[Shard]:
         slots: trials that run at a time.
     """
     left = sum(sized.seconds for sized in items)
+    longest = max(TARGET_SECONDS, left / MOST_SHARDS)
     shards: list[Shard] = []
     group: list[WorkItem] = []
     seconds = 0.0
     for sized in items:
-        target = min(TARGET_SECONDS, max(SHORTEST_SECONDS, (left + seconds) / (PARTS_LEFT * slots)))
+        target = min(longest, max(SHORTEST_SECONDS, (left + seconds) / (PARTS_LEFT * slots)))
         if group and seconds + sized.seconds > 1.5 * target:
             shards.append(Shard(tuple(group), seconds))
             group, seconds = [], 0.0
