@@ -5,6 +5,7 @@ Nothing here loads torch, ray or numba. Every figure is also a command: ``python
 
 from __future__ import annotations
 
+from analysis.scaling import fit_scaling
 from analysis.threshold import fit_thresholds
 
-__all__ = ["fit_thresholds"]
+__all__ = ["fit_scaling", "fit_thresholds"]

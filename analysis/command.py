@@ -109,7 +109,7 @@ def table_lines(thresholds: pd.DataFrame, by: Sequence[str]) -> list[str]:
     limits = zip(thresholds["n50_low"], thresholds["n50_high"], strict=True)
     shown["95 % interval"] = [f"{low:.1f} .. {high:.1f}" for low, high in limits]
     shown["censored"] = thresholds["censored"]
-    shown["width"] = thresholds["width"].map(lambda value: "-" if pd.isna(value) else f"{value:.1f}")
+    shown["10-90 %"] = thresholds["transition"].map(lambda value: "-" if pd.isna(value) else f"{value:.1f}")
     for name in ("n_replicates", "n_diverged", "n_unconverged"):
         shown[name] = thresholds[name]
     return shown.astype(object).where(shown.notna(), "-").to_string(index=False).splitlines()

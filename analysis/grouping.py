@@ -46,11 +46,23 @@ def varying_fields(group: pd.DataFrame, by: Sequence[str]) -> list[str]:
 
     Fields that do not matter to a method are null in its rows; a null beside one value is no variation.
     """
-    names = [name for name in FIELDS if name in group.columns and name not in by and name not in _NOT_CONFIGURATION]
-    return [name for name in names if len({as_value(value) for value in group[name]} - {None}) > 1]
+    return configuration_columns(group, but=by)
 
 
 def configuration_columns(trials: pd.DataFrame, but: Sequence[str] = ()) -> list[str]:
     """Cell fields other than ``n`` that take several values in these trials: what a figure must tell apart."""
     names = [name for name in FIELDS if name in trials.columns and name not in _NOT_CONFIGURATION and name not in but]
-    return [name for name in names if len({as_value(value) for value in trials[name]} - {None}) > 1]
+    return [name for name in names if len(_values(trials, name) - {None}) > 1]
+
+
+def _values(trials: pd.DataFrame, name: str) -> set[Any]:
+    """Distinct values of a column; hidden widths that are the default of their shape count as one."""
+    if name != "width" or not {"d_out", "d_in"} <= set(trials.columns):
+        return {as_value(value) for value in trials[name]}
+    rows = zip(trials["width"], trials["d_out"], trials["d_in"], strict=True)
+    values = {(as_value(width), max(d_out, d_in)) for width, d_out, d_in in rows}
+    return {"default" if width in (largest, (largest,) * _length(width)) else width for width, largest in values}
+
+
+def _length(width: Any) -> int:
+    return len(width) if isinstance(width, tuple) else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.grouping import as_value, configuration_columns
@@ -77,7 +78,7 @@ def _place(name: str, value: Any) -> tuple[int, float, str]:
 
 def matching(table: pd.DataFrame, key: Mapping[str, Any]) -> pd.DataFrame:
     """Rows of a table with this key, nulls equal to nulls."""
-    chosen = pd.Series(True, index=table.index)
+    chosen = np.ones(len(table), dtype=bool)
     for name, value in key.items():
-        chosen &= table[name].map(lambda entry, value=value: as_value(entry) == value)
+        chosen &= np.fromiter((as_value(entry) == value for entry in table[name]), dtype=bool, count=len(table))
     return table[chosen]

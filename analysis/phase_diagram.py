@@ -20,8 +20,17 @@ from matplotlib.lines import Line2D
 from analysis.command import Request, path_lines, run_command, table_lines
 from analysis.grouping import configuration_columns
 from analysis.layout import describe, keys_of, matching, series_columns
-from analysis.sample_complexity import _plain_ticks, success_rates
-from analysis.style import COLUMN_WIDTH, HEAT, PAGE_WIDTH, PREDICTION_LINES, provenance, save_figure, themed
+from analysis.sample_complexity import success_rates
+from analysis.style import (
+    COLUMN_WIDTH,
+    HEAT,
+    PAGE_WIDTH,
+    PREDICTION_LINES,
+    plain_ticks,
+    provenance,
+    save_figure,
+    themed,
+)
 from analysis.success import require_columns, resolve_tolerance
 from analysis.threshold import fit_thresholds
 from flatdist.cell import PROBLEM_FIELDS
@@ -60,7 +69,7 @@ def phase_diagram_figure(trials: pd.DataFrame, thresholds: pd.DataFrame, toleran
         for axes, key in zip(grid.flat, keys, strict=False):
             _panel(axes, key, matching(rates, key), matching(thresholds, key))
         low, high = float(rates["n"].min()), float(rates["n"].max())
-        _plain_ticks(grid.flat[0], low, high)
+        plain_ticks(grid.flat[0].xaxis, low, high)
         for axes in grid.flat[len(keys) :]:
             axes.set_axis_off()
         for axes in grid[:, 0]:

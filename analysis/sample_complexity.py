@@ -24,6 +24,7 @@ from analysis.style import (
     PREDICTION_LINES,
     color_of,
     marker_of,
+    plain_ticks,
     provenance,
     save_figure,
     themed,
@@ -120,7 +121,7 @@ def _panel(
     axes.set_xlim(low / margin, high * margin)
     axes.set_ylim(-0.04, 1.04)
     axes.set_yticks([0, 0.5, 1])
-    _plain_ticks(axes, low, high)
+    plain_ticks(axes.xaxis, low, high)
     counts = sorted(set(rates["count"]))
     many = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
     axes.set_title(f"{describe(key)}   ({many} replicates per point)", loc="left", pad=3)
@@ -154,18 +155,6 @@ def _draw_fit(axes: Axes, fit: pd.Series, dense: np.ndarray, color: str) -> None
     elif fit["censored"] == "interval":
         edges = [dense[0], fit["n50_low"], fit["n50_high"], dense[-1]]
         axes.plot(edges, [0, 0, 1, 1], color=color, linewidth=0.8, zorder=2)
-
-
-def _plain_ticks(axes: Axes, low: float, high: float) -> None:
-    """A handful of round tick labels on a logarithmic axis that rarely spans a decade."""
-    candidates = np.array([m * 10.0**e for e in range(7) for m in (1, 1.5, 2, 3, 4, 5, 7)])
-    inside = candidates[(candidates >= low * 0.97) & (candidates <= high * 1.03)]
-    while len(inside) > 8:
-        inside = inside[::2]
-    if len(inside) < 2:
-        inside = np.unique([round(low), round(high)])
-    axes.set_xticks(inside, [f"{value:g}" for value in inside])
-    axes.minorticks_off()
 
 
 def _series_handles(keys: Sequence[Mapping[str, Any]]) -> list[Line2D]:

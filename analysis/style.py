@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from flatdist.methods import METHODS
 from flatdist.provenance import package_version, revision
@@ -85,6 +88,24 @@ def color_of(index: int) -> str:
 def marker_of(index: int) -> str:
     """Marker of the index-th series, so that colour is never the only difference."""
     return MARKERS[index % len(MARKERS)]
+
+
+def plain_ticks(axis: Axis, low: float, high: float, most: int = 8) -> None:
+    """A handful of round tick labels, not powers, on a logarithmic axis that rarely spans a decade.
+
+    Args:
+        axis: of an axes whose scale is logarithmic.
+        low, high: range of the data.
+        most: labels at most.
+    """
+    candidates = np.array([m * 10.0**e for e in range(-3, 7) for m in (1, 1.5, 2, 3, 4, 5, 7)])
+    inside = candidates[(candidates >= low * 0.97) & (candidates <= high * 1.03)]
+    while len(inside) > most:
+        inside = inside[::2]
+    if len(inside) < 2:
+        inside = np.unique([float(f"{low:.2g}"), float(f"{high:.2g}")])
+    axis.set_ticks(list(inside), labels=[f"{value:g}" for value in inside])
+    axis.set_minor_locator(NullLocator())
 
 
 def method_label(method: str) -> str:

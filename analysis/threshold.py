@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.clustered import clustered_profile
-from analysis.grouping import group_rows, varying_fields
+from analysis.grouping import as_value, group_rows, varying_fields
 from analysis.likelihood import LINKS, Observations, Profile, likelihood_drop, profile, quantile
 from analysis.success import label_success, require_columns, resolve_tolerance
 from flatdist.errors import FitError
 
 UNITS = ("auto", "trial", "replicate")
+CONTEXT = ("d_out", "d_in", "rank", "ensemble", "depth")
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,12 @@ def fit_thresholds(
         - ``censored``: ``none``; ``interval`` (all fail up to one n and all succeed from the next: n50 is only known to
           lie between them, and the estimate is their geometric middle); ``left`` (n50 is below the smallest n);
           ``right`` (above the largest); ``unresolved`` (success does not rise with n).
-        - ``width``, ``width_low``, ``width_high``: from 10 to 90 % success, in measurements; ``scale`` on log n.
+        - ``transition``, ``transition_low``, ``transition_high``: from 10 to 90 % success, in measurements;
+          ``scale``, that of log n.
         - ``n_replicates`` (trials fitted), ``n_values`` (different n), ``n_min``, ``n_max``, ``n_diverged``,
           ``n_unconverged``, and ``n50_converged``: n50 without the diverged and unconverged replicates.
         - ``n50_other_link``: n50 under the other link; ``link``, ``unit``, ``tolerance``: how it was fitted.
+        - ``d_out``, ``d_in``, ``rank``, ``ensemble``, ``depth``: where not in ``by``, and one value in every group.
 
     Raises:
         FitError: no trials, an unknown column, or settings that are not allowed.
@@ -100,7 +103,17 @@ def fit_thresholds(
             UserWarning,
             stacklevel=2,
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame([{**row, **about} for row, about in zip(rows, _context(labelled, by), strict=True)])
+
+
+def _context(labelled: pd.DataFrame, by: Sequence[str]) -> list[dict[str, Any]]:
+    """For each group, the problem's fields that have one value in every group: what laws are fitted against."""
+    names = [name for name in CONTEXT if name in labelled and name not in by]
+    seen = [
+        {name: {as_value(value) for value in group[name]} for name in names} for _, group in group_rows(labelled, by)
+    ]
+    single = [name for name in names if all(len(values[name]) == 1 for values in seen)]
+    return [{name: next(iter(values[name])) for name in single} for values in seen]
 
 
 def _fit_group(group: pd.DataFrame, settings: FitSettings) -> dict[str, Any]:
@@ -205,8 +218,8 @@ def _report(
 
     row = _row(n50, (low, high), "interval" if separated else "none")
     row["scale"] = math.nan if separated else 1.0 / fitted.slope
-    row["width"] = math.nan if separated else width(fitted.slope)
-    row["width_low"], row["width_high"] = width(fitted.slope_high), width(fitted.slope_low)
+    row["transition"] = math.nan if separated else width(fitted.slope)
+    row["transition_low"], row["transition_high"] = width(fitted.slope_high), width(fitted.slope_low)
     return row
 
 
@@ -216,8 +229,8 @@ def _row(n50: float, limits: tuple[float, float], censored: str) -> dict[str, An
         "n50_low": limits[0],
         "n50_high": limits[1],
         "censored": censored,
-        "width": math.nan,
-        "width_low": math.nan,
-        "width_high": math.nan,
+        "transition": math.nan,
+        "transition_low": math.nan,
+        "transition_high": math.nan,
         "scale": math.nan,
     }

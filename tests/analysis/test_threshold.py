@@ -70,8 +70,8 @@ def test_recovers_threshold_and_width(nested: bool) -> None:
     assert fit["scale"] == pytest.approx(0.12, rel=0.15)
     assert fit["n50_low"] < N50 < fit["n50_high"]
     true_width = 2 * N50 * math.sinh(0.12 * math.log(9))
-    assert fit["width"] == pytest.approx(true_width, rel=0.15)
-    assert 0.7 * true_width < fit["width_low"] < fit["width"] < fit["width_high"] < 1.4 * true_width
+    assert fit["transition"] == pytest.approx(true_width, rel=0.15)
+    assert 0.7 * true_width < fit["transition_low"] < fit["transition"] < fit["transition_high"] < 1.4 * true_width
 
 
 @pytest.mark.parametrize(("nested", "replicates"), [(False, 8), (False, 32), (True, 8), (True, 32)])
@@ -99,8 +99,8 @@ def test_separated_data_give_an_interval_not_a_number() -> None:
     assert fit["n50"] == pytest.approx(math.sqrt(last_failure * first_success))
     assert fit["n50_low"] == pytest.approx(last_failure, rel=2e-3)
     assert fit["n50_high"] == pytest.approx(first_success, rel=2e-3)
-    assert math.isnan(fit["width"])
-    assert fit["width_low"] == 0.0
+    assert math.isnan(fit["transition"])
+    assert fit["transition_low"] == 0.0
 
 
 def test_one_replicate_does_not_bound_what_many_would() -> None:

@@ -1,0 +1,215 @@
+"""The pictures of ``analysis.scaling``: n50 against each law with residuals, and the collapse of the transitions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.collapse import collapse_table, fit_width_law, master_curve
+from analysis.command import Request, path_lines, table_lines
+from analysis.layout import describe, keys_of, matching, series_columns
+from analysis.sample_complexity import grouping
+from analysis.scaling import LAWS, fit_scaling
+from analysis.style import COLUMN_WIDTH, PAGE_WIDTH, color_of, marker_of, plain_ticks, provenance, save_figure, themed
+from analysis.success import require_columns, resolve_tolerance
+from analysis.threshold import fit_thresholds
+from flatdist.theory import prediction
+
+_SHAPE = ["d_out", "d_in", "rank"]
+
+
+def scaling_figure(thresholds: pd.DataFrame, laws: pd.DataFrame, series: Sequence[str]) -> Figure:
+    """Measured n50 against each law on log-log axes, and its ratio to the fitted multiple of the law below.
+
+    Args:
+        thresholds: from :func:`analysis.fit_thresholds`, with the shapes.
+        laws: from :func:`analysis.fit_scaling`, grouped by ``series``.
+        series: columns that make a colour.
+    """
+    keys = keys_of(laws, series)
+    with themed():
+        figure = Figure(figsize=(PAGE_WIDTH, 3.3 + 0.13 * (len(keys) // 3)), layout="constrained")
+        grid = figure.subplots(2, len(LAWS), sharex="col", sharey="row", height_ratios=(2, 1))
+        for column, law in enumerate(LAWS):
+            upper, lower = grid[:, column]
+            for index, key in enumerate(keys):
+                fit = matching(laws[laws["law"] == law], key).iloc[0]
+                _points(upper, lower, matching(thresholds, key), law, float(fit["ratio"]), index)
+            for axes in (upper, lower):
+                axes.set_xscale("log")
+                axes.set_yscale("log")
+                axes.minorticks_off()
+                sns.despine(ax=axes)
+            low, high = upper.get_xlim()
+            line = np.array([low, high])
+            upper.plot(line, line, color="#222222", linewidth=0.8, zorder=1)
+            for index, key in enumerate(keys):
+                ratio = float(matching(laws[laws["law"] == law], key)["ratio"].iloc[0])
+                upper.plot(line, ratio * line, "--", color=color_of(index), linewidth=0.8, zorder=1)
+            upper.set_xlim(low, high)
+            plain_ticks(upper.xaxis, low, high, 5)
+            lower.axhline(1.0, color="#222222", linewidth=0.8, zorder=1)
+            lower.set_xlabel(prediction(law).label)
+            verdicts = laws[laws["law"] == law]["verdict"]
+            upper.set_title(_title(verdicts), pad=3)
+        grid[0, 0].set_ylabel("measured $n_{50}$")
+        grid[1, 0].set_ylabel("$n_{50}$ / fit")
+        bounds = thresholds[["n50", "n50_low", "n50_high"]].to_numpy(dtype=float)
+        bounds = bounds[np.isfinite(bounds) & (bounds > 0)]
+        grid[0, 0].set_ylim(bounds.min() / 1.15, bounds.max() * 1.15)
+        plain_ticks(grid[0, 0].yaxis, bounds.min(), bounds.max())
+        _ratio_ticks(grid[1, 0])
+        handles = [
+            Line2D([], [], color=color_of(i), marker=marker_of(i), linestyle="", label=describe(key) or "all")
+            for i, key in enumerate(keys)
+        ]
+        handles.append(Line2D([], [], color="#222222", linewidth=0.8, label="$n_{50}$ = law; dashed: fitted multiple"))
+        handles.append(Line2D([], [], color="#777777", marker="$\\uparrow$", linestyle="", label="censored: bound"))
+        figure.legend(handles=handles, loc="outside upper center", ncols=3, columnspacing=1.2)
+    return figure
+
+
+def _title(verdicts: pd.Series) -> str:
+    counts = verdicts.value_counts()
+    if len(counts) == 1:
+        return str(counts.index[0])
+    return f"consistent in {int(counts.get('consistent', 0))} of {len(verdicts)}"
+
+
+def _points(upper: Axes, lower: Axes, thresholds: pd.DataFrame, law: str, ratio: float, index: int) -> None:
+    """Points with their intervals; censored ones as arrows at their bound."""
+    value = prediction(law).value
+    for _, fit in thresholds.iterrows():
+        x = value(int(fit["d_out"]), int(fit["d_in"]), int(fit["rank"]))
+        if fit["censored"] in ("none", "interval"):
+            y = fit["n50"]
+            low, high = fit["n50_low"], fit["n50_high"]
+            low = low if low > 0 else y
+            high = high if np.isfinite(high) else y
+            for axes, scale in ((upper, 1.0), (lower, ratio * x)):
+                axes.errorbar(
+                    [x], [y / scale], yerr=[[(y - low) / scale], [(high - y) / scale]], color=color_of(index),
+                    marker=marker_of(index), elinewidth=0.7, markeredgewidth=0.2, markeredgecolor="white", zorder=3,
+                )  # fmt: skip
+        elif fit["censored"] in ("left", "right"):
+            bound = fit["n50_low"] if fit["censored"] == "right" else fit["n50_high"]
+            marker = "$\\uparrow$" if fit["censored"] == "right" else "$\\downarrow$"
+            for axes, scale in ((upper, 1.0), (lower, ratio * x)):
+                axes.plot([x], [bound / scale], color=color_of(index), marker=marker, markersize=5, zorder=2)
+
+
+def _ratio_ticks(axes: Axes) -> None:
+    low, high = axes.get_ylim()
+    fine = (0.9, 0.95, 1.0, 1.05, 1.1)
+    ticks = [
+        tick for tick in (fine if high < 1.2 else (0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)) if low <= tick <= high
+    ]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+
+
+def collapse_figure(
+    collapsed: pd.DataFrame, thresholds: pd.DataFrame, widths: pd.DataFrame, series: Sequence[str]
+) -> Figure:
+    """Success on each transition's own scale, and the widths against sqrt(d d')."""
+    keys = keys_of(thresholds, series)
+    with themed():
+        figure = Figure(figsize=(COLUMN_WIDTH, 2.2 + 0.14 * (len(keys) + 1)), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        z = np.linspace(-2.5, 2.5, 200)
+        left.plot(z, master_curve(z), color="#222222", linewidth=0.8, zorder=1)
+        for index, key in enumerate(keys):
+            mine = matching(collapsed, key)
+            left.plot(
+                mine["z"],
+                mine["rate"],
+                marker_of(index),
+                color=color_of(index),
+                alpha=0.55,
+                markeredgewidth=0,
+                zorder=2,
+            )
+            _widths(right, matching(thresholds, key), index)
+            fitted = matching(widths, key) if len(widths) else widths
+            if len(fitted):
+                size = np.geomspace(*_range(thresholds), 20)
+                law = float(fitted["coefficient"].iloc[0]) * size ** (2 * float(fitted["exponent"].iloc[0]))
+                right.plot(size, law, color=color_of(index), linewidth=0.8)
+        left.set_xlim(-2.5, 2.5)
+        left.set_xlabel("$(n - n_{50})$ / width")
+        left.set_ylabel("success")
+        right.set_xscale("log")
+        right.set_yscale("log")
+        right.set_xlabel("$\\sqrt{d\\,d'}$")
+        right.set_ylabel("width, 10-90 %")
+        plain_ticks(right.xaxis, *_range(thresholds), 5)
+        bottom, top = right.get_ylim()
+        plain_ticks(right.yaxis, bottom, top, 6)
+        for axes in (left, right):
+            sns.despine(ax=axes)
+        figure.legend(handles=_collapse_handles(keys, widths), loc="outside upper center", ncols=1)
+    return figure
+
+
+def _range(thresholds: pd.DataFrame) -> tuple[float, float]:
+    size = np.sqrt(thresholds["d_out"].astype(float) * thresholds["d_in"].astype(float))
+    return float(size.min()), float(size.max())
+
+
+def _widths(axes: Axes, thresholds: pd.DataFrame, index: int) -> None:
+    used = thresholds[(thresholds["censored"] == "none") & (thresholds["transition"] > 0)]
+    size = np.sqrt(used["d_out"].astype(float) * used["d_in"].astype(float))
+    below = np.where(used["transition_low"] > 0, used["transition"] - used["transition_low"], 0.0)
+    above = np.where(np.isfinite(used["transition_high"]), used["transition_high"] - used["transition"], 0.0)
+    axes.errorbar(
+        size * (1.0 + 0.01 * index), used["transition"], yerr=[below, above], color=color_of(index),
+        marker=marker_of(index), linestyle="", elinewidth=0.6, markeredgewidth=0,
+    )  # fmt: skip
+
+
+def _collapse_handles(keys: Sequence[Mapping[str, Any]], widths: pd.DataFrame) -> list[Line2D]:
+    handles = []
+    for index, key in enumerate(keys):
+        label = describe(key) or "all"
+        fitted = matching(widths, key) if len(widths) else widths
+        if len(fitted):
+            row = fitted.iloc[0]
+            label += f": width $\\propto (d\\,d')^{{{row['exponent']:.2f}}}$"
+            label += f" [{row['exponent_low']:.2f}, {row['exponent_high']:.2f}]"
+        handles.append(Line2D([], [], color=color_of(index), marker=marker_of(index), linestyle="", label=label))
+    return handles
+
+
+def draw(request: Request, trials: pd.DataFrame) -> list[str]:
+    """Fit, draw and save; returns the lines to print."""
+    require_columns(trials, _SHAPE, "needed columns")
+    tolerance = resolve_tolerance(trials, request.tolerance)
+    by = list(dict.fromkeys([*grouping(trials), *_SHAPE]))
+    thresholds = fit_thresholds(trials, by=by, tolerance=tolerance, link=request.link)
+    series = series_columns(trials)
+    laws = fit_scaling(thresholds, by=series)
+    widths = fit_width_law(thresholds, series)
+    collapsed = collapse_table(trials, thresholds, by, tolerance)
+    origin = provenance(request.title, trials, {"tolerance": tolerance, "link": request.link, "level": 0.95, "by": by})
+    paths = save_figure(scaling_figure(thresholds, laws, series), request.out, "scaling", origin)
+    paths += save_figure(collapse_figure(collapsed, thresholds, widths, series), request.out, "collapse", origin)
+    return [*table_lines(thresholds, by), "", *_law_lines(laws, series), "", *path_lines(paths)]
+
+
+def _law_lines(laws: pd.DataFrame, series: Sequence[str]) -> list[str]:
+    shown = laws[[*series, "law"]].copy()
+    for name in ("exponent", "ratio"):
+        shown[name] = [
+            f"{row[name]:.3f} [{row[name + '_low']:.3f}, {row[name + '_high']:.3f}]" for _, row in laws.iterrows()
+        ]
+    shown["scatter"] = laws["ratio_discrepancy"].map(lambda value: f"{100 * value:.1f} %")
+    shown["equivalence"] = laws["equivalence"].fillna("-")
+    shown["verdict"] = laws["verdict"]
+    return shown.astype(object).where(shown.notna(), "-").to_string(index=False).splitlines()
