@@ -1,15 +1,21 @@
-"""``learning_rate: auto``: a fraction of an estimate of the largest stable step size.
+"""``learning_rate: auto``: a fraction of an estimate of the largest stable step size, and little noise.
 
-The measurements are taken as isotropic (mean-0, variance-1 entries), so that the Hessian of the training loss at
-interpolation is governed by H : Z -> sum_j X_j Z Y_j on d_out x d_in matrices, with X_j = P P^T, P = W_L ... W_{j+1},
-and Y_j = Q^T Q, Q = W_{j-1} ... W_1, as in Lemma 2. Its largest eigenvalue h, found by power iteration, and its trace
-t = R(W) (equation 10) give
+Measurements have independent mean-0, variance-1 entries, so near interpolation the Hessian of the training loss has the
+nonzero eigenvalues of 2 H over random directions, H : Z -> sum_j X_j Z Y_j on d_out x d_in matrices, with X_j = P P^T,
+P = W_L ... W_{j+1}, and Y_j = Q^T Q, Q = W_{j-1} ... W_1, as in Lemma 2. With its trace R = R(W) (equation 10) and a
+bound h = sum_j ||X_j|| ||Y_j|| of its largest eigenvalue:
 
-    curvature  lambda = 2 h (1 + sqrt(d_out d_in / n))^2     (the largest eigenvalue of the measurements' Gram matrix)
-    noise      tau    = 2 t / B                              (a drawn batch adds its own curvature, on average)
+    curvature    lambda = 2 (sqrt(h) + sqrt(R / n))^2       the largest eigenvalue with n measurements (Gordon's bound)
+    batch noise  tau    = 2 R / B                           what a batch of B of them adds: stable below 2/(lambda + tau)
+    label noise  eta s^2 / B in each of min(n, d_out d_in) directions normal to the interpolators, next to ||W||^2
 
-and the step size  min(STABILITY * 2 / (lambda + tau),  NORMAL_NOISE * ...)  is re-estimated from the current weights at
-fixed steps; nothing here is drawn, so a run's step sizes depend on its weights alone.
+    eta = min( STABILITY * 2 / (lambda + tau),  NORMAL_NOISE / L * ||W||^2 B / (s^2 min(n, d_out d_in)) )
+
+A step of SAM with radius rho shifts a residual by rho ||grad f_i||, so it counts as label noise of variance rho^2 R.
+Layers that start small are flatter than any interpolator and would invite steps that are too long once they grow:
+h and R are at least those of the flattest rank-one interpolator of the labels' size (Lemma 4).
+
+Nothing is drawn and the estimate is made at fixed steps, so a run's step sizes depend on its weights alone.
 """
 
 from __future__ import annotations
@@ -21,38 +27,91 @@ import numpy as np
 from flatdist.factorization import partial_products
 from flatdist.types import Array
 
-REESTIMATE_STEPS = 1000  # steps between two estimates
-STABILITY = 0.2  # fraction of the estimated stability limit
-POWER_ITERATIONS = 12
+FIRST_ESTIMATES = (0, 125, 250, 500, 1000)  # steps; the weights change fastest at the start
+REESTIMATE_STEPS = 2000  # steps between two estimates from then on
+STABILITY = 0.6  # fraction of the estimated stability limit
+NORMAL_NOISE = 0.12  # of the layers' energy, times the number of layers
 
 
-def stable_learning_rate(layers: Sequence[Array], n: int, batch: int) -> Array:
+def estimate_steps(steps: int) -> list[int]:
+    """Steps before which an automatic step size is estimated, in a run of so many steps."""
+    return sorted({step for step in (*FIRST_ESTIMATES, *range(0, steps, REESTIMATE_STEPS)) if step < steps})
+
+
+def stable_learning_rate(
+    layers: Sequence[Array], *, n: int, batch: int, label_scale: Array, noise_std: Array, sam_radius: float = 0.0
+) -> Array:
     """Step sizes for several replicates at their current weights.
 
     Args:
         layers: W_1 ... W_L, each (replicates, d_{j+1}, d_j).
         n: number of measurements.
         batch: number of measurements behind one step's gradient.
+        label_scale: (replicates,) root mean square of the labels, which estimates ||M*||_F.
+        noise_std: (replicates,) label noise s, in units of the labels.
+        sam_radius: length of SAM's perturbation, 0 without it.
 
     Returns:
         (replicates,) step sizes; NaN where the weights are not finite.
     """
-    layers = [layer.astype(np.float64) for layer in layers]
-    lefts, rights = partial_products(layers)
     d_out, d_in = layers[-1].shape[-2], layers[0].shape[-1]
-    identity_out, identity_in = np.eye(d_out), np.eye(d_in)
-    outer = [identity_out if left is None else left @ left.mT for left in lefts]  # X_j
-    inner = [identity_in if right is None else right.mT @ right for right in rights]  # Y_j
-    pairs = list(zip(outer, inner, strict=True))
-    trace = sum(np.trace(x, axis1=-2, axis2=-1) * np.trace(y, axis1=-2, axis2=-1) for x, y in pairs)
-    vector = np.ones((len(layers[0]), d_out, d_in))
-    top = np.zeros(len(vector))
-    for _ in range(POWER_ITERATIONS):
-        vector = vector / np.maximum(np.sqrt(np.sum(vector**2, axis=(-2, -1), keepdims=True)), 1e-300)
-        image = sum(x @ vector @ y for x, y in pairs)
-        top = np.sqrt(np.sum(image**2, axis=(-2, -1)))
-        vector = image
-    curvature = 2.0 * top * (1.0 + np.sqrt(d_out * d_in / n)) ** 2
-    noise = 2.0 * trace / batch
-    rate: Array = STABILITY * 2.0 / (curvature + noise)
-    return rate
+    with np.errstate(all="ignore"):  # diverged replicates stay among the others
+        top, trace, energy = flatness_bounds([layer.astype(np.float64) for layer in layers])
+        least_top, least_trace = _flattest_rank_one(d_out, d_in, len(layers), label_scale)
+        top, trace = np.maximum(top, least_top), np.maximum(trace, least_trace)
+        curvature = 2.0 * (np.sqrt(top) + np.sqrt(trace / n)) ** 2
+        stable = STABILITY * 2.0 / (curvature + 2.0 * trace / batch)
+        directions = min(n, d_out * d_in)
+        variance = np.square(noise_std) + sam_radius**2 * trace
+        quiet = NORMAL_NOISE / len(layers) * energy * batch / (variance * directions)
+        rates: Array = np.minimum(stable, quiet)
+        return rates
+
+
+def flatness_bounds(layers: Sequence[Array]) -> tuple[Array, Array, Array]:
+    """What the estimate needs to know of the weights.
+
+    Spectral norms are bounded by Schatten 8-norms, which takes two squarings of each X_j and Y_j: exact where one
+    direction dominates, as it does at a flat solution of rank one, and at most d^(1/8) too large.
+
+    Args:
+        layers: W_1 ... W_L, each (replicates, d_{j+1}, d_j) float64.
+
+    Returns:
+        The bound of H's largest eigenvalue, its trace R(W) (equation 10), and ||W||^2 over all layers, (replicates,).
+    """
+    lefts, rights = partial_products(layers)
+    replicates, ones = len(layers[0]), np.ones(len(layers[0]))
+    d_out, d_in = layers[-1].shape[-2], layers[0].shape[-1]
+    outer_norms, outer_traces = _norms_and_traces([left @ left.mT for left in lefts if left is not None])
+    inner_norms, inner_traces = _norms_and_traces([right.mT @ right for right in rights if right is not None])
+    # lefts end and rights begin with an empty product, an identity.
+    top = np.sum(np.stack([*outer_norms, ones]) * np.stack([ones, *inner_norms]), axis=0)
+    trace = np.sum(np.stack([*outer_traces, d_out * ones]) * np.stack([d_in * ones, *inner_traces]), axis=0)
+    energy = np.zeros(replicates)
+    for layer in layers:
+        energy += _squared_norm(layer)
+    return top, trace, energy
+
+
+def _norms_and_traces(products: list[Array]) -> tuple[Array, Array]:
+    """Schatten 8-norms and traces of positive semidefinite matrices, (matrices, replicates) each."""
+    matrices = np.stack(products)  # (matrices, replicates, d, d)
+    traces = np.trace(matrices, axis1=-2, axis2=-1)
+    scale = np.maximum(traces, np.finfo(np.float64).tiny)
+    power = matrices / scale[..., None, None]  # of trace 1: no power of it overflows
+    power = power @ power
+    power = power @ power
+    return scale * _squared_norm(power) ** 0.125, traces
+
+
+def _squared_norm(matrices: Array) -> Array:
+    flat = matrices.reshape(*matrices.shape[:-2], -1)
+    squared: Array = np.vecdot(flat, flat)  # one dot product a matrix: its bits do not depend on the others
+    return squared
+
+
+def _flattest_rank_one(d_out: int, d_in: int, depth: int, size: Array) -> tuple[Array, Array]:
+    """H's largest eigenvalue and trace at the flattest layers whose product has rank one and Frobenius norm ``size``."""
+    term = (d_out * d_in) ** (1.0 / depth) * size ** (2.0 * (depth - 1) / depth)  # of R; all L are equal (Lemma 4)
+    return term * (1.0 / d_out + 1.0 / d_in + depth - 2), term * depth

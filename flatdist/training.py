@@ -21,7 +21,7 @@ from flatdist.engines import Engine
 from flatdist.engines.base import Session, TrainingTask
 from flatdist.ensembles import ENSEMBLES
 from flatdist.factorization import end_to_end, initial_layers
-from flatdist.learning_rate import REESTIMATE_STEPS, stable_learning_rate
+from flatdist.learning_rate import estimate_steps, stable_learning_rate
 from flatdist.methods.base import GradientMethod
 from flatdist.metrics import (
     BLOCK,
@@ -156,6 +156,8 @@ def noise_schedule(cell: Cell) -> Array:
 def segment_ends(cell: Cell) -> list[int]:
     """Steps at which training pauses; they depend on the cell alone."""
     ends = {*evaluation_steps(cell.steps, cell.evaluations).tolist(), *range(0, cell.steps, SEGMENT_STEPS)}
+    if cell.learning_rate is None:
+        ends.update(estimate_steps(cell.steps))
     return sorted(ends - {0})
 
 
@@ -178,6 +180,9 @@ class _Run:
         self.anneal = noise_schedule(cell)
         self.relative_noise = cell.label_noise_std if method.label_noise else 0.0
         self.noise_std = np.array([self.relative_noise * frobenius_norm(t.problem.ground_truth) for t in trainees])
+        self.estimates = set(estimate_steps(cell.steps)) if cell.learning_rate is None else set()
+        self.label_scale = np.array([np.sqrt(np.mean(t.problem.labels**2)) for t in trainees])
+        self.sam_radius = cell.sam_radius if method.sharpness_aware else None
         self.session: Session = engine.start(
             TrainingTask(
                 widths=cell.widths,
@@ -188,7 +193,7 @@ class _Run:
                 noise_keys=_keys(cell, trainees, LABEL_NOISE),
                 batch_size=batch_size(cell),
                 label_noise=method.label_noise,
-                sam_radius=cell.sam_radius if method.sharpness_aware else None,
+                sam_radius=self.sam_radius,
                 dtype=cell.dtype,
                 threads=threads,
                 device=device,
@@ -236,8 +241,15 @@ class _Run:
         if self.cell.learning_rate is not None:
             for trainee in self.trainees:
                 trainee.learning_rate = self.cell.learning_rate
-        elif step % REESTIMATE_STEPS == 0:
-            estimates = stable_learning_rate(self.session.layers(), self.cell.n, self.drawn)
+        elif step in self.estimates:
+            estimates = stable_learning_rate(
+                self.session.layers(),
+                n=self.cell.n,
+                batch=self.drawn,
+                label_scale=self.label_scale,
+                noise_std=self.noise_std,
+                sam_radius=self.sam_radius or 0.0,
+            )
             for trainee, estimate in zip(self.trainees, estimates, strict=True):
                 trainee.learning_rate = float(estimate)
 
