@@ -64,6 +64,12 @@ class Cell:
     )
     anneal_fraction: float = declare(Number(0.0, 1.0), "fraction of the steps over which label noise is annealed", 0.3)
     sam_radius: float = declare(Number(), "length of sam's perturbation, in units of the weights", 0.05)
+    flow_duration: float = declare(
+        Number(open_minimum=True),
+        "how long flow_limit follows its flow, in flow time: the sum over SGD steps of eta^2 s^2 / (2 B)",
+        1.0,
+        added_later=True,
+    )
     evaluations: int = declare(Integer(2, 10**6), "rows of history per replicate, first and last step included", 64)
     dtype: str = declare(Choice(lambda: DTYPES), "floating-point type of the training", "float32")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from flatdist.cell import FIELDS
 
-SCHEMA_VERSION = 1  # raised when columns are added; written into every file
+SCHEMA_VERSION = 2  # raised when columns are added; written into every file
 
 DIMENSIONLESS = "1"
 FROBENIUS = "entries of M"
@@ -65,6 +65,12 @@ RESULTS = (
     Column("learning_rate_final", "float64", DIMENSIONLESS, "the step size used, where learning_rate is auto too"),
     Column("flow_time", "float64", DIMENSIONLESS, "sum over the steps of eta^2 s^2 / (2 B)"),
     Column("steps_run", "int64", "steps", "steps taken, fewer than asked for where the training diverged"),
+    Column(
+        "quantities",
+        "map<string, float64>",
+        "",
+        "what a study measured, by name; flatdist/solvers/theorem_probe.py says what each is",
+    ),
 )
 """What a trial finds: equal to the bit on the same engine, versions and CPU features, however often it is run."""
 

@@ -1,4 +1,4 @@
-"""Flatness: the trace of the training loss's Hessian at an interpolator (Lemma 2 of Gatmiry et al. 2023).
+"""Flatness: the trace of the training loss's Hessian (Lemma 2 of Gatmiry et al. 2023).
 
     tr Hess L(W) = (2/n) sum_i sum_j || (W_L ... W_{j+1})^T A_i (W_{j-1} ... W_1)^T ||_F^2
 
@@ -6,7 +6,9 @@ With X_j = P P^T, P = W_L ... W_{j+1}, and Y_j = Q^T Q, Q = W_{j-1} ... W_1, the
 2 <X_j, (1/n) sum_i A_i Y_j A_i^T> of the measurements' second moments: the outer terms need only
 S_out = (1/n) sum_i A_i A_i^T and S_in = (1/n) sum_i A_i^T A_i.
 
-Away from interpolation the Hessian has a further term with the residuals, which these functions leave out.
+Away from interpolation the Hessian has a further term, (2/n) sum_i (<A_i, M> - b_i) Hess <A_i, M>. Its trace is zero,
+since M is linear in each layer: the second derivative of <A_i, M> in any one weight vanishes. So Lemma 2's sum is the
+trace at every W, interpolating or not.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from flatdist.types import Array
 
 
 def hessian_trace(layers: Sequence[Any], measurements: Any) -> Any:
-    """Trace of the Hessian of the training loss at interpolating layers, Lemma 2's sum.
+    """Trace of the Hessian of the training loss, Lemma 2's sum.
 
     Args:
         layers: W_1 ... W_L as numpy arrays or torch tensors, ``layers[j]`` of shape (..., d_{j+1}, d_j).

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flatdist.cell import Cell
-from flatdist.methods.base import GradientMethod, SolverMethod
+from flatdist.methods.base import GradientMethod, SolverMethod, StudyMethod
 from flatdist.provenance import machine_provenance, run_provenance
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def run_replicates(
         provenance |= {"engine": engine.name, "device": settings.device}
         produced = train(cell, replicates, engine, threads=settings.threads, device=settings.device, hooks=hooks)
     else:
-        assert isinstance(cell.spec, SolverMethod)
+        assert isinstance(cell.spec, SolverMethod | StudyMethod)
         from flatdist.solving import solve
 
         set_threads(settings.threads)

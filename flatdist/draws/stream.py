@@ -16,6 +16,7 @@ OBSERVATION_NOISE = "observation_noise"
 INITIALISATION = "initialisation"
 BATCH = "batch"
 LABEL_NOISE = "label_noise"
+PROBE = "probe"
 
 
 def stream_key(name: str, replicate: int, purpose: str) -> tuple[int, int]:

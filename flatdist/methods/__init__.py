@@ -17,6 +17,8 @@ _NAMES = (
     "min_hessian_trace",
     "min_nuclear_norm",
     "min_frobenius_norm",
+    "theorem_probe",
+    "flow_limit",
 )
 
 METHODS: dict[str, Method] = {name: import_module(f"flatdist.methods.{name}").METHOD for name in _NAMES}

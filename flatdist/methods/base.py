@@ -45,6 +45,18 @@ class GradientMethod(Method):
 
 
 @dataclass(frozen=True)
+class StudyMethod(Method):
+    """A method that examines a problem, its ground truth included, instead of estimating the ground truth.
+
+    Attributes:
+        study: ``module:function``, imported when first run; it takes the cell, the replicate's number and its problem,
+            and returns the measured columns of the ``trials`` row and the history's rows.
+    """
+
+    study: str = ""
+
+
+@dataclass(frozen=True)
 class SolverMethod(Method):
     """A method that computes its answer and a certificate of it.
 

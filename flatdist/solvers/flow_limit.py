@@ -1,0 +1,58 @@
+"""The flow that label-noise SGD follows at small learning rates, from SGD's own starting layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from flatdist.cell import Cell
+from flatdist.factorization import initial_layers
+from flatdist.flow import descend_to_zero_loss, flow
+from flatdist.metrics import final_metrics
+from flatdist.problems import Problem
+from flatdist.types import Array
+
+
+def flow_limit(cell: Cell, replicate: int, problem: Problem[Array]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Descend to zero loss from the layers that SGD starts from, then follow the flow for ``flow_duration``.
+
+    A learning rate that tends to 0 spends no flow time on the way to zero loss, so the clock starts there.
+
+    Args:
+        cell: gives the starting layers' shape and scale, the duration, and how many evenly spaced times are reported.
+        replicate: number of the replicate.
+        problem: measurements, labels and ground truth.
+
+    Returns:
+        The measured columns of the trial, its ``certificate`` the largest relative residual of the labels on the way,
+        and one row of history for each time; ``step`` counts them.
+
+    Raises:
+        SolverError: zero loss is not reached, or the flow cannot be followed.
+    """
+    layers = descend_to_zero_loss(initial_layers(cell, replicate), problem.measurements, problem.labels)
+    times = np.linspace(0.0, cell.flow_duration, cell.evaluations)
+    path = flow(layers, problem.measurements, problem.labels, times)
+    history = [
+        {
+            "step": step,
+            "flow_time": float(time),
+            "hessian_trace": float(trace),
+            "train_loss": _train_loss(matrix, problem),
+            "population_loss": float(np.sum((matrix - problem.ground_truth) ** 2)),
+            "nuclear_norm": float(np.linalg.svd(matrix, compute_uv=False).sum()),
+        }
+        for step, (time, trace, matrix) in enumerate(zip(path.times, path.traces, path.matrices, strict=True))
+    ]
+    return final_metrics(path.matrices[-1], problem) | {
+        "status": "converged",
+        "train_loss": history[-1]["train_loss"],
+        "hessian_trace": history[-1]["hessian_trace"],
+        "certificate": path.residual,
+        "flow_time": cell.flow_duration,
+    }, history
+
+
+def _train_loss(matrix: Array, problem: Problem[Array]) -> float:
+    return float(np.mean((np.einsum("iab,ab->i", problem.measurements, matrix) - problem.labels) ** 2))
