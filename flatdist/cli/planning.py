@@ -53,14 +53,13 @@ class Resources:
     @property
     def slots(self) -> int:
         """Trials that are expected to run at a time."""
-        import os
+        from flatdist.planning.plan import processors
 
         if self.executor == "inline":
             return 1
         if self.address is not None:
             return self.max_concurrent or CLUSTER_SLOTS
-        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        slots = max(1, int(processors / self.cpus_per_trial))
+        slots = max(1, int(processors() / self.cpus_per_trial))
         if self.uses_gpu and (gpus := local_gpus()):
             slots = min(slots, max(1, int(gpus / (self.gpus_per_trial or 1.0))))
         return min(slots, self.max_concurrent or slots)

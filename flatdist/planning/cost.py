@@ -155,7 +155,8 @@ def features(cell: Cell) -> tuple[float, ...]:
     method = cell.spec
     if not isinstance(method, GradientMethod):
         depth = math.log(cell.depth) if "depth" in method.fields else 0.0
-        return (round(size, 6), round(0.5 * math.log(cell.n), 6), round(depth, 6))
+        length = 0.2 * math.log(cell.flow_duration) if "flow_duration" in method.fields else 0.0
+        return tuple(round(value, 6) for value in (size, 0.5 * math.log(cell.n), depth, length))
     drawn = {"drawn": cell.batch_size or cell.n, "full": cell.n, "one": 1}[method.batch]
     steps = 0.1 * math.log(cell.steps)  # nearly proportional to them, so they hardly set cells apart
     values = (size, 0.3 * math.log(cell.n), 0.5 * math.log(cell.depth), 0.5 * math.log(drawn), steps)

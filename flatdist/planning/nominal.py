@@ -23,6 +23,7 @@ SOLVER_FLOPS = 5e9
 SAMPLING = 2e-8  # seconds for one entry of a measurement
 ITERATION_FLOPS = 1e5  # what an iteration costs however small the matrices are
 SOLVER_ITERATIONS = {"min_nuclear_norm": 400, "min_hessian_trace": 2000}
+STUDY_SECONDS = {"flow_limit": 2.0, "theorem_probe": 3.0}  # for matrices of 100 entries
 ENGINE_FACTORS = {"fused": 1.0, "batched": 15.0, "reference": 150.0}
 
 
@@ -69,4 +70,7 @@ def _solver_flops(cell: Cell) -> float:
     iteration = 4.0 * cell.n * entries + 20.0 * entries * smaller
     if cell.method == "min_hessian_trace":
         iteration *= cell.depth
+    if cell.method in STUDY_SECONDS:
+        length = cell.flow_duration if "flow_duration" in cell.spec.fields else 1.0
+        return STUDY_SECONDS[cell.method] * length * entries / 100 * SOLVER_FLOPS
     return gram + SOLVER_ITERATIONS.get(cell.method, 0) * (iteration + ITERATION_FLOPS)

@@ -17,12 +17,20 @@ from flatdist.planning.nominal import nominal_cost
 if TYPE_CHECKING:
     import pandas as pd
 
+    from flatdist.running import Outcome
+
 PROBE_STEPS = 400  # at least, or all that the cell has
 LONG_PROBE = 0.3  # nominal seconds; enough steps for that, since short runs are mostly preparation
 MAX_PROBES = 12
 PROBE_SECONDS = 10.0  # for all probes together, compilation not counted
+WARM_UP_SECONDS = 0.5  # a longer first run of a solver is hardly spoilt by what it loads
 LONGEST_PROBE = 5.0  # nominal seconds beyond which a solver is not run to see how long it takes
-_COST_FIELDS = ("d_out", "d_in", "rank", "n", "method", "depth", "width", "batch_size", "steps", "evaluations", "dtype")
+# Fields that do not change how long a run takes; whatever is added later may.
+_FREE_FIELDS = frozenset(
+    ("ground_truth", "observation_noise_std", "nested", "init_scale", "learning_rate", "label_noise_std")
+    + ("schedule", "anneal_fraction", "sam_radius")
+)
+_COST_FIELDS = tuple(name for name in FIELDS if name not in _FREE_FIELDS)
 
 Probe = Callable[[Cell], float]  # the wall seconds of one replicate of a cell
 
@@ -116,6 +124,11 @@ def shortened(cell: Cell, engine: str = "fused") -> Cell:
     return dataclasses.replace(cell, steps=steps, evaluations=min(cell.evaluations, 4))
 
 
+def _wall_seconds(outcomes: Iterable[Outcome]) -> float:
+    (outcome,) = outcomes
+    return float(outcome.trial["wall_seconds"])
+
+
 def make_probe(engine: str, device: str, threads: int) -> Probe:
     """A probe that runs replicates in this process, the first time twice: compilation is no part of the cost."""
     warm: set[str] = set()
@@ -125,9 +138,10 @@ def make_probe(engine: str, device: str, threads: int) -> Probe:
 
         settings = RunSettings(engine=engine, device=device, threads=threads)
         kind = f"{cell.method} {cell.dtype} {cell.depth}"
-        for _ in range(1 if kind in warm else 2):
-            (outcome,) = run_replicates(cell, [0], settings, provenance={})
+        seconds = _wall_seconds(run_replicates(cell, [0], settings, provenance={}))
+        if kind not in warm and (isinstance(cell.spec, GradientMethod) or seconds < WARM_UP_SECONDS):
+            seconds = _wall_seconds(run_replicates(cell, [0], settings, provenance={}))
         warm.add(kind)
-        return float(outcome.trial["wall_seconds"])
+        return seconds
 
     return probe

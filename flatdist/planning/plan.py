@@ -68,7 +68,12 @@ class PlanSettings:
         """Trials that run at a time."""
         if self.executor == "inline":
             return 1
-        return max(1, self.slots if self.slots is not None else len(os.sched_getaffinity(0)))
+        return max(1, self.slots if self.slots is not None else processors())
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
