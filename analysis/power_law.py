@@ -1,8 +1,8 @@
 """Power laws y = c x^a through points with known errors and an unknown scatter of their own; points may be censored.
 
 On logarithms: log y_i = log c + a log x_i + u_s(i) + e_i, where u_s ~ N(0, discrepancy^2) belongs to the shape s
-(points of one shape share it) and e_i ~ N(0, error_i^2) is the sampling error. Fitted by maximum likelihood; a point known only
-to lie in an interval, or on one side of a bound, contributes the probability of that.
+(points of one shape share it) and e_i ~ N(0, error_i^2) is the sampling error. Fitted by maximum likelihood; a
+point known only to lie in an interval, or on one side of a bound, contributes the probability of that.
 """
 
 from __future__ import annotations

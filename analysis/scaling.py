@@ -67,8 +67,8 @@ def fit_scaling(
           shape from the others), all of the proportional law (a = 1).
         - ``n_shapes``, ``n_points``, ``n_censored``.
         - ``verdict``: ``consistent``; ``excluded at 95 %`` where the exponent's interval excludes 1, or the
-          proportional law is more than 20 times less likely than the best one; ``undecided`` with fewer than four shapes, or where
-          the law does not vary.
+          proportional law is more than 20 times less likely than the best one; ``undecided`` with fewer than four
+          shapes, or where the law does not vary.
 
     Raises:
         FitError: missing columns, an unknown law, or no threshold that the data bracket.

@@ -1,0 +1,182 @@
+"""Scaling laws: parameters recovered, intervals that cover, censoring that matters, verdicts that tell laws apart."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import quickstart_like
+
+import flatdist
+from analysis import fit_scaling, fit_thresholds, scaling
+from analysis.collapse import collapse_table, fit_width_law, master_curve
+from analysis.power_law import EXPONENT, Points, fit_power_law, log_likelihood, profile_limits
+from flatdist.errors import FitError
+from flatdist.theory import prediction
+
+SHAPES = [
+    (8, 8, 1), (12, 12, 1), (12, 12, 2), (16, 16, 1), (16, 16, 3), (20, 20, 1), (20, 20, 2), (20, 20, 4),
+    (24, 24, 3), (30, 30, 1), (30, 30, 3), (10, 30, 1), (10, 30, 2), (15, 24, 2),
+]  # fmt: skip
+
+
+def thresholds_on(
+    law: str, ratio: float = 1.0, exponent: float = 1.0, seed: int = 0, error: float = 0.03
+) -> pd.DataFrame:
+    """Thresholds that follow a law up to 2 % of the shapes' own and a known sampling error."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for d_out, d_in, rank in SHAPES:
+        truth = ratio * prediction(law).value(d_out, d_in, rank) ** exponent
+        n50 = truth * math.exp(0.02 * generator.standard_normal() + error * generator.standard_normal())
+        limits = {"n50_low": n50 * math.exp(-1.96 * error), "n50_high": n50 * math.exp(1.96 * error)}
+        shape = {"d_out": d_out, "d_in": d_in, "rank": rank}
+        rows.append({"method": "m", "depth": 3, **shape, "n50": n50, **limits, "censored": "none"})
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("law", ["statdim", "rsum", "entries"])
+def test_the_true_law_is_consistent_and_the_others_excluded(law: str) -> None:
+    table = fit_scaling(thresholds_on(law, ratio=1.0)).set_index("law")
+    assert table.loc[law, "verdict"] == "consistent"
+    assert table.loc[law, "exponent_low"] < 1.0 < table.loc[law, "exponent_high"]
+    assert table.loc[law, "ratio"] == pytest.approx(1.0, abs=0.03)
+    alike = ["dof", "rsum"] if law == "rsum" else [law]  # these two are nearly proportional here
+    assert table["aicc"].idxmin() in alike
+    assert table["held_out"].idxmax() in alike
+    others = table.drop(index=alike)
+    assert (others["verdict"] == "excluded at 95 %").all()
+
+
+def test_coefficient_and_exponent_are_recovered() -> None:
+    fit = fit_scaling(thresholds_on("dof", ratio=2.5, exponent=0.8, error=0.01), laws=["dof"]).iloc[0]
+    assert fit["exponent"] == pytest.approx(0.8, abs=0.03)
+    assert fit["coefficient_low"] < 2.5 < fit["coefficient_high"]
+    assert fit["verdict"] == "excluded at 95 %"
+    assert fit["discrepancy"] == pytest.approx(0.02, rel=0.7)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "error", "verdict"),
+    [(1.0, 0.01, "equivalent"), (1.1, 0.01, "different"), (1.03, 0.1, "undecided")],
+)
+def test_equivalence_with_the_statistical_dimension(ratio: float, error: float, verdict: str) -> None:
+    fit = fit_scaling(thresholds_on("statdim", ratio=ratio, error=error), laws=["statdim"]).iloc[0]
+    assert fit["equivalence"] == verdict
+    assert fit["ratio_low"] < fit["ratio"] < fit["ratio_high"]
+
+
+def test_laws_without_a_constant_are_not_tested_for_equality() -> None:
+    assert fit_scaling(thresholds_on("rsum"), laws=["rsum"]).iloc[0]["equivalence"] is None
+
+
+def test_exponent_intervals_cover() -> None:
+    covered = 0
+    for seed in range(60):
+        table = thresholds_on("statdim", seed=seed).sample(8, random_state=seed)
+        points = scaling.points_of(table, "statdim")
+        low, high = profile_limits(points, fit_power_law(points), EXPONENT, 0.95)
+        covered += low <= 1.0 <= high
+    assert covered >= 52  # fewer has odds of 1:300 at 95 %
+
+
+def test_likelihood_of_points_that_share_a_shape_is_the_multivariate_normal() -> None:
+    from scipy import stats
+
+    points = Points(
+        np.zeros(3),
+        np.array([0.1, 0.3, -0.2]),
+        np.array([0.1, 0.2, 0.15]),
+        np.zeros(3),
+        np.zeros(3),
+        np.array([0, 0, 1]),
+    )
+    covariance = np.diag(points.error**2) + 0.25 * np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1]])
+    expected = stats.multivariate_normal(np.full(3, 0.05), covariance).logpdf(points.y)
+    assert log_likelihood(points, 0.05, 1.0, 0.5) == pytest.approx(expected)
+
+
+def test_censored_points_contribute_the_probability_of_their_bounds() -> None:
+    from scipy import stats
+
+    nan, error, shape = np.full(3, np.nan), np.ones(3), np.arange(3)
+    low, high = np.array([0.5, -np.inf, 0.2]), np.array([np.inf, -0.3, 0.4])
+    points = Points(np.zeros(3), nan, error, low, high, shape)
+    law = stats.norm(0.1, 0.7)
+    expected = law.logsf(0.5) + law.logcdf(-0.3) + math.log(law.cdf(0.4) - law.cdf(0.2))
+    assert log_likelihood(points, 0.1, 1.0, 0.7) == pytest.approx(expected)
+
+
+def test_leaving_censored_points_out_would_bias_the_exponent() -> None:
+    """The largest thresholds lie beyond the grid: only their lower bounds are known."""
+    table = thresholds_on("statdim", ratio=1.0, exponent=1.3, error=0.02)
+    large = table["n50"] > 800
+    assert 2 <= large.sum() <= 6
+    table.loc[large, ["n50", "n50_high", "censored"]] = [np.nan, np.inf, "right"]
+    table.loc[large, "n50_low"] = 3000.0
+    fit = fit_scaling(table, laws=["statdim"]).iloc[0]
+    without = fit_scaling(table[~large], laws=["statdim"]).iloc[0]
+    assert fit["n_censored"] == large.sum()
+    assert fit["exponent"] > without["exponent"] + 0.05
+
+
+def test_one_shape_says_nothing_about_exponents() -> None:
+    table = fit_scaling(thresholds_on("statdim").iloc[:1])
+    assert (table["verdict"] == "undecided").all()
+    assert table["exponent"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.drop(columns="d_in"), "'d_in'"),
+        (lambda table: table.assign(censored="right", n50=math.nan), "no threshold is bracketed"),
+    ],
+)
+def test_bad_input_has_one_clear_message(change: object, message: str) -> None:
+    with pytest.raises(FitError, match=message):
+        fit_scaling(change(thresholds_on("statdim")))
+    with pytest.raises(FitError, match="allowed: rsum, dof, statdim, entries"):
+        fit_scaling(thresholds_on("statdim"), laws=["magic"])
+
+
+@pytest.fixture(scope="module")
+def trials() -> pd.DataFrame:
+    sizes = [(8, 8), (12, 12), (10, 24), (24, 24)]
+    parts = [quickstart_like((1, 2), ("min_nuclear_norm",), 16, d_out=a, d_in=b, seed=a + b) for a, b in sizes]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_thresholds_carry_what_laws_need(trials: pd.DataFrame) -> None:
+    """In groups by method and rank of one shape, the shape comes along by itself."""
+    one = trials[(trials["d_out"] == 12)]
+    table = fit_thresholds(one, by=["method", "rank"], tolerance=1e-2)
+    assert (table["d_out"] == 12).all()
+    assert set(fit_scaling(table)["law"]) == set(scaling.LAWS)
+
+
+def test_transitions_collapse_and_their_width_grows(trials: pd.DataFrame) -> None:
+    by = ["method", "d_out", "d_in", "rank"]
+    thresholds = fit_thresholds(trials, by=by, tolerance=1e-2)
+    collapsed = collapse_table(trials, thresholds, by, 1e-2)
+    residual = collapsed["rate"] - master_curve(collapsed["z"].to_numpy())
+    assert len(collapsed) > 60
+    assert residual.abs().max() < 0.35
+    assert residual.std() < 0.1
+    law = fit_width_law(thresholds, ["method"]).iloc[0]
+    assert law["exponent_low"] < law["exponent"] < law["exponent_high"]
+    assert 0.2 < law["exponent"] < 1.2
+
+
+def test_command_writes_both_pictures(
+    trials: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep: trials, raising=False)
+    assert scaling.main(["demo", "--out", str(tmp_path), "--tolerance", "1e-2"]) == 0
+    assert {path.stem for path in tmp_path.iterdir()} == {"scaling", "collapse"}
+    printed = capsys.readouterr().out
+    assert "statdim" in printed
+    assert "excluded at 95 %" in printed
