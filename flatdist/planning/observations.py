@@ -23,13 +23,12 @@ PROBE_STEPS = 400  # at least, or all that the cell has
 LONG_PROBE = 0.3  # nominal seconds; enough steps for that, since short runs are mostly preparation
 MAX_PROBES = 12
 PROBE_SECONDS = 10.0  # for all probes together, compilation not counted
+BATCHED_PROBE = 8  # replicates together: a replicate's share of a batch is what will be paid
 WARM_UP_SECONDS = 0.5  # a longer first run of a solver is hardly spoilt by what it loads
 LONGEST_PROBE = 5.0  # nominal seconds beyond which a solver is not run to see how long it takes
 # Fields that do not change how long a run takes; whatever is added later may.
-_FREE_FIELDS = frozenset(
-    ("ground_truth", "observation_noise_std", "nested", "init_scale", "learning_rate", "label_noise_std")
-    + ("schedule", "anneal_fraction", "sam_radius")
-)
+_INITIAL_FIELDS = ("ground_truth", "observation_noise_std", "nested", "init_scale", "learning_rate", "label_noise_std")
+_FREE_FIELDS = frozenset((*_INITIAL_FIELDS, "schedule", "anneal_fraction", "sam_radius"))
 _COST_FIELDS = tuple(name for name in FIELDS if name not in _FREE_FIELDS)
 
 Probe = Callable[[Cell], float]  # the wall seconds of one replicate of a cell
@@ -125,8 +124,8 @@ def shortened(cell: Cell, engine: str = "fused") -> Cell:
 
 
 def _wall_seconds(outcomes: Iterable[Outcome]) -> float:
-    (outcome,) = outcomes
-    return float(outcome.trial["wall_seconds"])
+    shares = [float(outcome.trial["wall_seconds"]) for outcome in outcomes]
+    return sum(shares) / len(shares)
 
 
 def make_probe(engine: str, device: str, threads: int) -> Probe:
@@ -137,10 +136,11 @@ def make_probe(engine: str, device: str, threads: int) -> Probe:
         from flatdist.running import RunSettings, run_replicates
 
         settings = RunSettings(engine=engine, device=device, threads=threads)
+        together = range(BATCHED_PROBE if engine == "batched" and isinstance(cell.spec, GradientMethod) else 1)
         kind = f"{cell.method} {cell.dtype} {cell.depth}"
-        seconds = _wall_seconds(run_replicates(cell, [0], settings, provenance={}))
+        seconds = _wall_seconds(run_replicates(cell, together, settings, provenance={}))
         if kind not in warm and (isinstance(cell.spec, GradientMethod) or seconds < WARM_UP_SECONDS):
-            seconds = _wall_seconds(run_replicates(cell, [0], settings, provenance={}))
+            seconds = _wall_seconds(run_replicates(cell, together, settings, provenance={}))
         warm.add(kind)
         return seconds
 

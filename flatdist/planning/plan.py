@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flatdist.cell import Cell
-from flatdist.planning.cost import Z90, CostModel, Interval, Observation, Prediction, total
+from flatdist.planning.cost import Interval
+from flatdist.planning.forecast import Forecast, make_forecast
 from flatdist.planning.memory import available_bytes, memory_bytes, replicates_that_fit
-from flatdist.planning.observations import Probe, probe_observations, stored_observations
+from flatdist.planning.observations import Probe
 from flatdist.planning.sharding import Sized, make_shards, makespan, shuffle, split_items
 from flatdist.planning.work import Shard, WorkItem
 
@@ -96,35 +96,6 @@ class SweepCounts:
         return self.total - self.done - self.failed
 
 
-class Forecast:
-    """Predicts work items.
-
-    Args:
-        model: the fitted cost model.
-        basis: where its measurements come from, in words.
-    """
-
-    def __init__(self, model: CostModel, basis: str) -> None:
-        self.model, self.basis = model, basis
-        self._cache: dict[str, Prediction] = {}
-
-    def replicate(self, cell: Cell) -> Prediction:
-        """The time of one replicate of a cell."""
-        if cell.cell_id not in self._cache:
-            self._cache[cell.cell_id] = self.model.predict(cell)
-        return self._cache[cell.cell_id]
-
-    def item_seconds(self, item: WorkItem) -> float:
-        """Predicted seconds of an item on one slot."""
-        return self.replicate(item.cell).seconds * len(item.replicates)
-
-    def interval(self, items: Sequence[WorkItem]) -> Interval:
-        """Predicted seconds of all items on one slot."""
-        predictions = [(self.replicate(item.cell), len(item.replicates)) for item in items]
-        seconds, scatter = total([(one.seconds * count, one.scatter) for one, count in predictions])
-        return Interval(seconds * math.exp(-Z90 * scatter), seconds, seconds * math.exp(Z90 * scatter))
-
-
 @dataclass(frozen=True)
 class Plan:
     """What is to be run.
@@ -191,31 +162,8 @@ def make_plan(
     done, failed = store.done(list(cells)), store.failed(list(cells))
     counts = [_count(sweep, cells, done, failed) for sweep in sweeps]
     items, n_done, n_failed = _items(cells, wanted, done, failed, retry=settings.retry_failed)
-    forecast = make_forecast(items, store, settings, probe)
+    forecast = make_forecast(items, store, settings.engine, settings.device, probe)
     return assemble(counts, cells, wanted, (n_done, n_failed), items, forecast, settings)
-
-
-def make_forecast(
-    items: Sequence[WorkItem], store: PlannedStore, settings: PlanSettings, probe: Probe | None
-) -> Forecast:
-    """Fit the cost model to the store's wall times, and to probes of kinds of cells that it says nothing about."""
-    stored: list[Observation] = stored_observations(store) if items else []
-    model = CostModel(stored, settings.engine, settings.device)
-    cells = [item.cell for item in items]
-    probed = probe_observations(cells, model, probe) if probe is not None else []
-    if probed:
-        model = CostModel([*stored, *probed], settings.engine, settings.device)
-    forecast = Forecast(model, "nothing to run")
-    known = sum(math.isfinite(forecast.replicate(cell).distance) for cell in cells)
-    sources = []
-    if stored and known:
-        sources.append("times in the store")
-    if probed:
-        sources.append(f"{len(probed)} short probe{'s' if len(probed) > 1 else ''}")
-    if known < len(cells):
-        sources.append(f"nominal costs for {len(cells) - known} of {len(cells)} cells")
-    forecast.basis = " and ".join(sources) or forecast.basis
-    return forecast
 
 
 def _union(sweeps: Sequence[Sweep], limit: int | None) -> tuple[dict[str, Cell], dict[str, int]]:
