@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,6 @@ class HandmadePlan:
     cells: tuple[Cell, ...]
     shards: tuple[Shard, ...]
     done: int = 0
-    memory_bytes: int = 0
-    others: dict[str, Any] = field(default_factory=dict)
 
 
 def _make_cell(n: int = 30, **fields: Any) -> Cell:
@@ -52,15 +50,13 @@ def make_plan() -> Callable[..., HandmadePlan]:
 
 
 @pytest.fixture(scope="session")
-def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Ray on two CPUs; yields a folder that the workers know as FLATDIST_TEST_FOLDER."""
-    folder = tmp_path_factory.mktemp("ray")
+def local_ray() -> Iterator[None]:
+    """Ray on two CPUs, for all tests of the session."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # else Ray leaves a token in the home folder
         patch.setenv("PYTHONPATH", HERE)
-        patch.setenv("FLATDIST_TEST_FOLDER", str(folder))
         from flatdist.launch.cluster import ClusterSession
         from flatdist.launch.settings import LaunchSettings
 
         with ClusterSession(LaunchSettings(slots=2)):
-            yield folder
+            yield

@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from flatdist.cell import Cell
@@ -81,10 +80,8 @@ def short_of_memory(
 
 
 def deadly(cell: Cell, replicates: Sequence[int], settings: Any, *, hooks: Any, provenance: Any) -> Iterator[Outcome]:
-    """Kills its process at n = 13, always; at n = 17 the first time."""
-    once = Path(os.environ.get("FLATDIST_TEST_FOLDER", "/nonexistent")) / "died-once"
-    if cell.n == 13 or (cell.n == 17 and not once.exists()):
-        once.touch()
+    """Kills its process at n = 13."""
+    if cell.n == 13:
         os.kill(os.getpid(), signal.SIGKILL)
     for replicate in replicates:
         yield outcome(cell, replicate)
