@@ -6,8 +6,6 @@ on purpose is a message on stderr, never a traceback. Commands import heavy libr
 
 from __future__ import annotations
 
-import os
-import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any, TextIO
@@ -79,9 +77,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (click.Abort, KeyboardInterrupt):
             click.echo("interrupted", err=True)
             return INTERRUPTED
-        except BrokenPipeError:  # the reader, as in `| head`, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
     return status if isinstance(status, int) else 0
 
 

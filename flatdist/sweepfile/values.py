@@ -13,6 +13,7 @@ from flatdist.suggestions import did_you_mean
 
 Given: TypeAlias = Any  # a literal as the field's type parses it, an Expression, or a tuple that holds Expressions
 EXPRESSION_NAMES = (*FIELDS, *DERIVED)
+LARGEST = 10**300
 ROUNDED_UP = ("n",)  # fields whose fractional values mean the next whole number
 
 
@@ -98,6 +99,8 @@ def computed(field: str, value: Value) -> Any:
         InvalidValue: a number was expected.
     """
     if isinstance(value, Fraction):
+        if abs(value) > LARGEST:
+            raise InvalidValue("comes out too large", kind_of(field).allowed)
         if field in ROUNDED_UP:
             return whole_above(value)
         whole = without_noise(value)

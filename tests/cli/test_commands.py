@@ -96,6 +96,21 @@ def test_sweep_runs_what_is_missing_and_then_nothing(run: Run, sweep: str, store
     assert (count["done"], count["missing"], count["failed"]) == (12, 0, 0)
 
 
+def test_watching_a_finished_sweep_shows_it_and_ends(run: Run, sweep: str, swept: str) -> None:
+    assert main(["status", sweep, "--watch"]) == 0
+    assert "12/12 replicates (100%)" in run.capsys.readouterr().err
+
+
+def test_an_interrupt_is_status_130(run: Run, sweep: str, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flatdist.cli import plan as module
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "plan_sweeps", interrupted)
+    assert run("plan", sweep, status=130).strip() == "interrupted"
+
+
 def test_a_sweep_is_known_by_name_without_its_file(run: Run, sweep: str, swept: str) -> None:
     Path(sweep).unlink()
     assert run.json("plan", "small", "--no-probe")["replicates"]["done"] == 12

@@ -97,6 +97,11 @@ def test_random_axes_are_drawn_once_and_for_all() -> None:
     assert len({cell.steps for cell in steps.cells}) > 30
 
 
+def test_widths_are_numbers_lists_and_expressions() -> None:
+    sweep = parse_sweep(BASE + "axes: {width: [12, [12, 16], 2*d_in, [d_out, 20]]}\n")
+    assert values(sweep, "width") == [((12, 12),), ((12, 16),), ((20, 20),), ((12, 20),)]
+
+
 def test_zip_advances_axes_together_in_both_spellings() -> None:
     fixed = "fixed: {d_out: 12, d_in: 10}\n"
     own = parse_sweep(fixed + "axes: {depth: [2, 3]}\nzip: [{rank: [1, 2], n: [50, 90]}]\n")
@@ -233,6 +238,12 @@ def test_everything_wrong_is_reported_at_once_with_line_value_and_nearest_name()
             "depends on itself: d_in -> n -> d_in",
         ),
         ("fixed: {d_out: 12, d_in: 12, rank: 1, n: 'rank < 2'}\n", "comes out as True, which is not a number"),
+        (BASE + "axes: {init_scale: ['1e200*1e200*n']}\n", "axes.init_scale: .* comes out too large"),
+        (BASE + "axes: {init_scale: ['1e200*1e200']}\n", "axes.init_scale: .* comes out too large"),
+        (BASE + "axes: {steps: [1e400]}\n", "axes.steps: inf is not finite"),
+        (BASE + "axes: {steps: [true]}\n", "axes.steps: True is not a number"),
+        (BASE + "axes: {method: [3]}\n", "axes.method: 3 is not known"),
+        (BASE + "axes: {width: [[12]]}\n", r"axes.width: \[12\] has 1 entries"),
         ("name: 'a;rm -rf'\n" + BASE, "name: .* is no name for a sweep"),
         ("name: a..b\n" + BASE, "is no name for a sweep"),
         ("name: .hidden\n" + BASE, "is no name for a sweep"),
