@@ -55,12 +55,15 @@ class Contender:
         """Time one burst; the first call finds out how many steps one has."""
         if not self.burst:
             self.steps(2)
-            start = time.perf_counter()
-            self.steps(2)
-            self.burst = max(2, min(4000, int(2 * BURST_SECONDS / (time.perf_counter() - start))))
+            # Together, replicates get longer bursts: each must find its measurements in the cache again.
+            length = min(BURST_SECONDS * self.replicates, 30 * BURST_SECONDS)
+            self.burst = max(2, min(4000, int(20 * length / min(self._time(20) for _ in range(3)))))
+        self.times.append(self._time(self.burst) / self.burst / self.replicates)
+
+    def _time(self, count: int) -> float:
         start = time.perf_counter()
-        self.steps(self.burst)
-        self.times.append((time.perf_counter() - start) / self.burst / self.replicates)
+        self.steps(count)
+        return time.perf_counter() - start
 
 
 def make_problems(shape: tuple[int, int], n: int, count: int) -> tuple[list[Array], list[Array]]:

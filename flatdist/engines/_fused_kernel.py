@@ -185,7 +185,7 @@ def run_steps(
     blocks, fill_steps = table[BLOCKS], table[FILL_STEPS]
     layers, base = address_of(weights), address_of(scratch)
     normals = table[NORMALS]
-    largest = -np.inf
+    largest = 0.0
     for step in range(start, stop):
         turn = (step - start) % fill_steps
         if turn == 0:
