@@ -1,0 +1,92 @@
+"""One statement against its measurements: what a check consists of, and how verdicts are reached.
+
+An isometry constant delta is known from below, and where measurements outnumber entries also from above. A bound that
+grows with delta and holds at the lower value holds; one that fails at the upper value is violated; between the two
+nothing is decided; and a lower value of 1 or more voids the statement's hypothesis.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+HOLDS = "holds"
+VIOLATED = "violated"
+UNRESOLVED = "unresolved"
+VACUOUS = "vacuous"
+VERDICTS = (HOLDS, UNRESOLVED, VACUOUS, VIOLATED)
+ROUNDING = 1e-9  # relative; bounds that are attained exactly must not fail by it
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row of the table, and its figure.
+
+    Attributes:
+        statement: its name in the paper.
+        predicted: what it says, in a line.
+        measured: what was found, in a line.
+        instances: one row each, with ``verdict``.
+        worst: the instance that came nearest to failing, in words.
+        draw: makes the figure.
+        name: of the figure's file.
+    """
+
+    statement: str
+    name: str
+    predicted: str
+    measured: str
+    instances: pd.DataFrame
+    worst: str
+    draw: Callable[[], Figure]
+
+    @property
+    def verdict(self) -> str:
+        """Of all instances together."""
+        return combined(self.instances["verdict"])
+
+    def row(self) -> dict[str, object]:
+        """The row of the table."""
+        counts = self.instances["verdict"].value_counts()
+        return {
+            "statement": self.statement,
+            "predicted": self.predicted,
+            "measured": self.measured,
+            "instances": len(self.instances),
+            **{verdict: int(counts.get(verdict, 0)) for verdict in VERDICTS},
+            "worst": self.worst,
+            "verdict": self.verdict,
+        }
+
+
+def combined(verdicts: Sequence[str] | pd.Series) -> str:
+    """One verdict for several instances: vacuous ones count only where there are no others."""
+    present = set(verdicts)
+    return next((verdict for verdict in (VIOLATED, UNRESOLVED, HOLDS) if verdict in present), VACUOUS)
+
+
+def judge(measured: float, bound: Callable[[float], float], lower: float, upper: float) -> str:
+    """Verdict on ``measured <= bound(delta)`` for a bound that grows with delta, lower <= delta <= upper."""
+    if not math.isfinite(measured) or not math.isfinite(lower):
+        return UNRESOLVED
+    if lower >= 1.0:
+        return VACUOUS
+    if measured <= bound(lower) * (1.0 + ROUNDING) + ROUNDING:
+        return HOLDS
+    return VIOLATED if upper < 1.0 and measured > bound(upper) * (1.0 + ROUNDING) + ROUNDING else UNRESOLVED
+
+
+def judge_equality(error: float, tolerance: float) -> str:
+    """Verdict on an equality whose two sides differ by this much, relatively."""
+    return HOLDS if error <= tolerance else VIOLATED
+
+
+def where_of(row: pd.Series) -> str:
+    """Which problem an instance is, in words."""
+    layers = "" if pd.isna(row.get("depth")) else f", L = {int(row['depth'])}"
+    size = f"{int(row['d_out'])} x {int(row['d_in'])}, r = {int(row['rank'])}, n = {int(row['n'])}"
+    return f"{size}{layers}, {row['ensemble']}, replicate {int(row['replicate'])}"
