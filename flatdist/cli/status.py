@@ -75,7 +75,7 @@ def _watch(sweeps: list[Sweep], store: Store) -> None:
     display = make_display()
     started = time.monotonic()
     shown = False
-    first_done = None
+    first_done = first_steps = None
     try:
         while True:
             counts = count_sweep(sweep, store)
@@ -84,8 +84,9 @@ def _watch(sweeps: list[Sweep], store: Store) -> None:
             progress.started_at = started
             progress.stored, progress.failed = counts["done"] - first_done, counts["failed"]
             progress.diverged = counts["diverged"]
-            if counts["done"]:
-                add_stored(progress, store)
+            steps = add_stored(progress, store) if counts["done"] else 0
+            first_steps = steps if first_steps is None else first_steps
+            progress.steps = steps - first_steps
             (display.update if shown else display.start)(progress)
             shown = True
             if not counts["missing"]:

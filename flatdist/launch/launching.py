@@ -84,13 +84,14 @@ def plan_progress(plan: Plan, store: Store) -> Progress:
     return progress
 
 
-def add_stored(progress: Progress, store: Store) -> None:
-    """Fill the diagram with the rows that the store holds."""
-    columns = ["cell_id", "replicate", "relative_error"]
+def add_stored(progress: Progress, store: Store) -> int:
+    """Fill the diagram with the rows that the store holds; returns the SGD steps behind them."""
+    columns = ["cell_id", "replicate", "relative_error", "steps_run"]
     rows = store.trials(list(progress.cells), columns=columns)
     success = (rows["relative_error"] < SUCCESS_TOLERANCE).groupby(rows["cell_id"])
     for cell_id, successes, stored in zip(success.sum().index, success.sum(), success.size(), strict=True):
         progress.known(str(cell_id), int(successes), int(stored))
+    return int(rows["steps_run"].sum())
 
 
 class _Launch:
