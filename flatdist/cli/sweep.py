@@ -49,7 +49,9 @@ def sweep_command(sweeps: tuple[str, ...], store: str, **options: Any) -> int:
     opened.check_access()
     plan = plan_sweeps(loaded, store, resources, **take_planning(options))
     click.echo("\n".join(plan_lines(plan)))
-    if not words:  # a changed field makes other cells than the sweep's name stands for
+    if words:  # a changed field makes other cells than the sweep's name stands for
+        click.echo("--set makes other cells: their rows are stored, and the sweep's name keeps its meaning", err=True)
+    else:
         for name in sweeps:
             whole = load_sweep(name, store) if conditions else loaded[sweeps.index(name)]
             ids = [cell.cell_id for cell in whole.cells]
