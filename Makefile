@@ -2,48 +2,55 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # For a GPU: make setup TORCH_INDEX=<the wheel index that PyTorch's install page names for your CUDA version>
 TORCH_INDEX ?=
 SWEEP ?= sweeps/quickstart.yaml
 STORE ?= results
 OUT ?= figures
+PYTEST_ARGS ?= --numprocesses auto --dist loadgroup
 
 .PHONY: help setup demo test lint types format bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(STAMP)  ## virtual environment in .venv, pinned dependencies, flatdist in editable mode
+setup: $(INSTALLED)  ## virtual environment in .venv, pinned dependencies, flatdist in editable mode
 
-$(STAMP): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "flatdist needs Python 3.11 or newer; name one with: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[run,s3,dev]'
+	$(INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(INSTALL) --editable '.[run]'
 	touch $@
 
-demo: $(STAMP)  ## the quickstart sweep on a local Ray, and its two pictures
+$(INSTALLED_DEV): $(INSTALLED)
+	$(INSTALL) --editable '.[run,s3,search,dev]'
+	touch $@
+
+demo: $(INSTALLED)  ## the quickstart sweep on a local Ray, and its two pictures
 	$(BIN)/flatdist sweep $(SWEEP) --store $(STORE) --yes
 	$(BIN)/python -m analysis.sample_complexity $(SWEEP) --store $(STORE) --out $(OUT)
 	$(BIN)/python -m analysis.phase_diagram $(SWEEP) --store $(STORE) --out $(OUT)
 
-test: $(STAMP)  ## the test suite
+test: $(INSTALLED_DEV)  ## the test suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lint: $(STAMP)  ## lint and format check
+lint: $(INSTALLED_DEV)  ## lint and format check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(STAMP)  ## strict type check
+types: $(INSTALLED_DEV)  ## strict type check
 	$(BIN)/mypy
 
-format: $(STAMP)  ## format the code
+format: $(INSTALLED_DEV)  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## engine benchmark on this machine
+bench: $(INSTALLED)  ## engine benchmark on this machine
 	$(BIN)/python -m benchmarks.engines
 
 clean:  ## remove the environment and caches, never results
