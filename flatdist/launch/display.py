@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from flatdist.launch.diagram import diagrams
-from flatdist.launch.progress import Progress, duration
+from flatdist.launch.progress import Progress
+from flatdist.planning.cost import duration
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -50,7 +51,8 @@ def counts_line(progress: Progress) -> str:
         parts.append(f"{progress.failed} failed")
     parts.append(f"elapsed {duration(progress.elapsed)}")
     if progress.finished < progress.wanted:
-        parts.append(f"left {duration(progress.eta())}")
+        left = progress.eta()
+        parts.append(f"left {'?' if left is None else duration(left)}")
     return ", ".join(parts)
 
 

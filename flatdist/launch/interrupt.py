@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -30,7 +29,6 @@ class Interrupts:
         self.patience = patience
         self._event = threading.Event()
         self._previous: dict[int, Any] = {}
-        self._at = 0.0
 
     def __enter__(self) -> Interrupts:
         self.install()
@@ -57,16 +55,9 @@ class Interrupts:
         """Whether the sweep is to stop."""
         return self._event.is_set()
 
-    @property
-    def seconds_since(self) -> float:
-        """Seconds since the stop was requested, 0 before."""
-        return time.monotonic() - self._at if self.requested else 0.0
-
     def request(self) -> None:
         """Stop as if a signal had come."""
-        if not self.requested:
-            self._at = time.monotonic()
-            self._event.set()
+        self._event.set()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:

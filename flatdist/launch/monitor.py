@@ -39,11 +39,11 @@ class Monitor:
         self._events += events
         return self._stopping
 
-    def drain(self, stopping: bool, ended: bool) -> tuple[list[Event], dict[int, int]]:
-        """The driver fetches the events and says whether to go on; also returns how often each shard was taken up."""
+    def drain(self, stopping: bool, ended: bool) -> list[Event]:
+        """The driver fetches the events, and says whether workers are to leave and Tune is to end."""
         self._stopping, self._ended = stopping, ended
         events, self._events = self._events, []
-        return events, dict(self._starts) if ended else {}
+        return events
 
     def ended(self) -> bool:
         """Whether Tune is to end its trials: asked when the workers have left or had their time."""

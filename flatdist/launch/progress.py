@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -190,19 +189,3 @@ class Progress:
             if len(self._same_error) == 1 and len(cells) >= limit:
                 return error
         return None
-
-
-def of_cells(cells: Sequence[Cell], replicates: int, done_before: int = 0, slots: int = 1) -> Progress:
-    """Progress of ``replicates`` replicates of each cell."""
-    return Progress({cell.cell_id: cell for cell in cells}, len(cells) * replicates, done_before, slots)
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as people say them: ``40 s``, ``12 min``, ``3.5 h``, ``2.1 days``; ``?`` for None."""
-    if seconds is None or not math.isfinite(seconds):
-        return "?"
-    for size, unit in ((86400 * 1.5, "days"), (5400, "h"), (90, "min")):
-        if seconds >= size:
-            value = seconds / {"days": 86400, "h": 3600, "min": 60}[unit]
-            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
-    return f"{seconds:.0f} s"

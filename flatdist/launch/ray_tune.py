@@ -6,13 +6,14 @@ store's to say: Tune's state lives in a scratch folder, is never restored, and g
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from flatdist.errors import LaunchError
@@ -42,12 +43,10 @@ class Round:
 
     Attributes:
         errors: shard's number -> last line of what Tune says of its end, for those that did not end well.
-        deaths: shard's number -> how often it was taken up.
         stopped: why the sweep stopped itself, or None.
     """
 
     errors: dict[int, str] = field(default_factory=dict)
-    starts: dict[int, int] = field(default_factory=dict)
     stopped: str | None = None
 
 
@@ -97,9 +96,9 @@ def run_round(
             left = not progress.running and waited > 2 * POLL_SECONDS
             ended = not alive or (stopping and (left or waited > LEAVE_SECONDS))
             try:
-                events, starts = ray.get(monitor.drain.remote(stopping, ended), timeout=10 * POLL_SECONDS)
+                events = ray.get(monitor.drain.remote(stopping, ended), timeout=10 * POLL_SECONDS)
             except (ray.exceptions.RayError, TimeoutError):
-                events, starts = [], {}
+                events = []
             for event in events:
                 progress.apply(event)
                 if isinstance(event, Notice):
@@ -108,7 +107,6 @@ def run_round(
                 result.stopped = same_error(progress, settings)
             display.update(progress)
             if ended:
-                result.starts = starts
                 break
             tune.join(POLL_SECONDS)
         tune.join(3.0 if stopping else None)
@@ -196,7 +194,7 @@ class _TuneThread(threading.Thread):
 
 def split(shard: Shard) -> list[Shard]:
     """A shard whose process died repeatedly, in parts: every cell alone, and its replicates in halves."""
-    from flatdist.planning import Shard, WorkItem
+    from flatdist.planning import Shard
 
     replicates = sum(len(item.replicates) for item in shard.items)
     parts = []
@@ -205,7 +203,7 @@ def split(shard: Shard) -> list[Shard]:
         for some in (item.replicates[:half], item.replicates[half:]):
             if some:
                 share = shard.predicted_seconds * len(some) / replicates
-                parts.append(Shard((WorkItem(item.cell, some),), share))
+                parts.append(Shard((replace(item, replicates=some),), share))
     return parts
 
 

@@ -9,7 +9,7 @@ from flatdist.cell import Cell
 from flatdist.launch.diagram import diagrams
 from flatdist.launch.display import LiveDisplay, PlainDisplay, counts_line, make_display
 from flatdist.launch.events import ItemFailed, RowStored, ShardEnded, ShardStarted, StepsTaken
-from flatdist.launch.progress import CellTally, Progress, duration
+from flatdist.launch.progress import CellTally, Progress
 from flatdist.planning import Shard, WorkItem
 
 
@@ -168,10 +168,3 @@ def test_live_display_shows_counts_and_a_diagram_for_each_method() -> None:
     shown = out.getvalue()
     for text in ("1/4 replicates", "label_noise_sgd", "min_nuclear_norm", "█·"):
         assert text in shown
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(None, "?"), (40, "40 s"), (120, "2.0 min"), (7200, "2.0 h"), (864000, "10 days")]
-)
-def test_durations_read_well(seconds: float | None, text: str) -> None:
-    assert duration(seconds) == text
