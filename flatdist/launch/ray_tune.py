@@ -6,7 +6,6 @@ store's to say: Tune's state lives in a scratch folder, is never restored, and g
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import tempfile
 import threading
