@@ -71,6 +71,10 @@ class Filesystem(Protocol):
         """Whether :meth:`create` really refuses an existing file when two writers race."""
         ...
 
+    def hasty(self) -> Filesystem:
+        """Return the same storage without the patience for failing requests: for asking whether it works at all."""
+        ...
+
     def delete_temporaries(self, older_than: float) -> int:
         """Delete what dead writers left behind before a time by the storage's clock; return how many files."""
         ...
@@ -153,6 +157,10 @@ class LocalFilesystem:
                 self._exclusive = False
             self.delete(probe)
         return self._exclusive
+
+    def hasty(self) -> LocalFilesystem:
+        """A folder answers at once, always."""
+        return self
 
     def delete_temporaries(self, older_than: float) -> int:
         """Delete temporary files that dead writers left, last modified before a time by this storage's clock."""

@@ -21,6 +21,7 @@ from flatdist.store.location import redact
 Answer = TypeVar("Answer")
 
 PATIENCE = 120.0  # seconds of failing requests before giving up
+HASTY = 10.0  # the same before anything has started
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 _EXTRAS = {"s3": "flatdist[s3]", "s3a": "flatdist[s3]", "gs": "flatdist[gcs]", "gcs": "flatdist[gcs]"}
 _CONDITIONAL_CREATE = {"s3", "s3a", "gs", "gcs", "memory"}  # whose mode="create" reaches the server
@@ -116,6 +117,10 @@ class RemoteFilesystem:
             )
             self.delete(path)
         return self._exclusive
+
+    def hasty(self) -> RemoteFilesystem:
+        """Return the same store with the patience of somebody who waits for a command to start."""
+        return RemoteFilesystem(self.uri, min(self._patience, HASTY))
 
     def delete_temporaries(self, older_than: float) -> int:
         """An object appears whole or not at all: there are none."""

@@ -78,13 +78,14 @@ class Store:
         """
         path = f"probe-{uuid.uuid4().hex}"
         content = path.encode()
+        files = self.files.hasty()
+        files.write(path, content)
         try:
-            self.files.write(path, content)
-            found = self.files.read(path)
+            found = files.read(path)
         except FileNotFoundError as error:
             raise StoreError(f"store {self.uri}: a file just written cannot be found; use another store") from error
         finally:
-            self.files.delete(path)
+            files.delete(path)
         if found != content:
             raise StoreError(f"store {self.uri}: a file just written reads back differently; use another store")
 

@@ -70,6 +70,13 @@ def test_a_store_that_stays_broken_is_an_error_with_advice(bucket, s3, cells, ro
     assert far.done() == {}
 
 
+def test_an_endpoint_that_does_not_answer_is_reported_before_work_begins(s3, monkeypatch):
+    monkeypatch.setattr(remote, "HASTY", 0.3)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(StoreError, match=r"cannot write probe-.*run the same command again later"):
+        Store("s3://results-anywhere").check_access()
+
+
 def test_a_bucket_that_does_not_exist(s3):
     with pytest.raises(StoreError, match="bucket does not exist"):
         Store("s3://results-that-nobody-made").check_access()
