@@ -1,4 +1,4 @@
-"""The statements of Gatmiry et al. (2023), each as a check of a sweep's trials; constants as docs/theorems.md states."""
+"""The statements of Gatmiry et al. (2023), each as a check of trials; docs/theorems.md states them."""
 
 from __future__ import annotations
 

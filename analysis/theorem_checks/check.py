@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -83,6 +85,16 @@ def judge(measured: float, bound: Callable[[float], float], lower: float, upper:
 def judge_equality(error: float, tolerance: float) -> str:
     """Verdict on an equality whose two sides differ by this much, relatively."""
     return HOLDS if error <= tolerance else VIOLATED
+
+
+def largest(rows: pd.DataFrame, values: Any) -> pd.Series:
+    """The row with the largest of these values, nulls left aside."""
+    return rows.iloc[int(np.nanargmax(np.asarray(values, dtype=float)))]
+
+
+def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dictionaries."""
+    return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
 
 
 def where_of(row: pd.Series) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
-from analysis.theorem_checks.check import VACUOUS, Check, judge, judge_equality, where_of
+from analysis.theorem_checks.check import VACUOUS, Check, judge, judge_equality, largest, records, where_of
 from analysis.theorem_checks.pictures import bound_figure, error_figure
 from analysis.theorem_checks.tables import flattest_beside_nuclear, probes
 from flatdist.theory import flattest_trace, nuclear_norm_ratio_bound
@@ -28,7 +31,7 @@ def theorem_1_regularizer(trials: pd.DataFrame) -> Check | None:
     rows = rows.assign(verdict=[judge(value, float, low, high) for value, low, high in triples])
     useful = rows[rows["verdict"] != VACUOUS]
     useful = useful if len(useful) else rows
-    worst = useful.loc[(useful["measured"] / useful["lower"]).idxmax()]
+    worst = largest(useful, useful["measured"] / useful["lower"])
     return Check(
         "Theorem 1, regularizer",
         "theorem_1_regularizer",
@@ -53,30 +56,32 @@ def theorem_1_nuclear_norm(trials: pd.DataFrame) -> Check | None:
         lower=rows["delta_1_lower"],
         upper=rows["delta_1_upper"],
     )
-    verdicts = [
-        judge(row.measured, lambda delta, depth=int(row.depth): nuclear_norm_ratio_bound(delta, depth), row.lower,
-              row.upper)
-        for row in rows.itertuples()
-    ]  # fmt: skip
-    rows = rows.assign(verdict=verdicts)
+    rows = rows.assign(verdict=[_judge_ratio(row) for row in records(rows)])
     useful = rows[rows["verdict"] != VACUOUS]
-    worst = (useful if len(useful) else rows).loc[(useful if len(useful) else rows)["measured"].idxmax()]
+    shown = rows if useful.empty else useful
+    worst = largest(shown, shown["measured"])
     bound = nuclear_norm_ratio_bound(float(worst["lower"]), int(worst["depth"]))
-    bounds = {
-        f"the bound, depth {depth}": lambda delta, depth=depth: nuclear_norm_ratio_bound(delta, depth)
-        for depth in sorted({int(depth) for depth in rows["depth"]})
-    }
+    bounds = {f"the bound, depth {depth}": _ratio_bound(depth) for depth in sorted(set(rows["depth"].astype(int)))}
     return Check(
         "Theorem 1, nuclear norm",
         "theorem_1_nuclear_norm",
         "||M-hat||_* / min ||M||_* <= ((1+delta_1)/(1-delta_1))^(L/(2(L-1)))",
-        f"ratio at most {rows['measured'].max():.4f}, {useful['measured'].max():.4f} where the bound is not vacuous",
+        f"ratio at most {rows['measured'].max():.4f}; "
+        + ("vacuous everywhere" if useful.empty else f"{useful['measured'].max():.4f} where delta_1 may be below 1"),
         rows,
         f"{worst['measured']:.4f} against {bound:.2f} at {where_of(worst)}",
         lambda: bound_figure(
             rows, bounds, "$\\delta_1$: lower bound; grey: vacuous", "$\\|\\hat M\\|_* \\,/\\, \\min \\|M\\|_*$"
         ),
     )
+
+
+def _ratio_bound(depth: int) -> Callable[[float], float]:
+    return lambda delta: nuclear_norm_ratio_bound(delta, depth)
+
+
+def _judge_ratio(row: Mapping[str, Any]) -> str:
+    return judge(row["measured"], _ratio_bound(int(row["depth"])), row["lower"], row["upper"])
 
 
 def theorem_5(trials: pd.DataFrame) -> Check | None:
@@ -109,7 +114,7 @@ def _equality(rows: pd.DataFrame, statement: str, name: str, formula: str) -> Ch
         return None
     rows = rows.assign(measured=rows[["optimised", "minimiser", "closed_product"]].max(axis=1))
     rows = rows.assign(verdict=[judge_equality(error, CLOSED_FORM) for error in rows["measured"]])
-    worst = rows.loc[rows["measured"].idxmax()]
+    worst = largest(rows, rows["measured"])
     return Check(
         statement,
         name,

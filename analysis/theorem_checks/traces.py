@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.theorem_checks.check import HOLDS, VIOLATED, Check, judge, judge_equality, where_of
+from analysis.theorem_checks.check import HOLDS, VIOLATED, Check, judge, judge_equality, largest, where_of
 from analysis.theorem_checks.pictures import bound_figure, error_figure
 from analysis.theorem_checks.tables import probes
 
@@ -20,7 +20,7 @@ def lemma_2(trials: pd.DataFrame) -> Check | None:
         return None
     errors = rows[["lemma2_on", "lemma2_off"]].max(axis=1)
     rows = rows.assign(measured=errors, verdict=[judge_equality(error, LEMMA_2) for error in errors])
-    worst = rows.loc[rows["measured"].idxmax()]
+    worst = largest(rows, rows["measured"])
     return Check(
         "Lemma 2",
         "lemma_2",
@@ -59,13 +59,13 @@ def lemma_4(trials: pd.DataFrame) -> Check | None:
     good = (rows["lemma4_excess"].abs() <= LEMMA_4) & (rows["lemma4_product"] <= PRODUCT)
     good &= rows["lemma4_others"] >= -LEMMA_4
     rows = rows.assign(verdict=good.map({True: HOLDS, False: VIOLATED}))
-    worst = rows.loc[rows["lemma4_excess"].abs().idxmax()]
+    worst = largest(rows, rows["lemma4_excess"].abs())
     return Check(
         "Lemma 4",
         "lemma_4",
         f"min R = L (d d')^(1/L) ||M||_*^(2(L-1)/L), attained to {LEMMA_4:g} with a product exact to {PRODUCT:g}",
-        f"R differs by at most {rows['lemma4_excess'].abs().max():.1e}, products by {rows['lemma4_product'].max():.1e}; "
-        f"other factorizations end {rows['lemma4_others'].min():.1%} or more above",
+        f"R differs by at most {rows['lemma4_excess'].abs().max():.1e}, products by "
+        f"{rows['lemma4_product'].max():.1e}; other factorizations end {rows['lemma4_others'].min():.1%} or more above",
         rows,
         f"{abs(worst['lemma4_excess']):.1e} at {where_of(worst)}",
         lambda: error_figure(
@@ -102,18 +102,18 @@ def _bounded(rows: pd.DataFrame, measured: pd.Series, rank: int) -> pd.DataFrame
 
 
 def _delta_check(rows: pd.DataFrame, statement: str, name: str, predicted: str, label: str) -> Check:
-    ratios = (rows["measured"] / rows["lower"])[rows["lower"] < 1.0]
-    worst = rows.loc[(ratios if len(ratios) else rows["measured"] / rows["lower"]).idxmax()]
-    rank = statement == "Lemma 5"
+    useful = rows[rows["lower"] < 1.0]
+    vacuous = useful.empty
+    useful = rows if vacuous else useful
+    worst = largest(useful, useful["measured"] / useful["lower"])
+    rank = 2 if statement == "Lemma 5" else 1
     return Check(
         statement,
         name,
         predicted,
         f"left side at most {worst['measured'] / worst['lower']:.3f} of delta's lower bound"
-        + ("" if len(ratios) else " (all beyond 1)"),
+        + (" (all beyond 1)" if vacuous else ""),
         rows,
         f"{worst['measured']:.4f} with delta in [{worst['lower']:.4f}, {worst['upper']:.4f}] at {where_of(worst)}",
-        lambda: bound_figure(
-            rows, {"the bound": float}, f"$\\delta_{2 if rank else 1}$: lower bound, bar to upper", label
-        ),
+        lambda: bound_figure(rows, {"the bound": float}, f"$\\delta_{rank}$: lower bound, bar to upper", label),
     )
