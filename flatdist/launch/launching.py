@@ -204,12 +204,26 @@ class _Launch:
 
     def _missing(self) -> Keys:
         """Replicates that are neither stored nor recorded as failed, asked of the store."""
-        done, failed = self._store.done(list(self._keys)), self._failed()
+        done, failed, paused = self._store.done(list(self._keys)), self._failed(), self._paused()
         missing = {
-            cell_id: wanted - done.get(cell_id, set()) - failed.get(cell_id, set())
+            cell_id: wanted - done.get(cell_id, set()) - failed.get(cell_id, set()) - paused.get(cell_id, set())
             for cell_id, wanted in self._keys.items()
         }
         return {cell_id: replicates for cell_id, replicates in missing.items() if replicates}
+
+    def _paused(self) -> Keys:
+        """Replicates that were to pause at a rung and stand there, asked of the store."""
+        items = [item for shard in self._shards for item in shard.items if item.until is not None]
+        if not items:
+            return {}
+        from flatdist.search.early_stopping import is_paused
+
+        paused: Keys = {}
+        for item in items:
+            assert item.until is not None
+            standing = {r for r in item.replicates if is_paused(self._store, item.cell, r, item.until)}
+            paused.setdefault(item.cell.cell_id, set()).update(standing)
+        return paused
 
     def _result(self, interrupted: bool, stopped: str | None) -> LaunchResult:
         done, failed = self._store.done(list(self._keys)), self._failed()
@@ -218,6 +232,10 @@ class _Launch:
             len((wanted & failed.get(cell_id, set())) - done.get(cell_id, set()))
             for cell_id, wanted in self._keys.items()
         )
+        paused = sum(
+            len(standing - done.get(cell_id, set()) - failed.get(cell_id, set()))
+            for cell_id, standing in self._paused().items()
+        )
         result = LaunchResult(
             wanted=sum(len(wanted) for wanted in self._keys.values()),
             stored=stored,
@@ -225,6 +243,7 @@ class _Launch:
             interrupted=interrupted,
             stopped=stopped,
             seconds=time.monotonic() - self._start,
+            paused=paused,
         )
         self._display.message(result.summary())
         return result

@@ -16,6 +16,7 @@ class LaunchResult:
         interrupted: the user stopped the sweep.
         stopped: why the sweep stopped itself, or None.
         seconds: wall time.
+        paused: those that stand at a rung of early stopping, as they were to; they have a checkpoint and no row.
     """
 
     wanted: int
@@ -24,22 +25,25 @@ class LaunchResult:
     interrupted: bool = False
     stopped: str | None = None
     seconds: float = 0.0
+    paused: int = 0
 
     @property
     def missing(self) -> int:
         """Replicates that neither ended nor failed: the same command runs them."""
-        return self.wanted - self.stored - self.failed
+        return self.wanted - self.stored - self.failed - self.paused
 
     @property
     def exit_code(self) -> int:
         """0 all done, 1 some replicates failed or are missing, 130 interrupted."""
         if self.interrupted:
             return 130
-        return 0 if self.stored == self.wanted else 1
+        return 0 if self.stored + self.paused == self.wanted else 1
 
     def summary(self) -> str:
         """How it ended and how to go on, one or two lines."""
         counts = f"{self.stored} of {self.wanted} replicates are stored"
+        if self.paused:
+            counts += f", {self.paused} paused"
         if self.failed:
             counts += f", {self.failed} failed"
         if self.interrupted:

@@ -106,7 +106,7 @@ def run_shard(
             if should_stop():
                 break
             if missing:
-                counts.failed += work.run(item.cell, missing)
+                counts.failed += work.run(item.cell, missing, item.until)
         work.report_steps()
     counts.stopped = should_stop()
     report(ShardEnded(number, time.monotonic()))
@@ -128,8 +128,12 @@ class _Work:
     steps: int = 0
     steps_reported: float = 0.0
 
-    def run(self, cell: Cell, replicates: tuple[int, ...]) -> int:
-        """Run one cell's replicates together, or in halves where memory is short; returns how many failed."""
+    def run(self, cell: Cell, replicates: tuple[int, ...], until: int | None = None) -> int:
+        """Run one cell's replicates together, or in halves where memory is short; returns how many failed.
+
+        With ``until`` each replicate pauses, checkpointed, once its history has an evaluation at that step or later.
+        """
+        from flatdist.metrics import BLOCK
         from flatdist.running import RunSettings
         from flatdist.training import Hooks, Interrupted
 
@@ -139,11 +143,19 @@ class _Work:
             device=self.device,
             threads=self.settings.threads,
         )
+        paused: set[int] = set()  # replicates trained together get there together, and those left behind run again
+
+        def note_history(replicate: int, rows: list[dict[str, Any]]) -> None:
+            diverged = len(rows) < BLOCK  # nothing is reported after that step
+            if until is not None and (diverged or rows[-1]["step"] >= until):
+                paused.add(replicate)
+
         hooks = Hooks(
             checkpoints=self.checkpoints,
             checkpoint_seconds=self.settings.checkpoint_seconds,
-            should_stop=self.should_stop,
+            should_stop=lambda: self.should_stop() or bool(paused),
             on_steps=self._count_steps,
+            on_history=None if until is None else note_history,
         )
         failed = 0
         batches = [replicates]
@@ -161,7 +173,11 @@ class _Work:
                     self.rows.add(outcome)
                     left.remove(outcome.trial["replicate"])
             except Interrupted:
-                break
+                if self.should_stop() or not paused:
+                    break
+                behind = tuple(r for r in left if r not in paused)
+                paused.clear()
+                batches[:0] = [behind] if behind else []
             except (StoreError, LaunchError):
                 raise  # no failure of the cell: the shard is tried again, or nothing can run
             except Exception as error:

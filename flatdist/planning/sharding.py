@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from flatdist.planning.work import Shard, WorkItem
@@ -53,7 +53,7 @@ def _pieces(sized: Sized, pieces: int) -> list[Sized]:
     bounds = [round(index * len(replicates) / pieces) for index in range(pieces + 1)]
     each = sized.seconds / len(replicates)
     return [
-        Sized(WorkItem(sized.item.cell, replicates[first:last]), each * (last - first))
+        Sized(replace(sized.item, replicates=replicates[first:last]), each * (last - first))
         for first, last in pairwise(bounds)
         if last > first
     ]

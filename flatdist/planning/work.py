@@ -14,10 +14,13 @@ class WorkItem:
     Attributes:
         cell: the configuration.
         replicates: their numbers, ascending.
+        until: pause, with a checkpoint and without a row, once the history has an evaluation at this step or later;
+            None trains to the end.
     """
 
     cell: Cell
     replicates: tuple[int, ...]
+    until: int | None = None
 
 
 @dataclass(frozen=True)

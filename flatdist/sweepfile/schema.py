@@ -15,7 +15,7 @@ from flatdist.sweepfile.values import EXPRESSION_NAMES, Given, InvalidValue, rea
 from flatdist.sweepfile.yamltree import Node
 
 BLOCK_KEYS = ("fixed", "axes", "zip", "where")
-KEYS = ("name", "description", "replicates", *BLOCK_KEYS, "blocks")
+KEYS = ("name", "description", "replicates", *BLOCK_KEYS, "blocks", "search")
 DEFAULT_REPLICATES = 8
 MAX_REPLICATES = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -108,7 +108,8 @@ def read_declaration(tree: Node, stem: str, changes: Changes, problems: Problems
     entries = tree.value
     top = _read_block(tree, "", None, changes, problems)
     inner = _blocks_of(entries.get("blocks"), problems)
-    has_own_cells = not inner or any(entries.get(key) is not None and entries[key].value for key in ("axes", "zip"))
+    has_axes = any(entries.get(key) is not None and entries[key].value for key in ("axes", "zip"))
+    has_own_cells = has_axes or not inner or "search" in entries
     blocks = [_read_block(node, f"blocks[{index}].", top, changes, problems) for index, node in inner]
     if has_own_cells:
         blocks.insert(0, top)

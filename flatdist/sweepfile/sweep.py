@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flatdist.cell import Cell
 from flatdist.sweepfile.expand import Expansion, check_size, expand
 from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.schema import Changes, read_declaration
 from flatdist.sweepfile.yamltree import Node, parse_tree, read_text
+
+if TYPE_CHECKING:
+    from flatdist.search.rounds import Stopped
+    from flatdist.search.spec import Search
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,9 @@ class Sweep:
         source: the file's text.
         path: the file, or None where the sweep came as text.
         repeated: candidates that were the same cell as an earlier one, as where a field does not matter to a method.
+        search: how it chooses its cells itself; None where the file lists them. A search's cells are those that a
+            store has recorded (:func:`flatdist.search.with_recorded_cells`), none straight from the file.
+        stopped: cell id -> where the search stopped it early.
     """
 
     name: str
@@ -36,6 +45,8 @@ class Sweep:
     source: str
     path: Path | None
     repeated: int = 0
+    search: Search | None = field(default=None, compare=False)
+    stopped: Mapping[str, Stopped] = field(default_factory=dict, compare=False)
 
 
 def load_sweep(path: str | os.PathLike[str], *, changes: Changes | None = None) -> Sweep:
@@ -67,6 +78,8 @@ def parse_sweep(source: str, *, path: Path | None = None, name: str = "sweep", c
     where = str(path) if path is not None else name
     problems = Problems(where)
     tree: Node = parse_tree(source, where)
+    if isinstance(tree.value, dict) and "search" in tree.value:
+        return _parse_search(tree, source, path, name, changes or Changes(), problems)
     declaration = read_declaration(tree, path.stem if path is not None else name, changes or Changes(), problems)
     check_size(declaration.blocks, problems)
     expansion = Expansion({})
@@ -88,3 +101,17 @@ def parse_sweep(source: str, *, path: Path | None = None, name: str = "sweep", c
         path=path,
         repeated=expansion.repeated,
     )
+
+
+def _parse_search(
+    tree: Node, source: str, path: Path | None, name: str, changes: Changes, problems: Problems
+) -> Sweep:
+    """A sweep that chooses its cells itself."""
+    from flatdist.search.reading import read_search
+
+    declaration = read_declaration(tree, path.stem if path is not None else name, changes, problems)
+    if "blocks" in tree.value:
+        problems.add("blocks", tree.keys["blocks"], "cannot be combined with search", "one file for each search")
+    search = read_search(tree.value["search"], declaration.blocks[0], problems)
+    problems.raise_any()
+    return Sweep(declaration.name, declaration.description, declaration.replicates, (), 0, source, path, 0, search)

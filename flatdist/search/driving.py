@@ -1,0 +1,153 @@
+"""Running an adaptive sweep: round after round, each recorded before it runs, until the strategy has finished."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flatdist.cell import Cell
+from flatdist.launch.result import LaunchResult
+from flatdist.planning.work import WorkItem
+from flatdist.search.early_stopping import EarlyStopping, RungValues, is_paused
+from flatdist.search.rounds import Request, Round, RoundLog, Rung, Strategy
+
+if TYPE_CHECKING:
+    from flatdist.store import Store
+
+Run = Callable[[Sequence[WorkItem]], LaunchResult]
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Halving:
+    """How the cells of a round are stopped early.
+
+    Attributes:
+        rule: the rungs, and who goes on.
+        values: of cells at rungs.
+        mode: ``min`` or ``max``.
+    """
+
+    rule: EarlyStopping
+    values: RungValues
+    mode: str
+
+
+class Driver:
+    """Drives a strategy.
+
+    Args:
+        strategy: chooses the cells.
+        log: the rounds so far.
+        store: the results.
+        run: launches work items and returns when they have ended.
+        halving: early stopping; None for none.
+        retry_failed: replicates that failed in earlier runs are tried once more.
+        tell: given a line about each round.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        log: RoundLog,
+        store: Store,
+        run: Run,
+        *,
+        halving: Halving | None = None,
+        retry_failed: bool = False,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.strategy, self.log, self.store, self.run = strategy, log, store, run
+        self.halving, self.tell = halving, tell
+        self._status = 0
+        ids = [request.cell.cell_id for request in log.requests()]
+        self._retry = {k: set(v) for k, v in store.failed(ids).items()} if retry_failed and ids else {}
+
+    def finish(self) -> int:
+        """Run what is missing of the recorded rounds, then new rounds until the strategy asks for nothing.
+
+        Returns:
+            The exit status: 0 all done, 1 some replicates failed or could not be run, 130 interrupted.
+        """
+        for number in range(len(self.log.rounds)):
+            if not self._finish_round(number):
+                return self._status
+        while requests := self.strategy.next_round(self.log.rounds, self.store):
+            self.log.add(Round(tuple(requests)))
+            self.tell(f"round {len(self.log.rounds)}: {len(requests)} cells")
+            if not self._finish_round(len(self.log.rounds) - 1):
+                return self._status
+        failed = self.store.failed([request.cell.cell_id for request in self.log.requests()])
+        return 1 if failed else 0
+
+    def _finish_round(self, number: int) -> bool:
+        """Run a round to its end; False where it did not get there."""
+        if self.halving is not None and not self._climb(number, self.halving):
+            return False
+        stopped = self.log.rounds[number].stopped() if self.halving is not None else {}
+        requests = self.log.rounds[number].requests
+        return self._launch([WorkItem(*missing) for missing in self._missing(requests, stopped)])
+
+    def _climb(self, number: int, halving: Halving) -> bool:
+        """Bring a round's cells from rung to rung, stopping those that are not to go on."""
+        requests = self.log.rounds[number].requests
+        last = max((request.cell.steps for request in requests), default=0)
+        reached = max((rung.step for rung in self.log.rounds[number].rungs), default=0)
+        for step in halving.rule.rungs(last):
+            stopped = self.log.rounds[number].stopped()
+            climbing = {i: r for i, r in enumerate(requests) if i not in stopped and r.cell.steps > step}
+            if step <= reached or not climbing:
+                continue
+            items = []
+            for cell, replicates in self._missing(list(climbing.values())):
+                below = tuple(r for r in replicates if not is_paused(self.store, cell, r, step))
+                if below:
+                    items.append(WorkItem(cell, below, until=step))
+            if not self._launch(items):
+                return False
+            values = {i: halving.values.of(r.cell, r.replicates, step) for i, r in climbing.items()}
+            before = [v for one in self.log.rounds[:number] for rung in one.rungs if rung.step == step
+                      for v in rung.values.values()]  # fmt: skip
+            unfinished = {cell.cell_id for cell, _ in self._missing(list(climbing.values()))}
+            losers = halving.rule.stopped(values, before, halving.mode)
+            losers = tuple(i for i in losers if climbing[i].cell.cell_id in unfinished)
+            rung = Rung(step, values, losers)
+            now = self.log.rounds[number]
+            self.log.replace_round(number, dataclasses.replace(now, rungs=(*now.rungs, rung)))
+            best = min(values.values()) if halving.mode == "min" else max(values.values())
+            shown = f"{best:.3g}" if math.isfinite(best) else "none finite"
+            self.tell(f"  at step {step:,}: {len(losers)} of {len(climbing)} cells stopped; best value {shown}")
+        return True
+
+    def _missing(
+        self, requests: Sequence[Request], stopped: Collection[int] = ()
+    ) -> list[tuple[Cell, tuple[int, ...]]]:
+        """Cells with the replicates that are neither done, nor failed, nor stopped early."""
+        ids = [request.cell.cell_id for request in requests]
+        done, failed = self.store.done(ids), self.store.failed(ids)
+        found = []
+        for index, request in enumerate(requests):
+            if index in stopped:
+                continue
+            cell_id = request.cell.cell_id
+            broken = failed.get(cell_id, {}).keys() - self._retry.get(cell_id, set())
+            left = tuple(r for r in request.replicates if r not in done.get(cell_id, ()) and r not in broken)
+            if left:
+                found.append((request.cell, left))
+        return found
+
+    def _launch(self, items: Sequence[WorkItem]) -> bool:
+        """Run items; whether all of them ended, well or not."""
+        if not items:
+            return True
+        result = self.run(items)
+        for item in items:  # what was tried again is not tried a third time
+            if item.until is None:
+                self._retry.pop(item.cell.cell_id, None)
+        if result.interrupted or result.stopped is not None or result.missing:
+            self._status = INTERRUPTED if result.interrupted else 1
+            return False
+        return True

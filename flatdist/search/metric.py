@@ -1,0 +1,140 @@
+"""What a search minimises: a column of the trials table, or the steps that a training needs to reach an error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+from flatdist.errors import SweepError
+from flatdist.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    from flatdist.store import Store
+
+STEPS_TO = "steps_to"
+ALONG_TRAINING = ("train_loss", "population_loss", "nuclear_norm", "hessian_trace")  # also columns of the history
+Values = dict[str, dict[int, float]]  # cell id -> replicate -> value
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number for every replicate; a cell's is the median over its replicates.
+
+    Attributes:
+        name: a numeric column of trials, or ``steps_to``: the first evaluated step at which
+            ||M - M*||_F^2 / ||M*||_F^2 is below ``target``; infinite where it never is.
+        target: of ``steps_to``.
+    """
+
+    name: str
+    target: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """As a user writes it."""
+        return f"{STEPS_TO}={self.target:g}" if self.name == STEPS_TO else self.name
+
+    @property
+    def rung_column(self) -> str | None:
+        """The column of the history that early stopping compares, None where there is none.
+
+        The relative error is compared as the population loss over the ground truth's squared norm.
+        """
+        if self.name in (STEPS_TO, "relative_error"):
+            return "population_loss"
+        return self.name if self.name in ALONG_TRAINING else None
+
+    @property
+    def relative(self) -> bool:
+        """Whether :attr:`rung_column` is to be divided by ||M*||_F^2."""
+        return self.name in (STEPS_TO, "relative_error")
+
+    def values(self, store: Store, cell_ids: Collection[str], *, where: str | None = None, guide: bool = False) -> Values:
+        """The metric of every stored replicate of some cells; NaN where a row has none.
+
+        Args:
+            store: where the rows are.
+            cell_ids: the cells.
+            where: only rows of trials that satisfy it.
+            guide: rate replicates that never reach the target of ``steps_to`` too, so that a searcher sees which came
+                closer: the cell's steps times 1 + log10(final error / target).
+        """
+        ids = list(cell_ids)
+        if self.name == STEPS_TO:
+            return self._steps_to(store, ids, where, guide)
+        frame = store.trials(ids, where=where, columns=["cell_id", "replicate", self.name])
+        values: Values = {}
+        for cell_id, replicate, value in frame.itertuples(index=False):
+            values.setdefault(str(cell_id), {})[int(replicate)] = _number(value)
+        return values
+
+    def _steps_to(self, store: Store, ids: list[str], where: str | None, guide: bool) -> Values:
+        columns = ["cell_id", "replicate", "status", "steps", "population_loss", "relative_error"]
+        trials = store.trials(ids, where=where, columns=columns)
+        history = store.history(ids, columns=["cell_id", "replicate", "step", "population_loss"])
+        curves = {
+            (str(cell_id), int(replicate)): group
+            for (cell_id, replicate), group in history.groupby(["cell_id", "replicate"])
+        }
+        values: Values = {}
+        for cell_id, replicate, status, steps, loss, error in trials.itertuples(index=False):
+            key = (str(cell_id), int(replicate))
+            loss, error = _number(loss), _number(error)
+            value = math.inf
+            if status != "diverged" and error > 0 and key in curves:
+                curve = curves[key]
+                below = curve[curve["population_loss"] / (loss / error) < self.target]["step"]
+                if len(below):
+                    value = float(below.iloc[0])
+                elif guide:
+                    value = float(steps) * (1 + max(0.0, math.log10(error / self.target)))
+            elif error == 0:
+                value = float(steps)
+            values.setdefault(key[0], {})[key[1]] = value
+        return values
+
+
+def parse_metric(text: object, columns: Sequence[str]) -> Metric:
+    """Read a metric as a user writes it: a column's name, or ``steps_to=0.01``.
+
+    Raises:
+        SweepError: the reason, with the nearest name.
+    """
+    known = (*columns, STEPS_TO)
+    name, equals, target = str(text).replace(" ", "").partition("=")
+    if name not in known or (equals and name != STEPS_TO):
+        allowed = f"{', '.join(columns)}, or {STEPS_TO}=ERROR such as {STEPS_TO}=0.01"
+        raise SweepError(f"{text!r} is no metric{did_you_mean(name, known)}; allowed: {allowed}")
+    if name != STEPS_TO:
+        return Metric(name)
+    try:
+        number = float(target)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise SweepError(f"{text!r} needs a relative error to reach; allowed: {STEPS_TO}=ERROR such as {STEPS_TO}=0.01")
+    return Metric(name, number)
+
+
+def cell_value(values: Mapping[int, float], replicates: Collection[int], worst: float) -> float:
+    """A cell's metric: the median over its replicates, one without a finite value counting as the worst."""
+    return median(
+        [value if math.isfinite(value := values.get(replicate, math.nan)) else worst for replicate in replicates]
+    )
+
+
+def numeric_columns() -> list[str]:
+    """Columns of the trials table that cells can be ranked by."""
+    from flatdist.columns import COSTS, RESULTS
+
+    return [column.name for column in (*RESULTS, *COSTS) if column.type in ("float64", "int64")]
+
+
+def _number(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # null, as pandas spells it
+        return math.nan

@@ -1,0 +1,43 @@
+"""A search sweep with the cells that the store says it has asked for: what every command but ``sweep`` works on."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from flatdist.cell import Cell
+from flatdist.search.rounds import recorded_rounds
+
+if TYPE_CHECKING:
+    from flatdist.store import Store
+    from flatdist.sweepfile import Sweep
+
+
+def with_recorded_cells(sweep: Sweep, store: Store) -> Sweep:
+    """The sweep with the cells of its recorded rounds, and which of them were stopped early."""
+    if sweep.search is None:
+        return sweep
+    rounds = recorded_rounds(store, sweep.name, sweep.search.identity, sweep.replicates)
+    cells = {request.cell.cell_id: request.cell for one in rounds for request in one.requests}
+    stopped = {}
+    if sweep.search.early_stopping is not None:
+        for one in rounds:
+            stopped |= {one.requests[index].cell.cell_id: where for index, where in one.stopped().items()}
+    return dataclasses.replace(sweep, cells=tuple(cells.values()), stopped=stopped)
+
+
+def with_stand_ins(sweep: Sweep) -> Sweep:
+    """A search sweep for a forecast: without the cells that were stopped, and with draws for those yet to come."""
+    search = sweep.search
+    assert search is not None
+    known = {cell.cell_id for cell in sweep.cells}
+    left = max(0, search.budget - len(known))
+    stand_ins: dict[str, Cell] = {}
+    for index in range(50 * search.budget):
+        if len(stand_ins) >= left:
+            break
+        cell = search.cell({domain.field: domain.drawn(search.seed, index) for domain in search.domains})
+        if cell is not None and cell.cell_id not in known:
+            stand_ins.setdefault(cell.cell_id, cell)
+    running = [cell for cell in sweep.cells if cell.cell_id not in sweep.stopped]
+    return dataclasses.replace(sweep, cells=(*running, *stand_ins.values()))

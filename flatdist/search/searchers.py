@@ -1,0 +1,153 @@
+"""Who suggests the next points of a search: random draws, or one of Ray Tune's searchers.
+
+A searcher is made anew for every round and is told all earlier points with their stored results, so that nothing of it
+has to be kept: a search goes on from the store alone, and asks for the same points again however often it is resumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flatdist.errors import LaunchError
+from flatdist.search.domains import Domain
+
+if TYPE_CHECKING:
+    from flatdist.search.spec import Point, Search
+
+METRIC = "value"
+
+
+@dataclass(frozen=True)
+class Told:
+    """An earlier point and what came of it.
+
+    Attributes:
+        point: the suggestion.
+        value: the cell's metric; where it was stopped early, what was compared at its last rung.
+        rungs: what was compared at each rung, if it was stopped early; empty otherwise.
+    """
+
+    point: Mapping[str, Any]
+    value: float
+    rungs: tuple[float, ...] = ()
+
+
+class Searcher(Protocol):
+    """Suggests points, one after the other, without being told what comes of them."""
+
+    def suggest(self) -> Point:
+        """The next point."""
+
+
+class RandomSearcher:
+    """Independent draws, each a function of the field, the seed and its number, as random axes have them."""
+
+    def __init__(self, search: Search, told: Sequence[Told], number: int) -> None:
+        self._search = search
+        self._index = 0  # from the beginning: points that were asked for already are recognised as cells
+
+    def suggest(self) -> Point:
+        """The next draw."""
+        point = {domain.field: domain.drawn(self._search.seed, self._index) for domain in self._search.domains}
+        self._index += 1
+        return point
+
+
+class TuneSearcher:
+    """One of Ray Tune's searchers, fed with everything the store knows.
+
+    Args:
+        search: its domains and mode.
+        told: all earlier points.
+        number: of the round; each has a seed of its own.
+        make: seed -> the searcher, without a space.
+    """
+
+    def __init__(self, search: Search, told: Sequence[Told], number: int, make: Callable[[int], Any]) -> None:
+        self._domains = search.domains
+        self._asked = 0
+        seed = hashlib.sha256(f"round {number} {search.seed}".encode()).digest()
+        with _quiet():
+            self._searcher = make(int.from_bytes(seed[:4]))
+            space = {domain.field: _tune_domain(domain) for domain in self._domains}
+            self._searcher.set_search_properties(METRIC, search.mode, space)
+            for point in told:
+                self._tell(point)
+
+    def _tell(self, told: Told) -> None:
+        if not all(domain.holds(told.point[domain.field]) for domain in self._domains):
+            return
+        parameters = {
+            domain.field: domain.options.index(told.point[domain.field]) if domain.is_choice else told.point[domain.field]
+            for domain in self._domains
+        }
+        more = {"pruned": True, "intermediate_values": list(told.rungs)} if told.rungs else {}
+        self._searcher.add_evaluated_point(parameters, told.value, **more)
+
+    def suggest(self) -> Point:
+        """The next point, given that the earlier ones of this round are still being tried."""
+        self._asked += 1
+        with _quiet():
+            found = self._searcher.suggest(f"suggestion-{self._asked}")
+        return {
+            domain.field: domain.options[found[domain.field]] if domain.is_choice else domain.normal(found[domain.field])
+            for domain in self._domains
+        }
+
+
+def _optuna(search: Search, told: Sequence[Told], number: int) -> TuneSearcher:
+    """Optuna's tree-structured Parzen estimator, through Tune."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise LaunchError("search.searcher: optuna needs a package: pip install 'flatdist[search]'") from error
+    from flatdist.launch.environment import import_ray
+
+    import_ray(local=False)
+    from ray.tune.search.optuna import OptunaSearch
+
+    def make(seed: int) -> Any:
+        # constant_liar: points of one round are chosen apart from each other, though none of them has a result yet
+        return OptunaSearch(sampler=optuna.samplers.TPESampler(seed=seed, constant_liar=True))
+
+    return TuneSearcher(search, told, number, make)
+
+
+SEARCHERS: Mapping[str, Callable[[Search, Sequence[Told], int], Searcher]] = {
+    "random": RandomSearcher,
+    "optuna": _optuna,
+}
+"""Name in a sweep file -> (search, earlier points, number of the round) -> searcher."""
+
+
+def _tune_domain(domain: Domain) -> Any:
+    from ray import tune
+
+    if domain.is_choice:
+        return tune.choice(list(range(len(domain.options))))
+    if domain.whole:
+        draw = tune.lograndint if domain.form == "loguniform" else tune.randint
+        return draw(int(domain.low), int(domain.high) + 1)
+    return (tune.loguniform if domain.form == "loguniform" else tune.uniform)(domain.low, domain.high)
+
+
+class _quiet(warnings.catch_warnings):  # noqa: N801 - a context manager in the manner of contextlib's
+    """Without Optuna's messages about studies and experimental options."""
+
+    def __init__(self) -> None:
+        super().__init__(action="ignore")
+
+    def __enter__(self) -> Any:
+        self._logger = logging.getLogger("optuna")
+        self._level = self._logger.level
+        self._logger.setLevel(logging.ERROR)
+        return super().__enter__()
+
+    def __exit__(self, *exception: object) -> None:
+        self._logger.setLevel(self._level)
+        super().__exit__(*exception)
