@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from flatdist.cli.inspect import varying_fields
 from flatdist.cli.options import json_option, load_sweep, open_store, store_option, sweep_argument
 from flatdist.cli.output import print_json, print_table
+from flatdist.cli.searching import metric_of
 from flatdist.errors import StoreError
-from flatdist.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    from flatdist.search.metric import Metric
+    from flatdist.store import Store
 
 LEVEL = 0.95
 
@@ -19,32 +24,26 @@ LEVEL = 0.95
 @click.command("best")
 @sweep_argument
 @store_option
-@click.option("--metric", default="relative_error", show_default=True, help="A numeric column of the trials table.")
+@click.option("--metric", help="A numeric column of the trials table, or steps_to=ERROR; by default what the sweep "
+              "searches for, else relative_error.")  # fmt: skip
 @click.option("--highest", is_flag=True, help="Rank the highest first; otherwise the lowest.")
 @click.option("--where", help="Only rows of trials for which this holds.")
 @click.option("--limit", type=click.IntRange(min=1), default=10, show_default=True, help="Cells to show.")
 @json_option
 def best_command(
-    sweep: str, store: str, metric: str, highest: bool, where: str | None, limit: int, as_json: bool
+    sweep: str, store: str, metric: str | None, highest: bool, where: str | None, limit: int, as_json: bool
 ) -> None:
     """Rank SWEEP's cells by the median of a metric over their replicates, with its 95 % interval.
 
-    A replicate without a finite value, as one that diverged, counts as the worst.
+    A replicate without a finite value, as one that diverged, counts as the worst. steps_to=0.01 is the first evaluated
+    step at which a replicate's relative error is below 0.01.
     """
-    cells = {cell.cell_id: cell for cell in load_sweep(sweep, store).cells}
-    names = numeric_columns()
-    if metric not in names:
-        allowed = ", ".join(names)
-        raise StoreError(f"--metric {metric!r} is no numeric column{did_you_mean(metric, names)}; allowed: {allowed}")
-    frame = open_store(store).trials(list(cells), where=where, columns=["cell_id", metric])
-    if frame.empty:
+    loaded = load_sweep(sweep, store)
+    cells = {cell.cell_id: cell for cell in loaded.cells}
+    chosen, highest = metric_of(loaded, metric, highest)
+    ranked = rank(open_store(store), list(cells), chosen, highest=highest, where=where)
+    if not ranked:
         raise StoreError(f"sweep {sweep!r} has no rows{' that satisfy --where' if where else ' yet'}; nothing to rank")
-    worst = -math.inf if highest else math.inf
-    ranked = []
-    for cell_id, group in frame.groupby("cell_id", sort=False)[metric]:
-        values = [float(value) if value is not None and math.isfinite(value) else worst for value in group]
-        ranked.append((str(cell_id), *median_interval(values), len(values)))
-    ranked.sort(key=lambda row: (-row[1] if highest else row[1], row[0]))
     fields = varying_fields(list(cells.values()))
     head = ("cell_id", "median", "low", "high", "replicates")
     if as_json:
@@ -52,14 +51,21 @@ def best_command(
         return
     rows = ([*row[:1], *(cells[row[0]].row()[name] for name in fields), *row[1:]] for row in ranked[:limit])
     print_table(["cell_id", *fields, *head[1:]], rows)
-    click.echo(f"median {metric}, {LEVEL:.0%} interval over replicates; {len(ranked)} of {len(cells)} cells have rows")
+    stopped = f", {len(loaded.stopped)} were stopped early" if loaded.stopped else ""
+    have = f"{len(ranked)} of {len(cells)} cells have rows{stopped}"
+    click.echo(f"median {chosen.text}, {LEVEL:.0%} interval over replicates; {have}")
 
 
-def numeric_columns() -> list[str]:
-    """Columns of the trials table that cells can be ranked by."""
-    from flatdist.columns import COSTS, RESULTS
-
-    return [column.name for column in (*RESULTS, *COSTS) if column.type in ("float64", "int64")]
+def rank(
+    store: Store, cell_ids: Sequence[str], metric: Metric, *, highest: bool, where: str | None = None
+) -> list[tuple[str, float, float, float, int]]:
+    """Cells with rows, the best first: cell id, median, its interval, and replicates."""
+    worst = -math.inf if highest else math.inf
+    ranked = []
+    for cell_id, values in metric.values(store, cell_ids, where=where).items():
+        finite = [value if math.isfinite(value) else worst for value in values.values()]
+        ranked.append((cell_id, *median_interval(finite), len(finite)))
+    return sorted(ranked, key=lambda row: (-row[1] if highest else row[1], row[0]))
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float, float]:

@@ -70,12 +70,18 @@ def load_sweep(name: str, store: str, changes: Changes | None = None) -> Sweep:
     from flatdist.sweepfile import parse_sweep
 
     if names_a_file(name):
-        return load_file(name, changes=changes)
-    try:
-        source = open_store(store).load_sweep(name).source
-    except StoreError as error:
-        raise SweepError(f"{name!r} is no file, and {error}") from error
-    return parse_sweep(source, name=name, changes=changes)
+        sweep = load_file(name, changes=changes)
+    else:
+        try:
+            source = open_store(store).load_sweep(name).source
+        except StoreError as error:
+            raise SweepError(f"{name!r} is no file, and {error}") from error
+        sweep = parse_sweep(source, name=name, changes=changes)
+    if sweep.search is None:
+        return sweep
+    from flatdist.search import with_recorded_cells
+
+    return with_recorded_cells(sweep, open_store(store, must_exist=False))
 
 
 def names_a_file(name: str) -> bool:

@@ -16,6 +16,7 @@ from flatdist.cli.options import (
 )
 from flatdist.cli.output import print_json
 from flatdist.cli.planning import Resources, plan_json, plan_lines, plan_sweeps, resource_options, store_notes
+from flatdist.cli.searching import check_options, for_forecast, search_lines
 
 
 @click.command("plan")
@@ -32,11 +33,12 @@ def plan_command(sweeps: tuple[str, ...], store: str, as_json: bool, **options: 
     """
     changes = read_changes(options.pop("words"), options.pop("conditions"))
     loaded = load_sweeps(sweeps, store, changes)
-    plan = plan_sweeps(loaded, store, take_resources(options), **take_planning(options))
+    check_options(loaded, options)
+    plan = plan_sweeps(for_forecast(loaded), store, take_resources(options), **take_planning(options))
     if as_json:
         print_json(plan_json(plan))
     else:
-        click.echo("\n".join([*plan_lines(plan), *store_notes(store)]))
+        click.echo("\n".join([*plan_lines(plan), *search_lines(loaded), *store_notes(store)]))
 
 
 def take_resources(options: dict[str, Any]) -> Resources:

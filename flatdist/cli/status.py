@@ -38,7 +38,9 @@ def status_command(sweeps: tuple[str, ...], store: str, watch: bool, as_json: bo
     if as_json:
         print_json({"store": opened.uri, "sweeps": counts})
         return
-    head = ("sweep", "cells", "replicates", "done", "missing", "failed", "diverged")
+    head = ["sweep", "cells", "replicates", "done", "missing", "failed", "diverged"]
+    if any(sweep.search is not None for sweep in loaded):
+        head.append("stopped")
     print_table(head, ([count[name] for name in head] for count in counts))
 
 
@@ -51,14 +53,16 @@ def count_sweep(sweep: Sweep, store: Store) -> dict[str, Any]:
     n_failed = sum(sum(r < sweep.replicates for r in replicates) for replicates in failed.values())
     diverged = store.trials(ids, where="status == 'diverged'", columns=["replicate"])["replicate"]
     total = len(ids) * sweep.replicates
+    stopped = sum(sweep.replicates - len(done.get(i, ())) - len(failed.get(i, ())) for i in sweep.stopped)
     return {
         "sweep": sweep.name,
         "cells": len(ids),
         "replicates": total,
         "done": n_done,
-        "missing": total - n_done - n_failed,
+        "missing": total - n_done - n_failed - stopped,
         "failed": n_failed,
         "diverged": int((diverged < sweep.replicates).sum()),
+        "stopped": stopped,
     }
 
 
@@ -67,6 +71,7 @@ def _watch(sweeps: list[Sweep], store: Store) -> None:
     from flatdist.launch.display import make_display
     from flatdist.launch.launching import add_stored
     from flatdist.launch.progress import Progress
+    from flatdist.search import with_recorded_cells
 
     if len(sweeps) != 1:
         raise SweepError("--watch shows one sweep; name it")
@@ -78,6 +83,9 @@ def _watch(sweeps: list[Sweep], store: Store) -> None:
     first_done = first_steps = None
     try:
         while True:
+            if sweep.search is not None:  # it may have asked for more
+                sweep = with_recorded_cells(sweep, store)
+                cells = {cell.cell_id: cell for cell in sweep.cells}
             counts = count_sweep(sweep, store)
             first_done = counts["done"] if first_done is None else first_done
             progress = Progress(cells, counts["replicates"], first_done)
@@ -89,7 +97,7 @@ def _watch(sweeps: list[Sweep], store: Store) -> None:
             progress.steps = steps - first_steps
             (display.update if shown else display.start)(progress)
             shown = True
-            if not counts["missing"]:
+            if not counts["missing"] and (sweep.search is None or len(cells) >= sweep.search.budget):
                 break
             time.sleep(WATCH_SECONDS)
     finally:

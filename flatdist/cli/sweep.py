@@ -18,10 +18,14 @@ from flatdist.cli.options import (
 )
 from flatdist.cli.plan import take_planning, take_resources
 from flatdist.cli.planning import Resources, plan_lines, plan_sweeps, resource_options
+from flatdist.cli.searching import check_options, for_forecast, run_search, search_lines
 
 if TYPE_CHECKING:
+    from flatdist.launch import LaunchSettings
     from flatdist.planning import Plan
+    from flatdist.sweepfile import Sweep
 
+INTERRUPTED = 130
 LONG_SECONDS = 3600.0  # a plan predicted to take longer is confirmed, where somebody is there to ask
 
 
@@ -47,26 +51,52 @@ def sweep_command(sweeps: tuple[str, ...], store: str, **options: Any) -> int:
     resources = take_resources(options)
     opened = open_store(store, must_exist=False)
     opened.check_access()
-    plan = plan_sweeps(loaded, store, resources, **take_planning(options))
-    click.echo("\n".join(plan_lines(plan)))
+    check_options(loaded, options)
+    plan = plan_sweeps(for_forecast(loaded), store, resources, **take_planning(options))
+    click.echo("\n".join([*plan_lines(plan), *search_lines(loaded)]))
+    plain = [sweep for sweep in loaded if sweep.search is None]
     if words:  # a changed field makes other cells than the sweep's name stands for
         click.echo("--set makes other cells: their rows are stored, and the sweep's name keeps its meaning", err=True)
     else:
         for name in sweeps:
             whole = load_sweep(name, store) if conditions else loaded[sweeps.index(name)]
+            if whole.search is not None:
+                continue  # recorded round by round
             ids = [cell.cell_id for cell in whole.cells]
             opened.save_sweep(whole.name, whole.source, ids, whole.replicates)
-    if not plan.shards:
+    if not plan.shards and len(plain) == len(loaded):
         return _report_failures(plan, opened)
     if not options["yes"] and plan.time.mid > LONG_SECONDS and sys.stdin.isatty() and sys.stderr.isatty():
         click.confirm(f"This takes about {plan.time}. Start?", abort=True, err=True)
-    return _launch(plan, store, resources, options)
+    if len(plain) == len(loaded):
+        return _launch(plan, store, resources, options)
+    statuses = []
+    if plain:
+        planning = take_planning(options) | {"with_probe": False}
+        statuses.append(_launch(plan_sweeps(plain, store, resources, **planning), store, resources, options))
+    for sweep in loaded:
+        if sweep.search is not None and INTERRUPTED not in statuses:
+            statuses.append(_search(sweep, store, resources, options, record=not words and not conditions))
+    return max(statuses)
 
 
-def _launch(plan: Plan, store: str, resources: Resources, options: dict[str, Any]) -> int:
-    from flatdist.launch import LaunchSettings, launch
+def _search(sweep: Sweep, store: str, resources: Resources, options: dict[str, Any], *, record: bool) -> int:
+    return run_search(
+        sweep,
+        store,
+        resources,
+        _settings(resources, options),
+        display=options["display"],
+        limit=options["limit"],
+        retry_failed=options["retry_failed"],
+        record=record,
+    )
 
-    settings = LaunchSettings(
+
+def _settings(resources: Resources, options: dict[str, Any]) -> LaunchSettings:
+    from flatdist.launch import LaunchSettings
+
+    return LaunchSettings(
         address=resources.address,
         max_concurrent=resources.max_concurrent,
         cpus_per_trial=resources.cpus_per_trial,
@@ -76,6 +106,12 @@ def _launch(plan: Plan, store: str, resources: Resources, options: dict[str, Any
         checkpoint_seconds=options["checkpoint_seconds"],
         loggers=tuple(options["loggers"]),
     )
+
+
+def _launch(plan: Plan, store: str, resources: Resources, options: dict[str, Any]) -> int:
+    from flatdist.launch import launch
+
+    settings = _settings(resources, options)
     executor = cast(Literal["ray", "inline"], resources.executor)
     result = launch(plan, store, executor=executor, settings=settings, display=options["display"])
     if result.failed:

@@ -58,9 +58,7 @@ class EarlyStopping:
         sign = 1.0 if mode == "min" else -1.0
         ranked = sorted(sign * value for value in (*here.values(), *before))
         cutoff = ranked[math.ceil(len(ranked) / self.factor) - 1] if ranked else 0.0
-        return tuple(
-            index for index, value in here.items() if sign * value > cutoff or not math.isfinite(value)
-        )
+        return tuple(index for index, value in here.items() if sign * value > cutoff or not math.isfinite(value))
 
 
 def paused_value(cell: Cell, state: tuple[int, Mapping[str, Any]] | None, rung: int, column: str) -> float | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from flatdist.errors import SweepError
 from flatdist.suggestions import did_you_mean
@@ -52,7 +52,9 @@ class Metric:
         """Whether :attr:`rung_column` is to be divided by ||M*||_F^2."""
         return self.name in (STEPS_TO, "relative_error")
 
-    def values(self, store: Store, cell_ids: Collection[str], *, where: str | None = None, guide: bool = False) -> Values:
+    def values(
+        self, store: Store, cell_ids: Collection[str], *, where: str | None = None, guide: bool = False
+    ) -> Values:
         """The metric of every stored replicate of some cells; NaN where a row has none.
 
         Args:
@@ -67,32 +69,29 @@ class Metric:
             return self._steps_to(store, ids, where, guide)
         frame = store.trials(ids, where=where, columns=["cell_id", "replicate", self.name])
         values: Values = {}
-        for cell_id, replicate, value in frame.itertuples(index=False):
-            values.setdefault(str(cell_id), {})[int(replicate)] = _number(value)
+        for row in frame.to_dict("records"):
+            values.setdefault(str(row["cell_id"]), {})[int(row["replicate"])] = _number(row[self.name])
         return values
 
     def _steps_to(self, store: Store, ids: list[str], where: str | None, guide: bool) -> Values:
         columns = ["cell_id", "replicate", "status", "steps", "population_loss", "relative_error"]
         trials = store.trials(ids, where=where, columns=columns)
         history = store.history(ids, columns=["cell_id", "replicate", "step", "population_loss"])
-        curves = {
-            (str(cell_id), int(replicate)): group
-            for (cell_id, replicate), group in history.groupby(["cell_id", "replicate"])
-        }
+        curves = {cast("tuple[str, int]", key): group for key, group in history.groupby(["cell_id", "replicate"])}
         values: Values = {}
-        for cell_id, replicate, status, steps, loss, error in trials.itertuples(index=False):
-            key = (str(cell_id), int(replicate))
-            loss, error = _number(loss), _number(error)
+        for row in trials.to_dict("records"):
+            key = (str(row["cell_id"]), int(row["replicate"]))
+            loss, error, steps = (_number(row[name]) for name in ("population_loss", "relative_error", "steps"))
             value = math.inf
-            if status != "diverged" and error > 0 and key in curves:
+            if row["status"] != "diverged" and error > 0 and key in curves:
                 curve = curves[key]
                 below = curve[curve["population_loss"] / (loss / error) < self.target]["step"]
                 if len(below):
                     value = float(below.iloc[0])
                 elif guide:
-                    value = float(steps) * (1 + max(0.0, math.log10(error / self.target)))
+                    value = steps * (1 + max(0.0, math.log10(error / self.target)))
             elif error == 0:
-                value = float(steps)
+                value = steps
             values.setdefault(key[0], {})[key[1]] = value
         return values
 

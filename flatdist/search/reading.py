@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from flatdist.cell import FIELDS
@@ -100,21 +101,27 @@ def _read_domain(name: str, key: str, node: Node, problems: Problems) -> Domain 
             return None
         unique = [option for index, option in enumerate(arguments) if option not in arguments[:index]]
         return Domain(name, form, options=tuple(unique), key=key, line=node.line)
+    return _read_range(Domain(name, form, key=key, line=node.line), arguments, problems)
+
+
+def _read_range(domain: Domain, arguments: Any, problems: Problems) -> Domain | None:
+    name, form = domain.field, domain.form
     if not takes_numbers(name) or name == "width":
-        problems.add(key, node.line, f"is a range, and {name} is no single number", "{choice: [...]}", arguments)
+        reason = f"is a range, and {name} is no single number"
+        problems.add(domain.key, domain.line, reason, "{choice: [...]}", arguments)
         return None
     if not isinstance(arguments, list) or len(arguments) != 2:
-        problems.add(key, node.line, "does not have two entries", FORMS[form], arguments)
+        problems.add(domain.key, domain.line, "does not have two entries", FORMS[form], arguments)
         return None
-    ends = [_constant(part) for part in arguments]
-    low, high = ends[0], ends[1]
+    low, high = (_constant(part) for part in arguments)
     if low is None or high is None or low >= high or (form == "loguniform" and low <= 0):
         more = ", both greater than 0" if form == "loguniform" else ""
-        problems.add(key, node.line, "is no range", f"[low, high]: two constants, low below high{more}", arguments)
+        allowed = f"[low, high]: two constants, low below high{more}"
+        problems.add(domain.key, domain.line, "is no range", allowed, arguments)
         return None
     kind = kind_of(name)
     whole = isinstance(kind.otherwise if isinstance(kind, Keyword) else kind, Integer)
-    return Domain(name, form, canonical_float(low), canonical_float(high), whole, key=key, line=node.line)
+    return replace(domain, low=canonical_float(low), high=canonical_float(high), whole=whole)
 
 
 def _constant(part: Any) -> float | None:
@@ -188,9 +195,8 @@ def _check_corners(search: Search, problems: Problems) -> None:
 
 
 def _corners(domains: tuple[Domain, ...]) -> Iterator[Point]:
-    ends: tuple[Callable[[Domain], Any], ...] = (lambda domain: domain.corners()[0], lambda domain: domain.corners()[-1])
-    for end in ends:
-        yield {domain.field: end(domain) for domain in domains}
+    for end in (0, -1):
+        yield {domain.field: domain.corners()[end] for domain in domains}
     for domain in domains:
         for option in domain.corners():
             yield {other.field: other.corners()[0] for other in domains} | {domain.field: option}

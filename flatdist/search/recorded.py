@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from flatdist.cell import Cell
-from flatdist.search.rounds import recorded_rounds
+from flatdist.search.rounds import Stopped, recorded_rounds
 
 if TYPE_CHECKING:
     from flatdist.store import Store
@@ -19,7 +19,7 @@ def with_recorded_cells(sweep: Sweep, store: Store) -> Sweep:
         return sweep
     rounds = recorded_rounds(store, sweep.name, sweep.search.identity, sweep.replicates)
     cells = {request.cell.cell_id: request.cell for one in rounds for request in one.requests}
-    stopped = {}
+    stopped: dict[str, Stopped] = {}
     if sweep.search.early_stopping is not None:
         for one in rounds:
             stopped |= {one.requests[index].cell.cell_id: where for index, where in one.stopped().items()}

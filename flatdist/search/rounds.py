@@ -85,7 +85,7 @@ class Round:
             "rungs": [
                 {
                     "step": rung.step,
-                    "values": [[index, value if math.isfinite(value) else str(value)] for index, value in rung.values.items()],
+                    "values": [[i, value if math.isfinite(value) else str(value)] for i, value in rung.values.items()],
                     "stopped": list(rung.stopped),
                 }
                 for rung in self.rungs
@@ -128,7 +128,9 @@ class RoundLog:
         keep: whether new rounds are recorded.
     """
 
-    def __init__(self, store: Store, name: str, source: str, replicates: int, identity: str, *, keep: bool = True) -> None:
+    def __init__(
+        self, store: Store, name: str, source: str, replicates: int, identity: str, *, keep: bool = True
+    ) -> None:
         self._store, self._name, self._source, self._replicates = store, name, source, replicates
         self._identity, self._keep = identity, keep
         self.rounds: list[Round] = recorded_rounds(store, name, identity, replicates)

@@ -6,10 +6,11 @@ has to be kept: a search goes on from the store alone, and asks for the same poi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -82,10 +83,8 @@ class TuneSearcher:
     def _tell(self, told: Told) -> None:
         if not all(domain.holds(told.point[domain.field]) for domain in self._domains):
             return
-        parameters = {
-            domain.field: domain.options.index(told.point[domain.field]) if domain.is_choice else told.point[domain.field]
-            for domain in self._domains
-        }
+        parameters = dict(told.point)
+        parameters |= {one.field: one.options.index(told.point[one.field]) for one in self._domains if one.is_choice}
         more = {"pruned": True, "intermediate_values": list(told.rungs)} if told.rungs else {}
         self._searcher.add_evaluated_point(parameters, told.value, **more)
 
@@ -95,8 +94,8 @@ class TuneSearcher:
         with _quiet():
             found = self._searcher.suggest(f"suggestion-{self._asked}")
         return {
-            domain.field: domain.options[found[domain.field]] if domain.is_choice else domain.normal(found[domain.field])
-            for domain in self._domains
+            one.field: one.options[found[one.field]] if one.is_choice else one.normal(found[one.field])
+            for one in self._domains
         }
 
 
@@ -136,18 +135,14 @@ def _tune_domain(domain: Domain) -> Any:
     return (tune.loguniform if domain.form == "loguniform" else tune.uniform)(domain.low, domain.high)
 
 
-class _quiet(warnings.catch_warnings):  # noqa: N801 - a context manager in the manner of contextlib's
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     """Without Optuna's messages about studies and experimental options."""
-
-    def __init__(self) -> None:
-        super().__init__(action="ignore")
-
-    def __enter__(self) -> Any:
-        self._logger = logging.getLogger("optuna")
-        self._level = self._logger.level
-        self._logger.setLevel(logging.ERROR)
-        return super().__enter__()
-
-    def __exit__(self, *exception: object) -> None:
-        self._logger.setLevel(self._level)
-        super().__exit__(*exception)
+    logger = logging.getLogger("optuna")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logger.setLevel(level)

@@ -98,4 +98,9 @@ def _cells(store: Store, sweep: str | os.PathLike[str] | None) -> list[str] | No
         return list(store.load_sweep(str(sweep)).cell_ids)
     from flatdist.sweepfile import load_sweep
 
-    return [cell.cell_id for cell in load_sweep(Path(sweep)).cells]
+    loaded = load_sweep(Path(sweep))
+    if loaded.search is not None:
+        from flatdist.search import with_recorded_cells
+
+        loaded = with_recorded_cells(loaded, store)
+    return [cell.cell_id for cell in loaded.cells]
