@@ -90,7 +90,8 @@ class BatchedSession:
         """Run steps start .. stop-1 on every replicate."""
         self.learning_rate.copy_(torch.as_tensor(learning_rate[self.members])[:, None, None])
         self.largest.zero_()
-        levels = torch.as_tensor(anneal[:, None] * noise_std[self.members][None, :])  # (stop - start, members)
+        # (stop - start, members), moved once: chunks then wait for nothing from the host
+        levels = torch.as_tensor(anneal[:, None] * noise_std[self.members][None, :]).to(self.device, self.dtype)
         for first in range(start, stop, CHUNK):
             count = min(CHUNK, stop - first)
             self.first_step.fill_(first)
