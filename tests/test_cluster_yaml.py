@@ -34,7 +34,9 @@ def test_ray_accepts_the_cluster_definition(definition: dict[str, Any]) -> None:
     assert prepared["available_node_types"]["head"]["resources"]["CPU"] == 0
 
 
-@pytest.mark.parametrize(("key", "value"), [("max_wokers", 3), ("max_workers", "many"), ("idle_timeout_minutes", "soon")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("max_wokers", 3), ("max_workers", "many"), ("idle_timeout_minutes", "soon")]
+)
 def test_the_check_sees_mistakes(definition: dict[str, Any], key: str, value: Any) -> None:
     with pytest.raises(Exception, match=r"max_wokers|many|soon"):
         check(definition | {key: value})
