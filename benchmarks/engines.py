@@ -25,7 +25,7 @@ import torch
 
 from benchmarks.roofline import Roofline, step_flops
 from flatdist.alignment import aligned_zeros
-from flatdist.engines.base import Session, TrainingTask
+from flatdist.engines.base import Engine, Session, TrainingTask
 from flatdist.engines.batched import BatchedEngine
 from flatdist.engines.fused import FusedEngine
 from flatdist.provenance import machine_provenance
@@ -39,31 +39,36 @@ THREADS = (1, 2)
 BATCH = 50
 DISTINCT = 8  # problems held at once; more replicates train on the same ones, to bound the memory
 RATE, NOISE = 1e-4, 0.5
-BURST_SECONDS = 3e-3
+BURST_SECONDS = 5e-3
 
 
 @dataclass
 class Contender:
     """Something that takes steps, timed in bursts."""
 
-    steps: Callable[[int], None]
+    start: Callable[[], Callable[[int], None]]
     replicates: int
     burst: int = 0
     times: list[float] = field(default_factory=list)  # seconds per replicate-step
 
     def run(self) -> None:
-        """Time one burst; the first call finds out how many steps one has."""
+        """Time one burst of a fresh start; the first call finds out how many steps a burst has.
+
+        Fresh, because where the system places a pool's threads stays as it is once they run.
+        """
+        steps = self.start()
+        steps(2)
         if not self.burst:
-            self.steps(2)
             # Together, replicates get longer bursts: each must find its measurements in the cache again.
             length = min(BURST_SECONDS * self.replicates, 30 * BURST_SECONDS)
-            self.burst = max(2, min(4000, int(20 * length / min(self._time(20) for _ in range(3)))))
-        self.times.append(self._time(self.burst) / self.burst / self.replicates)
+            self.burst = max(2, min(4000, int(20 * length / min(_time(steps, 20) for _ in range(3)))))
+        self.times.append(_time(steps, self.burst) / self.burst / self.replicates)
 
-    def _time(self, count: int) -> float:
-        start = time.perf_counter()
-        self.steps(count)
-        return time.perf_counter() - start
+
+def _time(steps: Callable[[int], None], count: int) -> float:
+    start = time.perf_counter()
+    steps(count)
+    return time.perf_counter() - start
 
 
 def make_problems(shape: tuple[int, int], n: int, count: int) -> tuple[list[Array], list[Array]]:
@@ -102,8 +107,13 @@ def make_task(widths: tuple[int, ...], problems: Any, replicates: int, threads: 
     )
 
 
-def stepper(session: Session, replicates: int) -> Callable[[int], None]:
-    """Steps of an engine's session."""
+def stepper(engine: Engine, task: TrainingTask) -> Callable[[], Callable[[int], None]]:
+    """Starts sessions of an engine."""
+    return lambda: session_steps(engine.start(task), task.replicates)
+
+
+def session_steps(session: Session, replicates: int) -> Callable[[int], None]:
+    """Steps of one session."""
     done = 0
 
     def steps(count: int) -> None:
@@ -144,12 +154,14 @@ def measure(shape: tuple[int, int], depth: int, problems: Any, seconds: float, q
     contenders: dict[str, Contender] = {}
     for replicates, threads in product(REPLICATES[:2] if quick else REPLICATES, THREADS):
         if replicates >= threads:
-            session = FusedEngine().start(make_task(widths, problems, replicates, threads))
-            contenders[f"fused {replicates} {threads}"] = Contender(stepper(session, replicates), replicates)
+            task = make_task(widths, problems, replicates, threads)
+            contenders[f"fused {replicates} {threads}"] = Contender(stepper(FusedEngine(), task), replicates)
     for replicates in (1, 8):
-        session = BatchedEngine().start(make_task(widths, problems, replicates, 1))
-        contenders[f"batched {replicates} 1"] = Contender(stepper(session, replicates), replicates)
-    contenders["autograd 1 1"] = Contender(autograd_loop(make_task(widths, problems, 1, 1)), 1)
+        session = BatchedEngine().start(make_task(widths, problems, replicates, 1))  # it copies the measurements: once
+        steps = session_steps(session, replicates)
+        contenders[f"batched {replicates} 1"] = Contender(lambda steps=steps: steps, replicates)
+    loop = autograd_loop(make_task(widths, problems, 1, 1))
+    contenders["autograd 1 1"] = Contender(lambda: loop, 1)
     roofline = Roofline(widths, problems[0][0].reshape(len(problems[1][0]), -1), BATCH)
     end = time.perf_counter() + seconds
     rounds = 0

@@ -11,6 +11,8 @@ of their first entry, and leading dimensions and offsets count entries. The orde
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -92,6 +94,31 @@ class Emitter:
         return slots
 
 
+@contextlib.contextmanager
+def _tight_loop(builder: ir.IRBuilder, count: ir.Value, unrolled: bool) -> Iterator[ir.Value]:
+    """Loop over 0 .. count-1, at least once, that LLVM may unroll or not.
+
+    The optimiser runs once for every level of callers that a tile is inlined into. Each time it may unroll the loop
+    further, until the accumulators of a large tile no longer fit the registers and the step is a quarter slower.
+    """
+    before = builder.block
+    body, after = builder.append_basic_block("tile"), builder.append_basic_block("tile.end")
+    builder.branch(body)
+    builder.position_at_end(body)
+    position = builder.phi(INDEX)
+    position.add_incoming(INDEX(0), before)
+    yield position
+    following = builder.add(position, INDEX(1))
+    position.add_incoming(following, builder.block)
+    back = builder.cbranch(builder.icmp_signed("<", following, count), body, after)
+    if not unrolled:
+        disabled = builder.module.add_metadata(["llvm.loop.unroll.disable"])
+        identity = builder.module.add_metadata([disabled, ir.IntType(32)(len(builder.module.metadata))])
+        identity.operands = (identity, disabled)  # a loop's identity names itself first
+        back.set_metadata("llvm.loop", identity)
+    builder.position_at_end(after)
+
+
 @intrinsic(prefer_literal=True)
 def product_tile(typing_context, height, width, scale, accumulate, c, ldc, a, a_row, a_column, b, ldb, inner):
     """C = A B, or C += scale * A B where ``accumulate``, for ``height`` rows and ``width`` vectors of C.
@@ -107,10 +134,10 @@ def product_tile(typing_context, height, width, scale, accumulate, c, ldc, a, a_
         scale, accumulate, c, ldc, a, a_row, a_column, b, ldb, inner = arguments[2:]
         emitter = Emitter(builder, scale.type)
         tile = emitter.variables(m * n)
-        with cgutils.for_range(builder, inner) as loop:
-            b_row = builder.mul(loop.index, ldb)
+        with _tight_loop(builder, inner, unrolled=n <= 2) as position:
+            b_row = builder.mul(position, ldb)
             right = [emitter.load(b, builder.add(b_row, INDEX(j * emitter.lanes))) for j in range(n)]
-            a_here = builder.mul(loop.index, a_column)
+            a_here = builder.mul(position, a_column)
             for i in range(m):
                 entry = emitter.load(a, builder.add(a_here, builder.mul(a_row, INDEX(i))), emitter.scalar)
                 left = emitter.splat(entry)
