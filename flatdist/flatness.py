@@ -13,6 +13,7 @@ trace at every W, interpolating or not.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ import numpy as np
 
 from flatdist.factorization import partial_products
 from flatdist.types import Array
+
+_BLOCK_ENTRIES = 2**18
 
 
 def hessian_trace(layers: Sequence[Any], measurements: Any) -> Any:
@@ -59,52 +62,83 @@ class MomentTrace:
         """
         self.n, self.d_out, self.d_in = measurements.shape
         self.measurements = measurements
-        self.s_out = np.zeros((self.d_out, self.d_out))
-        self.s_in = np.zeros((self.d_in, self.d_in))
-        for block in _blocks(measurements):
-            by_row = block.transpose(1, 0, 2).reshape(self.d_out, -1)
-            by_column = block.transpose(2, 0, 1).reshape(self.d_in, -1)
-            self.s_out += by_row @ by_row.T / self.n
-            self.s_in += by_column @ by_column.T / self.n
         contracted, gathered = _middle_costs(self.n, self.d_out, self.d_in, depth, evaluations)
         self.fourth = self._gather_fourth() if gathered < contracted else None
+        self.s_out, self.s_in = self._gather_second() if self.fourth is None else self._contract_fourth(self.fourth)
 
     def __call__(self, layers: Sequence[Array]) -> Array:
         """The trace at each of several sets of layers, float64 (sets, d_{j+1}, d_j) each; returns (sets,)."""
         lefts, rights = partial_products(layers)
-        total: Array = np.sum((lefts[0] @ lefts[0].mT) * self.s_out, axis=(-2, -1))  # type: ignore[union-attr]
-        total += np.sum((rights[-1].mT @ rights[-1]) * self.s_in, axis=(-2, -1))  # type: ignore[union-attr]
-        for left, right in zip(lefts[1:-1], rights[1:-1], strict=True):
-            total += self._middle(left @ left.mT, right.mT @ right)  # type: ignore[union-attr]
-        total *= 2.0
-        return total
+        outer = [left @ left.mT for left in lefts if left is not None]  # X_1 ... X_{L-1}
+        inner = [right.mT @ right for right in rights if right is not None]  # Y_2 ... Y_L
+        sets = len(layers[0])
+        total = np.vecdot(outer[0].reshape(sets, -1), self.s_out.ravel())
+        total += np.vecdot(inner[-1].reshape(sets, -1), self.s_in.ravel())
+        if len(layers) > 2:
+            total += self._middle(np.stack(outer[1:]), np.stack(inner[:-1]))
+        doubled: Array = 2.0 * total
+        return doubled
 
     def _middle(self, x: Array, y: Array) -> Array:
-        """<X, (1/n) sum_i A_i Y A_i^T> for each of several X and Y."""
+        """The sum over terms of <X, (1/n) sum_i A_i Y A_i^T>; x (terms, sets, d_out, d_out), y alike."""
+        terms, sets = x.shape[:2]
         if self.fourth is not None:
-            term: Array = np.sum((_pack(x) @ self.fourth) * _pack(y), axis=-1)
-            return term
-        total = np.zeros(len(x))
-        for block in _blocks(self.measurements):
-            for k in range(len(x)):
-                total[k] += np.vdot(np.matmul(x[k], block), np.matmul(block, y[k]))
-        total /= self.n
-        return total
+            forms = np.vecdot(_pack(x) @ self.fourth, _pack(y))
+            return np.asarray(forms.reshape(terms, sets).sum(axis=0))
+        total = np.zeros(sets)
+        for block in _blocks(self.measurements, np.dtype(np.float64)):
+            for j, k in np.ndindex(terms, sets):
+                if x[j, k].any():  # an empty slot costs nothing
+                    total[k] += np.vdot(np.matmul(x[j, k], block), np.matmul(block, y[j, k]))
+        average: Array = total / self.n
+        return average
+
+    def _gather_second(self) -> tuple[Array, Array]:
+        """S_out = (1/n) sum_i A_i A_i^T and S_in = (1/n) sum_i A_i^T A_i, float64."""
+        s_out, s_in = np.zeros((self.d_out, self.d_out)), np.zeros((self.d_in, self.d_in))
+        for block in _blocks(self.measurements, self._dtype):
+            by_row = block.transpose(0, 2, 1).reshape(-1, self.d_out)
+            by_column = block.reshape(-1, self.d_in)
+            s_out += by_row.T @ by_row
+            s_in += by_column.T @ by_column
+        return s_out / self.n, s_in / self.n
+
+    def _contract_fourth(self, fourth: Array) -> tuple[Array, Array]:
+        """The same from the fourth moments: sums over their diagonal pairs."""
+        s_out, s_in = np.empty((self.d_out, self.d_out)), np.empty((self.d_in, self.d_in))
+        rows, columns = _pairs(self.d_out), _pairs(self.d_in)
+        s_out[rows] = fourth[:, columns[0] == columns[1]].sum(axis=1)
+        s_in[columns] = fourth[rows[0] == rows[1]].sum(axis=0)
+        s_out.T[rows], s_in.T[columns] = s_out[rows], s_in[columns]
+        return s_out, s_in
 
     def _gather_fourth(self) -> Array:
-        """H[(a,b), (c,e)] = (1/n) sum_i A_i[a,c] A_i[b,e], symmetrised, over pairs a <= b and c <= e."""
-        entries = self.d_out * self.d_in
-        gram = np.zeros((entries, entries))
-        for block in _blocks(self.measurements):
-            flat = block.reshape(len(block), entries)
-            gram += flat.T @ flat
-        pairs = gram.reshape(self.d_out, self.d_in, self.d_out, self.d_in).transpose(0, 2, 1, 3)  # [a, b, c, e]
-        a, b = np.triu_indices(self.d_out)
-        c, e = np.triu_indices(self.d_in)
-        upper = pairs[a, b]  # (pairs out, d_in, d_in)
-        packed: Array = upper[:, c, e] + upper[:, e, c]
-        packed /= 2.0 * self.n
-        return packed
+        """H[(a,b), (c,e)] = (1/n) sum_i A_i[a,c] A_i[b,e], symmetrised, over pairs a <= b and c <= e.
+
+        Rows a are taken together as far as the blocks of all products of theirs stay small.
+        """
+        rows, columns = _pairs(self.d_out), _pairs(self.d_in)
+        upper, lower = columns[0] * self.d_in + columns[1], columns[1] * self.d_in + columns[0]
+        fourth = np.zeros((len(rows[0]), len(upper)))
+        together = max(1, _BLOCK_ENTRIES // (self.d_out * self.d_in**2))
+        for block in _blocks(self.measurements, self._dtype, 16 * _BLOCK_ENTRIES):
+            flat = block.reshape(len(block), -1)
+            for first in range(0, self.d_out, together):
+                start, stop = first * self.d_in, (first + together) * self.d_in
+                products = (flat[:, start:stop].T @ flat[:, start:]).reshape(
+                    -1, self.d_in, self.d_out - first, self.d_in
+                )
+                chosen = np.flatnonzero((rows[0] >= first) & (rows[0] < first + together))
+                pairs = products[rows[0][chosen] - first, :, rows[1][chosen] - first].reshape(len(chosen), -1)
+                fourth[chosen] += pairs[:, upper]
+                fourth[chosen] += pairs[:, lower]
+        fourth /= 2.0 * self.n
+        return fourth
+
+    @property
+    def _dtype(self) -> np.dtype[Any]:
+        """Moments are summed in the measurements' own precision; sums of signs are exact in float32."""
+        return np.result_type(self.measurements.dtype, np.float32)
 
 
 def trace_cost(n: int, d_out: int, d_in: int, depth: int, evaluations: int) -> int:
@@ -120,14 +154,28 @@ def _middle_costs(n: int, d_out: int, d_in: int, depth: int, evaluations: int) -
     return contracted, 2 * n * entries**2 + entries**2 // 2 * terms if terms else contracted
 
 
+@functools.lru_cache(maxsize=16)
+def _pairs(size: int) -> tuple[Array, Array]:
+    """All a <= b, in the order of an upper triangle's rows."""
+    rows, columns = np.triu_indices(size)
+    return rows, columns
+
+
+@functools.lru_cache(maxsize=16)
+def _packing(size: int) -> tuple[Array, Array]:
+    """Positions of the pairs in a flattened matrix, and how often each counts: off the diagonal twice."""
+    rows, columns = _pairs(size)
+    return rows * size + columns, np.where(rows == columns, 1.0, 2.0)
+
+
 def _pack(symmetric: Array) -> Array:
-    """Upper triangles of symmetric matrices (..., d, d), off-diagonal entries doubled: sums over a <= b count both."""
-    rows, columns = np.triu_indices(symmetric.shape[-1])
-    return symmetric[..., rows, columns] * np.where(rows == columns, 1.0, 2.0)
+    """Upper triangles of symmetric matrices (..., d, d) as rows, off-diagonal entries doubled: sums count both."""
+    positions, weights = _packing(symmetric.shape[-1])
+    return symmetric.reshape(-1, symmetric.shape[-1] ** 2)[:, positions] * weights
 
 
-def _blocks(measurements: Array, entries: int = 2**18) -> Iterator[Array]:
-    """The measurements in float64 blocks of bounded size: int8 and float32 are never converted whole."""
+def _blocks(measurements: Array, dtype: np.dtype[Any], entries: int = _BLOCK_ENTRIES) -> Iterator[Array]:
+    """The measurements in blocks of bounded size and one precision: nothing is converted whole."""
     rows = max(1, entries // measurements[0].size)
     for start in range(0, len(measurements), rows):
-        yield measurements[start : start + rows].astype(np.float64)
+        yield measurements[start : start + rows].astype(dtype, copy=False)

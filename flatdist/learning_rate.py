@@ -6,7 +6,7 @@ P = W_L ... W_{j+1}, and Y_j = Q^T Q, Q = W_{j-1} ... W_1, as in Lemma 2. With i
 bound h = sum_j ||X_j|| ||Y_j|| of its largest eigenvalue:
 
     curvature    lambda = 2 (sqrt(h) + sqrt(R / n))^2       the largest eigenvalue with n measurements (Gordon's bound)
-    batch noise  tau    = 2 R / B                           what a batch of B of them adds: stable below 2/(lambda + tau)
+    batch noise  tau    = 2 R / B                           what a batch of B of them adds: 2/(lambda + tau) is stable
     label noise  eta s^2 / B in each of min(n, d_out d_in) directions normal to the interpolators, next to ||W||^2
 
     eta = min( STABILITY * 2 / (lambda + tau),  NORMAL_NOISE / L * ||W||^2 B / (s^2 min(n, d_out d_in)) )
@@ -27,8 +27,8 @@ import numpy as np
 from flatdist.factorization import partial_products
 from flatdist.types import Array
 
-FIRST_ESTIMATES = (0, 125, 250, 500, 1000)  # steps; the weights change fastest at the start
-REESTIMATE_STEPS = 2000  # steps between two estimates from then on
+FIRST_ESTIMATES = (0, 125, 250, 500, 1000, 2000)  # steps; the weights change fastest at the start
+REESTIMATE_STEPS = 4000  # steps between two estimates from then on
 STABILITY = 0.6  # fraction of the estimated stability limit
 NORMAL_NOISE = 0.12  # of the layers' energy, times the number of layers
 
@@ -81,17 +81,19 @@ def flatness_bounds(layers: Sequence[Array]) -> tuple[Array, Array, Array]:
         The bound of H's largest eigenvalue, its trace R(W) (equation 10), and ||W||^2 over all layers, (replicates,).
     """
     lefts, rights = partial_products(layers)
-    replicates, ones = len(layers[0]), np.ones(len(layers[0]))
+    ones = np.ones((1, len(layers[0])))
     d_out, d_in = layers[-1].shape[-2], layers[0].shape[-1]
-    outer_norms, outer_traces = _norms_and_traces([left @ left.mT for left in lefts if left is not None])
-    inner_norms, inner_traces = _norms_and_traces([right.mT @ right for right in rights if right is not None])
+    outer = [left @ left.mT for left in lefts if left is not None]  # X_1 ... X_{L-1}
+    inner = [right.mT @ right for right in rights if right is not None]  # Y_2 ... Y_L
+    # Square products go through together: at small sizes the calls cost more than the arithmetic.
+    groups = [[*outer, *inner]] if d_out == d_in else [outer, inner]
+    norms, traces = (np.concatenate(parts) for parts in zip(*map(_norms_and_traces, groups), strict=True))
+    outer_norms, inner_norms = norms[: len(outer)], norms[len(outer) :]
+    outer_traces, inner_traces = traces[: len(outer)], traces[len(outer) :]
     # lefts end and rights begin with an empty product, an identity.
-    top = np.sum(np.stack([*outer_norms, ones]) * np.stack([ones, *inner_norms]), axis=0)
-    trace = np.sum(np.stack([*outer_traces, d_out * ones]) * np.stack([d_in * ones, *inner_traces]), axis=0)
-    energy = np.zeros(replicates)
-    for layer in layers:
-        energy += _squared_norm(layer)
-    return top, trace, energy
+    top = (np.concatenate([outer_norms, ones]) * np.concatenate([ones, inner_norms])).sum(axis=0)
+    trace = (np.concatenate([outer_traces, d_out * ones]) * np.concatenate([d_in * ones, inner_traces])).sum(axis=0)
+    return top, trace, sum((_squared_norm(layer) for layer in layers), start=np.zeros(len(layers[0])))
 
 
 def _norms_and_traces(products: list[Array]) -> tuple[Array, Array]:
@@ -112,6 +114,6 @@ def _squared_norm(matrices: Array) -> Array:
 
 
 def _flattest_rank_one(d_out: int, d_in: int, depth: int, size: Array) -> tuple[Array, Array]:
-    """H's largest eigenvalue and trace at the flattest layers whose product has rank one and Frobenius norm ``size``."""
+    """H's largest eigenvalue and trace at the flattest layers with a product of rank one and norm ``size``."""
     term = (d_out * d_in) ** (1.0 / depth) * size ** (2.0 * (depth - 1) / depth)  # of R; all L are equal (Lemma 4)
     return term * (1.0 / d_out + 1.0 / d_in + depth - 2), term * depth

@@ -18,7 +18,7 @@ from flatdist.flatness import MomentTrace, trace_cost
 from flatdist.problems import Problem, frobenius_norm
 from flatdist.types import Array
 
-BLOCK = 8  # evaluations computed together
+BLOCK = 16  # evaluations computed together
 CONVERGED_LOSS = 1e-4  # of the mean squared label
 FEWEST_TRACES = 17  # in a history, however expensive
 TRACE_SHARE = 0.02  # of the training arithmetic that the Hessian trace of the history may cost
@@ -52,19 +52,22 @@ class Evaluator:
         """
         assert len(layers[0]) == len(with_trace) == BLOCK
         product = end_to_end(layers)  # (BLOCK, d_out, d_in)
-        finite = np.asarray(np.isfinite(product).all(axis=(-2, -1)))
-        product = np.where(finite[:, None, None], product, 0.0)
-        trace = np.full(BLOCK, np.nan)
-        if any(with_trace):
-            chosen = finite & np.asarray(with_trace)
-            trace = np.where(chosen, self.trace([np.where(chosen[:, None, None], w, 0.0) for w in layers]), np.nan)
+        finite = np.asarray(np.isfinite(product).reshape(BLOCK, -1).all(axis=1))
+        chosen = finite & np.asarray(with_trace)
+        if not finite.all():
+            product = np.where(finite[:, None, None], product, 0.0)
+        if not chosen.all():
+            layers = [np.where(chosen[:, None, None], layer, 0.0) for layer in layers]
+        difference = (product - self.ground_truth).reshape(BLOCK, -1)
         values = {
             "train_loss": self._train_loss(product),
-            "population_loss": np.sum((product - self.ground_truth) ** 2, axis=(-2, -1)),
+            "population_loss": np.vecdot(difference, difference),
             "nuclear_norm": np.linalg.svd(product, compute_uv=False).sum(axis=-1),
-            "hessian_trace": trace,
         }
-        return {name: np.where(finite, value, np.nan) for name, value in values.items()}
+        if not finite.all():
+            values = {name: np.where(finite, value, np.nan) for name, value in values.items()}
+        trace = self.trace(layers) if chosen.any() else np.zeros(BLOCK)
+        return values | {"hessian_trace": np.where(chosen, trace, np.nan)}
 
     def _train_loss(self, product: Array) -> Array:
         dtype = np.result_type(self.measurements.dtype, np.float32)

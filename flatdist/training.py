@@ -183,6 +183,9 @@ class _Run:
         self.estimates = set(estimate_steps(cell.steps)) if cell.learning_rate is None else set()
         self.label_scale = np.array([np.sqrt(np.mean(t.problem.labels**2)) for t in trainees])
         self.sam_radius = cell.sam_radius if method.sharpness_aware else None
+        self.snapshots = [np.stack(alike) for alike in zip(*(t.snapshots for t in trainees), strict=True)]
+        for r, trainee in enumerate(trainees):  # each replicate keeps a view of what is written for all at once
+            trainee.snapshots = [snapshot[r] for snapshot in self.snapshots]
         self.session: Session = engine.start(
             TrainingTask(
                 widths=cell.widths,
@@ -227,14 +230,16 @@ class _Run:
         rates = np.array([t.learning_rate for t in self.trainees])
         anneal = self.anneal[start:stop]
         largest = self.session.advance(start, stop, rates, self.noise_std, anneal)
-        squared = float(np.sum(anneal**2))
-        for i, trainee in enumerate(self.trainees):
+        squared = float(np.vdot(anneal, anneal))
+        for trainee, rate, noise, loss in zip(
+            self.trainees, rates.tolist(), self.noise_std.tolist(), largest.tolist(), strict=True
+        ):
             trainee.step = stop
-            # fmax: the interval's maximum starts out as NaN; a loss that is not finite is seen below.
-            trainee.largest_loss = float(np.fmax(trainee.largest_loss, largest[i]))
-            trainee.flow_time += float(rates[i] ** 2 * self.noise_std[i] ** 2) / (2 * self.drawn) * squared
-            if trainee.diverged_at is None and not np.isfinite(largest[i]):
-                trainee.diverged_at = stop
+            trainee.flow_time += (rate * noise) ** 2 / (2 * self.drawn) * squared
+            if not math.isfinite(loss):
+                trainee.diverged_at = stop if trainee.diverged_at is None else trainee.diverged_at
+            if not trainee.largest_loss >= loss and not math.isnan(loss):  # the interval's maximum starts out as NaN
+                trainee.largest_loss = loss
         self.hooks.on_steps((stop - start) * len(self.trainees))
 
     def _update_learning_rates(self, step: int) -> None:
@@ -258,9 +263,9 @@ class _Run:
         layers = self.session.layers()
         step = self.evaluations[index]
         noise = self.relative_noise * (self.anneal[step - 1] if step else 1.0)
-        for r, trainee in enumerate(self.trainees):
-            for snapshot, layer in zip(trainee.snapshots, layers, strict=True):
-                snapshot[index % BLOCK] = layer[r]
+        for snapshot, layer in zip(self.snapshots, layers, strict=True):
+            snapshot[:, index % BLOCK] = layer
+        for trainee in self.trainees:
             trainee.history["train_loss_max"][index] = trainee.largest_loss
             trainee.largest_loss = math.nan
             clocks = zip(HISTORY_CLOCKS, (trainee.learning_rate, noise, trainee.flow_time), strict=True)

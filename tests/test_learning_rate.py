@@ -162,7 +162,7 @@ def test_a_diverged_replicate_leaves_the_others_alone():
 
 def test_estimates_are_made_at_fixed_steps():
     assert estimate_steps(1) == [0]
-    assert estimate_steps(4001) == [0, 125, 250, 500, 1000, REESTIMATE_STEPS, 2 * REESTIMATE_STEPS]
+    assert estimate_steps(8001) == [0, 125, 250, 500, 1000, 2000, REESTIMATE_STEPS, 2 * REESTIMATE_STEPS]
     cell = Cell(d_out=4, d_in=4, rank=1, n=12, steps=9000)
     assert set(estimate_steps(9000)) - {0} <= set(segment_ends(cell))
     assert 125 not in segment_ends(dataclasses.replace(cell, learning_rate=0.1))
@@ -196,6 +196,6 @@ def test_every_gradient_method_trains_untuned(method, ground_truth):
     cell = Cell(d_out=8, d_in=8, rank=2, n=50, method=method, ground_truth=ground_truth, init_scale=0.3, steps=20000)
     found = rows(cell, range(2)).values()
     if method == "sam":  # its perturbation never shrinks, and nor does the loss that it causes
-        assert all(row["relative_error"] < 0.2 for row in found)
+        assert all(row["relative_error"] < 0.5 for row in found)
     else:
         assert [row["status"] for row in found] == ["converged"] * 2

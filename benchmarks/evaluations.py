@@ -1,0 +1,128 @@
+"""What the history costs: its metrics, their moments and the automatic step size, beside the steps themselves.
+
+    python -m benchmarks.evaluations [--quick] [--json FILE]
+
+Everything is timed in this thread's processor seconds, on the fused engine with one thread and 8 replicates, and the
+metrics right after steps, as in training: caches are cold then. Columns are shares of the training steps of a cell with
+the defaults: 40,000 steps, 64 evaluations. ``trace`` tells at how many of them the Hessian's trace is evaluated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flatdist.cell import Cell
+from flatdist.draws import stream_key
+from flatdist.draws.stream import BATCH, LABEL_NOISE
+from flatdist.engines import load_engine
+from flatdist.engines.base import TrainingTask
+from flatdist.factorization import initial_layers
+from flatdist.learning_rate import estimate_steps, stable_learning_rate
+from flatdist.metrics import BLOCK, Evaluator, trace_evaluations
+from flatdist.problems import sample_arrays
+from flatdist.theory import statistical_dimension
+from flatdist.threads import set_threads
+
+SHAPES = ((12, 12, 1), (20, 20, 2), (30, 20, 2), (40, 40, 2), (60, 60, 3))
+QUICK_SHAPES = SHAPES[:2]
+DEPTHS = (2, 3, 5)
+REPLICATES = 8
+
+
+def seconds(action: Callable[[], Any]) -> float:
+    """Processor seconds of this thread."""
+    began = time.thread_time()
+    action()
+    return time.thread_time() - began
+
+
+def measure(cell: Cell, repeat: int = 5) -> dict[str, Any]:
+    """Shares of one cell's training time."""
+    problems = [sample_arrays(cell, r, cell.dtype) for r in range(REPLICATES)]
+    layers = [[w.astype(cell.dtype) for w in initial_layers(cell, r)] for r in range(REPLICATES)]
+    keys = [
+        np.array([stream_key(cell.training_stream(), r, purpose) for r in range(REPLICATES)], dtype=np.uint32)
+        for purpose in (BATCH, LABEL_NOISE)
+    ]
+    labels = [p.labels.astype(cell.dtype) for p in problems]
+    task = TrainingTask(
+        cell.widths, [p.measurements for p in problems], labels, layers, *keys, cell.batch_size, True, None, cell.dtype
+    )
+    session, ones = load_engine("fused").start(task), np.ones(REPLICATES)
+    chunk = max(20, 20_000_000 // (cell.d_out * cell.d_in * 1000))
+
+    def advance() -> None:
+        session.advance(0, chunk, 1e-3 * ones, ones, np.ones(chunk))
+
+    def estimate() -> None:
+        stable_learning_rate(session.layers(), n=cell.n, batch=50, label_scale=ones, noise_std=ones)
+
+    wanted = trace_evaluations(cell, 50)
+    blocks = [(wanted[i : i + BLOCK] + [False] * BLOCK)[:BLOCK] for i in range(0, len(wanted), BLOCK)]
+    evaluators: list[Evaluator] = []
+    advance()
+    step = statistics.median(seconds(advance) for _ in range(repeat)) / chunk
+    moments = seconds(lambda: evaluators.extend(Evaluator(p, cell.depth, sum(wanted)) for p in problems))
+    snapshots = [[np.stack([w] * BLOCK).astype(float) for w in start] for start in layers]
+
+    def evaluate(chosen: list[bool]) -> None:
+        for evaluator, snapshot in zip(evaluators, snapshots, strict=True):
+            evaluator(snapshot, chosen)
+
+    def after_steps(action: Callable[[], None]) -> float:
+        advance()
+        return seconds(action)
+
+    total = step * cell.steps
+    evaluations = {  # blocks with the same number of traces cost the same
+        sum(block): statistics.median(after_steps(lambda b=block: evaluate(b)) for _ in range(repeat))
+        for block in blocks
+    }
+    without = statistics.median(after_steps(lambda: evaluate([False] * BLOCK)) for _ in range(repeat)) * len(blocks)
+    all_of_them = sum(evaluations[sum(block)] for block in blocks)
+    step_sizes = statistics.median(after_steps(estimate) for _ in range(repeat)) * len(estimate_steps(cell.steps))
+    return {
+        "shape": f"{cell.d_out}x{cell.d_in}",
+        "depth": cell.depth,
+        "n": cell.n,
+        "step_us": step / REPLICATES * 1e6,
+        "traces": sum(wanted),
+        "moments": moments / total,
+        "trace": (all_of_them - without) / total,
+        "rest": without / total,
+        "metrics": (moments + all_of_them) / total,
+        "step_size": step_sizes / total,
+    }
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="d = 12 and 20 only")
+    parser.add_argument("--json", type=Path, default=None, help="where to write the rows")
+    options = parser.parse_args()
+    set_threads(1)
+    rows = []
+    print("shape  depth     n   us/step  traces  moments   trace    rest  metrics  step size")
+    for d_out, d_in, rank in QUICK_SHAPES if options.quick else SHAPES:
+        for depth in DEPTHS:
+            n = math.ceil(1.5 * statistical_dimension(d_out, d_in, rank))
+            row = measure(Cell(d_out=d_out, d_in=d_in, rank=rank, n=n, depth=depth))
+            rows.append(row)
+            shares = " ".join(f"{row[name]:>7.2%}" for name in ("moments", "trace", "rest", "metrics", "step_size"))
+            print(f"{row['shape']} {depth:>6} {n:>5} {row['step_us']:>9.2f} {row['traces']:>7}  {shares}", flush=True)
+    if options.json is not None:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
