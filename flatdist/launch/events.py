@@ -20,6 +20,7 @@ class RowStored(NamedTuple):
     replicate: int
     status: str
     relative_error: float
+    at: float  # seconds on the worker's monotonic clock
 
 
 class StepsTaken(NamedTuple):
@@ -36,6 +37,7 @@ class ItemFailed(NamedTuple):
     cell_id: str
     replicates: tuple[int, ...]
     error: str  # type and message, the key by which equal errors are recognised
+    at: float  # seconds on the worker's monotonic clock
 
 
 class ShardEnded(NamedTuple):

@@ -24,9 +24,15 @@ class _ShardState:
     rows: int
     predicted: float  # seconds
     finished: int = 0
-    started: float | None = None  # driver's clock
-    last_row: float = 0.0  # driver's clock, when the last row came, or the shard started
+    started: float | None = None  # worker's clock: events may reach the driver late, and many at a time
+    last_row: float = 0.0  # worker's clock, when the last row was stored, or the shard started
+    heard: float = 0.0  # driver's clock, when it learnt of that
     ended: bool = False
+
+    def end(self, at: float) -> float:
+        """Mark as ended; returns the seconds that it took."""
+        self.ended = True
+        return 0.0 if self.started is None else max(0.0, at - self.started)
 
 
 @dataclass
@@ -71,10 +77,9 @@ class Progress:
 
     def expect(self, shards: Iterable[tuple[int, Shard]]) -> None:
         """Take in shards that are about to run; those of an earlier round that did not end are forgotten."""
-        now = self.clock()
         for state in self._shards.values():
             if not state.ended:
-                self._end(state, now)
+                self._busy += state.end(state.last_row)
                 state.rows = state.finished
         for number, shard in shards:
             rows = sum(len(item.replicates) for item in shard.items)
@@ -97,15 +102,16 @@ class Progress:
             self.failed += len(event.replicates)
             self.tallies[event.cell_id].failed += len(event.replicates)
             self._same_error[_NUMBERS.sub("#", event.error)].add(event.cell_id)
-            self._count(event.shard, len(event.replicates), now)
+            self._count(event.shard, len(event.replicates), event.at, now)
         elif isinstance(event, ShardStarted):
             state = self._shards.get(event.shard)
             if state is not None:
-                state.started = state.last_row = now
+                state.started = state.last_row = event.at
+                state.heard = now
         elif isinstance(event, ShardEnded):
             state = self._shards.get(event.shard)
             if state is not None and not state.ended:
-                self._end(state, now)
+                self._busy += state.end(event.at)
         elif isinstance(event, Notice):
             self.notices.append(event.text)
 
@@ -119,18 +125,13 @@ class Progress:
         tally = self.tallies[event.cell_id]
         tally.stored += 1
         tally.successes += event.relative_error < SUCCESS_TOLERANCE
-        self._count(event.shard, 1, now)
+        self._count(event.shard, 1, event.at, now)
 
-    def _count(self, shard: int, rows: int, now: float) -> None:
+    def _count(self, shard: int, rows: int, at: float, now: float) -> None:
         state = self._shards.get(shard)
         if state is not None:
             state.finished += rows
-            state.last_row = now
-
-    def _end(self, state: _ShardState, now: float) -> None:
-        state.ended = True
-        if state.started is not None:
-            self._busy += now - state.started
+            state.last_row, state.heard = at, now
 
     @property
     def finished(self) -> int:
@@ -174,7 +175,7 @@ class Progress:
         scale = spent / finished
         for state in active:
             left = scale * state.predicted * (1 - state.finished / max(state.rows, 1))
-            progressed = min(now - state.last_row, 0.95 * left)
+            progressed = min(now - state.heard, 0.95 * left)
             partial += progressed
             longest = max(longest, left - progressed)
         waiting = sum(state.started is None and not state.ended for state in self._shards.values())

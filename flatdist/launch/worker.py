@@ -92,6 +92,7 @@ def run_shard(
                     row["replicate"],
                     row["status"],
                     float("nan") if error is None else float(error),
+                    time.monotonic(),
                 )
             )
 
@@ -188,7 +189,7 @@ class _Work:
                 self.rows.write_failures(list(failure_rows(self.store, cell, left, error)))
                 failed += len(left)
                 message = f"{type(error).__name__}: {error}"[:MESSAGE_LENGTH]
-                self.report(ItemFailed(self.number, cell.cell_id, tuple(left), message))
+                self.report(ItemFailed(self.number, cell.cell_id, tuple(left), message, time.monotonic()))
         return failed
 
     def _count_steps(self, steps: int) -> None:

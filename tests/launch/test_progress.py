@@ -17,6 +17,9 @@ def make_cell(n: int = 30, **fields: object) -> Cell:
     return Cell(**({"d_out": 8, "d_in": 8, "rank": 1, "n": n} | fields))  # type: ignore[arg-type]
 
 
+BOOT = 1000.0  # a worker's clock is not the driver's
+
+
 class Clock:
     now = 0.0
 
@@ -33,8 +36,10 @@ def progress_of(shards: list[Shard], slots: int) -> tuple[Progress, Clock]:
     return progress, clock
 
 
-def stored(shard: int, cell: Cell, replicate: int, error: float = 1e-3, status: str = "converged") -> RowStored:
-    return RowStored(shard, cell.cell_id, replicate, status, error)
+def stored(
+    shard: int, cell: Cell, replicate: int, at: float = 0.0, error: float = 1e-3, status: str = "converged"
+) -> RowStored:
+    return RowStored(shard, cell.cell_id, replicate, status, error, at)
 
 
 @pytest.mark.parametrize("true_over_predicted", [0.25, 1.0, 4.0])
@@ -46,17 +51,17 @@ def test_time_left_is_exact_for_work_of_constant_speed(true_over_predicted: floa
     row = 10.0 * true_over_predicted
     for pair in range(4):
         for slot in (0, 1):
-            progress.apply(ShardStarted(2 * pair + slot, 0.0))
+            progress.apply(ShardStarted(2 * pair + slot, clock.now + BOOT))
         for replicate in range(4):
             clock.now += row / 2
             if pair or replicate:  # half of a row has been computed by each slot since the last one
                 assert progress.eta() == pytest.approx(16 * row - clock.now)
             clock.now += row / 2
             for slot in (0, 1):
-                progress.apply(stored(2 * pair + slot, cells[2 * pair + slot], replicate))
+                progress.apply(stored(2 * pair + slot, cells[2 * pair + slot], replicate, clock.now + BOOT))
             assert progress.eta() == pytest.approx(16 * row - clock.now)
         for slot in (0, 1):
-            progress.apply(ShardEnded(2 * pair + slot, 0.0))
+            progress.apply(ShardEnded(2 * pair + slot, clock.now + BOOT))
     assert progress.finished == 32
     assert progress.running == 0
 
@@ -69,11 +74,21 @@ def test_one_long_shard_at_the_end_decides_the_time_left() -> None:
         progress.apply(ShardStarted(shard, 0.0))
     clock.now = 100.0
     for replicate in range(10):
-        progress.apply(stored(0, cells[0], replicate))
-    progress.apply(ShardEnded(0, 0.0))
-    progress.apply(stored(1, cells[1], 0))
+        progress.apply(stored(0, cells[0], replicate, 100.0))
+    progress.apply(ShardEnded(0, 100.0))
+    progress.apply(stored(1, cells[1], 0, 100.0))
     scale = 200.0 / 110.0  # slot-seconds spent over predicted seconds finished
     assert progress.eta() == pytest.approx(90 * scale)
+
+
+def test_events_that_come_late_and_together_do_not_distort_the_time_left() -> None:
+    """A worker that compiles keeps its news to itself until the shard has ended."""
+    cells = [make_cell(10), make_cell(11)]
+    progress, clock = progress_of([Shard((WorkItem(cell, (0,)),), 5.0) for cell in cells], slots=1)
+    clock.now = 50.0
+    for event in (ShardStarted(0, BOOT), stored(0, cells[0], 0, BOOT + 40), ShardEnded(0, BOOT + 40)):
+        progress.apply(event)
+    assert progress.eta() == pytest.approx(40.0)
 
 
 def test_nothing_is_promised_before_anything_is_measured() -> None:
@@ -96,7 +111,7 @@ def test_first_cells_that_fail_alike_are_noticed() -> None:
     for shard, cell in enumerate(cells[:5]):
         assert progress.common_error(5) is None
         for _ in range(3):  # more failures of the same cell are no further evidence
-            progress.apply(ItemFailed(shard, cell.cell_id, (0,), f"ValueError: singular at {cell.n}"))
+            progress.apply(ItemFailed(shard, cell.cell_id, (0,), f"ValueError: singular at {cell.n}", 0.0))
     assert progress.common_error(5) == "ValueError: singular at #"
 
 
@@ -106,10 +121,10 @@ def test_failures_after_a_success_or_of_several_kinds_do_not_stop_a_sweep() -> N
     succeeded, _ = progress_of(shards, slots=1)
     succeeded.apply(stored(9, cells[9], 0))
     mixed, _ = progress_of(shards, slots=1)
-    mixed.apply(ItemFailed(9, cells[9].cell_id, (0,), "MemoryError: "))
+    mixed.apply(ItemFailed(9, cells[9].cell_id, (0,), "MemoryError: ", 0.0))
     for progress in (succeeded, mixed):
         for shard, cell in enumerate(cells[:5]):
-            progress.apply(ItemFailed(shard, cell.cell_id, (0,), "ValueError: singular"))
+            progress.apply(ItemFailed(shard, cell.cell_id, (0,), "ValueError: singular", 0.0))
         assert progress.common_error(5) is None
 
 
@@ -144,7 +159,7 @@ def test_plain_display_prints_lines_and_no_control_characters() -> None:
     progress.apply(ShardStarted(0, 0.0))
     clock.now = 2.0
     progress.apply(StepsTaken(0, 3000))
-    progress.apply(stored(0, cell, 0, status="diverged"))
+    progress.apply(stored(0, cell, 0, 2.0, status="diverged"))
     display.message("[not markup] a message that is longer than the console is wide")
     display.stop(progress)
     lines = out.getvalue().splitlines()
