@@ -37,8 +37,10 @@ LONG_SECONDS = 3600.0  # a plan predicted to take longer is confirmed, where som
 @click.option("--checkpoint-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True,
               help="Time between two checkpoints of a long replicate.")  # fmt: skip
 @click.option(
-    "--logger", "loggers", multiple=True, metavar="NAME", help="Switch on a logger of Ray Tune, as tensorboard."
-)
+    "--logger", "loggers", multiple=True, metavar="NAME",
+    help="Switch on a logger of Ray Tune: tensorboard, csv, json, mlflow or wandb.",
+)  # fmt: skip
+@click.option("--log-folder", default="tune-logs", show_default=True, metavar="DIR", help="Where loggers keep files.")
 @click.option("--display", type=click.Choice(["auto", "live", "plain", "none"]), default="auto", show_default=True)
 @click.option("--yes", is_flag=True, help="Do not ask before a long run.")
 def sweep_command(sweeps: tuple[str, ...], store: str, **options: Any) -> int:
@@ -105,6 +107,7 @@ def _settings(resources: Resources, options: dict[str, Any]) -> LaunchSettings:
         device=resources.device,
         checkpoint_seconds=options["checkpoint_seconds"],
         loggers=tuple(options["loggers"]),
+        log_folder=options["log_folder"],
     )
 
 

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatdist.errors import LaunchError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.2
 LEAVE_SECONDS = 6.0  # after an interrupt, workers have this long to store their rows
 ERROR_LENGTH = 300
+LOG_FILES = ("progress.csv", "result.json", "events.out.tfevents*")  # of the loggers csv, json and tensorboard
 
 
 @dataclass
@@ -109,6 +111,8 @@ def run_round(
                 break
             tune.join(POLL_SECONDS)
         tune.join(3.0 if stopping else None)
+        if settings.loggers and keep_logs(Path(tune.scratch) / name, Path(settings.log_folder) / name):
+            display.message(f"the loggers' files are in {Path(settings.log_folder) / name}")
         ray.kill(monitor)
     shutil.rmtree(tune.scratch, ignore_errors=True)
     if tune.failure is not None and not stopping:
@@ -189,6 +193,21 @@ class _TuneThread(threading.Thread):
         for result in (results[i] for i in range(len(results))):
             if result.error is not None and result.config is not None:
                 self.errors[numbers[result.config["position"]]] = _last_line(result.error)
+
+
+def keep_logs(scratch: Path, folder: Path) -> int:
+    """Copy what Tune's file loggers wrote out of its scratch folder, nothing of its own state; returns how many files.
+
+    Args:
+        scratch: Tune's folder of one round, a folder each trial.
+        folder: where to.
+    """
+    files = [path for pattern in LOG_FILES for path in scratch.glob(f"*/{pattern}")]
+    for path in files:
+        kept = folder / path.relative_to(scratch)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, kept)
+    return len(files)
 
 
 def split(shard: Shard) -> list[Shard]:

@@ -34,6 +34,7 @@ class LaunchSettings:
         same_error_limit: the sweep stops when its first so many distinct cells all failed with the same error.
         reuse_actors: one worker process runs many trials after each other, which saves seconds for each.
         loggers: Tune's logger callbacks to switch on: tensorboard, csv, json, mlflow, wandb.
+        log_folder: where the files of loggers that write any (tensorboard, csv, json) are kept, a folder each round.
         runner: ``module:function`` that runs one cell's replicates.
         provenance: columns of the trials table that describe this checkout, resolved once by the driver.
     """
@@ -52,6 +53,7 @@ class LaunchSettings:
     same_error_limit: int = 5
     reuse_actors: bool = True
     loggers: tuple[str, ...] = ()
+    log_folder: str = "tune-logs"
     runner: str = DEFAULT_RUNNER
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
