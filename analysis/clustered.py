@@ -10,11 +10,10 @@ from __future__ import annotations
 import numpy as np
 from scipy import special, stats
 
-from analysis.likelihood import REACH, Profile
+from analysis.likelihood import Profile
 
-_NODES = 400
-_SPREADS = 24
-_NOISES = 14
+_NODES, _CENTERS, _SPREADS, _NOISES = 500, 241, 16, 12
+_REACH = 1.0  # limits of log n50 beyond the measured values by more than this share of their range are infinite
 
 
 def clustered_profile(log_n: np.ndarray, success: np.ndarray, unit: np.ndarray, drop: float) -> Profile:
@@ -32,10 +31,10 @@ def clustered_profile(log_n: np.ndarray, success: np.ndarray, unit: np.ndarray, 
     values = np.unique(log_n)
     span = float(values[-1] - values[0])
     gap = float(np.diff(values).min())
-    u = np.linspace(values[0] - 1.5 * REACH * span, values[-1] + 1.5 * REACH * span, _NODES * 4)
-    centers = np.linspace(values[0] - REACH * span, values[-1] + REACH * span, 561)
-    spreads = np.geomspace(0.2 * gap, 2.0 * span, _SPREADS)
-    noises = np.geomspace(0.05 * gap, 2.0 * span, _NOISES)
+    u = np.linspace(values[0] - 2.5 * _REACH * span, values[-1] + 2.5 * _REACH * span, _NODES)
+    centers = np.linspace(values[0] - _REACH * span, values[-1] + _REACH * span, _CENTERS)
+    spreads = np.geomspace(0.3 * gap, 1.5 * span, _SPREADS)
+    noises = np.geomspace(0.05 * gap, 1.5 * span, _NOISES)
     weights = stats.norm.pdf((u - centers[:, None, None]) / spreads[:, None])  # (centers, spreads, u)
     weights /= weights.sum(axis=-1, keepdims=True)
     labels, index = np.unique(unit, return_inverse=True)

@@ -67,6 +67,14 @@ def keys_of(table: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]
     return sorted(keys, key=lambda key: [_place(name, value) for name, value in key.items()])
 
 
+def styled(keys: Sequence[Mapping[str, Any]]) -> list[tuple[int, Mapping[str, Any]]]:
+    """Keys with the number of their colour and marker: a method's own where no method occurs twice, else in order."""
+    methods = [key.get("method") for key in keys]
+    own = [method_rank(method) for method in methods if isinstance(method, str)]
+    numbers = own if len(set(own)) == len(keys) else range(len(keys))
+    return list(zip(numbers, keys, strict=True))
+
+
 def _place(name: str, value: Any) -> tuple[int, float, str]:
     if name == "method":
         return method_rank(value), 0.0, str(value)

@@ -21,7 +21,7 @@ from scipy import stats
 
 from analysis.command import Request, path_lines, run_command
 from analysis.grouping import as_value, group_rows
-from analysis.layout import describe, keys_of, matching, panel_columns, series_columns
+from analysis.layout import describe, keys_of, matching, panel_columns, series_columns, styled
 from analysis.style import (
     COLUMN_WIDTH,
     PAGE_WIDTH,
@@ -157,7 +157,7 @@ def paired_figure(differences: pd.DataFrame, series: Sequence[str], panels: Sequ
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for axes, key in zip(grid.flat, panel_keys, strict=False):
             mine = matching(differences, key)
-            for index, name in enumerate(series_keys):
+            for index, name in styled(series_keys):
                 table = matching(mine, name).sort_values("n")
                 below = table["difference"] - table["difference_low"]
                 above = table["difference_high"] - table["difference"]
@@ -180,7 +180,7 @@ def paired_figure(differences: pd.DataFrame, series: Sequence[str], panels: Sequ
             axes.set_xlabel("measurements $n$")
         handles = [
             Line2D([], [], color=color_of(index), marker=marker_of(index), label=describe(name))
-            for index, name in enumerate(series_keys)
+            for index, name in styled(series_keys)
         ]
         figure.legend(
             handles=handles,

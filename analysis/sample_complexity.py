@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.command import Request, path_lines, run_command, table_lines
-from analysis.layout import describe, keys_of, matching, panel_columns, series_columns
+from analysis.grouping import group_rows
+from analysis.layout import describe, keys_of, matching, panel_columns, series_columns, styled
 from analysis.likelihood import curve
 from analysis.style import (
     COLUMN_WIDTH,
@@ -43,8 +44,8 @@ def success_rates(trials: pd.DataFrame, by: Sequence[str], tolerance: float) -> 
     """Success probability for each group and n: columns of ``by``, ``n``, ``rate``, ``count``, ``diverged``."""
     labelled = label_success(trials, tolerance)
     rows = []
-    for key in keys_of(labelled, by):
-        for n, cell in matching(labelled, key).groupby("n"):
+    for key, group in group_rows(labelled, by):
+        for n, cell in group.groupby("n"):
             rows.append(
                 {**key, "n": n, "rate": cell["success"].mean(), "count": len(cell), "diverged": cell["diverged"].sum()}
             )
@@ -100,9 +101,9 @@ def _panel(
     low, high = float(rates["n"].min()), float(rates["n"].max())
     margin = (high / low) ** 0.04 if high > low else 1.2
     dense = np.geomspace(low, high, 300)
-    for index, series in enumerate(series_keys):
+    for place, (index, series) in enumerate(styled(series_keys)):
         points, fits = matching(rates, series), matching(thresholds, series)
-        shift = (high / low) ** (_SPREAD * (index - 0.5 * (len(series_keys) - 1)))
+        shift = (high / low) ** (_SPREAD * (place - 0.5 * (len(series_keys) - 1)))
         sns.scatterplot(
             x=points["n"].to_numpy(dtype=float) * shift,
             y=points["rate"].to_numpy(dtype=float),
@@ -160,7 +161,7 @@ def _draw_fit(axes: Axes, fit: pd.Series, dense: np.ndarray, color: str) -> None
 def _series_handles(keys: Sequence[Mapping[str, Any]]) -> list[Line2D]:
     return [
         Line2D([], [], color=color_of(index), marker=marker_of(index), label=describe(key) or "all trials")
-        for index, key in enumerate(keys)
+        for index, key in styled(keys)
     ]
 
 

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from analysis.collapse import collapse_table, fit_width_law, master_curve
 from analysis.command import Request, path_lines, table_lines
-from analysis.layout import describe, keys_of, matching, series_columns
+from analysis.layout import describe, keys_of, matching, series_columns, styled
 from analysis.sample_complexity import grouping
 from analysis.scaling import LAWS, fit_scaling
 from analysis.style import COLUMN_WIDTH, PAGE_WIDTH, color_of, marker_of, plain_ticks, provenance, save_figure, themed
@@ -39,7 +39,7 @@ def scaling_figure(thresholds: pd.DataFrame, laws: pd.DataFrame, series: Sequenc
         grid = figure.subplots(2, len(LAWS), sharex="col", sharey="row", height_ratios=(2, 1))
         for column, law in enumerate(LAWS):
             upper, lower = grid[:, column]
-            for index, key in enumerate(keys):
+            for index, key in styled(keys):
                 fit = matching(laws[laws["law"] == law], key).iloc[0]
                 _points(upper, lower, matching(thresholds, key), law, float(fit["ratio"]), index)
             for axes in (upper, lower):
@@ -50,7 +50,7 @@ def scaling_figure(thresholds: pd.DataFrame, laws: pd.DataFrame, series: Sequenc
             low, high = upper.get_xlim()
             line = np.array([low, high])
             upper.plot(line, line, color="#222222", linewidth=0.8, zorder=1)
-            for index, key in enumerate(keys):
+            for index, key in styled(keys):
                 ratio = float(matching(laws[laws["law"] == law], key)["ratio"].iloc[0])
                 upper.plot(line, ratio * line, "--", color=color_of(index), linewidth=0.8, zorder=1)
             upper.set_xlim(low, high)
@@ -68,7 +68,7 @@ def scaling_figure(thresholds: pd.DataFrame, laws: pd.DataFrame, series: Sequenc
         _ratio_ticks(grid[1, 0])
         handles = [
             Line2D([], [], color=color_of(i), marker=marker_of(i), linestyle="", label=describe(key) or "all")
-            for i, key in enumerate(keys)
+            for i, key in styled(keys)
         ]
         handles.append(Line2D([], [], color="#222222", linewidth=0.8, label="$n_{50}$ = law; dashed: fitted multiple"))
         handles.append(Line2D([], [], color="#777777", marker="$\\uparrow$", linestyle="", label="censored: bound"))
@@ -125,7 +125,7 @@ def collapse_figure(
         left, right = figure.subplots(1, 2)
         z = np.linspace(-2.5, 2.5, 200)
         left.plot(z, master_curve(z), color="#222222", linewidth=0.8, zorder=1)
-        for index, key in enumerate(keys):
+        for index, key in styled(keys):
             mine = matching(collapsed, key)
             left.plot(
                 mine["z"],
@@ -176,7 +176,7 @@ def _widths(axes: Axes, thresholds: pd.DataFrame, index: int) -> None:
 
 def _collapse_handles(keys: Sequence[Mapping[str, Any]], widths: pd.DataFrame) -> list[Line2D]:
     handles = []
-    for index, key in enumerate(keys):
+    for index, key in styled(keys):
         label = describe(key) or "all"
         fitted = matching(widths, key) if len(widths) else widths
         if len(fitted):

@@ -172,6 +172,8 @@ def save_figure(
     paths = []
     logging.getLogger("fontTools").setLevel(logging.ERROR)  # remarks on the age of the fonts it embeds
     with themed():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # the layout is settled, and need not be solved for every format
         for extension in formats:
             path = target / f"{name}.{extension}"
             handle, temporary = tempfile.mkstemp(dir=target, prefix=f".{name}.", suffix=f".{extension}")

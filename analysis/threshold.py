@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from analysis.clustered import clustered_profile
 from analysis.grouping import as_value, group_rows, varying_fields
@@ -186,8 +187,6 @@ def _one_value(value: float, success: np.ndarray, settings: FitSettings) -> dict
     # Likelihood of the observed share against one half, the only thing that n50 = n would predict.
     total = len(success)
     entropy = sum(part * math.log(2.0 * part) for part in (share, 1.0 - share) if part > 0)
-    from scipy import stats
-
     decided = 2.0 * total * entropy > stats.chi2.ppf(settings.level, 1)
     n = math.exp(value)
     kind = ("left" if share > 0.5 else "right") if decided else "unresolved"

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.command import Request, path_lines, run_command
-from analysis.layout import describe, keys_of, matching, panel_columns, series_columns
+from analysis.layout import describe, keys_of, matching, panel_columns, series_columns, styled
 from analysis.sample_complexity import grouping
 from analysis.style import (
     COLUMN_WIDTH,
@@ -68,7 +68,7 @@ def tolerance_figure(trials: pd.DataFrame, thresholds: pd.DataFrame) -> Figure:
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
         for axes, key in zip(grid.flat, panel_keys, strict=False):
             mine = matching(thresholds, key)
-            for index, name in enumerate(series_keys):
+            for index, name in styled(series_keys):
                 fits = matching(mine, name).sort_values("tolerance")
                 fits = fits[fits["censored"].isin(["none", "interval"])]
                 axes.fill_between(
@@ -93,7 +93,7 @@ def tolerance_figure(trials: pd.DataFrame, thresholds: pd.DataFrame) -> Figure:
         grid.flat[0].invert_xaxis()
         handles = [
             Line2D([], [], color=color_of(index), marker=marker_of(index), label=describe(name) or "all trials")
-            for index, name in enumerate(series_keys)
+            for index, name in styled(series_keys)
         ]
         for law in PREDICTIONS:
             dashes, grey = PREDICTION_LINES[law]

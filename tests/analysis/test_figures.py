@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from PIL import Image
 from synthetic import quickstart_like
@@ -79,7 +80,7 @@ def test_phase_diagram_has_a_panel_for_each_method_and_a_cell_for_each_n(trials:
     figure = phase_diagram.phase_diagram_figure(trials, fit_thresholds(trials, by=by), 1e-2)
     panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
     assert [axes.get_title(loc="left") for axes in panels] == ["label-noise SGD", "min nuclear norm"]
-    cells = [mesh.get_array().size for mesh in panels[0].collections]
+    cells = [mesh.get_array().size for mesh in panels[0].collections if isinstance(mesh, QuadMesh)]
     assert cells == [trials.loc[trials["rank"] == rank, "n"].nunique() for rank in (1, 2)]
 
 
