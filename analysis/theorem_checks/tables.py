@@ -36,6 +36,8 @@ def flattest_beside_nuclear(trials: pd.DataFrame) -> pd.DataFrame:
     nuclear = certified[certified["method"] == "min_nuclear_norm"]
     least = nuclear[[*KEY, "nuclear_norm"]].rename(columns={"nuclear_norm": "least_nuclear_norm"})
     known = problems(trials)
+    if flattest.empty or least.empty or known.empty:  # empty columns have no type to merge on
+        return flattest.iloc[:0].reindex(columns=[*flattest.columns, "least_nuclear_norm", *_DELTAS])
     paired = flattest.merge(least, on=list(KEY), how="inner")
     columns = [name for name in _DELTAS if name in known]
     return paired.merge(known[[*KEY, *columns]], on=list(KEY), how="left").reindex(columns=[*paired.columns, *_DELTAS])

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from flatdist.cell import Cell
 from flatdist.errors import SolverError
 from flatdist.factorization import end_to_end
 from flatdist.flatness import hessian_trace
+from flatdist.problems import sample_problem
 from flatdist.regularizer import induced_regularizer
 from flatdist.solvers import _flatness_kernel as kernel
 from flatdist.solvers.certificate import UncertifiedWarning
@@ -194,3 +196,15 @@ def test_an_uncertified_answer_says_so(monkeypatch):
     _, certificate = min_hessian_trace(measurements, labels, 3, return_certificate=True)
     assert not certificate.converged
     assert certificate.value > 1e-8
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_dependent_measurements_with_agreeing_labels_are_solved(depth):
+    """Every measurement twice: the same interpolators and the same moments, so the same answer."""
+    problem = sample_problem(Cell(d_out=4, d_in=5, rank=1, n=9), 0)
+    once, _ = min_hessian_trace(problem.measurements, problem.labels, depth, return_certificate=True)
+    doubled = torch.cat((problem.measurements, problem.measurements))
+    labels = torch.cat((problem.labels, problem.labels))
+    twice, certificate = min_hessian_trace(doubled, labels, depth, return_certificate=True)
+    assert bool(certificate.converged)
+    torch.testing.assert_close(end_to_end(twice), end_to_end(once), rtol=0, atol=1e-6)

@@ -1,0 +1,98 @@
+"""Differences at learning rate 0: recovered from synthetic runs whose limit is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.extrapolation import to_zero
+from analysis.flatness_gap import gap_figure, gaps
+from analysis.flow_limit import differences, flow_figure, paths
+from flatdist.cell import Cell
+from flatdist.errors import FitError
+
+RATES = (0.01, 0.02, 0.04)
+FIELDS = {"d_out": 4, "d_in": 4, "rank": 1, "n": 9, "depth": 3}
+
+
+def test_the_intercept_and_its_error_cover_the_truth():
+    """Each replicate has an offset of its own; two standard errors cover the mean intercept about 19 times in 20."""
+    generator = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        offsets = generator.normal(0.3, 0.1, size=12)
+        rows = [
+            {"replicate": k, "learning_rate": rate, "value": offset + 5 * rate + generator.normal(0, 0.02)}
+            for k, offset in enumerate(offsets)
+            for rate in RATES
+        ]
+        limit = to_zero(pd.DataFrame(rows), "value")
+        covered += abs(limit.value - 0.3) < 2.2 * limit.error
+    assert 180 <= covered <= 199
+
+
+def test_a_quadratic_is_exact_and_too_few_rates_are_refused():
+    rows = [{"replicate": k, "learning_rate": r, "value": 1 + k + 3 * r**2} for k in range(2) for r in RATES]
+    limit = to_zero(pd.DataFrame(rows), "value", degree=2)
+    assert limit.value == pytest.approx(1.5)
+    assert limit.coefficients == pytest.approx((3, 0, 1.5), abs=1e-9)
+    with pytest.raises(FitError, match="needs at least 2 replicates and 4 learning rates"):
+        to_zero(pd.DataFrame(rows), "value", degree=3)
+
+
+def flow_tables(bias):
+    """Trials and history of runs that lie ``bias * learning_rate`` above a known flow."""
+    flow = Cell(method="flow_limit", **FIELDS)
+    times = np.linspace(0, 1, 11)
+    trials, history = [], []
+    for replicate in range(3):
+        trace = (10 + replicate) * np.exp(-2 * times) + 5
+        trials.append({"cell_id": flow.cell_id, **flow.row(), "replicate": replicate, "status": "converged"})
+        common = {"replicate": replicate, "step": range(11), "flow_time": times}
+        history.append(pd.DataFrame({"cell_id": flow.cell_id, **common, "hessian_trace": trace}))
+        for rate in RATES:
+            run = Cell(method="label_noise_sgd", learning_rate=rate, **FIELDS)
+            row = {"cell_id": run.cell_id, **run.row(), "replicate": replicate, "status": "budget_exhausted"}
+            trials.append(row | {"learning_rate_final": rate})
+            history.append(pd.DataFrame({"cell_id": run.cell_id, **common, "hessian_trace": trace + bias * rate}))
+    return pd.DataFrame(trials), pd.concat(history)
+
+
+def test_runs_above_the_flow_by_their_learning_rate_meet_it_at_zero():
+    path = paths(*flow_tables(bias=7.0))
+    table = differences(path)
+    assert np.allclose(table["difference"], 7 * table["learning_rate"])
+    limit = to_zero(table, "relative")
+    assert abs(limit.value) < 1e-12
+    flow_figure(path, table, [limit])
+
+
+def test_a_flow_without_runs_and_other_problems_are_refused():
+    trials, history = flow_tables(bias=0.0)
+    with pytest.raises(FitError, match=r"0 trials of label_noise_sgd and 3 of flow_limit"):
+        paths(trials[trials["method"] == "flow_limit"], history)
+    other = trials.assign(init_scale=[0.1, *trials["init_scale"][1:]])
+    with pytest.raises(FitError, match="differ in init_scale"):
+        paths(other, history)
+
+
+def test_gaps_are_paired_by_problem_and_depth():
+    rows = []
+    for replicate in range(2):
+        for depth, least in ((2, 10.0 + replicate), (3, 20.0)):
+            solved = Cell(method="min_hessian_trace", **(FIELDS | {"depth": depth}))
+            rows.append({**solved.row(), "replicate": replicate, "status": "converged", "hessian_trace": least})
+            for rate in RATES:
+                run = Cell(learning_rate=rate, **(FIELDS | {"depth": depth}))
+                trace = least * (1 + depth * rate)
+                row = {**run.row(), "replicate": replicate, "status": "converged", "hessian_trace": trace}
+                rows.append(row | {"learning_rate_final": rate})
+    table = gaps(pd.DataFrame(rows))
+    assert len(table) == 12
+    assert np.allclose(table["gap"], table["depth"] * table["learning_rate"])
+    limits = {depth: [to_zero(group, "gap"), to_zero(group, "gap", 2)] for depth, group in table.groupby("depth")}
+    assert abs(limits[3][0].value) < 1e-12
+    gap_figure(table, limits)
+    with pytest.raises(FitError, match="no run of label_noise_sgd has a certified"):
+        gaps(pd.DataFrame(rows).assign(status="budget_exhausted"))
