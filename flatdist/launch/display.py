@@ -42,7 +42,7 @@ def counts_line(progress: Progress) -> str:
     if progress.done_before:
         parts.append(f"{progress.done_before} before")
     if progress.running:
-        parts.append(f"{progress.running} shards running")
+        parts.append(f"{progress.running} running")
     if progress.steps:
         parts.append(f"{_compact(progress.steps_per_second)} replicate-steps/s")
     if progress.diverged:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from flatdist.planning import Shard
 
 SUCCESS_TOLERANCE = 1e-2  # relative error below which the view counts a replicate as a success
+PRIOR = 0.05  # share of the work that counts as having taken the predicted time
+OVERDUE = 0.2
 _NUMBERS = re.compile(r"\d+(\.\d+)?")
 
 
@@ -28,6 +30,11 @@ class _ShardState:
     last_row: float = 0.0  # worker's clock, when the last row was stored, or the shard started
     heard: float = 0.0  # driver's clock, when it learnt of that
     ended: bool = False
+
+    @property
+    def share(self) -> float:
+        """Share of its rows that are finished."""
+        return self.finished / max(self.rows, 1)
 
     def end(self, at: float) -> float:
         """Mark as ended; returns the seconds that it took."""
@@ -156,31 +163,29 @@ class Progress:
     def eta(self) -> float | None:
         """Seconds until the rest is done, or None before anything has been measured.
 
-        A finished row is worth its share of its shard's predicted time. Slot-seconds spent so far per predicted second
-        finished correct the prediction, and the work in progress counts by the time since its shard's last row.
+        A finished row is worth its share of its shard's predicted time. Slot-seconds spent per predicted second correct
+        the prediction, as if ``PRIOR`` of the whole had gone as predicted: the first rows may be of a kind that the
+        prediction is wrong about. Work in progress counts by the time since its shard was last heard of; what is
+        overdue is expected to take a fifth longer still.
         """
         if not self._shards:  # seen from outside: only the rate of rows is known
             return (self.wanted - self.finished) * self.elapsed / self.stored if self.stored else None
         now = self.clock()
-        total = finished = partial = 0.0
-        spent = self._busy
-        longest = 0.0
-        active = [state for state in self._shards.values() if state.started is not None and not state.ended]
-        for state in self._shards.values():
-            total += state.predicted if not state.ended else state.predicted * state.finished / max(state.rows, 1)
-            finished += state.predicted * state.finished / max(state.rows, 1)
-        spent += sum(state.last_row - (state.started or 0.0) for state in active)
+        states = self._shards.values()
+        active = [state for state in states if state.started is not None and not state.ended]
+        waiting = [state for state in states if state.started is None and not state.ended]
+        total = sum(state.predicted for state in states)
+        finished = sum(state.predicted * state.share for state in states)
+        spent = self._busy + sum(state.last_row - (state.started or 0.0) for state in active)
         if finished <= 0 or spent <= 0:
             return None
-        scale = spent / finished
+        scale = (spent + PRIOR * total) / (finished + PRIOR * total)
+        left = []
         for state in active:
-            left = scale * state.predicted * (1 - state.finished / max(state.rows, 1))
-            progressed = min(now - state.heard, 0.95 * left)
-            partial += progressed
-            longest = max(longest, left - progressed)
-        waiting = sum(state.started is None and not state.ended for state in self._shards.values())
-        slots = max(1, min(max(self.slots, len(active)), len(active) + waiting))  # a cluster may have grown
-        return max(longest, (scale * (total - finished) - partial) / slots)
+            silent = now - state.heard
+            left.append(max(scale * state.predicted * (1 - state.share) - silent, OVERDUE * silent))
+        slots = max(1, min(max(self.slots, len(active)), len(active) + len(waiting)))  # a cluster may have grown
+        return max([*left, (sum(left) + scale * sum(state.predicted for state in waiting)) / slots])
 
     def common_error(self, limit: int) -> str | None:
         """The error with which the first ``limit`` distinct cells all failed, or None."""

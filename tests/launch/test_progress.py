@@ -43,27 +43,45 @@ def stored(
 
 
 @pytest.mark.parametrize("true_over_predicted", [0.25, 1.0, 4.0])
-def test_time_left_is_exact_for_work_of_constant_speed(true_over_predicted: float) -> None:
+def test_time_left_is_exact_where_predicted_and_corrects_itself_elsewhere(true_over_predicted: float) -> None:
     """Two slots, eight shards of four rows; every row takes the same time, the prediction is off by a factor."""
     cells = [make_cell(n) for n in range(10, 18)]
     shards = [Shard((WorkItem(cell, (0, 1, 2, 3)),), 40.0) for cell in cells]
     progress, clock = progress_of(shards, slots=2)
     row = 10.0 * true_over_predicted
+
+    def check() -> None:
+        left = 16 * row - clock.now
+        share = clock.now / (16 * row)
+        scale = (true_over_predicted * share + 0.05) / (share + 0.05)
+        assert progress.eta() == pytest.approx(left * scale / true_over_predicted)
+
     for pair in range(4):
         for slot in (0, 1):
             progress.apply(ShardStarted(2 * pair + slot, clock.now + BOOT))
         for replicate in range(4):
-            clock.now += row / 2
-            if pair or replicate:  # half of a row has been computed by each slot since the last one
-                assert progress.eta() == pytest.approx(16 * row - clock.now)
-            clock.now += row / 2
+            clock.now += row
             for slot in (0, 1):
                 progress.apply(stored(2 * pair + slot, cells[2 * pair + slot], replicate, clock.now + BOOT))
-            assert progress.eta() == pytest.approx(16 * row - clock.now)
+            check()
         for slot in (0, 1):
             progress.apply(ShardEnded(2 * pair + slot, clock.now + BOOT))
     assert progress.finished == 32
     assert progress.running == 0
+
+
+def test_work_in_progress_counts_until_it_is_overdue() -> None:
+    cells = [make_cell(10), make_cell(11)]
+    progress, clock = progress_of([Shard((WorkItem(cell, (0,)),), 50.0) for cell in cells], slots=1)
+    progress.apply(ShardStarted(0, 0.0))
+    clock.now = 50.0
+    progress.apply(stored(0, cells[0], 0, 50.0))
+    progress.apply(ShardEnded(0, 50.0))
+    progress.apply(ShardStarted(1, 50.0))
+    clock.now = 80.0
+    assert progress.eta() == pytest.approx(20.0)
+    clock.now = 250.0
+    assert progress.eta() == pytest.approx(40.0)
 
 
 def test_one_long_shard_at_the_end_decides_the_time_left() -> None:
@@ -77,7 +95,7 @@ def test_one_long_shard_at_the_end_decides_the_time_left() -> None:
         progress.apply(stored(0, cells[0], replicate, 100.0))
     progress.apply(ShardEnded(0, 100.0))
     progress.apply(stored(1, cells[1], 0, 100.0))
-    scale = 200.0 / 110.0  # slot-seconds spent over predicted seconds finished
+    scale = 210.0 / 120.0  # slot-seconds spent over predicted seconds finished, 5 % of 200 s as predicted
     assert progress.eta() == pytest.approx(90 * scale)
 
 
@@ -88,7 +106,7 @@ def test_events_that_come_late_and_together_do_not_distort_the_time_left() -> No
     clock.now = 50.0
     for event in (ShardStarted(0, BOOT), stored(0, cells[0], 0, BOOT + 40), ShardEnded(0, BOOT + 40)):
         progress.apply(event)
-    assert progress.eta() == pytest.approx(40.0)
+    assert progress.eta() == pytest.approx(5.0 * 40.5 / 5.5)
 
 
 def test_nothing_is_promised_before_anything_is_measured() -> None:
@@ -165,9 +183,7 @@ def test_plain_display_prints_lines_and_no_control_characters() -> None:
     lines = out.getvalue().splitlines()
     assert lines[0].startswith("0/2 replicates (0%)")
     assert lines[1] == "[not markup] a message that is longer than the console is wide"
-    assert lines[2] == (
-        "1/2 replicates (50%), 1 shards running, 1.5k replicate-steps/s, 1 diverged, elapsed 2 s, left 2 s"
-    )
+    assert lines[2] == ("1/2 replicates (50%), 1 running, 1.5k replicate-steps/s, 1 diverged, elapsed 2 s, left 1.9 s")
     assert "\x1b" not in out.getvalue()
 
 
