@@ -86,10 +86,14 @@ class MomentTrace:
             forms = np.vecdot(_pack(x) @ self.fourth, _pack(y))
             return np.asarray(forms.reshape(terms, sets).sum(axis=0))
         total = np.zeros(sets)
-        for block in _blocks(self.measurements, np.dtype(np.float64)):
+        inner = y.astype(self._dtype)
+        for block in _blocks(self.measurements, self._dtype, _BLOCK_ENTRIES // 4):
+            by_row = block.transpose(1, 0, 2).reshape(self.d_out, -1)
             for j, k in np.ndindex(terms, sets):
                 if x[j, k].any():  # an empty slot costs nothing
-                    total[k] += np.vdot(np.matmul(x[j, k], block), np.matmul(block, y[j, k]))
+                    weighted = (block.reshape(-1, self.d_in) @ inner[j, k]).reshape(block.shape)  # A_i Y
+                    moment = by_row @ weighted.transpose(1, 0, 2).reshape(self.d_out, -1).T  # sum_i A_i Y A_i^T
+                    total[k] += np.vdot(x[j, k], moment)
         average: Array = total / self.n
         return average
 
