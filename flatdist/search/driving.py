@@ -96,9 +96,10 @@ class Driver:
         requests = self.log.rounds[number].requests
         last = max((request.cell.steps for request in requests), default=0)
         reached = max((rung.step for rung in self.log.rounds[number].rungs), default=0)
-        for step in halving.rule.rungs(last):
+        rule = halving.rule
+        for step in rule.rungs(last):
             stopped = self.log.rounds[number].stopped()
-            climbing = {i: r for i, r in enumerate(requests) if i not in stopped and r.cell.steps > step}
+            climbing = {i: r for i, r in enumerate(requests) if i not in stopped and step in rule.rungs(r.cell.steps)}
             if step <= reached or not climbing:
                 continue
             items = []
@@ -112,7 +113,7 @@ class Driver:
             before = [v for one in self.log.rounds[:number] for rung in one.rungs if rung.step == step
                       for v in rung.values.values()]  # fmt: skip
             unfinished = {cell.cell_id for cell, _ in self._missing(list(climbing.values()))}
-            losers = halving.rule.stopped(values, before, halving.mode)
+            losers = rule.stopped(values, before, halving.mode)
             losers = tuple(i for i in losers if climbing[i].cell.cell_id in unfinished)
             rung = Rung(step, values, losers)
             now = self.log.rounds[number]

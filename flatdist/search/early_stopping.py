@@ -39,10 +39,10 @@ class EarlyStopping:
     factor: int = 3
 
     def rungs(self, steps: int) -> list[int]:
-        """The rungs below a number of steps."""
+        """The rungs of a training of so many steps; the last is at steps / factor: stopping later saves little."""
         rungs = []
         rung = self.first
-        while rung < steps:
+        while rung * self.factor <= steps:
             rungs.append(rung)
             rung *= self.factor
         return rungs

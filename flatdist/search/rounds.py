@@ -123,13 +123,13 @@ class RoundLog:
         store: where.
         name: of the sweep.
         source: text of its file.
-        replicates: of each cell, where the sweep has one number for all.
+        replicates: of each cell; None where every request has its own.
         identity: of the search; rounds recorded for another one are left alone.
         keep: whether new rounds are recorded.
     """
 
     def __init__(
-        self, store: Store, name: str, source: str, replicates: int, identity: str, *, keep: bool = True
+        self, store: Store, name: str, source: str, replicates: int | None, identity: str, *, keep: bool = True
     ) -> None:
         self._store, self._name, self._source, self._replicates = store, name, source, replicates
         self._identity, self._keep = identity, keep
@@ -151,7 +151,7 @@ class RoundLog:
             return
         ids = list(dict.fromkeys(request.cell.cell_id for request in self.requests()))
         content = {"format": FORMAT, "search": self._identity, "rounds": [one.to_json() for one in self.rounds]}
-        self._store.save_sweep(self._name, self._source, ids, self._replicates, content)
+        self._store.save_sweep(self._name, self._source, ids, self._replicates or 0, content)
 
     def requests(self) -> Iterator[Request]:
         """All requests so far."""
