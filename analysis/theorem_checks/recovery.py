@@ -202,7 +202,7 @@ def _law_figure(table: pd.DataFrame) -> Figure:
         limit = stats.kstwo.ppf(1.0 - SIGNIFICANCE / (2 * len(table)), int(table["replicates"].min()))
         for side in (-limit, limit):
             axes.axhline(side, color=REFERENCE, linestyle="--", linewidth=0.8)
-        axes.set_xlabel("quantile")
+        axes.set_xlabel("quantile; dashed: beyond is a violation")
         axes.set_ylabel("Beta law at the error $-$ quantile")
         axes.set_ylim(-1.3 * limit, 2.4 * limit)
         axes.legend(ncols=2, fontsize=5)
