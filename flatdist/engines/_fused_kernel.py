@@ -45,8 +45,9 @@ from flatdist.engines._fused_layout import (
 from flatdist.engines._fused_linalg import HELPER, add_group, pack, product, transpose, unpack, weigh_group
 from flatdist.engines.base import SAM_EPSILON
 
-# No 'nnan' and no 'ninf': a diverging run must be seen.
-FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
+# No fast-math flags anywhere here: the inner loops fuse their multiply-adds explicitly, and a flag is inherited by
+# every function compiled on behalf of the one that sets it, whose sums the optimiser then reorders as it pleases,
+# differently in code that is fresh and in code that comes from the cache.
 
 
 # Numba compiles a function anew for each literal argument: typed constants and addresses keep one version of each.
@@ -102,7 +103,7 @@ def _backward(scale: Any, size: int, table: Any, layers: int, target: int, scrat
         here, following = following, here
 
 
-@njit(**HELPER, fastmath=FASTMATH)
+@njit(**HELPER)
 def _gradient(
     measurements: Any, labels: Any, scratch: Any, table: Any, indices: Any, first: int, noise: Any, normals: int
 ) -> Any:

@@ -1,6 +1,8 @@
 """The compiled-code cache: it notices every edit, trusts no stranger's file, and does without a place to write."""
 
 import importlib.util
+import os
+import subprocess
 import sys
 
 import pytest
@@ -10,6 +12,25 @@ from flatdist.engines._fused_cache import KernelCache, cache_folder
 HELPER = "from numba import njit\n\n@njit\ndef helper(x):\n    return x + {value}\n"
 KERNEL = "from numba import njit\nfrom cached_helper import helper\n\n@njit\ndef kernel(x):\n    return helper(x)\n"
 MODULES = ("cached_helper", "cached_kernel")
+
+
+TRAIN = """
+import hashlib
+import numpy as np
+from flatdist.engines.base import TrainingTask
+from flatdist.engines._fused_kernel import run_steps
+from flatdist.engines.fused import FusedEngine
+
+rng = np.random.default_rng(0)
+layers = [rng.standard_normal((12, 12), dtype=np.float32) / 5 for _ in range(3)]
+rows, labels = rng.standard_normal((36, 12, 12), dtype=np.float32), rng.standard_normal(36, dtype=np.float32)
+keys = np.array([[1, 2]], dtype=np.uint32)
+task = TrainingTask((12,) * 4, [rows], [labels], [layers], keys, keys + 2, 13, True, None, "float32")
+session = FusedEngine().start(task)
+session.advance(0, 50, np.array([0.01]), np.array([0.5]), np.ones(50))
+print(sum(run_steps.stats.cache_hits.values()))
+print(hashlib.sha256(np.concatenate(session.layers()).tobytes()).hexdigest())
+"""
 
 
 @pytest.fixture
@@ -111,6 +132,18 @@ def test_the_folder_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert cache_folder() == tmp_path / "home" / ".cache" / "flatdist"
+
+
+@pytest.mark.slow
+def test_fresh_and_cached_code_give_the_same_bits(folder):
+    environment = {**os.environ, "FLATDIST_CACHE_DIR": str(folder)}
+    command = [sys.executable, "-c", TRAIN]
+    fresh, cached = (
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+        for _ in range(2)
+    )
+    assert (fresh[0], cached[0]) == ("0", "1")
+    assert fresh[1] == cached[1]
 
 
 def test_every_module_of_the_kernel_is_watched():
