@@ -3,40 +3,66 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from itertools import pairwise
 
 from flatdist.cell import Cell
 from flatdist.ensembles import ENSEMBLES
+from flatdist.errors import LaunchError
 from flatdist.methods.base import GradientMethod
+from flatdist.metrics import BLOCK
 
-PROCESS_BYTES = 400 * 2**20  # a Python process with torch, numba and ray loaded
+# A Python process that is ready to run cells, measured with benchmarks/memory.py and in Ray's workers.
+PROCESS_BYTES = {"fused": 185 * 10**6, "solver": 250 * 10**6}
+PROCESS_WITH_TORCH_BYTES = 290 * 10**6
+RAY_BYTES = 185 * 10**6  # what Ray's libraries add to a worker
+WORKING_BYTES = 15 * 10**6  # temporaries of sampling and evaluating one replicate
 FLOAT64 = 8
 
 
-def memory_bytes(cell: Cell, replicates: int, engine: str = "fused") -> int:
-    """Peak memory of a trial that runs some replicates of one cell together, in bytes.
+def memory_bytes(cell: Cell, replicates: int, engine: str = "fused", executor: str = "ray") -> int:
+    """Peak memory of the process of a trial that runs some replicates of one cell together, in bytes.
 
     Args:
         cell: the configuration.
         replicates: how many are held at once.
         engine: what takes the steps; the fused engine keeps signs as single bytes.
+        executor: ``ray`` or ``inline``.
     """
     entries = cell.n * cell.d_out * cell.d_in
+    launcher = RAY_BYTES if executor == "ray" else 0
     if not isinstance(cell.spec, GradientMethod):  # solved one after the other; the Gram matrix and its factorization
-        return PROCESS_BYTES + FLOAT64 * (3 * entries + 3 * cell.n**2)
+        return launcher + PROCESS_BYTES["solver"] + FLOAT64 * (3 * entries + 3 * cell.n**2)
     itemsize = 8 if cell.dtype == "float64" else 4
-    held = 1 if engine == "fused" and ENSEMBLES[cell.ensemble].signs else itemsize
-    widths = cell.widths
-    weights = sum(a * b for a, b in pairwise(widths))
+    signs = engine == "fused" and ENSEMBLES[cell.ensemble].signs
+    copies = 1 if engine == "fused" else 2  # torch's tensors beside the arrays that evaluations read
+    weights = sum(a * b for a, b in pairwise(cell.widths))
     history = 12 * FLOAT64 * cell.evaluations
-    layers = (FLOAT64 * 2 + itemsize * 34) * weights  # current, previous, and a block of snapshots to be evaluated
-    return PROCESS_BYTES + 2 * FLOAT64 * entries + replicates * (entries * held + layers + history)
+    layers = (FLOAT64 * (BLOCK + 2) + itemsize * 3) * weights  # a block of snapshots to be evaluated, and the weights
+    process = PROCESS_BYTES.get(engine, PROCESS_WITH_TORCH_BYTES) + WORKING_BYTES
+    return launcher + process + replicates * (copies * entries * (1 if signs else itemsize) + layers + history)
 
 
-def replicates_that_fit(cell: Cell, limit: int, engine: str = "fused") -> int:
+def replicates_that_fit(cell: Cell, limit: int, engine: str = "fused", executor: str = "ray") -> int:
     """How many replicates a trial may hold at once within a limit in bytes; at least one is tried."""
-    one, two = memory_bytes(cell, 1, engine), memory_bytes(cell, 2, engine)
+    one, two = (memory_bytes(cell, count, engine, executor) for count in (1, 2))
     return max(1, 1 + (limit - one) // max(1, two - one)) if limit > one else 1
+
+
+def require_room(cells: Iterable[Cell], free: int, engine: str, executor: str) -> None:
+    """Refuse cells of which not even one replicate fits into this machine's free memory.
+
+    Raises:
+        LaunchError: names the largest such cell, what it needs and what is free.
+    """
+    needs = ((memory_bytes(cell, 1, engine, executor), cell) for cell in cells)
+    need, cell = max(needs, key=lambda pair: pair[0], default=(0, None))
+    if cell is not None and need > free:
+        raise LaunchError(
+            f"one replicate of {cell.method} with d_out={cell.d_out}, d_in={cell.d_in}, n={cell.n} needs "
+            f"{need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free here; take a smaller n, or run it on a "
+            "cluster with --address"
+        )
 
 
 def available_bytes() -> int | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from flatdist.cell import Cell
 from flatdist.planning.cost import Interval
 from flatdist.planning.forecast import Forecast, make_forecast
-from flatdist.planning.memory import available_bytes, memory_bytes, replicates_that_fit
+from flatdist.planning.memory import available_bytes, memory_bytes, replicates_that_fit, require_room
 from flatdist.planning.observations import Probe
 from flatdist.planning.sharding import Sized, make_shards, makespan, shuffle, split_items
 from flatdist.planning.work import Shard, WorkItem
@@ -231,9 +231,11 @@ def assemble(
     """A plan of given items: split, ordered, sharded and timed."""
     slots = settings.resolved_slots
     limit = settings.memory_limit
+    engine, executor = settings.engine, settings.executor
     if limit is None and settings.local and (free := available_bytes()) is not None:
+        require_room((item.cell for item in items), free, engine, executor)
         limit = int(0.8 * free / slots)
-    most = None if limit is None else lambda item: replicates_that_fit(item.cell, limit, settings.engine)
+    most = None if limit is None else lambda item: replicates_that_fit(item.cell, limit, engine, executor)
     sized = split_items([Sized(item, forecast.item_seconds(item)) for item in items], slots, most)
     shards = make_shards(shuffle(sized, slots, settings.seed), slots)
     work = forecast.interval(items)
@@ -251,7 +253,7 @@ def assemble(
         time=_wall_time(shards, work, slots, settings.executor),
         basis=forecast.basis,
         memory_bytes=max(
-            (memory_bytes(part.item.cell, len(part.item.replicates), settings.engine) for part in sized), default=0
+            (memory_bytes(part.item.cell, len(part.item.replicates), engine, executor) for part in sized), default=0
         ),
         slots=slots,
         left_out=sum(count.left_out for count in counts),

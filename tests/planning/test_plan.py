@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from flatdist.cell import Cell
-from flatdist.errors import SweepError
+from flatdist.errors import LaunchError, SweepError
 from flatdist.planning import (
     CostModel,
     Observation,
@@ -24,7 +24,7 @@ from flatdist.planning import (
     make_plan,
     parse_duration,
 )
-from flatdist.planning.memory import memory_bytes, replicates_that_fit
+from flatdist.planning.memory import memory_bytes, replicates_that_fit, require_room
 from flatdist.planning.nominal import nominal_cost
 from flatdist.planning.observations import PROBE_STEPS, shortened
 from flatdist.planning.sharding import Sized, make_shards, makespan, shuffle, split_items
@@ -207,7 +207,17 @@ def test_memory_counts_the_measurements_of_all_replicates() -> None:
     assert 8 * measurements <= growth <= 8 * measurements * 1.2
     signs = dataclasses.replace(cell, ensemble="rademacher")
     assert memory_bytes(signs, 9) - memory_bytes(signs, 1) < growth / 2
-    assert memory_bytes(signs, 9, "batched") - memory_bytes(signs, 1, "batched") == growth
+    batched = [memory_bytes(one, count, "batched") for one in (signs, cell) for count in (1, 9)]
+    assert batched[1] - batched[0] == batched[3] - batched[2] > growth
+
+
+def test_a_cell_that_cannot_fit_is_refused_with_the_figures() -> None:
+    small, large = Cell(d_out=8, d_in=8, rank=1, n=20), Cell(d_out=300, d_in=200, rank=3, n=20000)
+    need = memory_bytes(large, 1)
+    require_room([small, large], need, "fused", "ray")
+    message = rf"d_out=300, d_in=200, n=20000 needs {need / 2**30:.1f} GiB and 2\.0 GiB are free"
+    with pytest.raises(LaunchError, match=message):
+        require_room([small, large, small], 2 * 2**30, "fused", "ray")
 
 
 def true_seconds(cell: Cell) -> float:
