@@ -1,8 +1,8 @@
 """Memory that training takes, beside the bytes of its measurements and beside what a plan expects.
 
-``python -m benchmarks.memory`` runs each configuration in a process of its own and prints one row for it: the peak above
-what the process held once everything was imported and compiled, its share of the promise (1.25 times the bytes of the
-measurements as they are trained on, plus 100 MB), and the whole process against the plan's estimate.
+``python -m benchmarks.memory`` runs each configuration in a process of its own and prints one row for it: the peak
+above what the process held once everything was imported and compiled, its share of the promise (1.25 times the bytes of
+the measurements as they are trained on, plus 100 MB), and the whole process against the plan's estimate.
 """
 
 from __future__ import annotations
