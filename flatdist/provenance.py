@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import socket
 import subprocess
@@ -63,7 +64,9 @@ def _cpu_features() -> str:
         for pool in threadpoolctl.threadpool_info()
         if pool.get("architecture")
     }
-    return " ".join([platform.machine(), get_host_cpu_name(), *sorted(blas)])
+    chosen = [os.environ.get(name) for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")]
+    processor = [chosen[0] or get_host_cpu_name(), *([chosen[1]] if chosen[1] else [])]
+    return " ".join([platform.machine(), *processor, *sorted(blas)])
 
 
 def _git(root: Path, *arguments: str) -> str:

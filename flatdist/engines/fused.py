@@ -135,41 +135,6 @@ def warm(dtypes: Sequence[str] = ("float32",), signs: Sequence[bool] = (False, T
         FusedEngine().start(task).advance(0, 1, np.zeros(1), np.zeros(1), np.zeros(1))
 
 
-def memory_bytes(
-    widths: Sequence[int],
-    n: int,
-    replicates: int,
-    *,
-    dtype: str = "float32",
-    signs: bool = False,
-    batch_size: int | None = 50,
-    label_noise: bool = True,
-    sharpness_aware: bool = False,
-    threads: int = 1,
-) -> int:
-    """Bytes that a session holds: measurements, labels, weights, and each thread's scratch.
-
-    The measurements are the task's own, not copied, where they are contiguous and of the right dtype.
-
-    Args:
-        widths: d_0 ... d_L.
-        n: number of measurements per replicate.
-        replicates: number of replicates trained together.
-        dtype: the cell's dtype.
-        signs: whether measurements are +1/-1, kept in int8.
-        batch_size: indices drawn per step; None for every index once.
-        label_noise: whether labels are perturbed.
-        sharpness_aware: whether SAM's perturbation is taken.
-        threads: threads of the session.
-    """
-    item = np.dtype(dtype).itemsize
-    entry = 1 if signs else item
-    layout = make_layout(tuple(widths), dtype, entry, n, batch_size, label_noise, sharpness_aware)
-    each = n * widths[0] * widths[-1] * entry + n * item + layout.weights_size * item
-    scratch = layout.scratch_size * item + 16 * layout.fill_blocks + 4 * layout.indices_size
-    return replicates * each + min(threads, replicates) * scratch
-
-
 class _Scratch:
     """What one thread overwrites at every step."""
 

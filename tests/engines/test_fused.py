@@ -8,7 +8,7 @@ import pytest
 
 from flatdist.alignment import aligned_zeros
 from flatdist.cell import Cell
-from flatdist.engines.fused import FusedEngine, memory_bytes, warm
+from flatdist.engines.fused import FusedEngine, warm
 from flatdist.engines.reference import ReferenceEngine
 from flatdist.errors import LaunchError
 
@@ -155,15 +155,11 @@ def test_what_the_engine_lacks_is_named(make_task, changes, message):
 
 
 @pytest.mark.parametrize("signs", [False, True])
-def test_the_memory_estimate_is_what_a_session_holds(make_task, signs):
+def test_the_measurements_are_not_copied(make_task, signs):
     ensemble, storage = ("rademacher", "int8") if signs else ("gaussian", "float32")
     cell = Cell(d_out=20, d_in=30, rank=1, n=100, ensemble=ensemble)
     task = make_task(cell, range(3), batch_size=50, storage=storage, threads=2)
     session = FusedEngine().start(task)
-    arrays = [*session._measurements, *session._labels, session._weights]
-    arrays += [a for scratch in session._scratch for a in (scratch.numbers, scratch.words, scratch.indices)]
-    estimate = memory_bytes(cell.widths, cell.n, 3, signs=signs, threads=2)
-    assert estimate == pytest.approx(sum(a.nbytes for a in arrays), rel=0.01)
     assert all(np.shares_memory(a, b) for a, b in zip(task.measurements, session._measurements, strict=True))
 
 
