@@ -46,14 +46,15 @@ def test_a_plan_runs_as_tune_trials_and_prints_none_of_their_tables(
 def test_a_worker_that_dies_takes_nothing_with_it(tmp_path: Path, make_cell: Any, make_plan: Any) -> None:
     """n = 13 kills its worker, always; all four cells are one shard."""
     cells = [make_cell(n) for n in (11, 12, 13, 18)]
-    result, _ = run(make_plan(cells, (0,), per_shard=4), tmp_path / "store", "deadly", flush_seconds=0.05)
+    plan = make_plan(cells, (0,), per_shard=4)
+    result, _ = run(plan, tmp_path / "store", "deadly", flush_seconds=0.05, max_deaths=1)
     store = Store(tmp_path / "store")
     assert (result.stored, result.failed, result.missing, result.exit_code) == (3, 1, 0, 1)
     assert store.done() == {cell.cell_id: {0} for cell in cells if cell.n != 13}
     failures = store.failures()
     assert set(failures["cell_id"]) == {cells[2].cell_id}
     assert set(failures["error_type"]) == {"WorkerDied"}
-    assert "died 4 times" in failures["message"].iloc[0]
+    assert "died 2 times" in failures["message"].iloc[0]
 
 
 @pytest.mark.usefixtures("local_ray")
