@@ -84,9 +84,8 @@ def differences(path: pd.DataFrame) -> pd.DataFrame:
     """
     later = path[path["flow_time"] >= START * path["flow_time"].max()]
     drop = path.groupby(["learning_rate", "replicate"])["flow"].agg(lambda trace: trace.max() - trace.min())
-    table = later.groupby(["learning_rate", "replicate"])["difference"].mean().to_frame().assign(drop=drop)
-    table["relative"] = table["difference"] / table["drop"]
-    return table.reset_index()
+    mean = later.groupby(["learning_rate", "replicate"])["difference"].mean()
+    return pd.DataFrame({"difference": mean, "drop": drop, "relative": mean / drop}).reset_index()
 
 
 def flow_figure(path: pd.DataFrame, table: pd.DataFrame, limits: Sequence[Limit]) -> Figure:
@@ -140,10 +139,12 @@ def draw(request: Request, trials: pd.DataFrame) -> list[str]:
     path = paths(trials, flatdist.load_history(request.store, request.sweep, columns=columns))
     table = differences(path)
     limits = [to_zero(table, "relative", degree) for degree in DEGREES]
-    lines = [f"flow: the trace falls by {table['drop'].mean():.4g} (mean of {table['replicate'].nunique()} replicates)"]
-    for rate, group in table.groupby("learning_rate"):
+    lines = [f"flow: the trace falls by {table['drop'].mean():.4g}, mean of {table['replicate'].nunique()} replicates"]
+    for _, group in table.groupby("learning_rate"):
         mean, error = group["relative"].mean(), group["relative"].sem()
-        lines.append(f"learning rate {float(str(rate)):.4g}: SGD - flow = {mean:+.4f} +- {error:.4f} of that fall")
+        lines.append(
+            f"learning rate {group['learning_rate'].iloc[0]:.4g}: SGD - flow = {mean:+.4f} +- {error:.4f} of that fall"
+        )
     lines += [
         f"learning rate 0, degree {limit.degree}: {limit.value:+.4f} +- {limit.error:.4f} of that fall"
         for limit in limits
