@@ -29,7 +29,7 @@ def measure(configuration: dict[str, object]) -> dict[str, float]:
     from flatdist.cell import Cell
     from flatdist.planning.memory import memory_bytes
     from flatdist.running import RunSettings, run_replicates
-    from flatdist.training import storage_dtype
+    from flatdist.training.schedule import storage_dtype
 
     fields = dict(configuration)
     replicates, engine = int(fields.pop("replicates")), str(fields.pop("engine", "fused"))  # type: ignore[call-overload]

@@ -16,7 +16,8 @@ from flatdist.learning_rate import (
     flatness_bounds,
     stable_learning_rate,
 )
-from flatdist.training import Hooks, segment_ends, train
+from flatdist.training import Hooks, train
+from flatdist.training.schedule import segment_ends
 
 
 def random_layers(widths, replicates=3, seed=0, scale=1.0):

@@ -13,7 +13,8 @@ from flatdist.flatness import hessian_trace
 from flatdist.metrics import evaluation_steps, trace_evaluations
 from flatdist.problems import sample_arrays
 from flatdist.running import RunSettings, run_replicates
-from flatdist.training import Hooks, Interrupted, noise_schedule, segment_ends, train
+from flatdist.training import Hooks, Interrupted, train
+from flatdist.training.schedule import noise_schedule, segment_ends
 
 CELL = Cell(d_out=6, d_in=5, rank=1, n=25, steps=2300, learning_rate=0.03, evaluations=20)
 MEASURED = ("status", "train_loss", "train_loss_max", "population_loss", "relative_error", "nuclear_norm")

@@ -55,8 +55,8 @@ def inline(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, pd.D
 def test_alone_as_beside_fifteen_others(inline: Any, cell: Cell, threads: int) -> None:
     trials, history = run_cell(cell, [11], threads=threads)
     chosen = {"cell_id": cell.cell_id, "replicate": 11}
-    for ours, expected in ((trials.drop(columns=CIRCUMSTANCES), inline[0]), (history, inline[1])):
-        expected = expected[(expected[list(chosen)] == pd.Series(chosen)).all(axis=1)]
+    for ours, packed in ((trials.drop(columns=CIRCUMSTANCES), inline[0]), (history, inline[1])):
+        expected = packed[(packed[list(chosen)] == pd.Series(chosen)).all(axis=1)]
         assert len(ours) == len(expected)
         assert_same_rows(ours, expected)
 

@@ -1,0 +1,208 @@
+"""Training one cell's replicates by a gradient method, on any engine.
+
+The steps are taken in segments whose ends depend on the cell alone: evaluations, re-estimates of an automatic step
+size, and at most ``SEGMENT_STEPS``. At each end a run can be stopped and resumed without changing a bit.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from flatdist.cell import Cell
+from flatdist.draws import stream_key
+from flatdist.draws.stream import BATCH, LABEL_NOISE
+from flatdist.engines import Engine
+from flatdist.engines.base import Session, TrainingTask
+from flatdist.learning_rate import estimate_steps, stable_learning_rate
+from flatdist.metrics import BLOCK, evaluation_steps, trace_evaluations
+from flatdist.problems import frobenius_norm
+from flatdist.training.hooks import Hooks, Interrupted
+from flatdist.training.schedule import batch_size, drawn_per_step, gradient_method, noise_schedule, segment_ends
+from flatdist.training.trainee import HISTORY_CLOCKS, Trainee, history_rows, pack_state, prepare, trial_row
+from flatdist.types import Array
+
+
+def train(
+    cell: Cell, replicates: Sequence[int], engine: Engine, *, threads: int, device: str, hooks: Hooks
+) -> Iterator[tuple[int, dict[str, Any], list[dict[str, Any]]]]:
+    """Train replicates of a cell together, resuming those that were checkpointed.
+
+    Args:
+        cell: a cell of a gradient method.
+        replicates: numbers of the replicates.
+        engine: what executes the steps.
+        threads: CPU threads for the engine.
+        device: ``cpu`` or a torch device.
+        hooks: checkpoints, progress and interruption.
+
+    Yields:
+        Per replicate its number, the measured columns of its ``trials`` row, and its ``history`` rows.
+
+    Raises:
+        Interrupted: ``hooks.should_stop`` said so; unfinished replicates were checkpointed.
+    """
+    trainees = [prepare(cell, replicate, engine.name, hooks.checkpoints) for replicate in replicates]
+    for step in sorted({trainee.step for trainee in trainees}):
+        together = [trainee for trainee in trainees if trainee.step == step]
+        run = _Run(cell, together, engine, threads=threads, device=device, hooks=hooks)
+        run.finish()
+        for trainee in together:
+            yield trainee.replicate, trial_row(cell, trainee), history_rows(cell, trainee, 0, len(run.evaluations))
+
+
+class _Run:
+    """Replicates of one cell that stand at the same step, trained to the end."""
+
+    def __init__(
+        self, cell: Cell, trainees: list[Trainee], engine: Engine, *, threads: int, device: str, hooks: Hooks
+    ) -> None:
+        self.cell, self.trainees, self.hooks = cell, trainees, hooks
+        method = gradient_method(cell)
+        self.evaluations = evaluation_steps(cell.steps, cell.evaluations).tolist()
+        self.drawn = drawn_per_step(cell)
+        self.with_trace = trace_evaluations(cell, self.drawn)
+        self.anneal = noise_schedule(cell)
+        self.relative_noise = cell.label_noise_std if method.label_noise else 0.0
+        self.noise_std = np.array([self.relative_noise * frobenius_norm(t.problem.ground_truth) for t in trainees])
+        self.estimates = set(estimate_steps(cell.steps)) if cell.learning_rate is None else set()
+        self.label_scale = np.array([np.sqrt(np.mean(t.problem.labels**2)) for t in trainees])
+        self.sam_radius = cell.sam_radius if method.sharpness_aware else None
+        self.snapshots = [np.stack(alike) for alike in zip(*(t.snapshots for t in trainees), strict=True)]
+        for r, trainee in enumerate(trainees):  # each replicate keeps a view of what is written for all at once
+            trainee.snapshots = [snapshot[r] for snapshot in self.snapshots]
+        self.session: Session = engine.start(
+            TrainingTask(
+                widths=cell.widths,
+                measurements=[t.problem.measurements for t in trainees],
+                labels=[t.problem.labels.astype(cell.dtype) for t in trainees],
+                layers=[t.layers for t in trainees],
+                batch_keys=_keys(cell, trainees, BATCH),
+                noise_keys=_keys(cell, trainees, LABEL_NOISE),
+                batch_size=batch_size(cell),
+                label_noise=method.label_noise,
+                sam_radius=self.sam_radius,
+                dtype=cell.dtype,
+                threads=threads,
+                device=device,
+            )
+        )
+
+    def finish(self) -> None:
+        """Take all remaining steps."""
+        step = self.trainees[0].step
+        self._since = self._saved = time.perf_counter()
+        if step == 0:
+            self._update_learning_rates(0)
+            self._evaluate(0)
+        for end in segment_ends(self.cell):
+            if end <= step:
+                continue
+            if all(trainee.diverged_at is not None for trainee in self.trainees):
+                break  # there is nothing left to measure
+            self._advance(step, end)
+            step = end
+            if step in self.evaluations:
+                self._evaluate(self.evaluations.index(step))
+            if step < self.cell.steps:
+                self._update_learning_rates(step)
+                self._pause(step)
+        for trainee, layers in zip(self.trainees, _by_replicate(self.session.layers()), strict=True):
+            trainee.layers = layers
+        evaluated = bisect.bisect_right(self.evaluations, step)
+        if evaluated % BLOCK:
+            self._flush(evaluated)
+        self._share_time()
+
+    def _advance(self, start: int, stop: int) -> None:
+        rates = np.array([t.learning_rate for t in self.trainees])
+        anneal = self.anneal[start:stop]
+        largest = self.session.advance(start, stop, rates, self.noise_std, anneal)
+        squared = float(np.vdot(anneal, anneal))
+        for trainee, rate, noise, loss in zip(
+            self.trainees, rates.tolist(), self.noise_std.tolist(), largest.tolist(), strict=True
+        ):
+            trainee.step = stop
+            trainee.flow_time += (rate * noise) ** 2 / (2 * self.drawn) * squared
+            if not math.isfinite(loss):
+                trainee.diverged_at = stop if trainee.diverged_at is None else trainee.diverged_at
+            if not trainee.largest_loss >= loss and not math.isnan(loss):  # the interval's maximum starts out as NaN
+                trainee.largest_loss = loss
+        self.hooks.on_steps((stop - start) * len(self.trainees))
+
+    def _update_learning_rates(self, step: int) -> None:
+        if self.cell.learning_rate is not None:
+            for trainee in self.trainees:
+                trainee.learning_rate = self.cell.learning_rate
+        elif step in self.estimates:
+            estimates = stable_learning_rate(
+                self.session.layers(),
+                n=self.cell.n,
+                batch=self.drawn,
+                label_scale=self.label_scale,
+                noise_std=self.noise_std,
+                sam_radius=self.sam_radius or 0.0,
+            )
+            for trainee, estimate in zip(self.trainees, estimates, strict=True):
+                trainee.learning_rate = float(estimate)
+
+    def _evaluate(self, index: int) -> None:
+        """Keep the current weights for evaluation ``index``, and evaluate when a block of them is full."""
+        layers = self.session.layers()
+        step = self.evaluations[index]
+        noise = self.relative_noise * (self.anneal[step - 1] if step else 1.0)
+        for snapshot, layer in zip(self.snapshots, layers, strict=True):
+            snapshot[:, index % BLOCK] = layer
+        for trainee in self.trainees:
+            trainee.history["train_loss_max"][index] = trainee.largest_loss
+            trainee.largest_loss = math.nan
+            clocks = zip(HISTORY_CLOCKS, (trainee.learning_rate, noise, trainee.flow_time), strict=True)
+            for name, value in clocks:
+                trainee.history[name][index] = value
+        if index % BLOCK == BLOCK - 1:
+            self._flush(index + 1)
+
+    def _flush(self, stop: int) -> None:
+        """Evaluate the snapshots of the block that ends before evaluation ``stop``."""
+        first = (stop - 1) // BLOCK * BLOCK
+        wanted = (self.with_trace[first:stop] + [False] * BLOCK)[:BLOCK]
+        for trainee in self.trainees:
+            measured = trainee.evaluator(trainee.snapshots, wanted)
+            for name, values in measured.items():
+                trainee.history[name][first:stop] = values[: stop - first]
+            if self.hooks.on_history is not None:
+                self.hooks.on_history(trainee.replicate, history_rows(self.cell, trainee, first, stop))
+
+    def _pause(self, step: int) -> None:
+        """Checkpoint where it is time, and stop where asked to."""
+        stop = self.hooks.should_stop()
+        now = time.perf_counter()
+        if self.hooks.checkpoints is not None and (stop or now - self._saved >= self.hooks.checkpoint_seconds):
+            self._share_time()
+            for trainee, layers in zip(self.trainees, _by_replicate(self.session.layers()), strict=True):
+                trainee.layers = layers
+                self.hooks.checkpoints.save(self.cell.cell_id, trainee.replicate, step, pack_state(trainee))
+            self._saved = now
+        if stop:
+            raise Interrupted
+
+    def _share_time(self) -> None:
+        now = time.perf_counter()
+        for trainee in self.trainees:
+            trainee.seconds += (now - self._since) / len(self.trainees)
+        self._since = now
+
+
+def _keys(cell: Cell, trainees: Sequence[Trainee], purpose: str) -> Array:
+    name = cell.training_stream()
+    return np.array([stream_key(name, trainee.replicate, purpose) for trainee in trainees], dtype=np.uint32)
+
+
+def _by_replicate(layers: Sequence[Array]) -> Iterator[list[Array]]:
+    for r in range(len(layers[0])):
+        yield [layer[r] for layer in layers]

@@ -1,0 +1,115 @@
+"""One replicate while it is trained: its problem, its weights, what was measured of it, and its rows."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from flatdist.cell import Cell
+from flatdist.factorization import end_to_end, initial_layers
+from flatdist.metrics import BLOCK, CONVERGED_LOSS, Evaluator, evaluation_steps, final_metrics, trace_evaluations
+from flatdist.problems import Problem, sample_arrays
+from flatdist.training.hooks import Checkpoints
+from flatdist.training.schedule import drawn_per_step, storage_dtype
+from flatdist.types import Array
+
+HISTORY_METRICS = ("train_loss", "train_loss_max", "population_loss", "nuclear_norm", "hessian_trace")
+HISTORY_CLOCKS = ("learning_rate", "label_noise_std", "flow_time")
+
+
+@dataclass
+class Trainee:
+    """One replicate while it is trained."""
+
+    replicate: int
+    problem: Problem[Array]  # its measurements are stored as the engine wants them
+    evaluator: Evaluator
+    layers: list[Array]
+    step: int = 0
+    learning_rate: float = math.nan
+    flow_time: float = 0.0
+    largest_loss: float = math.nan  # since the last evaluation
+    diverged_at: int | None = None
+    seconds: float = 0.0
+    history: dict[str, Array] = field(default_factory=dict)  # column -> (evaluations,)
+    snapshots: list[Array] = field(default_factory=list)  # per layer (BLOCK, d_j, d_{j-1})
+
+
+def prepare(cell: Cell, replicate: int, engine: str, checkpoints: Checkpoints | None) -> Trainee:
+    """A replicate at its start, or at its newest checkpoint."""
+    started = time.perf_counter()
+    problem = sample_arrays(cell, replicate, storage_dtype(cell, engine))
+    evaluations = len(evaluation_steps(cell.steps, cell.evaluations))
+    trainee = Trainee(
+        replicate,
+        problem,
+        Evaluator(problem, cell.depth, sum(trace_evaluations(cell, drawn_per_step(cell)))),
+        [layer.astype(cell.dtype) for layer in initial_layers(cell, replicate)],
+        history={name: np.full(evaluations, np.nan) for name in (*HISTORY_METRICS, *HISTORY_CLOCKS)},
+    )
+    trainee.snapshots = [np.zeros((BLOCK, *layer.shape)) for layer in trainee.layers]
+    saved = checkpoints.latest(cell.cell_id, replicate) if checkpoints is not None else None
+    if saved is not None:
+        unpack_state(trainee, *saved)
+    trainee.seconds += time.perf_counter() - started
+    return trainee
+
+
+def pack_state(trainee: Trainee) -> dict[str, Array]:
+    """A trainee's state as plain arrays; restoring it changes no bit of what follows."""
+    state = {f"layer_{j}": layer for j, layer in enumerate(trainee.layers)}
+    state |= {f"snapshot_{j}": snapshot for j, snapshot in enumerate(trainee.snapshots)}
+    state |= {f"history_{name}": values for name, values in trainee.history.items()}
+    diverged_at = -1 if trainee.diverged_at is None else trainee.diverged_at
+    scalars = (trainee.learning_rate, trainee.flow_time, trainee.largest_loss, diverged_at, trainee.seconds)
+    return state | {"scalars": np.array(scalars)}
+
+
+def unpack_state(trainee: Trainee, step: int, state: dict[str, Array]) -> None:
+    """Put a trainee back to a state that :func:`pack_state` made at a step."""
+    trainee.step = step
+    trainee.layers = [state[f"layer_{j}"] for j in range(len(trainee.layers))]
+    trainee.snapshots = [state[f"snapshot_{j}"] for j in range(len(trainee.snapshots))]
+    trainee.history = {name: state[f"history_{name}"] for name in trainee.history}
+    trainee.learning_rate, trainee.flow_time, trainee.largest_loss, diverged_at, seconds = state["scalars"].tolist()
+    trainee.diverged_at = None if diverged_at < 0 else int(diverged_at)
+    trainee.seconds += seconds
+
+
+def trial_row(cell: Cell, trainee: Trainee) -> dict[str, Any]:
+    """The measured columns of a finished replicate's ``trials`` row."""
+    matrix = end_to_end([layer.astype(np.float64) for layer in trainee.layers])
+    if not np.isfinite(matrix).all() and trainee.diverged_at is None:
+        trainee.diverged_at = cell.steps
+    diverged = trainee.diverged_at is not None
+    train_loss = None if diverged else float(trainee.history["train_loss"][-1])
+    converged = train_loss is not None and train_loss < CONVERGED_LOSS * float(np.mean(trainee.problem.labels**2))
+    return final_metrics(None if diverged else matrix, trainee.problem) | {
+        "status": "diverged" if diverged else "converged" if converged else "budget_exhausted",
+        "train_loss": train_loss,
+        "train_loss_max": _number(trainee.history["train_loss_max"][-1]),
+        "hessian_trace": _number(trainee.history["hessian_trace"][-1]),
+        "learning_rate_final": _number(trainee.learning_rate),
+        "flow_time": _number(trainee.flow_time),
+        "steps_run": trainee.diverged_at if diverged else cell.steps,
+        "wall_seconds": trainee.seconds,
+    }
+
+
+def history_rows(cell: Cell, trainee: Trainee, first: int, stop: int) -> list[dict[str, Any]]:
+    """History rows of evaluations first .. stop-1; a diverged replicate has none after the step it was noticed at."""
+    steps = evaluation_steps(cell.steps, cell.evaluations)
+    last = math.inf if trainee.diverged_at is None else trainee.diverged_at
+    return [
+        {"step": int(steps[index])} | {name: _number(values[index]) for name, values in trainee.history.items()}
+        for index in range(first, stop)
+        if steps[index] <= last
+    ]
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
