@@ -141,10 +141,10 @@ def draw(request: Request, trials: pd.DataFrame) -> list[str]:
     limits = [to_zero(table, "relative", degree) for degree in DEGREES]
     lines = [f"flow: the trace falls by {table['drop'].mean():.4g}, mean of {table['replicate'].nunique()} replicates"]
     for _, group in table.groupby("learning_rate"):
-        mean, error = group["relative"].mean(), group["relative"].sem()
-        lines.append(
-            f"learning rate {group['learning_rate'].iloc[0]:.4g}: SGD - flow = {mean:+.4f} +- {error:.4f} of that fall"
-        )
+        rate = float(group["learning_rate"].mean())
+        values = group["relative"].to_numpy(dtype=float)
+        mean, error = float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
+        lines.append(f"learning rate {rate:.4g}: SGD - flow = {mean:+.4f} +- {error:.4f} of that fall")
     lines += [
         f"learning rate 0, degree {limit.degree}: {limit.value:+.4f} +- {limit.error:.4f} of that fall"
         for limit in limits
