@@ -53,13 +53,14 @@ def versions() -> dict[str, Any]:
     return {"flatdist": package_version("flatdist"), "sampling": SAMPLING_VERSION, **numerics}
 
 
-def inspect_node(store_uri: str, marker: str | None, look_for_gpus: bool) -> NodeReport:
+def inspect_node(store_uri: str, marker: str | None, look_for_gpus: bool, compile_steps: bool = False) -> NodeReport:
     """Runs on a node: describe it, and write to and read from the store from there.
 
     Args:
         store_uri: the store.
         marker: a file that the driver has put into a local store, to be seen from here too.
         look_for_gpus: import torch, which takes seconds, and ask it for devices.
+        compile_steps: compile the fused engine into the node's cache, once, before all its trials would.
     """
     from flatdist.errors import StoreError
     from flatdist.provenance import package_version
@@ -77,6 +78,10 @@ def inspect_node(store_uri: str, marker: str | None, look_for_gpus: bool) -> Nod
     if torch_version is None:
         raise LaunchError("torch is not installed; pip install 'flatdist[run]'")
     devices = cuda_devices() if look_for_gpus else ()
+    if compile_steps and not devices:
+        from flatdist.engines.fused import warm
+
+        warm()
     return NodeReport(socket.gethostname(), versions(), torch_version, devices, problem)
 
 
@@ -111,7 +116,7 @@ def check_nodes(session: ClusterSession, store_uri: str, settings: LaunchSetting
             task = ray.remote(inspect_node).options(
                 num_cpus=0, num_gpus=share, scheduling_strategy=place, max_retries=1
             )
-            pending[node_name(node)] = task.remote(store_uri, marker, has_gpus)
+            pending[node_name(node)] = task.remote(store_uri, marker, has_gpus, settings.engine in ("auto", "fused"))
         reports: dict[str, NodeReport] = {}
         problems: list[str] = []
         for name, answer in pending.items():
