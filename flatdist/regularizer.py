@@ -3,16 +3,19 @@
     F(M) = inf { tr Hess L(W) : W_L ... W_1 = M }                                          (Definition 1)
 
 Theorem 5 gives F for two layers and Theorem 7 for one measurement. In general, for M of rank r, let
-P_j = W_L ... W_{j+1} and X_j = P_j P_j^T. Layers of rank r suffice: going down from W_L, cut out of each W_j what W_{j+1}
-does not read (no P_k changes, W_j ... W_1 shrinks), then going up from W_1 cut out of each W_{j+1} what W_j ... W_1 does
-not reach; no term of Lemma 2's sum can grow. Then (W_{j-1} ... W_1)^T (W_{j-1} ... W_1) = M^T X_{j-1}^+ M, so that
+P_j = W_L ... W_{j+1} and X_j = P_j P_j^T. Layers of rank r suffice: going down from W_L, cut out of each W_j what
+W_{j+1} does not read (no P_k changes, W_j ... W_1 shrinks), then going up from W_1 cut out of each W_{j+1} what
+W_j ... W_1 does not reach; no term of Lemma 2's sum can grow. Then
+
+    (W_{j-1} ... W_1)^T (W_{j-1} ... W_1) = M^T X_{j-1}^+ M,
 
     F(M) / 2 = min over X_1, ..., X_{L-1} of sum_{j=1}^{L} (1/n) sum_i tr( A_i (M^T X_{j-1}^+ M) A_i^T X_j ),
 
 with X_L = I and M^T X_0^+ M = I. The X_j are free positive definite matrices on the column space of M, each term is a
 trace against X_j (x) X_{j-1}^{-1}, and such traces are convex along the geodesics X(t) = G exp(t S) G^T of positive
-definite matrices: sums of exponentials of t with weights of at least 0. So F(M) has no local minimum but the global one, at any depth and for any measurements, and a Newton
-iteration along geodesics finds it. (Descending on layers instead may stop at layers that have lost rank.)
+definite matrices: sums of exponentials of t with weights of at least 0. So F(M) has no local minimum but the global
+one, at any depth and for any measurements, and a Newton iteration along geodesics finds it. (Descending on layers
+instead may stop at layers that have lost rank.)
 """
 
 from __future__ import annotations
