@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from flatdist.cell import Cell
-from flatdist.methods.base import GradientMethod, StudyMethod
+from flatdist.methods.base import GradientMethod
 
 STEP_OVERHEAD = 0.5e-6  # seconds
 LAYER_OVERHEAD = 0.2e-6
@@ -22,8 +22,6 @@ EVALUATION_FLOPS = 5e9
 SOLVER_FLOPS = 5e9
 SAMPLING = 2e-8  # seconds for one entry of a measurement
 ITERATION_FLOPS = 1e5  # what an iteration costs however small the matrices are
-STUDY_FLOPS = 1e9
-STUDY_ITERATIONS = 7000
 SOLVER_ITERATIONS = {"min_nuclear_norm": 400, "min_hessian_trace": 2000}
 STUDY_SECONDS = {"flow_limit": 2.0, "theorem_probe": 3.0}  # for matrices of 100 entries
 ENGINE_FACTORS = {"fused": 1.0, "batched": 15.0, "reference": 150.0}
@@ -68,9 +66,6 @@ def nominal_cost(cell: Cell, engine: str = "fused") -> Nominal:
 
 def _solver_flops(cell: Cell) -> float:
     entries, smaller = cell.d_out * cell.d_in, min(cell.d_out, cell.d_in)
-    if isinstance(cell.spec, StudyMethod):  # eigenvectors of small matrices, thousands of times
-        seen, size = min(cell.n, entries), 2 * max(cell.d_out, cell.d_in)
-        return STUDY_FLOPS + STUDY_ITERATIONS * (seen * size**2 + 20.0 * size**3)
     gram = 2.0 * cell.n**2 * entries + cell.n**3 / 3
     iteration = 4.0 * cell.n * entries + 20.0 * entries * smaller
     if cell.method == "min_hessian_trace":
