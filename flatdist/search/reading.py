@@ -25,7 +25,7 @@ from flatdist.sweepfile.yamltree import Node
 KEYS = ("fields", "searcher", "metric", "mode", "budget", "round", "seed", "early_stopping")
 STOPPING_KEYS = ("first", "factor")
 MODES = ("min", "max")
-MAX_BUDGET = 100_000
+MAX_BUDGET = 10_000
 _FORMS_IN_WORDS = ", ".join(f"{{{form}: {arguments}}}" for form, arguments in FORMS.items())
 
 

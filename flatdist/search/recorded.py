@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from flatdist.cell import Cell
 from flatdist.search.rounds import Stopped, recorded_rounds
+from flatdist.search.strategy import TRIES
 
 if TYPE_CHECKING:
     from flatdist.store import Store
@@ -33,11 +34,14 @@ def with_stand_ins(sweep: Sweep) -> Sweep:
     known = {cell.cell_id for cell in sweep.cells}
     left = max(0, search.budget - len(known))
     stand_ins: dict[str, Cell] = {}
-    for index in range(50 * search.budget):
-        if len(stand_ins) >= left:
-            break
+    index = misses = 0
+    while len(stand_ins) < left and misses < TRIES + len(known):
         cell = search.cell({domain.field: domain.drawn(search.seed, index) for domain in search.domains})
-        if cell is not None and cell.cell_id not in known:
-            stand_ins.setdefault(cell.cell_id, cell)
+        index += 1
+        if cell is None or cell.cell_id in known or cell.cell_id in stand_ins:
+            misses += 1
+            continue
+        misses = 0
+        stand_ins[cell.cell_id] = cell
     running = [cell for cell in sweep.cells if cell.cell_id not in sweep.stopped]
     return dataclasses.replace(sweep, cells=(*running, *stand_ins.values()))

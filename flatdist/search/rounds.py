@@ -70,13 +70,13 @@ class Round:
         """The requests that were stopped early."""
         return {index: Stopped(rung.step, rung.values[index]) for rung in self.rungs for index in rung.stopped}
 
-    def to_json(self) -> dict[str, Any]:
-        """The round as JSON."""
+    def to_json(self, common: Mapping[str, Any]) -> dict[str, Any]:
+        """The round as JSON; fields that all recorded cells have in common are written once, beside the rounds."""
         return {
             "requests": [
                 {
                     "cell_id": request.cell.cell_id,
-                    "fields": {name: _listed(getattr(request.cell, name)) for name in FIELDS},
+                    "fields": {name: v for name, v in _fields(request.cell).items() if name not in common},
                     "replicates": list(request.replicates),
                     "note": dict(request.note),
                 }
@@ -93,10 +93,11 @@ class Round:
         }
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Round:
+    def from_json(cls, content: Mapping[str, Any], common: Mapping[str, Any]) -> Round:
         """The round that :meth:`to_json` described."""
         requests = tuple(
-            Request(Cell(**one["fields"]), tuple(one["replicates"]), dict(one["note"])) for one in content["requests"]
+            Request(Cell(**common, **one["fields"]), tuple(one["replicates"]), dict(one["note"]))
+            for one in content["requests"]
         )
         rungs = tuple(
             Rung(
@@ -150,7 +151,10 @@ class RoundLog:
         if not self._keep:
             return
         ids = list(dict.fromkeys(request.cell.cell_id for request in self.requests()))
-        content = {"format": FORMAT, "search": self._identity, "rounds": [one.to_json() for one in self.rounds]}
+        fields = [_fields(request.cell) for request in self.requests()]
+        common = {name: v for name, v in fields[0].items() if all(one[name] == v for one in fields)} if fields else {}
+        rounds = [one.to_json(common) for one in self.rounds]
+        content = {"format": FORMAT, "search": self._identity, "common": common, "rounds": rounds}
         self._store.save_sweep(self._name, self._source, ids, self._replicates or 0, content)
 
     def requests(self) -> Iterator[Request]:
@@ -179,7 +183,7 @@ def recorded_rounds(store: Store, name: str, identity: str, replicates: int | No
     try:
         if content["format"] != FORMAT:
             raise StoreError(f"the rounds of sweep {name!r} were recorded by a newer flatdist; use that one")
-        rounds = [Round.from_json(one) for one in content["rounds"]]
+        rounds = [Round.from_json(one, content["common"]) for one in content["rounds"]]
     except (KeyError, TypeError, ValueError, CellError) as error:
         raise StoreError(f"the record of the rounds of sweep {name!r} is damaged: {error}; rename the sweep") from error
     if replicates is None:
@@ -191,5 +195,7 @@ def recorded_rounds(store: Store, name: str, identity: str, replicates: int | No
     ]
 
 
-def _listed(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _fields(cell: Cell) -> dict[str, Any]:
+    """All fields of a cell as JSON."""
+    values = {name: getattr(cell, name) for name in FIELDS}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -51,7 +51,9 @@ def test_rounds_of_another_search_are_left_alone(tmp_path: Path) -> None:
 
 def test_a_damaged_record_is_an_error(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.save_sweep("made-up", "", [], 3, {"format": 1, "search": "x", "rounds": [{"requests": [{}], "rungs": []}]})
+    store.save_sweep(
+        "made-up", "", [], 3, {"format": 1, "search": "x", "common": {}, "rounds": [{"requests": [{}], "rungs": []}]}
+    )
     with pytest.raises(StoreError, match="damaged"):
         recorded_rounds(store, "made-up", "x")
 
