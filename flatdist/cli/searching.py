@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -104,13 +106,31 @@ def run_search(
         SearchStrategy(search, sweep.replicates), log, opened, run,
         halving=halving, retry_failed=retry_failed, tell=click.echo,
     )  # fmt: skip
-    with ClusterSession(settings) if resources.executor == "ray" else contextlib.nullcontext():
+    session = ClusterSession(settings) if resources.executor == "ray" else contextlib.nullcontext()
+    with session, _sigterm_interrupts():  # one Ray for all rounds, which sets a handler of its own on connecting
         status = driver.finish()
     cells = {request.cell.cell_id: request.cell for request in log.requests()}
     if status == 1:
         click.echo("\n".join(failure_lines(opened, list(cells), tracebacks=False)), err=True)
     _tell_best(search, cells, opened)
     return status
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Between two launches, which handle signals themselves, SIGTERM ends a search as SIGINT does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _only(plan: Plan, items: Sequence[WorkItem]) -> Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from types import TracebackType
 from typing import Any
 
@@ -12,6 +13,12 @@ from flatdist.launch.environment import import_ray
 from flatdist.launch.settings import LaunchSettings
 
 OBJECT_STORE_BYTES = 256 * 2**20  # a sweep keeps only its plan there; Ray would reserve a third of the memory
+
+
+def is_connected() -> bool:
+    """Whether this process is connected to Ray already."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 class ClusterSession:

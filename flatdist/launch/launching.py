@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from flatdist.errors import LaunchError, StoreError
-from flatdist.launch.cluster import ClusterSession
+from flatdist.launch.cluster import ClusterSession, is_connected
 from flatdist.launch.display import Display, make_display
 from flatdist.launch.inline import run_inline
 from flatdist.launch.interrupt import Interrupts, StopNow
@@ -123,7 +123,8 @@ class _Launch:
         """Run as Tune trials; shards whose processes died repeatedly run once more in parts."""
         if not self._shards:
             return self._result(False, None)
-        self._display.message("starting Ray" if self._settings.address is None else "joining the Ray cluster")
+        if not is_connected():
+            self._display.message("starting Ray" if self._settings.address is None else "joining the Ray cluster")
         stopped = None
         with Interrupts(patience=0.0) as interrupts:  # until something runs there is nothing to wait for
             try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 import flatdist
 from flatdist.cli import main
+from flatdist.cli.searching import _sigterm_interrupts
 from flatdist.store import Store
 
 TEXT = """
@@ -103,3 +106,10 @@ def test_changed_fields_are_not_recorded_as_the_search(
 def test_fit_makes_no_sense_for_a_search(sweep: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", sweep[0], *sweep[1], "--no-probe", "--budget", "1h", "--fit"]) == 2
     assert "--fit cannot cut a search short" in capsys.readouterr().err
+
+
+def test_sigterm_between_two_launches_ends_a_search_like_sigint() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), _sigterm_interrupts():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
