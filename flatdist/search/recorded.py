@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from flatdist.cell import Cell
+from flatdist.errors import SweepError
 from flatdist.search.rounds import Stopped, recorded_rounds
 from flatdist.search.strategy import TRIES
 
@@ -28,7 +29,11 @@ def with_recorded_cells(sweep: Sweep, store: Store) -> Sweep:
 
 
 def with_stand_ins(sweep: Sweep) -> Sweep:
-    """A search sweep for a forecast: without the cells that were stopped, and with draws for those yet to come."""
+    """A search sweep for a forecast: without the cells that were stopped, and with draws for those yet to come.
+
+    Raises:
+        SweepError: its conditions leave out everything.
+    """
     search = sweep.search
     assert search is not None
     known = {cell.cell_id for cell in sweep.cells}
@@ -43,5 +48,10 @@ def with_stand_ins(sweep: Sweep) -> Sweep:
             continue
         misses = 0
         stand_ins[cell.cell_id] = cell
+    if not known and not stand_ins and left:
+        raise SweepError(
+            f"sweep {sweep.name!r}: where leaves out all of {misses} suggestions that were tried; widen search.fields "
+            "or loosen where"
+        )
     running = [cell for cell in sweep.cells if cell.cell_id not in sweep.stopped]
     return dataclasses.replace(sweep, cells=(*running, *stand_ins.values()))

@@ -103,6 +103,13 @@ def test_changed_fields_are_not_recorded_as_the_search(
     assert len(before) == 4
 
 
+def test_conditions_that_leave_out_everything_are_refused(
+    sweep: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", sweep[0], *sweep[1], *RUN, "--where", "learning_rate > 1"]) == 2
+    assert "leaves out all of 50 suggestions" in capsys.readouterr().err
+
+
 def test_fit_makes_no_sense_for_a_search(sweep: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", sweep[0], *sweep[1], "--no-probe", "--budget", "1h", "--fit"]) == 2
     assert "--fit cannot cut a search short" in capsys.readouterr().err
