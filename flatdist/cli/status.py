@@ -88,7 +88,7 @@ def _watch(sweeps: list[Sweep], store: Store) -> None:
                 cells = {cell.cell_id: cell for cell in sweep.cells}
             counts = count_sweep(sweep, store)
             first_done = counts["done"] if first_done is None else first_done
-            progress = Progress(cells, counts["replicates"], first_done)
+            progress = Progress(cells, counts["replicates"] - counts["stopped"], first_done)
             progress.started_at = started
             progress.stored, progress.failed = counts["done"] - first_done, counts["failed"]
             progress.diverged = counts["diverged"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
 from search_fakes import error, made_up
 
+from flatdist.errors import LaunchError
 from flatdist.search import SearchStrategy
 from flatdist.search.domains import Domain
 from flatdist.search.searchers import SEARCHERS, Told
@@ -72,3 +74,11 @@ def test_a_domain_without_new_cells_ends_the_search(tmp_path: Path) -> None:
     sweep = made_up(learning_rate="{choice: [0.1]}", label_noise_std="{choice: [1.0]}")
     assert sweep.search is not None
     assert len(SearchStrategy(sweep.search, 3).next_round([], Store(tmp_path))) == 2
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    search = made_up("optuna").search
+    assert search is not None
+    with pytest.raises(LaunchError, match=r"pip install 'flatdist\[search\]'"):
+        SEARCHERS["optuna"](search, [], 0)
