@@ -51,7 +51,28 @@ _HOMES = {
     "sample_problem": "flatdist.problems",
 }
 
-__all__ = [*_HOMES, "__version__", "theory"]
+__all__ = [
+    "Cell",
+    "CellError",
+    "FitError",
+    "FlatdistError",
+    "LaunchError",
+    "Problem",
+    "SolverError",
+    "StoreError",
+    "SweepError",
+    "__version__",
+    "end_to_end",
+    "hessian_trace",
+    "load_history",
+    "load_trials",
+    "min_frobenius_norm",
+    "min_hessian_trace",
+    "min_nuclear_norm",
+    "run_cell",
+    "sample_problem",
+    "theory",
+]
 
 
 def __getattr__(name: str) -> Any:
