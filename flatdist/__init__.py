@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from flatdist.flatness import hessian_trace as hessian_trace
     from flatdist.problems import Problem as Problem
     from flatdist.problems import sample_problem as sample_problem
+    from flatdist.regularizer import balanced_factorization as balanced_factorization
+    from flatdist.regularizer import induced_regularizer as induced_regularizer
     from flatdist.running import run_cell as run_cell
     from flatdist.solvers.min_frobenius_norm import min_frobenius_norm as min_frobenius_norm
     from flatdist.solvers.min_hessian_trace import min_hessian_trace as min_hessian_trace
@@ -40,8 +42,10 @@ _HOMES = {
     "SolverError": "flatdist.errors",
     "StoreError": "flatdist.errors",
     "SweepError": "flatdist.errors",
+    "balanced_factorization": "flatdist.regularizer",
     "end_to_end": "flatdist.factorization",
     "hessian_trace": "flatdist.flatness",
+    "induced_regularizer": "flatdist.regularizer",
     "load_history": "flatdist.store.load",
     "load_trials": "flatdist.store.load",
     "min_frobenius_norm": "flatdist.solvers.min_frobenius_norm",
@@ -62,8 +66,10 @@ __all__ = [
     "StoreError",
     "SweepError",
     "__version__",
+    "balanced_factorization",
     "end_to_end",
     "hessian_trace",
+    "induced_regularizer",
     "load_history",
     "load_trials",
     "min_frobenius_norm",
