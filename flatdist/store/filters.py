@@ -7,8 +7,10 @@
     "rank == 2 and n > 1.5*dof and method in ['sam', 'label_noise_sgd']"
 
 Each becomes Arrow expressions, which Parquet evaluates while it reads. Text is parsed, never evaluated as Python: names
-of columns, numbers, strings, lists, comparisons, and/or/not, + - * / and the derived names below. ``None`` (or ``auto``
-and ``full``, which are stored as null) is compared with == and !=; any other comparison with null leaves the row out.
+of columns, numbers, strings, lists, comparisons, and/or/not, + - * / and the derived names below. ``auto`` and ``full``
+are stored as null, as is a field that a row's method does not use: comparing with the word means only the rows whose
+method uses the field, comparing with ``None`` means null for either reason. Both take == and != only; any other
+comparison with null leaves the row out.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import numpy as np
 from flatdist.cell import FIELDS
 from flatdist.errors import StoreError
 from flatdist.fields import Keyword
+from flatdist.methods import METHODS
 from flatdist.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -33,6 +36,12 @@ if TYPE_CHECKING:
 Where = Mapping[str, Any] | Sequence[tuple[str, str, Any]] | str | None
 
 DERIVED = {"dof": "rank*(d_out+d_in-rank)", "rsum": "rank*(d_out+d_in)", "entries": "d_out*d_in"}
+_NOT_HERE = {
+    "statdim": "is for sweep files and cells only; write its value, from flatdist.theory.statistical_dimension"
+}
+_WORDS = frozenset(
+    field.metadata["kind"].word for field in FIELDS.values() if isinstance(field.metadata["kind"], Keyword)
+)  # auto, full
 _LONGEST, _DEEPEST = 10_000, 50
 _EXAMPLE = "write it like \"rank == 2 and n > 40\", {'rank': 2} or [('n', '>', 40)]"
 
@@ -63,6 +72,12 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
 }
+
+
+class _Word(str):
+    """``auto`` or ``full``: null, where the row's method uses the field."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -103,6 +118,8 @@ def parse_where(where: Where, columns: Iterable[str]) -> list[Condition]:
         raise StoreError(f"where={where!r} is neither text, nor a mapping, nor a list of tuples; {_EXAMPLE}")
     for condition in conditions:
         for name in sorted(condition.names - known):
+            if name in _NOT_HERE:
+                raise StoreError(f"where: {condition.text}: {name} {_NOT_HERE[name]}")
             raise StoreError(
                 f"where names a column {name!r} that does not exist{did_you_mean(name, known)}; "
                 f"allowed: {', '.join(sorted(known))}"
@@ -127,24 +144,54 @@ def _compare(name: str, symbol: str, value: Any) -> Condition:
         raise StoreError(f"where: {text}: {symbol!r} is no operator; allowed: {', '.join(_COMPARE)}, in, not in")
     if (symbol in ("in", "not in")) != _is_many(value):
         raise StoreError(f"where: {text}: in and not in take a list, and other operators one value")
-    return Condition(frozenset([name]), text, lambda: _comparison(_column(name), symbol, _constant(value, name)))
+    constant = _constant(value, name)
+    words = any(isinstance(one, _Word) for one in (constant if isinstance(constant, list) else [constant]))
+    names = frozenset([name, "method"] if words else [name])
+    return Condition(names, text, lambda: _comparison(_column(name), symbol, constant, name))
 
 
-def _comparison(left: Any, symbol: str, right: Any) -> pc.Expression:
+def _comparison(left: Any, symbol: str, right: Any, name: str | None = None) -> pc.Expression:
+    """Compare two built values; ``name`` is the column among them, if one stands alone."""
     import pyarrow.compute as pc
 
+    if isinstance(left, _Word):
+        left, right = right, left
     if symbol in ("in", "not in"):
-        values = [value for value in right if value is not None]
+        words = [value for value in right if isinstance(value, _Word)]
+        values = [value for value in right if value is not None and not isinstance(value, _Word)]
         inside = left.isin(values) if values else pc.scalar(False)
-        if len(values) < len(right):
+        if words:
+            inside = inside | _is_word(left, words[0], name)
+        if len(values) + len(words) < len(right):
             inside = inside | left.is_null()
         return inside if symbol == "in" else ~inside
+    if isinstance(right, _Word):
+        if symbol not in ("==", "=", "!="):
+            raise StoreError(f"where: {right} can be compared with == and !=, not with {symbol}")
+        is_word = _is_word(left, right, name)
+        return left.is_valid() if symbol == "!=" else is_word
     if right is None or left is None:
         expression = left if right is None else right
         if symbol not in ("==", "=", "!="):
             raise StoreError(f"where: None can be compared with == and !=, not with {symbol}")
         return expression.is_null() if symbol != "!=" else expression.is_valid()
     return _COMPARE[symbol](left, right)
+
+
+def _is_word(column: pc.Expression, word: _Word, name: str | None) -> pc.Expression:
+    """Whether a field has the value that is written as a word; a null of a method without the field has not."""
+    import pyarrow.compute as pc
+
+    kind = FIELDS[name].metadata["kind"] if name in FIELDS else None
+    if not (isinstance(kind, Keyword) and kind.word == word):
+        raise StoreError(f"where: {word} is no value of {name or 'an expression'}; compare it with {_field_of(word)}")
+    users = [method.name for method in METHODS.values() if name in method.fields]
+    return pc.field("method").isin(users) & column.is_null()
+
+
+def _field_of(word: str) -> str:
+    kinds = ((name, field.metadata["kind"]) for name, field in FIELDS.items())
+    return " or ".join(name for name, kind in kinds if isinstance(kind, Keyword) and kind.word == word)
 
 
 def _column(name: str) -> pc.Expression:
@@ -154,12 +201,12 @@ def _column(name: str) -> pc.Expression:
 
 
 def _constant(value: Any, name: str | None = None) -> Any:
-    """A plain value; a field's keyword (auto, full) is what it is stored as, null."""
+    """A plain value; text that is the field's keyword (auto, full) becomes that word."""
     if _is_many(value):
         return [_constant(item, name) for item in value]
     kind = FIELDS[name].metadata["kind"] if name is not None and name in FIELDS else None
     if isinstance(kind, Keyword) and isinstance(value, str) and value == kind.word:
-        return None
+        return _Word(value)
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -172,7 +219,9 @@ def _parse_text(text: str, known: set[str]) -> list[Condition]:
         raise StoreError(f"where is {len(text)} characters long; allowed: at most {_LONGEST}")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except SyntaxError as error:
+        raise StoreError(f"where={text!r} cannot be read: {error.msg}; {_EXAMPLE}") from error
+    except (ValueError, RecursionError, MemoryError) as error:
         raise StoreError(f"where={text!r} cannot be read ({error}); {_EXAMPLE}") from error
     parts = tree.values if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And) else [tree]
     return [_from_tree(part, known) for part in parts]
@@ -185,11 +234,13 @@ def _from_tree(tree: ast.expr, known: set[str]) -> Condition:
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             names |= _names_of(node.id, known)
+        if getattr(node, "id", getattr(node, "value", None)) in _WORDS:
+            names.add("method")  # which rows use the field
     return Condition(frozenset(names), text, lambda: _build(tree, known))
 
 
 def _names_of(name: str, known: set[str]) -> set[str]:
-    if name in ("true", "false", "auto", "full"):
+    if name in ("true", "false", *_WORDS):
         return set()
     if name in DERIVED and name not in known:
         return {node.id for node in ast.walk(ast.parse(DERIVED[name])) if isinstance(node, ast.Name)}
@@ -242,13 +293,14 @@ def _chain(nodes: Sequence[ast.expr], symbols: Sequence[str], known: set[str]) -
     """``a < b <= c`` is ``a < b and b <= c``."""
     whole = None
     for left, symbol, right in zip(nodes[:-1], symbols, nodes[1:], strict=True):
-        name = next((node.id for node in (left, right) if isinstance(node, ast.Name)), None)
+        columns = (node.id for node in (left, right) if isinstance(node, ast.Name) and node.id not in _WORDS)
+        name = next(columns, None)
         first, second = _constant(_build(left, known), name), _constant(_build(right, known), name)
         if (symbol in ("in", "not in")) != isinstance(second, list):
             raise StoreError(f"where: {ast.unparse(right)!r}: in and not in take a list; {_EXAMPLE}")
         if not (_is_expression(first) or _is_expression(second)):
             raise StoreError(f"where: {ast.unparse(left)} {symbol} {ast.unparse(right)} names no column; {_EXAMPLE}")
-        one = _comparison(first, symbol, second)
+        one = _comparison(first, symbol, second, name)
         whole = one if whole is None else whole & one
     return whole
 
@@ -256,8 +308,8 @@ def _chain(nodes: Sequence[ast.expr], symbols: Sequence[str], known: set[str]) -
 def _name(name: str, known: set[str]) -> Any:
     if name in ("true", "false"):
         return name == "true"
-    if name in ("auto", "full"):
-        return None
+    if name in _WORDS:
+        return _Word(name)
     if name in DERIVED and name not in known:
         return _build(ast.parse(DERIVED[name], mode="eval").body, known)
     return _column(name)

@@ -287,6 +287,6 @@ def _explain(error: Exception, conditions: Sequence[Condition]) -> None:
     if conditions and any(word in str(error) for word in ("kernel", "compar", "cast", "function", "Filter", "type")):
         text = " and ".join(condition.text for condition in conditions)
         raise StoreError(
-            f"where: {text}: a column is compared with a value of another type ({error}); "
+            f"where: {text}: a column is compared with a value of another type; "
             "compare numbers with numbers and text with text"
         ) from error

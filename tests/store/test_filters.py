@@ -71,7 +71,10 @@ def test_history_is_filtered_by_its_own_and_by_the_trials_columns(filled):
         ("n[0] == 1", "Subscript"),
         ("[n for n in (1,)]", "ListComp"),
         ("n ** 9999999 > 1", "Pow"),
-        ("rank ==", "cannot be read"),
+        ("rank ==", r"cannot be read: invalid syntax; write it like"),
+        ("rank == auto", "auto is no value of rank; compare it with learning_rate"),
+        ("learning_rate < auto", "auto can be compared with == and !="),
+        ("n > statdim", "statdim is for sweep files and cells only"),
         ("1 == 1", "names no column"),
         ("rank", "compared with a value of another type|is no condition|type"),
         ("rank == 'two'", "compared with a value of another type"),
@@ -111,3 +114,42 @@ def test_only_the_wanted_columns_are_decoded(filled, monkeypatch):
     filled.history(columns=["step"])
     assert "population_loss" not in seen
     assert "nuclear_norm" not in seen
+
+
+@pytest.fixture(scope="module")
+def three_methods(tmp_path_factory, rows):
+    """One cell that uses both fields, one that uses only the learning rate, one that uses neither."""
+    from flatdist.cell import Cell
+    from flatdist.store import Store
+
+    store = Store(tmp_path_factory.mktemp("methods"))
+    for method in ("minibatch_sgd", "gradient_descent", "min_nuclear_norm"):
+        store.write(*rows(Cell(d_out=6, d_in=5, rank=1, n=10, steps=20, batch_size="full", method=method), range(1)))
+    given = Cell(d_out=6, d_in=5, rank=1, n=20, steps=20, method="minibatch_sgd", batch_size=4, learning_rate=0.1)
+    store.write(*rows(given, range(1)))
+    return store
+
+
+@pytest.mark.parametrize("as_table", ["trials", "history"])
+@pytest.mark.parametrize(
+    ("where", "methods"),
+    [
+        ("batch_size == 'full'", {"minibatch_sgd"}),
+        ("full == batch_size", {"minibatch_sgd"}),
+        ({"batch_size": "full"}, {"minibatch_sgd"}),
+        ({"batch_size": ["full", 7]}, {"minibatch_sgd"}),
+        ([("batch_size", "==", "full")], {"minibatch_sgd"}),
+        ("batch_size in ['full'] and n < 11", {"minibatch_sgd"}),
+        ({"batch_size": None}, {"minibatch_sgd", "gradient_descent", "min_nuclear_norm"}),
+    ],
+)
+def test_a_word_means_only_rows_whose_method_uses_the_field(three_methods, where, methods, as_table):
+    found = getattr(three_methods, as_table)(where=where, columns=["method", "n"])
+    assert set(found["method"]) == methods
+    assert set(found["n"]) == {10}
+
+
+def test_auto_is_no_row_of_a_solver_and_not_auto_is_a_number(three_methods):
+    auto = three_methods.trials(where="learning_rate == 'auto'", columns=["method", "n"])
+    assert sorted(zip(auto["method"], auto["n"], strict=True)) == [("gradient_descent", 10), ("minibatch_sgd", 10)]
+    assert three_methods.trials(where="learning_rate != auto", columns=["n"])["n"].tolist() == [20]
