@@ -16,7 +16,6 @@ from flatdist.cli.best import best_command
 from flatdist.cli.housekeeping import compact_command, export_command, gc_command, invalidate_command, merge_command
 from flatdist.cli.inspect import cells_command, failures_command, show_command
 from flatdist.cli.plan import plan_command
-from flatdist.cli.report import report_command
 from flatdist.cli.status import status_command
 from flatdist.cli.sweep import sweep_command
 from flatdist.cli.train import train_command
@@ -48,7 +47,6 @@ for _command in (
     sweep_command,
     status_command,
     train_command,
-    report_command,
     best_command,
     show_command,
     cells_command,
