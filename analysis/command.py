@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.grouping import name_nulls
 from analysis.likelihood import LINKS
 from flatdist.errors import FitError, FlatdistError
 
@@ -104,7 +105,7 @@ def sweep_trials(request: Request) -> pd.DataFrame:
 
 def table_lines(thresholds: pd.DataFrame, by: Sequence[str]) -> list[str]:
     """The thresholds as text, one line a group."""
-    shown = thresholds[list(by)].copy()
+    shown = name_nulls(thresholds, by)
     shown["n50"] = thresholds["n50"].map(lambda value: "-" if pd.isna(value) else f"{value:.1f}")
     limits = zip(thresholds["n50_low"], thresholds["n50_high"], strict=True)
     shown["95 % interval"] = [f"{low:.1f} .. {high:.1f}" for low, high in limits]

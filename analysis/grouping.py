@@ -8,9 +8,16 @@ from typing import Any
 import pandas as pd
 
 from flatdist.cell import FIELDS
+from flatdist.fields import Keyword
+from flatdist.methods import METHODS
 
 # These do not distinguish what is being measured: the axis itself, how often it was looked at, and how it was computed.
 _NOT_CONFIGURATION = {"n", "evaluations", "dtype"}
+
+NULL_NAMES = {
+    name: field.metadata["kind"].word for name, field in FIELDS.items() if isinstance(field.metadata["kind"], Keyword)
+}
+"""What a null means where the row's method uses the field: ``learning_rate`` auto, ``batch_size`` full."""
 
 
 def as_value(value: Any) -> Any:
@@ -44,7 +51,7 @@ def _order(value: Any) -> tuple[int, float, str]:
 def varying_fields(group: pd.DataFrame, by: Sequence[str]) -> list[str]:
     """Cell fields that take several values within a group although they are not among ``by``.
 
-    Fields that do not matter to a method are null in its rows; a null beside one value is no variation.
+    A null counts as a value where the row's method uses the field (see :data:`NULL_NAMES`), not where it does not.
     """
     return configuration_columns(group, but=by)
 
@@ -52,16 +59,49 @@ def varying_fields(group: pd.DataFrame, by: Sequence[str]) -> list[str]:
 def configuration_columns(trials: pd.DataFrame, but: Sequence[str] = ()) -> list[str]:
     """Cell fields other than ``n`` that take several values in these trials: what a figure must tell apart."""
     names = [name for name in FIELDS if name in trials.columns and name not in _NOT_CONFIGURATION and name not in but]
-    return [name for name in names if len(_values(trials, name) - {None}) > 1]
+    return [name for name in names if len(_values(trials, name)) > 1]
+
+
+def uses(method: Any, name: str) -> bool:
+    """Whether a field matters to a method, so that a null in its row is a value; of unknown methods, all may matter."""
+    spec = METHODS.get(method) if isinstance(method, str) else None
+    return name in NULL_NAMES if spec is None else name in spec.fields
+
+
+def null_name(name: str, method: Any) -> str | None:
+    """How a null of this field is called in a row of this method; None where it says that the field does not apply."""
+    return NULL_NAMES.get(name) if uses(method, name) else None
+
+
+def name_nulls(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """These columns for printing: nulls by their name, ``-`` where the field does not apply."""
+    methods = list(table["method"]) if "method" in table else [None] * len(table)
+
+    def entry(name: str, value: Any, method: Any) -> Any:
+        return value if as_value(value) is not None else null_name(name, method) or "-"
+
+    shown = {name: [entry(name, *pair) for pair in zip(table[name], methods, strict=True)] for name in columns}
+    return pd.DataFrame(shown, index=table.index, columns=list(columns), dtype=object)
 
 
 def _values(trials: pd.DataFrame, name: str) -> set[Any]:
-    """Distinct values of a column; hidden widths that are the default of their shape count as one."""
-    if name != "width" or not {"d_out", "d_in"} <= set(trials.columns):
-        return {as_value(value) for value in trials[name]}
-    rows = zip(trials["width"], trials["d_out"], trials["d_in"], strict=True)
-    values = {(as_value(width), max(d_out, d_in)) for width, d_out, d_in in rows}
-    return {"default" if width in (largest, (largest,) * _length(width)) else width for width, largest in values}
+    """Distinct values of a column where it applies; hidden widths that are the default of their shape count as one."""
+    values = {as_value(value) for value in trials[name]}
+    if name == "width" and {"d_out", "d_in"} <= set(trials.columns):
+        rows = {
+            (as_value(width), max(d_out, d_in))
+            for width, d_out, d_in in zip(trials["width"], trials["d_out"], trials["d_in"], strict=True)
+        }
+        values = {"default" if width in (largest, (largest,) * _length(width)) else width for width, largest in rows}
+    if None in values and not _null_is_a_value(trials, name):
+        values.remove(None)
+    return values
+
+
+def _null_is_a_value(trials: pd.DataFrame, name: str) -> bool:
+    if "method" not in trials:
+        return uses(None, name)
+    return any(uses(method, name) for method in trials.loc[trials[name].isna(), "method"].unique())
 
 
 def _length(width: Any) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.grouping import as_value, configuration_columns
+from analysis.grouping import as_value, configuration_columns, null_name
 from analysis.style import method_label, method_rank
 from flatdist.cell import PROBLEM_FIELDS
 
@@ -23,7 +23,6 @@ _NAMES = {
     "observation_noise_std": "observation noise",
     "batch_size": "batch",
 }
-_NULL_NAMES = {"learning_rate": "auto", "batch_size": "full"}
 
 
 def panel_columns(trials: pd.DataFrame) -> list[str]:
@@ -42,15 +41,17 @@ def series_columns(trials: pd.DataFrame) -> list[str]:
 def describe(key: Mapping[str, Any]) -> str:
     """A group's key as figures print it, ``method`` by its label; nulls of fields that do not apply are left out."""
     parts = []
-    for name, value in key.items():
+    for name, entry in key.items():
+        value = as_value(entry)
         if name == "method":
             parts.append(method_label(value))
-        elif value is not None:
+            continue
+        if value is None:
+            value = null_name(name, key.get("method"))
+        if value is not None:
             shown = f"{value:g}" if isinstance(value, float) else str(value)
             known = _NAMES.get(name)
             parts.append(f"{known} {shown}" if known and not known.startswith("$") else _equation(known, name, shown))
-        elif name in _NULL_NAMES:
-            parts.append(f"{_NAMES[name]} {_NULL_NAMES[name]}")
     return ", ".join(parts)
 
 

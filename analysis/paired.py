@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from scipy import stats
 
 from analysis.command import Request, path_lines, run_command
-from analysis.grouping import as_value, group_rows
+from analysis.grouping import configuration_columns, group_rows, name_nulls
 from analysis.layout import describe, keys_of, matching, panel_columns, series_columns, styled
 from analysis.style import (
     COLUMN_WIDTH,
@@ -69,7 +69,7 @@ def paired_differences(
     if theirs.duplicated([*problem, "replicate"]).any():
         raise FitError(
             f"the reference method {reference!r} has several configurations; select one of its "
-            f"{', '.join(name for name in series if name != 'method')}"
+            f"{', '.join(configuration_columns(theirs, but=PROBLEM_FIELDS)) or 'cells'}"
         )
     pairs = labelled[labelled["method"] != reference].merge(
         theirs[[*problem, "replicate", "success"]], on=[*problem, "replicate"], suffixes=("", "_reference")
@@ -202,7 +202,7 @@ def draw(request: Request, trials: pd.DataFrame) -> list[str]:
     settings = {"tolerance": tolerance, "reference": reference, "level": 0.95}
     paths = save_figure(figure, request.out, "paired", provenance(request.title, trials, settings))
     table = mean_differences(differences, [*series, *panels])
-    shown = table.map(lambda value: "-" if as_value(value) is None else value)
+    shown = table.assign(**name_nulls(table, [*series, *panels]))
     return [*shown.to_string(index=False, float_format="{:.3g}".format).splitlines(), "", *path_lines(paths)]
 
 

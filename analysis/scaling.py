@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.grouping import group_rows
+from analysis.grouping import configuration_columns, group_rows
 from analysis.power_law import (
     COEFFICIENT,
     EXPONENT,
@@ -50,7 +50,8 @@ def fit_scaling(
 
     Args:
         thresholds: from :func:`analysis.fit_thresholds`, with ``d_out``, ``d_in`` and ``rank``.
-        by: groups to fit separately; by default those of method, depth and ensemble that the table has.
+        by: groups to fit separately; by default method, depth, ensemble and every other cell field of the table
+            that varies beyond the shape.
         laws: names of :data:`flatdist.theory.SAMPLE_COMPLEXITIES`.
         level: confidence level of the intervals.
         margin: n50 = law is called equivalent where the 90 % interval of their ratio lies within this relative margin.
@@ -79,6 +80,7 @@ def fit_scaling(
         raise FitError(f"no law is named {unknown[0]!r}; allowed: {', '.join(LAWS)}")
     if by is None:
         by = [name for name in ("method", "depth", "ensemble") if name in thresholds]
+        by += configuration_columns(thresholds, but=(*_SHAPE, *by))
     require_columns(thresholds, by, "grouping columns")
     rows: list[dict[str, Any]] = []
     for key, group in group_rows(thresholds, by):

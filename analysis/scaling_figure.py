@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 
 from analysis.collapse import collapse_table, fit_width_law, master_curve
 from analysis.command import Request, path_lines, table_lines
+from analysis.grouping import name_nulls
 from analysis.layout import describe, keys_of, matching, series_columns, styled
 from analysis.sample_complexity import grouping
 from analysis.scaling import LAWS, fit_scaling
@@ -204,7 +205,7 @@ def draw(request: Request, trials: pd.DataFrame) -> list[str]:
 
 
 def _law_lines(laws: pd.DataFrame, series: Sequence[str]) -> list[str]:
-    shown = laws[[*series, "law"]].copy()
+    shown = name_nulls(laws, [*series, "law"])
     for name in ("exponent", "ratio"):
         shown[name] = [
             f"{row[name]:.3f} [{row[name + '_low']:.3f}, {row[name + '_high']:.3f}]" for _, row in laws.iterrows()

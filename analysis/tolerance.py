@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.command import Request, path_lines, run_command
+from analysis.grouping import name_nulls
 from analysis.layout import describe, keys_of, matching, panel_columns, series_columns, styled
 from analysis.sample_complexity import grouping
 from analysis.style import (
@@ -121,9 +122,8 @@ def draw(request: Request, trials: pd.DataFrame) -> list[str]:
     settings = {"tolerances": TOLERANCES, "link": request.link, "level": 0.95, "by": by}
     figure = tolerance_figure(trials, thresholds)
     paths = save_figure(figure, request.out, "tolerance", provenance(request.title, trials, settings))
-    wide = thresholds.assign(n50=np.round(thresholds["n50"], 1)).pivot_table(
-        index=by, columns="tolerance", values="n50", dropna=False, observed=True
-    )
+    named = thresholds.assign(n50=np.round(thresholds["n50"], 1), **name_nulls(thresholds, by).astype(str))
+    wide = named.pivot_table(index=by, columns="tolerance", values="n50", dropna=False, observed=True)
     return [*wide.dropna(how="all").to_string(na_rep="-").splitlines(), "", *path_lines(paths)]
 
 

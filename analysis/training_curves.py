@@ -87,7 +87,7 @@ def reference_levels(trials: pd.DataFrame) -> pd.DataFrame:
 def series_columns(trained: pd.DataFrame) -> list[str]:
     """Columns that tell the curves of one depth apart: the method, and its fields that vary within a depth."""
     varying = {name for _, group in trained.groupby("depth") for name in configuration_columns(group)}
-    return ["method", *(name for name in FIELDS if name in varying - {"method", "depth", "width"})]
+    return ["method", *(name for name in FIELDS if name in varying - {"method", "depth"})]
 
 
 def training_curves_figure(curves: pd.DataFrame, levels: pd.DataFrame, series: Sequence[str]) -> Figure:
