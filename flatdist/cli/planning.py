@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,32 @@ class Resources:
         return min(slots, self.max_concurrent or slots)
 
 
+def check_here(resources: Resources) -> None:
+    """Refuse what this machine has not, before anything is probed or started; a cluster is asked later.
+
+    Raises:
+        LaunchError: no such device, no GPU, or a trial wider than this machine.
+    """
+    from flatdist.errors import LaunchError
+    from flatdist.launch.preflight import cuda_devices
+    from flatdist.launch.settings import DEVICES
+    from flatdist.suggestions import did_you_mean
+
+    if resources.device not in DEVICES:
+        hint = did_you_mean(resources.device, DEVICES)
+        raise LaunchError(f"--device {resources.device} does not exist{hint}; allowed: {', '.join(DEVICES)}")
+    joins = resources.address is not None or os.environ.get("RAY_ADDRESS", "local") != "local"
+    if resources.executor == "ray" and joins:
+        return
+    if resources.executor == "ray" and resources.cpus_per_trial > (has := os.cpu_count() or 1):
+        asked = f"--cpus-per-trial {resources.cpus_per_trial:g}"
+        raise LaunchError(f"{asked}: this machine has {has} CPUs; allowed: at most {has}, or a cluster's --address")
+    if resources.device == "cuda" and not cuda_devices():
+        raise LaunchError(
+            "--device cuda: torch sees no CUDA device on this machine; use --device cpu, or a cluster's --address"
+        )
+
+
 def local_gpus() -> int:
     """GPUs of this machine, counted without loading torch."""
     return sum(path.name[6:].isdigit() for path in Path("/dev").glob("nvidia*"))
@@ -106,7 +133,7 @@ def plan_sweeps(
 
     Raises:
         SweepError: it does not fit the budget, or the budget is no length of time.
-        LaunchError: the engine does not exist or does not run on the device.
+        LaunchError: the engine does not exist or does not run on the device, or this machine has not what is asked for.
     """
     from flatdist.cli.options import open_store
     from flatdist.engines import resolve_engine
@@ -116,6 +143,7 @@ def plan_sweeps(
     seconds = None if budget is None else parse_duration(budget)
     if fit and seconds is None:
         raise SweepError("--fit needs --budget: give the time that the plan is to fit")
+    check_here(resources)
     device = "cuda" if resources.uses_gpu else "cpu"
     engine = resolve_engine(resources.engine, device)
     threads = max(1, int(resources.cpus_per_trial))

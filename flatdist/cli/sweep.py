@@ -17,7 +17,7 @@ from flatdist.cli.options import (
     sweeps_argument,
 )
 from flatdist.cli.plan import take_planning, take_resources
-from flatdist.cli.planning import Resources, plan_lines, plan_sweeps, resource_options
+from flatdist.cli.planning import Resources, check_here, plan_lines, plan_sweeps, resource_options
 from flatdist.cli.searching import check_options, for_forecast, run_search, search_lines
 
 if TYPE_CHECKING:
@@ -48,9 +48,13 @@ def sweep_command(sweeps: tuple[str, ...], store: str, **options: Any) -> int:
 
     Several sweeps run as one. Exit status: 0 all done, 1 some replicates failed, 2 bad input, 130 interrupted.
     """
+    from flatdist.launch.loggers import check_loggers
+
     words, conditions = options.pop("words"), options.pop("conditions")
     loaded = load_sweeps(sweeps, store, read_changes(words, conditions))
     resources = take_resources(options)
+    check_here(resources)
+    check_loggers(options["loggers"])
     opened = open_store(store, must_exist=False)
     opened.check_access()
     check_options(loaded, options)

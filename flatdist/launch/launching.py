@@ -16,6 +16,7 @@ from flatdist.launch.cluster import ClusterSession, is_connected
 from flatdist.launch.display import Display, make_display
 from flatdist.launch.inline import run_inline
 from flatdist.launch.interrupt import Interrupts, StopNow
+from flatdist.launch.loggers import check_loggers
 from flatdist.launch.preflight import check_nodes
 from flatdist.launch.progress import SUCCESS_TOLERANCE, Progress
 from flatdist.launch.ray_tune import Round, run_round, split
@@ -60,6 +61,8 @@ def launch(
     if executor not in ("ray", "inline"):
         raise LaunchError(f"executor {executor!r} does not exist; allowed: ray, inline")
     settings = settings or LaunchSettings()
+    if executor == "ray":
+        check_loggers(settings.loggers)
     if settings.address is None and executor == "ray" and os.environ.get("RAY_ADDRESS", "local") != "local":
         settings = dataclasses.replace(settings, address=os.environ["RAY_ADDRESS"])  # as inside a Ray job
     if not settings.provenance:

@@ -23,11 +23,12 @@ from flatdist.launch.environment import import_ray, quiet_tune
 from flatdist.launch.events import Notice
 from flatdist.launch.inline import same_error
 from flatdist.launch.interrupt import Interrupts
+from flatdist.launch.loggers import tune_loggers
 from flatdist.launch.monitor import Monitor
 from flatdist.launch.packing import PackedShards
 from flatdist.launch.progress import Progress
 from flatdist.launch.settings import LaunchSettings
-from flatdist.launch.trial import shard_trial, tune_loggers
+from flatdist.launch.trial import shard_trial
 
 if TYPE_CHECKING:
     from flatdist.planning import Shard

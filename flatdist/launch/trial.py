@@ -1,29 +1,15 @@
-"""What runs inside a Tune trial, and what Tune is given beside it."""
+"""What runs inside a Tune trial."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flatdist.errors import LaunchError
-from flatdist.launch.environment import import_ray
 from flatdist.launch.events import Event, Notice, RowStored
 from flatdist.launch.monitor import Link
 from flatdist.launch.packing import PackedShards
 from flatdist.launch.settings import LaunchSettings
 from flatdist.launch.worker import run_shard
-from flatdist.suggestions import did_you_mean
-
-if TYPE_CHECKING:
-    from ray.tune import Callback
-
-LOGGERS = {
-    "tensorboard": ("ray.tune.logger", "TBXLoggerCallback"),
-    "csv": ("ray.tune.logger", "CSVLoggerCallback"),
-    "json": ("ray.tune.logger", "JsonLoggerCallback"),
-    "mlflow": ("ray.air.integrations.mlflow", "MLflowLoggerCallback"),
-    "wandb": ("ray.air.integrations.wandb", "WandbLoggerCallback"),
-}
 
 
 def shard_trial(
@@ -80,25 +66,3 @@ def trial_device(settings: LaunchSettings, gpus: float) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def tune_loggers(names: Sequence[str]) -> list[Callback]:
-    """Tune's logger callbacks by name.
-
-    Raises:
-        LaunchError: no such logger, or its package is not installed.
-    """
-    import_ray(local=False)
-    from importlib import import_module
-
-    callbacks = []
-    for name in names:
-        if name not in LOGGERS:
-            hint = did_you_mean(name, LOGGERS)
-            raise LaunchError(f"logger {name!r} does not exist{hint}; allowed: {', '.join(LOGGERS)}")
-        module, attribute = LOGGERS[name]
-        try:
-            callbacks.append(getattr(import_module(module), attribute)())
-        except (ImportError, RuntimeError) as error:
-            raise LaunchError(f"logger {name!r} cannot be used: {error}; install its package") from error
-    return callbacks

@@ -243,6 +243,10 @@ def test_train_runs_one_cell_and_stores_only_when_asked(run: Run, store: str) ->
         (["plan", "SWEEP", "--where", "rank >"], "--where: "),
         (["plan", "SWEEP", "--where", "rank > 7"], "the sweep is empty"),
         (["plan", "SWEEP", "--engine", "fuesd"], "did you mean 'fused'"),
+        (["plan", "SWEEP", "--device", "tpu"], "--device tpu does not exist"),
+        (["plan", "SWEEP", "--cpus-per-trial", "10000"], "--cpus-per-trial 10000: this machine has"),
+        (["sweep", "SWEEP", "--cpus-per-trial", "10000"], "--cpus-per-trial 10000: this machine has"),
+        (["sweep", "SWEEP", "--logger", "csvv"], "logger 'csvv' does not exist (did you mean 'csv'?)"),
         (["plan", "SWEEP", "--limit", "0"], "0 is not in the range"),
         (["sweep", "SWEEP", "--store", "/proc/nothing", "--executor", "inline"], "store /proc/nothing"),
         (["sweep", "SWEEP", "--store", "s3://key:secret@bucket/x"], "credentials"),
@@ -260,6 +264,16 @@ def test_bad_input_is_one_message_and_status_2(
     assert "Traceback" not in text
     assert "secret" not in text
     assert not Path(store).exists()
+
+
+@pytest.mark.parametrize("command", ["plan", "sweep"])
+def test_a_device_that_is_absent_is_refused_before_ray_starts(
+    run: Run, sweep: str, store: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flatdist.launch.preflight.cuda_devices", tuple)
+    monkeypatch.setattr("flatdist.launch.cluster.ClusterSession.__enter__", lambda _: pytest.fail("Ray was started"))
+    text = run(command, sweep, "--device", "cuda", "--gpus-per-trial", "1", status=2)
+    assert "--device cuda: torch sees no CUDA device on this machine" in text
 
 
 def test_all_problems_of_all_files_are_reported_before_anything_starts(
