@@ -22,6 +22,7 @@ DTYPES = ("float32", "float64")
 
 PROBLEM_FIELDS = ("d_out", "d_in", "rank", "n", "ensemble", "ground_truth", "observation_noise_std", "nested")
 ID_DIGITS = 20
+MISSING = "is required and missing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +156,8 @@ class FieldProblem:
     allowed: str
 
     def __str__(self) -> str:
-        return f"{self.field}: {self.value!r} {self.reason}; allowed: {self.allowed}"
+        value = f" {self.value!r}" if self.reason != MISSING else ""
+        return f"{self.field}:{value} {self.reason}; allowed: {self.allowed}"
 
 
 def check_values(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[FieldProblem]]:
@@ -177,7 +179,7 @@ def check_values(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[FieldPr
         kind = field.metadata["kind"]
         if name not in given:
             if field.default is dataclasses.MISSING:
-                problems.append(FieldProblem(name, None, "is required and missing", kind.allowed))
+                problems.append(FieldProblem(name, None, MISSING, kind.allowed))
             else:
                 values[name] = field.default
             continue

@@ -261,9 +261,8 @@ class _Parser:
             raise self._error(token, f"{name} is a function; write {name}(...)")
         if self.known is not None and name not in self.known:
             hint = did_you_mean(name, self.known)
-            raise self._error(
-                token, f"there is no name {name!r}{hint}; allowed: {', '.join(self.known)}; text goes in quotes"
-            )
+            help_ = hint or f"; text goes in quotes, and the names are {', '.join(self.known)}"
+            raise self._error(token, f"there is no name {name!r}{help_}")
         self.names.add(name)
 
         def run(names: Names) -> Value:

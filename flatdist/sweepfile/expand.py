@@ -94,7 +94,10 @@ class Scope:
     def __getitem__(self, name: str) -> Value:
         if name in DERIVED:
             if name not in self._derived:
-                self._derived[name] = derived(name, self)
+                try:
+                    self._derived[name] = derived(name, self)
+                except ExpressionError as error:  # of a shape or rank that the check of the whole cell reports
+                    raise Unresolved(name) from error
             return self._derived[name]
         value = self.literal(name)
         if value is None:

@@ -87,10 +87,7 @@ def parse_sweep(source: str, *, path: Path | None = None, name: str = "sweep", c
         expand(block, expansion, problems)
     problems.raise_any()
     if not expansion.cells:
-        problems.add(
-            "where", tree.line, f"leaves out all {expansion.left_out:,} cells: the sweep is empty", "at least one cell"
-        )
-        problems.raise_any()
+        _blame_empty(expansion.left_out, tree, source, path, name, changes or Changes(), problems)
     return Sweep(
         name=declaration.name,
         description=declaration.description,
@@ -103,9 +100,19 @@ def parse_sweep(source: str, *, path: Path | None = None, name: str = "sweep", c
     )
 
 
-def _parse_search(
-    tree: Node, source: str, path: Path | None, name: str, changes: Changes, problems: Problems
-) -> Sweep:
+def _blame_empty(
+    left_out: int, tree: Node, source: str, path: Path | None, name: str, changes: Changes, problems: Problems
+) -> None:
+    """Say which condition left nothing: the command line's, where the file by itself has cells."""
+    key, line = "where", tree.keys.get("where", tree.line)
+    if changes.conditions:
+        parse_sweep(source, path=path, name=name, changes=Changes(changes.fixed))
+        key, line = f"--where {' and '.join(changes.conditions)!r}", 0
+    problems.add(key, line, f"leaves out all {left_out:,} cells: the sweep is empty", "at least one cell")
+    problems.raise_any()
+
+
+def _parse_search(tree: Node, source: str, path: Path | None, name: str, changes: Changes, problems: Problems) -> Sweep:
     """A sweep that chooses its cells itself."""
     from flatdist.search.reading import read_search
 

@@ -15,10 +15,10 @@ from flatdist.sweepfile.yamltree import parse_tree
 
 
 def read_words(words: Iterable[str]) -> dict[str, Any]:
-    """Field -> value as YAML reads it; a field given twice keeps its last value.
+    """Field -> value as YAML reads it.
 
     Raises:
-        SweepError: a word is not ``field=value``, or names no field.
+        SweepError: a word is not ``field=value``, names no field, or gives a field a second time.
     """
     values: dict[str, Any] = {}
     problems = []
@@ -30,6 +30,8 @@ def read_words(words: Iterable[str]) -> dict[str, Any]:
         elif name not in FIELDS:
             hint, allowed = did_you_mean(name, FIELDS), ", ".join(FIELDS)
             problems.append(f"{word!r}: there is no field {name!r}{hint}; allowed: {allowed}")
+        elif name in values:
+            problems.append(f"{word!r}: {name} is given twice; give each field once")
         else:
             node = parse_tree(text, word)
             values[name] = node.plain
@@ -53,6 +55,7 @@ def cell_from_words(words: Iterable[str]) -> Cell:
         except InvalidValue as error:
             problems.append(f"{name}: {raw!r} {error.reason}; allowed: {error.allowed}")
     literals: dict[str, Any] = {}
+    unresolved: set[str] = set()
     if not problems:
         scope = Scope(given, frozenset())
         for name, value in given.items():
@@ -62,10 +65,10 @@ def cell_from_words(words: Iterable[str]) -> Cell:
                 problems.append(f"{name}: depends on itself through {', '.join(sorted(names_in(value)))}")
             except (ExpressionError, InvalidValue) as error:
                 problems.append(f"{name}: {error}")
-            except Unresolved as error:
-                problems.append(f"{name}: needs {error}, which is required and missing")
+            except Unresolved:  # what it needs is reported
+                unresolved.add(name)
     if not problems:
-        problems = [str(problem) for problem in check_values(literals)[1]]
+        problems = [str(problem) for problem in check_values(literals)[1] if problem.field not in unresolved]
     if problems:
         raise CellError("this cell cannot be run:\n" + "\n".join(f"  {problem}" for problem in problems))
     return Cell(**literals)

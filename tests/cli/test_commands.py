@@ -224,7 +224,9 @@ def test_train_runs_one_cell_and_stores_only_when_asked(run: Run, store: str) ->
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train"], "d_out: None is required and missing"),
+        (["train"], "d_out: is required and missing; allowed: a whole number from 1"),
+        (["train", "d_out=4", "d_in=4", "rank=1", "n=8", "depth=three"], "three' is neither a number nor the name of"),
+        (["train", "d_out=4", "d_in=4", "rank=1", "n=8", "rank=2"], "'rank=2': rank is given twice"),
         (["train", "d_out=4", "d_in=4", "rank=5", "n=3"], r"rank: 5 exceeds min(d_out, d_in)"),
         (["train", "d_otu=4"], "did you mean 'd_out'"),
         (["train", "rank"], "is not of the form field=value"),
@@ -241,7 +243,10 @@ def test_train_runs_one_cell_and_stores_only_when_asked(run: Run, store: str) ->
         (["plan", "SWEEP", "--set", "rnak=2"], "did you mean 'rank'"),
         (["plan", "SWEEP", "--set", "rank=9"], "--set rank: 9 exceeds min(d_out, d_in)"),
         (["plan", "SWEEP", "--where", "rank >"], "--where: "),
-        (["plan", "SWEEP", "--where", "rank > 7"], "the sweep is empty"),
+        (
+            ["plan", "SWEEP", "--where", "rank > 7"],
+            "yaml: --where 'rank > 7': leaves out all 6 cells: the sweep is empty",
+        ),
         (["plan", "SWEEP", "--engine", "fuesd"], "did you mean 'fused'"),
         (["plan", "SWEEP", "--device", "tpu"], "--device tpu does not exist"),
         (["plan", "SWEEP", "--cpus-per-trial", "10000"], "--cpus-per-trial 10000: this machine has"),
@@ -264,6 +269,17 @@ def test_bad_input_is_one_message_and_status_2(
     assert "Traceback" not in text
     assert "secret" not in text
     assert not Path(store).exists()
+
+
+def test_a_rank_too_large_for_statdim_is_one_problem(run: Run, sweep: str, store: str, tmp_path: Path) -> None:
+    path = tmp_path / "cone.yaml"
+    path.write_text("fixed: {d_out: 4, d_in: 4, rank: 1}\naxes: {n: [0.6*statdim, statdim]}\n")
+    text = run("plan", str(path), "--set", "rank=9", status=2)
+    assert "a problem:" in text
+    assert "--set rank: 9 exceeds min(d_out, d_in)" in text
+    text = run("train", "d_out=4", "d_in=4", "rank=9", "n=statdim", status=2)
+    assert len(text.splitlines()) == 2
+    assert "rank: 9 exceeds min(d_out, d_in)" in text
 
 
 @pytest.mark.parametrize("command", ["plan", "sweep"])
