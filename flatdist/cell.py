@@ -112,6 +112,12 @@ class Cell:
         """Versions of the numerics behind this cell's results."""
         return {"method": self.spec.numerics_version, "sampling": SAMPLING_VERSION}
 
+    def words(self) -> dict[str, Any]:
+        """Every field as a user writes it: ``auto`` and ``full`` by name, None where it does not matter."""
+        kinds = {name: field.metadata["kind"] for name, field in FIELDS.items()}
+        words = {name: kinds[name].word for name in self.relevant_fields if isinstance(kinds[name], Keyword)}
+        return {name: words.get(name) if value is None else value for name, value in self.row().items()}
+
     def row(self) -> dict[str, Any]:
         """Every field as the ``trials`` table stores it: null where it does not matter to the method."""
         relevant = set(self.relevant_fields)

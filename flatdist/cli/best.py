@@ -49,7 +49,7 @@ def best_command(
     if as_json:
         print_json([dict(zip(head, row, strict=True)) | {"fields": cells[row[0]].row()} for row in ranked[:limit]])
         return
-    rows = ([*row[:1], *(cells[row[0]].row()[name] for name in fields), *row[1:]] for row in ranked[:limit])
+    rows = ([*row[:1], *(cells[row[0]].words()[name] for name in fields), *row[1:]] for row in ranked[:limit])
     print_table(["cell_id", *fields, *head[1:]], rows)
     stopped = f", {len(loaded.stopped)} were stopped early" if loaded.stopped else ""
     have = f"{len(ranked)} of {len(cells)} cells have rows{stopped}"

@@ -84,7 +84,7 @@ def _fields(store: Store, cell_id: str, rows: Any) -> dict[str, Any]:
         if cell_id in store.load_sweep(name).cell_ids:
             for cell in load_sweep(name, store.uri).cells:
                 if cell.cell_id == cell_id:
-                    return {field: getattr(cell, field) for field in cell.relevant_fields}
+                    return {field: cell.words()[field] for field in cell.relevant_fields}
     return {}
 
 
@@ -124,7 +124,7 @@ def cells_command(
         )
         return
     names = varying_fields(cells)
-    lines = ([c.cell_id, *(c.row()[name] for name in names), *count] for c, count in zip(cells, counts, strict=True))
+    lines = ([c.cell_id, *(c.words()[name] for name in names), *count] for c, count in zip(cells, counts, strict=True))
     print_table(["cell_id", *names, "done", "failed"], lines)
     click.echo(f"{len(cells)} cells, {loaded.replicates} replicates each")
 

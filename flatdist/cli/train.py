@@ -33,8 +33,11 @@ def train_command(
     from flatdist.sweepfile.words import cell_from_words
 
     cell = cell_from_words(words)
+    from flatdist.engines import check_device, resolve_engine
     from flatdist.running import RunSettings, run_replicates
 
+    check_device(device)  # before anything is printed
+    resolve_engine(engine, device)
     opened = None
     if store is not None:
         from flatdist.cli.options import open_store
@@ -42,7 +45,8 @@ def train_command(
         opened = open_store(store, must_exist=False)
         opened.check_access()
     if not as_json:
-        fields = ", ".join(f"{name}={cell_text(getattr(cell, name))}" for name in cell.relevant_fields)
+        words = cell.words()
+        fields = ", ".join(f"{name}={cell_text(words[name])}" for name in cell.relevant_fields)
         click.echo(f"cell {cell.cell_id}: {fields}")
     settings = RunSettings(engine=engine, device=device, threads=threads)
     outcomes = []
@@ -57,6 +61,8 @@ def train_command(
         trials = [outcome.trial for outcome in outcomes]
         names = [name for name in _RESULTS if any(trial.get(name) is not None for trial in trials)]
         print_table(names, ([trial.get(name) for name in names] for trial in trials))
+        if any(trial["status"] == "diverged" for trial in trials):
+            click.echo("diverged: the steps were too long; try a smaller learning_rate, or learning_rate=auto")
     return 0
 
 

@@ -44,13 +44,18 @@ def load_engine(name: str, device: str = "cpu") -> Engine:
         LaunchError: no such engine or device, or they do not fit each other.
     """
     name = resolve_engine(name, device)
-    _check_device(device)
+    check_device(device)
     module, attribute = _ENGINES[name].split(":")
     engine: Engine = getattr(import_module(module), attribute)()
     return engine
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Refuse a device that does not exist here.
+
+    Raises:
+        LaunchError: with what is allowed.
+    """
     if device == "cpu":
         return
     import torch
@@ -66,4 +71,4 @@ def _check_device(device: str) -> None:
         raise LaunchError(f"device {device!r} is absent: torch sees {count} CUDA devices; use --device cpu")
 
 
-__all__ = ["ENGINE_NAMES", "Engine", "load_engine", "resolve_engine"]
+__all__ = ["ENGINE_NAMES", "Engine", "check_device", "load_engine", "resolve_engine"]

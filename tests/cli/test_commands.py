@@ -271,6 +271,34 @@ def test_bad_input_is_one_message_and_status_2(
     assert not Path(store).exists()
 
 
+def test_auto_and_full_are_shown_by_their_words(run: Run, store: str, tmp_path: Path) -> None:
+    words = ("train", "d_out=3", "d_in=3", "rank=1", "n=6", "steps=20", "evaluations=2", "batch_size=full")
+    text = run(*words, "--engine", "batched", "method=minibatch_sgd")
+    assert "learning_rate=auto" in text
+    assert "batch_size=full" in text
+    path = tmp_path / "both.yaml"
+    axes = "axes: {method: [minibatch_sgd, min_frobenius_norm], learning_rate: [auto, 0.1]}\n"
+    path.write_text("fixed: {d_out: 3, d_in: 3, rank: 1, n: 6}\n" + axes)
+    head, *lines = (line.split() for line in run("cells", str(path)).splitlines()[:-1])
+    assert [line[head.index("learning_rate")] for line in lines] == ["auto", "0.1", "-"]
+
+
+@pytest.mark.parametrize(("option", "value"), [("--engine", "foo"), ("--device", "tpu")])
+@pytest.mark.parametrize("method", ["label_noise_sgd", "min_frobenius_norm"])
+def test_train_prints_nothing_before_it_refuses(
+    run: Run, capsys: pytest.CaptureFixture[str], option: str, value: str, method: str
+) -> None:
+    assert main(["train", "d_out=4", "d_in=4", "rank=1", "n=8", f"method={method}", option, value]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert value in printed.err
+
+
+def test_a_diverged_cell_says_what_to_try(run: Run) -> None:
+    words = ("train", "d_out=3", "d_in=3", "rank=1", "n=6", "steps=50", "evaluations=2", "learning_rate=50")
+    assert "try a smaller learning_rate" in run(*words, "--engine", "batched")
+
+
 def test_a_rank_too_large_for_statdim_is_one_problem(run: Run, sweep: str, store: str, tmp_path: Path) -> None:
     path = tmp_path / "cone.yaml"
     path.write_text("fixed: {d_out: 4, d_in: 4, rank: 1}\naxes: {n: [0.6*statdim, statdim]}\n")
