@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from analysis.grouping import name_nulls
 from analysis.likelihood import LINKS
+from analysis.style import provenance
 from flatdist.errors import FitError, FlatdistError
 
 BAD_INPUT = 2
@@ -23,7 +26,9 @@ class Request:
 
     Attributes:
         sweep: a sweep's name or file.
+        title: the sweep's own name, for files and headings.
         store: where its results are.
+        where: which of its trials, as text; None for all.
         out: folder for the pictures.
         tolerance: relative error of a success; None for the default of the methods present.
         link: of the fits.
@@ -31,16 +36,31 @@ class Request:
     """
 
     sweep: str
+    title: str
     store: str
+    where: str | None
     out: Path
     tolerance: float | None
     link: str
     options: argparse.Namespace
 
-    @property
-    def title(self) -> str:
-        """The sweep's name, for files and headings."""
-        return Path(self.sweep).stem if self.sweep.endswith((".yaml", ".yml")) else self.sweep
+    def origin(self, trials: pd.DataFrame, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What a figure's file says of its origin."""
+        part = {"where": self.where} if self.where else {}
+        return provenance(self.title, trials, {**settings, **part})
+
+
+def sweep_name(sweep: str) -> str:
+    """A sweep's own name, by which the store knows it, whether it is given as a name or as a file.
+
+    Raises:
+        SweepError: the file cannot be read.
+    """
+    if not sweep.endswith((".yaml", ".yml")):
+        return sweep
+    from flatdist.sweepfile import load_sweep
+
+    return load_sweep(Path(sweep)).name
 
 
 def run_command(
@@ -68,39 +88,63 @@ def run_command(
     parser.add_argument("--out", type=Path, help="folder for the pictures (default: figures/SWEEP)")
     parser.add_argument("--tolerance", type=float, help="success is a relative error below this (default: by method)")
     parser.add_argument("--link", choices=LINKS, default="logit", help="success curve on log n (default: logit)")
+    add_where(parser)
     extend(parser)
     options = parser.parse_args(arguments)
-    request = Request(options.sweep, options.store, Path(), options.tolerance, options.link, options)
-    out = options.out or Path("figures") / request.title
-    request = Request(options.sweep, options.store, out, options.tolerance, options.link, options)
+    out = options.out
     try:
+        title = sweep_name(options.sweep)
+        out = out or Path("figures") / title
+        chosen = (options.sweep, title, options.store, options.where, out)
+        request = Request(*chosen, options.tolerance, options.link, options)
         lines = draw(request, sweep_trials(request))
     except FlatdistError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except OSError as error:
-        print(f"error: {error.filename or request.out}: {error.strerror or error}", file=sys.stderr)
+        print(f"error: {error.filename or out}: {error.strerror or error}", file=sys.stderr)
         return BAD_INPUT
-    print("\n".join(lines))
+    print_lines(lines)
     return 0
+
+
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """Add ``--where``, which chooses some of the trials."""
+    text = 'only trials that satisfy this, such as "rank == 2 and n > 1.5*dof" (default: all)'
+    parser.add_argument("--where", metavar="TEXT", help=text)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print to a reader that may leave early, as ``head`` does."""
+    try:
+        print("\n".join(lines))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes standard output once more as it exits; that must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def sweep_trials(request: Request) -> pd.DataFrame:
     """The sweep's trials.
 
     Raises:
-        FitError: it has none yet.
+        FitError: it has none yet, or none that was asked for.
         StoreError, SweepError: the store or the sweep cannot be read.
     """
     import flatdist
 
-    trials = flatdist.load_trials(request.store, sweep=request.sweep)
+    trials = flatdist.load_trials(request.store, sweep=request.sweep, where=request.where)
     if trials.empty:
-        raise FitError(
-            f"sweep {request.sweep!r} has no trials in store {request.store!r}; run it first with "
-            f"`flatdist sweep {request.sweep} --store {request.store}`, or give another --store"
-        )
+        raise FitError(no_trials(f"sweep {request.sweep!r} has", request.sweep, request.store, request.where))
     return trials
+
+
+def no_trials(subject: str, sweep: str, store: str, where: str | None) -> str:
+    """Message for an empty table."""
+    if where:
+        return f"{subject} no trials in store {store!r} with --where {where!r}; `flatdist cells {sweep}` lists what there is"
+    run = f"`flatdist sweep {sweep} --store {store}`"
+    return f"{subject} no trials in store {store!r}; run it first with {run}, or give another --store"
 
 
 def table_lines(thresholds: pd.DataFrame, by: Sequence[str]) -> list[str]:

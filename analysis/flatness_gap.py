@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from analysis.command import Request, path_lines, run_command
 from analysis.extrapolation import Limit, to_zero
-from analysis.style import COLUMN_WIDTH, color_of, marker_of, provenance, save_figure, themed
+from analysis.style import COLUMN_WIDTH, color_of, marker_of, save_figure, themed
 from flatdist.cell import PROBLEM_FIELDS
 from flatdist.errors import FitError
 
@@ -89,7 +89,7 @@ def draw(request: Request, trials: pd.DataFrame) -> list[str]:
             for limit in fitted
         ]
     figure = gap_figure(table, limits)
-    origin = provenance(request.title, trials, {"bars": "quartiles over replicates", "degrees": list(DEGREES)})
+    origin = request.origin(trials, {"bars": "quartiles over replicates", "degrees": list(DEGREES)})
     return [*lines, *path_lines(save_figure(figure, request.out, "flatness_gap", origin))]
 
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from analysis.command import Request, path_lines, run_command
 from analysis.extrapolation import Limit, to_zero
-from analysis.style import PAGE_WIDTH, color_of, marker_of, provenance, save_figure, themed
+from analysis.style import PAGE_WIDTH, color_of, marker_of, save_figure, themed
 from flatdist.cell import PROBLEM_FIELDS
 from flatdist.errors import FitError
 
@@ -150,7 +150,7 @@ def draw(request: Request, trials: pd.DataFrame) -> list[str]:
         for limit in limits
     ]
     figure = flow_figure(path, table, limits)
-    origin = provenance(request.title, trials, {"start": START, "degrees": list(DEGREES)})
+    origin = request.origin(trials, {"start": START, "degrees": list(DEGREES)})
     return [*lines, *path_lines(save_figure(figure, request.out, "flow_limit", origin))]
 
 

@@ -29,7 +29,6 @@ from analysis.style import (
     marker_of,
     method_label,
     plain_ticks,
-    provenance,
     save_figure,
     themed,
 )
@@ -200,7 +199,7 @@ def draw(request: Request, trials: pd.DataFrame) -> list[str]:
     series, panels = series_columns(trials), panel_columns(trials)
     figure = paired_figure(differences, series, panels, reference)
     settings = {"tolerance": tolerance, "reference": reference, "level": 0.95}
-    paths = save_figure(figure, request.out, "paired", provenance(request.title, trials, settings))
+    paths = save_figure(figure, request.out, "paired", request.origin(trials, settings))
     table = mean_differences(differences, [*series, *panels])
     shown = table.assign(**name_nulls(table, [*series, *panels]))
     return [*shown.to_string(index=False, float_format="{:.3g}".format).splitlines(), "", *path_lines(paths)]

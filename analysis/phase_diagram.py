@@ -31,7 +31,6 @@ from analysis.style import (
     PAGE_WIDTH,
     PREDICTION_LINES,
     plain_ticks,
-    provenance,
     save_figure,
     themed,
 )
@@ -237,7 +236,7 @@ def draw(request: Request, trials: pd.DataFrame) -> list[str]:
     figure = phase_diagram_figure(trials, thresholds, tolerance, view)
     settings = {"tolerance": tolerance, "link": request.link, "level": 0.95, "by": by, "view": name}
     stem = "phase_diagram" if name == "rank" else f"phase_diagram_{name}"
-    paths = save_figure(figure, request.out, stem, provenance(request.title, trials, settings))
+    paths = save_figure(figure, request.out, stem, request.origin(trials, settings))
     return [*table_lines(thresholds, by), "", *path_lines(paths)]
 
 

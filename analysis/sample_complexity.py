@@ -26,7 +26,6 @@ from analysis.style import (
     color_of,
     marker_of,
     plain_ticks,
-    provenance,
     save_figure,
     themed,
 )
@@ -204,7 +203,7 @@ def draw(request: Request, trials: pd.DataFrame) -> list[str]:
     by = grouping(trials)
     thresholds = fit_thresholds(trials, by=by, tolerance=tolerance, link=request.link)
     figure = sample_complexity_figure(trials, thresholds, tolerance)
-    origin = provenance(request.title, trials, {"tolerance": tolerance, "link": request.link, "level": 0.95, "by": by})
+    origin = request.origin(trials, {"tolerance": tolerance, "link": request.link, "level": 0.95, "by": by})
     paths = save_figure(figure, request.out, "sample_complexity", origin)
     return [*table_lines(thresholds, by), "", *path_lines(paths)]
 

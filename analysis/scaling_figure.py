@@ -18,7 +18,7 @@ from analysis.grouping import name_nulls
 from analysis.layout import describe, keys_of, matching, series_columns, styled
 from analysis.sample_complexity import grouping
 from analysis.scaling import LAWS, fit_scaling
-from analysis.style import COLUMN_WIDTH, PAGE_WIDTH, color_of, marker_of, plain_ticks, provenance, save_figure, themed
+from analysis.style import COLUMN_WIDTH, PAGE_WIDTH, color_of, marker_of, plain_ticks, save_figure, themed
 from analysis.success import require_columns, resolve_tolerance
 from analysis.threshold import fit_thresholds
 from flatdist.theory import prediction
@@ -198,7 +198,7 @@ def draw(request: Request, trials: pd.DataFrame) -> list[str]:
     laws = fit_scaling(thresholds, by=series)
     widths = fit_width_law(thresholds, series)
     collapsed = collapse_table(trials, thresholds, by, tolerance)
-    origin = provenance(request.title, trials, {"tolerance": tolerance, "link": request.link, "level": 0.95, "by": by})
+    origin = request.origin(trials, {"tolerance": tolerance, "link": request.link, "level": 0.95, "by": by})
     paths = save_figure(scaling_figure(thresholds, laws, series), request.out, "scaling", origin)
     paths += save_figure(collapse_figure(collapsed, thresholds, widths, series), request.out, "collapse", origin)
     return [*table_lines(thresholds, by), "", *_law_lines(laws, series), "", *path_lines(paths)]

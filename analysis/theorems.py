@@ -16,7 +16,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from analysis.command import BAD_INPUT, path_lines
+from analysis.command import BAD_INPUT, add_where, no_trials, path_lines, print_lines
 from analysis.style import provenance, save_figure
 from analysis.theorem_checks import CHECKS
 from analysis.theorem_checks.check import VIOLATED, Check
@@ -40,7 +40,7 @@ def verdict_table(checks: Sequence[Check]) -> pd.DataFrame:
     return pd.DataFrame([check.row() for check in checks])
 
 
-def load(sweeps: Sequence[str], store: str) -> pd.DataFrame:
+def load(sweeps: Sequence[str], store: str, where: str | None = None) -> pd.DataFrame:
     """The trials of several sweeps, each once.
 
     Raises:
@@ -49,12 +49,10 @@ def load(sweeps: Sequence[str], store: str) -> pd.DataFrame:
     """
     import flatdist
 
-    parts = [part for part in (flatdist.load_trials(store, sweep=sweep) for sweep in sweeps) if len(part)]
+    parts = [flatdist.load_trials(store, sweep=sweep, where=where) for sweep in sweeps]
+    parts = [part for part in parts if len(part)]
     if not parts:
-        raise FitError(
-            f"sweeps {', '.join(sweeps)} have no trials in store {store!r}; run them first with "
-            f"`flatdist sweep SWEEP --store {store}`, or give another --store"
-        )
+        raise FitError(no_trials(f"sweeps {', '.join(sweeps)} have", "SWEEP", store, where))
     trials = pd.concat([part.astype(object) for part in parts]).drop_duplicates(["cell_id", "replicate"])
     return trials.infer_objects().reset_index(drop=True)
 
@@ -82,16 +80,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("sweeps", metavar="SWEEP", nargs="+", help="names of sweeps in the store, or YAML files")
     parser.add_argument("--store", default="results", help="folder or URI of the results (default: results)")
     parser.add_argument("--out", type=Path, default=Path("figures/theorems"), help="folder for table and pictures")
+    add_where(parser)
     options = parser.parse_args(arguments)
     try:
-        trials = load(options.sweeps, options.store)
+        trials = load(options.sweeps, options.store, options.where)
         checks, missing = run_checks(trials)
+        if not checks:
+            raise FitError(
+                f"no trial of {', '.join(options.sweeps)} bears on any statement; the sweeps in sweeps/theorems "
+                "measure them: see docs/theorems.md"
+            )
         options.out.mkdir(parents=True, exist_ok=True)
         verdict_table(checks).to_csv(options.out / "theorems.csv", index=False)
         paths = [options.out / "theorems.csv"]
+        part = {"where": options.where} if options.where else {}
         for check in checks:
             figure = check.draw()
-            origin = provenance(" ".join(options.sweeps), trials, {"statement": check.statement})
+            origin = provenance(" ".join(options.sweeps), trials, {"statement": check.statement, **part})
             paths += save_figure(figure, options.out, check.name, origin)
             plt.close(figure)
     except FlatdistError as error:
@@ -100,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"error: {error.filename or options.out}: {error.strerror or error}", file=sys.stderr)
         return BAD_INPUT
-    print("\n".join([*text_lines(checks, missing), *path_lines(paths)]))
+    print_lines([*text_lines(checks, missing), *path_lines(paths)])
     return int(any(check.verdict == VIOLATED for check in checks))
 
 

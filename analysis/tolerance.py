@@ -25,7 +25,6 @@ from analysis.style import (
     color_of,
     marker_of,
     plain_ticks,
-    provenance,
     save_figure,
     themed,
 )
@@ -121,7 +120,7 @@ def draw(request: Request, trials: pd.DataFrame) -> list[str]:
     thresholds = fit_over_tolerances(trials, by, link=request.link)
     settings = {"tolerances": TOLERANCES, "link": request.link, "level": 0.95, "by": by}
     figure = tolerance_figure(trials, thresholds)
-    paths = save_figure(figure, request.out, "tolerance", provenance(request.title, trials, settings))
+    paths = save_figure(figure, request.out, "tolerance", request.origin(trials, settings))
     named = thresholds.assign(n50=np.round(thresholds["n50"], 1), **name_nulls(thresholds, by).astype(str))
     wide = named.pivot_table(index=by, columns="tolerance", values="n50", dropna=False, observed=True)
     return [*wide.dropna(how="all").to_string(na_rep="-").splitlines(), "", *path_lines(paths)]

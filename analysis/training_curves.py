@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 from analysis.command import Request, path_lines, run_command
 from analysis.grouping import configuration_columns
 from analysis.layout import describe, keys_of, matching
-from analysis.style import PAGE_WIDTH, color_of, provenance, save_figure, themed
+from analysis.style import PAGE_WIDTH, color_of, save_figure, themed
 from flatdist.cell import FIELDS, PROBLEM_FIELDS
 from flatdist.errors import FitError
 from flatdist.methods import METHODS
@@ -66,7 +66,7 @@ def training_curves(history: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def reference_levels(trials: pd.DataFrame) -> pd.DataFrame:
-    """Horizontal lines: a row for each, with ``depth``, ``measure``, ``level``, ``label``, and how many ``problems``."""
+    """Horizontal lines: ``depth``, ``measure``, ``level``, ``label``, ``line`` and ``problems`` (how many)."""
     depths = sorted(trials.loc[trials["method"].map(_is_trained), "depth"].dropna().astype(int).unique())
     smallest = trials[trials["method"] == "min_nuclear_norm"]
     rows: list[dict[str, Any]] = []
@@ -177,9 +177,11 @@ def draw(request: Request, trials: pd.DataFrame) -> list[str]:
         raise FitError(f"sweep {request.sweep!r} has no trials of a method that trains step by step: nothing to draw")
     problems = [name for name in PROBLEM_FIELDS if trials[name].nunique(dropna=False) > 1]
     if problems:
+        values = {name: trained[name].astype(object).iloc[0] for name in problems}
+        example = " and ".join(f"{name} == {value!r}" for name, value in values.items())
         raise FitError(
             f"sweep {request.sweep!r} holds several problems ({', '.join(problems)} vary); training curves show one: "
-            "keep one of each in the sweep file"
+            f"choose one with --where, such as --where {example!r}"
         )
     series = series_columns(trained)
     measured = ["cell_id", "replicate", "step", *MEASURES, "train_loss_max"]
@@ -189,7 +191,7 @@ def draw(request: Request, trials: pd.DataFrame) -> list[str]:
     curves = training_curves(history, ["depth", *series])
     levels = reference_levels(trials)
     figure = training_curves_figure(curves, levels, series)
-    origin = provenance(request.title, trials, {"band": "interquartile range over replicates", "series": series})
+    origin = request.origin(trials, {"band": "interquartile range over replicates", "series": series})
     lines = [
         f"{row.label}, depth {row.depth}: {row.level:.6g} (median of {row.problems})" for row in levels.itertuples()
     ]

@@ -135,7 +135,7 @@ def test_the_other_commands_draw(
     trials: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     two = pd.concat([trials, quickstart_like((1,), ("label_noise_sgd", "min_nuclear_norm"), d_out=8, replicates=12)])
-    monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep: two, raising=False)
+    monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: two, raising=False)
     out = ["--out", str(tmp_path), "--tolerance", "1e-2"]
     assert paired.main(["demo", *out]) == 0
     assert tolerance.main(["demo", *out]) == 0

@@ -34,7 +34,7 @@ def trials() -> pd.DataFrame:
 def test_command_writes_pictures_with_their_origin(
     name: str, trials: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep: trials, raising=False)
+    monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials, raising=False)
     assert COMMANDS[name].main(["demo", "--store", "s", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.{kind}" for kind in ("pdf", "png", "svg")]
@@ -114,7 +114,7 @@ def test_odd_data_still_make_a_figure(name: str, case: str, trials: pd.DataFrame
             ]
         ).drop_duplicates(["cell_id", "replicate"]),
     }[case]()
-    monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep: table, raising=False)
+    monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: table, raising=False)
     monkeypatch.setattr(style, "FORMATS", ("svg",))
     assert COMMANDS[name].main(["demo", "--out", str(tmp_path)]) == 0
 
@@ -124,17 +124,17 @@ def test_bad_input_is_one_message_and_status_2(
     name: str, trials: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main = COMMANDS[name].main
-    monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep: trials.iloc[:0], raising=False)
+    monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials.iloc[:0], raising=False)
     assert main(["demo"]) == 2
     assert "sweep 'demo' has no trials in store 'results'" in capsys.readouterr().err
 
-    def missing(store: str, sweep: str) -> pd.DataFrame:
+    def missing(store: str, sweep: str, where: str | None = None) -> pd.DataFrame:
         raise StoreError("store nowhere: there is no such folder")
 
     monkeypatch.setattr(flatdist, "load_trials", missing, raising=False)
     assert main(["demo", "--store", "nowhere"]) == 2
     assert capsys.readouterr().err == "error: store nowhere: there is no such folder\n"
-    monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep: trials, raising=False)
+    monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials, raising=False)
     assert main(["demo", "--tolerance", "-1"]) == 2
     assert "tolerance=-1.0" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
@@ -156,3 +156,58 @@ def test_analysis_loads_no_training_libraries() -> None:
     )
     environment = {**os.environ, "MPLBACKEND": "agg"}
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=environment)
+
+
+@pytest.fixture(scope="module")
+def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sweeps") / "q.yaml"
+    path.write_text("name: my-question\nreplicates: 2\nfixed: {d_out: 3, d_in: 3, rank: 1, n: 4}\n")
+    return path
+
+
+def test_pictures_are_named_after_the_sweep_however_it_is_given(
+    sweep_file: Path, trials: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(style, "FORMATS", ("svg",))
+    monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials, raising=False)
+    for sweep in ("my-question", str(sweep_file)):
+        assert sample_complexity.main([sweep]) == 0
+    assert [path.name for path in Path("figures").iterdir()] == ["my-question"]
+
+
+def test_where_reaches_the_store_and_the_picture(
+    trials: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def load(store: str, sweep: str, where: str | None = None) -> pd.DataFrame:
+        asked.append(where)
+        return trials.query(where)
+
+    monkeypatch.setattr(flatdist, "load_trials", load, raising=False)
+    assert sample_complexity.main(["demo", "--where", "rank == 2", "--out", str(tmp_path)]) == 0
+    assert asked == ["rank == 2"]
+    assert "rank == 2" in (tmp_path / "sample_complexity.svg").read_text()
+    assert sample_complexity.main(["demo", "--where", "rank == 7"]) == 2
+    assert "with --where 'rank == 7'" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_early_sees_no_traceback() -> None:
+    code = "from analysis.command import print_lines; print_lines(['line'] * 100_000)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "line\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["scaling", "power_law"])
+def test_running_a_module_does_not_import_it_twice(name: str) -> None:
+    command = [sys.executable, "-W", "error", "-m", f"analysis.{name}", *(["--help"] if name == "scaling" else [])]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert ended.stderr == ""

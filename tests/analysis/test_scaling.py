@@ -174,7 +174,7 @@ def test_transitions_collapse_and_their_width_grows(trials: pd.DataFrame) -> Non
 def test_command_writes_both_pictures(
     trials: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep: trials, raising=False)
+    monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials, raising=False)
     assert scaling.main(["demo", "--out", str(tmp_path), "--tolerance", "1e-2"]) == 0
     assert {path.stem for path in tmp_path.iterdir()} == {"scaling", "collapse"}
     printed = capsys.readouterr().out

@@ -145,3 +145,17 @@ def test_the_command_reads_a_sweep_from_the_store(tmp_path, capsys):
     table = pd.read_csv(out / "theorems.csv")
     assert np.all(table["instances"] > 0)
     assert (out / "lemma_3.png").stat().st_size > 10_000
+
+
+def test_without_probes_the_other_statements_are_checked(trials):
+    checks, missing = run_checks(trials[trials["method"] != "theorem_probe"])
+    assert {check.name for check in checks} >= {"theorem_4"}
+    assert {"lemma_2", "theorem_2", "corollary_1"} <= set(missing)
+
+
+def test_trials_that_bear_on_nothing_are_one_message(trials, monkeypatch, tmp_path, capsys):
+    nuclear = trials[trials["method"] == "min_nuclear_norm"]
+    monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: nuclear)
+    assert main(["demo", "--out", str(tmp_path)]) == 2
+    assert "no trial of demo bears on any statement" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

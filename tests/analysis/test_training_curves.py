@@ -3,9 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic import quickstart_like
 
+import flatdist
 from analysis.training_curves import (
     MEASURES,
+    main,
     reference_levels,
     series_columns,
     training_curves,
@@ -74,3 +77,11 @@ def test_the_figure_has_a_panel_for_each_measure_and_depth(history, trials):
     np.testing.assert_allclose(spikes.get_ydata(), 2.0)
     levels = [line.get_ydata()[0] for line in figure.axes[-1].lines[1:]]
     assert 20.0 in levels, "depth 3's flattest trace stands in its panel"
+
+
+def test_several_problems_are_refused_with_a_way_out(monkeypatch, capsys):
+    trials = quickstart_like(ranks=(1, 2), methods=("label_noise_sgd",), replicates=1)
+    monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials)
+    assert main(["demo"]) == 2
+    n = trials["n"].iloc[0]
+    assert f"choose one with --where, such as --where 'rank == 1 and n == {n}'" in capsys.readouterr().err
