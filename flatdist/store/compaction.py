@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -111,12 +111,13 @@ def _write_segments(
     for parts, segments in _batches(snapshot.parts, rewritten):
         names = [stem(info.path) for info in parts]
         history_parts = load_part_rows(files, "history", names, None)
-        damaged = {stem(problem.path) for problem in history_parts.unreadable}
-        warn_unreadable(files.uri, history_parts.unreadable, "not compacted")
-        whole = [name for name in names if name not in damaged]
-        trial_parts = load_part_rows(files, "trials", whole, None)
-        trials = _held([load_segment_rows(files, "trials", segments, None), trial_parts.table], selection, None)
-        steps = [load_segment_rows(files, "history", segments, None), history_parts.table]
+        trial_parts = load_part_rows(files, "trials", names, None)
+        unreadable = (*history_parts.unreadable, *trial_parts.unreadable)
+        damaged = {stem(problem.path) for problem in unreadable}
+        warn_unreadable(files.uri, unreadable, "not compacted")
+        trial_rows, steps_of_parts = (_without(loaded.table, damaged) for loaded in (trial_parts, history_parts))
+        trials = _held([load_segment_rows(files, "trials", segments, None), trial_rows], selection, None)
+        steps = [load_segment_rows(files, "history", segments, None), steps_of_parts]
         history = _held(steps, selection, "step")
         taken += [info for info in parts if stem(info.path) not in damaged]
         if len(trials):
@@ -155,6 +156,17 @@ def _held(tables: Sequence[pa.Table], selection: Selection, then: str | None) ->
             plain = field.with_type(field.type.value_type)
             rows = rows.set_column(index, plain, rows.column(index).cast(plain.type))
     return rows
+
+
+def _without(rows: pa.Table, sources: Collection[str]) -> pa.Table:
+    """The rows that come from none of some files."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not sources:
+        return rows
+    inside = pc.is_in(rows.column("source").cast(pa.string()), pa.array(sorted(sources), pa.string()))
+    return rows.filter(pc.invert(inside))
 
 
 def _has_leftovers(files: Filesystem, snapshot: Snapshot, grace: float) -> bool:

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from flatdist.errors import StoreError
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_USERINFO = re.compile(r"(?<=://)[^/\s@'\"]+@")
+_USERINFO = re.compile(r"(?<=://)(?:[^/\s@:'\"]+:[^\s'\"]+|[^/\s@'\"]+)@")  # an S3 secret may hold slashes
 _QUERY = re.compile(
     r"(?i)((?:secret|password|passwd|token|signature|credential|access_?key|account_?key)[\w.-]*=)[^&\s'\"]+"
 )
@@ -29,7 +29,7 @@ def normalise(location: str | os.PathLike[str]) -> str:
         raise StoreError("a store needs a location; allowed: a folder, or a URI such as s3://bucket/folder")
     if not _SCHEME.match(text):
         return str(Path(text).expanduser().absolute())
-    parts = urlsplit(text)
+    parts = urlsplit(_USERINFO.sub("***@", text))  # urlsplit takes a password with a slash in it for a host and a path
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise StoreError(
             f"store {redact(parts._replace(query='', fragment='').geturl())}: a store's URI holds only a scheme, a "

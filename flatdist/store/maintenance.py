@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from flatdist.errors import StoreError
 from flatdist.store.failures import count_failures, read_failures
@@ -12,9 +13,12 @@ from flatdist.store.filesystem import Filesystem
 from flatdist.store.index import Selection
 from flatdist.store.layout import CHECKPOINTS, TOMBSTONES, manifest_path, part_folder, part_name, part_path, stem
 from flatdist.store.manifest import Manifest, Snapshot, newest_number, read_manifest
-from flatdist.store.parts import write_part
-from flatdist.store.read import load_segment_rows
+from flatdist.store.parts import warn_unreadable, write_part
+from flatdist.store.read import load_part_rows, load_segment_rows
 from flatdist.store.tombstones import Generations, Key, Tombstones
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -106,37 +110,44 @@ def merge_rows(
     }
     for info in snapshot.parts:
         if wanted.get(stem(info.path)):
-            for table in ("history", "trials"):  # the acknowledgement last, as when they were written
-                path = part_path(table, stem(info.path))
-                files.write(path, theirs_files.read(path))
+            _copy_part(files, theirs_files, stem(info.path), selection, wanted[stem(info.path)])
     for segment in snapshot.manifest.segments:
         if wanted.get(segment.name):
-            _copy_segment(files, theirs_files, snapshot, segment.name, selection, wanted[segment.name])
+            rows = [load_segment_rows(theirs_files, table, [segment], None) for table in ("trials", "history")]
+            _copy_rows(files, rows, selection.of_keys(wanted[segment.name]))
     return sum(len(keys) for keys in wanted.values())
 
 
-def _copy_segment(
-    files: Filesystem,
-    theirs: Filesystem,
-    snapshot: Snapshot,
-    name: str,
-    selection: Selection,
-    keys: Collection[Key],
-) -> None:
-    """Write the wanted rows of a compacted file as one part."""
+def _copy_part(files: Filesystem, theirs: Filesystem, part: str, selection: Selection, keys: Collection[Key]) -> None:
+    """Copy a part, as it is where all its rows are wanted: with others it might be preferred to this store's rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    trials = theirs.read(part_path("trials", part))
+    if pq.read_metadata(pa.BufferReader(trials)).num_rows == len(keys):
+        files.write(part_path("history", part), theirs.read(part_path("history", part)))
+        files.write(part_path("trials", part), trials)  # the acknowledgement last, as when they were written
+        return
+    loaded = [load_part_rows(theirs, table, [part], None) for table in ("trials", "history")]
+    unreadable = [problem for one in loaded for problem in one.unreadable]
+    if unreadable:
+        warn_unreadable(theirs.uri, unreadable, "not taken in")
+    else:
+        _copy_rows(files, [one.table for one in loaded], selection.of_keys(keys))
+
+
+def _copy_rows(files: Filesystem, tables: Iterable[pa.Table], wanted: Selection) -> None:
+    """Write the wanted rows of a file's trials and history as one part."""
     import numpy as np
     import pyarrow as pa
 
-    segments = [segment for segment in snapshot.manifest.segments if segment.name == name]
-    wanted = selection.of_keys(keys)
     part = part_name(wanted.triples())
-    tables = []
-    for table in ("trials", "history"):
-        rows = load_segment_rows(theirs, table, segments, None)
-        rows = rows.take(np.flatnonzero(wanted.locate(rows) >= 0)).drop_columns(["source"])
-        position = rows.column_names.index("part")
-        tables.append(rows.set_column(position, "part", pa.array([part] * len(rows), pa.string())))
-    write_part(files, part, tables[0], tables[1])
+    written = []
+    for rows in tables:
+        chosen = rows.take(np.flatnonzero(wanted.locate(rows) >= 0)).drop_columns(["source"])
+        position = chosen.column_names.index("part")
+        written.append(chosen.set_column(position, "part", pa.array([part] * len(chosen), pa.string())))
+    write_part(files, part, *written)
 
 
 def copy_immutable(files: Filesystem, theirs: Filesystem, folder: str) -> int:

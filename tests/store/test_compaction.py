@@ -204,6 +204,18 @@ def test_gc_drops_old_numerics_and_leftovers(store, cells, rows):
     assert store.gc(grace=0).rows == 0
 
 
+@pytest.mark.parametrize("position", range(4))
+def test_a_merge_keeps_the_rows_that_were_here(tmp_path, cells, rows, position):
+    """Whichever of the two parts has the smaller name."""
+    mine, theirs = Store(tmp_path / "mine"), Store(tmp_path / "theirs")
+    mine.write(*rows(cells[position], range(2), value=1.0))
+    theirs.write(*rows(cells[position], range(4), value=2.0))
+    assert mine.merge(theirs).replicates == 2
+    assert mine.trials()["relative_error"].tolist() == [1.0, 2.0, 4.0, 5.0]
+    assert mine.history()["population_loss"].tolist() == [1.0] * 3 + [2.0] * 3 + [4.0] * 3 + [5.0] * 3
+    assert mine.merge(theirs).replicates == 0
+
+
 @pytest.mark.parametrize("compacted", [False, True])
 def test_merge_takes_what_is_missing_and_repeats_without_effect(tmp_path, cells, rows, compacted):
     mine, theirs = Store(tmp_path / "mine"), Store(tmp_path / "theirs")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+
+import pyarrow.parquet as pq
 import pytest
 
 from flatdist.errors import StoreError
@@ -62,13 +65,18 @@ def test_a_damaged_part_in_a_store_that_cannot_be_written_counts_as_missing(stor
         assert Store(store.uri).done() == {}
 
 
-def test_a_damaged_part_is_not_compacted_away(store, cells, rows):
+@pytest.mark.parametrize("table", ["trials", "history"])
+def test_a_damaged_part_is_not_compacted_away(store, cells, rows, table):
     """The footer can be read and the data cannot: the rest is compacted, the part stays."""
     part = store.write(*rows(cells[0], range(2)))
     store.write(*rows(cells[1], range(2)))
-    path = part_path("history", part)
+    path = part_path(table, part)
     data = store.files.read(path)
-    store.files.write(path, data[:4] + bytes(len(data) // 3) + data[4 + len(data) // 3 :])
+    column = "relative_error" if table == "trials" else "population_loss"  # one that no index needs
+    group = pq.read_metadata(io.BytesIO(data)).row_group(0)
+    (chunk,) = [c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column]
+    begin, end = chunk.data_page_offset, chunk.data_page_offset + chunk.total_compressed_size
+    store.files.write(path, data[:begin] + b"\xff" * (end - begin) + data[end:])
     with pytest.warns(StoreWarning, match="not compacted"):
         assert store.compact().parts == 1
     superseded = [path for path in store.files.list("trials/v1/part") if part not in path.path]

@@ -97,6 +97,8 @@ def test_credentials_reach_no_file(store, monkeypatch):
     [
         "s3://key:secret-word@bucket/x",
         "s3://key@bucket",
+        "s3://key:begin/secret-word@bucket/x",
+        "s3://key:begin@/secret-word@bucket/x",
         "gs://bucket/x?token=secret-word",
         "s3://bucket/x#secret-word",
     ],
