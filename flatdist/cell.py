@@ -25,8 +25,21 @@ ID_DIGITS = 20
 MISSING = "is required and missing"
 
 
+class _ByName(type):
+    """Explains fields that are unknown, missing or given by position; a plain dataclass raises a bare TypeError."""
+
+    def __call__(cls, *values: Any, **given: Any) -> Any:
+        if values:
+            raise CellError(
+                f"a cell's fields are given by name, as Cell({', '.join(f'{n}=…' for n in REQUIRED_FIELDS)})"
+            )
+        if not (given.keys() <= FIELDS.keys() and given.keys() >= set(REQUIRED_FIELDS)):
+            raise CellError(_listed(check_values(given)[1]))
+        return super().__call__(**given)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class Cell(metaclass=_ByName):
     """One configuration: the problem, the method, and how the method is run.
 
     Values are checked and normalised on construction: floats are rounded to 12 significant digits, ``width`` becomes
@@ -77,7 +90,7 @@ class Cell:
     def __post_init__(self) -> None:
         values, problems = check_values({f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
         if problems:
-            raise CellError("this cell cannot be run:\n" + "\n".join(f"  {problem}" for problem in problems))
+            raise CellError(_listed(problems))
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -196,6 +209,10 @@ def check_values(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[FieldPr
             problems.append(FieldProblem(name, given[name], str(error) + hint, kind.allowed))
     problems += _conflicts(values)
     return values, problems
+
+
+def _listed(problems: Iterable[FieldProblem]) -> str:
+    return "this cell cannot be run:\n" + "\n".join(f"  {problem}" for problem in problems)
 
 
 def _conflicts(values: dict[str, Any]) -> list[FieldProblem]:

@@ -33,3 +33,7 @@ class FitError(FlatdistError, ValueError):
 
 class LaunchError(FlatdistError, RuntimeError):
     """An executor, engine or device that is not available as asked for."""
+
+
+class SettingsError(LaunchError, ValueError):
+    """A setting with a value that nothing could run with."""

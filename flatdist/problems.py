@@ -16,6 +16,7 @@ from flatdist.cell import Cell
 from flatdist.draws import Stream
 from flatdist.draws.stream import GROUND_TRUTH, MEASUREMENTS, OBSERVATION_NOISE
 from flatdist.ensembles import ENSEMBLES
+from flatdist.errors import CellError
 from flatdist.types import Array
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ def sample_problem(cell: Cell, replicate: int = 0) -> Problem[torch.Tensor]:
     Args:
         cell: the configuration; only its problem fields matter.
         replicate: number of the replicate, 0 or more.
+
+    Raises:
+        CellError: there is no such replicate.
     """
     import torch
 
@@ -63,7 +67,7 @@ def sample_arrays(cell: Cell, replicate: int = 0, dtype: str = "float64") -> Pro
         dtype: storage type of the measurements alone, ``float32`` or ``int8`` where an engine wants them so.
     """
     if replicate < 0:
-        raise ValueError(f"replicate {replicate} does not exist; replicates are numbered 0, 1, 2, ...")
+        raise CellError(f"replicate {replicate} does not exist; replicates are numbered 0, 1, 2, ...")
     name = cell.problem_stream()
     ensemble = ENSEMBLES[cell.ensemble]
     stream = Stream.named(name, replicate, MEASUREMENTS)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flatdist.cell import Cell
+from flatdist.errors import CellError, SettingsError
 from flatdist.methods.base import GradientMethod, SolverMethod, StudyMethod
 from flatdist.provenance import machine_provenance, run_provenance
 
@@ -35,7 +37,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         if self.threads < 1:
-            raise ValueError(f"threads: {self.threads} is out of range; allowed: a whole number of at least 1")
+            raise SettingsError(f"threads: {self.threads} is out of range; allowed: a whole number of at least 1")
 
 
 @dataclass
@@ -68,12 +70,14 @@ def run_replicates(
 
     Raises:
         flatdist.training.Interrupted: the hooks asked to stop.
+        CellError: a replicate is no whole number of at least 0.
         LaunchError: the engine or device is not available.
         SolverError: the problem cannot be solved as posed.
     """
     from flatdist.threads import set_threads
     from flatdist.training import Hooks
 
+    replicates = _numbers(replicates)
     settings = settings or RunSettings()
     hooks = hooks or Hooks()
     provenance = dict(run_provenance() if provenance is None else provenance)
@@ -108,6 +112,22 @@ def run_replicates(
         yield Outcome(stamped, [key | row for row in history])
 
 
+def _numbers(replicates: Iterable[int]) -> list[int]:
+    """The numbers of replicates, checked."""
+    allowed = "allowed: whole numbers of at least 0, as range(8) or [0, 3]"
+    if isinstance(replicates, str) or not isinstance(replicates, Iterable):
+        raise CellError(f"replicates: {replicates!r} is no list of numbers of replicates; {allowed}")
+    numbers = []
+    for replicate in replicates:
+        try:
+            numbers.append(operator.index(replicate))
+        except TypeError:
+            raise CellError(f"replicates: {replicate!r} is not a whole number; {allowed}") from None
+        if numbers[-1] < 0:
+            raise CellError(f"replicates: {replicate} is negative; {allowed}")
+    return numbers
+
+
 def run_cell(cell: Cell, replicates: Sequence[int] = range(8), **settings: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Compute replicates of one cell in this process, storing nothing.
 
@@ -118,11 +138,14 @@ def run_cell(cell: Cell, replicates: Sequence[int] = range(8), **settings: Any) 
 
     Returns:
         The ``trials`` and ``history`` tables as DataFrames; columns and units as in the store.
+
+    Raises:
+        As :func:`run_replicates`.
     """
     from flatdist.store.load import history_frame, trials_frame
 
     outcomes = sorted(
-        run_replicates(cell, list(replicates), RunSettings(**settings)), key=lambda outcome: outcome.trial["replicate"]
+        run_replicates(cell, replicates, RunSettings(**settings)), key=lambda outcome: outcome.trial["replicate"]
     )
     trials = trials_frame([outcome.trial for outcome in outcomes])
     return trials, history_frame([row for outcome in outcomes for row in outcome.history])

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from flatdist.cell import Cell
+from flatdist.errors import CellError
 from flatdist.problems import frobenius_norm, sample_arrays, sample_problem
 
 SHAPE = {"d_out": 7, "d_in": 5, "rank": 2}
@@ -68,5 +69,5 @@ def test_observation_noise_is_in_units_of_the_ground_truth():
 
 
 def test_a_negative_replicate_is_refused():
-    with pytest.raises(ValueError, match="replicate -1 does not exist"):
+    with pytest.raises(CellError, match="replicate -1 does not exist"):
         sample_arrays(Cell(**SHAPE, n=3), -1)

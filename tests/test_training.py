@@ -7,7 +7,7 @@ import pytest
 
 from flatdist.cell import Cell
 from flatdist.engines import load_engine, resolve_engine
-from flatdist.errors import LaunchError
+from flatdist.errors import LaunchError, SettingsError
 from flatdist.factorization import end_to_end, initial_layers
 from flatdist.flatness import hessian_trace
 from flatdist.metrics import evaluation_steps, trace_evaluations
@@ -182,5 +182,5 @@ def test_engines_are_refused_by_name_and_device():
         load_engine("batched", "tpu")
     assert resolve_engine("auto", "cpu") == "fused"
     assert resolve_engine("auto", "cuda:1") == "batched"
-    with pytest.raises(ValueError, match="threads: 0 is out of range"):
+    with pytest.raises(SettingsError, match="threads: 0 is out of range"):
         RunSettings(threads=0)
