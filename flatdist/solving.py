@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from importlib import import_module
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from flatdist.cell import Cell
+from flatdist.extras import load
 from flatdist.factorization import end_to_end
 from flatdist.flatness import hessian_trace
 from flatdist.methods.base import SolverMethod, StudyMethod
@@ -32,23 +32,23 @@ def solve(cell: Cell, replicates: Sequence[int], hooks: Hooks) -> Iterator[tuple
     """
     method = cell.spec
     assert isinstance(method, SolverMethod | StudyMethod)
+    function = load(method.study if isinstance(method, StudyMethod) else method.solver)  # outside the measured time
     for replicate in replicates:
         if hooks.should_stop():
             raise Interrupted
         started = time.perf_counter()
         problem = sample_arrays(cell, replicate)
         if isinstance(method, StudyMethod):
-            trial, history = _function(method.study)(cell, replicate, problem)
+            trial, history = function(cell, replicate, problem)
         else:
-            trial, history = _solved(method, cell, problem), []
+            trial, history = _solved(method, function, cell, problem), []
         hooks.on_steps(1)
         yield replicate, trial | {"wall_seconds": time.perf_counter() - started}, history
 
 
-def _solved(method: SolverMethod, cell: Cell, problem: Problem[Array]) -> dict[str, Any]:
+def _solved(method: SolverMethod, solver: Callable[..., Any], cell: Cell, problem: Problem[Array]) -> dict[str, Any]:
     """The measured columns of one solved problem."""
     options = {"depth": cell.depth, "width": cell.width} if method.has_layers else {}
-    solver = _function(method.solver)
     answer, certificate = solver(problem.measurements, problem.labels, **options, return_certificate=True)
     layers = [np.asarray(layer) for layer in answer] if method.has_layers else None
     matrix = np.asarray(answer) if layers is None else end_to_end(layers)
@@ -59,9 +59,3 @@ def _solved(method: SolverMethod, cell: Cell, problem: Problem[Array]) -> dict[s
         "hessian_trace": None if layers is None else float(hessian_trace(layers, problem.measurements)),
         "certificate": float(certificate.value),
     }
-
-
-def _function(name: str) -> Any:
-    """The function that a declaration names as ``module:function``."""
-    module, function = name.split(":")
-    return getattr(import_module(module), function)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from flatdist.engines.base import Engine
 from flatdist.errors import LaunchError
+from flatdist.extras import load
 from flatdist.suggestions import did_you_mean
 
 _ENGINES = {
@@ -28,8 +27,8 @@ def resolve_engine(name: str, device: str) -> str:
         )
     if name == "auto":
         return "fused" if device == "cpu" else "batched"
-    if name == "fused" and device != "cpu":
-        raise LaunchError(f"the fused engine runs on the CPU, not on {device!r}; use --engine batched or auto there")
+    if name in ("fused", "reference") and device != "cpu":
+        raise LaunchError(f"the {name} engine runs on the CPU, not on {device!r}; use --engine batched or auto there")
     return name
 
 
@@ -45,8 +44,7 @@ def load_engine(name: str, device: str = "cpu") -> Engine:
     """
     name = resolve_engine(name, device)
     check_device(device)
-    module, attribute = _ENGINES[name].split(":")
-    engine: Engine = getattr(import_module(module), attribute)()
+    engine: Engine = load(_ENGINES[name])()
     return engine
 
 

@@ -19,15 +19,15 @@ import numpy as np
 
 from flatdist.types import Array
 
-_FASTMATH = {"reassoc", "contract", "arcp", "nsz"}  # not "nnan": a run that leaves the numbers must be seen
-
-
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile without the interpreter; cached on disk where a folder for that can be written."""
+    """Compile without the interpreter; cached on disk where a folder for that can be written.
+
+    No fast-math: numba hands such flags on to helpers, and fresh and cached code then differ in the last bit.
+    """
     try:
-        return numba.njit(cache=True, fastmath=_FASTMATH)(function)
+        return numba.njit(cache=True)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return numba.njit(fastmath=_FASTMATH)(function)
+        return numba.njit(function)
 
 
 @_compiled
