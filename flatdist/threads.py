@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
+from flatdist.extras import load
+
 ONE_BLAS_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"), "1")
 
 
@@ -23,8 +25,7 @@ def set_threads(threads: int) -> None:
     """
     if threads < 1:
         raise ValueError(f"{threads} threads cannot run anything; give at least 1")
-    import threadpoolctl
-
+    limit_pools = load("threadpoolctl:threadpool_limits")
     os.environ.update(ONE_BLAS_THREAD, OMP_NUM_THREADS=str(threads))
     # numba first: starting its pool sets OpenMP's to all processors.
     if "numba" in sys.modules:
@@ -35,7 +36,7 @@ def set_threads(threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
-    threadpoolctl.threadpool_limits({"blas": 1, "openmp": threads})
+    limit_pools({"blas": 1, "openmp": threads})
 
 
 def report_threads() -> dict[str, int]:
