@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import sys
@@ -21,6 +22,14 @@ def is_connected() -> bool:
     return ray is not None and bool(ray.is_initialized())
 
 
+def with_address(settings: LaunchSettings) -> LaunchSettings:
+    """The settings with the cluster that Ray's variable RAY_ADDRESS names, where they name none: as in a Ray job."""
+    named = os.environ.get("RAY_ADDRESS") or "local"
+    if settings.address is not None or named == "local":
+        return settings
+    return dataclasses.replace(settings, address=named)
+
+
 class ClusterSession:
     """A connection to Ray, opened on entry and closed on exit if it was opened here.
 
@@ -28,8 +37,10 @@ class ClusterSession:
     sweep, or several sweeps of one program, share one.
     """
 
+    _alone = False  # whether this process has started a Ray of its own, for all sessions that use it
+
     def __init__(self, settings: LaunchSettings) -> None:
-        self._settings = settings
+        self._settings = with_address(settings)
         self._opened = False
 
     def __enter__(self) -> ClusterSession:
@@ -49,6 +60,9 @@ class ClusterSession:
                 )
             else:
                 ray.init(address=settings.address, **quiet)
+        except SystemExit as stop:  # Ray's own answer to a SIGTERM that comes while it connects
+            ray.shutdown()
+            raise KeyboardInterrupt from stop
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             where = "on this machine" if settings.address is None else f"at {settings.address!r}"
             raise LaunchError(
@@ -56,18 +70,20 @@ class ClusterSession:
                 f"belongs to), HOST:PORT, ray://HOST:10001; or leave it out to start one here, or use --executor inline"
             ) from error
         self._opened = True
+        ClusterSession._alone = settings.address is None
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         if self._opened:
+            ClusterSession._alone = False
             import_ray(local=False).shutdown()
 
     @property
     def own(self) -> bool:
-        """Whether the cluster is this machine alone, started for this sweep."""
-        return self._opened and self._settings.address is None
+        """Whether the cluster is this machine alone, started by this process."""
+        return ClusterSession._alone
 
     def nodes(self) -> list[dict[str, Any]]:
         """The nodes that are alive, as Ray describes them."""

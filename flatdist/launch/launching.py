@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from flatdist.errors import LaunchError, StoreError
-from flatdist.launch.cluster import ClusterSession, is_connected
+from flatdist.launch.cluster import ClusterSession, is_connected, with_address
 from flatdist.launch.display import Display, make_display
 from flatdist.launch.inline import run_inline
 from flatdist.launch.interrupt import Interrupts, StopNow
@@ -60,11 +60,9 @@ def launch(
 
     if executor not in ("ray", "inline"):
         raise LaunchError(f"executor {executor!r} does not exist; allowed: ray, inline")
-    settings = settings or LaunchSettings()
+    settings = with_address(settings or LaunchSettings())
     if executor == "ray":
         check_loggers(settings.loggers)
-    if settings.address is None and executor == "ray" and os.environ.get("RAY_ADDRESS", "local") != "local":
-        settings = dataclasses.replace(settings, address=os.environ["RAY_ADDRESS"])  # as inside a Ray job
     if not settings.provenance:
         settings = dataclasses.replace(settings, provenance=run_provenance())
     shown = make_display(display) if isinstance(display, str) else display
@@ -147,6 +145,8 @@ class _Launch:
                         self._display.stop(progress)
             except StopNow:
                 pass
+            except KeyboardInterrupt:  # a signal that Ray had taken for its own
+                interrupts.request()
         return self._result(interrupts.requested, stopped)
 
     def _rounds(self, session: ClusterSession, progress: Progress, interrupts: Interrupts) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from flatdist.errors import LaunchError
-from flatdist.launch import LaunchSettings, preflight
+from flatdist.launch import LaunchSettings, launch, preflight
 from flatdist.launch.cluster import ClusterSession
 from flatdist.launch.preflight import NodeReport, check_nodes, find_problems, inspect_node, versions
 
@@ -85,3 +85,41 @@ def test_nodes_of_a_cluster_are_inspected_and_leave_nothing_behind(
         monkeypatch.setattr(preflight, "versions", lambda: newer)
         with pytest.raises(LaunchError, match=r"nothing was started:\n.*sampling is \d+ there and 99 here"):
             check_nodes(session, str(tmp_path), LaunchSettings())
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
+def test_a_trial_that_does_not_fit_on_this_machine_is_refused_in_a_session_within_a_session() -> None:
+    """As in the rounds of a search, which would else wait for an autoscaler for ever."""
+    with ClusterSession(LaunchSettings(cpus_per_trial=64.0)) as session:
+        assert session.own
+        with pytest.raises(LaunchError, match="this machine offers 2 CPUs"):
+            session.check_resources()
+
+
+def test_a_session_joins_the_cluster_of_the_ray_job_it_runs_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    joined = []
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda address, **_: joined.append(address))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with ClusterSession(LaunchSettings()) as session:
+        assert not session.own
+    assert joined == ["10.0.0.1:6379"]
+
+
+def test_a_sigterm_that_ray_answers_while_it_connects_is_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make_cell: Any, make_plan: Any
+) -> None:
+    import ray
+
+    def end(**_: Any) -> None:
+        raise SystemExit(15)
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", end)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    result = launch(make_plan([make_cell()]), tmp_path / "store", display="none")
+    assert (result.exit_code, result.missing) == (130, 2)
