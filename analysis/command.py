@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,12 +13,15 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.grouping import name_nulls
+from analysis.grouping import group_rows, name_nulls
 from analysis.likelihood import LINKS
 from analysis.style import provenance
 from flatdist.errors import FitError, FlatdistError
+from flatdist.methods import METHODS
+from flatdist.methods.base import GradientMethod
 
 BAD_INPUT = 2
+MANY_UNCONVERGED = 0.1  # share of a method's replicates
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,8 @@ def sweep_trials(request: Request) -> pd.DataFrame:
 def no_trials(subject: str, sweep: str, store: str, where: str | None) -> str:
     """Message for an empty table."""
     if where:
-        return f"{subject} no trials in store {store!r} with --where {where!r}; `flatdist cells {sweep}` lists what there is"
+        known = f"`flatdist cells {sweep} --store {store}`"
+        return f"{subject} no trials in store {store!r} with --where {where!r}; {known} lists what there is"
     run = f"`flatdist sweep {sweep} --store {store}`"
     return f"{subject} no trials in store {store!r}; run it first with {run}, or give another --store"
 
@@ -154,10 +159,33 @@ def table_lines(thresholds: pd.DataFrame, by: Sequence[str]) -> list[str]:
     limits = zip(thresholds["n50_low"], thresholds["n50_high"], strict=True)
     shown["95 % interval"] = [f"{low:.1f} .. {high:.1f}" for low, high in limits]
     shown["censored"] = thresholds["censored"]
-    shown["10-90 %"] = thresholds["transition"].map(lambda value: "-" if pd.isna(value) else f"{value:.1f}")
+    widths = zip(thresholds["transition"], thresholds["n_spacing"], strict=True)
+    shown["10-90 %"] = [_width(width, spacing) for width, spacing in widths]
     for name in ("n_replicates", "n_diverged", "n_unconverged"):
         shown[name] = thresholds[name]
-    return shown.astype(object).where(shown.notna(), "-").to_string(index=False).splitlines()
+    lines = shown.astype(object).where(shown.notna(), "-").to_string(index=False).splitlines()
+    return lines + _unfinished(thresholds)
+
+
+def _width(width: float, spacing: float) -> str:
+    """A transition's width, as far as the measured n resolve it."""
+    if not math.isnan(spacing) and not width >= spacing:
+        return f"< {spacing:g}"
+    return "-" if math.isnan(width) else f"{width:.1f}"
+
+
+def _unfinished(thresholds: pd.DataFrame) -> list[str]:
+    """A remark on each method of which many replicates were still training when their budget ended."""
+    lines = []
+    for key, group in group_rows(thresholds, ["method"] if "method" in thresholds else []):
+        unconverged, total = int(group["n_unconverged"].sum()), int(group["n_replicates"].sum())
+        trained = isinstance(METHODS.get(key.get("method", "")), GradientMethod)
+        if trained and unconverged > MANY_UNCONVERGED * total:
+            lines.append(
+                f"{key['method']}: {unconverged} of {total} replicates ended before they converged (budget_exhausted), "
+                "so n50 is that of the budget: raise `steps`"
+            )
+    return lines
 
 
 def path_lines(paths: Sequence[Path]) -> list[str]:

@@ -30,6 +30,7 @@ from flatdist.theory import prediction
 LAWS = ("rsum", "dof", "statdim", "entries")
 EXACT_LAWS = ("statdim", "entries")  # the constant is part of the law: n50 = law is tested for equivalence
 MARGIN = 0.03
+ONE_SIZE = "undecided: one size"
 EXCLUDING_ODDS = 20.0  # against the best law, by AICc: the odds of a 95 % statement
 _SHAPE = ("d_out", "d_in", "rank")
 _SMALLEST_ERROR = 1e-3  # of log n50: n is a whole number
@@ -69,7 +70,7 @@ def fit_scaling(
         - ``n_shapes``, ``n_points``, ``n_censored``.
         - ``verdict``: ``consistent``; ``excluded at 95 %`` where the exponent's interval excludes 1, or the
           proportional law is more than 20 times less likely than the best one; ``undecided`` with fewer than four
-          shapes, or where the law does not vary.
+          shapes; ``undecided: one size`` where the law has one value, so that there is nothing to fit.
 
     Raises:
         FitError: missing columns, an unknown law, or no threshold that the data bracket.
@@ -119,6 +120,7 @@ def _fit_group(group: pd.DataFrame, laws: Sequence[str], level: float, margin: f
         row |= _free_fit(points, level)
         proportional = fit_power_law(points, (None, 1.0, None))
         row |= _proportional_fit(points, proportional, law in EXACT_LAWS, margin)
+        row["varies"] = _varies(points)
         row["aicc"] = proportional.aicc(points.shapes)
         row["held_out"] = held_out_score(points, (None, 1.0, None))
         row |= {
@@ -130,14 +132,14 @@ def _fit_group(group: pd.DataFrame, laws: Sequence[str], level: float, margin: f
     best = min(row["aicc"] for row in rows)
     for row in rows:
         row["aicc_difference"] = row["aicc"] - best if math.isfinite(row["aicc"]) else math.nan
-        row["verdict"] = _verdict(row)
+        row["verdict"] = _verdict(row) if row.pop("varies") else ONE_SIZE
     return rows
 
 
 def _free_fit(points: Points, level: float) -> dict[str, Any]:
     """Coefficient and exponent, both free; not determined where the law has the same value everywhere."""
     names = ("coefficient", "coefficient_low", "coefficient_high", "exponent", "exponent_low", "exponent_high")
-    if np.ptp(points.x) < 1e-9 or points.shapes < 3:
+    if not _varies(points) or points.shapes < 3:
         return dict.fromkeys((*names, "discrepancy"), math.nan)
     best = fit_power_law(points)
     coefficient = profile_limits(points, best, COEFFICIENT, level)
@@ -148,6 +150,10 @@ def _free_fit(points: Points, level: float) -> dict[str, Any]:
         *exponent,
     )
     return {**dict(zip(names, values, strict=True)), "discrepancy": math.exp(best.parameters[2])}
+
+
+def _varies(points: Points) -> bool:
+    return bool(np.ptp(points.x) > 1e-9)
 
 
 def _exp(value: float) -> float:

@@ -48,18 +48,19 @@ def scaling_figure(thresholds: pd.DataFrame, laws: pd.DataFrame, series: Sequenc
                 axes.set_yscale("log")
                 axes.minorticks_off()
                 sns.despine(ax=axes)
-            low, high = upper.get_xlim()
+            single = _only_value(thresholds, law)
+            low, high = upper.get_xlim() if single is None else (single / 1.5, single * 1.5)
             line = np.array([low, high])
             upper.plot(line, line, color="#222222", linewidth=0.8, zorder=1)
-            for index, key in styled(keys):
+            for index, key in styled(keys) if single is None else ():
                 ratio = float(matching(laws[laws["law"] == law], key)["ratio"].iloc[0])
                 upper.plot(line, ratio * line, "--", color=color_of(index), linewidth=0.8, zorder=1)
             upper.set_xlim(low, high)
-            plain_ticks(upper.xaxis, low, high, 5)
+            plain_ticks(upper.xaxis, *((low, high) if single is None else (single, single)), 5)
             lower.axhline(1.0, color="#222222", linewidth=0.8, zorder=1)
             lower.set_xlabel(prediction(law).label)
             verdicts = laws[laws["law"] == law]["verdict"]
-            upper.set_title(_title(verdicts), pad=3)
+            upper.set_title(_title(verdicts, keys), pad=3)
         grid[0, 0].set_ylabel("measured $n_{50}$")
         grid[1, 0].set_ylabel("$n_{50}$ / fit")
         bounds = thresholds[["n50", "n50_low", "n50_high"]].to_numpy(dtype=float)
@@ -77,10 +78,21 @@ def scaling_figure(thresholds: pd.DataFrame, laws: pd.DataFrame, series: Sequenc
     return figure
 
 
-def _title(verdicts: pd.Series) -> str:
+def _only_value(thresholds: pd.DataFrame, law: str) -> float | None:
+    """The law's value where all shapes have the same."""
+    value = prediction(law).value
+    shapes = thresholds[_SHAPE].drop_duplicates().itertuples(index=False)
+    values = {round(float(value(int(a), int(b), int(r))), 9) for a, b, r in shapes}
+    return values.pop() if len(values) == 1 else None
+
+
+def _title(verdicts: pd.Series, keys: Sequence[Mapping[str, Any]]) -> str:
+    """The verdict of one series by its name, or how many of several agree."""
     counts = verdicts.value_counts()
+    if len(keys) == 1:
+        return f"{describe(keys[0]) or 'all'}:\n{counts.index[0]}"
     if len(counts) == 1:
-        return str(counts.index[0])
+        return f"all {len(verdicts)}: {counts.index[0]}"
     return f"consistent in {int(counts.get('consistent', 0))} of {len(verdicts)}"
 
 
@@ -150,7 +162,9 @@ def collapse_figure(
         right.set_yscale("log")
         right.set_xlabel("$\\sqrt{d\\,d'}$")
         right.set_ylabel("width, 10-90 %")
-        plain_ticks(right.xaxis, *_range(thresholds), 5)
+        smallest, largest = _range(thresholds)
+        plain_ticks(right.xaxis, smallest, largest, 5)
+        right.set_xlim(smallest / 1.2, largest * 1.2)
         bottom, top = right.get_ylim()
         plain_ticks(right.yaxis, bottom, top, 6)
         for axes in (left, right):
@@ -170,7 +184,7 @@ def _widths(axes: Axes, thresholds: pd.DataFrame, index: int) -> None:
     below = np.where(used["transition_low"] > 0, used["transition"] - used["transition_low"], 0.0)
     above = np.where(np.isfinite(used["transition_high"]), used["transition_high"] - used["transition"], 0.0)
     axes.errorbar(
-        size * (1.0 + 0.01 * index), used["transition"], yerr=[below, above], color=color_of(index),
+        size * 1.02**index, used["transition"], yerr=[below, above], color=color_of(index),
         marker=marker_of(index), linestyle="", elinewidth=0.6, markeredgewidth=0,
     )  # fmt: skip
 
@@ -207,10 +221,14 @@ def draw(request: Request, trials: pd.DataFrame) -> list[str]:
 def _law_lines(laws: pd.DataFrame, series: Sequence[str]) -> list[str]:
     shown = name_nulls(laws, [*series, "law"])
     for name in ("exponent", "ratio"):
-        shown[name] = [
-            f"{row[name]:.3f} [{row[name + '_low']:.3f}, {row[name + '_high']:.3f}]" for _, row in laws.iterrows()
-        ]
+        shown[name] = [_with_limits(*row) for row in laws[[name, f"{name}_low", f"{name}_high"]].to_numpy(dtype=float)]
     shown["scatter"] = laws["ratio_discrepancy"].map(lambda value: f"{100 * value:.1f} %")
     shown["equivalence"] = laws["equivalence"].fillna("-")
     shown["verdict"] = laws["verdict"]
     return shown.astype(object).where(shown.notna(), "-").to_string(index=False).splitlines()
+
+
+def _with_limits(value: float, low: float, high: float) -> str:
+    if np.isnan(value):
+        return "-"
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]" if np.isfinite(high) else f"{value:.3f}"

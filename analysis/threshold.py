@@ -78,7 +78,8 @@ def fit_thresholds(
           lie between them, and the estimate is their geometric middle); ``left`` (n50 is below the smallest n);
           ``right`` (above the largest); ``unresolved`` (success does not rise with n).
         - ``transition``, ``transition_low``, ``transition_high``: from 10 to 90 % success, in measurements;
-          ``scale``, that of log n.
+          ``scale``, that of log n; ``n_spacing``, between the measured n on either side of n50: a transition narrower
+          than that is not resolved.
         - ``n_replicates`` (trials fitted), ``n_values`` (different n), ``n_min``, ``n_max``, ``n_diverged``,
           ``n_unconverged``, and ``n50_converged``: n50 without the diverged and unconverged replicates.
         - ``n50_other_link``: n50 under the other link; ``link``, ``unit``, ``tolerance``: how it was fitted.
@@ -130,6 +131,7 @@ def _fit_group(group: pd.DataFrame, settings: FitSettings) -> dict[str, Any]:
         **estimate,
         "n_replicates": len(group),
         "n_values": int(group["n"].nunique()),
+        "n_spacing": _spacing(group["n"].to_numpy(dtype=float), estimate["n50"]),
         "n_min": float(group["n"].min()),
         "n_max": float(group["n"].max()),
         "n_diverged": int(group["diverged"].sum()),
@@ -139,6 +141,12 @@ def _fit_group(group: pd.DataFrame, settings: FitSettings) -> dict[str, Any]:
         "link": settings.link,
         "unit": independent_unit(group, settings.unit),
     }
+
+
+def _spacing(n: np.ndarray, n50: float) -> float:
+    """Between the measured n on either side of n50; NaN where it is not bracketed."""
+    below, above = n[n <= n50], n[n > n50]
+    return float(above.min() - below.max()) if len(below) and len(above) else math.nan
 
 
 def independent_unit(group: pd.DataFrame, unit: str) -> str:
