@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -17,33 +18,66 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _where = click.option("--where", help="Only rows of trials for which this holds, as \"status == 'diverged'\".")
+_MAGIC_BYTES = 10_000  # of a file, enough for a table's head
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 @click.command("export")
 @sweep_argument
 @store_option
-@click.option("--csv", "kind", flag_value="csv", help="Write CSV.")
-@click.option("--parquet", "kind", flag_value="parquet", help="Write Parquet (the default).")
+@click.option("--csv", is_flag=True, help="Write CSV.")
+@click.option("--parquet", is_flag=True, help="Write Parquet (the default).")
 @click.option("--table", type=click.Choice(["trials", "history"]), default="trials", show_default=True)
 @_where
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: SWEEP-TABLE.KIND]")
-def export_command(sweep: str, store: str, kind: str | None, table: str, where: str | None, out: Path | None) -> None:
-    """Write SWEEP's rows into one flat file."""
+@click.option("--force", is_flag=True, help="Replace --out even if it is no earlier export.")
+def export_command(
+    sweep: str, store: str, csv: bool, parquet: bool, table: str, where: str | None, out: Path | None, force: bool
+) -> None:
+    """Write SWEEP's rows into one flat file; an earlier export of that name is replaced."""
+    if csv and parquet:
+        raise SweepError("--csv and --parquet exclude each other: one file has one format; give one of them")
+    kind = "csv" if csv else "parquet"
     loaded = load_sweep(sweep, store)
     opened = open_store(store)
     read = opened.trials if table == "trials" else opened.history
     frame = read([cell.cell_id for cell in loaded.cells], where=where)
-    kind = kind or "parquet"
     path = out or Path(f"{loaded.name}-{table}.{kind}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    if not path.parent.is_dir():
+        raise StoreError(f"{path}: cannot be written: {path.parent} is no folder; give an --out in one that exists")
+    if not force and not _may_replace(path):
+        raise StoreError(
+            f"{path} exists and is no export of flatdist: add --force to replace it, or give another --out"
+        )
     try:
         _write_frame(frame, temporary, kind)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise StoreError(f"{path}: cannot be written: {error.strerror or error}; give another --out") from error
     click.echo(f"wrote {len(frame)} rows to {path}")
+
+
+def _may_replace(path: Path) -> bool:
+    """Whether nothing is lost with a file: it does not exist, or is an export, known by its first columns."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(_MAGIC_BYTES)
+    except FileNotFoundError:
+        return True
+    except OSError:  # a folder, or nothing that can be read
+        return False
+    if start.startswith(b"PAR1"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return "cell_id" in pq.read_schema(path).names
+        except (pa.ArrowException, OSError):
+            return False
+    return b"cell_id" in start.splitlines()[0].split(b",") if start else True
 
 
 def _write_frame(frame: pd.DataFrame, path: Path, kind: str) -> None:
@@ -110,10 +144,17 @@ def compact_command(store: str) -> None:
 
 @click.command("gc")
 @store_option
+@click.option("--drop-segment", metavar="NAME", help="Only give up one damaged compacted file.")
 @_yes
-def gc_command(store: str, yes: bool) -> None:
+def gc_command(store: str, drop_segment: str | None, yes: bool) -> None:
     """Drop rows of old numerics where newer ones exist, and files that nobody needs any more."""
     opened = open_store(store)
+    if drop_segment is not None:
+        name = Path(drop_segment).name.removesuffix(".parquet")
+        _confirm(f"Give up the compacted file {name} of {opened.uri}? Its replicates run again.", yes)
+        opened.drop_segment(name)
+        click.echo(f"gave up {name}; the next sweep runs its replicates again")
+        return
     _confirm(f"Drop rows of old numerics from {opened.uri}?", yes)
     collected: Any = opened.gc()
     click.echo(f"dropped {collected.rows} rows and {collected.files} files")

@@ -45,8 +45,8 @@ def train_command(
         opened = open_store(store, must_exist=False)
         opened.check_access()
     if not as_json:
-        words = cell.words()
-        fields = ", ".join(f"{name}={cell_text(words[name])}" for name in cell.relevant_fields)
+        shown = cell.words()
+        fields = ", ".join(f"{name}={cell_text(shown[name])}" for name in cell.relevant_fields)
         click.echo(f"cell {cell.cell_id}: {fields}")
     settings = RunSettings(engine=engine, device=device, threads=threads)
     outcomes = []

@@ -18,6 +18,7 @@ from typing import BinaryIO, Protocol
 from flatdist.errors import StoreError
 
 _TEMPORARY = ".tmp-"
+PROBE = "probe-"  # files that are written to see whether a store can be
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK}
 
 
@@ -151,7 +152,7 @@ class LocalFilesystem:
     def exclusive(self) -> bool:
         """Hard links refuse an existing name, on local file systems and on NFS; asked of this folder once."""
         if self._exclusive is None:
-            probe = f"probe-{uuid.uuid4().hex}"
+            probe = f"{PROBE}{uuid.uuid4().hex}"
             self._exclusive = True
             if not self.create(probe, b"first") or self.create(probe, b"second"):
                 self._exclusive = False
@@ -253,7 +254,8 @@ class LocalFilesystem:
         except OSError as error:
             if isinstance(error, FileNotFoundError) and action == "read":
                 raise
-            raise StoreError(f"store {self.uri}: cannot {action} {path or '.'}: {_reason(error)}") from error
+            what = "a test file" if path.startswith(PROBE) else path or "."
+            raise StoreError(f"store {self.uri}: cannot {action} {what}: {_reason(error)}") from error
 
 
 _ADVICE = {
@@ -264,6 +266,7 @@ _ADVICE = {
     errno.EPERM: "not permitted; give a --store that this user can write, or change its permissions",
     errno.ENOTDIR: "a file is where a folder is needed; give a --store that is a folder",
     errno.ENAMETOOLONG: "the path is too long; give a --store with a shorter one",
+    errno.ENOENT: "a folder of its path does not exist and cannot be made; give another --store",
     errno.EMFILE: "too many open files; raise the limit (ulimit -n) or run fewer workers",
 }
 

@@ -182,7 +182,7 @@ def _is_word(column: pc.Expression, word: _Word, name: str | None) -> pc.Express
     """Whether a field has the value that is written as a word; a null of a method without the field has not."""
     import pyarrow.compute as pc
 
-    kind = FIELDS[name].metadata["kind"] if name in FIELDS else None
+    kind = FIELDS[name].metadata["kind"] if name is not None and name in FIELDS else None
     if not (isinstance(kind, Keyword) and kind.word == word):
         raise StoreError(f"where: {word} is no value of {name or 'an expression'}; compare it with {_field_of(word)}")
     users = [method.name for method in METHODS.values() if name in method.fields]

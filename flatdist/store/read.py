@@ -81,8 +81,8 @@ def load_segment_rows(
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             _explain(error, conditions)
             raise StoreError(
-                f"store {files.uri}: {path} cannot be read ({error}); restore it from a backup, or call "
-                "Store.drop_segment with its name, so that its replicates run again"
+                f"store {files.uri}: {path} cannot be read ({error}); restore it from a backup, or give it "
+                f"up with 'flatdist gc --drop-segment {segment.name}': its replicates then run again"
             ) from error
         tables.append(_with_source(rows, segment.name))
     return _concatenate(tables, table, wanted)

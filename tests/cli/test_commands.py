@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from flatdist.cell import Cell
 from flatdist.cli import cli, main
 from flatdist.store import Store
+from flatdist.store.layout import segment_folder
 
 SWEEP = (
     "name: small\ndescription: a test\nreplicates: 3\n"
@@ -200,6 +202,32 @@ def test_export_writes_one_flat_file(run: Run, sweep: str, swept: str, tmp_path:
     assert "cannot be written" in run("export", sweep, "--out", str(tmp_path / "missing" / "x.csv"), status=2)
 
 
+def test_export_replaces_exports_only(run: Run, sweep: str, swept: str, tmp_path: Path) -> None:
+    notes = tmp_path / "notes.csv"
+    notes.write_text("my notes, of years\n")
+    assert "is no export of flatdist: add --force" in run("export", sweep, "--csv", "--out", str(notes), status=2)
+    assert notes.read_text() == "my notes, of years\n"
+    run("export", sweep, "--csv", "--out", str(notes), "--force")
+    assert "wrote 12 rows" in run("export", sweep, "--parquet", "--out", str(notes))  # over the export
+    assert "wrote 12 rows" in run("export", sweep, "--csv", "--out", str(notes))
+    assert "exclude each other" in run("export", sweep, "--csv", "--parquet", status=2)
+    below = str(notes / "x.csv")
+    assert "is no folder; give an --out in one that exists" in run("export", sweep, "--out", below, status=2)
+
+
+def test_a_damaged_segment_is_given_up_by_the_command_that_the_message_names(
+    run: Run, sweep: str, swept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("compact")
+    (segment,) = Path(swept).glob(f"{segment_folder('trials')}/*.parquet")
+    segment.write_bytes(b"rubbish")
+    monkeypatch.chdir(tmp_path)
+    command = re.search(r"'flatdist (gc --drop-segment \S+)'", run("export", sweep, status=2))
+    assert command is not None
+    assert "gave up" in run(*command[1].split(), "--yes")
+    assert "wrote 12 rows" in run("export", sweep)  # from the files that it took over, which are still there
+
+
 def test_merge_compact_and_gc(run: Run, sweep: str, swept: str, tmp_path: Path) -> None:
     other = str(tmp_path / "other")
     assert "took in 12 replicates and 1 sweeps" in run("merge", swept, "--store", other)
@@ -253,7 +281,10 @@ def test_train_runs_one_cell_and_stores_only_when_asked(run: Run, store: str) ->
         (["sweep", "SWEEP", "--cpus-per-trial", "10000"], "--cpus-per-trial 10000: this machine has"),
         (["sweep", "SWEEP", "--logger", "csvv"], "logger 'csvv' does not exist (did you mean 'csv'?)"),
         (["plan", "SWEEP", "--limit", "0"], "0 is not in the range"),
-        (["sweep", "SWEEP", "--store", "/proc/nothing", "--executor", "inline"], "store /proc/nothing"),
+        (
+            ["sweep", "SWEEP", "--store", "/proc/nothing", "--executor", "inline"],
+            "store /proc/nothing: cannot write a test file: a folder of",
+        ),
         (["sweep", "SWEEP", "--store", "s3://key:secret@bucket/x"], "credentials"),
         (["status", "--store", "nowhere"], "there is no such folder"),
         (["show", "abcdef", "--store", "nowhere"], "there is no such folder"),
