@@ -92,7 +92,10 @@ class Number(FieldType):
         return f"a number {lower}" + ("" if self.maximum == math.inf else f" and at most {self.maximum:g}")
 
     def parse(self, value: Any) -> float:
-        number = canonical_float(_real(value))
+        try:
+            number = canonical_float(_real(value))
+        except OverflowError:  # an integer or a fraction beyond the largest float
+            raise ValueError("is out of range") from None
         if number < self.minimum or number > self.maximum or (self.open_minimum and number == self.minimum):
             raise ValueError("is out of range")
         return number

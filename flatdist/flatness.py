@@ -52,14 +52,16 @@ class MomentTrace:
     H would cost more to gather than it saves, middle terms are contracted with the measurements themselves.
     """
 
-    def __init__(self, measurements: Array, depth: int, evaluations: int) -> None:
+    def __init__(self, measurements: Array, depth: int, evaluations: int, dtype: str = "float32") -> None:
         """Gather the moments.
 
         Args:
             measurements: (n, d_out, d_in), float or int8.
             depth: number of layers that will be given.
             evaluations: how many traces will be asked for.
+            dtype: least precision of the sums; float32 sums signs exactly, but not their products with layers.
         """
+        self._dtype = np.result_type(measurements.dtype, dtype)  # of the measurements, or better
         self.n, self.d_out, self.d_in = measurements.shape
         self.measurements = measurements
         contracted, gathered = _middle_costs(self.n, self.d_out, self.d_in, depth, evaluations)
@@ -138,11 +140,6 @@ class MomentTrace:
                 fourth[chosen] += pairs[:, lower]
         fourth /= 2.0 * self.n
         return fourth
-
-    @property
-    def _dtype(self) -> np.dtype[Any]:
-        """Moments are summed in the measurements' own precision; sums of signs are exact in float32."""
-        return np.result_type(self.measurements.dtype, np.float32)
 
 
 def trace_cost(n: int, d_out: int, d_in: int, depth: int, evaluations: int) -> int:

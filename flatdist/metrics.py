@@ -27,18 +27,20 @@ TRACE_SHARE = 0.02  # of the training arithmetic that the Hessian trace of the h
 class Evaluator:
     """Evaluates one replicate's layers against its problem."""
 
-    def __init__(self, problem: Problem[Array], depth: int, traces: int) -> None:
+    def __init__(self, problem: Problem[Array], depth: int, traces: int, dtype: str = "float32") -> None:
         """Prepare the evaluations of one replicate.
 
         Args:
             problem: the replicate's problem, its measurements stored as they are trained on.
             depth: number of layers.
             traces: how many traces of the Hessian will be asked for.
+            dtype: least precision of the products; measurements stored as int8 say nothing of it.
         """
+        self.dtype = np.result_type(problem.measurements.dtype, dtype)
         self.measurements = problem.measurements.reshape(len(problem.labels), -1)
         self.labels = problem.labels
         self.ground_truth = problem.ground_truth
-        self.trace = MomentTrace(problem.measurements, depth, traces)
+        self.trace = MomentTrace(problem.measurements, depth, traces, dtype)
 
     def __call__(self, layers: Sequence[Array], with_trace: Sequence[bool]) -> dict[str, Array]:
         """Evaluate up to ``BLOCK`` sets of layers.
@@ -70,12 +72,12 @@ class Evaluator:
         return values | {"hessian_trace": np.where(chosen, trace, np.nan)}
 
     def _train_loss(self, product: Array) -> Array:
-        dtype = np.result_type(self.measurements.dtype, np.float32)
-        columns = product.reshape(BLOCK, -1).T.astype(dtype)  # (entries, BLOCK)
+        columns = product.reshape(BLOCK, -1).T.astype(self.dtype)  # (entries, BLOCK)
         total = np.zeros(BLOCK)
         rows = max(1, 2**18 // len(columns))
         for start in range(0, len(self.labels), rows):
-            predictions = self.measurements[start : start + rows].astype(dtype, copy=False) @ columns  # (rows, BLOCK)
+            block = self.measurements[start : start + rows].astype(self.dtype, copy=False)
+            predictions = block @ columns  # (rows, BLOCK)
             residuals = predictions.astype(np.float64) - self.labels[start : start + rows, None]
             total += np.sum(residuals**2, axis=0)
         return total / len(self.labels)

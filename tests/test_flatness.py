@@ -7,7 +7,8 @@ import torch
 from flatdist.cell import Cell
 from flatdist.factorization import end_to_end, initial_layers, layer_gradients
 from flatdist.flatness import MomentTrace, hessian_trace
-from flatdist.problems import sample_problem
+from flatdist.metrics import BLOCK, Evaluator
+from flatdist.problems import Problem, sample_arrays, sample_problem
 
 SHAPES = [
     (5, 4, (6,)),
@@ -64,6 +65,20 @@ def test_moments_give_the_same_trace(dtype, evaluations):
     assert (trace.fourth is not None) == (evaluations > 1)
     expected = [hessian_trace([w[k] for w in sets], measurements) for k in range(5)]
     np.testing.assert_allclose(trace(sets), expected, rtol=1e-12 if dtype == np.float64 else 1e-6)
+
+
+@pytest.mark.parametrize("evaluations", [1, 10**6], ids=["contracted", "fourth moments"])
+def test_signs_stored_as_int8_do_not_cost_a_float64_cell_its_precision(evaluations):
+    cell = Cell(d_out=4, d_in=6, rank=1, n=23, depth=4, ensemble="rademacher", dtype="float64")
+    layers = initial_layers(cell, 0)
+    problem = sample_arrays(cell, 0, "int8")
+    matrix = end_to_end(layers)
+    labels = np.einsum("iab,ab->i", problem.measurements, matrix)
+    evaluate = Evaluator(Problem(problem.measurements, labels, matrix), cell.depth, evaluations, cell.dtype)
+    values = evaluate([np.stack([w] * BLOCK) for w in layers], [True] * BLOCK)
+    assert values["train_loss"][0] < 1e-28 * np.mean(labels**2)
+    expected = hessian_trace(layers, problem.measurements.astype(float))
+    assert values["hessian_trace"][0] == pytest.approx(expected, rel=1e-12)
 
 
 def test_leading_axes_are_allowed_everywhere():

@@ -34,6 +34,7 @@ class BatchedSession:
     """See :class:`flatdist.engines.base.Session`."""
 
     def __init__(self, task: TrainingTask) -> None:
+        torch.set_float32_matmul_precision("highest")  # neither TF32 nor bfloat16, whatever the caller chose
         self.task = task
         self.device = torch.device(task.device)
         self.dtype = getattr(torch, task.dtype)
@@ -116,7 +117,8 @@ class BatchedSession:
                 self._chunk(CHUNK)
             torch.cuda.current_stream(self.device).wait_stream(stream)
             self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
+            # On the same stream: its workspaces exist by now, and the default one may be another device's.
+            with torch.cuda.device(self.device), torch.cuda.graph(self.graph, stream=stream):
                 self._chunk(CHUNK)
             for tensor, value in zip((*self.weights, self.largest), saved, strict=True):
                 tensor.copy_(value)

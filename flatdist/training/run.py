@@ -128,10 +128,12 @@ class _Run:
             self.trainees, rates.tolist(), self.noise_std.tolist(), largest.tolist(), strict=True
         ):
             trainee.step = stop
+            if trainee.diverged_at is not None:  # alone it would have stopped there; company must not change its row
+                continue
             trainee.flow_time += (rate * noise) ** 2 / (2 * self.drawn) * squared
             if not math.isfinite(loss):
-                trainee.diverged_at = stop if trainee.diverged_at is None else trainee.diverged_at
-            if not trainee.largest_loss >= loss and not math.isnan(loss):  # the interval's maximum starts out as NaN
+                trainee.diverged_at, trainee.largest_loss = stop, math.inf
+            elif not trainee.largest_loss >= loss:  # the interval's maximum starts out as NaN
                 trainee.largest_loss = loss
         self.hooks.on_steps((stop - start) * len(self.trainees))
 
@@ -149,7 +151,8 @@ class _Run:
                 sam_radius=self.sam_radius or 0.0,
             )
             for trainee, estimate in zip(self.trainees, estimates, strict=True):
-                trainee.learning_rate = float(estimate)
+                if trainee.diverged_at is None:
+                    trainee.learning_rate = float(estimate)
 
     def _evaluate(self, index: int) -> None:
         """Keep the current weights for evaluation ``index``, and evaluate when a block of them is full."""

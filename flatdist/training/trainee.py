@@ -47,7 +47,7 @@ def prepare(cell: Cell, replicate: int, engine: str, checkpoints: Checkpoints | 
     trainee = Trainee(
         replicate,
         problem,
-        Evaluator(problem, cell.depth, sum(trace_evaluations(cell, drawn_per_step(cell)))),
+        Evaluator(problem, cell.depth, sum(trace_evaluations(cell, drawn_per_step(cell))), cell.dtype),
         [layer.astype(cell.dtype) for layer in initial_layers(cell, replicate)],
         history={name: np.full(evaluations, np.nan) for name in (*HISTORY_METRICS, *HISTORY_CLOCKS)},
     )
@@ -83,16 +83,17 @@ def unpack_state(trainee: Trainee, step: int, state: dict[str, Array]) -> None:
 def trial_row(cell: Cell, trainee: Trainee) -> dict[str, Any]:
     """The measured columns of a finished replicate's ``trials`` row."""
     matrix = end_to_end([layer.astype(np.float64) for layer in trainee.layers])
-    if not np.isfinite(matrix).all() and trainee.diverged_at is None:
+    last_loss = float(trainee.history["train_loss"][-1])
+    if trainee.diverged_at is None and not (np.isfinite(matrix).all() and math.isfinite(last_loss)):
         trainee.diverged_at = cell.steps
     diverged = trainee.diverged_at is not None
-    train_loss = None if diverged else float(trainee.history["train_loss"][-1])
+    train_loss = None if diverged else last_loss
     converged = train_loss is not None and train_loss < CONVERGED_LOSS * float(np.mean(trainee.problem.labels**2))
     return final_metrics(None if diverged else matrix, trainee.problem) | {
         "status": "diverged" if diverged else "converged" if converged else "budget_exhausted",
         "train_loss": train_loss,
-        "train_loss_max": _number(trainee.history["train_loss_max"][-1]),
-        "hessian_trace": _number(trainee.history["hessian_trace"][-1]),
+        "train_loss_max": None if diverged else _number(np.nanmax(trainee.history["train_loss_max"])),
+        "hessian_trace": None if diverged else _number(trainee.history["hessian_trace"][-1]),
         "learning_rate_final": _number(trainee.learning_rate),
         "flow_time": _number(trainee.flow_time),
         "steps_run": trainee.diverged_at if diverged else cell.steps,

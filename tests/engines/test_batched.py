@@ -64,6 +64,16 @@ def test_where_a_run_is_cut_does_not_change_it(make_task):
             np.testing.assert_array_equal(a, b)
 
 
+def test_products_are_not_rounded_to_fewer_bits_whatever_the_caller_chose(make_task):
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        BatchedEngine().start(make_task(Cell(d_out=6, d_in=5, rank=1, n=20), [0]))
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_captured_graph_matches_the_cpu(make_task):
