@@ -23,6 +23,7 @@ from flatdist.planning.nominal import nominal_cost
 BANDWIDTH = 0.35  # of the kernel, in natural logarithms of size
 NEAR = 0.7  # a cell this close to a measured one needs no probe
 FLOOR_SCATTER = 0.12  # of the logarithm: two runs of one program differ by that
+SINGLE_SCATTER = 0.3  # of one measurement's logarithm, on a machine that others use too; it averages out over several
 DISTANCE_SCATTER = 0.35  # added for each unit of distance
 UNKNOWN_SCATTER = 1.2  # without any measurement
 Z90 = 1.645
@@ -135,7 +136,8 @@ class _Family:
         mean = float(weights @ self.ratios)
         between = float(weights @ (self.ratios - mean) ** 2)
         within = float(weights @ self.scatters**2)
-        scatter = math.sqrt(between + within + FLOOR_SCATTER**2 + (DISTANCE_SCATTER * nearest) ** 2)
+        doubt = SINGLE_SCATTER**2 / float(self.counts.sum())
+        scatter = math.sqrt(between + within + doubt + FLOOR_SCATTER**2 + (DISTANCE_SCATTER * nearest) ** 2)
         return mean, min(scatter, UNKNOWN_SCATTER), nearest
 
     @cached_property

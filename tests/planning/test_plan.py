@@ -359,3 +359,27 @@ def test_fit_takes_whole_cells_first_and_stays_within_the_budget() -> None:
     assert part.missing == plan.missing
     with pytest.raises(SweepError, match="not one replicate fits"):
         keep_within(plan, 1, fit=True)
+
+
+@pytest.mark.parametrize("method", ["min_hessian_trace", "label_noise_sgd"])
+def test_compilation_is_no_part_of_a_probe(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from flatdist.planning import make_probe
+
+    times = iter([30.0, 0.4, 0.3, 0.35])
+    monkeypatch.setattr(
+        "flatdist.running.run_replicates", lambda *_, **__: [SimpleNamespace(trial={"wall_seconds": next(times)})]
+    )
+    probe = make_probe("fused", "cpu", 1)
+    cell = Cell(d_out=12, d_in=12, rank=1, n=23, method=method)
+    assert probe(cell) == 0.4, "the first run compiles"
+    assert probe(cell) == 0.3, "short runs are measured twice"
+
+
+def test_one_measurement_makes_a_wider_interval_than_many() -> None:
+    cell = Cell(d_out=12, d_in=12, rank=1, n=23)
+    one = CostModel([Observation(cell, 1.0, "fused", "cpu")], "fused", "cpu").predict(cell)
+    many = CostModel([Observation(cell, 1.0, "fused", "cpu")] * 50, "fused", "cpu").predict(cell)
+    assert one.seconds == pytest.approx(many.seconds) == pytest.approx(1.0)
+    assert one.scatter > 2 * many.scatter
