@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flatdist.cli.options import load_sweep, open_store, store_option, sweep_argument
+from flatdist.cli.output import counted
 from flatdist.errors import StoreError, SweepError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def export_command(
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise StoreError(f"{path}: cannot be written: {error.strerror or error}; give another --out") from error
-    click.echo(f"wrote {len(frame)} rows to {path}")
+    click.echo(f"wrote {counted(len(frame), 'row')} to {path}")
 
 
 def _may_replace(path: Path) -> bool:
@@ -114,8 +115,8 @@ def invalidate_command(sweep: str, store: str, where: str | None, failed: bool, 
     if not keys:
         click.echo("nothing to void")
         return
-    _confirm(f"Void {len(keys)} replicates of {len({cell for cell, _ in keys})} cells?", yes)
-    click.echo(f"voided {opened.invalidate(keys)} replicates; the next sweep runs them again")
+    _confirm(f"Void {counted(len(keys), 'replicate')} of {counted(len({cell for cell, _ in keys}), 'cell')}?", yes)
+    click.echo(f"voided {counted(opened.invalidate(keys), 'replicate')}; the next sweep runs them again")
 
 
 @click.command("merge")
@@ -125,7 +126,7 @@ def merge_command(other: str, store: str) -> None:
     """Take the results, failures and sweeps of another STORE into this one; repeated, it changes nothing."""
     opened = open_store(store, must_exist=False)
     merged = opened.merge(open_store(other))
-    click.echo(f"took in {merged.replicates} replicates and {len(merged.sweeps)} sweeps")
+    click.echo(f"took in {counted(merged.replicates, 'replicate')} and {counted(len(merged.sweeps), 'sweep')}")
     if merged.sweeps_kept:
         click.echo(f"kept this store's meaning of {', '.join(merged.sweeps_kept)}")
 
@@ -139,7 +140,7 @@ def compact_command(store: str) -> None:
         reason = "this storage cannot create a file exclusively, so compacting it is not safe"
         raise StoreError(f"store {opened.uri}: {reason}")
     done = opened.compact()
-    click.echo(f"took {done.parts} files over into {done.segments}, deleted {done.deleted}")
+    click.echo(f"took {counted(done.parts, 'file')} over into {done.segments}, deleted {done.deleted}")
 
 
 @click.command("gc")
@@ -157,7 +158,7 @@ def gc_command(store: str, drop_segment: str | None, yes: bool) -> None:
         return
     _confirm(f"Drop rows of old numerics from {opened.uri}?", yes)
     collected: Any = opened.gc()
-    click.echo(f"dropped {collected.rows} rows and {collected.files} files")
+    click.echo(f"dropped {counted(collected.rows, 'row')} and {counted(collected.files, 'file')}")
 
 
 def _confirm(question: str, yes: bool) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from flatdist.cli.output import size
+from flatdist.cli.output import counted, size
 
 if TYPE_CHECKING:
     from flatdist.cell import Cell
@@ -191,7 +191,10 @@ def plan_lines(plan: Plan) -> list[str]:
     if not plan.shards:
         retry = "; --retry-failed runs those that failed again" if plan.failed else ""
         return [*lines, f"nothing to run{retry}"]
-    lines.append(f"to run: {plan.to_run} replicates of {len(plan.items)} cells in {len(plan.shards)} shards")
+    lines.append(
+        f"to run: {counted(plan.to_run, 'replicate')} of {counted(len(plan.items), 'cell')} "
+        f"in {counted(len(plan.shards), 'shard')}"
+    )
     slots = "one slot" if plan.slots == 1 else f"{plan.slots} slots"
     lines.append(f"time:   {plan.time} on {slots} with the {plan.settings.engine} engine, from {plan.forecast.basis}")
     lines.append(f"memory: {size(plan.memory_bytes)} per trial at most")

@@ -177,6 +177,8 @@ def total(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 def duration(seconds: float) -> str:
     """Seconds as people say them: 45 s, 12 min, 3.5 h, 2.1 days."""
+    if seconds < 0.05:
+        return "0 s"
     for limit, unit, length in ((90, "s", 1.0), (90 * 60, "min", 60.0), (48 * 3600, "h", 3600.0)):
         if seconds < limit:
             return f"{seconds / length:.2g} {unit}" if seconds / length < 9.95 else f"{seconds / length:.0f} {unit}"

@@ -183,7 +183,7 @@ def test_invalidate_runs_chosen_results_again(run: Run, sweep: str, swept: str) 
     before = Store(swept).trials()
     worst = float(before["relative_error"].max())
     assert "add --yes" in run("invalidate", sweep, "--where", f"relative_error >= {worst}", status=2)
-    assert "voided 1 replicates" in run("invalidate", sweep, "--where", f"relative_error >= {worst}", "--yes")
+    assert "voided 1 replicate;" in run("invalidate", sweep, "--where", f"relative_error >= {worst}", "--yes")
     assert run.json("plan", sweep, "--no-probe")["replicates"]["missing"] == 1
     run("sweep", sweep, "--executor", "inline", "--display", "none")
     after = Store(swept).trials()
@@ -230,7 +230,7 @@ def test_a_damaged_segment_is_given_up_by_the_command_that_the_message_names(
 
 def test_merge_compact_and_gc(run: Run, sweep: str, swept: str, tmp_path: Path) -> None:
     other = str(tmp_path / "other")
-    assert "took in 12 replicates and 1 sweeps" in run("merge", swept, "--store", other)
+    assert "took in 12 replicates and 1 sweep\n" in run("merge", swept, "--store", other)
     assert run.json("status", "--store", other)["sweeps"][0]["done"] == 12
     run("compact", "--store", other)
     assert "add --yes" in run("gc", "--store", other, status=2)
