@@ -8,7 +8,7 @@ Views: over (n, rank), over (n, size), and over (n / d d', rank / min(d, d')), w
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,7 +134,11 @@ def phase_diagram_figure(
         bar.set_label(f"success probability (relative error < {tolerance:g})")
         bar.outline.set_linewidth(0.4)
         figure.legend(
-            handles=_legend_handles(), loc="outside upper center", ncols=2, columnspacing=1.0, handlelength=2.4
+            handles=_legend_handles(_in_view(rates, view), set(thresholds["censored"])),
+            loc="outside upper center",
+            ncols=2,
+            columnspacing=1.0,
+            handlelength=2.4,
         )
     return figure
 
@@ -167,6 +171,7 @@ def _panel(axes: Axes, key: Mapping[str, Any], rates: pd.DataFrame, thresholds: 
         )
     _draw_predictions(axes, rows, view)
     _draw_contour(axes, thresholds, rows, view)
+    _draw_censored(axes, thresholds, rows, view)
     axes.set_ylim(-0.5, len(rows) - 0.5)
     axes.set_yticks(range(len(rows)), [view.name(*shape) for shape in shapes])
     axes.minorticks_off()
@@ -215,12 +220,40 @@ def _draw_contour(axes: Axes, thresholds: pd.DataFrame, rows: Mapping[tuple[int,
         axes.plot([middle], [row], "o", color=_CONTOUR, markeredgecolor=_LINE, markeredgewidth=0.5, zorder=7)
 
 
-def _legend_handles() -> list[Line2D]:
-    handles = []
+def _draw_censored(axes: Axes, thresholds: pd.DataFrame, rows: Mapping[tuple[int, ...], int], view: View) -> None:
+    """A mark at the edge of what was measured, pointing to where n50 is."""
+    for censored, marker, edge in (("right", ">", "n_max"), ("left", "<", "n_min")):
+        for _, fit in thresholds[thresholds["censored"] == censored].iterrows():
+            shape = (int(fit["d_out"]), int(fit["d_in"]), int(fit["rank"]))
+            axes.plot(
+                [float(fit[edge]) / view.unit(*shape[:2])], [rows[shape]], marker, color=_CONTOUR,
+                markeredgecolor=_LINE, markeredgewidth=0.5, markersize=5, zorder=7, clip_on=False,
+            )  # fmt: skip
+
+
+def _in_view(rates: pd.DataFrame, view: View) -> set[str]:
+    """Predictions that lie within the measured n of any row."""
+    unit = np.array([view.unit(int(a), int(b)) for a, b in zip(rates["d_out"], rates["d_in"], strict=True)])
+    low, high = (rates["n"] / unit).min() / 1.05, (rates["n"] / unit).max() * 1.05
+    shapes = [tuple(map(int, row)) for row in rates[list(SHAPE)].drop_duplicates().to_numpy()]
+    found = set()
     for name in PREDICTIONS:
+        values = [prediction(name).value(*shape) / view.unit(*shape[:2]) for shape in shapes]
+        if any(low <= value <= high for value in values):
+            found.add(name)
+    return found
+
+
+def _legend_handles(shown: Set[str], censored: Set[str]) -> list[Line2D]:
+    handles = []
+    for name in (name for name in PREDICTIONS if name in shown):
         dashes, grey = PREDICTION_LINES[name]
         handles.append(Line2D([], [], color=grey, linestyle=dashes, linewidth=1.0, label=prediction(name).label))
     handles.append(Line2D([], [], color=_CONTOUR, marker="o", linewidth=1.3, label="$n_{50}$, 95 % interval"))
+    for kind, marker, text in (("right", ">", "above"), ("left", "<", "below")):
+        if kind in censored:
+            label = f"$n_{{50}}$ is {text} what was measured"
+            handles.append(Line2D([], [], color=_CONTOUR, marker=marker, linestyle="", label=label))
     handles.append(Line2D([], [], color="none", label="right: replicates per cell"))
     return handles
 

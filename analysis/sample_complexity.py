@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -69,9 +69,10 @@ def sample_complexity_figure(trials: pd.DataFrame, thresholds: pd.DataFrame, tol
     with themed():
         figure = Figure(figsize=(COLUMN_WIDTH if columns == 1 else PAGE_WIDTH, height), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        shown: set[str] = set()
         for axes, key in zip(grid.flat, panel_keys, strict=False):
             _panel(axes, key, matching(rates, key), matching(thresholds, key), series_keys)
-            draw_predictions(axes, matching(trials, key))
+            shown |= draw_predictions(axes, matching(trials, key))
         for axes in grid.flat[len(panel_keys) :]:
             axes.set_axis_off()
         for axes in grid[:, 0]:
@@ -79,7 +80,7 @@ def sample_complexity_figure(trials: pd.DataFrame, thresholds: pd.DataFrame, tol
         for axes in grid.flat[max(len(panel_keys) - columns, 0) : len(panel_keys)]:
             axes.set_xlabel("measurements $n$")
         figure.legend(
-            handles=two_blocks(_series_handles(series_keys), [*_prediction_handles(), _band_handle()]),
+            handles=two_blocks(_series_handles(series_keys), [*_prediction_handles(shown), _band_handle()]),
             loc="outside upper center",
             ncols=2,
             columnspacing=1.2,
@@ -128,13 +129,18 @@ def _panel(
     sns.despine(ax=axes)
 
 
-def draw_predictions(axes: Axes, trials: pd.DataFrame) -> None:
-    """A vertical line for each predicted n, where the trials have one shape and rank and the line is in view."""
+def draw_predictions(axes: Axes, trials: pd.DataFrame) -> set[str]:
+    """A vertical line for each predicted n, where the trials have one shape and rank and the line is in view.
+
+    Returns:
+        Names of the predictions that were drawn.
+    """
+    shown: set[str] = set()
     if not {"d_out", "d_in", "rank"} <= set(trials):
-        return
+        return shown
     shapes = trials[["d_out", "d_in", "rank"]].drop_duplicates()
     if len(shapes) != 1:
-        return
+        return shown
     d_out, d_in, rank = (int(size) for size in shapes.iloc[0])
     low, high = axes.get_xlim()
     for name in PREDICTIONS:
@@ -142,6 +148,8 @@ def draw_predictions(axes: Axes, trials: pd.DataFrame) -> None:
         dashes, grey = PREDICTION_LINES[name]
         if low <= value <= high:
             axes.axvline(value, linestyle=dashes, color=grey, linewidth=0.9, zorder=1)
+            shown.add(name)
+    return shown
 
 
 def _draw_fit(axes: Axes, fit: pd.Series, dense: np.ndarray, color: str) -> None:
@@ -164,7 +172,7 @@ def _series_handles(keys: Sequence[Mapping[str, Any]]) -> list[Line2D]:
     ]
 
 
-def _prediction_handles() -> list[Line2D]:
+def _prediction_handles(shown: Set[str]) -> list[Line2D]:
     return [
         Line2D(
             [],
@@ -175,6 +183,7 @@ def _prediction_handles() -> list[Line2D]:
             label=prediction(name).label,
         )
         for name in PREDICTIONS
+        if name in shown
     ]
 
 

@@ -56,7 +56,10 @@ def scaling_figure(thresholds: pd.DataFrame, laws: pd.DataFrame, series: Sequenc
                 ratio = float(matching(laws[laws["law"] == law], key)["ratio"].iloc[0])
                 upper.plot(line, ratio * line, "--", color=color_of(index), linewidth=0.8, zorder=1)
             upper.set_xlim(low, high)
-            plain_ticks(upper.xaxis, *((low, high) if single is None else (single, single)), 5)
+            if single is None:
+                plain_ticks(upper.xaxis, low, high, 5)
+            else:
+                upper.set_xticks([single], [f"{single:.4g}"])
             lower.axhline(1.0, color="#222222", linewidth=0.8, zorder=1)
             lower.set_xlabel(prediction(law).label)
             verdicts = laws[laws["law"] == law]["verdict"]
@@ -73,7 +76,8 @@ def scaling_figure(thresholds: pd.DataFrame, laws: pd.DataFrame, series: Sequenc
             for i, key in styled(keys)
         ]
         handles.append(Line2D([], [], color="#222222", linewidth=0.8, label="$n_{50}$ = law; dashed: fitted multiple"))
-        handles.append(Line2D([], [], color="#777777", marker="$\\uparrow$", linestyle="", label="censored: bound"))
+        if thresholds["censored"].isin(["left", "right"]).any():
+            handles.append(Line2D([], [], color="#777777", marker="$\\uparrow$", linestyle="", label="censored: bound"))
         figure.legend(handles=handles, loc="outside upper center", ncols=3, columnspacing=1.2)
     return figure
 

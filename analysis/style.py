@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -98,7 +99,8 @@ def plain_ticks(axis: Axis, low: float, high: float, most: int = 8) -> None:
         low, high: range of the data.
         most: labels at most.
     """
-    candidates = np.array([m * 10.0**e for e in range(-3, 7) for m in (1, 1.5, 2, 3, 4, 5, 7)])
+    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    candidates = np.array([float(f"{m}e{e}") for e in decades for m in (1, 1.5, 2, 3, 4, 5, 7)])
     inside = candidates[(candidates >= low * 0.97) & (candidates <= high * 1.03)]
     while len(inside) > most:
         inside = inside[::2]

@@ -66,6 +66,7 @@ def tolerance_figure(trials: pd.DataFrame, thresholds: pd.DataFrame) -> Figure:
         size = (COLUMN_WIDTH if columns == 1 else PAGE_WIDTH, 1.4 * rows + 0.5 + 0.13 * len(series_keys))
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
+        drawn: set[str] = set()
         for axes, key in zip(grid.flat, panel_keys, strict=False):
             mine = matching(thresholds, key)
             for index, name in styled(series_keys):
@@ -78,7 +79,7 @@ def tolerance_figure(trials: pd.DataFrame, thresholds: pd.DataFrame) -> Figure:
             shown = mine[mine["censored"].isin(["none", "interval"])]["n50"]
             if len(shown):
                 axes.set_ylim(0.85 * shown.min(), 1.15 * shown.max())
-            _predict(axes, matching(trials, key))
+            drawn |= _predict(axes, matching(trials, key))
             axes.set_xscale("log")
             axes.set_yscale("log")
             plain_ticks(axes.yaxis, *axes.get_ylim())
@@ -95,23 +96,30 @@ def tolerance_figure(trials: pd.DataFrame, thresholds: pd.DataFrame) -> Figure:
             Line2D([], [], color=color_of(index), marker=marker_of(index), label=describe(name) or "all trials")
             for index, name in styled(series_keys)
         ]
-        for law in PREDICTIONS:
+        for law in (name for name in PREDICTIONS if name in drawn):
             dashes, grey = PREDICTION_LINES[law]
             handles.append(Line2D([], [], color=grey, linestyle=dashes, label=prediction(law).label))
         figure.legend(handles=handles, loc="outside upper center", ncols=2)
     return figure
 
 
-def _predict(axes: Axes, trials: pd.DataFrame) -> None:
+def _predict(axes: Axes, trials: pd.DataFrame) -> set[str]:
+    """A line for each prediction that is in view; returns their names."""
+    drawn: set[str] = set()
     if not {"d_out", "d_in", "rank"} <= set(trials):
-        return
+        return drawn
     shapes = trials[["d_out", "d_in", "rank"]].drop_duplicates()
     if len(shapes) != 1:
-        return
+        return drawn
     d_out, d_in, rank = (int(size) for size in shapes.iloc[0])
+    low, high = axes.get_ylim()
     for name in PREDICTIONS:
         dashes, grey = PREDICTION_LINES[name]
-        axes.axhline(prediction(name).value(d_out, d_in, rank), color=grey, linestyle=dashes, linewidth=0.8, zorder=1)
+        value = prediction(name).value(d_out, d_in, rank)
+        if low <= value <= high:
+            axes.axhline(value, color=grey, linestyle=dashes, linewidth=0.8, zorder=1)
+            drawn.add(name)
+    return drawn
 
 
 def draw(request: Request, trials: pd.DataFrame) -> list[str]:

@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 from analysis.command import Request, path_lines, run_command
 from analysis.grouping import configuration_columns
 from analysis.layout import describe, keys_of, matching
-from analysis.style import PAGE_WIDTH, color_of, save_figure, themed
+from analysis.style import PAGE_WIDTH, color_of, plain_ticks, save_figure, themed
 from flatdist.cell import FIELDS, PROBLEM_FIELDS
 from flatdist.errors import FitError
 from flatdist.methods import METHODS
@@ -110,12 +110,21 @@ def training_curves_figure(curves: pd.DataFrame, levels: pd.DataFrame, series: S
                     _spikes(axes, matching(at_depth, {"measure": "train_loss_max"}), keys)
                 if len(levels):
                     _references(axes, levels[(levels["depth"] == depth["depth"]) & (levels["measure"] == measure)])
+                _plain_where_short(axes)
             column[0].set_title(describe(depth), loc="left")
             column[-1].set_xlabel("step")
         for axes, label in zip(grid[:, 0], MEASURES.values(), strict=True):
             axes.set_ylabel(label)
         figure.legend(handles=_handles(keys, levels), loc="outside upper center", ncols=2)
     return figure
+
+
+def _plain_where_short(axes: Axes) -> None:
+    """Plain numbers on an axis that spans less than two decades, instead of multiples of powers."""
+    low, high = axes.get_ylim()
+    if low > 0 and high < 100.0 * low:
+        plain_ticks(axes.yaxis, low * 1.03, high / 1.03, 6)
+        axes.set_ylim(low, high)
 
 
 def _panel(axes: Axes, curves: pd.DataFrame, keys: Sequence[Mapping[str, Any]]) -> None:

@@ -18,6 +18,7 @@ from synthetic import quickstart_like
 
 import flatdist
 from analysis import fit_thresholds, phase_diagram, sample_complexity, style
+from analysis.command import table_lines
 from analysis.phase_diagram import log_edges
 from flatdist.errors import StoreError
 from flatdist.theory import prediction
@@ -211,3 +212,51 @@ def test_running_a_module_does_not_import_it_twice(name: str) -> None:
     command = [sys.executable, "-W", "error", "-m", f"analysis.{name}", *(["--help"] if name == "scaling" else [])]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert ended.stderr == ""
+
+
+def test_unresolved_widths_and_unfinished_replicates_are_said(trials: pd.DataFrame) -> None:
+    one = trials[(trials["method"] == "label_noise_sgd") & (trials["rank"] == 1)]
+    sharp = one.assign(relative_error=lambda t: np.where(t["n"] > 30, 0, 1.0))
+    first_above = sharp["n"] == sharp.loc[sharp["n"] > 30, "n"].min()
+    sharp.loc[first_above & (sharp["replicate"] == 0), "relative_error"] = 1.0
+    sharp["status"] = np.where(sharp["replicate"] < 3, "budget_exhausted", "converged")
+    thresholds = fit_thresholds(sharp, by=["method", "rank"])
+    assert (thresholds["transition"] < thresholds["n_spacing"]).all()
+    lines = table_lines(thresholds, ["method", "rank"])
+    assert f"< {thresholds['n_spacing'].iloc[0]:g} " in lines[1]
+    assert lines[-1].startswith(f"label_noise_sgd: {3 * len(sharp) // 8} of {len(sharp)} replicates ended before")
+    assert "raise `steps`" in lines[-1]
+    finished = fit_thresholds(sharp.assign(status="converged"), by=["method", "rank"])
+    assert len(table_lines(finished, ["method", "rank"])) == 2
+
+
+def test_legends_name_only_predictions_in_view(trials: pd.DataFrame) -> None:
+    near = trials[(trials["rank"] == 2) & (trials["n"] > 60) & (trials["n"] < 120)]
+    thresholds = fit_thresholds(near, by=["method", "rank"])
+    for figure in (
+        sample_complexity.sample_complexity_figure(near, thresholds, 1e-2),
+        phase_diagram.phase_diagram_figure(near, fit_thresholds(near, by=["method", *phase_diagram.SHAPE]), 1e-2),
+    ):
+        labels = {text.get_text() for text in figure.legends[0].get_texts()}
+        assert "statistical dimension" in labels
+        assert not {"$r(d+d')$", "$d\\,d'$"} & labels
+
+
+def test_phase_diagram_points_to_a_threshold_beyond_its_data(trials: pd.DataFrame) -> None:
+    one = trials[(trials["method"] == "label_noise_sgd") & (trials["rank"] == 1)]
+    by = ["method", *phase_diagram.SHAPE]
+    for error, marker, edge in ((1.0, ">", one["n"].max()), (0.0, "<", one["n"].min())):
+        table = one.assign(relative_error=error)
+        figure = phase_diagram.phase_diagram_figure(table, fit_thresholds(table, by=by), 1e-2)
+        marks = [line for line in figure.axes[0].lines if line.get_marker() == marker]
+        assert [mark.get_xdata()[0] for mark in marks] == [edge]
+
+
+def test_ticks_are_plain_numbers_at_any_size() -> None:
+    for low, high in ((1.2e-7, 9e-7), (1.2, 2.1), (3e8, 9e8)):
+        axes = Figure().subplots()
+        axes.set_yscale("log")
+        style.plain_ticks(axes.yaxis, low, high)
+        labels = [label.get_text() for label in axes.get_yticklabels()]
+        assert len(labels) >= 2
+        assert all(low * 0.96 <= float(label) <= high * 1.04 for label in labels)

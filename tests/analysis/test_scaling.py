@@ -14,6 +14,7 @@ import flatdist
 from analysis import fit_scaling, fit_thresholds, scaling
 from analysis.collapse import collapse_table, fit_width_law, master_curve
 from analysis.power_law import EXPONENT, Points, fit_power_law, log_likelihood, profile_limits
+from analysis.scaling_figure import scaling_figure
 from flatdist.errors import FitError
 from flatdist.theory import prediction
 
@@ -125,7 +126,7 @@ def test_leaving_censored_points_out_would_bias_the_exponent() -> None:
 
 def test_one_shape_says_nothing_about_exponents() -> None:
     table = fit_scaling(thresholds_on("statdim").iloc[:1])
-    assert (table["verdict"] == "undecided").all()
+    assert (table["verdict"] == "undecided: one size").all()
     assert table["exponent"].isna().all()
 
 
@@ -180,3 +181,23 @@ def test_command_writes_both_pictures(
     printed = capsys.readouterr().out
     assert "statdim" in printed
     assert "excluded at 95 %" in printed
+
+
+def test_one_size_is_nothing_to_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    trials = quickstart_like(ranks=(1, 2), methods=("label_noise_sgd",))
+    thresholds = fit_thresholds(trials, by=["method", "d_out", "d_in", "rank"])
+    laws = fit_scaling(thresholds).set_index("law")
+    assert laws.loc["entries", "verdict"] == "undecided: one size"
+    assert laws.loc["statdim", "verdict"] == "undecided"
+    figure = scaling_figure(thresholds, laws.reset_index(), ["method"])
+    assert [axes.get_title() for axes in figure.axes if axes.get_title()] == [
+        *["label-noise SGD:\nundecided"] * 3, "label-noise SGD:\nundecided: one size"
+    ]  # fmt: skip
+    low, high = figure.axes[3].get_xlim()
+    assert low < 144 < high < 300
+    monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials[trials["rank"] == 1])
+    assert scaling.main(["demo", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("undecided: one size") == 4
+    assert "nan" not in printed
+    assert "inf" not in printed

@@ -85,3 +85,12 @@ def test_several_problems_are_refused_with_a_way_out(monkeypatch, capsys):
     assert main(["demo"]) == 2
     n = trials["n"].iloc[0]
     assert f"choose one with --where, such as --where 'rank == 1 and n == {n}'" in capsys.readouterr().err
+
+
+def test_short_axes_have_plain_numbers(history, trials):
+    short = history.assign(nuclear_norm=np.where(history["step"] > 10, 1.2, 1.9), train_loss_max=1e9)
+    figure = training_curves_figure(training_curves(short, ["depth", "method"]), reference_levels(trials), ["method"])
+    norm = figure.axes[2 * list(MEASURES).index("nuclear_norm")]
+    labels = [label.get_text() for label in norm.get_yticklabels()]
+    assert "1.5" in labels
+    assert not any("times" in label for label in labels)
