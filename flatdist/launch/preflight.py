@@ -53,6 +53,21 @@ def versions() -> dict[str, Any]:
     return {"flatdist": package_version("flatdist"), "sampling": SAMPLING_VERSION, **numerics}
 
 
+def require_versions(expected: Mapping[str, Any]) -> None:
+    """Runs in every trial: a node that joined after the sweep had started was not inspected.
+
+    Raises:
+        LaunchError: something is of another version here than where the sweep was started.
+    """
+    found = versions()
+    for what, wanted in expected.items():
+        if found.get(what) != wanted:
+            raise LaunchError(
+                f"{what} is {found.get(what)} on {socket.gethostname()} and {wanted} where the sweep was started; "
+                "install the same version there"
+            )
+
+
 def inspect_node(store_uri: str, marker: str | None, look_for_gpus: bool, compile_steps: bool = False) -> NodeReport:
     """Runs on a node: describe it, and write to and read from the store from there.
 

@@ -26,6 +26,7 @@ from flatdist.launch.interrupt import Interrupts
 from flatdist.launch.loggers import tune_loggers
 from flatdist.launch.monitor import Monitor
 from flatdist.launch.packing import PackedShards
+from flatdist.launch.preflight import versions
 from flatdist.launch.progress import Progress
 from flatdist.launch.settings import LaunchSettings
 from flatdist.launch.trial import shard_trial
@@ -170,6 +171,7 @@ class _TuneThread(threading.Thread):
             settings=settings,
             gpus=gpus,
             slots=session.slots(),
+            expected=versions(),
         )
         resources = {"cpu": settings.cpus_per_trial, "gpu": gpus}
         tuner = tune.Tuner(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flatdist.launch.events import Event, Notice, RowStored
 from flatdist.launch.monitor import Link
 from flatdist.launch.packing import PackedShards
+from flatdist.launch.preflight import require_versions
 from flatdist.launch.settings import LaunchSettings
 from flatdist.launch.worker import run_shard
 
@@ -22,6 +23,7 @@ def shard_trial(
     settings: LaunchSettings,
     gpus: float,
     slots: int,
+    expected: Mapping[str, Any],
 ) -> None:
     """Run one shard inside a Tune trial."""
     from ray import tune
@@ -39,6 +41,7 @@ def shard_trial(
             link.report(event)
 
         try:
+            require_versions(expected)
             counts = run_shard(
                 packed[config["position"]],
                 store_uri,

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from flatdist.launch import LaunchResult, LaunchSettings, launch
+from flatdist.launch import LaunchResult, LaunchSettings, launch, ray_tune
 from flatdist.launch.display import SilentDisplay
+from flatdist.launch.preflight import versions
 from flatdist.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -40,6 +41,16 @@ def test_a_plan_runs_as_tune_trials_and_prints_none_of_their_tables(
     printed = capfd.readouterr()
     assert printed.out == ""
     assert "trial" not in printed.err.lower()
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_node_of_another_version_that_joined_late_computes_nothing(
+    tmp_path: Path, make_cell: Any, make_plan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_tune, "versions", lambda: versions() | {"sampling": 99})
+    result, _ = run(make_plan([make_cell()]), tmp_path / "store", "canned")
+    assert (result.stored, result.failed, result.exit_code) == (0, 0, 1)
+    assert "and 99 where the sweep was started" in (result.stopped or "")
 
 
 @pytest.mark.usefixtures("local_ray")
