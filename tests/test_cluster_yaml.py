@@ -44,7 +44,9 @@ def test_the_check_sees_mistakes(definition: dict[str, Any], key: str, value: An
 
 def test_all_nodes_install_the_same_and_report_nothing(definition: dict[str, Any]) -> None:
     commands = definition["setup_commands"]
-    assert any("ray[default,tune]==2.60.0" in command for command in commands)
+    (install,) = [command for command in commands if "ray[default,tune]==2.60.0" in command]
+    assert "-c constraints.txt" in install, "machines that come later take the same versions"
+    assert "search" in install, "the head suggests the cells of a search"
     for key in ("head_start_ray_commands", "worker_start_ray_commands"):
         starts = [command for command in definition[key] if "ray start" in command]
         assert len(starts) == 1
