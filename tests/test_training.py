@@ -123,6 +123,15 @@ def test_an_interrupted_run_resumes_to_the_bit(learning_rate, depth):
         same(whole[replicate], finished[replicate])
 
 
+def test_a_run_is_not_resumed_by_another_engine():
+    memory, calls = Memory(), iter(range(10**6))
+    with pytest.raises(Interrupted):
+        results(CELL, [0], "batched", Hooks(checkpoints=memory, should_stop=lambda: next(calls) == 6))
+    assert memory.states
+    same(results(CELL, [0], "fused", Hooks(checkpoints=memory))[0], results(CELL, [0], "fused")[0])
+    assert not memory.states
+
+
 def test_a_diverging_run_is_a_result():
     cell = Cell(d_out=6, d_in=5, rank=1, n=25, steps=2300, learning_rate=5.0, evaluations=20)
     (outcome,) = run_replicates(cell, [0], RunSettings(engine="batched"))

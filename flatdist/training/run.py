@@ -62,7 +62,7 @@ class _Run:
     def __init__(
         self, cell: Cell, trainees: list[Trainee], engine: Engine, *, threads: int, device: str, hooks: Hooks
     ) -> None:
-        self.cell, self.trainees, self.hooks = cell, trainees, hooks
+        self.cell, self.trainees, self.hooks, self.engine = cell, trainees, hooks, engine.name
         method = gradient_method(cell)
         self.evaluations = evaluation_steps(cell.steps, cell.evaluations).tolist()
         self.drawn = drawn_per_step(cell)
@@ -189,7 +189,8 @@ class _Run:
             self._share_time()
             for trainee, layers in zip(self.trainees, _by_replicate(self.session.layers()), strict=True):
                 trainee.layers = layers
-                self.hooks.checkpoints.save(self.cell.cell_id, trainee.replicate, step, pack_state(trainee))
+                state = pack_state(trainee, self.engine)
+                self.hooks.checkpoints.save(self.cell.cell_id, trainee.replicate, step, state)
             self._saved = now
         if stop:
             raise Interrupted

@@ -40,7 +40,7 @@ class Trainee:
 
 
 def prepare(cell: Cell, replicate: int, engine: str, checkpoints: Checkpoints | None) -> Trainee:
-    """A replicate at its start, or at its newest checkpoint."""
+    """A replicate at its start, or at its newest checkpoint if the same engine made it: engines differ in the bits."""
     started = time.perf_counter()
     problem = sample_arrays(cell, replicate, storage_dtype(cell, engine))
     evaluations = len(evaluation_steps(cell.steps, cell.evaluations))
@@ -53,20 +53,23 @@ def prepare(cell: Cell, replicate: int, engine: str, checkpoints: Checkpoints | 
     )
     trainee.snapshots = [np.zeros((BLOCK, *layer.shape)) for layer in trainee.layers]
     saved = checkpoints.latest(cell.cell_id, replicate) if checkpoints is not None else None
-    if saved is not None:
-        unpack_state(trainee, *saved)
+    if checkpoints is not None and saved is not None:
+        if str(saved[1].get("engine")) == engine:
+            unpack_state(trainee, *saved)
+        else:
+            checkpoints.discard(cell.cell_id, replicate)  # or it would stay the newest until this run is past its step
     trainee.seconds += time.perf_counter() - started
     return trainee
 
 
-def pack_state(trainee: Trainee) -> dict[str, Array]:
+def pack_state(trainee: Trainee, engine: str) -> dict[str, Array]:
     """A trainee's state as plain arrays; restoring it changes no bit of what follows."""
     state = {f"layer_{j}": layer for j, layer in enumerate(trainee.layers)}
     state |= {f"snapshot_{j}": snapshot for j, snapshot in enumerate(trainee.snapshots)}
     state |= {f"history_{name}": values for name, values in trainee.history.items()}
     diverged_at = -1 if trainee.diverged_at is None else trainee.diverged_at
     scalars = (trainee.learning_rate, trainee.flow_time, trainee.largest_loss, diverged_at, trainee.seconds)
-    return state | {"scalars": np.array(scalars)}
+    return state | {"scalars": np.array(scalars), "engine": np.array(engine)}
 
 
 def unpack_state(trainee: Trainee, step: int, state: dict[str, Array]) -> None:
