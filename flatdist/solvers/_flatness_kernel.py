@@ -12,12 +12,13 @@ Everything is compiled in this one file, so that the compiler's cache notices ev
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numba
 import numpy as np
 
 from flatdist.types import Array
+
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile without the interpreter; cached on disk where a folder for that can be written.
@@ -25,9 +26,9 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     No fast-math: numba hands such flags on to helpers, and fresh and cached code then differ in the last bit.
     """
     try:
-        return numba.njit(cache=True)(function)
+        return cast("Callable[..., Any]", numba.njit(cache=True)(function))
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return numba.njit(function)
+        return cast("Callable[..., Any]", numba.njit(function))
 
 
 @_compiled
