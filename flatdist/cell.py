@@ -108,6 +108,8 @@ class Cell(metaclass=_ByName):
     def relevant_fields(self) -> tuple[str, ...]:
         """The fields that change this cell's results, in declaration order."""
         relevant = {*PROBLEM_FIELDS, "method", *self.spec.fields}
+        if self.schedule == "constant":
+            relevant.discard("anneal_fraction")
         return tuple(name for name in FIELDS if name in relevant)
 
     @cached_property

@@ -55,6 +55,7 @@ def test_every_method_and_field_has_a_golden_cell():
         ({"steps": 1000}, {"steps": np.int64(1000)}),
         ({}, {"sam_radius": 0.7}),  # matters to sam alone
         ({"method": "minibatch_sgd"}, {"method": "minibatch_sgd", "label_noise_std": 0.5, "schedule": "constant"}),
+        ({"schedule": "constant"}, {"schedule": "constant", "anneal_fraction": 0.5}),
         (
             {"method": "min_nuclear_norm"},
             {"method": "min_nuclear_norm", "learning_rate": 0.1, "depth": 5, "width": 20, "dtype": "float64"},

@@ -6,8 +6,11 @@ on purpose is a message on stderr, never a traceback. Commands import heavy libr
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 import click
@@ -62,7 +65,7 @@ for _command in (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _terminated_like_interrupted():
         warnings.showwarning = _show_warning
         try:
             status = cli.main(args=arguments, prog_name="flatdist", standalone_mode=False)
@@ -76,6 +79,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             click.echo("interrupted", err=True)
             return INTERRUPTED
     return status if isinstance(status, int) else 0
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM ends a command like Ctrl-C, with a status of its own, also before a launch watches for it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _show_warning(

@@ -57,6 +57,12 @@ def load_sweeps(names: Sequence[str], store: str, changes: Changes | None = None
             problems.append(str(error))
     if problems:
         raise SweepError("\n".join(problems))
+    for sweep in sweeps:
+        namesakes = [name for name, other in zip(names, sweeps, strict=True) if other.name == sweep.name]
+        if len({other.source for other in sweeps if other.name == sweep.name}) > 1:
+            raise SweepError(
+                f"{' and '.join(namesakes)} are both named {sweep.name!r}; give each sweep a name of its own"
+            )
     return sweeps
 
 

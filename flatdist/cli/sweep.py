@@ -121,9 +121,8 @@ def _launch(plan: Plan, store: str, resources: Resources, options: dict[str, Any
     settings = _settings(resources, options)
     executor = cast(Literal["ray", "inline"], resources.executor)
     result = launch(plan, store, executor=executor, settings=settings, display=options["display"])
-    if result.failed:
-        _report_failures(plan, open_store(store))
-    return result.exit_code
+    recorded = _report_failures(plan, open_store(store)) if result.failed or plan.failed else 0
+    return recorded if result.exit_code == 0 else result.exit_code  # what failed earlier still stands
 
 
 def _report_failures(plan: Plan, store: Any) -> int:

@@ -427,3 +427,46 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_two_sweeps_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder, n in (("a", 10), ("b", 11)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "s.yaml").write_text(f"name: twin\nfixed: {{d_out: 4, d_in: 4, rank: 1, n: {n}}}\n")
+    files = [str(tmp_path / folder / "s.yaml") for folder in "ab"]
+    assert main(["plan", *files, "--store", str(tmp_path / "store"), "--no-probe"]) == 2
+    assert "are both named 'twin'; give each sweep a name of its own" in capsys.readouterr().err
+    assert main(["plan", files[0], files[0], "--store", str(tmp_path / "store"), "--no-probe"]) == 0
+
+
+def test_a_failure_that_stands_is_told_by_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import flatdist.running
+
+    real = flatdist.running.run_replicates
+
+    def broken(cell: Any, *arguments: Any, **options: Any) -> Any:
+        if cell.n == 10:
+            raise RuntimeError("broken numerics")
+        return real(cell, *arguments, **options)
+
+    monkeypatch.setattr(flatdist.running, "run_replicates", broken)
+    path = tmp_path / "s.yaml"
+    command = ["sweep", str(path), "--store", str(tmp_path / "store"), "--executor", "inline", "--yes", "--no-probe"]
+    text = "name: s\nreplicates: 1\nfixed: {d_out: 4, d_in: 4, rank: 1, steps: 5}\naxes: {n: [%s]}\n"
+    path.write_text(text % "10")
+    assert main(command) == 1
+    path.write_text(text % "10, 11")
+    assert main(command) == 1, "n = 11 was computed now, and n = 10 still has no result"
+
+
+def test_sigterm_before_anything_is_launched_is_130(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("name: s\nfixed: {d_out: 4, d_in: 4, rank: 1, n: 10}\n")
+    code = (
+        "import os, signal, sys; import flatdist.sweepfile as sweepfile; from flatdist.cli import main\n"
+        "sweepfile.load_sweep = lambda *a, **k: os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"sys.exit(main(['plan', {str(path)!r}, '--no-probe']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
