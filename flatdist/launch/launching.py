@@ -139,6 +139,7 @@ class _Launch:
                     progress.slots = session.slots()
                     self._display.start(progress)
                     interrupts.patience = None
+                    self._store.hurry_when(lambda: interrupts.requested)
                     try:
                         stopped = self._rounds(session, progress, interrupts)
                     finally:

@@ -74,6 +74,7 @@ def run_shard(
     should_stop = should_stop or (lambda: False)
     set_threads(settings.threads)
     store = Store(store_uri)
+    store.hurry_when(should_stop)
     store.generations()  # results that are invalidated from here on are not revived by this shard's
     counts = ShardCounts()
     done = store.done({item.cell.cell_id for item in shard.items}) if again else {}

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -74,6 +74,10 @@ class Filesystem(Protocol):
 
     def hasty(self) -> Filesystem:
         """Return the same storage without the patience for failing requests: for asking whether it works at all."""
+        ...
+
+    def hurry_when(self, asked: Callable[[], bool]) -> None:
+        """Have little patience with failing requests from the moment that ``asked`` says so."""
         ...
 
     def delete_temporaries(self, older_than: float) -> int:
@@ -162,6 +166,9 @@ class LocalFilesystem:
     def hasty(self) -> LocalFilesystem:
         """A folder answers at once, always."""
         return self
+
+    def hurry_when(self, asked: Callable[[], bool]) -> None:
+        """A folder answers at once, always."""
 
     def delete_temporaries(self, older_than: float) -> int:
         """Delete temporary files that dead writers left, last modified before a time by this storage's clock."""

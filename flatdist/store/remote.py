@@ -22,7 +22,9 @@ Answer = TypeVar("Answer")
 
 PATIENCE = 120.0  # seconds of failing requests before giving up
 HASTY = 10.0  # the same before anything has started
+LEAVING = 3.0  # the same once the user has asked to stop
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+_GLANCE = 0.2  # seconds between two looks at whether the user has asked to stop
 _EXTRAS = {"s3": "flatdist[s3]", "s3a": "flatdist[s3]", "gs": "flatdist[gcs]", "gcs": "flatdist[gcs]"}
 _CONDITIONAL_CREATE = {"s3", "s3a", "gs", "gcs", "memory"}  # whose mode="create" reaches the server
 _HOPELESS = ("NoCredentials", "PartialCredentials", "ParamValidation", "ProfileNotFound", "InvalidRegion")
@@ -39,6 +41,11 @@ class RemoteFilesystem:
         self._scheme, _, self._root = uri.partition("://")
         self._files = _open(uri, self._scheme)
         self._exclusive: bool | None = None
+        self._leaving: Callable[[], bool] = lambda: False
+
+    def hurry_when(self, asked: Callable[[], bool]) -> None:
+        """Have little patience with failing requests from the moment that ``asked`` says so."""
+        self._leaving = asked
 
     def read(self, path: str) -> bytes:
         """Return an object's bytes."""
@@ -146,11 +153,20 @@ class RemoteFilesystem:
                 if advice:
                     raise self._error(action, path, error, advice) from error
                 waited = time.monotonic() - began
-                if waited + pause > self._patience:
+                patience = min(self._patience, LEAVING) if self._leaving() else self._patience
+                if waited + pause > patience:
                     advice = f"tried for {waited:.0f} s; nothing acknowledged is lost: run the same command again later"
                     raise self._error(action, path, error, advice) from error
-                time.sleep(pause)
+                self._rest(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _rest(self, seconds: float) -> None:
+        """Wait, but not past the moment that the user asks to stop."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(_GLANCE, left))
+            if self._leaving():
+                return
 
     def _error(self, action: str, path: str, error: Exception, advice: str) -> StoreError:
         reason = redact(str(error)) or type(error).__name__

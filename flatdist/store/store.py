@@ -70,6 +70,10 @@ class Store:
             self._generations = self.tombstones.generations()
         return self._generations
 
+    def hurry_when(self, asked: Callable[[], bool]) -> None:
+        """Give up failing requests within seconds from the moment that ``asked`` says that the user wants to leave."""
+        self.files.hurry_when(asked)
+
     def check_access(self) -> None:
         """Write a file, read it back and delete it.
 

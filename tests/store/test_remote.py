@@ -70,6 +70,17 @@ def test_a_store_that_stays_broken_is_an_error_with_advice(bucket, s3, cells, ro
     assert far.done() == {}
 
 
+def test_who_wants_to_leave_does_not_wait_for_a_broken_store(bucket, s3, cells, rows, quick, monkeypatch):
+    monkeypatch.setattr(remote, "LEAVING", 0.05)
+    far, asked = Store(bucket), []
+    far.hurry_when(lambda: len(asked) > 0 or bool(asked.append(1)))  # asked to leave at the second look
+    s3.failures += [503] * 10_000
+    with pytest.raises(StoreError, match="run the same command again later"):
+        far.write(*rows(cells[0], range(4)))
+    assert len(s3.failures) > 9_000, "with two minutes' patience far more requests are made"
+    s3.failures.clear()
+
+
 def test_an_endpoint_that_does_not_answer_is_reported_before_work_begins(s3, monkeypatch):
     monkeypatch.setattr(remote, "HASTY", 0.3)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
