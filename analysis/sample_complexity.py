@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -129,8 +129,22 @@ def _panel(
     sns.despine(ax=axes)
 
 
-def draw_predictions(axes: Axes, trials: pd.DataFrame) -> set[str]:
-    """A vertical line for each predicted n, where the trials have one shape and rank and the line is in view.
+def draw_predictions(
+    axes: Axes,
+    trials: pd.DataFrame,
+    names: Sequence[str] = PREDICTIONS,
+    *,
+    n_axis: Literal["x", "y"] = "x",
+    linewidth: float = 0.9,
+) -> set[str]:
+    """A line for each predicted n, where the trials have one shape and rank and the line is in view.
+
+    Args:
+        axes: the panel.
+        trials: the panel's trials.
+        names: of the predictions to draw.
+        n_axis: the axis that n is on.
+        linewidth: in points.
 
     Returns:
         Names of the predictions that were drawn.
@@ -142,12 +156,13 @@ def draw_predictions(axes: Axes, trials: pd.DataFrame) -> set[str]:
     if len(shapes) != 1:
         return shown
     d_out, d_in, rank = (int(size) for size in shapes.iloc[0])
-    low, high = axes.get_xlim()
-    for name in PREDICTIONS:
+    low, high = axes.get_xlim() if n_axis == "x" else axes.get_ylim()
+    line = axes.axvline if n_axis == "x" else axes.axhline
+    for name in names:
         value = prediction(name).value(d_out, d_in, rank)
         dashes, grey = PREDICTION_LINES[name]
         if low <= value <= high:
-            axes.axvline(value, linestyle=dashes, color=grey, linewidth=0.9, zorder=1)
+            line(value, linestyle=dashes, color=grey, linewidth=linewidth, zorder=1)
             shown.add(name)
     return shown
 

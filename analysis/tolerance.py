@@ -10,14 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.command import Request, path_lines, run_command
 from analysis.grouping import name_nulls
 from analysis.layout import describe, keys_of, matching, panel_columns, series_columns, styled
-from analysis.sample_complexity import grouping
+from analysis.sample_complexity import draw_predictions, grouping
 from analysis.style import (
     COLUMN_WIDTH,
     PAGE_WIDTH,
@@ -79,7 +78,7 @@ def tolerance_figure(trials: pd.DataFrame, thresholds: pd.DataFrame) -> Figure:
             shown = mine[mine["censored"].isin(["none", "interval"])]["n50"]
             if len(shown):
                 axes.set_ylim(0.85 * shown.min(), 1.15 * shown.max())
-            drawn |= _predict(axes, matching(trials, key))
+            drawn |= draw_predictions(axes, matching(trials, key), PREDICTIONS, n_axis="y", linewidth=0.8)
             axes.set_xscale("log")
             axes.set_yscale("log")
             plain_ticks(axes.yaxis, *axes.get_ylim())
@@ -101,25 +100,6 @@ def tolerance_figure(trials: pd.DataFrame, thresholds: pd.DataFrame) -> Figure:
             handles.append(Line2D([], [], color=grey, linestyle=dashes, label=prediction(law).label))
         figure.legend(handles=handles, loc="outside upper center", ncols=2)
     return figure
-
-
-def _predict(axes: Axes, trials: pd.DataFrame) -> set[str]:
-    """A line for each prediction that is in view; returns their names."""
-    drawn: set[str] = set()
-    if not {"d_out", "d_in", "rank"} <= set(trials):
-        return drawn
-    shapes = trials[["d_out", "d_in", "rank"]].drop_duplicates()
-    if len(shapes) != 1:
-        return drawn
-    d_out, d_in, rank = (int(size) for size in shapes.iloc[0])
-    low, high = axes.get_ylim()
-    for name in PREDICTIONS:
-        dashes, grey = PREDICTION_LINES[name]
-        value = prediction(name).value(d_out, d_in, rank)
-        if low <= value <= high:
-            axes.axhline(value, color=grey, linestyle=dashes, linewidth=0.8, zorder=1)
-            drawn.add(name)
-    return drawn
 
 
 def draw(request: Request, trials: pd.DataFrame) -> list[str]:

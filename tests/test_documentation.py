@@ -51,9 +51,8 @@ def test_the_python_in_the_readme_runs_on_the_quickstart(tmp_path, monkeypatch, 
     assert namespace["history"]["step"].max() == 12000
 
 
-@pytest.mark.parametrize("language", ["console"])
-def test_commands_in_the_readme_exist(language, capsys):
-    commands = [line[2:].split("#")[0].split() for block in blocks(README, language) for line in block.splitlines()]
+def test_commands_in_the_readme_exist(capsys):
+    commands = [line[2:].split("#")[0].split() for block in blocks(README, "console") for line in block.splitlines()]
     flatdist = [command for command in commands if command[0] == "flatdist"]
     assert len(flatdist) >= 3
     for _, verb, *_ in flatdist:
