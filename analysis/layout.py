@@ -21,6 +21,7 @@ _NAMES = {
     "label_noise_std": "noise",
     "learning_rate": "rate",
     "observation_noise_std": "observation noise",
+    "spectral_tail": "spectral tail",
     "batch_size": "batch",
 }
 

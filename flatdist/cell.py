@@ -20,7 +20,9 @@ GROUND_TRUTHS = ("unit_frobenius", "gaussian_factors", "flat_spectrum")
 SCHEDULES = ("constant", "cosine_tail")
 DTYPES = ("float32", "float64")
 
-PROBLEM_FIELDS = ("d_out", "d_in", "rank", "n", "ensemble", "ground_truth", "observation_noise_std", "nested")
+PROBLEM_FIELDS = (
+    *("d_out", "d_in", "rank", "n", "ensemble", "ground_truth", "spectral_tail", "observation_noise_std", "nested"),
+)
 ID_DIGITS = 20
 MISSING = "is required and missing"
 
@@ -55,6 +57,12 @@ class Cell(metaclass=_ByName):
     n: int = declare(Integer(1), "number of measurements")
     ensemble: str = declare(Choice(ensemble_names), "distribution of the measurement matrices", "gaussian")
     ground_truth: str = declare(Choice(lambda: GROUND_TRUTHS), "how the ground truth is drawn", "unit_frobenius")
+    spectral_tail: float = declare(
+        Number(0.0, 1.0, open_maximum=True),
+        "share of the ground truth's Frobenius norm that lies outside of its rank-r part: M* = sqrt(1 - t^2) M_r + t T",
+        0.0,
+        added_later=True,
+    )
     observation_noise_std: float = declare(
         Number(), "standard deviation of fixed noise on the labels, in units of the ground truth's Frobenius norm", 0.0
     )
@@ -144,8 +152,9 @@ class Cell(metaclass=_ByName):
         """Names the random stream of this cell's problems; the same for every method, so methods are paired.
 
         Where ``nested`` is true the stream does not depend on n: problems at different n share their measurements.
+        Problems that differ in ``spectral_tail`` alone share theirs and the ground truth's rank-r part.
         """
-        names = [name for name in PROBLEM_FIELDS if not (self.nested and name == "n")]
+        names = [name for name in PROBLEM_FIELDS if name != "spectral_tail" and not (self.nested and name == "n")]
         return _canonical_json(self._canonical(names))
 
     def training_stream(self) -> str:
@@ -227,6 +236,10 @@ def _conflicts(values: dict[str, Any]) -> list[FieldProblem]:
         problems.append(
             FieldProblem("rank", values["rank"], "exceeds min(d_out, d_in)", f"a whole number from 1 to {smaller}")
         )
+    elif values.get("spectral_tail", 0.0) and values.get("rank") == smaller:
+        allowed = "0, or a rank below min(d_out, d_in)"
+        reason = f"has no room beside a rank of min(d_out, d_in) = {smaller}"
+        problems.append(FieldProblem("spectral_tail", values["spectral_tail"], reason, allowed))
     if {"width", "depth"} <= values.keys():
         hidden = values["depth"] - 1
         width = larger if values["width"] is None else values["width"]

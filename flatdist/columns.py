@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from flatdist.cell import FIELDS
 
-SCHEMA_VERSION = 2  # raised when columns are added; written into every file
+SCHEMA_VERSION = 3  # raised when columns are added; written into every file
 
 DIMENSIONLESS = "1"
 FROBENIUS = "entries of M"

@@ -84,19 +84,22 @@ class Number(FieldType):
     minimum: float = 0.0
     maximum: float = math.inf
     open_minimum: bool = False
+    open_maximum: bool = False
     arrow = "float64"
 
     @property
     def allowed(self) -> str:
         lower = f"greater than {self.minimum:g}" if self.open_minimum else f"at least {self.minimum:g}"
-        return f"a number {lower}" + ("" if self.maximum == math.inf else f" and at most {self.maximum:g}")
+        upper = f"less than {self.maximum:g}" if self.open_maximum else f"at most {self.maximum:g}"
+        return f"a number {lower}" + ("" if self.maximum == math.inf else f" and {upper}")
 
     def parse(self, value: Any) -> float:
         try:
             number = canonical_float(_real(value))
         except OverflowError:  # an integer or a fraction beyond the largest float
             raise ValueError("is out of range") from None
-        if number < self.minimum or number > self.maximum or (self.open_minimum and number == self.minimum):
+        at_end = (self.open_minimum and number == self.minimum) or (self.open_maximum and number == self.maximum)
+        if number < self.minimum or number > self.maximum or at_end:
             raise ValueError("is out of range")
         return number
 

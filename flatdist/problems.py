@@ -14,7 +14,7 @@ import numpy as np
 from flatdist.alignment import aligned_zeros
 from flatdist.cell import Cell
 from flatdist.draws import Stream
-from flatdist.draws.stream import GROUND_TRUTH, MEASUREMENTS, OBSERVATION_NOISE
+from flatdist.draws.stream import GROUND_TRUTH, MEASUREMENTS, OBSERVATION_NOISE, SPECTRAL_TAIL
 from flatdist.ensembles import ENSEMBLES
 from flatdist.errors import CellError
 from flatdist.types import Array
@@ -71,7 +71,7 @@ def sample_arrays(cell: Cell, replicate: int = 0, dtype: str = "float64") -> Pro
     name = cell.problem_stream()
     ensemble = ENSEMBLES[cell.ensemble]
     stream = Stream.named(name, replicate, MEASUREMENTS)
-    ground_truth = _ground_truth(cell, Stream.named(name, replicate, GROUND_TRUTH))
+    ground_truth = _ground_truth(cell, replicate)
     measurements = aligned_zeros((cell.n, cell.d_out, cell.d_in), dtype)
     labels = np.empty(cell.n)
     rows = max(1, BLOCK_ENTRIES // ground_truth.size)
@@ -92,12 +92,35 @@ def frobenius_norm(matrix: Array) -> float:
     return float(np.sqrt(np.sum(np.square(matrix, dtype=np.float64))))
 
 
-def _ground_truth(cell: Cell, stream: Stream) -> Array:
+def _ground_truth(cell: Cell, replicate: int) -> Array:
+    """M* = sqrt(1 - t^2) M_r + t ||M_r||_F T, ||M*||_F = ||M_r||_F; t is ``spectral_tail``."""
+    name = cell.problem_stream()
+    stream = Stream.named(name, replicate, GROUND_TRUTH)
     left = stream.normals(np.array([0]), cell.d_out * cell.rank).reshape(cell.d_out, cell.rank)
     right = stream.normals(np.array([1]), cell.d_in * cell.rank).reshape(cell.d_in, cell.rank)
+    if cell.ground_truth == "flat_spectrum" or cell.spectral_tail:
+        bases = np.linalg.qr(left)[0], np.linalg.qr(right)[0]
     if cell.ground_truth == "flat_spectrum":
-        left, right = np.linalg.qr(left)[0], np.linalg.qr(right)[0]
+        left, right = bases
     product: Array = np.einsum("ar,br->ab", left, right)  # (d_out, d_in)
     if cell.ground_truth != "gaussian_factors":
         product /= frobenius_norm(product)
+    if cell.spectral_tail:
+        tail = _tail(*bases, Stream.named(name, replicate, SPECTRAL_TAIL))
+        product = np.sqrt(1.0 - cell.spectral_tail**2) * product + cell.spectral_tail * frobenius_norm(product) * tail
     return product
+
+
+def _tail(left: Array, right: Array, stream: Stream) -> Array:
+    """A Gaussian matrix in the complement of column and row spaces, of Frobenius norm 1.
+
+    Args:
+        left: (d_out, rank) orthonormal columns.
+        right: (d_in, rank) orthonormal columns.
+        stream: of its draws.
+    """
+    tail = stream.normals(np.array([0]), len(left) * len(right)).reshape(len(left), len(right))
+    # einsum, not BLAS: the same bits for every number of threads.
+    tail -= np.einsum("ar,rb->ab", left, np.einsum("ar,ab->rb", left, tail))
+    tail -= np.einsum("ar,br->ab", np.einsum("ab,br->ar", tail, right), right)
+    return tail / frobenius_norm(tail)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from flatdist.cell import FIELDS, Cell
+from flatdist.errors import CellError
 from flatdist.methods import METHODS
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "cell_ids.json").read_text())
@@ -53,6 +54,7 @@ def test_every_method_and_field_has_a_golden_cell():
         ({"batch_size": "full"}, {"batch_size": None}),
         ({"steps": 1000}, {"steps": 1e3}),
         ({"steps": 1000}, {"steps": np.int64(1000)}),
+        ({}, {"spectral_tail": 0.0}),
         ({}, {"sam_radius": 0.7}),  # matters to sam alone
         ({"method": "minibatch_sgd"}, {"method": "minibatch_sgd", "label_noise_std": 0.5, "schedule": "constant"}),
         ({"schedule": "constant"}, {"schedule": "constant", "anneal_fraction": 0.5}),
@@ -74,6 +76,7 @@ def test_equal_spellings_are_one_cell(one, other):
         ({"width": 12}, {"width": [12, 13]}),
         ({"learning_rate": 0.1}, {"learning_rate": 0.1000001}),
         ({}, {"nested": True}),
+        ({}, {"spectral_tail": 0.1}),
         ({}, {"method": "minibatch_sgd"}),
         ({"method": "min_nuclear_norm"}, {"method": "min_frobenius_norm"}),
         ({"method": "min_hessian_trace"}, {"method": "min_hessian_trace", "depth": 4}),
@@ -81,6 +84,32 @@ def test_equal_spellings_are_one_cell(one, other):
 )
 def test_different_questions_are_different_cells(one, other):
     assert Cell(**BASE, **one).cell_id != Cell(**BASE, **other).cell_id
+
+
+def test_the_problems_of_older_cells_are_named_as_they_always_were():
+    """A field that is added later must not rename a random stream: its problems would be others."""
+    problems = (
+        '{"d_in":10,"d_out":12,"ensemble":"gaussian","ground_truth":"unit_frobenius","n":80,"nested":false,'
+        '"observation_noise_std":0.0,"rank":2}'
+    )
+    assert Cell(**BASE).problem_stream() == problems
+    assert Cell(**BASE, spectral_tail=0.1).problem_stream() == problems, "tails of one ground truth are paired"
+    assert "spectral_tail" not in Cell(**BASE).training_stream()
+
+
+@pytest.mark.parametrize("tail", [-0.1, 1, 1.5, "much", float("nan")])
+def test_spectral_tails_that_no_matrix_has_are_refused(tail):
+    with pytest.raises(CellError, match=r"spectral_tail: .*allowed: a number at least 0 and less than 1"):
+        Cell(**BASE, spectral_tail=tail)
+
+
+def test_a_tail_needs_a_rank_below_the_smaller_side():
+    with pytest.raises(CellError, match=r"spectral_tail: 0.1 has no room beside a rank of min\(d_out, d_in\) = 10"):
+        Cell(**{**BASE, "rank": 10}, spectral_tail=0.1)
+    assert Cell(**{**BASE, "rank": 10}, spectral_tail=0).spectral_tail == 0
+    with pytest.raises(CellError) as caught:  # one complaint about the rank is enough
+        Cell(**{**BASE, "rank": 11}, spectral_tail=0.1)
+    assert "spectral_tail" not in str(caught.value)
 
 
 def test_ids_are_long_enough_and_name_folders():

@@ -61,6 +61,51 @@ def test_nested_problems_share_their_measurements_and_others_do_not(ensemble):
     assert not np.allclose(apart[0].ground_truth, apart[1].ground_truth)
 
 
+@pytest.mark.parametrize("ground_truth", ["unit_frobenius", "gaussian_factors", "flat_spectrum"])
+def test_a_spectral_tail_is_orthogonal_to_the_low_rank_part(ground_truth):
+    fields = {"d_out": 11, "d_in": 8, "rank": 2, "n": 6, "ground_truth": ground_truth}
+    plain = sample_arrays(Cell(**fields), 3)
+    problem = sample_arrays(Cell(**fields, spectral_tail=0.3), 3)
+    np.testing.assert_array_equal(problem.measurements, plain.measurements)
+    low_rank, norm = plain.ground_truth, frobenius_norm(plain.ground_truth)
+    tail = problem.ground_truth - np.sqrt(1 - 0.3**2) * low_rank
+    assert frobenius_norm(problem.ground_truth) == pytest.approx(norm, rel=1e-12)
+    assert frobenius_norm(tail) == pytest.approx(0.3 * norm, rel=1e-12)
+    np.testing.assert_allclose(low_rank.T @ tail, 0, atol=1e-12 * norm**2)
+    np.testing.assert_allclose(tail @ low_rank.T, 0, atol=1e-12 * norm**2)
+    # A Gaussian matrix in the complement has all the rank that fits, here 8 - 2.
+    assert np.linalg.matrix_rank(tail) == 6
+    np.testing.assert_allclose(
+        problem.labels, np.einsum("iab,ab->i", problem.measurements, problem.ground_truth), rtol=1e-10
+    )
+
+
+def test_a_small_spectral_tail_leaves_a_gap_after_the_rank():
+    for replicate in range(20):
+        fields = {"d_out": 12, "d_in": 12, "rank": 2, "n": 1, "ground_truth": "flat_spectrum"}
+        problem = sample_arrays(Cell(**fields, spectral_tail=0.1), replicate)
+        spectrum = np.linalg.svd(problem.ground_truth, compute_uv=False)
+        np.testing.assert_allclose(spectrum[:2], np.sqrt((1 - 0.01) / 2), rtol=1e-12)
+        # The rank-2 truncation's error is the tail's share; 10 x 10 Gaussian tails reach 0.1 * 2 / sqrt(10) or so.
+        assert np.sum(spectrum[2:] ** 2) == pytest.approx(0.01, rel=1e-10)
+        assert 0.04 < spectrum[2] < 0.09
+
+
+def test_methods_are_paired_on_tails_which_scale_with_their_share_and_differ_between_replicates():
+    cells = [
+        Cell(**SHAPE, n=9, spectral_tail=share, observation_noise_std=0.1, method=method)
+        for share, method in ((0.2, "min_nuclear_norm"), (0.2, "label_noise_sgd"), (0.4, "label_noise_sgd"))
+    ]
+    first, second, larger = (sample_arrays(cell, 1) for cell in cells)
+    np.testing.assert_array_equal(first.ground_truth, second.ground_truth)
+    np.testing.assert_array_equal(first.labels, second.labels)
+    plain = sample_arrays(Cell(**SHAPE, n=9, observation_noise_std=0.1), 1).ground_truth
+    tails = [(p.ground_truth - np.sqrt(1 - t**2) * plain) / t for p, t in ((first, 0.2), (larger, 0.4))]
+    np.testing.assert_allclose(*tails, atol=1e-12)
+    other = sample_arrays(cells[0], 2).ground_truth
+    assert abs(np.vdot(other, first.ground_truth)) < 0.9
+
+
 def test_observation_noise_is_in_units_of_the_ground_truth():
     cell = Cell(**SHAPE, n=4000, ground_truth="gaussian_factors", observation_noise_std=0.25)
     problem = sample_arrays(cell)

@@ -12,6 +12,7 @@ from flatdist.draws.philox import words
 # What a stream is for; each purpose of each replicate has a key of its own.
 MEASUREMENTS = "measurements"
 GROUND_TRUTH = "ground_truth"
+SPECTRAL_TAIL = "spectral_tail"
 OBSERVATION_NOISE = "observation_noise"
 INITIALISATION = "initialisation"
 BATCH = "batch"
