@@ -140,7 +140,9 @@ def run_cell(cell: Cell, replicates: Sequence[int] = range(8), **settings: Any) 
         The ``trials`` and ``history`` tables as DataFrames; columns and units as in the store.
 
     Raises:
-        As :func:`run_replicates`.
+        CellError: a replicate is no whole number of at least 0.
+        LaunchError: the engine or device is not available.
+        SolverError: the problem cannot be solved as posed.
     """
     from flatdist.store.load import history_frame, trials_frame
 
