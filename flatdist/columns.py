@@ -7,9 +7,11 @@ read as null. A column is never renamed, and never changes its type or its meani
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from flatdist.cell import FIELDS
+from flatdist.cell import FIELDS, PROBLEM_FIELDS
 
 SCHEMA_VERSION = 3  # raised when columns are added; written into every file
 
@@ -47,6 +49,11 @@ CELL = tuple(
     for name, field in FIELDS.items()
 )
 """The fields of a cell; null where a field does not matter to the method, or stands for ``auto`` or ``full``."""
+
+OLDER_VALUES: Mapping[str, Any] = {
+    name: FIELDS[name].default for name in PROBLEM_FIELDS if FIELDS[name].metadata["added_later"]
+}
+"""What null means in a field that every row has, and can lack only if it is older than the field; read as this."""
 
 RESULTS = (
     Column("status", "string", "", "converged, budget_exhausted or diverged"),

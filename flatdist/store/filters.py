@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flatdist.cell import FIELDS
+from flatdist.columns import OLDER_VALUES
 from flatdist.errors import StoreError
 from flatdist.fields import Keyword
 from flatdist.methods import METHODS
@@ -197,6 +198,8 @@ def _field_of(word: str) -> str:
 def _column(name: str) -> pc.Expression:
     import pyarrow.compute as pc
 
+    if name in OLDER_VALUES:
+        return pc.coalesce(pc.field(name), pc.scalar(OLDER_VALUES[name]))
     return pc.field(name)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flatdist.columns import BOOKKEEPING, HISTORY, TRIALS, column_names
+from flatdist.columns import BOOKKEEPING, HISTORY, OLDER_VALUES, TRIALS, column_names
 from flatdist.errors import StoreError
 from flatdist.store.filesystem import Filesystem
 from flatdist.store.filters import Condition, conjunction
@@ -129,7 +129,7 @@ def read_trials(
     rows = _stack([compacted, filter_rows(with_columns(part_rows, "trials", [*needed, "source"]), conditions)])
     position = selection.locate(rows)
     order = np.argsort(position, kind="stable")[np.count_nonzero(position < 0) :]
-    return rows.take(order).select(list(columns)), selection.where(position[order])
+    return _without_older_nulls(rows.take(order).select(list(columns))), selection.where(position[order])
 
 
 def read_history(
@@ -276,6 +276,13 @@ def with_columns(rows: pa.Table, table: str, columns: Sequence[str]) -> pa.Table
             field = declared.field(name) if name in declared.names else pa.field(name, pa.null())
             rows = rows.append_column(field.with_nullable(True), pa.nulls(len(rows), field.type))
     return rows.select(list(columns))
+
+
+def _without_older_nulls(rows: pa.Table) -> pa.Table:
+    for name in OLDER_VALUES.keys() & set(rows.column_names):
+        index = rows.column_names.index(name)
+        rows = rows.set_column(index, rows.schema.field(index), rows.column(index).fill_null(OLDER_VALUES[name]))
+    return rows
 
 
 def _encode_empty(table: pa.Table) -> pa.Table:

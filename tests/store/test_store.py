@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flatdist.cell import Cell
 from flatdist.columns import HISTORY, TRIALS, column_names
 from flatdist.errors import StoreError
 from flatdist.store import Store
@@ -98,6 +99,30 @@ def test_a_column_added_later_is_null_in_older_parts(store, cells, rows):
         assert by_cell.loc[cells[1].cell_id, "curvature"].tolist() == [1.5, 2.5]
         few = store.trials(where=[("certificate", "<", 1)], columns=["cell_id", "certificate"])
         assert set(few["cell_id"]) == {cells[1].cell_id}
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_rows_older_than_a_field_of_every_problem_have_its_default(store, cells, rows, compacted):
+    """Else they would make a group of their own, and be left out by conditions on the field."""
+    store.write(*rows(cells[0], range(2)))
+    path = part_path("trials", part_name((cells[0].cell_id, replicate, 0) for replicate in range(2)))
+    table = pq.read_table(pa.BufferReader(store.files.read(path)))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.drop_columns(["spectral_tail"]), sink)
+    store.files.write(path, sink.getvalue().to_pybytes())
+    fields = {name: getattr(cells[1], name) for name in cells[1].relevant_fields}
+    tailed = Cell(**{**fields, "spectral_tail": 0.25})
+    store.write(*rows(cells[1], range(2)))
+    store.write(*rows(tailed, range(2)))
+    if compacted:
+        store.compact()
+    opened = Store(store.uri)
+    tails = opened.trials().groupby("cell_id")["spectral_tail"].unique().map(list).to_dict()
+    assert tails == {cells[0].cell_id: [0.0], cells[1].cell_id: [0.0], tailed.cell_id: [0.25]}
+    for where, count in (("spectral_tail == 0", 4), ("2*spectral_tail < 0.4", 4), ("spectral_tail in [0, 0.25]", 6)):
+        assert len(opened.trials(where=where)) == count, where
+        assert set(opened.history(where=where)["cell_id"]) == set(opened.trials(where=where)["cell_id"])
+    assert (opened.history(columns=["cell_id", "step", "spectral_tail"])["spectral_tail"] >= 0).all()
 
 
 def test_meaning_and_unit_of_every_column_are_in_the_file(store, cells, rows):
