@@ -11,10 +11,10 @@ import pandas as pd
 
 from analysis.grouping import group_rows
 from analysis.layout import matching
-from analysis.likelihood import quantile
 from analysis.power_law import COEFFICIENT, EXPONENT, fit_power_law, profile_limits
 from analysis.sample_complexity import success_rates
 from analysis.scaling import points_of
+from flatdist.boundary.likelihood import quantile
 
 
 def collapse_table(trials: pd.DataFrame, thresholds: pd.DataFrame, by: Sequence[str], tolerance: float) -> pd.DataFrame:

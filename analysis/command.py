@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.grouping import group_rows, name_nulls
-from analysis.likelihood import LINKS
-from analysis.style import provenance
+from analysis.origin import analysis_command, provenance
+from flatdist.boundary.likelihood import LINKS
 from flatdist.errors import FitError, FlatdistError
 from flatdist.methods import METHODS
 from flatdist.methods.base import GradientMethod
@@ -37,6 +37,7 @@ class Request:
         tolerance: relative error of a success; None for the default of the methods present.
         link: of the fits.
         options: the command's own arguments.
+        command: words that run the same again.
     """
 
     sweep: str
@@ -47,11 +48,11 @@ class Request:
     tolerance: float | None
     link: str
     options: argparse.Namespace
+    command: Sequence[str] = ()
 
     def origin(self, trials: pd.DataFrame, settings: Mapping[str, Any]) -> dict[str, Any]:
         """What a figure's file says of its origin."""
-        part = {"where": self.where} if self.where else {}
-        return provenance(self.title, trials, {**settings, **part})
+        return provenance(self.title, trials, settings, store=self.store, where=self.where, command=self.command)
 
 
 def sweep_name(sweep: str) -> str:
@@ -100,7 +101,8 @@ def run_command(
         title = sweep_name(options.sweep)
         out = out or Path("figures") / title
         chosen = (options.sweep, title, options.store, options.where, out)
-        request = Request(*chosen, options.tolerance, options.link, options)
+        command = analysis_command(name, arguments, options.store)
+        request = Request(*chosen, options.tolerance, options.link, options, command)
         lines = draw(request, sweep_trials(request))
     except FlatdistError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -18,7 +18,6 @@ from matplotlib.lines import Line2D
 from analysis.command import Request, path_lines, run_command, table_lines
 from analysis.grouping import group_rows
 from analysis.layout import describe, keys_of, matching, panel_columns, series_columns, styled
-from analysis.likelihood import curve
 from analysis.style import (
     COLUMN_WIDTH,
     PAGE_WIDTH,
@@ -31,6 +30,7 @@ from analysis.style import (
 )
 from analysis.success import label_success, resolve_tolerance
 from analysis.threshold import fit_thresholds
+from flatdist.boundary.likelihood import curve
 from flatdist.theory import prediction
 
 PREDICTIONS = ("dof", "rsum", "statdim", "entries")

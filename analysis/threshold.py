@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from analysis.clustered import clustered_profile
 from analysis.grouping import as_value, group_rows, varying_fields
-from analysis.likelihood import LINKS, Observations, Profile, likelihood_drop, profile, quantile
 from analysis.success import label_success, require_columns, resolve_tolerance
+from flatdist.boundary import Interval
+from flatdist.boundary.interval import judge, one_value
+from flatdist.boundary.likelihood import LINKS, Observations, Profile, likelihood_drop, profile, quantile
 from flatdist.errors import FitError
 
 UNITS = ("auto", "trial", "replicate")
@@ -162,11 +163,11 @@ def estimate_threshold(group: pd.DataFrame, settings: FitSettings) -> dict[str, 
     success = group["success"].to_numpy(dtype=bool)
     values = np.unique(log_n)
     if len(values) == 1:
-        return _one_value(values[0], success, settings)
+        return _row(one_value(values[0], success, settings.level))
     replicates = group["replicate"].to_numpy()
     if independent_unit(group, settings.unit) == "trial":
         drop = likelihood_drop(settings.level)
-        observations = Observations.of(np.where(success, -np.inf, log_n), np.where(success, log_n, np.inf))
+        observations = Observations.of_trials(log_n, success)
     else:
         drop = likelihood_drop(settings.level, len(np.unique(replicates)))
         intervals = replicate_intervals(log_n, success, replicates)
@@ -189,53 +190,32 @@ def replicate_intervals(
     return (low, high) if np.all(low < high) else None
 
 
-def _one_value(value: float, success: np.ndarray, settings: FitSettings) -> dict[str, Any]:
-    """A single n says at most on which side of it n50 is."""
-    share = success.mean()
-    # Likelihood of the observed share against one half, the only thing that n50 = n would predict.
-    total = len(success)
-    entropy = sum(part * math.log(2.0 * part) for part in (share, 1.0 - share) if part > 0)
-    decided = 2.0 * total * entropy > stats.chi2.ppf(settings.level, 1)
-    n = math.exp(value)
-    kind = ("left" if share > 0.5 else "right") if decided else "unresolved"
-    bounds = {"left": (0.0, n), "right": (n, math.inf), "unresolved": (0.0, math.inf)}[kind]
-    return _row(math.nan, bounds, kind)
-
-
 def _report(
     fitted: Profile, values: np.ndarray, settings: FitSettings, observations: Observations | None
 ) -> dict[str, Any]:
     """Put a fit in words: is n50 bracketed, and how wide is the transition."""
-    low, high = math.exp(fitted.low), math.exp(fitted.high)
-    separated = observations is not None and observations.separated
-    all_failed = observations is not None and bool(np.all(np.isinf(observations.high)))
-    all_succeeded = observations is not None and bool(np.all(np.isinf(observations.low)))
-    unresolved = math.isinf(fitted.low) and math.isinf(fitted.high)
-    if all_failed or (fitted.center > values[-1] and not unresolved):
-        return _row(math.nan, (low if math.isfinite(fitted.low) else 0.0, math.inf), "right")
-    if all_succeeded or (fitted.center < values[0] and not unresolved):
-        return _row(math.nan, (0.0, high), "left")
-    if unresolved:
-        return _row(math.nan, (0.0, math.inf), "unresolved")
-    n50 = math.exp(fitted.center)
+    found = judge(fitted, values, observations)
+    row = _row(found)
+    if math.isnan(found.n50):
+        return row
     reach = quantile(settings.link, 0.9)
 
     def width(slope: float) -> float:
-        return 2.0 * n50 * math.sinh(reach / slope) if slope > 0 and reach / slope < 700 else math.inf
+        return 2.0 * found.n50 * math.sinh(reach / slope) if slope > 0 and reach / slope < 700 else math.inf
 
-    row = _row(n50, (low, high), "interval" if separated else "none")
+    separated = found.censored == "interval"
     row["scale"] = math.nan if separated else 1.0 / fitted.slope
     row["transition"] = math.nan if separated else width(fitted.slope)
     row["transition_low"], row["transition_high"] = width(fitted.slope_high), width(fitted.slope_low)
     return row
 
 
-def _row(n50: float, limits: tuple[float, float], censored: str) -> dict[str, Any]:
+def _row(found: Interval) -> dict[str, Any]:
     return {
-        "n50": n50,
-        "n50_low": limits[0],
-        "n50_high": limits[1],
-        "censored": censored,
+        "n50": found.n50,
+        "n50_low": found.low,
+        "n50_high": found.high,
+        "censored": found.censored,
         "transition": math.nan,
         "transition_low": math.nan,
         "transition_high": math.nan,

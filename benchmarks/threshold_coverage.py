@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.likelihood import quantile
 from analysis.threshold import FitSettings, estimate_threshold
+from flatdist.boundary.likelihood import quantile
 
 N50 = 100.0
 VALUES = 12

@@ -11,8 +11,8 @@ import statsmodels.api as sm
 
 from analysis import fit_thresholds
 from analysis.clustered import clustered_profile
-from analysis.likelihood import likelihood_drop
 from analysis.threshold import FitSettings, estimate_threshold
+from flatdist.boundary.likelihood import likelihood_drop
 from flatdist.errors import FitError
 
 N50 = 45.0

@@ -48,6 +48,11 @@ class Observations:
         bounds, count = np.unique(np.stack((low, high), axis=1), axis=0, return_counts=True)
         return cls(bounds[:, 0], bounds[:, 1], count.astype(float))
 
+    @classmethod
+    def of_trials(cls, log_n: np.ndarray, success: np.ndarray) -> Observations:
+        """Independent trials: each says only on which side of log n its threshold lies; (k,) each."""
+        return cls.of(np.where(success, -np.inf, log_n), np.where(success, log_n, np.inf))
+
     @property
     def separated(self) -> bool:
         """No threshold is known to be above a value that another is known to be at or below."""

@@ -1,0 +1,11 @@
+"""Searching n50, the number of measurements at which half of the runs succeed: statistics alone, no running of trials.
+
+A search alternates between :func:`place`, which says at which n the next runs narrow n50 most, and :func:`finished`.
+:func:`interval` is what is reported in the end.
+"""
+
+from flatdist.boundary.interval import Interval, Runs, interval
+from flatdist.boundary.placing import Range, place, round_size
+from flatdist.boundary.stopping import finished
+
+__all__ = ["Interval", "Range", "Runs", "finished", "interval", "place", "round_size"]

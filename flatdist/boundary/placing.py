@@ -1,0 +1,134 @@
+"""Where the next runs narrow n50 most."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from flatdist.boundary.interval import Runs
+from flatdist.boundary.posterior import Posterior, posterior
+
+FIRST_ROUND = 8
+GROWTH = 0.25
+CANDIDATES = 48
+CHOICES = 10  # different decisions a round; larger rounds put several runs where one was decided on
+ASIDE = 1.0  # the curve's points at n50 and this many scales beside it are to be known
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where to search: whole numbers of measurements.
+
+    Attributes:
+        low, high: ends, both included.
+        allowed: (v,) restricts the search to these values of n; those outside the ends are ignored.
+    """
+
+    low: int
+    high: int
+    allowed: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.high:
+            raise ValueError(f"a range of n from {self.low} to {self.high} holds nothing; allowed: 0 < low <= high")
+        if self.allowed is not None:
+            allowed = np.unique(np.asarray(self.allowed, dtype=np.int64))
+            allowed = allowed[(allowed >= self.low) & (allowed <= self.high)]
+            if len(allowed) == 0:
+                raise ValueError(f"none of the allowed n lies in the range from {self.low} to {self.high}")
+            object.__setattr__(self, "allowed", allowed)
+
+    @property
+    def values(self) -> np.ndarray:
+        """Every n that may be asked for, increasing, (v,)."""
+        return np.arange(self.low, self.high + 1) if self.allowed is None else self.allowed
+
+
+def round_size(done: int) -> int:
+    """How many runs to ask for next, given how many there are: a few at first, then a quarter of them."""
+    return max(FIRST_ROUND, math.ceil(GROWTH * done))
+
+
+def place(
+    runs: Runs, within: Range, count: int, *, precision: float = 0.0, room: np.ndarray | None = None
+) -> np.ndarray:
+    """The n of the next runs: those that leave the least expected posterior variance of the curve around n50.
+
+    Chosen one after the other, each taken to have come out as predicted, in shares of a success and a failure, before
+    the next is chosen. What is minimised is the mean variance of two points of the curve, log n50 +- scale, which is
+    Var(log n50) + Var(scale): n50 cannot be told without the scale.
+
+    Args:
+        runs: of one group so far; there may be none.
+        within: where to search.
+        count: how many runs.
+        precision: half-width of the interval of log n50 that is wanted; differences far below it are not resolved.
+        room: (v,) how many more runs each of ``within.values`` may take; None for any number.
+
+    Returns:
+        (count,) increasing; fewer where there is no more room. The same for the same arguments.
+    """
+    values = within.values
+    left = np.full(len(values), count) if room is None else np.asarray(room, dtype=np.int64).copy()
+    if left.shape != values.shape:
+        raise ValueError(f"room has shape {left.shape}, but the range holds {len(values)} values of n")
+    count = min(count, int(np.maximum(left, 0).sum()))
+    believed = posterior(runs, float(values[0]), float(values[-1]))
+    chosen: list[int] = []
+    while len(chosen) < count:
+        candidates = _candidates(believed, values, left)
+        chosen += _greedy(believed, values, candidates, left, count - len(chosen), max(1, count // CHOICES))
+    return np.sort(np.array(chosen, dtype=np.int64))
+
+
+def _candidates(believed: Posterior, values: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """Indices of values where the outcome is in doubt, thinned; the nearest ones where there is no room in there."""
+    low, high = believed.quantiles((0.005, 0.995))
+    reach = 3.0 * float(believed.weight @ believed.scale)
+    log_n = np.log(values)
+    free = np.flatnonzero(left > 0)
+    inside = free[(log_n[free] >= low - reach) & (log_n[free] <= high + reach)]
+    if len(inside) == 0:
+        distance = np.maximum(low - log_n[free], log_n[free] - high)
+        return np.asarray(free[np.argsort(distance, kind="stable")[:CANDIDATES]])
+    if len(inside) <= CANDIDATES:
+        return inside
+    wanted = np.linspace(log_n[inside[0]], log_n[inside[-1]], CANDIDATES)
+    return np.unique(inside[np.abs(log_n[inside] - wanted[:, None]).argmin(axis=1)])
+
+
+def _greedy(
+    believed: Posterior, values: np.ndarray, candidates: np.ndarray, left: np.ndarray, count: int, at_once: int
+) -> list[int]:
+    """Up to ``count`` choices among the candidates; ``left`` is reduced by what is chosen."""
+    argument = (np.log(values[candidates]) - believed.center[:, None]) / believed.scale[:, None]  # (g, c)
+    success = special.expit(argument)
+    origin = float(believed.weight @ believed.center)
+    center, scale = believed.center - origin, ASIDE * believed.scale
+    moments = np.stack((np.ones_like(center), center, scale, center**2 + scale**2), axis=1)  # (g, 4)
+    log_weight = believed.log_weight.copy()
+    chosen: list[int] = []
+    while len(chosen) < count and np.any(left[candidates] > 0):
+        weight = np.exp(log_weight - log_weight.max())
+        weighted = (weight / weight.sum())[:, None] * moments
+        total = weighted.sum(axis=0)  # (4,)
+        won = success.T @ weighted  # (c, 4)
+        expected = _spread(won) + _spread(total - won)
+        expected[left[candidates] <= 0] = np.inf
+        best = int(np.argmin(expected))
+        times = min(at_once, count - len(chosen), int(left[candidates[best]]))
+        likely = won[best, 0]
+        gain = special.log_expit(argument[:, best])
+        log_weight += times * (gain - (1.0 - likely) * argument[:, best])  # log(1 - p) = log p - argument
+        left[candidates[best]] -= times
+        chosen += [int(values[candidates[best]])] * times
+    return chosen
+
+
+def _spread(moments: np.ndarray) -> np.ndarray:
+    """Probability of an outcome times the variance after it, (c,), from moments weighted by it, (c, 4)."""
+    mass = np.maximum(moments[:, 0], 1e-300)
+    return np.asarray(moments[:, 3] - (moments[:, 1] ** 2 + moments[:, 2] ** 2) / mass)
