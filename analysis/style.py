@@ -1,9 +1,7 @@
-"""One look for all figures: a paper's column, colours that colour-blind readers tell apart, provenance in the file."""
+"""One look for all figures: a paper's column, colours that colour-blind readers tell apart, origins in the files."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import os
@@ -14,14 +12,13 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 import seaborn as sns
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from analysis.origin import file_metadata, file_stem
 from flatdist.methods import METHODS
-from flatdist.provenance import package_version, revision
 
 COLUMN_WIDTH = 3.4  # inches, one column of a two-column paper
 PAGE_WIDTH = 7.0
@@ -99,6 +96,13 @@ def plain_ticks(axis: Axis, low: float, high: float, most: int = 8) -> None:
         low, high: range of the data.
         most: labels at most.
     """
+    inside = round_values(low, high, most)
+    axis.set_ticks(list(inside), labels=[f"{value:g}" for value in inside])
+    axis.set_minor_locator(NullLocator())
+
+
+def round_values(low: float, high: float, most: int = 8) -> np.ndarray:
+    """Round numbers from low to high, at most so many, about evenly spaced on a logarithmic axis; (k,)."""
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     candidates = np.array([float(f"{m}e{e}") for e in decades for m in (1, 1.5, 2, 3, 4, 5, 7)])
     inside = candidates[(candidates >= low * 0.97) & (candidates <= high * 1.03)]
@@ -106,8 +110,7 @@ def plain_ticks(axis: Axis, low: float, high: float, most: int = 8) -> None:
         inside = inside[::2]
     if len(inside) < 2:
         inside = np.unique([float(f"{low:.2g}"), float(f"{high:.2g}")])
-    axis.set_ticks(list(inside), labels=[f"{value:g}" for value in inside])
-    axis.set_minor_locator(NullLocator())
+    return np.asarray(inside)
 
 
 def method_label(method: str) -> str:
@@ -120,33 +123,6 @@ def method_rank(method: str) -> int:
     return METHOD_ORDER.index(method) if method in METHOD_ORDER else len(METHOD_ORDER)
 
 
-def cells_hash(trials: pd.DataFrame) -> str:
-    """Names the set of cells behind a figure: equal for equal sets, whatever their order."""
-    cells = sorted(set(trials["cell_id"].astype(str))) if "cell_id" in trials else []
-    return hashlib.sha256("\n".join(cells).encode()).hexdigest()[:16]
-
-
-def provenance(sweep: str, trials: pd.DataFrame, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a figure's file says of its origin.
-
-    Args:
-        sweep: name or file of the sweep.
-        trials: the rows shown.
-        settings: of the fit and the figure.
-    """
-    sha, dirty = revision()
-    return {
-        "sweep": sweep,
-        "cells_hash": cells_hash(trials),
-        "cells": int(trials["cell_id"].nunique()) if "cell_id" in trials else None,
-        "trials": len(trials),
-        "settings": dict(settings),
-        "git_revision": sha,
-        "git_dirty": dirty,
-        "flatdist_version": package_version("flatdist"),
-    }
-
-
 def save_figure(
     figure: Figure,
     folder: str | os.PathLike[str],
@@ -156,19 +132,18 @@ def save_figure(
 ) -> list[Path]:
     """Write a figure in several formats, each whole or not at all, with its origin in the file's metadata.
 
-    The origin is JSON under ``Description`` (PNG, SVG) and ``Subject`` (PDF). No dates are written: equal figures are
-    equal files.
+    Args:
+        figure: what to draw.
+        folder: made where it does not exist.
+        name: of the files; where the origin says that only some rows were asked for, the names say so too.
+        origin: from :func:`analysis.origin.provenance`.
+        formats: of :data:`FORMATS`.
 
     Returns:
         The paths, in the order of ``formats``.
     """
-    text = json.dumps(origin, sort_keys=True, default=str)
-    title = f"flatdist {name}: {origin.get('sweep', '')}"
-    metadata: dict[str, dict[str, Any]] = {
-        "png": {"Title": title, "Description": text, "Software": "flatdist"},
-        "svg": {"Title": title, "Description": text, "Creator": "flatdist", "Date": None},
-        "pdf": {"Title": title, "Subject": text, "Creator": "flatdist", "CreationDate": None},
-    }
+    metadata = file_metadata(name, origin)
+    stem = file_stem(name, origin.get("where"))
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -177,8 +152,8 @@ def save_figure(
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # the layout is settled, and need not be solved for every format
         for extension in formats:
-            path = target / f"{name}.{extension}"
-            handle, temporary = tempfile.mkstemp(dir=target, prefix=f".{name}.", suffix=f".{extension}")
+            path = target / f"{stem}.{extension}"
+            handle, temporary = tempfile.mkstemp(dir=target, prefix=f".{stem}.", suffix=f".{extension}")
             try:
                 with os.fdopen(handle, "wb") as file:
                     figure.savefig(file, format=extension, dpi=RESOLUTION, metadata=metadata[extension])

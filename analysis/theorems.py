@@ -17,7 +17,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from analysis.command import BAD_INPUT, add_where, no_trials, path_lines, print_lines
-from analysis.style import provenance, save_figure
+from analysis.origin import analysis_command, file_stem, provenance
+from analysis.style import save_figure
 from analysis.theorem_checks import CHECKS
 from analysis.theorem_checks.check import VIOLATED, Check
 from flatdist.errors import FitError, FlatdistError
@@ -91,12 +92,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "measure them: see docs/theorems.md"
             )
         options.out.mkdir(parents=True, exist_ok=True)
-        verdict_table(checks).to_csv(options.out / "theorems.csv", index=False)
-        paths = [options.out / "theorems.csv"]
-        part = {"where": options.where} if options.where else {}
+        paths = [options.out / f"{file_stem('theorems', options.where)}.csv"]
+        verdict_table(checks).to_csv(paths[0], index=False)
+        command = analysis_command("theorems", arguments, options.store)
         for check in checks:
             figure = check.draw()
-            origin = provenance(" ".join(options.sweeps), trials, {"statement": check.statement, **part})
+            origin = provenance(
+                " ".join(options.sweeps), trials, {"statement": check.statement},
+                store=options.store, where=options.where, command=command,
+            )  # fmt: skip
             paths += save_figure(figure, options.out, check.name, origin)
             plt.close(figure)
     except FlatdistError as error:

@@ -31,6 +31,10 @@ class FitError(FlatdistError, ValueError):
     """Data that an analysis cannot be fitted to."""
 
 
+class FigureError(FlatdistError, ValueError):
+    """A file that is no figure of flatdist's, or cannot be read as one."""
+
+
 class LaunchError(FlatdistError, RuntimeError):
     """An executor, engine or device that is not available as asked for."""
 

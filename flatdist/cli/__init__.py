@@ -21,6 +21,7 @@ from flatdist.cli.inspect import cells_command, failures_command, show_command
 from flatdist.cli.plan import plan_command
 from flatdist.cli.status import status_command
 from flatdist.cli.sweep import sweep_command
+from flatdist.cli.trace import trace_command
 from flatdist.cli.train import train_command
 from flatdist.errors import FlatdistError
 
@@ -54,6 +55,7 @@ for _command in (
     show_command,
     cells_command,
     failures_command,
+    trace_command,
     export_command,
     invalidate_command,
     merge_command,

@@ -19,6 +19,7 @@ from synthetic import quickstart_like
 import flatdist
 from analysis import fit_thresholds, phase_diagram, sample_complexity, style
 from analysis.command import table_lines
+from analysis.origin import cells_hash
 from analysis.phase_diagram import log_edges
 from flatdist.errors import StoreError
 from flatdist.theory import prediction
@@ -46,7 +47,7 @@ def test_command_writes_pictures_with_their_origin(
         origin = json.loads(picture.info["Description"])
         assert picture.size[0] == pytest.approx(style.COLUMN_WIDTH * style.RESOLUTION, abs=2)
     assert origin["sweep"] == "demo"
-    assert origin["cells_hash"] == style.cells_hash(trials.sample(frac=1.0, random_state=1))
+    assert origin["cells_hash"] == cells_hash(trials.sample(frac=1.0, random_state=1))
     assert origin["settings"]["tolerance"] == 1e-2
     assert {"git_revision", "flatdist_version"} <= set(origin)
     assert origin["cells_hash"] in (tmp_path / f"{name}.svg").read_text()
@@ -189,7 +190,11 @@ def test_where_reaches_the_store_and_the_picture(
     monkeypatch.setattr(flatdist, "load_trials", load, raising=False)
     assert sample_complexity.main(["demo", "--where", "rank == 2", "--out", str(tmp_path)]) == 0
     assert asked == ["rank == 2"]
-    assert "rank == 2" in (tmp_path / "sample_complexity.svg").read_text()
+    (stem,) = {path.stem for path in tmp_path.iterdir()}
+    assert stem.startswith("sample_complexity-where-rank-2-"), "the whole sweep's picture must stay"
+    assert "rank == 2" in (tmp_path / f"{stem}.svg").read_text()
+    assert sample_complexity.main(["demo", "--where", "rank != 2", "--out", str(tmp_path)]) == 0
+    assert len({path.stem for path in tmp_path.iterdir()}) == 2
     assert sample_complexity.main(["demo", "--where", "rank == 7"]) == 2
     assert "with --where 'rank == 7'" in capsys.readouterr().err
 
