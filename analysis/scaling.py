@@ -93,10 +93,11 @@ def fit_scaling(
 
 
 def points_of(group: pd.DataFrame, law: str, quantity: str = "n50", level: float = 0.95) -> Points:
-    """The thresholds (or widths) of a group as points of a power law in ``law``; unresolved ones say nothing."""
+    """A group's thresholds, or another quantity with limits and ``censored``, as points of a power law in ``law``.
+
+    Unresolved ones say nothing and are left out.
+    """
     used = group[group["censored"] != "unresolved"]
-    if quantity == "transition":
-        used = used[np.isfinite(used["transition"]) & (used["transition"] > 0) & np.isfinite(used["transition_high"])]
     value = prediction(law).value
     x = np.log([value(int(a), int(b), int(r)) for a, b, r in used[list(_SHAPE)].itertuples(index=False)])
     with np.errstate(divide="ignore"):

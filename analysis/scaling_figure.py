@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.collapse import collapse_table, fit_width_law, master_curve
+from analysis.collapse import BELOW, RESOLVED, master_curve, unresolved_lines, width_table
 from analysis.command import Request, path_lines, table_lines
 from analysis.grouping import name_nulls
-from analysis.layout import describe, keys_of, matching, series_columns, styled
-from analysis.sample_complexity import grouping
-from analysis.scaling import LAWS, fit_scaling
+from analysis.layout import describe, keys_of, matching, styled
+from analysis.scaling import LAWS
+from analysis.scaling_fits import Fits, fit_all
 from analysis.style import COLUMN_WIDTH, PAGE_WIDTH, color_of, marker_of, plain_ticks, save_figure, themed
-from analysis.success import require_columns, resolve_tolerance
-from analysis.threshold import fit_thresholds
 from flatdist.theory import prediction
 
 _SHAPE = ["d_out", "d_in", "rank"]
@@ -138,7 +137,8 @@ def collapse_figure(
     """Success on each transition's own scale, and the widths against sqrt(d d')."""
     keys = keys_of(thresholds, series)
     with themed():
-        figure = Figure(figsize=(COLUMN_WIDTH, 2.2 + 0.14 * (len(keys) + 1)), layout="constrained")
+        bounds = bool((width_table(thresholds)["width_censored"] == BELOW).any())
+        figure = Figure(figsize=(COLUMN_WIDTH, 2.2 + 0.14 * (len(keys) + 1 + bounds)), layout="constrained")
         left, right = figure.subplots(1, 2)
         z = np.linspace(-2.5, 2.5, 200)
         left.plot(z, master_curve(z), color="#222222", linewidth=0.8, zorder=1)
@@ -173,7 +173,7 @@ def collapse_figure(
         plain_ticks(right.yaxis, bottom, top, 6)
         for axes in (left, right):
             sns.despine(ax=axes)
-        figure.legend(handles=_collapse_handles(keys, widths), loc="outside upper center", ncols=1)
+        figure.legend(handles=_collapse_handles(keys, widths, bounds), loc="outside upper center", ncols=1)
     return figure
 
 
@@ -183,18 +183,27 @@ def _range(thresholds: pd.DataFrame) -> tuple[float, float]:
 
 
 def _widths(axes: Axes, thresholds: pd.DataFrame, index: int) -> None:
-    used = thresholds[(thresholds["censored"] == "none") & (thresholds["transition"] > 0)]
-    size = np.sqrt(used["d_out"].astype(float) * used["d_in"].astype(float))
-    below = np.where(used["transition_low"] > 0, used["transition"] - used["transition_low"], 0.0)
-    above = np.where(np.isfinite(used["transition_high"]), used["transition_high"] - used["transition"], 0.0)
+    """Resolved widths with their intervals; of the others the bound, with an arrow."""
+    table = width_table(thresholds)
+    size = np.sqrt(table["d_out"].astype(float) * table["d_in"].astype(float)) * 1.02**index
+    used = table["width_censored"] == RESOLVED
+    width, low, high = (table.loc[used, f"width{end}"] for end in ("", "_low", "_high"))
     axes.errorbar(
-        size * 1.02**index, used["transition"], yerr=[below, above], color=color_of(index),
+        size[used], width, yerr=[np.where(low > 0, width - low, 0.0), high - width], color=color_of(index),
         marker=marker_of(index), linestyle="", elinewidth=0.6, markeredgewidth=0,
+    )  # fmt: skip
+    below = table["width_censored"] == BELOW
+    axes.plot(
+        size[below], table.loc[below, "width_high"], color=color_of(index), marker="$\\downarrow$", linestyle="",
+        markersize=5, alpha=0.7,
     )  # fmt: skip
 
 
-def _collapse_handles(keys: Sequence[Mapping[str, Any]], widths: pd.DataFrame) -> list[Line2D]:
+def _collapse_handles(keys: Sequence[Mapping[str, Any]], widths: pd.DataFrame, bounds: bool) -> list[Line2D]:
     handles = []
+    if bounds:
+        label = "narrower than the measured n resolve: bound"
+        handles.append(Line2D([], [], color="#777777", marker="$\\downarrow$", linestyle="", label=label))
     for index, key in styled(keys):
         label = describe(key) or "all"
         fitted = matching(widths, key) if len(widths) else widths
@@ -206,20 +215,22 @@ def _collapse_handles(keys: Sequence[Mapping[str, Any]], widths: pd.DataFrame) -
     return handles
 
 
+def draw_fits(request: Request, trials: pd.DataFrame, fits: Fits) -> list[Path]:
+    """Draw and save both pictures; returns their paths."""
+    settings = {"tolerance": fits.tolerance, "link": request.link, "level": 0.95, "by": fits.by}
+    origin = request.origin(trials, settings)
+    scaling = scaling_figure(fits.thresholds, fits.laws, fits.series)
+    collapse = collapse_figure(fits.collapsed, fits.thresholds, fits.widths, fits.series)
+    paths = save_figure(scaling, request.out, "scaling", origin)
+    return paths + save_figure(collapse, request.out, "collapse", origin)
+
+
 def draw(request: Request, trials: pd.DataFrame) -> list[str]:
     """Fit, draw and save; returns the lines to print."""
-    require_columns(trials, _SHAPE, "needed columns")
-    tolerance = resolve_tolerance(trials, request.tolerance)
-    by = list(dict.fromkeys([*grouping(trials), *_SHAPE]))
-    thresholds = fit_thresholds(trials, by=by, tolerance=tolerance, link=request.link)
-    series = series_columns(trials)
-    laws = fit_scaling(thresholds, by=series)
-    widths = fit_width_law(thresholds, series)
-    collapsed = collapse_table(trials, thresholds, by, tolerance)
-    origin = request.origin(trials, {"tolerance": tolerance, "link": request.link, "level": 0.95, "by": by})
-    paths = save_figure(scaling_figure(thresholds, laws, series), request.out, "scaling", origin)
-    paths += save_figure(collapse_figure(collapsed, thresholds, widths, series), request.out, "collapse", origin)
-    return [*table_lines(thresholds, by), "", *_law_lines(laws, series), "", *path_lines(paths)]
+    fits = fit_all(request, trials)
+    paths = draw_fits(request, trials, fits)
+    thresholds, laws = table_lines(fits.thresholds, fits.by), _law_lines(fits.laws, fits.series)
+    return [*thresholds, "", *laws, *unresolved_lines(fits.thresholds), "", *path_lines(paths)]
 
 
 def _law_lines(laws: pd.DataFrame, series: Sequence[str]) -> list[str]:

@@ -12,9 +12,9 @@ from synthetic import quickstart_like
 
 import flatdist
 from analysis import fit_scaling, fit_thresholds, scaling
-from analysis.collapse import collapse_table, fit_width_law, master_curve
+from analysis.collapse import collapse_table, fit_width_law, master_curve, unresolved_lines, width_table
 from analysis.power_law import EXPONENT, Points, fit_power_law, log_likelihood, profile_limits
-from analysis.scaling_figure import scaling_figure
+from analysis.scaling_figure import collapse_figure, scaling_figure
 from flatdist.errors import FitError
 from flatdist.theory import prediction
 
@@ -201,3 +201,58 @@ def test_one_size_is_nothing_to_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert printed.count("undecided: one size") == 4
     assert "nan" not in printed
     assert "inf" not in printed
+
+
+def width_trials(step: float, seed: int, replicates: int = 16) -> pd.DataFrame:
+    """Transitions as wide as 1.5 sqrt(d d'), measured at n in steps of this relative size."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for size in (8, 12, 16, 24, 32, 48):
+        n50 = 0.4 * size**2
+        thresholds = math.log(n50) + 1.5 * size / n50 / (2 * math.log(9)) * generator.logistic(size=(60, replicates))
+        values = np.unique(np.round(n50 * np.exp(np.arange(-8, 9) * step)).astype(int))
+        shape = {"d_out": size, "d_in": size, "rank": 1, "method": "min_nuclear_norm"}
+        rows += [
+            {**shape, "n": int(n), "replicate": number, "relative_error": 0.5 if math.log(n) < threshold else 1e-9}
+            for n, draws in zip(values, thresholds, strict=False)
+            for number, threshold in enumerate(draws)
+        ]
+    return pd.DataFrame(rows)
+
+
+def test_widths_below_the_grids_distance_are_bounds() -> None:
+    by = ["method", "d_out", "d_in", "rank"]
+    covered, laws = 0, 0
+    for seed in range(4):
+        trials = width_trials(0.15, seed)
+        thresholds = fit_thresholds(trials, by=by, tolerance=1e-2)
+        table = width_table(thresholds)
+        below = table["width_censored"] == "left"
+        assert (table.loc[~below, "width"] >= table.loc[~below, "n_spacing"]).all()
+        assert (table.loc[below, "width_high"] >= table.loc[below, "n_spacing"]).all()
+        assert (1.5 * table.loc[below, "d_out"] < table.loc[below, "width_high"]).mean() > 0.6, "the truth is below"
+        assert table.loc[below, "width"].isna().all()
+        collapsed = collapse_table(trials, thresholds, by, 1e-2)
+        assert not set(collapsed["d_out"]) & set(table.loc[below, "d_out"])
+        law = fit_width_law(thresholds, ["method"])
+        if below.any():
+            (line,) = unresolved_lines(thresholds)
+            assert line.startswith(f"{below.sum()} of 6 transitions are narrower")
+        else:
+            assert unresolved_lines(thresholds) == []
+        if len(law):
+            row = law.iloc[0]
+            assert row["n_unresolved"] == below.sum()
+            laws, covered = laws + 1, covered + (row["exponent_low"] < 0.5 < row["exponent_high"])
+    assert laws >= 3
+    assert covered >= laws - 1
+
+
+def test_bounds_are_drawn_as_such() -> None:
+    thresholds = fit_thresholds(width_trials(0.15, 1), by=["method", "d_out", "d_in", "rank"], tolerance=1e-2)
+    assert set(width_table(thresholds)["width_censored"]) == {"none", "left"}
+    rates = pd.DataFrame({"method": ["min_nuclear_norm"], "z": [0.0], "rate": [0.5]})
+    figure = collapse_figure(rates, thresholds, fit_width_law(thresholds, ["method"]), ["method"])
+    arrows = [line for line in figure.axes[1].lines if line.get_marker() == "$\\downarrow$"]
+    assert sum(len(line.get_xdata()) for line in arrows) == (width_table(thresholds)["width_censored"] == "left").sum()
+    assert "narrower than the measured n resolve: bound" in [t.get_text() for t in figure.legends[0].get_texts()]
