@@ -1,0 +1,76 @@
+"""Links between files of the repository, as links between pages of the site.
+
+The pages are written to be read on a code forge too, so they link to files: ``../CONTRIBUTING.md``,
+``../sweeps/x.yaml``, ``../flatdist/cell.py``. On the site such a link leads to the page
+that shows the file or what it declares.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+MOVED = {
+    "index.md": "README.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "changelog.md": "CHANGELOG.md",
+    "license.md": "LICENSE",
+}
+"""Page -> the file of the repository that it shows."""
+
+SHOWN = {source: page for page, source in MOVED.items()} | {
+    "flatdist/cli/__init__.py": "reference/commands.md",
+    "flatdist/sweepfile/schema.py": "reference/sweep-files.md",
+    "flatdist/cell.py": "reference/cell-fields.md",
+    "flatdist/columns.py": "reference/tables.md",
+    "flatdist/methods/__init__.py": "reference/methods.md",
+    "flatdist/ensembles/__init__.py": "reference/ensembles.md",
+    "flatdist/theory.py": "reference/predictions.md",
+    "flatdist/__init__.py": "reference/python.md",
+    "analysis": "reference/analyses.md",
+    "sweeps": "reference/examples.md",
+    "cluster.yaml": "reference/examples.md#clusteryaml",
+    "docs": "index.md",
+}
+"""File of the repository -> the page that shows it, or what it declares."""
+
+_LINK = re.compile(r"(\]\()([^)\s]+)(\))")
+_FENCE = re.compile(r"^(```.*?^```)$", re.MULTILINE | re.DOTALL)
+
+
+def rewrite_links(markdown: str, uri: str) -> str:
+    """Rewrite the links of a page that lead out of ``docs/``; code blocks stay as they are.
+
+    Args:
+        markdown: the page.
+        uri: where the site has it, as ``results/noise.md``.
+    """
+    here = MOVED.get(uri, f"docs/{uri}")
+    parts = _FENCE.split(markdown)
+    return "".join(
+        part
+        if part.startswith("```")
+        else _LINK.sub(lambda match: match[1] + _target(match[2], here, uri) + match[3], part)
+        for part in parts
+    )
+
+
+def _target(link: str, here: str, uri: str) -> str:
+    path, mark, anchor = link.partition("#")
+    if not path or re.match(r"[a-z]+:", path):
+        return link
+    file = posixpath.normpath(posixpath.join(posixpath.dirname(here), path))
+    if file.startswith("sweeps/") and file.endswith(".yaml"):
+        page = f"reference/examples.md#{sweep_anchor(file)}"
+    elif file in SHOWN:
+        page = SHOWN[file]
+    elif file.startswith("docs/"):
+        page = file.removeprefix("docs/")
+    else:
+        return link  # leads nowhere on the site: the strict build says so
+    return posixpath.relpath(page, posixpath.dirname(uri) or ".") + mark + anchor
+
+
+def sweep_anchor(path: str) -> str:
+    """Anchor of a sweep file on the page of examples."""
+    return path.removeprefix("sweeps/").removesuffix(".yaml").replace("/", "-")

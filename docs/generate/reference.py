@@ -1,0 +1,272 @@
+"""The pages of the reference, made from the declarations that the code itself goes by."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import pkgutil
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from inspect import cleandoc, getdoc
+from pathlib import Path
+from typing import Any
+
+import click
+from docstrings import escape, to_markdown
+from links import sweep_anchor
+
+import analysis
+import flatdist
+from flatdist import columns, theory
+from flatdist.cell import FIELDS, PROBLEM_FIELDS
+from flatdist.cli import cli
+from flatdist.ensembles import ENSEMBLES
+from flatdist.expressions import DERIVED
+from flatdist.expressions.arithmetic import ARITHMETIC, COMPARISONS, FUNCTIONS
+from flatdist.methods import METHODS
+from flatdist.search.domains import FORMS as DOMAINS
+from flatdist.search.reading import KEYS as SEARCH_KEYS
+from flatdist.search.searchers import SEARCHERS
+from flatdist.sweepfile.axes import FORMS
+from flatdist.sweepfile.schema import KEYS
+
+ROOT = Path(__file__).resolve().parents[2]
+EXTENSION_POINTS = {
+    "Predictions": ["flatdist.theory"],
+    "The store": ["flatdist.store.Store", "flatdist.store.StoreWarning"],
+    "Sweep files": [
+        "flatdist.sweepfile.load_sweep",
+        "flatdist.sweepfile.parse_sweep",
+        "flatdist.sweepfile.sweep.Sweep",
+    ],
+    "Searches": ["flatdist.search.rounds", "flatdist.search.driving"],
+    "What a method declares": ["flatdist.methods.base"],
+    "What an ensemble declares": ["flatdist.ensembles.base"],
+    "What a cell field declares": ["flatdist.fields"],
+}
+"""Heading -> what a contributor meets beyond the package's public names."""
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of cells that are Markdown already."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "".join(f"| {' | '.join(' '.join(cell.split()) for cell in line)} |\n" for line in lines)
+
+
+def code(words: Iterable[Any]) -> str:
+    """Words as code, after one another."""
+    return " ".join(f"`{word}`" for word in words)
+
+
+def cell_fields() -> str:
+    """Every field of a cell, and the methods that it matters to."""
+    rows = []
+    for name, field in FIELDS.items():
+        kind = field.metadata["kind"]
+        required = field.default is dataclasses.MISSING
+        value = None if required else field.default
+        default = getattr(kind, "word", "") if value is None else json.dumps(value).strip('"')
+        users = [method.name for method in METHODS.values() if name in method.fields]
+        used = "all: it is part of the problem" if name in (*PROBLEM_FIELDS, "method") else code(users)
+        rows.append(
+            (
+                f"`{name}`",
+                escape(field.metadata["help"]),
+                escape(kind.allowed),
+                "required" if required else code([default] if default else []),
+                used,
+            )
+        )
+    return (
+        "# Fields of a cell\n\nA cell is one configuration: everything but the seed. A field that does not matter to "
+        "the cell's method is no part of its identity, and null in the tables.\n\n"
+        + table(("field", "meaning", "allowed", "default", "matters to"), rows)
+    )
+
+
+def tables() -> str:
+    """Every column of every table."""
+    groups = {
+        "trials: identity": [
+            column for column in columns.TRIALS if column.name in ("cell_id", "replicate", "configuration_id")
+        ],
+        "trials: the cell": columns.CELL,
+        "trials: results": columns.RESULTS,
+        "trials: costs and provenance": (*columns.COSTS, *columns.PROVENANCE),
+        "history": columns.HISTORY,
+        "failures": columns.FAILURES,
+        "Bookkeeping, in every file": columns.BOOKKEEPING,
+    }
+    text = (
+        "# Columns of the tables\n\nOne row of `trials` is one replicate; `history` has its rows over the steps; "
+        "`failures` one row an attempt.\n"
+    )
+    for heading, group in groups.items():
+        rows = [(f"`{c.name}`", f"`{c.type}`", escape(c.unit), escape(c.meaning)) for c in group]
+        text += f"\n## {heading}\n\n" + table(("column", "type", "unit", "meaning"), rows)
+    return text
+
+
+def methods() -> str:
+    """Every method: what it is, where it comes from, which fields matter."""
+    text = "# Methods\n\n" + table(
+        ("method", "in figures", "summary"),
+        [(f"[`{m.name}`](#{m.name})", escape(m.label), escape(m.summary)) for m in METHODS.values()],
+    )
+    for method in METHODS.values():
+        text += f"\n## {method.name}\n\n{_module_text(f'flatdist.methods.{method.name}')}\n\n"
+        text += f"Fields beside the problem's: {code(method.fields) or 'none'}. "
+        text += f"Numerics version {method.numerics_version}.\n"
+    return text
+
+
+def ensembles() -> str:
+    """Every ensemble of measurements."""
+    text = "# Ensembles\n\n" + table(
+        ("ensemble", "summary"), [(f"[`{e.name}`](#{e.name})", escape(e.summary)) for e in ENSEMBLES.values()]
+    )
+    for ensemble in ENSEMBLES.values():
+        text += f"\n## {ensemble.name}\n\n{_module_text(f'flatdist.ensembles.{ensemble.name}')}\n"
+    return text
+
+
+def predictions() -> str:
+    """What theory predicts, by the names that figures and sweep files use."""
+    text = (
+        "# Predictions\n\n`flatdist.theory` has them as objects; figures draw them, and sweep files may use some in "
+        "expressions.\n"
+    )
+    kinds: Mapping[str, Mapping[str, Any]] = {
+        "Numbers of measurements": theory.SAMPLE_COMPLEXITIES,
+        "Relative errors": theory.RISK_CURVES,
+    }
+    for heading, group in kinds.items():
+        rows = [
+            (
+                f"`{p.name}`",
+                f"`{p.formula.replace('|', '&#124;')}`" if "|" not in p.formula else escape(p.formula),
+                escape(p.domain),
+                escape(p.reference),
+                "yes" if p.exact else "up to a constant",
+            )
+            for p in group.values()
+        ]
+        text += f"\n## {heading}\n\n" + table(("name", "formula", "domain", "reference", "exact"), rows)
+    return text
+
+
+def commands() -> str:
+    """The command line, from its own declarations."""
+    top = click.Context(cli, info_name="flatdist")
+    text = f"# Commands\n\n{escape(getdoc(cli.callback) or '')}\n"
+    for name in cli.list_commands(top):
+        command = cli.commands[name]
+        context = click.Context(command, parent=top, info_name=name)
+        usage = " ".join(command.get_usage(context).removeprefix("Usage:").split())
+        options = [option for option in command.get_params(context) if not isinstance(option, click.Argument)]
+        records = [record for option in options if (record := option.get_help_record(context))]
+        text += f"\n## flatdist {name} {{ #{name} }}\n\n`{usage}`\n\n{escape(cleandoc(command.help or ''))}\n\n"
+        text += table(("option", "meaning"), [(f"`{spelling}`", escape(meaning)) for spelling, meaning in records])
+    return text
+
+
+def sweep_files() -> str:
+    """The words that a sweep file may use."""
+    functions = [
+        (f"`{name}`", f"{low}" if low == high else f"{low} or more" if high > 2 else f"{low} or {high}")
+        for name, (_, low, high) in FUNCTIONS.items()
+    ]
+    return "\n\n".join(
+        (
+            "# Words of a sweep file",
+            "[How to write one](../sweeps.md) says what each is for, [how to search](../search.md) those of `search`.",
+            f"## Keys\n\nOf the file: {code(KEYS)}.\n\nOf `search`: {code(SEARCH_KEYS)}.",
+            "## Axes\n\n" + table(("form", "arguments"), [(f"`{name}`", escape(form)) for name, form in FORMS.items()]),
+            "## Domains of a search\n\n"
+            + table(("form", "arguments"), [(f"`{name}`", escape(form)) for name, form in DOMAINS.items()]),
+            f"Searchers: {code(SEARCHERS)}.",
+            "## Expressions\n\n"
+            + table(("name", "value"), [(f"`{name}`", escape(meaning)) for name, meaning in DERIVED.items()]),
+            "Every field of a cell is a name too.\n\n" + table(("function", "arguments"), functions),
+            f"Operators: {code([*ARITHMETIC, *COMPARISONS])} and `and` `or` `not` `in`.\n",
+        )
+    )
+
+
+def python() -> str:
+    """The package's public names and, after them, what contributors build on."""
+    homes = {name: getattr(flatdist, name) for name in flatdist.__all__ if name not in ("__version__", "theory")}
+    text = "# Python\n\nEvery public name is `flatdist.NAME`; it is loaded when first used.\n\n"
+    for name, thing in homes.items():
+        text += f"::: {thing.__module__}.{name}\n\n"
+    for heading, paths in EXTENSION_POINTS.items():
+        text += f"## {heading}\n\n" + "".join(_directive(path) for path in paths)
+    return text
+
+
+def analyses() -> str:
+    """The analyses: each command's own help, and the functions behind it."""
+    text = (
+        "# Analyses\n\nEach is a command, `python -m analysis.NAME SWEEP`, and functions from a DataFrame to a "
+        "DataFrame to a figure.\n"
+    )
+    modules = {name: import_module(f"analysis.{name}") for name in _analysis_modules()}
+    for name, module in sorted(modules.items(), key=lambda item: not hasattr(item[1], "main")):
+        text += f"\n## {name}\n\n"
+        if hasattr(module, "main"):
+            text += f"```text\n{_help_of(module.main)}```\n\n"
+        text += f"::: analysis.{name}\n    options: {{heading_level: 3, show_root_heading: false}}\n"
+    return text
+
+
+def examples() -> str:
+    """The sweep files that come with the repository, and the cluster's definition."""
+    text = "# Example sweeps\n"
+    for path in sorted((ROOT / "sweeps").rglob("*.yaml")):
+        file = path.relative_to(ROOT).as_posix()
+        text += f"\n## {file} {{ #{sweep_anchor(file)} }}\n\n```yaml\n{path.read_text(encoding='utf-8')}```\n"
+    return (
+        text
+        + f"\n## cluster.yaml {{ #clusteryaml }}\n\n```yaml\n{(ROOT / 'cluster.yaml').read_text(encoding='utf-8')}```\n"
+    )
+
+
+def _directive(path: str) -> str:
+    return f"::: {path}\n    options:\n      heading_level: 3\n      show_root_toc_entry: true\n\n"
+
+
+def _module_text(name: str) -> str:
+    return to_markdown(getdoc(import_module(name)) or "")
+
+
+def _analysis_modules() -> Iterator[str]:
+    for module in pkgutil.walk_packages(analysis.__path__, "analysis."):
+        yield module.name.removeprefix("analysis.")
+
+
+def _help_of(main: Callable[[Sequence[str]], int]) -> str:
+    written = io.StringIO()
+    with contextlib.redirect_stdout(written), contextlib.suppress(SystemExit):
+        main(["--help"])
+    return re.sub(r"\x1b\[[0-9;]*m", "", written.getvalue())
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    f"reference/{name.replace('_', '-')}.md": page
+    for name, page in {
+        "commands": commands,
+        "sweep_files": sweep_files,
+        "cell_fields": cell_fields,
+        "tables": tables,
+        "methods": methods,
+        "ensembles": ensembles,
+        "predictions": predictions,
+        "python": python,
+        "analyses": analyses,
+        "examples": examples,
+    }.items()
+}
+"""Page -> how its text is made."""
