@@ -8,19 +8,8 @@ import numpy as np
 import pandas as pd
 
 from flatdist.errors import FitError
-from flatdist.methods import METHODS
-from flatdist.methods.base import GradientMethod
+from flatdist.recovery import SGD_TOLERANCE, default_tolerance
 from flatdist.suggestions import did_you_mean
-
-SGD_TOLERANCE = 1e-2  # annealed label noise ends at 1e-3 ... 1e-5; the noise floor of short runs is above that
-SOLVER_TOLERANCE = 1e-6  # float64 solvers tell exact recovery from a near miss
-
-
-def default_tolerance(method: str) -> float:
-    """The relative error below which one method's replicate is a success by default."""
-    spec = METHODS.get(method)
-    return SGD_TOLERANCE if spec is None or isinstance(spec, GradientMethod) else SOLVER_TOLERANCE
-
 
 def common_tolerance(methods: Iterable[str]) -> float:
     """One tolerance for methods that are compared: the loosest of their defaults."""

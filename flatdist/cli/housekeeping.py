@@ -42,7 +42,7 @@ def export_command(
     loaded = load_sweep(sweep, store)
     opened = open_store(store)
     read = opened.trials if table == "trials" else opened.history
-    frame = read([cell.cell_id for cell in loaded.cells], where=where)
+    frame = loaded.rows(read([cell.cell_id for cell in loaded.cells], where=where))
     path = out or Path(f"{loaded.name}-{table}.{kind}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     if not path.parent.is_dir():
@@ -104,13 +104,14 @@ def invalidate_command(sweep: str, store: str, where: str | None, failed: bool, 
 
     Without --where every result and failure of the sweep is voided.
     """
-    ids = [cell.cell_id for cell in load_sweep(sweep, store).cells]
+    loaded = load_sweep(sweep, store)
+    ids = [cell.cell_id for cell in loaded.cells]
     opened = open_store(store)
     keys = set()
     if where is None or failed:
         keys |= {(cell, replicate) for cell, replicates in opened.failed(ids).items() for replicate in replicates}
     if not failed:
-        frame = opened.trials(ids, where=where, columns=["cell_id", "replicate"])
+        frame = loaded.rows(opened.trials(ids, where=where, columns=["cell_id", "replicate"]))
         keys |= set(zip(frame["cell_id"].astype(str), frame["replicate"].astype(int), strict=True))
     if not keys:
         click.echo("nothing to void")

@@ -108,25 +108,31 @@ def cells_command(
     ids = [cell.cell_id for cell in cells]
     opened = open_store(store, must_exist=False)
     done, failed = opened.done(ids), opened.failed(ids)
-    counts = [(sum(r < loaded.replicates for r in done.get(i, ())), len(failed.get(i, ()))) for i in ids]
+    wanted = [loaded.replicates_of(i) for i in ids]
+    counts = [
+        (sum(r in mine for r in done.get(i, ())), sum(r in mine for r in failed.get(i, ())))
+        for i, mine in zip(ids, wanted, strict=True)
+    ]
     if as_json:
         print_json(
             [
                 {
                     "cell_id": cell.cell_id,
                     **cell.row(),
-                    "replicates": loaded.replicates,
+                    "replicates": len(mine),
                     "done": n_done,
                     "failed": n_failed,
                 }
-                for cell, (n_done, n_failed) in zip(cells, counts, strict=True)
+                for cell, mine, (n_done, n_failed) in zip(cells, wanted, counts, strict=True)
             ]
         )
         return
     names = varying_fields(cells)
     lines = ([c.cell_id, *(c.words()[name] for name in names), *count] for c, count in zip(cells, counts, strict=True))
     print_table(["cell_id", *names, "done", "failed"], lines)
-    click.echo(f"{len(cells)} cells, {loaded.replicates} replicates each")
+    total = sum(map(len, wanted))
+    each = f"{loaded.replicates} replicates each" if total == len(ids) * loaded.replicates else f"{total} replicates"
+    click.echo(f"{len(cells)} cells, {each}")
 
 
 def varying_fields(cells: Collection[Cell]) -> list[str]:

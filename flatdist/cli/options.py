@@ -83,11 +83,18 @@ def load_sweep(name: str, store: str, changes: Changes | None = None) -> Sweep:
         except StoreError as error:
             raise SweepError(f"{name!r} is no file, and {error}") from error
         sweep = parse_sweep(source, name=name, changes=changes)
-    if sweep.search is None:
-        return sweep
+    return with_recorded(sweep, open_store(store, must_exist=False)) if sweep.chooses else sweep
+
+
+def with_recorded(sweep: Sweep, store: Store) -> Sweep:
+    """A sweep that chooses its cells or replicates, with those that the store has recorded."""
+    if sweep.adaptive is not None:
+        from flatdist.adaptive import with_recorded_runs
+
+        return with_recorded_runs(sweep, store)
     from flatdist.search import with_recorded_cells
 
-    return with_recorded_cells(sweep, open_store(store, must_exist=False))
+    return with_recorded_cells(sweep, store)
 
 
 def names_a_file(name: str) -> bool:

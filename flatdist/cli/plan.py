@@ -6,9 +6,11 @@ from typing import Any
 
 import click
 
+from flatdist.cli.adaptive import check_options, forecast
 from flatdist.cli.options import (
     json_option,
     load_sweeps,
+    open_store,
     read_changes,
     selection_options,
     store_option,
@@ -16,7 +18,6 @@ from flatdist.cli.options import (
 )
 from flatdist.cli.output import print_json
 from flatdist.cli.planning import Resources, plan_json, plan_lines, plan_sweeps, resource_options, store_notes
-from flatdist.cli.searching import check_options, for_forecast, search_lines
 
 
 @click.command("plan")
@@ -34,11 +35,12 @@ def plan_command(sweeps: tuple[str, ...], store: str, as_json: bool, **options: 
     changes = read_changes(options.pop("words"), options.pop("conditions"))
     loaded = load_sweeps(sweeps, store, changes)
     check_options(loaded, options)
-    plan = plan_sweeps(for_forecast(loaded), store, take_resources(options), **take_planning(options))
+    expected = forecast(loaded, open_store(store, must_exist=False))
+    plan = plan_sweeps(expected.sweeps, store, take_resources(options), **take_planning(options))
     if as_json:
-        print_json(plan_json(plan))
+        print_json(plan_json(plan) | {"groups": expected.as_json()})
     else:
-        click.echo("\n".join([*plan_lines(plan), *search_lines(loaded), *store_notes(store)]))
+        click.echo("\n".join([*plan_lines(plan), *expected.lines(plan), *store_notes(store)]))
 
 
 def take_resources(options: dict[str, Any]) -> Resources:

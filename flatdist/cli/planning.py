@@ -187,7 +187,10 @@ def plan_lines(plan: Plan) -> list[str]:
         asides += [f"{sweep.repeated} the same as others"] if sweep.repeated else []
         cells = f"{sweep.cells} cells" + (f" ({', '.join(asides)})" if asides else "")
         counts = f"{sweep.done} done, {sweep.missing} missing, {sweep.failed} failed"
-        lines += [title, f"  {cells} with {sweep.replicates} replicates each: {counts}"]
+        each = f"{sweep.replicates} replicates each"
+        if sweep.total != sweep.cells * sweep.replicates:
+            each = counted(sweep.total, "replicate")
+        lines += [title, f"  {cells} with {each}: {counts}"]
     if not plan.shards:
         retry = "; --retry-failed runs those that failed again" if plan.failed else ""
         return [*lines, f"nothing to run{retry}"]

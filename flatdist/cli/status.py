@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flatdist.cli.options import json_option, load_sweep, open_store, store_option
+from flatdist.cli.options import json_option, load_sweep, open_store, store_option, with_recorded
 from flatdist.cli.output import print_json, print_table
 from flatdist.errors import SweepError
 
@@ -41,29 +41,39 @@ def status_command(sweeps: tuple[str, ...], store: str, watch: bool, as_json: bo
     head = ["sweep", "cells", "replicates", "done", "missing", "failed", "diverged"]
     if any(sweep.search is not None for sweep in loaded):
         head.append("stopped")
-    print_table(head, ([count[name] for name in head] for count in counts))
+    if any(sweep.adaptive is not None for sweep in loaded):
+        head.append("groups finished")
+    print_table(head, ([count.get(name) for name in head] for count in counts))
 
 
 def count_sweep(sweep: Sweep, store: Store) -> dict[str, Any]:
     """Counts of one sweep's replicates; a diverged one is done."""
     ids = [cell.cell_id for cell in sweep.cells]
-    done = {i: {r for r in rs if r < sweep.replicates} for i, rs in store.done(ids).items()}
-    failed = store.failed(ids)
-    n_done = sum(map(len, done.values()))
-    n_failed = sum(sum(r < sweep.replicates for r in replicates) for replicates in failed.values())
-    diverged = store.trials(ids, where="status == 'diverged'", columns=["replicate"])["replicate"]
-    total = len(ids) * sweep.replicates
-    stopped = sum(sweep.replicates - len(done.get(i, ())) - len(failed.get(i, ())) for i in sweep.stopped)
-    return {
+    wanted = {i: sweep.replicates_of(i) for i in ids}
+    done = {i: {r for r in rs if r in wanted[i]} for i, rs in store.done(ids).items()}
+    failed = {i: {r for r in rs if r in wanted[i]} for i, rs in store.failed(ids).items()}
+    n_done, n_failed = sum(map(len, done.values())), sum(map(len, failed.values()))
+    diverged = store.trials(ids, where="status == 'diverged'", columns=["cell_id", "replicate"])
+    n_diverged = sum(r in wanted[str(i)] for i, r in zip(diverged["cell_id"], diverged["replicate"], strict=True))
+    total = sum(map(len, wanted.values()))
+    stopped = sum(len(wanted[i]) - len(done.get(i, ())) - len(failed.get(i, ())) for i in sweep.stopped)
+    counts: dict[str, Any] = {
         "sweep": sweep.name,
         "cells": len(ids),
         "replicates": total,
         "done": n_done,
         "missing": total - n_done - n_failed - stopped,
         "failed": n_failed,
-        "diverged": int((diverged < sweep.replicates).sum()),
+        "diverged": n_diverged,
         "stopped": stopped,
     }
+    if sweep.adaptive is not None:
+        from flatdist.adaptive import group_states
+        from flatdist.cli.adaptive import count_groups
+
+        groups = count_groups(group_states(sweep, store))
+        counts |= groups | {"groups finished": f"{groups['finished']:,} of {groups['groups']:,}"}
+    return counts
 
 
 def _watch(sweeps: list[Sweep], store: Store) -> None:
@@ -71,7 +81,6 @@ def _watch(sweeps: list[Sweep], store: Store) -> None:
     from flatdist.launch.display import make_display
     from flatdist.launch.launching import add_stored
     from flatdist.launch.progress import Progress
-    from flatdist.search import with_recorded_cells
 
     if len(sweeps) != 1:
         raise SweepError("--watch shows one sweep; name it")
@@ -83,8 +92,8 @@ def _watch(sweeps: list[Sweep], store: Store) -> None:
     first_done = first_steps = None
     try:
         while True:
-            if sweep.search is not None:  # it may have asked for more
-                sweep = with_recorded_cells(sweep, store)
+            if sweep.chooses:  # it may have asked for more
+                sweep = with_recorded(sweep, store)
                 cells = {cell.cell_id: cell for cell in sweep.cells}
             counts = count_sweep(sweep, store)
             first_done = counts["done"] if first_done is None else first_done
@@ -97,7 +106,8 @@ def _watch(sweeps: list[Sweep], store: Store) -> None:
             progress.steps = steps - first_steps
             (display.update if shown else display.start)(progress)
             shown = True
-            if not counts["missing"] and (sweep.search is None or len(cells) >= sweep.search.budget):
+            asks_more = sweep.search is not None and len(cells) < sweep.search.budget
+            if not counts["missing"] and not asks_more and counts.get("finished") == counts.get("groups"):
                 break
             time.sleep(WATCH_SECONDS)
     finally:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
+from flatdist.cli.adaptive import check_options, forecast, run_adaptive
+from flatdist.cli.driving import Launching
 from flatdist.cli.options import (
     load_sweep,
     load_sweeps,
@@ -18,12 +20,10 @@ from flatdist.cli.options import (
 )
 from flatdist.cli.plan import take_planning, take_resources
 from flatdist.cli.planning import Resources, check_here, plan_lines, plan_sweeps, resource_options
-from flatdist.cli.searching import check_options, for_forecast, run_search, search_lines
 
 if TYPE_CHECKING:
     from flatdist.launch import LaunchSettings
     from flatdist.planning import Plan
-    from flatdist.sweepfile import Sweep
 
 INTERRUPTED = 130
 LONG_SECONDS = 3600.0  # a plan predicted to take longer is confirmed, where somebody is there to ask
@@ -58,15 +58,16 @@ def sweep_command(sweeps: tuple[str, ...], store: str, **options: Any) -> int:
     opened = open_store(store, must_exist=False)
     opened.check_access()
     check_options(loaded, options)
-    plan = plan_sweeps(for_forecast(loaded), store, resources, **take_planning(options))
-    click.echo("\n".join([*plan_lines(plan), *search_lines(loaded)]))
-    plain = [sweep for sweep in loaded if sweep.search is None]
+    expected = forecast(loaded, opened)
+    plan = plan_sweeps(expected.sweeps, store, resources, **take_planning(options))
+    click.echo("\n".join([*plan_lines(plan), *expected.lines(plan)]))
+    plain = [sweep for sweep in loaded if not sweep.chooses]
     if words:  # a changed field makes other cells than the sweep's name stands for
         click.echo("--set makes other cells: their rows are stored, and the sweep's name keeps its meaning", err=True)
     else:
         for name in sweeps:
             whole = load_sweep(name, store) if conditions else loaded[sweeps.index(name)]
-            if whole.search is not None:
+            if whole.chooses:
                 continue  # recorded round by round
             ids = [cell.cell_id for cell in whole.cells]
             opened.save_sweep(whole.name, whole.source, ids, whole.replicates)
@@ -81,22 +82,18 @@ def sweep_command(sweeps: tuple[str, ...], store: str, **options: Any) -> int:
         planning = take_planning(options) | {"with_probe": False}
         statuses.append(_launch(plan_sweeps(plain, store, resources, **planning), store, resources, options))
     for sweep in loaded:
-        if sweep.search is not None and INTERRUPTED not in statuses:
-            statuses.append(_search(sweep, store, resources, options, record=not words and not conditions))
+        if sweep.chooses and INTERRUPTED not in statuses:
+            launching = Launching(
+                store=store,
+                resources=resources,
+                settings=_settings(resources, options),
+                display=options["display"],
+                limit=options["limit"],
+                retry_failed=options["retry_failed"],
+                record=not words and not conditions,
+            )
+            statuses.append(run_adaptive(sweep, launching))
     return max(statuses)
-
-
-def _search(sweep: Sweep, store: str, resources: Resources, options: dict[str, Any], *, record: bool) -> int:
-    return run_search(
-        sweep,
-        store,
-        resources,
-        _settings(resources, options),
-        display=options["display"],
-        limit=options["limit"],
-        retry_failed=options["retry_failed"],
-        record=record,
-    )
 
 
 def _settings(resources: Resources, options: dict[str, Any]) -> LaunchSettings:

@@ -103,7 +103,7 @@ class Plan:
     Attributes:
         sweeps: counts of each sweep.
         cells: the union of the sweeps' cells, unique by identity.
-        wanted: cell id -> replicates it is to have.
+        wanted: cell id -> numbers of the replicates it is to have.
         done: replicates that the store has.
         failed: replicates whose last attempt failed; they run only if asked to.
         missing: replicates without a result and without a failure.
@@ -120,7 +120,7 @@ class Plan:
 
     sweeps: tuple[SweepCounts, ...]
     cells: tuple[Cell, ...]
-    wanted: Mapping[str, int]
+    wanted: Mapping[str, Collection[int]]
     done: int
     failed: int
     missing: int
@@ -138,7 +138,7 @@ class Plan:
     @property
     def total(self) -> int:
         """Replicates of all cells."""
-        return sum(self.wanted.values())
+        return sum(map(len, self.wanted.values()))
 
     @property
     def to_run(self) -> int:
@@ -166,13 +166,15 @@ def make_plan(
     return assemble(counts, cells, wanted, (n_done, n_failed), items, forecast, settings)
 
 
-def _union(sweeps: Sequence[Sweep], limit: int | None) -> tuple[dict[str, Cell], dict[str, int]]:
+def _union(sweeps: Sequence[Sweep], limit: int | None) -> tuple[dict[str, Cell], dict[str, Collection[int]]]:
     cells: dict[str, Cell] = {}
-    wanted: dict[str, int] = {}
+    wanted: dict[str, Collection[int]] = {}
     for sweep in sweeps:
         for cell in sweep.cells:
             cells.setdefault(cell.cell_id, cell)
-            wanted[cell.cell_id] = max(wanted.get(cell.cell_id, 0), sweep.replicates)
+            mine = sweep.replicates_of(cell.cell_id)
+            theirs = wanted.get(cell.cell_id, mine)
+            wanted[cell.cell_id] = mine if theirs is mine or theirs == mine else sorted({*theirs, *mine})
     if limit is not None:
         cells = dict(list(cells.items())[:limit])
         wanted = {cell_id: wanted[cell_id] for cell_id in cells}
@@ -190,15 +192,20 @@ def _count(
         left_out=sweep.left_out,
         repeated=sweep.repeated,
         replicates=sweep.replicates,
-        total=len(ids) * sweep.replicates,
-        done=sum(sum(r < sweep.replicates for r in done.get(cell_id, ())) for cell_id in ids),
-        failed=sum(sum(r < sweep.replicates for r in failed.get(cell_id, ())) for cell_id in ids),
+        total=sum(len(sweep.replicates_of(cell_id)) for cell_id in ids),
+        done=sum(_among(done.get(cell_id, ()), sweep.replicates_of(cell_id)) for cell_id in ids),
+        failed=sum(_among(failed.get(cell_id, ()), sweep.replicates_of(cell_id)) for cell_id in ids),
     )
+
+
+def _among(numbers: Collection[int], wanted: Collection[int]) -> int:
+    """How many of some replicates are wanted."""
+    return sum(number in wanted for number in numbers)
 
 
 def _items(
     cells: Mapping[str, Cell],
-    wanted: Mapping[str, int],
+    wanted: Mapping[str, Collection[int]],
     done: Mapping[str, set[int]],
     failed: Mapping[str, Mapping[int, int]],
     *,
@@ -208,7 +215,7 @@ def _items(
     items = []
     n_done = n_failed = 0
     for cell_id, cell in cells.items():
-        all_replicates = set(range(wanted[cell_id]))
+        all_replicates = set(wanted[cell_id])
         here = all_replicates & done.get(cell_id, set())
         broken = all_replicates & failed.get(cell_id, {}).keys() - here
         n_done += len(here)
@@ -222,7 +229,7 @@ def _items(
 def assemble(
     counts: Sequence[SweepCounts],
     cells: Mapping[str, Cell],
-    wanted: Mapping[str, int],
+    wanted: Mapping[str, Collection[int]],
     done_and_failed: tuple[int, int],
     items: Sequence[WorkItem],
     forecast: Forecast,
@@ -246,7 +253,7 @@ def assemble(
         wanted=wanted,
         done=done,
         failed=failed,
-        missing=sum(wanted.values()) - done - failed,
+        missing=sum(map(len, wanted.values())) - done - failed,
         items=tuple(items),
         shards=tuple(shards),
         work=work,

@@ -47,6 +47,8 @@ class Driver:
         halving: early stopping; None for none.
         retry_failed: replicates that failed in earlier runs are tried once more.
         tell: given a line about each round.
+        describe: a new round's requests in words.
+        limit: run only the first so many cells, and stop there; None for all.
     """
 
     def __init__(
@@ -59,10 +61,14 @@ class Driver:
         halving: Halving | None = None,
         retry_failed: bool = False,
         tell: Callable[[str], None] = lambda text: None,
+        describe: Callable[[Sequence[Request]], str] = lambda requests: f"{len(requests)} cells",
+        limit: int | None = None,
     ) -> None:
         self.strategy, self.log, self.store, self.run = strategy, log, store, run
-        self.halving, self.tell = halving, tell
+        self.halving, self.tell, self.describe = halving, tell, describe
         self._status = 0
+        self._limit = limit
+        self._allowed: set[str] = set()  # cells within the limit
         ids = [request.cell.cell_id for request in log.requests()]
         self._retry = {k: set(v) for k, v in store.failed(ids).items()} if retry_failed and ids else {}
 
@@ -77,11 +83,14 @@ class Driver:
                 return self._status
         while requests := self.strategy.next_round(self.log.rounds, self.store):
             self.log.add(Round(tuple(requests)))
-            self.tell(f"round {len(self.log.rounds)}: {len(requests)} cells")
+            self.tell(f"round {len(self.log.rounds)}: {self.describe(requests)}")
             if not self._finish_round(len(self.log.rounds) - 1):
                 return self._status
-        failed = self.store.failed([request.cell.cell_id for request in self.log.requests()])
-        return 1 if failed else 0
+        return self._end()
+
+    def _end(self) -> int:
+        """The exit status of rounds that have ended."""
+        return 1 if self.store.failed([request.cell.cell_id for request in self.log.requests()]) else 0
 
     def _finish_round(self, number: int) -> bool:
         """Run a round to its end; False where it did not get there."""
@@ -89,7 +98,23 @@ class Driver:
             return False
         stopped = self.log.rounds[number].stopped() if self.halving is not None else {}
         requests = self.log.rounds[number].requests
-        return self._launch([WorkItem(*missing) for missing in self._missing(requests, stopped)])
+        within = self._within_limit(requests)
+        if not self._launch([WorkItem(*missing) for missing in self._missing(within, stopped)]):
+            return False
+        if len(within) < len(requests):
+            self.tell(f"stopped at the limit of {self._limit} cells; the same command without it goes on")
+            self._status = self._end()
+            return False
+        return True
+
+    def _within_limit(self, requests: Sequence[Request]) -> Sequence[Request]:
+        """The requests of cells among the first that were asked for."""
+        if self._limit is None:
+            return requests
+        for request in requests:
+            if len(self._allowed) < self._limit:
+                self._allowed.add(request.cell.cell_id)
+        return [request for request in requests if request.cell.cell_id in self._allowed]
 
     def _climb(self, number: int, halving: Halving) -> bool:
         """Bring a round's cells from rung to rung, stopping those that are not to go on."""

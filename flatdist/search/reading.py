@@ -47,6 +47,8 @@ def read_search(node: Node, block: Block, problems: Problems) -> Search | None:
     for axis in block.axes:
         allowed = "fixed beside a search; a list of values is {choice: [...]} under search.fields"
         problems.add(axis.key, axis.line, "cannot be combined with search", allowed)
+    if block.chosen is not None:
+        problems.add(block.chosen.key, block.chosen.line, "cannot be combined with search", "one n for all cells")
     for name in node.value:
         if name not in KEYS:
             problems.unknown_key("search", name, node.keys[name], KEYS)

@@ -7,8 +7,9 @@ cells from earlier results can use them: a strategy sees the recorded rounds and
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +19,7 @@ from flatdist.errors import CellError, StoreError
 if TYPE_CHECKING:
     from flatdist.store import Store
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -70,44 +71,59 @@ class Round:
         """The requests that were stopped early."""
         return {index: Stopped(rung.step, rung.values[index]) for rung in self.rungs for index in rung.stopped}
 
-    def to_json(self, common: Mapping[str, Any]) -> dict[str, Any]:
-        """The round as JSON; fields that all recorded cells have in common are written once, beside the rounds."""
-        return {
-            "requests": [
-                {
-                    "cell_id": request.cell.cell_id,
-                    "fields": {name: v for name, v in _fields(request.cell).items() if name not in common},
-                    "replicates": list(request.replicates),
-                    "note": dict(request.note),
-                }
-                for request in self.requests
-            ],
-            "rungs": [
-                {
-                    "step": rung.step,
-                    "values": [[i, value if math.isfinite(value) else str(value)] for i, value in rung.values.items()],
-                    "stopped": list(rung.stopped),
-                }
-                for rung in self.rungs
-            ],
-        }
+    def rungs_to_json(self) -> list[dict[str, Any]]:
+        """The rungs as JSON."""
+        return [
+            {
+                "step": rung.step,
+                "values": [[i, value if math.isfinite(value) else str(value)] for i, value in rung.values.items()],
+                "stopped": list(rung.stopped),
+            }
+            for rung in self.rungs
+        ]
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any], common: Mapping[str, Any]) -> Round:
-        """The round that :meth:`to_json` described."""
-        requests = tuple(
-            Request(Cell(**common, **one["fields"]), tuple(one["replicates"]), dict(one["note"]))
-            for one in content["requests"]
-        )
+
+def rounds_to_json(rounds: Sequence[Round]) -> dict[str, Any]:
+    """Rounds as JSON: a table of cells but for n, with what they have in common beside it, and references to it."""
+    kinds: dict[str, int] = {}
+    table: list[dict[str, Any]] = []
+    listed = []
+    for one in rounds:
+        requests = []
+        for request in one.requests:
+            kind = {"fields": _fields(request.cell), "note": dict(request.note)}
+            number = kinds.setdefault(json.dumps(kind, sort_keys=True), len(kinds))
+            if number == len(table):
+                table.append(kind)
+            requests.append([number, request.cell.n, list(request.replicates)])
+        listed.append({"requests": requests, "rungs": one.rungs_to_json()})
+    first = table[0]["fields"] if table else {}
+    common = {name: v for name, v in first.items() if all(kind["fields"][name] == v for kind in table)}
+    for kind in table:
+        kind["fields"] = {name: v for name, v in kind["fields"].items() if name not in common}
+    return {"common": common, "kinds": table, "rounds": listed}
+
+
+def rounds_from_json(content: Mapping[str, Any]) -> list[Round]:
+    """The rounds that :func:`rounds_to_json` described, or the first format."""
+    common = content["common"]
+    rounds = []
+    for one in content["rounds"]:
+        if content["format"] == 1:
+            requests = [
+                Request(Cell(**common, **r["fields"]), tuple(r["replicates"]), dict(r["note"])) for r in one["requests"]
+            ]
+        else:
+            requests = []
+            for number, n, replicates in one["requests"]:
+                kind = content["kinds"][number]
+                requests.append(Request(Cell(**common, **kind["fields"], n=n), tuple(replicates), dict(kind["note"])))
         rungs = tuple(
-            Rung(
-                int(one["step"]),
-                {int(index): float(value) for index, value in one["values"]},
-                tuple(one["stopped"]),
-            )
-            for one in content["rungs"]
+            Rung(int(r["step"]), {int(index): float(value) for index, value in r["values"]}, tuple(r["stopped"]))
+            for r in one["rungs"]
         )
-        return cls(requests, rungs)
+        rounds.append(Round(tuple(requests), rungs))
+    return rounds
 
 
 class Strategy(Protocol):
@@ -127,14 +143,24 @@ class RoundLog:
         replicates: of each cell; None where every request has its own.
         identity: of the search; rounds recorded for another one are left alone.
         keep: whether new rounds are recorded.
+        current: what is still wanted of the recorded rounds; None for all.
     """
 
     def __init__(
-        self, store: Store, name: str, source: str, replicates: int | None, identity: str, *, keep: bool = True
+        self,
+        store: Store,
+        name: str,
+        source: str,
+        replicates: int | None,
+        identity: str,
+        *,
+        keep: bool = True,
+        current: Callable[[Sequence[Round]], list[Round]] | None = None,
     ) -> None:
         self._store, self._name, self._source, self._replicates = store, name, source, replicates
         self._identity, self._keep = identity, keep
-        self.rounds: list[Round] = recorded_rounds(store, name, identity, replicates)
+        recorded = recorded_rounds(store, name, identity, replicates)
+        self.rounds: list[Round] = recorded if current is None else current(recorded)
 
     def add(self, new: Round) -> None:
         """Begin a round."""
@@ -151,10 +177,7 @@ class RoundLog:
         if not self._keep:
             return
         ids = list(dict.fromkeys(request.cell.cell_id for request in self.requests()))
-        fields = [_fields(request.cell) for request in self.requests()]
-        common = {name: v for name, v in fields[0].items() if all(one[name] == v for one in fields)} if fields else {}
-        rounds = [one.to_json(common) for one in self.rounds]
-        content = {"format": FORMAT, "search": self._identity, "common": common, "rounds": rounds}
+        content = {"format": FORMAT, "search": self._identity, **rounds_to_json(self.rounds)}
         self._store.save_sweep(self._name, self._source, ids, self._replicates or 0, content)
 
     def requests(self) -> Iterator[Request]:
@@ -181,10 +204,10 @@ def recorded_rounds(store: Store, name: str, identity: str, replicates: int | No
     if not isinstance(content, dict) or content.get("search") != identity:
         return []
     try:
-        if content["format"] != FORMAT:
+        if content["format"] > FORMAT:
             raise StoreError(f"the rounds of sweep {name!r} were recorded by a newer flatdist; use that one")
-        rounds = [Round.from_json(one, content["common"]) for one in content["rounds"]]
-    except (KeyError, TypeError, ValueError, CellError) as error:
+        rounds = rounds_from_json(content)
+    except (LookupError, TypeError, ValueError, CellError) as error:
         raise StoreError(f"the record of the rounds of sweep {name!r} is damaged: {error}; rename the sweep") from error
     if replicates is None:
         return rounds
@@ -196,6 +219,6 @@ def recorded_rounds(store: Store, name: str, identity: str, replicates: int | No
 
 
 def _fields(cell: Cell) -> dict[str, Any]:
-    """All fields of a cell as JSON."""
-    values = {name: getattr(cell, name) for name in FIELDS}
+    """All fields of a cell but n as JSON."""
+    values = {name: getattr(cell, name) for name in FIELDS if name != "n"}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flatdist.columns import HISTORY, column_names
 from flatdist.errors import StoreError
 from flatdist.store.filters import Where
 from flatdist.store.frame import rows_to_frame
@@ -43,7 +45,11 @@ def load_trials(
         SweepError: the sweep file cannot be read.
     """
     opened = _existing(store)
-    return opened.trials(_cells(opened, sweep), where, columns, all_numerics, follow_configurations=not _is_file(sweep))
+    asked = _Asked.of(opened, sweep)
+    frame = opened.trials(
+        asked.cell_ids, where, asked.columns(columns), all_numerics, follow_configurations=not _is_file(sweep)
+    )
+    return asked.among(frame, columns)
 
 
 def load_history(
@@ -62,9 +68,15 @@ def load_history(
         Columns of :data:`flatdist.columns.HISTORY`, sorted by cell, replicate and step.
     """
     opened = _existing(store)
-    return opened.history(
-        _cells(opened, sweep), where, columns, all_numerics, follow_configurations=not _is_file(sweep)
+    asked = _Asked.of(opened, sweep)
+    frame = opened.history(
+        asked.cell_ids,
+        where,
+        asked.columns(columns, of_history=True),
+        all_numerics,
+        follow_configurations=not _is_file(sweep),
     )
+    return asked.among(frame, columns, of_history=True)
 
 
 def trials_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -91,16 +103,60 @@ def _is_file(sweep: str | os.PathLike[str] | None) -> bool:
     return not isinstance(sweep, str) or sweep.endswith((".yaml", ".yml")) or "/" in sweep or os.sep in sweep
 
 
-def _cells(store: Store, sweep: str | os.PathLike[str] | None) -> list[str] | None:
-    if sweep is None:
-        return None
-    if not _is_file(sweep):
-        return list(store.load_sweep(str(sweep)).cell_ids)
-    from flatdist.sweepfile import load_sweep
+@dataclass(frozen=True)
+class _Asked:
+    """What a sweep asks for.
 
-    loaded = load_sweep(Path(sweep))
-    if loaded.search is not None:
-        from flatdist.search import with_recorded_cells
+    Attributes:
+        cell_ids: its cells; None for everything in the store.
+        replicates: configuration id -> numbers of its replicates, where the sweep chose them; None for all there are.
+    """
 
-        loaded = with_recorded_cells(loaded, store)
-    return [cell.cell_id for cell in loaded.cells]
+    cell_ids: list[str] | None
+    replicates: Mapping[str, Collection[int]] | None = None
+
+    @classmethod
+    def of(cls, store: Store, sweep: str | os.PathLike[str] | None) -> _Asked:
+        """What a sweep asks for, by its name or its file."""
+        if sweep is None:
+            return cls(None)
+        if not _is_file(sweep):
+            record = store.load_sweep(str(sweep))
+            if record.rounds is None:
+                return cls(list(record.cell_ids))
+            from flatdist.adaptive.recorded import recorded_replicates
+
+            return cls(list(record.cell_ids), recorded_replicates(record))
+        from flatdist.sweepfile import load_sweep
+
+        loaded = load_sweep(Path(sweep))
+        if loaded.adaptive is not None:
+            from flatdist.adaptive import with_recorded_runs
+
+            loaded = with_recorded_runs(loaded, store)
+            chosen = {cell.configuration_id: loaded.replicates_of(cell.cell_id) for cell in loaded.cells}
+            return cls([cell.cell_id for cell in loaded.cells], chosen)
+        if loaded.search is not None:
+            from flatdist.search import with_recorded_cells
+
+            loaded = with_recorded_cells(loaded, store)
+        return cls([cell.cell_id for cell in loaded.cells])
+
+    def columns(self, wanted: Sequence[str] | None, *, of_history: bool = False) -> Sequence[str] | None:
+        """The columns to read: also those that say which rows the sweep chose."""
+        if self.replicates is None or (wanted is None and not of_history):
+            return wanted
+        wanted = column_names(HISTORY) if wanted is None else [wanted] if isinstance(wanted, str) else wanted
+        return list(dict.fromkeys([*wanted, "configuration_id", "replicate"]))
+
+    def among(self, frame: pd.DataFrame, wanted: Sequence[str] | None, *, of_history: bool = False) -> pd.DataFrame:
+        """The rows that the sweep chose, with the wanted columns."""
+        if self.replicates is None:
+            return frame
+        keys = zip(frame["configuration_id"], frame["replicate"], strict=True)
+        mask = [int(replicate) in self.replicates.get(str(cell), ()) for cell, replicate in keys]
+        kept = frame.loc[[row for row, holds in enumerate(mask) if holds]]
+        if wanted is not None or of_history:
+            names = column_names(HISTORY) if wanted is None else [wanted] if isinstance(wanted, str) else wanted
+            kept = kept[list(dict.fromkeys(names))]
+        return kept.reset_index(drop=True)

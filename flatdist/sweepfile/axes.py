@@ -11,6 +11,7 @@ from typing import Any
 
 from flatdist.expressions import ExpressionError, parse
 from flatdist.fields import Integer
+from flatdist.sweepfile.chosen import KEYS as CHOSEN
 from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.values import EXPRESSION_NAMES, Given, InvalidValue, kind_of, read_value, takes_numbers
 from flatdist.sweepfile.yamltree import Node
@@ -75,7 +76,8 @@ def read_axis(field: str, key: str, node: Node, problems: Problems) -> Axis | No
 def _number_axis(field: str, key: str, node: Node, problems: Problems) -> Axis | None:
     for name in node.value:
         if name not in (*FORMS, "seed"):
-            problems.unknown_key(key, name, node.keys[name], (*FORMS, "seed"))
+            known = (*FORMS, "seed", *(CHOSEN if field == "n" else ()))
+            problems.unknown_key(key, name, node.keys[name], known)
             return None
     forms = [name for name in node.value if name in FORMS]
     if len(forms) != 1 or ("seed" in node.value and forms[0] not in RANDOM):

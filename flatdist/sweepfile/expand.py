@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from flatdist.cell import FIELDS, Cell, check_values
 from flatdist.errors import CellError
@@ -15,8 +15,15 @@ from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.schema import Block, Condition
 from flatdist.sweepfile.values import Given, InvalidValue, computed, kind_of, names_in
 
+if TYPE_CHECKING:
+    from flatdist.adaptive import Group
+    from flatdist.sweepfile.chosen import Until
+
 MAX_CELLS = 250_000  # a cell takes 70 us and 1 KB to make
 _DERIVED_FROM = {name: ("d_out", "d_in", *(() if name == "entries" else ("rank",))) for name in DERIVED}
+
+
+Doubt: TypeAlias = tuple[Condition, str] | None  # a condition that cannot be computed, and why
 
 
 class Unresolved(Exception):
@@ -30,6 +37,10 @@ class Expansion:
     cells: dict[str, Cell]
     left_out: int = 0
     repeated: int = 0
+    replicates: int = 1
+    until: Until | None = None  # how replicates are raised until n50 is known
+    groups: dict[str, Group] = field(default_factory=dict)  # by what their cells have in common
+    grids: dict[str, tuple[dict[str, Any], dict[int, Cell]]] = field(default_factory=dict)  # likewise: n -> cell
 
 
 def check_size(blocks: tuple[Block, ...], problems: Problems) -> None:
@@ -50,8 +61,8 @@ def check_size(blocks: tuple[Block, ...], problems: Problems) -> None:
 
 def find_cycles(block: Block, values: Mapping[str, Sequence[Given]], problems: Problems) -> set[str]:
     """Note fields whose expressions depend on themselves, directly or through others; return those fields."""
-    needs = {name: _fields_needed(fixed.value) for name, fixed in block.fixed.items()}
-    needs |= {name: {need for value in built for need in _fields_needed(value)} for name, built in values.items()}
+    needs = {name: fields_needed(fixed.value) for name, fixed in block.fixed.items()}
+    needs |= {name: {need for value in built for need in fields_needed(value)} for name, built in values.items()}
     places = {name: (fixed.key, fixed.line) for name, fixed in block.fixed.items()}
     places |= {axis.field: (axis.key, axis.line) for axis in block.axes}
     cyclic: set[str] = set()
@@ -64,7 +75,8 @@ def find_cycles(block: Block, values: Mapping[str, Sequence[Given]], problems: P
     return cyclic
 
 
-def _fields_needed(given: Given) -> set[str]:
+def fields_needed(given: Given) -> set[str]:
+    """The fields that a value's expressions name, directly or through derived quantities."""
     return {need for name in names_in(given) for need in _DERIVED_FROM.get(name, (name,))}
 
 
@@ -127,10 +139,11 @@ class Scope:
             return default
         value = self.given[name]
         if isinstance(value, tuple):
-            return tuple(self._compute(name, item) for item in value)
-        return self._compute(name, value)
+            return tuple(self.compute(name, item) for item in value)
+        return self.compute(name, value)
 
-    def _compute(self, name: str, value: Given) -> Any:
+    def compute(self, name: str, value: Given) -> Any:
+        """A value that some field is to take, its expression computed."""
         return computed(name, value.evaluate(self)) if isinstance(value, Expression) else value
 
 
@@ -139,11 +152,20 @@ def expand(block: Block, into: Expansion, problems: Problems) -> None:
     values = {axis.field: axis.build(problems) for axis in block.axes}
     unusable = frozenset(block.unusable | find_cycles(block, values, problems))
     fixed = {name: entry.value for name, entry in block.fixed.items()}
-    maker = _CellMaker(block, into)
+    maker = _maker(block, into, values)
     for varied in _combinations(block, values):
         wrong = {name for name, value in varied.items() if isinstance(value, InvalidValue)}
         maker.add({**fixed, **varied}, unusable | wrong if wrong else unusable, varied)
     maker.report(problems)
+
+
+def _maker(block: Block, into: Expansion, values: Mapping[str, Sequence[Given]]) -> CellMaker:
+    """What makes a block's cells: of a block whose n or replicates the sweep chooses, it makes groups."""
+    if block.chosen is None and into.until is None:
+        return CellMaker(block, into)
+    from flatdist.sweepfile.grouping import GridMaker, GroupMaker
+
+    return (GridMaker if block.chosen is None else GroupMaker)(block, into, values)
 
 
 def _combinations(block: Block, values: Mapping[str, list[Given]]) -> Iterator[dict[str, Given]]:
@@ -157,7 +179,7 @@ def _combinations(block: Block, values: Mapping[str, list[Given]]) -> Iterator[d
 
 
 @dataclass
-class _Cause:
+class Cause:
     """A problem that one or more cells share."""
 
     allowed: str
@@ -166,7 +188,7 @@ class _Cause:
     count: int = 0
 
 
-class _CellMaker:
+class CellMaker:
     """Makes the cells of one block, and groups what is wrong with them by cause."""
 
     def __init__(self, block: Block, into: Expansion) -> None:
@@ -174,37 +196,47 @@ class _CellMaker:
         self.total = 0
         self.places = {name: (entry.key, entry.line) for name, entry in block.fixed.items()}
         self.places |= {axis.field: (axis.key, axis.line) for axis in block.axes}
-        self.causes: dict[tuple[str, int, str], _Cause] = {}  # by key, line and reason
+        self.causes: dict[tuple[str, int, str], Cause] = {}  # by key, line and reason
 
     def add(self, given: Mapping[str, Given], unusable: frozenset[str], varied: Mapping[str, Given]) -> None:
         """Make one cell, leave it out, or note why it is none."""
         self.total += 1
         scope = Scope(given, unusable)
-        doubt = self._leave_out(scope)
+        doubt = self.leave_out(scope, self.block.conditions)
         if doubt is True:
             self.into.left_out += 1
             return
+        cell = self.make(scope, given, varied, doubt)
+        if cell is not None:
+            self.keep(cell, given)
+
+    def keep(self, cell: Cell, given: Mapping[str, Given]) -> None:
+        """Take a cell into the sweep."""
+        if self.into.cells.setdefault(cell.cell_id, cell) is not cell:
+            self.into.repeated += 1
+
+    def make(
+        self, scope: Scope, given: Mapping[str, Given], varied: Mapping[str, Given], doubt: Doubt = None
+    ) -> Cell | None:
+        """The cell of some values; None where it is none, with the reasons noted."""
         literals, failed = self._literals(scope, given, varied)
         if not failed and not doubt:
             try:
-                cell = Cell(**literals)
+                return Cell(**literals)
             except (CellError, TypeError):
                 pass
-            else:
-                if self.into.cells.setdefault(cell.cell_id, cell) is not cell:
-                    self.into.repeated += 1
-                return
         found = [problem for problem in check_values(literals)[1] if problem.field not in failed]
         for problem in found:
-            self._note(problem.field, problem.value, problem.reason, problem.allowed, varied)
+            self.note(problem.field, problem.value, problem.reason, problem.allowed, varied)
         if doubt and not found and not failed:
             condition, reason = doubt
-            self._count((condition.key, condition.line, reason), _Cause("", condition.expression.text, varied))
+            self.count((condition.key, condition.line, reason), Cause("", condition.expression.text, varied))
+        return None
 
-    def _leave_out(self, scope: Scope) -> bool | tuple[Condition, str]:
+    def leave_out(self, scope: Scope, conditions: Iterable[Condition]) -> Literal[True] | Doubt:
         """Whether a condition fails, or the condition that cannot be computed and why."""
-        doubt: bool | tuple[Condition, str] = False
-        for condition in self.block.conditions:
+        doubt: Doubt = None
+        for condition in conditions:
             try:
                 if not condition.expression.holds(scope):
                     return True
@@ -227,17 +259,19 @@ class _CellMaker:
                 failed.add(name)
             except ExpressionError as error:
                 failed.add(name)
-                self._note(name, value, f"{error.text}: character {error.position}: {error.reason}", "", varied)
+                self.note(name, value, f"{error.text}: character {error.position}: {error.reason}", "", varied)
             except InvalidValue as error:
                 failed.add(name)
-                self._note(name, value, error.reason, error.allowed, varied)
+                self.note(name, value, error.reason, error.allowed, varied)
         return literals, failed
 
-    def _note(self, field: str, value: Any, reason: str, allowed: str, varied: Mapping[str, Given]) -> None:
+    def note(self, field: str, value: Any, reason: str, allowed: str, varied: Mapping[str, Given]) -> None:
+        """Count a problem with a field's value."""
         key, line = self.places.get(field, (f"{self.block.key}fixed.{field}", self.block.line))
-        self._count((key, line, reason), _Cause(allowed, value, varied))
+        self.count((key, line, reason), Cause(allowed, value, varied))
 
-    def _count(self, where_and_why: tuple[str, int, str], cause: _Cause) -> None:
+    def count(self, where_and_why: tuple[str, int, str], cause: Cause) -> None:
+        """Count one cell that has a problem: at which key and line, and why."""
         self.causes.setdefault(where_and_why, cause).count += 1
 
     def report(self, problems: Problems) -> None:

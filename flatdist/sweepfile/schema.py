@@ -10,6 +10,7 @@ from typing import Any
 from flatdist.cell import FIELDS
 from flatdist.expressions import Expression, ExpressionError, parse
 from flatdist.sweepfile.axes import Axis, read_axis
+from flatdist.sweepfile.chosen import UNTIL_IN_WORDS, ChosenN, Until, is_chosen, read_chosen, read_until
 from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.values import EXPRESSION_NAMES, Given, InvalidValue, read_value
 from flatdist.sweepfile.yamltree import Node
@@ -51,6 +52,7 @@ class Block:
         groups: axes that advance together; a lone axis is a group of one.
         conditions: a cell is left out unless all hold.
         unusable: fields whose values are wrong and already reported.
+        chosen: how the sweep chooses n itself; None where the file says it.
     """
 
     key: str
@@ -59,6 +61,7 @@ class Block:
     groups: list[list[Axis]] = field(default_factory=list)
     conditions: list[Condition] = field(default_factory=list)
     unusable: set[str] = field(default_factory=set)
+    chosen: ChosenN | None = None
 
     @property
     def axes(self) -> list[Axis]:
@@ -90,6 +93,8 @@ class Declaration:
     description: str
     replicates: int
     blocks: tuple[Block, ...]
+    until: Until | None = None  # replicates that are raised until n50 is known
+    line_of_replicates: int = 0
 
 
 def read_declaration(tree: Node, stem: str, changes: Changes, problems: Problems) -> Declaration:
@@ -116,11 +121,15 @@ def read_declaration(tree: Node, stem: str, changes: Changes, problems: Problems
     else:  # its conditions could mean nothing but the blocks' cells
         for block in blocks:
             block.conditions += [condition for condition in top.conditions if condition.line]
+    replicates = entries.get("replicates")
+    until = read_until(replicates, problems) if replicates is not None and isinstance(replicates.value, dict) else None
     return Declaration(
         _name(entries.get("name"), stem, tree, problems),
         _text(entries.get("description"), problems),
-        _replicates(entries.get("replicates"), problems),
+        until.least if until is not None else _replicates(replicates, problems),
         tuple(blocks),
+        until,
+        0 if replicates is None else replicates.line,
     )
 
 
@@ -152,12 +161,14 @@ def _replicates(node: Node | None, problems: Problems) -> int:
     if node is None:
         return DEFAULT_REPLICATES
     count = node.value
+    if isinstance(count, dict):  # its problems are noted
+        return 1
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_REPLICATES:
         problems.add(
             "replicates",
             node.line,
             "is no number of replicates",
-            f"a whole number from 1 to {MAX_REPLICATES}",
+            f"a whole number from 1 to {MAX_REPLICATES}, or {UNTIL_IN_WORDS}",
             node.plain,
         )
         return 1
@@ -188,6 +199,10 @@ def _read_block(node: Node, key: str, outer: Block | None, changes: Changes, pro
     _read_conditions(block, entries.get("where"), changes, problems if outer is None else Problems(""), problems)
     if outer is not None:
         own = {*block.fixed, *block.unusable, *(axis.field for axis in block.axes)}
+        if "n" not in own and block.chosen is None:
+            block.chosen = outer.chosen
+        if block.chosen is not None:
+            own.add("n")
         block.fixed |= {name: fixed for name, fixed in outer.fixed.items() if name not in own}
         block.unusable |= {name for name in outer.unusable if name not in own}
     _override(block, changes, problems if outer is None else Problems(""))
@@ -210,6 +225,9 @@ def _fields_of(block: Block, key: str, node: Node | None, problems: Problems) ->
 def _read_fixed(block: Block, node: Node | None, problems: Problems) -> None:
     key = f"{block.key}fixed"
     for name, value in _fields_of(block, key, node, problems).items():
+        if name == "n" and isinstance(value.value, dict):
+            _read_chosen(block, f"{key}.{name}", value, problems)
+            continue
         try:
             block.fixed[name] = Fixed(read_value(name, value.plain), f"{key}.{name}", value.line)
         except InvalidValue as error:
@@ -217,13 +235,28 @@ def _read_fixed(block: Block, node: Node | None, problems: Problems) -> None:
             block.unusable.add(name)
 
 
+def _read_chosen(block: Block, key: str, node: Node, problems: Problems) -> None:
+    """Note that the sweep chooses this block's n."""
+    block.chosen = read_chosen(key, node, problems)
+    if block.chosen is None:
+        block.unusable.add("n")
+
+
 def _read_axes(block: Block, key: str, node: Node | None, problems: Problems) -> list[Axis]:
     axes = []
     for name, value in _fields_of(block, key, node, problems).items():
-        if name in block.fixed or name in block.unusable or any(axis.field == name for axis in block.axes):
+        taken = name in block.fixed or name in block.unusable or (name == "n" and block.chosen is not None)
+        if taken or any(axis.field == name for axis in block.axes):
             problems.add(
                 f"{key}.{name}", value.line, "is given twice in one block", "each field once: fixed, axes or zip"
             )
+            continue
+        if is_chosen(name, value) and "zip" in key:
+            problems.add(f"{key}.{name}", value.line, "is chosen by the sweep and cannot advance with others", "axes.n")
+            block.unusable.add(name)
+            continue
+        if is_chosen(name, value):
+            _read_chosen(block, f"{key}.{name}", value, problems)
             continue
         axis = read_axis(name, f"{key}.{name}", value, problems)
         if axis is None:
@@ -300,6 +333,8 @@ def _override(block: Block, changes: Changes, problems: Problems) -> None:
             continue
         block.groups = [rest for group in block.groups if (rest := [axis for axis in group if axis.field != name])]
         block.unusable.discard(name)
+        if name == "n":
+            block.chosen = None
         try:
             block.fixed[name] = Fixed(read_value(name, raw), f"--set {name}", 0)
         except InvalidValue as error:

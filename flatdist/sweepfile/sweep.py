@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flatdist.cell import Cell
+from flatdist.sweepfile.chosen import FIRST_SUCCESS
 from flatdist.sweepfile.expand import Expansion, check_size, expand
 from flatdist.sweepfile.problems import Problems
-from flatdist.sweepfile.schema import Changes, read_declaration
+from flatdist.sweepfile.schema import Changes, Declaration, read_declaration
 from flatdist.sweepfile.yamltree import Node, parse_tree, read_text
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from flatdist.adaptive import AdaptiveSweep
     from flatdist.search.rounds import Stopped
     from flatdist.search.spec import Search
 
@@ -35,6 +39,9 @@ class Sweep:
         search: how it chooses its cells itself; None where the file lists them. A search's cells are those that a
             store has recorded (:func:`flatdist.search.with_recorded_cells`), none straight from the file.
         stopped: cell id -> where the search stopped it early.
+        adaptive: its groups, where it chooses n or the number of replicates itself; then too its cells are those that
+            a store has recorded (:func:`flatdist.adaptive.with_recorded_runs`), beside those that the file lists.
+        asked: cell id -> numbers of its replicates, where they are not the first ``replicates``.
     """
 
     name: str
@@ -47,6 +54,25 @@ class Sweep:
     repeated: int = 0
     search: Search | None = field(default=None, compare=False)
     stopped: Mapping[str, Stopped] = field(default_factory=dict, compare=False)
+    adaptive: AdaptiveSweep | None = field(default=None, compare=False)
+    asked: Mapping[str, Collection[int]] = field(default_factory=dict, compare=False)
+
+    def replicates_of(self, cell_id: str) -> Collection[int]:
+        """The numbers of the replicates that a cell is to have."""
+        return self.asked.get(cell_id, range(self.replicates))
+
+    def rows(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Those rows of trials or history, of its cells, that it asked for: all of a sweep that lists its cells."""
+        if self.adaptive is None:
+            return frame
+        keys = zip(frame["cell_id"], frame["replicate"], strict=True)
+        own = [row for row, (cell, r) in enumerate(keys) if int(r) in self.replicates_of(str(cell))]
+        return frame.iloc[own].reset_index(drop=True)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it chooses cells or replicates itself, round after round."""
+        return self.search is not None or self.adaptive is not None
 
 
 def load_sweep(path: str | os.PathLike[str], *, changes: Changes | None = None) -> Sweep:
@@ -82,11 +108,12 @@ def parse_sweep(source: str, *, path: Path | None = None, name: str = "sweep", c
         return _parse_search(tree, source, path, name, changes or Changes(), problems)
     declaration = read_declaration(tree, path.stem if path is not None else name, changes or Changes(), problems)
     check_size(declaration.blocks, problems)
-    expansion = Expansion({})
+    expansion = Expansion({}, replicates=declaration.replicates, until=declaration.until)
     for block in declaration.blocks:
         expand(block, expansion, problems)
+    _check_until(declaration, expansion, problems)
     problems.raise_any()
-    if not expansion.cells:
+    if not expansion.cells and not expansion.groups:
         _blame_empty(expansion.left_out, tree, source, path, name, changes or Changes(), problems)
     return Sweep(
         name=declaration.name,
@@ -97,7 +124,30 @@ def parse_sweep(source: str, *, path: Path | None = None, name: str = "sweep", c
         source=source,
         path=path,
         repeated=expansion.repeated,
+        adaptive=_adaptive(expansion),
     )
+
+
+def _check_until(declaration: Declaration, expansion: Expansion, problems: Problems) -> None:
+    """Refuse replicates until an interval where it would not be one."""
+    if declaration.until is None:
+        return
+    key, line = "replicates", declaration.line_of_replicates
+    if any(cell.nested for cell in expansion.cells.values()):
+        allowed = "a number, or n: {first_success: {...}}, which bisects each replicate's own threshold"
+        problems.add(key, line, "until_ci takes trials to be independent, which nested problems are not", allowed)
+    if any(block.chosen is not None and block.chosen.form == FIRST_SUCCESS for block in declaration.blocks):
+        problems.add(key, line, "of first_success are no number", "one number for the whole file")
+
+
+def _adaptive(expansion: Expansion) -> AdaptiveSweep | None:
+    """The groups of a sweep, where some choose anything."""
+    if expansion.until is None and not expansion.groups:
+        return None
+    from flatdist.adaptive import AdaptiveSweep
+    from flatdist.sweepfile.grouping import plain_groups
+
+    return AdaptiveSweep((*plain_groups(expansion), *expansion.groups.values()))
 
 
 def _blame_empty(
@@ -119,6 +169,8 @@ def _parse_search(tree: Node, source: str, path: Path | None, name: str, changes
     declaration = read_declaration(tree, path.stem if path is not None else name, changes, problems)
     if "blocks" in tree.value:
         problems.add("blocks", tree.keys["blocks"], "cannot be combined with search", "one file for each search")
+    if declaration.until is not None:
+        problems.add("replicates", declaration.line_of_replicates, "of a search are no number", "one number")
     search = read_search(tree.value["search"], declaration.blocks[0], problems)
     problems.raise_any()
     return Sweep(declaration.name, declaration.description, declaration.replicates, (), 0, source, path, 0, search)

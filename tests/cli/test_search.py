@@ -11,7 +11,7 @@ import pytest
 
 import flatdist
 from flatdist.cli import main
-from flatdist.cli.searching import _sigterm_interrupts
+from flatdist.cli.driving import _sigterm_interrupts
 from flatdist.store import Store
 
 TEXT = """

@@ -1,0 +1,23 @@
+"""Sweeps that choose n, or the number of replicates, from what the store holds: boundaries, first successes, grids."""
+
+from flatdist.adaptive.group import Group
+from flatdist.adaptive.recorded import group_states, with_recorded_runs, with_stand_ins
+from flatdist.adaptive.rules import Boundary, FirstSuccess, Known, Plain, Rule, Run, Span, UntilInterval
+from flatdist.adaptive.sweep import AdaptiveSweep, GroupStrategy
+
+__all__ = [
+    "AdaptiveSweep",
+    "Boundary",
+    "FirstSuccess",
+    "Group",
+    "GroupStrategy",
+    "Known",
+    "Plain",
+    "Rule",
+    "Run",
+    "Span",
+    "UntilInterval",
+    "group_states",
+    "with_recorded_runs",
+    "with_stand_ins",
+]

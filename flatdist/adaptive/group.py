@@ -1,0 +1,48 @@
+"""A group: all cells that differ in n alone, and the rule by which their runs are chosen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from flatdist.adaptive.rules import Rule, Span
+from flatdist.cell import Cell
+
+DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that differ in n alone.
+
+    Attributes:
+        rule: chooses their runs.
+        span: the n that may be taken.
+        fields: what the cells have in common, as JSON; a field that depends on n by its expression.
+        at: n -> the cell.
+    """
+
+    rule: Rule
+    span: Span
+    fields: Mapping[str, Any]
+    at: Callable[[int], Cell] = field(repr=False, compare=False)
+    _cells: dict[int, Cell] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def cell(self, n: int) -> Cell:
+        """The cell with n measurements."""
+        if n not in self._cells:
+            self._cells[n] = self.at(n)
+        return self._cells[n]
+
+    @cached_property
+    def key(self) -> str:
+        """Identity of what recorded runs were chosen for: the fields, the range and what a success is.
+
+        A larger budget, a tighter precision or more replicates go on with the runs there are.
+        """
+        content = [dict(self.fields), self.cell(self.span.values[0]).numerics, list(self.rule.identity(self.span))]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:DIGITS]

@@ -1,0 +1,119 @@
+"""An adaptive sweep with the runs that the store says it has asked for, and with those that are expected to follow."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flatdist.adaptive.group import Group
+from flatdist.adaptive.rules import Known, Plain, UntilInterval, half_width
+from flatdist.adaptive.sweep import IDENTITY, AdaptiveSweep, GroupStrategy
+from flatdist.cell import Cell
+from flatdist.search.rounds import Request, Round, recorded_rounds, rounds_from_json
+
+if TYPE_CHECKING:
+    from flatdist.store import Store
+    from flatdist.store.sweeps import SweepRecord
+    from flatdist.sweepfile import Sweep
+
+UNUSED = 10**9  # replicates from here on are nobody's
+STAND_INS = 4  # different n at which a group's runs to come are forecast
+
+
+def with_recorded_runs(sweep: Sweep, store: Store) -> Sweep:
+    """The sweep with the cells that it lists and the runs of its recorded rounds."""
+    assert sweep.adaptive is not None
+    rounds = current_rounds(sweep, store)
+    requests = [request for one in rounds for request in one.requests]
+    return with_requests(sweep, sweep.adaptive.listed, requests)
+
+
+def current_rounds(sweep: Sweep, store: Store) -> list[Round]:
+    """The recorded rounds, as far as the sweep still asks for them."""
+    assert sweep.adaptive is not None
+    return sweep.adaptive.current(recorded_rounds(store, sweep.name, sweep.adaptive.identity))
+
+
+def with_requests(sweep: Sweep, plain: Iterable[Cell], requests: Iterable[Request]) -> Sweep:
+    """The sweep with some cells of all its replicates, and some runs of others."""
+    cells = {cell.cell_id: cell for cell in plain}
+    asked: dict[str, set[int]] = {cell_id: set(range(sweep.replicates)) for cell_id in cells}
+    for request in requests:
+        cells.setdefault(request.cell.cell_id, request.cell)
+        asked.setdefault(request.cell.cell_id, set()).update(request.replicates)
+    usual = set(range(sweep.replicates))
+    own = {cell_id: frozenset(numbers) for cell_id, numbers in asked.items() if numbers != usual}
+    return dataclasses.replace(sweep, cells=tuple(cells.values()), asked=own)
+
+
+@dataclass(frozen=True)
+class GroupState:
+    """How far one group is.
+
+    Attributes:
+        group: it.
+        known: its runs.
+        expected: how many more are expected.
+        most: how many more there can be.
+    """
+
+    group: Group
+    known: Known
+    expected: int
+    most: int
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it asks for nothing more."""
+        return self.most == 0
+
+    @property
+    def width(self) -> float:
+        """Half-width of n50's interval on log n; infinite where it is unbounded."""
+        return half_width(self.known)
+
+    def stand_ins(self) -> list[Request]:
+        """Requests of the expected runs, at a few n across the range, with numbers that no replicate has."""
+        values = self.group.span.values
+        left = self.expected
+        if isinstance(self.group.rule, UntilInterval):  # the first ones of each cell are no secret
+            left -= len(Plain(self.group.rule.least).ask(self.group.span, self.known))
+        parts = max(0, min(STAND_INS, left, len(values)))
+        requests = []
+        for part in range(parts):
+            n = values[(2 * part + 1) * len(values) // (2 * parts)]
+            count = left * (part + 1) // parts - left * part // parts
+            requests.append(Request(self.group.cell(n), tuple(range(UNUSED, UNUSED + count))))
+        return requests
+
+
+def group_states(sweep: Sweep, store: Store) -> list[GroupState]:
+    """How far each choosing group is, from the store alone; runs that are yet to end count as if they had failed."""
+    assert sweep.adaptive is not None
+    strategy = GroupStrategy(AdaptiveSweep(sweep.adaptive.choosing))
+    known = strategy.known(current_rounds(sweep, store), store)
+    states = []
+    for key, group in strategy.sweep.by_key.items():
+        states.append(GroupState(group, known[key], *group.rule.left(group.span, known[key])))
+    return states
+
+
+def with_stand_ins(sweep: Sweep, states: Sequence[GroupState]) -> Sweep:
+    """A recorded sweep for a forecast: with stand-ins for the runs that are expected to follow."""
+    requests = [Request(cell, tuple(sorted(sweep.replicates_of(cell.cell_id)))) for cell in sweep.cells]
+    later = [request for state in states for request in state.stand_ins()]
+    return with_requests(sweep, (), [*requests, *later])
+
+
+def recorded_replicates(record: SweepRecord) -> Mapping[str, set[int]] | None:
+    """Configuration id -> numbers of the replicates that a recorded adaptive sweep asked for; None of other sweeps."""
+    content: Any = record.rounds
+    if not isinstance(content, dict) or content.get("search") != IDENTITY:
+        return None
+    wanted: dict[str, set[int]] = {}
+    for one in rounds_from_json(content):
+        for request in one.requests:
+            wanted.setdefault(request.cell.configuration_id, set()).update(request.replicates)
+    return wanted

@@ -1,0 +1,283 @@
+"""What a group of cells asks for next, given what is known of it: one rule for each way of choosing.
+
+A rule sees the runs of its group alone, so that no group changes what another asks for: a part of a sweep asks for the
+same runs as the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from flatdist.boundary import Range, Runs
+
+TYPICAL_SCALE = 0.05  # of the success curve on log n, where nothing is known yet: for forecasts alone
+FIRST_RUNS = 16  # that a boundary search spends on finding the transition: for forecasts alone
+
+
+class Run(NamedTuple):
+    """One replicate at one number of measurements."""
+
+    n: int
+    replicate: int
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a group.
+
+    Attributes:
+        asked: all runs asked for, in order.
+        success: of those that have a result; a run that failed with an exception has none.
+    """
+
+    asked: Sequence[Run] = ()
+    success: Mapping[Run, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Span:
+    """The numbers of measurements that a group may take.
+
+    Attributes:
+        low: smallest.
+        high: largest.
+        allowed: those that may be taken, ascending; None for all from low to high.
+    """
+
+    low: int
+    high: int
+    allowed: tuple[int, ...] | None = None
+
+    @property
+    def values(self) -> Sequence[int]:
+        """All that may be taken, ascending."""
+        return range(self.low, self.high + 1) if self.allowed is None else self.allowed
+
+
+class Rule(Protocol):
+    """How a group chooses its runs; a function of its arguments alone."""
+
+    def identity(self, span: Span) -> Sequence[object]:
+        """What makes recorded runs belong to another question when it changes, beside the group's fields."""
+
+    @property
+    def precision(self) -> float | None:
+        """The half-width of n50's interval, over n50, that is wanted; None where n50 is not what is looked for."""
+
+    def ask(self, span: Span, known: Known) -> list[Run]:
+        """The next runs, all earlier ones having ended; none where the group is finished."""
+
+    def left(self, span: Span, known: Known) -> tuple[int, int]:
+        """How many more runs are expected, and how many there can be at most."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Replicates 0, 1, ... of every n."""
+
+    replicates: int
+    precision = None
+
+    def identity(self, span: Span) -> Sequence[object]:
+        """What recorded runs belong to."""
+        return "plain", span.low
+
+    def ask(self, span: Span, known: Known) -> list[Run]:
+        """The next runs."""
+        asked = set(known.asked)
+        return [run for n in span.values for r in range(self.replicates) if (run := Run(n, r)) not in asked]
+
+    def left(self, span: Span, known: Known) -> tuple[int, int]:
+        """How many more runs are expected, and the most there can be."""
+        count = len(self.ask(span, known))
+        return count, count
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """Run k is replicate k, at the n where it narrows n50 most; until n50 is known well enough.
+
+    Attributes:
+        budget: runs at most.
+        precision: half-width of n50's 95 % interval, over n50.
+        tolerance: relative error of a success.
+    """
+
+    budget: int
+    precision: float
+    tolerance: float
+
+    def identity(self, span: Span) -> Sequence[object]:
+        """What recorded runs belong to."""
+        return "boundary", self.tolerance, span.low, span.high, span.allowed
+
+    def ask(self, span: Span, known: Known) -> list[Run]:
+        """The next runs."""
+        from flatdist.boundary import finished, place, round_size
+
+        done = len(known.asked)
+        runs, within = runs_of(known), range_of(span)
+        if done >= self.budget or finished(runs, within, self.precision):
+            return []
+        count = min(round_size(done), self.budget - done)
+        placed = place(runs, within, count, precision=self.precision)
+        return [Run(int(n), done + index) for index, n in enumerate(placed)]
+
+    def left(self, span: Span, known: Known) -> tuple[int, int]:
+        """How many more runs are expected, and the most there can be."""
+        from flatdist.boundary import finished
+
+        most = max(0, self.budget - len(known.asked))
+        if not most or finished(runs_of(known), range_of(span), self.precision):
+            return 0, 0
+        return min(most, expected_runs(known, self.precision)), most
+
+
+@dataclass(frozen=True)
+class FirstSuccess:
+    """Bisects, for each replicate of nested problems, the smallest n that succeeds.
+
+    Attributes:
+        replicates: how many thresholds are wanted.
+        tolerance: relative error of a success.
+    """
+
+    replicates: int
+    tolerance: float
+    precision = None
+
+    def identity(self, span: Span) -> Sequence[object]:
+        """What recorded runs belong to."""
+        return "first_success", self.tolerance, span.low, span.high, span.allowed
+
+    def ask(self, span: Span, known: Known) -> list[Run]:
+        """The next runs."""
+        values = span.values
+        runs = []
+        for replicate, (low, high) in enumerate(self._brackets(span, known)):
+            if high - low > 1:
+                runs.append(Run(values[(low + high) // 2], replicate))
+        return runs
+
+    def left(self, span: Span, known: Known) -> tuple[int, int]:
+        """How many more runs are expected, and the most there can be."""
+        steps = [math.ceil(math.log2(high - low)) for low, high in self._brackets(span, known) if high > low]
+        return sum(steps), sum(steps)
+
+    def _brackets(self, span: Span, known: Known) -> list[tuple[int, int]]:
+        """Positions among the allowed n of each replicate's last failure and first success; equal where it broke off.
+
+        Positions -1 and the count of values stand for n beyond the ends.
+        """
+        position = {n: index for index, n in enumerate(span.values)}
+        brackets = [(-1, len(position))] * self.replicates
+        for run in known.asked:
+            if run.replicate >= self.replicates or run.n not in position:
+                continue
+            low, high = brackets[run.replicate]
+            at = position[run.n]
+            if run not in known.success:
+                brackets[run.replicate] = (at, at)
+            elif low < at < high:
+                brackets[run.replicate] = (low, at) if known.success[run] else (at, high)
+        return brackets
+
+
+@dataclass(frozen=True)
+class UntilInterval:
+    """A grid whose cells get more replicates, where they narrow n50, until it is known well enough.
+
+    Attributes:
+        least: replicates of every cell.
+        most: replicates of a cell at most.
+        precision: half-width of n50's 95 % interval, over n50.
+        tolerance: relative error of a success.
+    """
+
+    least: int
+    most: int
+    precision: float
+    tolerance: float
+
+    def identity(self, span: Span) -> Sequence[object]:
+        """What recorded runs belong to."""
+        return "until_ci", self.tolerance  # a grid may gain values
+
+    def ask(self, span: Span, known: Known) -> list[Run]:
+        """The next runs."""
+        from flatdist.boundary import place, round_size
+
+        first = Plain(self.least).ask(span, known)
+        if first or self._is_finished(span, known):
+            return first
+        counts = Counter(run.n for run in known.asked)
+        room = np.array([max(0, self.most - counts[n]) for n in span.values])
+        count = min(round_size(len(known.asked)), int(room.sum()))
+        runs = []
+        for n in place(runs_of(known), range_of(span), count, precision=self.precision, room=room):
+            runs.append(Run(int(n), counts[int(n)]))
+            counts[int(n)] += 1
+        return runs
+
+    def left(self, span: Span, known: Known) -> tuple[int, int]:
+        """How many more runs are expected, and the most there can be."""
+        first = len(Plain(self.least).ask(span, known))
+        if not first and self._is_finished(span, known):
+            return 0, 0
+        most = self._room(span, known)
+        expected = most if len(span.values) < 2 else expected_runs(known, self.precision)
+        return (first if len(span.values) < 2 else min(most, max(first, expected))), most
+
+    def _room(self, span: Span, known: Known) -> int:
+        counts = Counter(run.n for run in known.asked)
+        return sum(max(0, self.most - counts[n]) for n in span.values)
+
+    def _is_finished(self, span: Span, known: Known) -> bool:
+        from flatdist.boundary import finished
+
+        if len(span.values) < 2 or not self._room(span, known):  # one n says only on which side of it n50 is
+            return True
+        return finished(runs_of(known), range_of(span), self.precision)
+
+
+def runs_of(known: Known) -> Runs:
+    """The runs that have a result, in the order in which they were asked for."""
+    from flatdist.boundary import Runs
+
+    ended = [run for run in known.asked if run in known.success]
+    return Runs(
+        np.array([run.n for run in ended], dtype=float), np.array([known.success[run] for run in ended], dtype=bool)
+    )
+
+
+def range_of(span: Span) -> Range:
+    """The numbers of measurements as the statistics take them."""
+    from flatdist.boundary import Range
+
+    return Range(span.low, span.high, None if span.allowed is None else np.array(span.allowed))
+
+
+def half_width(known: Known) -> float:
+    """Half-width of n50's 95 % interval on log n; infinite where it is unbounded."""
+    from flatdist.boundary import interval
+
+    return float(interval(runs_of(known)).half_width) if known.success else math.inf
+
+
+def expected_runs(known: Known, precision: float) -> int:
+    """About how many more runs n50 needs: its interval narrows as one over the root of their number.
+
+    Runs at n50 of a logistic curve of scale s on log n leave a half-width of 3.92 s / sqrt(runs).
+    """
+    done = len(known.success)
+    width = half_width(known)
+    if done >= FIRST_RUNS and math.isfinite(width):
+        return max(1, math.ceil(done * ((width / precision) ** 2 - 1)))
+    return max(1, FIRST_RUNS + math.ceil((3.92 * TYPICAL_SCALE / precision) ** 2) - done)
