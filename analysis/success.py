@@ -11,6 +11,7 @@ from flatdist.errors import FitError
 from flatdist.recovery import SGD_TOLERANCE, default_tolerance
 from flatdist.suggestions import did_you_mean
 
+
 def common_tolerance(methods: Iterable[str]) -> float:
     """One tolerance for methods that are compared: the loosest of their defaults."""
     return max((default_tolerance(method) for method in methods), default=SGD_TOLERANCE)
