@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from flatdist.ensembles import SAMPLING_VERSION, ensemble_names
+from flatdist.ensembles import ENSEMBLES, SAMPLING_VERSION, ensemble_names
 from flatdist.errors import CellError
 from flatdist.fields import Choice, Flag, Integer, Keyword, Number, Widths, declare
 from flatdist.methods import METHODS, Method, method_names
@@ -236,6 +236,11 @@ def _conflicts(values: dict[str, Any]) -> list[FieldProblem]:
         problems.append(
             FieldProblem("rank", values["rank"], "exceeds min(d_out, d_in)", f"a whole number from 1 to {smaller}")
         )
+    entries = smaller * larger
+    bounded = "ensemble" in values and ENSEMBLES[values["ensemble"]].without_replacement
+    if bounded and values.get("n", 0) > entries:
+        reason = f"exceeds d_out*d_in, the {values['ensemble']} there are, each measured at most once"
+        problems.append(FieldProblem("n", values["n"], reason, f"a whole number from 1 to {entries}"))
     elif values.get("spectral_tail", 0.0) and values.get("rank") == smaller:
         allowed = "0, or a rank below min(d_out, d_in)"
         reason = f"has no room beside a rank of min(d_out, d_in) = {smaller}"

@@ -14,15 +14,15 @@ trace at every W, interpolating or not.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from flatdist.factorization import partial_products
+from flatdist.measurements import Measurements, as_measurements
+from flatdist.measurements.dense import BLOCK_ENTRIES, Dense
 from flatdist.types import Array
-
-_BLOCK_ENTRIES = 2**18
 
 
 def hessian_trace(layers: Sequence[Any], measurements: Any) -> Any:
@@ -30,18 +30,51 @@ def hessian_trace(layers: Sequence[Any], measurements: Any) -> Any:
 
     Args:
         layers: W_1 ... W_L as numpy arrays or torch tensors, ``layers[j]`` of shape (..., d_{j+1}, d_j).
-        measurements: (..., n, d_out, d_in), of the same kind.
+        measurements: (..., n, d_out, d_in), of the same kind, or as an ensemble keeps them.
 
     Returns:
         Shape (...): the trace, in units of the squared labels over the squared weights.
     """
-    n = measurements.shape[-3]
+    stored = as_measurements(measurements)
     total = 0.0
     for left, right in zip(*partial_products(layers), strict=True):
-        block = measurements if left is None else left[..., None, :, :].mT @ measurements
-        block = block if right is None else block @ right[..., None, :, :].mT  # (..., n, d_j, d_{j-1})
-        total = total + (block * block).sum((-3, -2, -1))
-    return total * (2.0 / n)
+        total = total + stored.squares(left, right)
+    return total * (2.0 / len(stored))
+
+
+def trace_gradient(layers: Sequence[Array], measurements: Array | Measurements) -> tuple[float, list[Array]]:
+    """Lemma 2's trace and its gradient with respect to every layer, in closed form.
+
+    Args:
+        layers: W_1 ... W_L.
+        measurements: (n, d_out, d_in), or as an ensemble keeps them.
+    """
+    stored = as_measurements(measurements)
+    n = len(stored)
+    lefts, rights = partial_products(layers)
+    depth = len(layers)
+    by_left: list[Array | float] = [0.0] * depth  # gradient in W_L ... W_{j+2}
+    by_right: list[Array | float] = [0.0] * depth  # gradient in W_j ... W_1
+    trace = 0.0
+    for j, (left, right) in enumerate(zip(lefts, rights, strict=True)):
+        squares, in_left, in_right = stored.squares_gradient(left, right)
+        trace += 2.0 / n * squares
+        if in_left is not None:
+            by_left[j] = 4.0 / n * in_left
+        if in_right is not None:
+            by_right[j] = 4.0 / n * in_right
+    gradients: list[Array] = [np.zeros_like(layer) for layer in layers]
+    pulled: Array | float = by_left[0]
+    for j in range(1, depth):  # lefts[j - 1] = lefts[j] W_{j+1}
+        left = lefts[j]
+        gradients[j] = gradients[j] + (pulled if left is None else left.T @ pulled)
+        pulled = 0.0 if left is None else by_left[j] + pulled @ layers[j].T
+    pulled = by_right[-1]
+    for j in range(depth - 2, -1, -1):  # rights[j + 1] = W_{j+1} rights[j]
+        right = rights[j]
+        gradients[j] = gradients[j] + (pulled if right is None else pulled @ right.T)
+        pulled = 0.0 if right is None else by_right[j] + layers[j].T @ pulled
+    return trace, gradients
 
 
 class MomentTrace:
@@ -49,24 +82,32 @@ class MomentTrace:
 
     The outer terms cost O(d^2) each. A middle term is the bilinear form x^T H y of the packed symmetric matrices X_j
     and Y_j, where H packs the fourth moments (1/n) sum_i A_i (x) A_i: O(d_out^2 d_in^2 / 4) instead of O(n d^3). Where
-    H would cost more to gather than it saves, middle terms are contracted with the measurements themselves.
+    H would cost more to gather than it saves, and always where measurements have a structure that makes their products
+    cheap, middle terms are contracted with the measurements themselves.
     """
 
-    def __init__(self, measurements: Array, depth: int, evaluations: int, dtype: str = "float32") -> None:
+    def __init__(
+        self, measurements: Array | Measurements, depth: int, evaluations: int, dtype: str = "float32"
+    ) -> None:
         """Gather the moments.
 
         Args:
-            measurements: (n, d_out, d_in), float or int8.
+            measurements: (n, d_out, d_in), float or int8, or as an ensemble keeps them.
             depth: number of layers that will be given.
             evaluations: how many traces will be asked for.
             dtype: least precision of the sums; float32 sums signs exactly, but not their products with layers.
         """
-        self._dtype = np.result_type(measurements.dtype, dtype)  # of the measurements, or better
-        self.n, self.d_out, self.d_in = measurements.shape
-        self.measurements = measurements
-        contracted, gathered = _middle_costs(self.n, self.d_out, self.d_in, depth, evaluations)
-        self.fourth = self._gather_fourth() if gathered < contracted else None
-        self.s_out, self.s_in = self._gather_second() if self.fourth is None else self._contract_fourth(self.fourth)
+        self.measurements = as_measurements(measurements)
+        self._dtype = np.result_type(self.measurements.dtype, dtype)  # of the measurements, or better
+        self.n, (self.d_out, self.d_in) = len(self.measurements), self.measurements.shape
+        self.fourth = None
+        if isinstance(self.measurements, Dense):
+            contracted, gathered = _middle_costs(self.n, self.d_out, self.d_in, depth, evaluations)
+            self.fourth = self._gather_fourth(self.measurements) if gathered < contracted else None
+        if self.fourth is None:
+            self.s_out, self.s_in = self.measurements.second_moments(self._dtype)
+        else:
+            self.s_out, self.s_in = self._contract_fourth(self.fourth)
 
     def __call__(self, layers: Sequence[Array]) -> Array:
         """The trace at each of several sets of layers, float64 (sets, d_{j+1}, d_j) each; returns (sets,)."""
@@ -76,12 +117,18 @@ class MomentTrace:
         sets = len(layers[0])
         total = np.vecdot(outer[0].reshape(sets, -1), self.s_out.ravel())
         total += np.vecdot(inner[-1].reshape(sets, -1), self.s_in.ravel())
-        if len(layers) > 2:
-            total += self._middle(np.stack(outer[1:]), np.stack(inner[:-1]))
+        if len(layers) > 2 and isinstance(self.measurements, Dense):
+            total += self._middle(self.measurements, np.stack(outer[1:]), np.stack(inner[:-1]))
+        elif len(layers) > 2:
+            for left, right in zip(lefts[1:-1], rights[1:-1], strict=True):
+                assert left is not None
+                assert right is not None
+                for k in range(sets):  # one at a time: the same bits in any company, and small temporaries
+                    total[k] += self.measurements.squares(left[k], right[k]) / self.n
         doubled: Array = 2.0 * total
         return doubled
 
-    def _middle(self, x: Array, y: Array) -> Array:
+    def _middle(self, measurements: Dense, x: Array, y: Array) -> Array:
         """The sum over terms of <X, (1/n) sum_i A_i Y A_i^T>; x (terms, sets, d_out, d_out), y alike."""
         terms, sets = x.shape[:2]
         if self.fourth is not None:
@@ -89,7 +136,7 @@ class MomentTrace:
             return np.asarray(forms.reshape(terms, sets).sum(axis=0))
         total = np.zeros(sets)
         inner = y.astype(self._dtype)
-        for block in _blocks(self.measurements, self._dtype, _BLOCK_ENTRIES // 4):
+        for block in measurements.blocks(self._dtype, BLOCK_ENTRIES // 4):
             by_row = block.transpose(1, 0, 2).reshape(self.d_out, -1)
             for j, k in np.ndindex(terms, sets):
                 if x[j, k].any():  # an empty slot costs nothing
@@ -98,16 +145,6 @@ class MomentTrace:
                     total[k] += np.vdot(x[j, k], moment)
         average: Array = total / self.n
         return average
-
-    def _gather_second(self) -> tuple[Array, Array]:
-        """S_out = (1/n) sum_i A_i A_i^T and S_in = (1/n) sum_i A_i^T A_i, float64."""
-        s_out, s_in = np.zeros((self.d_out, self.d_out)), np.zeros((self.d_in, self.d_in))
-        for block in _blocks(self.measurements, self._dtype):
-            by_row = block.transpose(0, 2, 1).reshape(-1, self.d_out)
-            by_column = block.reshape(-1, self.d_in)
-            s_out += by_row.T @ by_row
-            s_in += by_column.T @ by_column
-        return s_out / self.n, s_in / self.n
 
     def _contract_fourth(self, fourth: Array) -> tuple[Array, Array]:
         """The same from the fourth moments: sums over their diagonal pairs."""
@@ -118,7 +155,7 @@ class MomentTrace:
         s_out.T[rows], s_in.T[columns] = s_out[rows], s_in[columns]
         return s_out, s_in
 
-    def _gather_fourth(self) -> Array:
+    def _gather_fourth(self, measurements: Dense) -> Array:
         """H[(a,b), (c,e)] = (1/n) sum_i A_i[a,c] A_i[b,e], symmetrised, over pairs a <= b and c <= e.
 
         Rows a are taken together as far as the blocks of all products of theirs stay small.
@@ -126,8 +163,8 @@ class MomentTrace:
         rows, columns = _pairs(self.d_out), _pairs(self.d_in)
         upper, lower = columns[0] * self.d_in + columns[1], columns[1] * self.d_in + columns[0]
         fourth = np.zeros((len(rows[0]), len(upper)))
-        together = max(1, _BLOCK_ENTRIES // (self.d_out * self.d_in**2))
-        for block in _blocks(self.measurements, self._dtype, 16 * _BLOCK_ENTRIES):
+        together = max(1, BLOCK_ENTRIES // (self.d_out * self.d_in**2))
+        for block in measurements.blocks(self._dtype, 16 * BLOCK_ENTRIES):
             flat = block.reshape(len(block), -1)
             for first in range(0, self.d_out, together):
                 start, stop = first * self.d_in, (first + together) * self.d_in
@@ -142,8 +179,10 @@ class MomentTrace:
         return fourth
 
 
-def trace_cost(n: int, d_out: int, d_in: int, depth: int, evaluations: int) -> int:
+def trace_cost(n: int, d_out: int, d_in: int, depth: int, evaluations: int, storage: type[Measurements] = Dense) -> int:
     """Floating-point operations of asking a :class:`MomentTrace` for so many traces, its moments included."""
+    if storage.structured:
+        return evaluations * depth * n * (d_out**2 + d_in**2) * 2
     outer = 4 * d_out * d_in * (n * max(d_out, d_in) + evaluations * depth * max(d_out, d_in))
     return outer + min(_middle_costs(n, d_out, d_in, depth, evaluations))
 
@@ -173,10 +212,3 @@ def _pack(symmetric: Array) -> Array:
     """Upper triangles of symmetric matrices (..., d, d) as rows, off-diagonal entries doubled: sums count both."""
     positions, weights = _packing(symmetric.shape[-1])
     return symmetric.reshape(-1, symmetric.shape[-1] ** 2)[:, positions] * weights
-
-
-def _blocks(measurements: Array, dtype: np.dtype[Any], entries: int = _BLOCK_ENTRIES) -> Iterator[Array]:
-    """The measurements in blocks of bounded size and one precision: nothing is converted whole."""
-    rows = max(1, entries // measurements[0].size)
-    for start in range(0, len(measurements), rows):
-        yield measurements[start : start + rows].astype(dtype, copy=False)

@@ -17,6 +17,7 @@ from scipy.integrate import solve_ivp
 
 from flatdist.errors import SolverError
 from flatdist.factorization import end_to_end, partial_products
+from flatdist.flatness import trace_gradient
 from flatdist.types import Array
 
 _FLAT = 1e-13  # eigenvalues of J J^T below this part of the largest are rounding error
@@ -140,42 +141,6 @@ def descend_to_zero_loss(
             f"above {residual:g}: {path.message}. Start from other layers"
         )
     return [torch.from_numpy(layer.copy()) for layer in problem.layers(x)]
-
-
-def trace_gradient(layers: Sequence[Array], measurements: Array) -> tuple[float, list[Array]]:
-    """Lemma 2's trace and its gradient with respect to every layer, in closed form.
-
-    Args:
-        layers: W_1 ... W_L.
-        measurements: (n, d_out, d_in).
-    """
-    n = len(measurements)
-    lefts, rights = partial_products(layers)
-    depth = len(layers)
-    by_left: list[Array | float] = [0.0] * depth  # gradient in W_L ... W_{j+2}
-    by_right: list[Array | float] = [0.0] * depth  # gradient in W_j ... W_1
-    trace = 0.0
-    for j, (left, right) in enumerate(zip(lefts, rights, strict=True)):
-        after = measurements if right is None else measurements @ right.T  # (n, d_out, d_j)
-        before = measurements if left is None else left.T @ measurements  # (n, d_{j+1}, d_in)
-        block = after if left is None else left.T @ after  # (n, d_{j+1}, d_j)
-        trace += 2.0 / n * float(np.vdot(block, block))
-        if left is not None:
-            by_left[j] = 4.0 / n * np.einsum("iab,icb->ac", after, block, optimize=True)
-        if right is not None:
-            by_right[j] = 4.0 / n * np.einsum("iab,iac->bc", block, before, optimize=True)
-    gradients: list[Array] = [np.zeros_like(layer) for layer in layers]
-    pulled: Array | float = by_left[0]
-    for j in range(1, depth):  # lefts[j - 1] = lefts[j] W_{j+1}
-        left = lefts[j]
-        gradients[j] = gradients[j] + (pulled if left is None else left.T @ pulled)
-        pulled = 0.0 if left is None else by_left[j] + pulled @ layers[j].T
-    pulled = by_right[-1]
-    for j in range(depth - 2, -1, -1):  # rights[j + 1] = W_{j+1} rights[j]
-        right = rights[j]
-        gradients[j] = gradients[j] + (pulled if right is None else pulled @ right.T)
-        pulled = 0.0 if right is None else by_right[j] + layers[j].T @ pulled
-    return trace, gradients
 
 
 class _Manifold:

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from flatdist.cell import Cell
+from flatdist.ensembles import ENSEMBLES
 from flatdist.factorization import end_to_end
 from flatdist.flatness import MomentTrace, trace_cost
-from flatdist.problems import Problem, frobenius_norm
+from flatdist.measurements import as_measurements
+from flatdist.problems import Problem, StoredProblem, frobenius_norm
 from flatdist.types import Array
 
 BLOCK = 16  # evaluations computed together
@@ -27,7 +29,9 @@ TRACE_SHARE = 0.02  # of the training arithmetic that the Hessian trace of the h
 class Evaluator:
     """Evaluates one replicate's layers against its problem."""
 
-    def __init__(self, problem: Problem[Array], depth: int, traces: int, dtype: str = "float32") -> None:
+    def __init__(
+        self, problem: Problem[Array] | StoredProblem, depth: int, traces: int, dtype: str = "float32"
+    ) -> None:
         """Prepare the evaluations of one replicate.
 
         Args:
@@ -36,11 +40,11 @@ class Evaluator:
             traces: how many traces of the Hessian will be asked for.
             dtype: least precision of the products; measurements stored as int8 say nothing of it.
         """
-        self.dtype = np.result_type(problem.measurements.dtype, dtype)
-        self.measurements = problem.measurements.reshape(len(problem.labels), -1)
+        self.measurements = as_measurements(problem.measurements)
+        self.dtype = np.result_type(self.measurements.dtype, dtype)
         self.labels = problem.labels
         self.ground_truth = problem.ground_truth
-        self.trace = MomentTrace(problem.measurements, depth, traces, dtype)
+        self.trace = MomentTrace(self.measurements, depth, traces, dtype)
 
     def __call__(self, layers: Sequence[Array], with_trace: Sequence[bool]) -> dict[str, Array]:
         """Evaluate up to ``BLOCK`` sets of layers.
@@ -72,18 +76,18 @@ class Evaluator:
         return values | {"hessian_trace": np.where(chosen, trace, np.nan)}
 
     def _train_loss(self, product: Array) -> Array:
-        columns = product.reshape(BLOCK, -1).T.astype(self.dtype)  # (entries, BLOCK)
+        matrices = product.astype(self.dtype)  # (BLOCK, d_out, d_in)
         total = np.zeros(BLOCK)
-        rows = max(1, 2**18 // len(columns))
+        rows = max(1, 2**18 // product[0].size)
         for start in range(0, len(self.labels), rows):
-            block = self.measurements[start : start + rows].astype(self.dtype, copy=False)
-            predictions = block @ columns  # (rows, BLOCK)
-            residuals = predictions.astype(np.float64) - self.labels[start : start + rows, None]
+            some = slice(start, start + rows)
+            predictions = self.measurements.select(some).apply(matrices).T  # (rows, BLOCK)
+            residuals = predictions.astype(np.float64) - self.labels[some, None]
             total += np.sum(residuals**2, axis=0)
         return total / len(self.labels)
 
 
-def final_metrics(matrix: Array | None, problem: Problem[Array]) -> dict[str, Any]:
+def final_metrics(matrix: Array | None, problem: Problem[Array] | StoredProblem) -> dict[str, Any]:
     """The columns of a result that depend on the answer alone; null where there is no finite answer.
 
     ``effective_rank`` is exp of the entropy of the singular values divided by their sum (Roy, Vetterli 2007).
@@ -126,10 +130,11 @@ def trace_evaluations(cell: Cell, batch: int) -> list[bool]:
     entries, largest = cell.d_out * cell.d_in, max(cell.d_out, cell.d_in)
     training = cell.steps * (4 * batch * entries + 6 * cell.depth * entries * largest)
     count = len(evaluation_steps(cell.steps, cell.evaluations))
+    storage = ENSEMBLES[cell.ensemble].storage
     affordable = bisect.bisect_right(
         range(count + 1),
         TRACE_SHARE * training,
-        key=lambda evaluations: trace_cost(cell.n, cell.d_out, cell.d_in, cell.depth, evaluations),
+        key=lambda evaluations: trace_cost(cell.n, cell.d_out, cell.d_in, cell.depth, evaluations, storage),
     )
     chosen = set(evaluation_steps(count - 1, max(FEWEST_TRACES, affordable - 1)).tolist())
     return [index in chosen for index in range(count)]

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
-from flatdist.alignment import aligned_zeros
 from flatdist.cell import Cell
 from flatdist.draws import Stream
 from flatdist.draws.stream import GROUND_TRUTH, MEASUREMENTS, OBSERVATION_NOISE, SPECTRAL_TAIL
 from flatdist.ensembles import ENSEMBLES
 from flatdist.errors import CellError
+from flatdist.measurements import Measurements
 from flatdist.types import Array
 
 if TYPE_CHECKING:
@@ -42,6 +42,25 @@ class Problem(Generic[T]):
     ground_truth: T
 
 
+@dataclass(frozen=True)
+class StoredProblem:
+    """The same with the measurements as their ensemble keeps them: what trains, evaluates and samples holds.
+
+    Attributes:
+        measurements: n of them, of shape (d_out, d_in).
+        labels: (n,) float64.
+        ground_truth: (d_out, d_in) float64.
+    """
+
+    measurements: Measurements
+    labels: Array
+    ground_truth: Array
+
+    def arrays(self) -> Problem[Array]:
+        """With every measurement written out."""
+        return Problem(self.measurements.dense(), self.labels, self.ground_truth)
+
+
 def sample_problem(cell: Cell, replicate: int = 0) -> Problem[torch.Tensor]:
     """The problem of one replicate as torch tensors, float64 on the CPU.
 
@@ -59,12 +78,20 @@ def sample_problem(cell: Cell, replicate: int = 0) -> Problem[torch.Tensor]:
 
 
 def sample_arrays(cell: Cell, replicate: int = 0, dtype: str = "float64") -> Problem[Array]:
-    """The problem of one replicate as numpy arrays; see :func:`sample_problem`.
+    """The problem of one replicate as numpy arrays; see :func:`sample_problem` and :func:`sample_stored`."""
+    return sample_stored(cell, replicate, dtype).arrays()
+
+
+def sample_stored(cell: Cell, replicate: int = 0, dtype: str = "float64") -> StoredProblem:
+    """The problem of one replicate, its measurements never written out.
 
     Args:
         cell: the configuration; only its problem fields matter.
         replicate: number of the replicate, 0 or more.
         dtype: storage type of the measurements alone, ``float32`` or ``int8`` where an engine wants them so.
+
+    Raises:
+        CellError: there is no such replicate.
     """
     if replicate < 0:
         raise CellError(f"replicate {replicate} does not exist; replicates are numbered 0, 1, 2, ...")
@@ -72,19 +99,20 @@ def sample_arrays(cell: Cell, replicate: int = 0, dtype: str = "float64") -> Pro
     ensemble = ENSEMBLES[cell.ensemble]
     stream = Stream.named(name, replicate, MEASUREMENTS)
     ground_truth = _ground_truth(cell, replicate)
-    measurements = aligned_zeros((cell.n, cell.d_out, cell.d_in), dtype)
+    measurements = ensemble.storage.zeros(cell.n, cell.d_out, cell.d_in, dtype)
     labels = np.empty(cell.n)
-    rows = max(1, BLOCK_ENTRIES // ground_truth.size)
-    for start in range(0, cell.n, rows):  # in blocks: the draws' temporaries stay small and in cache
+    # In blocks: the draws' temporaries stay small and in cache. A permutation is drawn whole, so once.
+    rows = cell.n if ensemble.without_replacement else max(1, BLOCK_ENTRIES // ground_truth.size)
+    for start in range(0, cell.n, rows):
         indices = np.arange(start, min(start + rows, cell.n))
-        block = ensemble.sample(stream, indices, cell.d_out, cell.d_in)  # (block, d_out, d_in)
-        measurements[indices] = block
+        block = ensemble.sample(stream, indices, cell.d_out, cell.d_in)
+        measurements.put(start, block)
         # A sum over each row, not BLAS: label i has the same bits for every n and every number of threads.
-        labels[indices] = (block * ground_truth).reshape(len(block), -1).sum(axis=1)
+        labels[indices] = block.row_sums(ground_truth)
     if cell.observation_noise_std:
         noise = Stream.named(name, replicate, OBSERVATION_NOISE).normals(np.arange(cell.n), 1)[:, 0]
         labels += cell.observation_noise_std * frobenius_norm(ground_truth) * noise
-    return Problem(measurements, labels, ground_truth)
+    return StoredProblem(measurements, labels, ground_truth)
 
 
 def frobenius_norm(matrix: Array) -> float:

@@ -14,9 +14,8 @@ from flatdist.factorization import end_to_end
 from flatdist.flatness import hessian_trace
 from flatdist.methods.base import SolverMethod, StudyMethod
 from flatdist.metrics import final_metrics
-from flatdist.problems import Problem, sample_arrays
+from flatdist.problems import StoredProblem, sample_stored
 from flatdist.training import Hooks, Interrupted
-from flatdist.types import Array
 
 
 def solve(cell: Cell, replicates: Sequence[int], hooks: Hooks) -> Iterator[tuple[int, dict[str, Any], list[Any]]]:
@@ -37,22 +36,22 @@ def solve(cell: Cell, replicates: Sequence[int], hooks: Hooks) -> Iterator[tuple
         if hooks.should_stop():
             raise Interrupted
         started = time.perf_counter()
-        problem = sample_arrays(cell, replicate)
+        problem = sample_stored(cell, replicate)
         if isinstance(method, StudyMethod):
-            trial, history = function(cell, replicate, problem)
+            trial, history = function(cell, replicate, problem.arrays())
         else:
             trial, history = _solved(method, function, cell, problem), []
         hooks.on_steps(1)
         yield replicate, trial | {"wall_seconds": time.perf_counter() - started}, history
 
 
-def _solved(method: SolverMethod, solver: Callable[..., Any], cell: Cell, problem: Problem[Array]) -> dict[str, Any]:
+def _solved(method: SolverMethod, solver: Callable[..., Any], cell: Cell, problem: StoredProblem) -> dict[str, Any]:
     """The measured columns of one solved problem."""
     options = {"depth": cell.depth, "width": cell.width} if method.has_layers else {}
-    answer, certificate = solver(problem.measurements, problem.labels, **options, return_certificate=True)
+    answer, certificate = solver(problem.measurements.dense(), problem.labels, **options, return_certificate=True)
     layers = [np.asarray(layer) for layer in answer] if method.has_layers else None
     matrix = np.asarray(answer) if layers is None else end_to_end(layers)
-    residuals = np.einsum("iab,ab->i", problem.measurements, matrix) - problem.labels
+    residuals = problem.measurements.apply(matrix) - problem.labels
     return final_metrics(matrix, problem) | {
         "status": "converged" if bool(certificate.converged) else "budget_exhausted",
         "train_loss": float(np.mean(residuals**2)),

@@ -66,3 +66,12 @@ class Stream:
         angle = (2.0 * np.pi) * uniform[:, 1::2]
         normals = np.stack((radius * np.cos(angle), radius * np.sin(angle)), axis=-1)  # (m, pairs, 2)
         return normals.reshape(len(uniform), -1)[:, :count]
+
+    def permutation(self, size: int) -> np.ndarray:
+        """A uniform permutation of 0 .. size-1, (size,) int64, from row 0: the order of 64-bit keys, one a number.
+
+        It is drawn whole, so how much of it is used changes nothing in it. Two equal keys, of odds size^2 / 2^65, stay
+        in the order of their numbers.
+        """
+        halves = words(self.key, np.array([0]), 2 * size)[0].astype(np.uint64)
+        return np.argsort(halves[0::2] << np.uint64(32) | halves[1::2], kind="stable")

@@ -8,17 +8,19 @@ With H_L = G and P_1 = W_1, one step is
 """
 
 # Compiled or compiler-facing code, which the type checker cannot follow.
-# mypy: disable-error-code="untyped-decorator, return-value, attr-defined"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, return-value, attr-defined"
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
 
 from flatdist.draws.compiled import fill_indices, fill_normals, fill_words
 from flatdist.engines._fused_cache import KernelCache
+from flatdist.engines._fused_factors import entry_gradient, factor_gradient
 from flatdist.engines._fused_layout import (
     AHEAD,
     BATCH,
@@ -42,7 +44,16 @@ from flatdist.engines._fused_layout import (
     WIDEST_GROUP,
     ZEROS,
 )
-from flatdist.engines._fused_linalg import HELPER, add_group, pack, product, transpose, unpack, weigh_group
+from flatdist.engines._fused_linalg import (
+    HELPER,
+    add_group,
+    address_of,
+    pack,
+    product,
+    transpose,
+    unpack,
+    weigh_group,
+)
 from flatdist.engines.base import SAM_EPSILON
 
 # No fast-math flags anywhere here: the inner loops fuse their multiply-adds explicitly, and a flag is inherited by
@@ -50,16 +61,9 @@ from flatdist.engines.base import SAM_EPSILON
 # differently in code that is fresh and in code that comes from the cache.
 
 
-# Numba compiles a function anew for each literal argument: typed constants and addresses keep one version of each.
-@njit(**HELPER)
-def address_of(array: Any) -> int:
-    """Address of an array's first entry, int64."""
-    return np.int64(array.ctypes.data)
-
-
 @njit(**HELPER)
 def _forward(one: Any, size: int, table: Any, layers: int, scratch: int) -> None:
-    """The products P_j of the layers at ``layers``, and M without padding."""
+    """The products P_j of the layers at ``layers``; the last of them is M."""
     depth = table[DEPTH]
     widths, pads = TABLE, TABLE + depth + 1
     offsets, products = pads + depth + 1, pads + 2 * depth + 1
@@ -74,12 +78,11 @@ def _forward(one: Any, size: int, table: Any, layers: int, scratch: int) -> None
             table[widths + j], table[widths], table[widths + j - 1], size,
         )  # fmt: skip
         previous = target
-    pack(one, scratch + table[FLAT_M] * size, previous, table[pads], table[widths + depth], table[widths], size)
 
 
 @njit(**HELPER)
 def _backward(scale: Any, size: int, table: Any, layers: int, target: int, scratch: int) -> None:
-    """target_j += scale * H_j P_{j-1}^T for every layer j; ``target`` may be the layers themselves."""
+    """target_j += scale * H_j P_{j-1}^T for every layer j, from H_L = G; ``target`` may be the layers themselves."""
     depth = table[DEPTH]
     widths, pads = TABLE, TABLE + depth + 1
     offsets, products = pads + depth + 1, pads + 2 * depth + 1
@@ -87,7 +90,6 @@ def _backward(scale: Any, size: int, table: Any, layers: int, target: int, scrat
     here, following = scratch + table[HERE] * size, scratch + table[NEXT] * size
     transposed = scratch + table[TRANSPOSED] * size
     replace, add, unit = np.int64(0), np.int64(1), np.int64(1)
-    unpack(scale, here, lead, scratch + table[FLAT_G] * size, table[widths + depth], table[widths], size)
     for j in range(depth, 1, -1):
         layer = layers + table[offsets + j - 1] * size
         rows, inner, pad = table[widths + j - 1], table[widths + j], table[pads + j - 1]
@@ -104,10 +106,10 @@ def _backward(scale: Any, size: int, table: Any, layers: int, target: int, scrat
 
 
 @njit(**HELPER)
-def _gradient(
+def _dense_gradient(
     measurements: Any, labels: Any, scratch: Any, table: Any, indices: Any, first: int, noise: Any, normals: int
 ) -> Any:
-    """G of one batch at the current M, without padding; returns the batch's mean squared residual without noise.
+    """G of one batch of rows at the current M, padded; returns the batch's mean squared residual without noise.
 
     Args:
         first: position of the batch's first index in ``indices``.
@@ -122,7 +124,11 @@ def _gradient(
     matrix, total = base + table[FLAT_M] * size, base + table[FLAT_G] * size
     coefficients, squares = base + table[COEFFICIENTS] * size, base + table[SQUARES] * size
     rows, values, numbers = address_of(measurements), address_of(labels), address_of(indices) + first * 4
-    share = labels.dtype.type(2.0 / batch)
+    share, one = labels.dtype.type(2.0 / batch), labels.dtype.type(1.0)
+    depth = table[DEPTH]
+    pads = TABLE + depth + 1
+    d_in, d_out, lead = table[TABLE], table[TABLE + depth], table[pads]
+    pack(one, matrix, base + table[pads + 3 * depth] * size, lead, d_out, d_in, size)
     scratch[table[FLAT_G] : table[FLAT_G] + length] = 0
     scratch[table[SQUARES] : table[SQUARES] + LARGEST_GROUP] = 0
     # The residuals of one group are worked out while the rows of the group before it are added up.
@@ -144,10 +150,36 @@ def _gradient(
             done += pending
         pending = group
         weighed += group
+    unpack(one, base + table[HERE] * size, lead, total, d_out, d_in, size)
     loss = 0.0
     for i in range(LARGEST_GROUP):
         loss += scratch[table[SQUARES] + i]
     return loss / batch
+
+
+def _gradient(
+    measurements: Any, labels: Any, scratch: Any, table: Any, indices: Any, first: int, noise: Any, normals: int
+) -> Any:
+    """G of one batch by the function for the measurements' storage; see :func:`_dense_gradient`."""
+    raise NotImplementedError  # compiled code only
+
+
+@overload(_gradient, jit_options={"nogil": True, "error_model": "numpy"})
+def _choose_gradient(measurements, labels, scratch, table, indices, first, noise, normals):
+    def dense(measurements, labels, scratch, table, indices, first, noise, normals):
+        return _dense_gradient(measurements, labels, scratch, table, indices, first, noise, normals)
+
+    def factors(measurements, labels, scratch, table, indices, first, noise, normals):
+        left, right = measurements
+        return factor_gradient(left, right, labels, scratch, table, indices, first, noise, normals)
+
+    def entries(measurements, labels, scratch, table, indices, first, noise, normals):
+        rows, columns = measurements
+        return entry_gradient(rows, columns, labels, scratch, table, indices, first, noise, normals)
+
+    if isinstance(measurements, types.Array):
+        return dense
+    return factors if isinstance(measurements[0].dtype, types.Float) else entries
 
 
 @njit(nogil=True, error_model="numpy")
@@ -170,7 +202,8 @@ def run_steps(
     """Steps start .. stop-1 of one replicate; returns the largest mini-batch loss, not finite once any was.
 
     Args:
-        measurements: (n, d_out * d_in), in the labels' dtype or int8.
+        measurements: (n, d_out * d_in), in the labels' dtype or int8; or a pair of factors (n, d_out) and (n, d_in); or
+            a pair of int32 row and column numbers (n,).
         labels: (n,).
         weights: one replicate's block, changed in place.
         scratch, indices, words: this thread's own; nothing in them is kept from call to call except the consecutive
@@ -230,6 +263,7 @@ KERNEL_MODULES = (
     "flatdist.engines._fused_layout",
     "flatdist.engines._fused_rows",
     "flatdist.engines._fused_linalg",
+    "flatdist.engines._fused_factors",
     "flatdist.engines._fused_kernel",
 )
 run_steps._cache = KernelCache("run_steps", KERNEL_MODULES)

@@ -5,12 +5,13 @@ dimensions count entries. ``like`` is any scalar of the floating-point type in u
 """
 
 # Compiled or compiler-facing code, which the type checker cannot follow.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, call-arg"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, call-arg, return-value"
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba import njit
 
 from flatdist.engines._fused_rows import add_rows, weigh_rows
@@ -23,6 +24,14 @@ HELPER: dict[str, Any] = {
     "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
 }
+
+
+# Numba compiles a function anew for each literal argument: typed constants and addresses keep one version of each.
+@njit(**HELPER)
+def address_of(array: Any) -> int:
+    """Address of an array's first entry, int64."""
+    return np.int64(array.ctypes.data)
+
 
 # A tile has as many accumulators as hide the latency of a multiply-add and still fit the registers: 32 or 16 of them.
 WIDEST = 4 if VECTOR_BYTES == 64 else 2

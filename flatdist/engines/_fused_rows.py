@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 from flatdist.engines._fused_vector import INDEX, Emitter
 
 
-class _Rows(Emitter):
+class Rows(Emitter):
     """Drawn measurements: rows of floats, or of +1 and -1 in int8, widened as they are read."""
 
     def __init__(self, builder: ir.IRBuilder, scalar: ir.Type, narrow: bool) -> None:
@@ -128,7 +128,7 @@ def weigh_rows(
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         share, noise, rows, pitch, indices, matrix, length, labels, normals, out, squares = arguments[3:]
-        emitter = _Rows(builder, share.type, is_narrow)
+        emitter = Rows(builder, share.type, is_narrow)
         here = emitter.addresses(rows, pitch, indices, group)
         partial = emitter.variables(group * steps)
 
@@ -172,7 +172,7 @@ def add_rows(typing_context, count, unroll, entry, like, rows, pitch, indices, c
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         rows, pitch, indices, coefficients, matrix, length = arguments[4:]
-        emitter = _Rows(builder, arguments[3].type, is_narrow)
+        emitter = Rows(builder, arguments[3].type, is_narrow)
         here = emitter.addresses(rows, pitch, indices, group)
         factor = [emitter.splat(emitter.load(coefficients, INDEX(k), emitter.scalar)) for k in range(group)]
 

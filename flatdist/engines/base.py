@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from flatdist.measurements import Measurements
 from flatdist.types import Array
 
 SAM_EPSILON = 1e-12  # keeps SAM's direction defined where a drawn measurement is fitted exactly
@@ -29,7 +30,8 @@ class TrainingTask:
 
     Attributes:
         widths: d_0 ... d_L, from input to output.
-        measurements: per replicate (n, d_out, d_in), in the cell's dtype or int8 for +1/-1 ensembles.
+        measurements: per replicate as its ensemble keeps them, or (n, d_out, d_in); in the cell's dtype, or int8 for
+            +1/-1 ensembles.
         labels: per replicate (n,), in the cell's dtype.
         layers: per replicate the starting layers, ``layers[r][j]`` is W_{j+1} of shape (widths[j+1], widths[j]).
         batch_keys: (replicates, 2) uint32, Philox keys of the batch indices.
@@ -43,7 +45,7 @@ class TrainingTask:
     """
 
     widths: tuple[int, ...]
-    measurements: Sequence[Array]
+    measurements: Sequence[Measurements | Array]
     labels: Sequence[Array]
     layers: Sequence[Sequence[Array]]
     batch_keys: Array

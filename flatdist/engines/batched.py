@@ -13,7 +13,9 @@ import numpy as np
 import torch
 
 from flatdist.draws import tensor as draws
+from flatdist.engines._batched_rows import drawn_rows
 from flatdist.engines.base import SAM_EPSILON, TrainingTask
+from flatdist.measurements import as_measurements
 from flatdist.types import Array
 
 CHUNK = 64  # steps whose draws are made together
@@ -40,17 +42,14 @@ class BatchedSession:
         self.dtype = getattr(torch, task.dtype)
         # A lone replicate is trained beside a copy of itself, so that it has the bits it has in company.
         self.members = [*range(task.replicates)] + [0] * max(0, MINIMUM_BATCH - task.replicates)
-        count, entries = len(self.members), task.widths[0] * task.widths[-1]
         self.weights = [
             torch.stack([torch.as_tensor(task.layers[r][j], dtype=self.dtype) for r in self.members]).to(self.device)
             for j in range(len(task.widths) - 1)
         ]
-        self.measurements = torch.empty(count * task.n, entries, dtype=self.dtype, device=self.device)
-        self.labels = torch.empty(count * task.n, dtype=self.dtype, device=self.device)
-        for position, r in enumerate(self.members):
-            rows = slice(position * task.n, (position + 1) * task.n)
-            self.measurements[rows] = torch.as_tensor(task.measurements[r]).reshape(task.n, entries).to(self.device)
-            self.labels[rows] = torch.as_tensor(task.labels[r]).to(self.device)
+        stored = [as_measurements(task.measurements[r]) for r in self.members]
+        self.drawn = drawn_rows(stored, task.drawn, self.dtype, self.device)
+        self.labels = torch.cat([torch.as_tensor(task.labels[r], dtype=self.dtype) for r in self.members])
+        self.labels = self.labels.to(self.device)
         self.batch_keys = self._tensor(task.batch_keys[self.members], torch.int64)
         self.noise_keys = self._tensor(task.noise_keys[self.members], torch.int64)
         self._make_buffers()
@@ -77,10 +76,9 @@ class BatchedSession:
         self.noise_std = buffer(CHUNK, count)  # s_t, annealed
         self.learning_rate = buffer(count, 1, 1)
         self.largest = buffer(count)
-        self.gathered = buffer(count * drawn, d_in * d_out)
         self.targets = buffer(count * drawn)
         self.residual = buffer(count, drawn, 1)
-        self.gradient = buffer(count, d_out * d_in)
+        self.gradient = buffer(count, d_out, d_in)
         self.right = [buffer(count, width, d_in) for width in widths[2:]]  # W_2 W_1, W_3 W_2 W_1, ..., M
         self.left = [buffer(count, d_out, width) for width in widths[1:-2]]  # W_L..W_2 back to W_L W_{L-1}
         self.pulled = [buffer(count, widths[j + 1], d_in) for j in range(len(widths) - 2)]
@@ -137,7 +135,7 @@ class BatchedSession:
             self._step(self.rows[step].view(-1), self.noise[step])
 
     def _step(self, rows: torch.Tensor, noise: torch.Tensor) -> None:
-        torch.index_select(self.measurements, 0, rows, out=self.gathered)
+        self.drawn.gather(rows)
         torch.index_select(self.labels, 0, rows, out=self.targets)
         self._layer_steps(self.weights, noise, self._record_loss)
         if self.task.sam_radius is not None:
@@ -161,18 +159,15 @@ class BatchedSession:
         right = [weights[0], *self.right]  # right[j] = W_{j+1} ... W_1
         for j in range(1, depth):
             torch.bmm(weights[j], right[j - 1], out=right[j])
-        product = right[-1].view(len(noise), -1, 1)
-        gathered = self.gathered.view(len(noise), drawn, -1)
-        torch.bmm(gathered, product, out=self.residual)
+        self.drawn.apply(right[-1], out=self.residual)
         self.residual.sub_(self.targets.view_as(self.residual))
         if record is not None:
             record(self.residual)
         if self.task.label_noise:
             self.residual.add_(noise[:, :, None])
         self.residual.mul_(2.0 / drawn)
-        gradient = self.gradient.view(len(noise), -1, 1)
-        torch.bmm(gathered.mT, self.residual, out=gradient)
-        gradient = gradient.view(len(noise), weights[-1].shape[1], -1)  # G, (replicate, d_out, d_in)
+        gradient = self.gradient  # G
+        self.drawn.adjoint(self.residual, out=gradient)
         left = [*self.left, weights[-1]]  # left[j] = W_L ... W_{j+2}
         for j in range(depth - 3, -1, -1):
             torch.bmm(left[j + 1], weights[j + 1], out=left[j])

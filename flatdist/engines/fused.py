@@ -17,6 +17,7 @@ from flatdist.engines._fused_kernel import run_steps
 from flatdist.engines._fused_layout import Layout, make_layout
 from flatdist.engines.base import TrainingTask
 from flatdist.errors import LaunchError
+from flatdist.measurements import Dense, Entries, Factors, Measurements, as_measurements
 from flatdist.types import Array
 
 DTYPES = ("float32", "float64")
@@ -49,17 +50,18 @@ class FusedSession:
 
     def __init__(self, task: TrainingTask) -> None:
         self.task = task
-        self._measurements = [_flat_rows(a, task.dtype) for a in task.measurements]
+        self._measurements = [_kernel_form(as_measurements(a), task.dtype) for a in task.measurements]
         self._labels = [np.ascontiguousarray(b, dtype=task.dtype) for b in task.labels]
         self._keys = np.concatenate([task.batch_keys, task.noise_keys], axis=1).astype(np.uint32)  # (replicates, 4)
         self._layout = make_layout(
             task.widths,
             task.dtype,
-            self._measurements[0].itemsize,
+            _entry_bytes(self._measurements[0]),
             task.n,
             task.batch_size,
             task.label_noise,
             task.sam_radius is not None,
+            isinstance(as_measurements(task.measurements[0]), Factors),
         )
         self._radius = -1.0 if task.sam_radius is None else float(task.sam_radius)
         self._weights = aligned_zeros((task.replicates, self._layout.weights_size), task.dtype)
@@ -146,7 +148,19 @@ class _Scratch:
             self.indices[: task.n] = np.arange(task.n)
 
 
-def _flat_rows(measurements: Array, dtype: str) -> Array:
-    """(n, d_out, d_in) as contiguous rows (n, d_out * d_in); +1/-1 measurements stay int8."""
-    kind = "int8" if measurements.dtype == np.int8 else dtype
-    return np.ascontiguousarray(measurements, dtype=kind).reshape(len(measurements), -1)
+KernelForm = Array | tuple[Array, Array]
+
+
+def _kernel_form(stored: Measurements, dtype: str) -> KernelForm:
+    """What the compiled step is given, not copied where its dtype is right: see ``run_steps``."""
+    if isinstance(stored, Factors):
+        return np.ascontiguousarray(stored.left, dtype=dtype), np.ascontiguousarray(stored.right, dtype=dtype)
+    if isinstance(stored, Entries):
+        return np.ascontiguousarray(stored.rows, np.int32), np.ascontiguousarray(stored.columns, np.int32)
+    assert isinstance(stored, Dense)
+    kind = "int8" if stored.dtype == np.int8 else dtype
+    return np.ascontiguousarray(stored.array, dtype=kind).reshape(len(stored), -1)
+
+
+def _entry_bytes(form: KernelForm) -> int:
+    return (form[0] if isinstance(form, tuple) else form).itemsize

@@ -8,6 +8,7 @@ import torch
 from flatdist.draws import Stream
 from flatdist.engines.base import SAM_EPSILON, TrainingTask
 from flatdist.factorization import end_to_end
+from flatdist.measurements import Measurements, as_measurements
 from flatdist.types import Array
 
 
@@ -28,7 +29,7 @@ class ReferenceSession:
         self.task = task
         dtype = getattr(torch, task.dtype)
         self.weights = [[torch.tensor(w, dtype=dtype).requires_grad_() for w in layers] for layers in task.layers]
-        self.measurements = [torch.tensor(a).to(dtype) for a in task.measurements]
+        self.measurements = [as_measurements(a).tensors(dtype) for a in task.measurements]
         self.labels = [torch.tensor(b, dtype=dtype) for b in task.labels]
 
     def advance(self, start: int, stop: int, learning_rate: Array, noise_std: Array, anneal: Array) -> Array:
@@ -50,11 +51,11 @@ class ReferenceSession:
         noise = self._label_noise(r, step, s)
 
         def gradients(at: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-            residual = torch.einsum("kab,ab->k", a, end_to_end(at)) - b
+            residual = a.apply(end_to_end(at)) - b
             return torch.autograd.grad(((residual + noise) ** 2).mean(), at)
 
         with torch.no_grad():
-            loss = float(((torch.einsum("kab,ab->k", a, end_to_end(layers)) - b) ** 2).mean())
+            loss = float(((a.apply(end_to_end(layers)) - b) ** 2).mean())
         step_gradients = gradients(layers)
         if self.task.sam_radius is not None:
             reach = self.task.sam_radius / (_norm(step_gradients) + SAM_EPSILON)
@@ -65,12 +66,12 @@ class ReferenceSession:
                 weight.sub_(eta * g)
         return loss
 
-    def _batch(self, r: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _batch(self, r: int, step: int) -> tuple[Measurements, torch.Tensor]:
         if self.task.batch_size is None:
             return self.measurements[r], self.labels[r]
         key = tuple(int(k) for k in self.task.batch_keys[r])
         index = Stream(key).indices(np.array([step]), self.task.batch_size, self.task.n)[0]  # type: ignore[arg-type]
-        return self.measurements[r][index], self.labels[r][index]
+        return self.measurements[r].select(index), self.labels[r][index]
 
     def _label_noise(self, r: int, step: int, s: float) -> torch.Tensor:
         if not self.task.label_noise:

@@ -12,7 +12,7 @@ from flatdist.ensembles.base import Ensemble
 # Raised when the problems that a cell samples change; part of every cell's identity.
 SAMPLING_VERSION = 1
 
-_NAMES = ("gaussian", "rademacher")
+_NAMES = ("gaussian", "rademacher", "rank_one", "entries")
 
 ENSEMBLES: dict[str, Ensemble] = {name: import_module(f"flatdist.ensembles.{name}").ENSEMBLE for name in _NAMES}
 

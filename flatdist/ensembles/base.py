@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flatdist.measurements import Dense, Measurements
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -14,17 +16,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """A distribution of measurement matrices whose entries have mean 0 and variance 1.
+    """A distribution of measurement matrices A with E <A, X>^2 = ||X||_F^2 for every X.
 
     Attributes:
         name: the value of a cell's ``ensemble``.
-        sample: ``(stream, indices (m,), d_out, d_in) -> (m, d_out, d_in) float64``; measurement i depends only on the
+        sample: ``(stream, indices (m,), d_out, d_in) -> m measurements``, float64; measurement i depends only on the
             stream and i, so that nested problems share their measurements.
         summary: one line for documentation.
-        signs: every entry is +1 or -1, so that a measurement may be stored as int8.
+        storage: how the measurements of a problem are kept.
+        without_replacement: measurements are drawn from the d_out * d_in there are, each at most once.
     """
 
     name: str
-    sample: Callable[[Stream, np.ndarray, int, int], np.ndarray]
+    sample: Callable[[Stream, np.ndarray, int, int], Measurements]
     summary: str
-    signs: bool = False
+    storage: type[Measurements] = Dense
+    without_replacement: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flatdist.ensembles.base import Ensemble
+from flatdist.measurements import Dense, Signs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -12,9 +13,9 @@ if TYPE_CHECKING:
     from flatdist.draws import Stream
 
 
-def sample(stream: Stream, indices: np.ndarray, d_out: int, d_in: int) -> np.ndarray:
-    """Measurements ``indices`` of the stream, shape (m, d_out, d_in)."""
-    return stream.signs(indices, d_out * d_in).reshape(-1, d_out, d_in)
+def sample(stream: Stream, indices: np.ndarray, d_out: int, d_in: int) -> Dense:
+    """Measurements ``indices`` of the stream, (m, d_out, d_in)."""
+    return Dense(stream.signs(indices, d_out * d_in).reshape(-1, d_out, d_in))
 
 
-ENSEMBLE = Ensemble("rademacher", sample, "independent entries of +1 or -1, equally likely", signs=True)
+ENSEMBLE = Ensemble("rademacher", sample, "independent entries of +1 or -1, equally likely", Signs)

@@ -31,16 +31,19 @@ def memory_bytes(cell: Cell, replicates: int, engine: str = "fused", executor: s
     """
     entries = cell.n * cell.d_out * cell.d_in
     launcher = RAY_BYTES if executor == "ray" else 0
-    if not isinstance(cell.spec, GradientMethod):  # solved one after the other; the Gram matrix and its factorization
+    if not isinstance(cell.spec, GradientMethod):
+        # Solved one after the other, measurements written out; the Gram matrix and its factorization.
         return launcher + PROCESS_BYTES["solver"] + FLOAT64 * (3 * entries + 3 * cell.n**2)
     itemsize = 8 if cell.dtype == "float64" else 4
-    signs = engine == "fused" and ENSEMBLES[cell.ensemble].signs
+    storage = ENSEMBLES[cell.ensemble].storage
+    kept = storage.narrowest(cell.dtype) if engine == "fused" else cell.dtype
+    measurements = cell.n * storage.row_bytes(cell.d_out, cell.d_in, kept)
     copies = 1 if engine == "fused" else 2  # torch's tensors beside the arrays that evaluations read
     weights = sum(a * b for a, b in pairwise(cell.widths))
     history = 12 * FLOAT64 * cell.evaluations
     layers = (FLOAT64 * (BLOCK + 2) + itemsize * 3) * weights  # a block of snapshots to be evaluated, and the weights
     process = PROCESS_BYTES.get(engine, PROCESS_WITH_TORCH_BYTES) + WORKING_BYTES
-    return launcher + process + replicates * (copies * entries * (1 if signs else itemsize) + layers + history)
+    return launcher + process + replicates * (copies * measurements + layers + history)
 
 
 def replicates_that_fit(cell: Cell, limit: int, engine: str = "fused", executor: str = "ray") -> int:

@@ -56,4 +56,4 @@ def segment_ends(cell: Cell) -> list[int]:
 
 def storage_dtype(cell: Cell, engine: str) -> str:
     """How an engine stores the measurements: the fused engine reads signs as int8, a quarter of float32's bytes."""
-    return "int8" if engine == "fused" and ENSEMBLES[cell.ensemble].signs else cell.dtype
+    return ENSEMBLES[cell.ensemble].storage.narrowest(cell.dtype) if engine == "fused" else cell.dtype

@@ -12,7 +12,7 @@ import numpy as np
 from flatdist.cell import Cell
 from flatdist.factorization import end_to_end, initial_layers
 from flatdist.metrics import BLOCK, CONVERGED_LOSS, Evaluator, evaluation_steps, final_metrics, trace_evaluations
-from flatdist.problems import Problem, sample_arrays
+from flatdist.problems import StoredProblem, sample_stored
 from flatdist.training.hooks import Checkpoints
 from flatdist.training.schedule import drawn_per_step, storage_dtype
 from flatdist.types import Array
@@ -26,7 +26,7 @@ class Trainee:
     """One replicate while it is trained."""
 
     replicate: int
-    problem: Problem[Array]  # its measurements are stored as the engine wants them
+    problem: StoredProblem  # its measurements are stored as the engine wants them
     evaluator: Evaluator
     layers: list[Array]
     step: int = 0
@@ -42,7 +42,7 @@ class Trainee:
 def prepare(cell: Cell, replicate: int, engine: str, checkpoints: Checkpoints | None) -> Trainee:
     """A replicate at its start, or at its newest checkpoint if the same engine made it: engines differ in the bits."""
     started = time.perf_counter()
-    problem = sample_arrays(cell, replicate, storage_dtype(cell, engine))
+    problem = sample_stored(cell, replicate, storage_dtype(cell, engine))
     evaluations = len(evaluation_steps(cell.steps, cell.evaluations))
     trainee = Trainee(
         replicate,
