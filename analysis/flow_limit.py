@@ -18,13 +18,17 @@ from matplotlib.figure import Figure
 
 from analysis.command import Request, path_lines, run_command
 from analysis.extrapolation import Limit, to_zero
+from analysis.grouping import as_value, configuration_columns
 from analysis.style import PAGE_WIDTH, color_of, marker_of, save_figure, themed
 from flatdist.cell import PROBLEM_FIELDS
 from flatdist.errors import FitError
+from flatdist.methods.flow_limit import METHOD as FLOW
 
 START = 0.1  # part of the flow time that is left out: runs of finite learning rate spend it on reaching zero loss
 DEGREES = (1, 2)
-_PAIRED = [*PROBLEM_FIELDS, "depth", "width", "init_scale"]
+# A run and a flow that agree in these follow the same path: the problem and the layers that both start from.
+_PAIRED = [*PROBLEM_FIELDS, *(name for name in FLOW.fields if name not in ("flow_duration", "evaluations"))]
+_BESIDE_THE_RATE = ("steps",)  # a smaller learning rate takes more of them for the same flow time
 
 
 def paths(trials: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
@@ -34,7 +38,7 @@ def paths(trials: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     it.
 
     Raises:
-        FitError: no runs, no flow, or several problems.
+        FitError: no runs, no flow, several problems or starts, or runs that differ in more than the learning rate.
     """
     runs = trials[(trials["method"] == "label_noise_sgd") & (trials["status"] != "diverged")]
     flows = trials[trials["method"] == "flow_limit"]
@@ -46,13 +50,14 @@ def paths(trials: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     paired = pd.concat([runs, flows])
     varying = [name for name in _PAIRED if paired[name].map(str).nunique() > 1]
     if varying or flows["cell_id"].nunique() > 1:
-        raise FitError(f"runs and flows differ in {', '.join(varying) or 'their flow'}; keep one problem and one start")
+        raise FitError(f"runs and flows differ in {', '.join(varying) or 'their flow'}; keep one of each with --where")
+    _refuse_mixtures(runs)
     rows = history.dropna(subset=["hessian_trace"])
     by_replicate = {
         int(str(replicate)): group.sort_values("flow_time")
         for replicate, group in rows[rows["cell_id"].isin(flows["cell_id"])].groupby("replicate")
     }
-    named = runs[["cell_id", "replicate", "learning_rate_final"]].rename(columns={"learning_rate_final": "rate"})
+    named = runs[["cell_id", "replicate"]].assign(rate=cell_rates(runs))
     parts = []
     for (rate, replicate), group in rows.merge(named, on=["cell_id", "replicate"]).groupby(["rate", "replicate"]):
         flow = by_replicate.get(int(str(replicate)))
@@ -73,6 +78,24 @@ def paths(trials: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
             )
         )
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def cell_rates(runs: pd.DataFrame) -> pd.Series:
+    """The learning rate of each run's cell, (k,): where it is automatic, the mean over the cell's replicates."""
+    return runs.groupby("cell_id")["learning_rate_final"].transform("mean").astype(float)
+
+
+def _refuse_mixtures(runs: pd.DataFrame) -> None:
+    """A curve for each learning rate means something only where nothing else differs between the runs."""
+    mixed = configuration_columns(runs, but=("learning_rate", *_BESIDE_THE_RATE))
+    for _, group in runs.groupby(runs["learning_rate"].astype(float), dropna=False):
+        mixed += [name for name in _BESIDE_THE_RATE if group[name].nunique() > 1 and name not in mixed]
+    if mixed:
+        example = " and ".join(f"{name} == {as_value(runs[name].iloc[0])!r}" for name in mixed)
+        raise FitError(
+            f"runs differ in {', '.join(mixed)}, not in the learning rate alone; keep one value of each, and the "
+            f"flows, with --where, such as --where \"method == 'flow_limit' or {example}\""
+        )
 
 
 def differences(path: pd.DataFrame) -> pd.DataFrame:

@@ -187,9 +187,9 @@ def _widths(axes: Axes, thresholds: pd.DataFrame, index: int) -> None:
     table = width_table(thresholds)
     size = np.sqrt(table["d_out"].astype(float) * table["d_in"].astype(float)) * 1.02**index
     used = table["width_censored"] == RESOLVED
-    width, low, high = (table.loc[used, f"width{end}"] for end in ("", "_low", "_high"))
+    width, low, high = (table.loc[used, f"width{end}"].to_numpy(dtype=float) for end in ("", "_low", "_high"))
     axes.errorbar(
-        size[used], width, yerr=[np.where(low > 0, width - low, 0.0), high - width], color=color_of(index),
+        size[used], width, yerr=np.stack((np.where(low > 0, width - low, 0.0), high - width)), color=color_of(index),
         marker=marker_of(index), linestyle="", elinewidth=0.6, markeredgewidth=0,
     )  # fmt: skip
     below = table["width_censored"] == BELOW

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis.extrapolation import to_zero
-from analysis.flatness_gap import gap_figure, gaps
+from analysis.flatness_gap import gap_figure, gaps, series_of
 from analysis.flow_limit import differences, flow_figure, paths
 from flatdist.cell import Cell
 from flatdist.errors import FitError
@@ -73,26 +73,79 @@ def test_a_flow_without_runs_and_other_problems_are_refused():
     with pytest.raises(FitError, match=r"0 trials of label_noise_sgd and 3 of flow_limit"):
         paths(trials[trials["method"] == "flow_limit"], history)
     other = trials.assign(init_scale=[0.1, *trials["init_scale"][1:]])
-    with pytest.raises(FitError, match="differ in init_scale"):
+    with pytest.raises(FitError, match="differ in init_scale; keep one of each"):
         paths(other, history)
 
 
-def test_gaps_are_paired_by_problem_and_depth():
-    rows = []
-    for replicate in range(2):
-        for depth, least in ((2, 10.0 + replicate), (3, 20.0)):
-            solved = Cell(method="min_hessian_trace", **(FIELDS | {"depth": depth}))
-            rows.append({**solved.row(), "replicate": replicate, "status": "converged", "hessian_trace": least})
+def gap_trials(excess, *variants):
+    """Runs whose gap is ``excess(cell)`` times the learning rate, and the solutions they are compared with."""
+    rows, solved = [], {}
+    for variant in variants:
+        for replicate in range(2):
             for rate in RATES:
-                run = Cell(learning_rate=rate, **(FIELDS | {"depth": depth}))
-                trace = least * (1 + depth * rate)
-                row = {**run.row(), "replicate": replicate, "status": "converged", "hessian_trace": trace}
-                rows.append(row | {"learning_rate_final": rate})
-    table = gaps(pd.DataFrame(rows))
+                run = Cell(learning_rate=rate, **(FIELDS | variant))
+                architecture = {name: getattr(run, name) for name in ("d_out", "d_in", "rank", "n", "depth", "width")}
+                exact = Cell(method="min_hessian_trace", **architecture)
+                least = 10.0 + replicate + 3 * run.depth + run.n + sum(run.width)
+                row = {"cell_id": run.cell_id, **run.row(), "replicate": replicate, "status": "converged"}
+                rows.append(row | {"hessian_trace": least * (1 + excess(run) * rate), "learning_rate_final": rate})
+                row = {"cell_id": exact.cell_id, **exact.row(), "replicate": replicate, "status": "converged"}
+                solved[exact.cell_id, replicate] = row | {"hessian_trace": least}
+    return pd.DataFrame([*rows, *solved.values()])
+
+
+def test_gaps_are_paired_by_problem_and_depth():
+    trials = gap_trials(lambda run: run.depth, {"depth": 2}, {"depth": 3})
+    table = gaps(trials)
     assert len(table) == 12
     assert np.allclose(table["gap"], table["depth"] * table["learning_rate"])
-    limits = {depth: [to_zero(group, "gap"), to_zero(group, "gap", 2)] for depth, group in table.groupby("depth")}
-    assert abs(limits[3][0].value) < 1e-12
+    assert series_of(table) == ["depth"]
+    limits = [[to_zero(group, "gap"), to_zero(group, "gap", 2)] for _, group in table.groupby("depth")]
+    assert abs(limits[1][0].value) < 1e-12
     gap_figure(table, limits)
     with pytest.raises(FitError, match="no run of label_noise_sgd has a certified"):
-        gaps(pd.DataFrame(rows).assign(status="budget_exhausted"))
+        gaps(trials.assign(status="budget_exhausted"))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("n", (9, 12)),
+        ("width", ((4, 4), (6, 6))),
+        ("batch_size", (10, 50)),
+        ("steps", (100, 900)),
+        ("init_scale", (1, 2)),
+    ],
+)
+def test_gaps_of_runs_that_differ_otherwise_are_not_mixed(name, values):
+    """The excess depends on the field; pooled, or paired with the other's solution, the extrapolation would be off."""
+    factor = dict(zip(values, (1.0, 5.0), strict=True))
+    trials = gap_trials(lambda run: factor[getattr(run, name)], *({name: value} for value in values))
+    table = gaps(trials)
+    assert series_of(table) == ["depth", name]
+    assert len(table) == 12
+    for value, group in table.groupby(name):
+        assert np.allclose(group["gap"], factor[value] * group["learning_rate"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("batch_size", 20), ("label_noise_std", 0.5), ("schedule", "constant"), ("steps", 7), ("dtype", "float64")],
+)
+def test_runs_that_differ_in_more_than_the_learning_rate_make_no_path(name, value):
+    trials, history = flow_tables(bias=7.0)
+    rate = trials["learning_rate"] == RATES[0]
+    other = trials[rate].assign(**{name: value}, cell_id="another")
+    if name == "dtype":  # how it was computed is no configuration
+        paths(pd.concat([trials, other]), history)
+        return
+    with pytest.raises(FitError, match=rf"runs differ in {name}, not in the learning rate alone; .*--where"):
+        paths(pd.concat([trials, other]), history)
+
+
+def test_automatic_rates_of_one_cell_are_one_rate():
+    trials, history = flow_tables(bias=7.0)
+    runs = trials["learning_rate"] == RATES[0]
+    trials.loc[runs, "learning_rate_final"] = RATES[0] * (1 + 0.1 * (trials.loc[runs, "replicate"] - 1))
+    path = paths(trials, history)
+    assert sorted(path["learning_rate"].unique()) == pytest.approx(sorted(RATES))
