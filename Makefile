@@ -24,17 +24,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  { echo "flatdist needs Python 3.11 or newer; name one with: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(INSTALL) --editable '.[run]'
+	$(INSTALL) --editable '.[run,report]'
 	touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
-	$(INSTALL) --editable '.[run,s3,search,dev]'
+	$(INSTALL) --editable '.[run,report,s3,search,dev]'
 	touch $@
 
-demo: $(INSTALLED)  ## the quickstart sweep on a local Ray, and its two pictures
+demo: $(INSTALLED)  ## the quickstart sweep on a local Ray, and its report
 	$(BIN)/flatdist sweep $(SWEEP) --store $(STORE) --yes
-	$(BIN)/python -m analysis.sample_complexity $(SWEEP) --store $(STORE) --out $(OUT)
-	$(BIN)/python -m analysis.phase_diagram $(SWEEP) --store $(STORE) --out $(OUT)
+	$(BIN)/flatdist report $(SWEEP) --store $(STORE) --out $(OUT)
 
 test: $(INSTALLED_DEV)  ## the test suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -19,6 +19,7 @@ from flatdist.cli.best import best_command
 from flatdist.cli.housekeeping import compact_command, export_command, gc_command, invalidate_command, merge_command
 from flatdist.cli.inspect import cells_command, failures_command, show_command
 from flatdist.cli.plan import plan_command
+from flatdist.cli.report import report_command
 from flatdist.cli.status import status_command
 from flatdist.cli.sweep import sweep_command
 from flatdist.cli.trace import trace_command
@@ -50,6 +51,7 @@ for _command in (
     plan_command,
     sweep_command,
     status_command,
+    report_command,
     train_command,
     best_command,
     show_command,

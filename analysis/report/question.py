@@ -1,0 +1,36 @@
+"""What was asked: the sweep, word for word, and how much of it is done."""
+
+from __future__ import annotations
+
+from analysis.report.material import Material
+from analysis.report.section import Section
+from analysis.report.words import counted
+from analysis.style import method_label
+
+
+def build(material: Material) -> Section:
+    """The section."""
+    sweep = material.sweep
+    wanted = len(sweep.cells) * sweep.replicates
+    rows = material.cell_of_trials()
+    done = int(((rows >= 0) & (material.trials["replicate"] < sweep.replicates)).sum()) if len(rows) else 0
+    methods = list(dict.fromkeys(method_label(cell.method) for cell in sweep.cells))
+    facts = {
+        "cells": f"{len(sweep.cells):,}"
+        + (f" ({counted(len(sweep.stopped), 'cell')} stopped early)" if sweep.stopped else ""),
+        "replicates of each": f"{sweep.replicates:,}",
+        "trials done": f"{done:,} of {wanted:,}",
+        "methods": ", ".join(methods) or "none yet",
+        "fields that vary": ", ".join(material.varying) or "none",
+        "store": material.request.store,
+    }
+    if sweep.left_out:
+        facts["left out"] = f"{counted(sweep.left_out, 'candidate')}, by the sweep's conditions"
+    message = ""
+    if done == 0:
+        message = (
+            f"Nothing is done yet: `flatdist sweep {material.request.sweep} --store {material.request.store}` runs it."
+        )
+    elif done < wanted:
+        message = f"{counted(wanted - done, 'replicate')} of {wanted:,} have no result yet; all below is of those done."
+    return Section("question", "What was asked", {"facts": facts, "source": sweep.source}, message=message)
