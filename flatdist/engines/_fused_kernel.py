@@ -37,6 +37,7 @@ from flatdist.engines._fused_layout import (
     LARGEST_GROUP,
     NEXT,
     NORMALS,
+    ROWS,
     SQUARES,
     TABLE,
     TRANSPOSED,
@@ -63,7 +64,7 @@ from flatdist.engines.base import SAM_EPSILON
 
 @njit(**HELPER)
 def _forward(one: Any, size: int, table: Any, layers: int, scratch: int) -> None:
-    """The products P_j of the layers at ``layers``; the last of them is M."""
+    """The products P_j of the layers at ``layers``, the last of them M, and M without padding where rows need it."""
     depth = table[DEPTH]
     widths, pads = TABLE, TABLE + depth + 1
     offsets, products = pads + depth + 1, pads + 2 * depth + 1
@@ -78,6 +79,8 @@ def _forward(one: Any, size: int, table: Any, layers: int, scratch: int) -> None
             table[widths + j], table[widths], table[widths + j - 1], size,
         )  # fmt: skip
         previous = target
+    if table[ROWS]:
+        pack(one, scratch + table[FLAT_M] * size, previous, table[pads], table[widths + depth], table[widths], size)
 
 
 @njit(**HELPER)
@@ -90,6 +93,8 @@ def _backward(scale: Any, size: int, table: Any, layers: int, target: int, scrat
     here, following = scratch + table[HERE] * size, scratch + table[NEXT] * size
     transposed = scratch + table[TRANSPOSED] * size
     replace, add, unit = np.int64(0), np.int64(1), np.int64(1)
+    if table[ROWS]:
+        unpack(scale, here, lead, scratch + table[FLAT_G] * size, table[widths + depth], table[widths], size)
     for j in range(depth, 1, -1):
         layer = layers + table[offsets + j - 1] * size
         rows, inner, pad = table[widths + j - 1], table[widths + j], table[pads + j - 1]
@@ -109,7 +114,7 @@ def _backward(scale: Any, size: int, table: Any, layers: int, target: int, scrat
 def _dense_gradient(
     measurements: Any, labels: Any, scratch: Any, table: Any, indices: Any, first: int, noise: Any, normals: int
 ) -> Any:
-    """G of one batch of rows at the current M, padded; returns the batch's mean squared residual without noise.
+    """G of one batch of rows at the current M, without padding; returns their mean squared residual without noise.
 
     Args:
         first: position of the batch's first index in ``indices``.
@@ -124,11 +129,7 @@ def _dense_gradient(
     matrix, total = base + table[FLAT_M] * size, base + table[FLAT_G] * size
     coefficients, squares = base + table[COEFFICIENTS] * size, base + table[SQUARES] * size
     rows, values, numbers = address_of(measurements), address_of(labels), address_of(indices) + first * 4
-    share, one = labels.dtype.type(2.0 / batch), labels.dtype.type(1.0)
-    depth = table[DEPTH]
-    pads = TABLE + depth + 1
-    d_in, d_out, lead = table[TABLE], table[TABLE + depth], table[pads]
-    pack(one, matrix, base + table[pads + 3 * depth] * size, lead, d_out, d_in, size)
+    share = labels.dtype.type(2.0 / batch)
     scratch[table[FLAT_G] : table[FLAT_G] + length] = 0
     scratch[table[SQUARES] : table[SQUARES] + LARGEST_GROUP] = 0
     # The residuals of one group are worked out while the rows of the group before it are added up.
@@ -150,7 +151,6 @@ def _dense_gradient(
             done += pending
         pending = group
         weighed += group
-    unpack(one, base + table[HERE] * size, lead, total, d_out, d_in, size)
     loss = 0.0
     for i in range(LARGEST_GROUP):
         loss += scratch[table[SQUARES] + i]
@@ -164,7 +164,7 @@ def _gradient(
     raise NotImplementedError  # compiled code only
 
 
-@overload(_gradient, jit_options={"nogil": True, "error_model": "numpy"})
+@overload(_gradient, jit_options={"nogil": True, "error_model": "numpy", "forceinline": True})
 def _choose_gradient(measurements, labels, scratch, table, indices, first, noise, normals):
     def dense(measurements, labels, scratch, table, indices, first, noise, normals):
         return _dense_gradient(measurements, labels, scratch, table, indices, first, noise, normals)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -12,11 +13,13 @@ from flatdist.types import Array
 # Positions in the integer table that the compiled step reads.
 DEPTH, BATCH, BLOCKS, FILL_STEPS, LABEL_NOISE, FULL, WIDEST_GROUP, FLAT_M, FLAT_G, TRANSPOSED = range(10)
 HERE, NEXT, COEFFICIENTS, NORMALS, AHEAD, GRADIENT, WEIGHTS_SIZE, SQUARES, ZEROS = range(10, 19)
-DRAWN_LEFT, DRAWN_RIGHT, IMAGES, TABLE = range(19, 23)
+ROWS, DRAWN_LEFT, DRAWN_RIGHT, IMAGES, TABLE = range(19, 24)
 
 LARGEST_GROUP = 8  # drawn rows taken together at most
 FACTOR_ROWS = 64  # drawn pairs of factors multiplied together at most: they stay in the second-level cache
 _WORDS_PER_FILL = 1024  # draws made at a time: enough to fill the vectors, few enough to stay in the first-level cache
+
+Storage = Literal["rows", "factors", "entries"]
 
 
 def padded(count: int, lanes: int) -> int:
@@ -63,7 +66,7 @@ def make_layout(
     batch_size: int | None,
     label_noise: bool,
     sharpness_aware: bool,
-    factored: bool = False,
+    storage: Storage = "rows",
 ) -> Layout:
     """Lay out the memory of a session.
 
@@ -75,7 +78,7 @@ def make_layout(
         batch_size: indices drawn per step; None for every index once.
         label_noise: whether labels are perturbed.
         sharpness_aware: whether gradients are kept, for SAM's perturbation.
-        factored: whether measurements are kept as factors.
+        storage: how measurements are kept; rows meet M and G without padding.
     """
     lanes = lanes_of(dtype)
     depth = len(widths) - 1
@@ -109,7 +112,8 @@ def make_layout(
     products = [reserve(pads[j + 1] * pads[0]) for j in range(depth)]
     table[AHEAD], table[GRADIENT] = (reserve(weights_size) if sharpness_aware else 0 for _ in range(2))
     table[WEIGHTS_SIZE] = weights_size
-    together = min(batch, FACTOR_ROWS) if factored else 0
+    table[ROWS] = storage == "rows"
+    together = min(batch, FACTOR_ROWS) if storage == "factors" else 0
     table[DRAWN_LEFT], table[DRAWN_RIGHT], table[IMAGES] = (reserve(together * pads[j]) for j in (-1, 0, 0))
     table[TABLE:] = [*widths, *pads, *layer_offsets, *products]
 

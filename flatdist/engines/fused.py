@@ -14,7 +14,7 @@ import numpy as np
 
 from flatdist.alignment import aligned_zeros
 from flatdist.engines._fused_kernel import run_steps
-from flatdist.engines._fused_layout import Layout, make_layout
+from flatdist.engines._fused_layout import Layout, Storage, make_layout
 from flatdist.engines.base import TrainingTask
 from flatdist.errors import LaunchError
 from flatdist.measurements import Dense, Entries, Factors, Measurements, as_measurements
@@ -50,7 +50,8 @@ class FusedSession:
 
     def __init__(self, task: TrainingTask) -> None:
         self.task = task
-        self._measurements = [_kernel_form(as_measurements(a), task.dtype) for a in task.measurements]
+        forms = [_kernel_form(as_measurements(a), task.dtype) for a in task.measurements]
+        self._measurements = [form for form, _ in forms]
         self._labels = [np.ascontiguousarray(b, dtype=task.dtype) for b in task.labels]
         self._keys = np.concatenate([task.batch_keys, task.noise_keys], axis=1).astype(np.uint32)  # (replicates, 4)
         self._layout = make_layout(
@@ -61,7 +62,7 @@ class FusedSession:
             task.batch_size,
             task.label_noise,
             task.sam_radius is not None,
-            isinstance(as_measurements(task.measurements[0]), Factors),
+            forms[0][1],
         )
         self._radius = -1.0 if task.sam_radius is None else float(task.sam_radius)
         self._weights = aligned_zeros((task.replicates, self._layout.weights_size), task.dtype)
@@ -151,15 +152,16 @@ class _Scratch:
 KernelForm = Array | tuple[Array, Array]
 
 
-def _kernel_form(stored: Measurements, dtype: str) -> KernelForm:
+def _kernel_form(stored: Measurements, dtype: str) -> tuple[KernelForm, Storage]:
     """What the compiled step is given, not copied where its dtype is right: see ``run_steps``."""
     if isinstance(stored, Factors):
-        return np.ascontiguousarray(stored.left, dtype=dtype), np.ascontiguousarray(stored.right, dtype=dtype)
+        factors = np.ascontiguousarray(stored.left, dtype=dtype), np.ascontiguousarray(stored.right, dtype=dtype)
+        return factors, "factors"
     if isinstance(stored, Entries):
-        return np.ascontiguousarray(stored.rows, np.int32), np.ascontiguousarray(stored.columns, np.int32)
+        return (np.ascontiguousarray(stored.rows, np.int32), np.ascontiguousarray(stored.columns, np.int32)), "entries"
     assert isinstance(stored, Dense)
     kind = "int8" if stored.dtype == np.int8 else dtype
-    return np.ascontiguousarray(stored.array, dtype=kind).reshape(len(stored), -1)
+    return np.ascontiguousarray(stored.array, dtype=kind).reshape(len(stored), -1), "rows"
 
 
 def _entry_bytes(form: KernelForm) -> int:
