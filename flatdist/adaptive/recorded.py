@@ -71,8 +71,8 @@ class GroupState:
 
     @property
     def width(self) -> float:
-        """Half-width of n50's interval on log n; infinite where it is unbounded."""
-        return half_width(self.known)
+        """Half-width of n50's interval on log n."""
+        return half_width(self.group.span, self.known)
 
     def stand_ins(self) -> list[Request]:
         """Requests of the expected runs, at a few n across the range, with numbers that no replicate has."""

@@ -77,6 +77,9 @@ class Rule(Protocol):
     def left(self, span: Span, known: Known) -> tuple[int, int]:
         """How many more runs are expected, and how many there can be at most."""
 
+    def is_spent(self, span: Span, known: Known) -> bool:
+        """Whether there are no runs left although n50 is not known as precisely as it is wanted."""
+
 
 @dataclass(frozen=True)
 class Plain:
@@ -98,6 +101,10 @@ class Plain:
         """How many more runs are expected, and the most there can be."""
         count = len(self.ask(span, known))
         return count, count
+
+    def is_spent(self, span: Span, known: Known) -> bool:
+        """Never: no precision is asked for."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,13 @@ class Boundary:
         most = max(0, self.budget - len(known.asked))
         if not most or finished(runs_of(known), range_of(span), self.precision):
             return 0, 0
-        return min(most, expected_runs(known, self.precision)), most
+        return min(most, expected_runs(span, known, self.precision)), most
+
+    def is_spent(self, span: Span, known: Known) -> bool:
+        """Whether the budget ended the search."""
+        from flatdist.boundary import finished
+
+        return len(known.asked) >= self.budget and not finished(runs_of(known), range_of(span), self.precision)
 
 
 @dataclass(frozen=True)
@@ -170,6 +183,10 @@ class FirstSuccess:
         """How many more runs are expected, and the most there can be."""
         steps = [math.ceil(math.log2(high - low)) for low, high in self._brackets(span, known) if high > low]
         return sum(steps), sum(steps)
+
+    def is_spent(self, span: Span, known: Known) -> bool:
+        """Never: no precision is asked for."""
+        return False
 
     def _brackets(self, span: Span, known: Known) -> list[tuple[int, int]]:
         """Positions among the allowed n of each replicate's last failure and first success; equal where it broke off.
@@ -232,8 +249,16 @@ class UntilInterval:
         if not first and self._is_finished(span, known):
             return 0, 0
         most = self._room(span, known)
-        expected = most if len(span.values) < 2 else expected_runs(known, self.precision)
+        expected = most if len(span.values) < 2 else expected_runs(span, known, self.precision)
         return (first if len(span.values) < 2 else min(most, max(first, expected))), most
+
+    def is_spent(self, span: Span, known: Known) -> bool:
+        """Whether all cells have their most replicates, or there is one n alone."""
+        from flatdist.boundary import finished
+
+        if self._room(span, known) and len(span.values) > 1:
+            return False
+        return not finished(runs_of(known), range_of(span), self.precision)
 
     def _room(self, span: Span, known: Known) -> int:
         counts = Counter(run.n for run in known.asked)
@@ -264,20 +289,24 @@ def range_of(span: Span) -> Range:
     return Range(span.low, span.high, None if span.allowed is None else np.array(span.allowed))
 
 
-def half_width(known: Known) -> float:
-    """Half-width of n50's 95 % interval on log n; infinite where it is unbounded."""
-    from flatdist.boundary import interval
+def half_width(span: Span, known: Known) -> float:
+    """Half-width of the interval that holds n50 with probability 95 % a posteriori, on log n.
 
-    return float(interval(runs_of(known)).half_width) if known.success else math.inf
+    Beside the profile likelihood's it is the other interval that a search narrows, and the one that costs little.
+    """
+    from flatdist.boundary.posterior import posterior
+
+    low, high = posterior(runs_of(known), float(span.values[0]), float(span.values[-1])).quantiles((0.025, 0.975))
+    return 0.5 * float(high - low)
 
 
-def expected_runs(known: Known, precision: float) -> int:
+def expected_runs(span: Span, known: Known, precision: float) -> int:
     """About how many more runs n50 needs: its interval narrows as one over the root of their number.
 
-    Runs at n50 of a logistic curve of scale s on log n leave a half-width of 3.92 s / sqrt(runs).
+    Runs at n50 of a logistic curve of known scale s on log n leave a half-width of 3.92 s / sqrt(runs); those that
+    have to find n50 and s as well leave about 1.5 times that.
     """
     done = len(known.success)
-    width = half_width(known)
-    if done >= FIRST_RUNS and math.isfinite(width):
-        return max(1, math.ceil(done * ((width / precision) ** 2 - 1)))
-    return max(1, FIRST_RUNS + math.ceil((3.92 * TYPICAL_SCALE / precision) ** 2) - done)
+    if done >= FIRST_RUNS:
+        return max(1, math.ceil(done * ((half_width(span, known) / precision) ** 2 - 1)))
+    return max(1, FIRST_RUNS + math.ceil((6.0 * TYPICAL_SCALE / precision) ** 2) - done)

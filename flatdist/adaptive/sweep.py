@@ -88,8 +88,8 @@ class GroupStrategy:
         for key, group in self.sweep.by_key.items():
             runs = group.rule.ask(group.span, known[key])
             requests += requests_of(group, runs)
-            if runs and group.rule.precision is not None:
-                self._open[key] = half_width(known[key])
+            if runs and group.rule.precision is not None and known[key].success:
+                self._open[key] = half_width(group.span, known[key])
             elif runs and not isinstance(group.rule, Plain):
                 self._open[key] = math.nan
         return requests
@@ -105,12 +105,9 @@ class GroupStrategy:
         total = len(self.sweep.choosing)
         if total:
             text += f", {total - len(self._open):,} of {total:,} groups finished"
-        widths = [width for width in self._open.values() if math.isfinite(width)]
+        widths = [width for width in self._open.values() if not math.isnan(width)]
         if widths:
             text += f", widest interval +-{max(widths):.1%}"
-        unbounded = sum(math.isinf(width) for width in self._open.values())
-        if unbounded:
-            text += f", {unbounded:,} without an interval yet"
         return text
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,11 @@ from flatdist.cli.searching import run_search, search_line
 from flatdist.errors import SweepError
 
 if TYPE_CHECKING:
+    from flatdist.adaptive import GroupStrategy
     from flatdist.adaptive.recorded import GroupState
     from flatdist.cli.driving import Launching
     from flatdist.planning import Plan
+    from flatdist.search import Round
     from flatdist.store import Store
     from flatdist.sweepfile import Sweep
 
@@ -70,7 +71,8 @@ def forecast(sweeps: Sequence[Sweep], store: Store) -> Forecast:
 
 def count_groups(states: Sequence[GroupState]) -> dict[str, Any]:
     """How many groups there are and are finished, their runs, and the widest interval of the others."""
-    open_widths = [state.width for state in states if not state.is_finished and state.group.rule.precision is not None]
+    looking = [state for state in states if state.known.success and state.group.rule.precision is not None]
+    open_widths = [state.width for state in looking if not state.is_finished]
     return {
         "groups": len(states),
         "finished": sum(state.is_finished for state in states),
@@ -85,7 +87,7 @@ def _group_line(sweep: Sweep, states: Sequence[GroupState], plan: Plan) -> str:
     counts = count_groups(states)
     text = f"groups: {sweep.name}: {counts['finished']:,} of {counts['groups']:,} finished"
     text += f", {counts['asked']:,} runs asked for so far"
-    if counts["widest"] is not None and math.isfinite(counts["widest"]):
+    if counts["widest"] is not None:
         text += f", widest interval +-{counts['widest']:.1%}"
     if not counts["at_most"]:
         return text
@@ -131,28 +133,20 @@ def run_adaptive(sweep: Sweep, launching: Launching) -> int:
     status = launching.finish(driver)
     if status == 1:
         launching.tell_failures(list({request.cell.cell_id: None for request in log.requests()}))
-    _tell_outcome(sweep, strategy, log, opened)
+    _tell_outcome(sweep.name, strategy, log.rounds, opened)
     return status
 
 
-def _tell_outcome(sweep: Sweep, strategy: Any, log: Any, store: Store) -> None:
-    known = strategy.known(log.rounds, store)
+def _tell_outcome(name: str, strategy: GroupStrategy, rounds: Sequence[Round], store: Store) -> None:
+    known = strategy.known(rounds, store)
     groups = strategy.sweep.choosing
-    left = [group.rule.left(group.span, known[group.key])[1] for group in groups]
+    finished = [group for group in groups if not group.rule.ask(group.span, known[group.key])]
     runs = sum(len(one.success) for one in known.values())
-    text = f"{sweep.name}: {sum(not most for most in left):,} of {len(groups):,} groups finished with {runs:,} runs"
-    short = sum(_is_spent(group, known[group.key]) for group, most in zip(groups, left, strict=True) if not most)
-    if short:
-        text += f"; {short:,} of them spent their budget before reaching the precision"
+    text = f"{name}: {len(finished):,} of {len(groups):,} groups finished with {runs:,} runs"
+    spent = sum(group.rule.is_spent(group.span, known[group.key]) for group in finished)
+    if spent:
+        text += f"; {spent:,} of them spent their runs before reaching the precision"
     click.echo(text)
-
-
-def _is_spent(group: Any, known: Any) -> bool:
-    """Whether a finished group stopped for want of runs."""
-    budget = getattr(group.rule, "budget", None)
-    from flatdist.adaptive.rules import half_width
-
-    return budget is not None and len(known.asked) >= budget and half_width(known) > group.rule.precision
 
 
 def check_options(sweeps: Sequence[Sweep], options: dict[str, Any]) -> None:

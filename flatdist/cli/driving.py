@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flatdist.launch import LaunchSettings
     from flatdist.launch.result import LaunchResult
     from flatdist.planning import Plan
+    from flatdist.planning.forecast import Forecast
     from flatdist.planning.work import WorkItem
     from flatdist.search import Driver
     from flatdist.sweepfile import Sweep
@@ -49,12 +50,27 @@ class Launching:
         from flatdist.cli.planning import plan_sweeps
         from flatdist.launch import launch
 
+        forecast: Forecast | None = None
+        rounds = 0
+
         def run(items: Sequence[WorkItem]) -> LaunchResult:
+            nonlocal forecast, rounds
+            rounds += 1
+            if rounds & (rounds - 1) == 0:  # reading all times is worth it while they are few: rounds 1, 2, 4, 8, ...
+                forecast = None
             cells = {item.cell.cell_id: item.cell for item in items}
             asked = {item.cell.cell_id: item.replicates for item in items}
             none: dict[str, Any] = {"search": None, "adaptive": None, "stopped": {}}
             one = dataclasses.replace(sweep, cells=tuple(cells.values()), asked=asked, **none)
-            plan = plan_sweeps([one], self.store, self.resources, retry_failed=self.retry_failed, with_probe=False)
+            plan = plan_sweeps(
+                [one],
+                self.store,
+                self.resources,
+                retry_failed=self.retry_failed,
+                with_probe=False,
+                forecast=forecast,
+            )
+            forecast = plan.forecast
             executor: Any = self.resources.executor
             kept: Any = _only(plan, items)
             return launch(kept, self.store, executor=executor, settings=self.settings, display=self.display)  # type: ignore[arg-type]

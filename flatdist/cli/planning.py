@@ -15,6 +15,7 @@ from flatdist.cli.output import counted, size
 if TYPE_CHECKING:
     from flatdist.cell import Cell
     from flatdist.planning import Interval, Plan
+    from flatdist.planning.forecast import Forecast
     from flatdist.planning.observations import Probe
     from flatdist.sweepfile import Sweep
 
@@ -128,6 +129,7 @@ def plan_sweeps(
     budget: str | None = None,
     fit: bool = False,
     with_probe: bool = True,
+    forecast: Forecast | None = None,
 ) -> Plan:
     """Make the plan that the options ask for.
 
@@ -158,7 +160,7 @@ def plan_sweeps(
         local=resources.address is None and device == "cpu",
     )
     probe = _announced(make_probe(engine, device, threads)) if can_probe else None
-    plan = make_plan(sweeps, open_store(store, must_exist=False), settings, probe=probe)
+    plan = make_plan(sweeps, open_store(store, must_exist=False), settings, probe=probe, forecast=forecast)
     return plan if seconds is None else keep_within(plan, seconds, fit=fit)
 
 

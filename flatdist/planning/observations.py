@@ -54,10 +54,12 @@ def stored_observations(store: TimedStore) -> list[Observation]:
     names = [*_COST_FIELDS, "engine", "device"]
     texts = frame["width"].map(lambda width: None if width is None else ",".join(str(int(w)) for w in width))
     observations = []
-    for key, seconds in frame.assign(width=texts).groupby(names, dropna=False, sort=False)["wall_seconds"]:
+    grouped = frame.assign(width=texts).groupby(names, dropna=False, sort=False)["wall_seconds"]
+    for key, seconds in grouped.median().items():
+        assert isinstance(key, tuple)
         cell = _cell(dict(zip(_COST_FIELDS, key, strict=False)))
         if cell is not None:
-            observations.append(Observation(cell, float(seconds.median()), str(key[-2]), str(key[-1])))
+            observations.append(Observation(cell, float(seconds), str(key[-2]), str(key[-1])))
     return observations
 
 

@@ -147,7 +147,12 @@ class Plan:
 
 
 def make_plan(
-    sweeps: Sequence[Sweep], store: PlannedStore, settings: PlanSettings | None = None, *, probe: Probe | None = None
+    sweeps: Sequence[Sweep],
+    store: PlannedStore,
+    settings: PlanSettings | None = None,
+    *,
+    probe: Probe | None = None,
+    forecast: Forecast | None = None,
 ) -> Plan:
     """Work out what is to be run; nothing is started but short probes, where asked for.
 
@@ -156,13 +161,15 @@ def make_plan(
         store: what is done already; also the source of measured times.
         settings: slots, engine, device.
         probe: measures kinds of cells of which the store has no times; None leaves them to nominal costs.
+        forecast: what to predict with; None fits it to the store's times.
     """
     settings = settings or PlanSettings()
     cells, wanted = _union(sweeps, settings.limit)
     done, failed = store.done(list(cells)), store.failed(list(cells))
     counts = [_count(sweep, cells, done, failed) for sweep in sweeps]
     items, n_done, n_failed = _items(cells, wanted, done, failed, retry=settings.retry_failed)
-    forecast = make_forecast(items, store, settings.engine, settings.device, probe)
+    if forecast is None:
+        forecast = make_forecast(items, store, settings.engine, settings.device, probe)
     return assemble(counts, cells, wanted, (n_done, n_failed), items, forecast, settings)
 
 
