@@ -69,6 +69,17 @@ def keys_of(table: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]
     return sorted(keys, key=lambda key: [_place(name, value) for name, value in key.items()])
 
 
+def legend_columns(handles: Sequence[Any], width: int = 54) -> int:
+    """Columns of a legend over a figure of one column: two where the longest labels fit side by side.
+
+    Args:
+        handles: with labels.
+        width: characters that fit, with room for the marks.
+    """
+    longest = max((len(handle.get_label()) for handle in handles), default=0)
+    return 2 if 2 * longest <= width else 1
+
+
 def styled(keys: Sequence[Mapping[str, Any]]) -> list[tuple[int, Mapping[str, Any]]]:
     """Keys with the number of their colour and marker: a method's own where no method occurs twice, else in order."""
     methods = [key.get("method") for key in keys]
