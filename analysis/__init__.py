@@ -1,8 +1,8 @@
 """From tables of trials to tables of findings to figures: DataFrame -> DataFrame -> Figure.
 
 Nothing here loads torch, ray or numba. Run as ``python -m analysis.NAME SWEEP``: sample_complexity, phase_diagram,
-tolerance, paired, scaling (with the collapse of the transitions), training_curves, theorems, flow_limit and
-flatness_gap. The other modules are functions for notebooks and for these.
+tolerance, paired, scaling (with the collapse of the transitions), training_curves, theorems, flow_limit,
+flatness_gap, risk and risk_steps. The other modules are functions for notebooks and for these.
 """
 
 from __future__ import annotations

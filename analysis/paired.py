@@ -59,22 +59,8 @@ def paired_differences(
     """
     require_columns(trials, ("method", "replicate", "n"), "needed columns")
     labelled = label_success(trials, resolve_tolerance(trials, tolerance))
-    problem = [name for name in PROBLEM_FIELDS if name in labelled]
     series, panels = series_columns(labelled), panel_columns(labelled)
-    theirs = labelled[labelled["method"] == reference]
-    if theirs.empty:
-        known = ", ".join(sorted(map(str, labelled["method"].unique())))
-        raise FitError(f"the reference method {reference!r} has no trials here; allowed: {known}")
-    if theirs.duplicated([*problem, "replicate"]).any():
-        raise FitError(
-            f"the reference method {reference!r} has several configurations; select one of its "
-            f"{', '.join(configuration_columns(theirs, but=PROBLEM_FIELDS)) or 'cells'}"
-        )
-    pairs = labelled[labelled["method"] != reference].merge(
-        theirs[[*problem, "replicate", "success"]], on=[*problem, "replicate"], suffixes=("", "_reference")
-    )
-    if pairs.empty:
-        raise FitError(f"no other method was run on the problems of {reference!r}, so there are no pairs")
+    pairs = with_reference(labelled, reference, ["success"])
     rows = []
     for key, group in group_rows(pairs, [*series, *panels, "n"]):
         mine, other = group["success"].to_numpy(dtype=bool), group["success_reference"].to_numpy(dtype=bool)
@@ -92,6 +78,30 @@ def paired_differences(
             }
         )
     return pd.DataFrame(rows)
+
+
+def with_reference(trials: pd.DataFrame, reference: str, columns: Sequence[str]) -> pd.DataFrame:
+    """The trials of all other methods, with the reference's ``columns`` on the same problem as ``COLUMN_reference``.
+
+    Raises:
+        FitError: the reference has no trials or several configurations, or no other method shares its problems.
+    """
+    problem = [name for name in PROBLEM_FIELDS if name in trials]
+    theirs = trials[trials["method"] == reference]
+    if theirs.empty:
+        known = ", ".join(sorted(map(str, trials["method"].unique())))
+        raise FitError(f"the reference method {reference!r} has no trials here; allowed: {known}")
+    if theirs.duplicated([*problem, "replicate"]).any():
+        raise FitError(
+            f"the reference method {reference!r} has several configurations; select one of its "
+            f"{', '.join(configuration_columns(theirs, but=PROBLEM_FIELDS)) or 'cells'}"
+        )
+    pairs = trials[trials["method"] != reference].merge(
+        theirs[[*problem, "replicate", *columns]], on=[*problem, "replicate"], suffixes=("", "_reference")
+    )
+    if pairs.empty:
+        raise FitError(f"no other method was run on the problems of {reference!r}, so there are no pairs")
+    return pairs
 
 
 def newcombe_interval(counts: tuple[int, int, int, int], level: float) -> tuple[float, float]:

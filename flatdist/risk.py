@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,15 +73,18 @@ class MinimumNormLaw:
         return 1.0 - self.n / size + (spread / (size - self.n - 1) if spread else 0.0)
 
     def cdf(self, error: float) -> float:
-        """Probability of an error of at most this, to about 1e-4."""
-        if self.n == self.d_out * self.d_in:
-            missed = np.zeros(1)
-        else:
-            quantiles = (np.arange(400) + 0.5) / 400
-            missed = np.asarray(minimum_norm_law(self.d_out, self.d_in, self.n).ppf(quantiles))
+        """Probability of an error of at most this, to about 1e-4; without noise, for n < D only."""
         if not self.noise:
-            return float(np.mean(missed <= error))
-        return float(np.mean(interpolation_law(self.d_out, self.d_in, self.n, self.noise).cdf(error - missed)))
+            return float(minimum_norm_law(self.d_out, self.d_in, self.n).cdf(error))
+        return float(np.mean(interpolation_law(self.d_out, self.d_in, self.n, self.noise).cdf(error - self._missed)))
+
+    @cached_property
+    def _missed(self) -> Array:
+        """Quantiles of what is missed of M*."""
+        if self.n == self.d_out * self.d_in:
+            return np.zeros(1)
+        quantiles = (np.arange(400) + 0.5) / 400
+        return np.asarray(minimum_norm_law(self.d_out, self.d_in, self.n).ppf(quantiles))
 
     def median(self) -> float:
         """The error that half of the problems exceed."""
