@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flatdist.errors import LaunchError, StoreError
 from flatdist.launch.events import Event, ItemFailed, Notice, RowStored, ShardEnded, ShardStarted, StepsTaken
+from flatdist.launch.interrupt import StopNow
 from flatdist.launch.rows import PatientCheckpoints, RowBuffer
 from flatdist.launch.settings import LaunchSettings
 
@@ -183,6 +184,8 @@ class _Work:
             except (StoreError, LaunchError):
                 raise  # no failure of the cell: the shard is tried again, or nothing can run
             except Exception as error:
+                if broken_off(error):
+                    raise StopNow from error
                 if len(left) > 1 and out_of_memory(error):
                     half = (len(left) + 1) // 2
                     batches[:0] = [tuple(left[:half]), tuple(left[half:])]
@@ -211,6 +214,13 @@ def load_runner(name: str) -> Callable[..., Iterator[Any]]:
     """The function that ``module:function`` names."""
     module, function = name.split(":")
     return cast("Callable[..., Iterator[Any]]", getattr(importlib.import_module(module), function))
+
+
+def broken_off(error: BaseException | None) -> bool:
+    """Whether an exception is what compiled code made of :class:`StopNow`: a SystemError caused by it."""
+    while error is not None and not isinstance(error, StopNow):
+        error = error.__cause__
+    return error is not None
 
 
 def out_of_memory(error: BaseException) -> bool:
