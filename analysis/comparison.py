@@ -17,7 +17,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from analysis.grouping import as_value, configuration_columns, group_rows
+from analysis.grouping import configuration_columns, group_rows
 from analysis.paired import newcombe_interval
 from analysis.pairing import SIDES, Matching, match_cells, pair_trials
 from analysis.signed_rank import shift_interval, signed_rank_test
@@ -25,6 +25,8 @@ from analysis.success import label_success, resolve_tolerance
 from analysis.threshold import FitSettings, estimate_threshold
 from flatdist.cell import FIELDS, PROBLEM_FIELDS
 from flatdist.errors import FitError
+
+Table = dict[str, np.ndarray]
 
 STATUSES = ("converged", "budget_exhausted", "diverged")
 RATIOS = ("relative_error", "hessian_trace")
@@ -140,76 +142,75 @@ def _other_problems(first: pd.DataFrame, second: pd.DataFrame, pairs: pd.DataFra
 
 def _measurements(
     first: pd.DataFrame, second: pd.DataFrame, pairs: pd.DataFrame, cells: pd.DataFrame, tolerance: float
-) -> pd.DataFrame:
+) -> Table:
     """For each pair of trials what is compared, ``_first`` and ``_second``, and ``unit``: the problem it shares.
 
     Where problems are nested, those of one replicate at several n are one unit.
     """
-    table = pairs.copy()
-    for side, trials in zip(SIDES, (first, second), strict=True):
-        rows = label_success(trials.iloc[table[f"row_{side}"]], tolerance)
-        status = rows["status"].astype(object).to_numpy()
-        diverged = rows["diverged"].to_numpy(dtype=bool)
-        table[f"success_{side}"] = rows["success"].to_numpy(dtype=float)
-        for name in STATUSES:
-            mine = diverged if name == "diverged" else (status == name) & ~diverged
-            table[f"{name}_{side}"] = mine.astype(float)
-        error = rows["relative_error"].to_numpy(dtype=float)
-        table[f"relative_error_{side}"] = np.where(diverged, np.nan, np.log(np.fmax(error, ERROR_FLOOR)))
-        trace = _numbers(rows, "hessian_trace")
-        usable = ~diverged & np.isfinite(trace) & (trace > _SMALLEST_TRACE)
-        table[f"hessian_trace_{side}"] = np.where(usable, np.log(np.where(usable, trace, 1.0)), np.nan)
-    problem = [name for name in PROBLEM_FIELDS if name != "n"]
+    pair, replicate = pairs["pair"].to_numpy(), pairs["replicate"].to_numpy()
+    names = [name for name in PROBLEM_FIELDS if name != "n"]
     keys = [
-        (*(row[name] for name in problem), None if row["nested"] else row["n"])
-        for row in cells[[*problem, "n"]].to_dict("records")
+        (*(row[name] for name in names), None if row["nested"] else row["n"])
+        for row in cells[[*names, "n"]].to_dict("records")
     ]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-    of_pair = np.array([numbers[key] for key in keys])
-    n = cells["n"].to_numpy(dtype=float)
-    return table.assign(
-        n=n[table["pair"]], problem=of_pair[table["pair"]], unit=of_pair[table["pair"]] * 1_000_000 + table["replicate"]
-    )
+    problem = np.array([numbers[key] for key in keys])[pair]
+    n = cells["n"].to_numpy(dtype=float)[pair]
+    table = {"pair": pair, "replicate": replicate, "n": n, "unit": problem * (replicate.max() + 1) + replicate}
+    for side, trials in zip(SIDES, (first, second), strict=True):
+        rows = label_success(trials.iloc[pairs[f"row_{side}"]], tolerance)
+        diverged = rows["diverged"].to_numpy(dtype=bool)
+        table[f"success_{side}"] = rows["success"].to_numpy(dtype=float)
+        table[f"diverged_{side}"] = diverged.astype(float)
+        status = rows["status"].astype(object).to_numpy() if "status" in rows else np.full(len(rows), None)
+        for name in ("converged", "budget_exhausted"):
+            table[f"{name}_{side}"] = ((status == name) & ~diverged).astype(float)
+        error = rows["relative_error"].to_numpy(dtype=float)
+        table[f"relative_error_{side}"] = np.where(diverged, np.nan, np.log(np.fmax(error, ERROR_FLOOR)))
+        trace = np.full(len(rows), np.nan)
+        if "hessian_trace" in rows:
+            trace = pd.to_numeric(rows["hessian_trace"], errors="coerce").to_numpy(dtype=float)
+        usable = ~diverged & np.isfinite(trace) & (trace > _SMALLEST_TRACE)
+        table[f"hessian_trace_{side}"] = np.where(usable, np.log(np.where(usable, trace, 1.0)), np.nan)
+    return table
 
 
-def _numbers(rows: pd.DataFrame, name: str) -> np.ndarray:
-    return (
-        pd.to_numeric(rows[name], errors="coerce").to_numpy(dtype=float) if name in rows else np.full(len(rows), np.nan)
-    )
+def _chosen(table: Table, pairs: Sequence[int] | pd.Series) -> Table:
+    """The rows of some pairs of cells."""
+    mask = np.isin(table["pair"], np.asarray(pairs))
+    return {name: column[mask] for name, column in table.items()}
 
 
-def _rows(table: pd.DataFrame, cells: pd.DataFrame, names: Sequence[str], level: float) -> Iterator[dict[str, Any]]:
+def _rows(table: Table, cells: pd.DataFrame, names: Sequence[str], level: float) -> Iterator[dict[str, Any]]:
     """The changes of every scope, not yet judged."""
     nothing = dict.fromkeys(names)
-    for key, group in group_rows(cells.assign(pair=range(len(cells))), [name for name in names if name == "method"]):
-        mine = table[table["pair"].isin(group["pair"])]
+    numbered = cells.assign(pair=range(len(cells)))
+    for key, group in group_rows(numbered, [name for name in names if name == "method"]):
+        mine = _chosen(table, group["pair"])
         yield from ({"scope": "method", **nothing, **key, **row} for row in _changes(mine, level))
-    by = [name for name in names if name != "n"]
-    for key, group in group_rows(cells.assign(pair=range(len(cells))), by):
-        mine = table[table["pair"].isin(group["pair"])]
-        if "n" in names and mine["n"].nunique() > 1:
+    for key, group in group_rows(numbered, [name for name in names if name != "n"]):
+        mine = _chosen(table, group["pair"])
+        if len(np.unique(mine["n"])) > 1:
             yield {"scope": "group", **nothing, **key, **_n50_change(mine, level)}
-    for pair, mine in table.groupby("pair"):
-        key = {name: as_value(cells[name].iloc[int(str(pair))]) for name in names}
+    for pair, fields in enumerate(cells[list(names)].itertuples(index=False)):
+        key = dict(zip(names, fields, strict=True))
+        mine = _chosen(table, [pair])
         yield from ({"scope": "cell", **key, **row} for row in _changes(mine, level))
 
 
-def _changes(table: pd.DataFrame, level: float) -> Iterator[dict[str, Any]]:
+def _changes(table: Table, level: float) -> Iterator[dict[str, Any]]:
     for name in STATUSES:
-        mine, theirs = (table[f"{name}_{side}"].to_numpy() for side in SIDES)
+        mine, theirs = (table[f"{name}_{side}"] for side in SIDES)
         if mine.any() or theirs.any():
-            yield {
-                "measure": name,
-                "kind": "difference",
-                **_share_change(mine, theirs, table["unit"].to_numpy(), level),
-            }
+            yield {"measure": name, "kind": "difference", **_share_change(mine, theirs, table["unit"], level)}
     for name in RATIOS:
-        used = table[[f"{name}_first", f"{name}_second"]].notna().all(axis=1)
+        mine, theirs = (table[f"{name}_{side}"] for side in SIDES)
+        used = np.isfinite(mine) & np.isfinite(theirs)
         if used.any():
-            mine, theirs = (table.loc[used, f"{name}_{side}"].to_numpy() for side in SIDES)
-            differences = _per_unit(theirs - mine, table.loc[used, "unit"].to_numpy())
+            mine, theirs = mine[used], theirs[used]
+            differences = _per_unit(theirs - mine, table["unit"][used])
             limits = (_exp(value) for value in shift_interval(differences, level))
-            row = {"pairs": int(used.sum()), "first": math.exp(mine.mean()), "second": math.exp(theirs.mean())}
+            row = {"pairs": len(mine), "first": math.exp(mine.mean()), "second": math.exp(theirs.mean())}
             row |= dict(zip(("change", "low", "high"), limits, strict=True))
             yield {"measure": name, "kind": "ratio", **row, **_tested(differences)}
 
@@ -242,15 +243,16 @@ def _tested(differences: np.ndarray) -> dict[str, float]:
     return {"p_value": outcome.p_value, "smallest": outcome.smallest}
 
 
-def _n50_change(table: pd.DataFrame, level: float) -> dict[str, Any]:
+def _n50_change(table: Table, level: float) -> dict[str, Any]:
     """The ratio of two groups' n50, its interval from theirs as if they were independent, and a test of pairs.
 
     The interval (Donner and Zou 2012) is too wide where the pairs agree; the test is of the successes of each problem.
     """
     fits = []
     for side in SIDES:
-        labelled = table[["n", "replicate"]].assign(success=table[f"success_{side}"] > 0)
-        unit = "replicate" if len(np.unique(table["unit"])) < len(table) else "trial"
+        columns = {"n": table["n"], "replicate": table["replicate"], "success": table[f"success_{side}"] > 0}
+        labelled = pd.DataFrame(columns)
+        unit = "replicate" if len(np.unique(table["unit"])) < len(labelled) else "trial"
         fits.append(estimate_threshold(labelled, FitSettings(level=level, unit=unit)))
     mine, theirs = fits
     with np.errstate(divide="ignore"):
@@ -262,8 +264,8 @@ def _n50_change(table: pd.DataFrame, level: float) -> dict[str, Any]:
     else:
         low = change - math.hypot(b - b_low, a_high - a)
         high = change + math.hypot(b_high - b, a - a_low)
-    differences = _per_unit((table["success_second"] - table["success_first"]).to_numpy(), table["unit"].to_numpy())
-    row = {"pairs": len(table), "first": mine["n50"], "second": theirs["n50"]}
+    differences = _per_unit(table["success_second"] - table["success_first"], table["unit"])
+    row = {"pairs": len(table["n"]), "first": mine["n50"], "second": theirs["n50"]}
     row |= {"change": _exp(change), "low": _exp(low), "high": _exp(high)}
     return {"measure": "n50", "kind": "ratio", **row, **_tested(differences)}
 

@@ -114,10 +114,10 @@ def _cells(trials: pd.DataFrame) -> pd.DataFrame:
     """One row a cell, by cell_id: the fields as comparable values, and the configuration."""
     require_columns(trials, ("cell_id",), "needed columns")
     rows = trials.drop_duplicates("cell_id").set_index("cell_id")
-    table = pd.DataFrame(
-        {name: [as_value(value) for value in rows[name]] if name in rows else None for name in FIELDS},
-        index=rows.index, dtype=object,
-    )  # fmt: skip
+    columns = {
+        name: [as_value(value) for value in rows[name]] if name in rows else [None] * len(rows) for name in FIELDS
+    }
+    table = pd.DataFrame({name: np.fromiter(column, object, len(rows)) for name, column in columns.items()}, rows.index)
     configuration = (
         rows["configuration_id"] if "configuration_id" in rows else pd.Series(None, rows.index, dtype=object)
     )

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import click
 
 from flatdist.cli.best import best_command
+from flatdist.cli.diff import diff_command
 from flatdist.cli.housekeeping import compact_command, export_command, gc_command, invalidate_command, merge_command
 from flatdist.cli.inspect import cells_command, failures_command, show_command
 from flatdist.cli.plan import plan_command
@@ -57,6 +58,7 @@ for _command in (
     show_command,
     cells_command,
     failures_command,
+    diff_command,
     trace_command,
     export_command,
     invalidate_command,
