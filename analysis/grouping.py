@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -86,7 +86,7 @@ def name_nulls(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 def _values(trials: pd.DataFrame, name: str) -> set[Any]:
     """Distinct values of a column where it applies; hidden widths that are the default of their shape count as one."""
-    values = {as_value(value) for value in trials[name]}
+    values = {as_value(value) for value in distinct(trials[name])}
     if name == "width" and {"d_out", "d_in"} <= set(trials.columns):
         rows = {
             (as_value(width), max(d_out, d_in))
@@ -96,6 +96,14 @@ def _values(trials: pd.DataFrame, name: str) -> set[Any]:
     if None in values and not _null_is_a_value(trials, name):
         values.remove(None)
     return values
+
+
+def distinct(column: pd.Series) -> Iterable[Any]:
+    """The values of a column, each at least once; fast where they can be hashed."""
+    try:
+        return column.unique()
+    except TypeError:  # lists
+        return column
 
 
 def _null_is_a_value(trials: pd.DataFrame, name: str) -> bool:
