@@ -95,10 +95,9 @@ def _group_line(sweep: Sweep, states: Sequence[GroupState], plan: Plan) -> str:
         return f"{text}; the other {counts['at_most']:,} are forecast at stand-ins for the n that will be chosen"
     from flatdist.planning import duration
 
-    seconds = sum(plan.forecast.item_seconds(item) for item in plan.items)
     more = sum(_seconds(state, plan) for state in states)
     text += f"; about {counts['expected']:,} more are expected, at stand-ins for the n that will be chosen"
-    return f"{text}, at most {counts['at_most']:,}, which would take {duration((seconds + more) / plan.slots)}"
+    return f"{text}, at most {counts['at_most']:,}, which would take {duration(plan.time.mid + more / plan.slots)}"
 
 
 def _seconds(state: GroupState, plan: Plan) -> float:
