@@ -1,0 +1,55 @@
+"""analysis/explore.ipynb runs from top to bottom on a small store, draws its figures, and is kept without outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from flatdist.cli import main
+
+NOTEBOOK = Path(__file__).parents[2] / "analysis" / "explore.ipynb"
+SWEEP = (
+    "name: quickstart\ndescription: a small one\nreplicates: 3\nfixed: {d_out: 6, d_in: 6, depth: 3, steps: 1500}\n"
+    "axes: {rank: [1, 2], n: [0.6*dof, 1.3*dof, 2*dof], method: [label_noise_sgd, min_nuclear_norm]}\n"
+)
+
+
+@pytest.fixture
+def notebook() -> nbformat.NotebookNode:
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def test_it_is_kept_tidy(notebook: nbformat.NotebookNode) -> None:
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count is None and not cell.outputs for cell in code), "clear the outputs before a commit"
+    assert all(cell.metadata == {} for cell in notebook.cells)
+    kinds = [cell.cell_type for cell in notebook.cells]
+    assert kinds[0] == kinds[-1] == "markdown"
+
+
+def test_it_runs_and_redraws_the_main_figures(
+    notebook: nbformat.NotebookNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "quickstart.yaml").write_text(SWEEP)
+    words = ["sweep", str(tmp_path / "quickstart.yaml"), "--store", str(tmp_path / "results"), "--executor", "inline"]
+    assert main([*words, "--display", "none", "--no-probe"]) == 0
+    (tmp_path / "analysis").mkdir()
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))  # nobody's own settings
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    client = NotebookClient(
+        notebook.copy(),
+        timeout=240,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path / "analysis")}},
+    )
+    done = client.execute()
+    outputs = [output for cell in done.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type in ("error", "stream")], outputs
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) == 4
+    tables = [output.data["text/html"] for output in outputs if "text/html" in output.get("data", {})]
+    assert any("n50_low" in table for table in tables)
