@@ -39,7 +39,14 @@ def estimate_steps(steps: int) -> list[int]:
 
 
 def stable_learning_rate(
-    layers: Sequence[Array], *, n: int, batch: int, label_scale: Array, noise_std: Array, sam_radius: float = 0.0
+    layers: Sequence[Array],
+    *,
+    n: int,
+    batch: int,
+    label_scale: Array,
+    noise_std: Array,
+    sam_radius: float = 0.0,
+    spread: float = 1.0,
 ) -> Array:
     """Step sizes for several replicates at their current weights.
 
@@ -50,6 +57,7 @@ def stable_learning_rate(
         label_scale: (replicates,) root mean square of the labels, which estimates ||M*||_F.
         noise_std: (replicates,) label noise s, in units of the labels.
         sam_radius: length of SAM's perturbation, 0 without it.
+        spread: of the ensemble's measurements, 1 for independent entries.
 
     Returns:
         (replicates,) step sizes; NaN where the weights are not finite.
@@ -59,8 +67,8 @@ def stable_learning_rate(
         top, trace, energy = flatness_bounds([layer.astype(np.float64) for layer in layers])
         least_top, least_trace = _flattest_rank_one(d_out, d_in, len(layers), label_scale)
         top, trace = np.maximum(top, least_top), np.maximum(trace, least_trace)
-        curvature = 2.0 * (np.sqrt(top) + np.sqrt(trace / n)) ** 2
-        stable = STABILITY * 2.0 / (curvature + 2.0 * trace / batch)
+        curvature = 2.0 * (np.sqrt(top) + np.sqrt(spread * trace / n)) ** 2
+        stable = STABILITY * 2.0 / (curvature + 2.0 * spread * trace / batch)
         directions = min(n, d_out * d_in)
         variance = np.square(noise_std) + sam_radius**2 * trace
         quiet = NORMAL_NOISE / len(layers) * energy * batch / (variance * directions)

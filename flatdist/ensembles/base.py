@@ -24,6 +24,8 @@ class Ensemble:
             stream and i, so that nested problems share their measurements.
         summary: one line for documentation.
         storage: how the measurements of a problem are kept.
+        spread: how much more the squared gradient of one measurement varies with the measurement than for independent
+            entries; ``learning_rate: auto`` allows for it.
         without_replacement: measurements are drawn from the d_out * d_in there are, each at most once.
     """
 
@@ -31,4 +33,5 @@ class Ensemble:
     sample: Callable[[Stream, np.ndarray, int, int], Measurements]
     summary: str
     storage: type[Measurements] = Dense
+    spread: float = 1.0
     without_replacement: bool = False

@@ -19,6 +19,7 @@ from flatdist.draws import stream_key
 from flatdist.draws.stream import BATCH, LABEL_NOISE
 from flatdist.engines import Engine
 from flatdist.engines.base import Session, TrainingTask
+from flatdist.ensembles import ENSEMBLES
 from flatdist.learning_rate import estimate_steps, stable_learning_rate
 from flatdist.metrics import BLOCK, evaluation_steps, trace_evaluations
 from flatdist.problems import frobenius_norm
@@ -149,6 +150,7 @@ class _Run:
                 label_scale=self.label_scale,
                 noise_std=self.noise_std,
                 sam_radius=self.sam_radius or 0.0,
+                spread=ENSEMBLES[self.cell.ensemble].spread,
             )
             for trainee, estimate in zip(self.trainees, estimates, strict=True):
                 if trainee.diverged_at is None:
