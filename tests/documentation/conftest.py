@@ -1,0 +1,53 @@
+"""One small store for all pages; each page runs in a copy of its folder."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = str(Path(__file__).parent)
+if HERE not in sys.path:  # its modules are found by name
+    sys.path.insert(0, HERE)
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which ``make demo`` has ended, with fewer replicates."""
+    from commands import fewer, run_flatdist
+
+    folder = tmp_path_factory.mktemp("finished")
+    for path in ROOT.glob("sweeps/**/*.yaml"):
+        copy = folder / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(fewer(path.read_text(encoding="utf-8")), encoding="utf-8")
+    shutil.copy(ROOT / "cluster.yaml", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run_flatdist(["sweep", "sweeps/quickstart.yaml"])
+    return folder
+
+
+@pytest.fixture
+def sandbox(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of that folder as the working directory; what pages register is forgotten afterwards."""
+    from flatdist.ensembles import ENSEMBLES
+    from flatdist.methods import METHODS
+
+    folder = tmp_path / "sandbox"
+    shutil.copytree(finished, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("FLATDIST_STORE", raising=False)
+    for registry in (METHODS, ENSEMBLES):
+        for name in registry:  # set to themselves, so that the registry is put back as it was
+            monkeypatch.setitem(registry, name, registry[name])
+    before = {id(registry): set(registry) for registry in (METHODS, ENSEMBLES)}
+    yield folder
+    for registry in (METHODS, ENSEMBLES):
+        for name in set(registry) - before[id(registry)]:
+            del registry[name]
