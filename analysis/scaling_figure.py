@@ -39,14 +39,14 @@ def scaling_figure(thresholds: pd.DataFrame, laws: pd.DataFrame, series: Sequenc
         grid = figure.subplots(2, len(LAWS), sharex="col", sharey="row", height_ratios=(2, 1))
         for column, law in enumerate(LAWS):
             upper, lower = grid[:, column]
-            for index, key in styled(keys):
-                fit = matching(laws[laws["law"] == law], key).iloc[0]
-                _points(upper, lower, matching(thresholds, key), law, float(fit["ratio"]), index)
             for axes in (upper, lower):
                 axes.set_xscale("log")
                 axes.set_yscale("log")
                 axes.minorticks_off()
                 sns.despine(ax=axes)
+            for index, key in styled(keys):
+                fit = matching(laws[laws["law"] == law], key).iloc[0]
+                _points(upper, lower, matching(thresholds, key), law, float(fit["ratio"]), index)
             single = _only_value(thresholds, law)
             low, high = upper.get_xlim() if single is None else (single / 1.5, single * 1.5)
             line = np.array([low, high])

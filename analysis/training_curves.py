@@ -181,6 +181,17 @@ def draw(request: Request, trials: pd.DataFrame) -> list[str]:
     """
     import flatdist
 
+    trained = trained_trials(request, trials)
+    measured = ["cell_id", "replicate", "step", *MEASURES, "train_loss_max"]
+    return draw_history(request, trials, trained, flatdist.load_history(request.store, request.sweep, columns=measured))
+
+
+def trained_trials(request: Request, trials: pd.DataFrame) -> pd.DataFrame:
+    """Those of the trials that have curves.
+
+    Raises:
+        FitError: there are none, or the trials are of more than one problem.
+    """
     trained = trials[trials["method"].map(_is_trained)]
     if trained.empty:
         raise FitError(f"sweep {request.sweep!r} has no trials of a method that trains step by step: nothing to draw")
@@ -192,12 +203,21 @@ def draw(request: Request, trials: pd.DataFrame) -> list[str]:
             f"sweep {request.sweep!r} holds several problems ({', '.join(problems)} vary); training curves show one: "
             f"choose one with --where, such as --where {example!r}"
         )
+    return trained
+
+
+def draw_history(request: Request, trials: pd.DataFrame, trained: pd.DataFrame, history: pd.DataFrame) -> list[str]:
+    """Draw and save the curves of trained trials whose history is at hand; returns the lines to print.
+
+    Raises:
+        FitError: every replicate diverged before it was first evaluated.
+    """
     series = series_columns(trained)
-    measured = ["cell_id", "replicate", "step", *MEASURES, "train_loss_max"]
-    history = flatdist.load_history(request.store, request.sweep, columns=measured)
     # From the trials: the history's own learning rate and label noise are those of each step.
     history = history.merge(trained[["cell_id", "replicate", "depth", *series]], on=["cell_id", "replicate"])
     curves = training_curves(history, ["depth", *series])
+    if curves.empty:
+        raise FitError(f"no trial of sweep {request.sweep!r} has a value in its history: all of them diverged")
     levels = reference_levels(trials)
     figure = training_curves_figure(curves, levels, series)
     origin = request.origin(trials, {"band": "interquartile range over replicates", "series": series})

@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.report.charts import ACCENT, FAINT, INK, layered, specification
 from analysis.report.material import MEASURES, Material
 from analysis.report.packing import pack
-from analysis.report.pictures import draw_picture, inlined
+from analysis.report.pictures import draw_curves, inlined
 from analysis.report.points import Point, points_of
 from analysis.report.section import Section
 from analysis.report.words import number
@@ -27,8 +27,6 @@ from flatdist.theory import flattest_trace
 
 _HEIGHT = 110  # pixels
 _DASHES: Mapping[str, Sequence[float]] = {"minimum": [5, 3], "Lemma 4": [8, 3, 2, 3], "truth": [1.5, 2.5]}
-# The page's script chooses round values in the range of what it shows.
-_TICKS = {"x": alt.ExprRef("xTicks"), "y": alt.ExprRef("yTicks")}
 
 
 def build(material: Material) -> Section:
@@ -76,12 +74,8 @@ def _first(points: Sequence[Point], curves: Sequence[Any]) -> int:
 def _chart(title: str) -> dict[str, Any]:
     """One measure over the steps; the page's script fills in the rows of the chosen cell."""
     dashes = alt.Scale(domain=list(_DASHES), range=list(_DASHES.values()))
-    x = alt.X(
-        "step:Q", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(title="step", format="~s", values=_TICKS["x"])
-    )
-    y = alt.Y(
-        "value:Q", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(title=None, format="~g", values=_TICKS["y"])
-    )
+    x = alt.X("step:Q", scale=_scale("x"), axis=alt.Axis(title="step", format="~s", values=alt.ExprRef("xTicks")))
+    y = alt.Y("value:Q", scale=_scale("y"), axis=alt.Axis(title=None, format="~g", values=alt.ExprRef("yTicks")))
     curves = alt.NamedData(name="curves")
     medians, levels = alt.NamedData(name="medians"), alt.NamedData(name="levels")
     shown = [
@@ -105,8 +99,13 @@ def _chart(title: str) -> dict[str, Any]:
             x=x, y=y, tooltip=shown
         ),
     ]  # fmt: skip
-    ticks = [alt.param(name=name, value=[1]) for name in ("xTicks", "yTicks")]
-    return specification(layered(*layers).add_params(*ticks), _HEIGHT, f"{title} over the steps of the chosen cell")
+    view = [alt.param(name=name, value=[1, 10]) for name in ("xDomain", "yDomain", "xTicks", "yTicks")]
+    return specification(layered(*layers).add_params(*view), _HEIGHT, f"{title} over the steps of the chosen cell")
+
+
+def _scale(axis: str) -> alt.Scale:
+    """A logarithmic scale over the range that the page's script gives."""
+    return alt.Scale(type="log", nice=False, domain=alt.ExprRef(f"{axis}Domain"))
 
 
 def _levels(material: Material) -> dict[str, list[dict[str, Any]]]:
@@ -143,7 +142,7 @@ def _is_trained(method: str) -> bool:
 def _figure(material: Material) -> tuple[list[Path], dict[str, str] | None]:
     """The sweep's own figure of training curves; none where it holds several problems."""
     try:
-        paths = draw_picture(material, "training_curves")
+        paths = draw_curves(material)
     except FitError:
         return [], None
     levels = reference_levels(material.trials)

@@ -39,7 +39,7 @@ class Material:
         sweep: with the cells that it asks for; a search's are those it has asked for so far.
         request: where the rows are from and where the pictures go, as the figure commands take it.
         trials: one row a replicate; empty where nothing is done.
-        history: of those, the columns of :data:`MEASURES`.
+        history: of those, the columns of :data:`MEASURES` and ``train_loss_max``.
         failures: every recorded failure of the sweep's cells, those of replicates that succeeded later too.
     """
 
@@ -137,7 +137,7 @@ def gather(
     from flatdist.store import Store
 
     trials = flatdist.load_trials(store, named)
-    columns = ["cell_id", "replicate", "step", *MEASURES]
+    columns = ["cell_id", "replicate", "step", *MEASURES, "train_loss_max"]
     history = flatdist.load_history(store, named, columns=columns)
     failures = Store(store).failures([cell.cell_id for cell in sweep.cells])
     options = argparse.Namespace()

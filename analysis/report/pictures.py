@@ -12,11 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import phase_diagram, sample_complexity, training_curves
+from analysis import phase_diagram, sample_complexity
 from analysis.command import Request
 from analysis.report.material import Material
 from analysis.scaling_figure import draw_fits
 from analysis.scaling_fits import Fits
+from analysis.training_curves import draw_history, trained_trials
 from flatdist.boundary.likelihood import LINKS
 
 _WIDTH = 1000  # pixels of a picture on the page; the files have more
@@ -34,13 +35,28 @@ def draw_picture(material: Material, name: str, **options: Any) -> list[Path]:
     Raises:
         FitError: the trials do not make such a figure.
     """
-    lines = _DRAWN[name](_request(material, name, options), material.trials)
-    return [Path(line.removeprefix("wrote ")) for line in lines if line.startswith("wrote ")]
+    return _files(_DRAWN[name](_request(material, name, options), material.trials))
+
+
+def draw_curves(material: Material) -> list[Path]:
+    """Draw the picture of ``analysis.training_curves`` from the history that is at hand; returns its files.
+
+    Raises:
+        FitError: the sweep holds several problems, or nothing that was trained.
+    """
+    request = _request(material, "training_curves", {})
+    trained = trained_trials(request, material.trials)
+    return _files(draw_history(request, material.trials, trained, material.history))
 
 
 def draw_laws(material: Material, fits: Fits) -> list[Path]:
     """Draw the pictures of ``analysis.scaling`` from fits that are at hand; returns their files."""
     return draw_fits(_request(material, "scaling", {}), material.trials, fits)
+
+
+def _files(lines: Sequence[str]) -> list[Path]:
+    """What a figure command says that it wrote."""
+    return [Path(line.removeprefix("wrote ")) for line in lines if line.startswith("wrote ")]
 
 
 def _request(material: Material, name: str, options: Mapping[str, Any]) -> Request:
@@ -69,5 +85,4 @@ def inlined(paths: Sequence[Path]) -> str:
 _DRAWN: Mapping[str, Callable[[Request, pd.DataFrame], Any]] = {
     "phase_diagram": phase_diagram.draw,
     "sample_complexity": sample_complexity.draw,
-    "training_curves": training_curves.draw,
 }

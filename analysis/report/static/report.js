@@ -18,7 +18,6 @@
     };
     const name = place.dataset.chart;
     const spec = content.charts[name];
-    if (name.startsWith("curve-")) spec.datasets = dataOf(curves.first, name.slice("curve-".length));
     const { view } = await vegaEmbed(place, spec, options);
     views.set(name, view);
     const svg = place.querySelector("svg");
@@ -134,13 +133,17 @@
     return { curves: rows, medians, levels: levels.filter((level) => level.measure === name) };
   }
 
-  function roundValues(values, most) {
-    const low = Math.min(...values), high = Math.max(...values);
+  function spanOf(values, margin) {
+    const low = values.reduce((a, b) => Math.min(a, b)), high = values.reduce((a, b) => Math.max(a, b));
+    return [low / margin, high === low ? high * 1.1 : high * margin];
+  }
+
+  function roundValues([low, high], most) {
     const found = [];
     for (let decade = Math.floor(Math.log10(low)); decade <= Math.log10(high); decade += 1) {
       for (const digit of [1, 1.5, 2, 3, 5, 7]) {
         const value = Number(`${digit}e${decade}`);
-        if (value >= low * 0.97 && value <= high * 1.03) found.push(value);
+        if (value >= low && value <= high) found.push(value);
       }
     }
     const whole = found.filter((value) => Math.log10(value) % 1 === 0);
@@ -163,8 +166,10 @@
       const data = dataOf(point, name);
       if (!view || !data.curves.length) continue;
       for (const [source, rows] of Object.entries(data)) view.data(source, rows);
-      view.signal("xTicks", roundValues(data.curves.map((row) => row.step), 5));
-      view.signal("yTicks", roundValues([...data.curves, ...data.levels].map((row) => row.value), 5));
+      const across = spanOf(data.curves.map((row) => row.step), 1);
+      const up = spanOf([...data.curves, ...data.levels].map((row) => row.value), 1.08);
+      view.signal("xDomain", across).signal("xTicks", roundValues(across, 5));
+      view.signal("yDomain", up).signal("yTicks", roundValues(up, 5));
       await view.runAsync();
       const place = document.querySelector(`[data-chart="curve-${name}"]`);
       const [first, last] = [data.medians[0], data.medians[data.medians.length - 1]];
