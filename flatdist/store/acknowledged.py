@@ -65,7 +65,8 @@ class Acknowledgements:
     def _still_damaged(self, part: str) -> bool:
         """Look again just before moving: another driver may have set the part aside and run it again meanwhile."""
         try:
-            _, unreadable = read_parts(self._files, "trials", [part_path("trials", part)], INDEX_COLUMNS)
+            path = part_path("trials", part)
+            _, unreadable = read_parts(self._files, "trials", [path], INDEX_COLUMNS, whole=True)
         except FileNotFoundError:
             return False
         folder = part_path("history", part).rsplit("/", 1)[0]

@@ -25,10 +25,11 @@ class IndexCache:
         self._sources: set[str] = set()
 
     def load(self, snapshot: Snapshot) -> tuple[pa.Table, list[Unreadable]]:
-        """Return the index rows of a snapshot, and the parts that could not be read."""
+        """Return the index rows of a snapshot, and the parts that could not be read, in whatever column."""
         parts = [stem(info.path) for info in snapshot.parts]
         segments = {segment.name: segment for segment in snapshot.manifest.segments}
-        loaded = load_part_rows(self._files, "trials", [n for n in parts if n not in self._sources], INDEX_COLUMNS)
+        new = [name for name in parts if name not in self._sources]
+        loaded = load_part_rows(self._files, "trials", new, INDEX_COLUMNS, whole=True)
         compacted = load_index(self._files, [segments[name] for name in segments if name not in self._sources])
         self._replace(compacted, loaded.table, {*parts, *segments})
         bad = {stem(problem.path) for problem in loaded.unreadable}

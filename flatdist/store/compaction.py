@@ -20,9 +20,9 @@ from flatdist.errors import StoreError
 from flatdist.store.acknowledged import Acknowledgements
 from flatdist.store.filesystem import FileInfo, Filesystem
 from flatdist.store.index import Selection
-from flatdist.store.layout import manifest_path, part_folder, part_path, segment_folder, segment_path, stem
+from flatdist.store.layout import manifest_path, part_folder, segment_folder, segment_path, stem
 from flatdist.store.manifest import Manifest, Segment, Snapshot, listed_manifests, newest_number
-from flatdist.store.parts import set_aside, warn_unreadable
+from flatdist.store.parts import warn_unreadable
 from flatdist.store.read import load_part_rows, load_segment_rows
 from flatdist.store.schema import to_parquet
 
@@ -114,11 +114,7 @@ def _write_segments(
         trial_parts = load_part_rows(files, "trials", names, None)
         unreadable = (*history_parts.unreadable, *trial_parts.unreadable)
         damaged = {stem(problem.path) for problem in unreadable}
-        warn_unreadable(files.uri, history_parts.unreadable, "not compacted")
-        warn_unreadable(files.uri, trial_parts.unreadable, "not compacted but set aside; their replicates run again")
-        for problem in trial_parts.unreadable:  # the index alone, which says what is done, can still be read
-            for table in ("trials", "history"):
-                set_aside(files, part_path(table, stem(problem.path)))
+        warn_unreadable(files.uri, unreadable, "not compacted")
         trial_rows, steps_of_parts = (_without(loaded.table, damaged) for loaded in (trial_parts, history_parts))
         trials = _held([load_segment_rows(files, "trials", segments, None), trial_rows], selection, None)
         steps = [load_segment_rows(files, "history", segments, None), steps_of_parts]

@@ -43,8 +43,10 @@ def write_part(files: Filesystem, part: str, trials: pa.Table, history: pa.Table
     files.write(part_path("trials", part), to_parquet(trials))
 
 
-def read_parquet(data: bytes, table: str, columns: Iterable[str] | None) -> pa.Table:
+def read_parquet(data: bytes, table: str, columns: Iterable[str] | None, *, whole: bool = False) -> pa.Table:
     """Read a Parquet file's columns, those of ``columns`` that it has, text dictionary-encoded where it helps.
+
+    Pages are checked against their checksums; with ``whole`` those of the other columns too.
 
     Raises:
         pyarrow.ArrowException, OSError: the bytes are no such file.
@@ -53,22 +55,24 @@ def read_parquet(data: bytes, table: str, columns: Iterable[str] | None) -> pa.T
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=encoded(table))
+        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=encoded(table), page_checksum_verification=True)
     except KeyError:  # a file of another make, without one of these columns
-        file = pq.ParquetFile(pa.BufferReader(data))
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     with file:
         names = file.schema_arrow.names
         wanted = names if columns is None else [name for name in columns if name in names]
         missing = {"cell_id", "replicate"} - set(names)
         if missing:
             raise pa.ArrowInvalid(f"it has no column {min(missing)}")
+        if whole:
+            return conform(file.read(use_threads=False).select(wanted), table)
         return conform(file.read(columns=wanted, use_threads=False), table)
 
 
 def read_parts(
-    files: Filesystem, table: str, paths: Sequence[str], columns: Iterable[str] | None
+    files: Filesystem, table: str, paths: Sequence[str], columns: Iterable[str] | None, *, whole: bool = False
 ) -> tuple[dict[str, pa.Table], list[Unreadable]]:
-    """Read many small files at once.
+    """Read many small files at once; with ``whole`` those damaged in columns that are not wanted count as unreadable.
 
     Returns:
         path -> table for those that could be read, and those that could not.
@@ -84,7 +88,7 @@ def read_parts(
     def read(path: str) -> pa.Table | Unreadable:
         data = files.read(path)
         try:
-            return read_parquet(data, table, wanted)
+            return read_parquet(data, table, wanted, whole=whole)
         except (pa.ArrowException, OSError, ValueError) as error:
             return Unreadable(path, f"{len(data)} bytes, {_first_line(error)}")
 

@@ -110,7 +110,7 @@ class Reader:
             named = (name for condition in conditions for name in sorted(condition.names))
             wanted = list(dict.fromkeys([*INDEX_COLUMNS, *columns, *named]))
         loaded = load_part_rows(self._files, "trials", [stem(info.path) for info in snapshot.parts], wanted)
-        outcome = "left out; the next run, or 'flatdist compact', sets them aside, and their replicates run again"
+        outcome = "left out; the next run sets them aside, and their replicates run again"
         warn_unreadable(self._files.uri, loaded.unreadable, outcome)
         compacted = self._index.load_segments(snapshot)
         parts = with_columns(loaded.table, "trials", [*INDEX_COLUMNS, "source"])

@@ -37,14 +37,16 @@ class Loaded:
     unreadable: tuple[Unreadable, ...]
 
 
-def load_part_rows(files: Filesystem, table: str, parts: Iterable[str], columns: Iterable[str] | None) -> Loaded:
-    """Read parts by name.
+def load_part_rows(
+    files: Filesystem, table: str, parts: Iterable[str], columns: Iterable[str] | None, *, whole: bool = False
+) -> Loaded:
+    """Read parts by name; with ``whole`` those damaged in columns that are not wanted count as unreadable.
 
     Raises:
         FileNotFoundError: a part has vanished: take a new snapshot.
     """
     paths = [part_path(table, part) for part in parts]
-    tables, unreadable = read_parts(files, table, paths, columns)
+    tables, unreadable = read_parts(files, table, paths, columns, whole=whole)
     sourced = [_with_source(rows, stem(path)) for path, rows in tables.items()]
     return Loaded(_concatenate(sourced, table, columns), tuple(unreadable))
 
@@ -78,7 +80,9 @@ def load_segment_rows(
         path = segment_path(table, segment.name)
         try:
             rows = _read_segment(files, path, table, wanted, expression)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError) as error:
+            if isinstance(error, OSError) and "checksum" not in str(error):  # of the storage, not of the content
+                raise
             _explain(error, conditions)
             raise StoreError(
                 f"store {files.uri}: {path} cannot be read ({error}); restore it from a backup, or give it "
@@ -205,7 +209,7 @@ def _read_segment(
 
     # Columns that were added after this file was written are null in it, for the filter too.
     declared = empty(table).schema
-    parquet = ds.ParquetFileFormat(dictionary_columns=encoded(table))
+    parquet = ds.ParquetFileFormat(dictionary_columns=encoded(table), page_checksum_verification=True)
     with _open(files, path) as handle:
         written = pq.read_schema(handle)
         handle.seek(0)

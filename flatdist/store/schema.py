@@ -115,6 +115,7 @@ def to_parquet(table: pa.Table, metadata: Mapping[str, Any] | None = None) -> by
         compression="snappy",
         row_group_size=ROW_GROUP,
         use_dictionary=[field.name for field in table.schema if str(field.type) in _DICTIONARY],
+        write_page_checksum=True,
     )
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
