@@ -104,7 +104,7 @@ def error_ratios(trials: pd.DataFrame, reference: str, level: float = _LEVEL) ->
 
 
 def ratios_by_regime(trials: pd.DataFrame, reference: str, level: float = _LEVEL) -> pd.DataFrame:
-    """:func:`error_ratios` pooled over n, which are independent problems, within each of ``REGIMES``.
+    """:func:`error_ratios` pooled over n, which are independent problems unless nested, within each of ``REGIMES``.
 
     ``below`` is n < 0.95 statistical dimensions, ``peak`` n > 0.9 d d', ``above`` from 1.2 statistical dimensions to
     there, ``transition`` what is left.

@@ -139,6 +139,9 @@ def test_errors_off_their_law_are_noticed(trials: pd.DataFrame) -> None:
     assert float(quantile_test(scaled)[0].rsplit("=", 1)[1]) < 0.01
     assert quantile_test(trials[trials["method"] == "label_noise_sgd"]) == []
     assert quantile_test(trials.assign(ensemble="rademacher")) == []
+    assert quantile_test(trials.assign(nested=True)) == []
+    tails = pd.concat([trials, trials.assign(spectral_tail=0.3)])  # the same measurements: the same errors once more
+    assert quantile_test(tails) == quantile_test(trials)
 
 
 def test_curves_say_what_applies() -> None:
