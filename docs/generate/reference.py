@@ -31,6 +31,8 @@ from flatdist.search.domains import FORMS as DOMAINS
 from flatdist.search.reading import KEYS as SEARCH_KEYS
 from flatdist.search.searchers import SEARCHERS
 from flatdist.sweepfile.axes import FORMS
+from flatdist.sweepfile.chosen import KEYS as CHOSEN
+from flatdist.sweepfile.chosen import UNTIL_KEYS
 from flatdist.sweepfile.schema import KEYS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -182,8 +184,13 @@ def sweep_files() -> str:
     return "\n\n".join(
         (
             "# Words of a sweep file",
-            "[How to write one](../sweeps.md) says what each is for, [how to search](../search.md) those of `search`.",
-            f"## Keys\n\nOf the file: {code(KEYS)}.\n\nOf `search`: {code(SEARCH_KEYS)}.",
+            (
+                "[How to write one](../sweeps.md) says what each is for, [how to search](../search.md) "
+                "those of `search`, and [how to find a threshold](../boundary.md) those after it."
+            ),
+            f"## Keys\n\nOf the file: {code(KEYS)}.\n\nOf `search`: {code(SEARCH_KEYS)}.\n\n"
+            + "\n\n".join(f"Of `{form}`: {code(keys)}." for form, keys in CHOSEN.items())
+            + f"\n\nOf `replicates`: {code(UNTIL_KEYS)}.",
             "## Axes\n\n" + table(("form", "arguments"), [(f"`{name}`", escape(form)) for name, form in FORMS.items()]),
             "## Domains of a search\n\n"
             + table(("form", "arguments"), [(f"`{name}`", escape(form)) for name, form in DOMAINS.items()]),

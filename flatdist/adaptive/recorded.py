@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from flatdist.adaptive.choosing import UntilInterval
+from flatdist.adaptive.fitted import half_width
 from flatdist.adaptive.group import Group
-from flatdist.adaptive.rules import Known, Plain, UntilInterval, half_width
+from flatdist.adaptive.rules import Known, Plain
 from flatdist.adaptive.sweep import IDENTITY, AdaptiveSweep, GroupStrategy
 from flatdist.cell import Cell
 from flatdist.search.rounds import Request, Round, recorded_rounds, rounds_from_json

@@ -10,7 +10,7 @@ import pytest
 from made_up import SCALE, share
 
 from flatdist.adaptive import Boundary, FirstSuccess, Known, Plain, Rule, Run, Span, UntilInterval
-from flatdist.adaptive.rules import range_of, runs_of
+from flatdist.adaptive.fitted import range_of, runs_of
 from flatdist.boundary import finished, interval
 
 
