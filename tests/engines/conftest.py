@@ -4,8 +4,9 @@ import pytest
 from flatdist.draws import stream_key
 from flatdist.draws.stream import BATCH, LABEL_NOISE
 from flatdist.engines.base import TrainingTask
+from flatdist.ensembles import ENSEMBLES
 from flatdist.factorization import initial_layers
-from flatdist.problems import sample_arrays
+from flatdist.problems import sample_arrays, sample_stored
 
 
 @pytest.fixture
@@ -13,7 +14,8 @@ def make_task():
     """A function from a cell, replicates and step options to the task that engines are given."""
 
     def make(cell, replicates, *, batch_size=7, label_noise=True, sam_radius=None, storage=None, threads=1):
-        problems = [sample_arrays(cell, r, storage or cell.dtype) for r in replicates]
+        sample = sample_stored if ENSEMBLES[cell.ensemble].storage.structured else sample_arrays
+        problems = [sample(cell, r, storage or cell.dtype) for r in replicates]
 
         def keys(purpose):
             return np.array([stream_key(cell.training_stream(), r, purpose) for r in replicates], dtype=np.uint32)
