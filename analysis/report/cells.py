@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.grouping import as_value, null_name
-from analysis.report.material import Material
-from analysis.report.points import points_of
+from analysis.report.material import Material, wanted_replicates
+from analysis.report.points import Point, points_of
 from analysis.report.section import Section
 from analysis.report.words import ABSENT, duration, number
 from analysis.style import method_label
@@ -46,7 +46,7 @@ def build(material: Material) -> Section:
     for index, record in enumerate(material.cells.head(MOST_ROWS).to_dict("records")):
         cell = {str(name): value for name, value in record.items()}
         mine = outcomes.get(index, {})
-        missing = material.sweep.replicates - int(mine.get("done", 0))
+        missing = len(wanted_replicates(material.sweep, cell["cell_id"])) - int(mine.get("done", 0))
         mine["failed"] = min(int(failed.get(cell["cell_id"], 0)), max(missing, 0))
         entries = [_field(name, cell) for name in heads] + [_entry(name, mine) for name in OUTCOMES]
         trouble = missing > 0 or mine.get("diverged", 0) > 0
@@ -63,26 +63,27 @@ def build(material: Material) -> Section:
     return Section("cells", "Cells", content, message=message)
 
 
-def _points(material: Material) -> list[Any]:
-    return points_of(material) if len(material.trials) else []
+def _points(material: Material) -> list[Point]:
+    return points_of(material) if len(material.judged) else []
 
 
 def _outcomes(material: Material) -> dict[int, dict[str, float]]:
     """For each cell with trials, the columns of :data:`OUTCOMES` but the failed."""
-    if material.trials.empty:
-        return {}
-    labelled = material.labelled.assign(cell_row=material.cell_of_trials())
-    found: dict[int, dict[str, float]] = {}
-    for row, group in labelled.groupby("cell_row"):
+    rows = material.cell_of_trials()
+    found: dict[int, dict[str, float]] = {
+        int(str(row)): {"done": len(group), "seconds": float(group["wall_seconds"].sum())}
+        for row, group in material.trials.groupby(rows)
+    }
+    if material.judged.empty:
+        return found
+    for row, group in material.labelled.groupby(rows.loc[material.labelled.index]):
         finite = group.loc[~group["diverged"], "relative_error"]
-        found[int(str(row))] = {
-            "done": len(group),
+        found[int(str(row))] |= {
             "successes": int(group["success"].sum()),
             "share": float(group["success"].mean()),
             "error": float(finite.median()) if len(finite) else float("nan"),
             "diverged": int(group["diverged"].sum()),
             "exhausted": int(group["unconverged"].sum()),
-            "seconds": float(group["wall_seconds"].sum()) if "wall_seconds" in group else float("nan"),
         }
     return found
 

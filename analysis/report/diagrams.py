@@ -32,9 +32,9 @@ def build(material: Material) -> Section:
         FitError: there is nothing to draw over n.
     """
     points = points_of(material)
-    view_name = "size" if _only_sizes_vary(material.trials) else "rank"
+    view_name = "size" if _only_sizes_vary(material.judged) else "rank"
     view = VIEWS[view_name]
-    columns = panel_columns(material.trials, view)
+    columns = panel_columns(material.judged, view)
     keys = keys_of(material.labelled, columns)
     if max(len({point.n for point in matching_points(points, key)}) for key in keys) < 2:
         raise FitError("every configuration was measured at one n, so there is no transition to draw; see the cells")

@@ -40,7 +40,7 @@ def build(material: Material) -> Section:
         )
     if not material.thresholds["censored"].isin(_BRACKETED).any():
         raise FitError("no threshold is bracketed by its data, so there is no law to fit; widen the range of n")
-    fits = fit_all(material.request, material.trials)
+    fits = fit_all(material.request, material.judged)
     paths = draw_laws(material, fits)
     content: dict[str, Any] = {
         "heads": fits.series,

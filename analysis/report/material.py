@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,8 @@ from analysis.grouping import configuration_columns
 from analysis.layout import panel_columns, series_columns
 from analysis.success import label_success, resolve_tolerance
 from analysis.threshold import fit_thresholds
+from flatdist.cell import FIELDS
+from flatdist.errors import FitError
 
 if TYPE_CHECKING:
     from flatdist.sweepfile import Sweep
@@ -50,24 +52,37 @@ class Material:
     failures: pd.DataFrame
 
     @cached_property
+    def judged(self) -> pd.DataFrame:
+        """The trials of methods that estimate the ground truth; a probe of a problem neither succeeds nor diverges."""
+        error = pd.to_numeric(self.trials["relative_error"])
+        estimates = error.notna() | (self.trials["status"] == "diverged")
+        return self.trials[self.trials["method"].isin(set(self.trials.loc[estimates, "method"]))]
+
+    @cached_property
     def tolerance(self) -> float:
         """Relative error below which a replicate is a success, the same for all methods."""
-        return resolve_tolerance(self.trials, self.request.tolerance)
+        return resolve_tolerance(self.judged, self.request.tolerance)
 
     @cached_property
     def labelled(self) -> pd.DataFrame:
-        """The trials with ``success``, ``diverged`` and ``unconverged``."""
-        return label_success(self.trials, self.tolerance)
+        """The judged trials with ``success``, ``diverged`` and ``unconverged``.
+
+        Raises:
+            FitError: there are none.
+        """
+        if self.judged.empty:
+            raise FitError("no method of this sweep estimates the ground truth, so there is no success to show")
+        return label_success(self.judged, self.tolerance)
 
     @cached_property
     def panels(self) -> list[str]:
         """Fields of the problem that vary: what makes a panel of its own."""
-        return panel_columns(self.trials)
+        return panel_columns(self.judged)
 
     @cached_property
     def series(self) -> list[str]:
         """The method and its fields that vary: what makes a colour of its own."""
-        return series_columns(self.trials)
+        return series_columns(self.judged)
 
     @property
     def naming(self) -> list[str]:
@@ -82,7 +97,7 @@ class Material:
     @cached_property
     def thresholds(self) -> pd.DataFrame:
         """n50 of every configuration, from :func:`analysis.fit_thresholds`."""
-        return fit_thresholds(self.trials, self.configuration, self.tolerance, link=self.request.link)
+        return fit_thresholds(self.judged, self.configuration, self.tolerance, link=self.request.link)
 
     @cached_property
     def cells(self) -> pd.DataFrame:
@@ -91,7 +106,7 @@ class Material:
             {"cell_id": cell.cell_id, "configuration_id": cell.configuration_id, **cell.row()}
             for cell in self.sweep.cells
         ]
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows, columns=["cell_id", "configuration_id", *FIELDS])
 
     @cached_property
     def varying(self) -> list[str]:
@@ -109,6 +124,11 @@ class Material:
             for cell, configuration in zip(self.trials["cell_id"], self.trials["configuration_id"], strict=True)
         ]
         return pd.Series(rows, index=self.trials.index, dtype=int)
+
+
+def wanted_replicates(sweep: Sweep, cell_id: str) -> Collection[int]:
+    """The replicates that a cell is to have; none of a cell that a search stopped early."""
+    return () if cell_id in sweep.stopped else sweep.replicates_of(cell_id)
 
 
 def gather(

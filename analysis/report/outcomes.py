@@ -58,7 +58,7 @@ def _unconverged(material: Material) -> list[str]:
 
 def _diverged(material: Material) -> list[dict[str, Any]]:
     """Configurations of which replicates diverged, the most first."""
-    if material.trials.empty or not material.labelled["diverged"].any():
+    if material.judged.empty or not material.labelled["diverged"].any():
         return []
     rows = []
     for key, group in group_rows(material.labelled, [*material.naming, "n"]):

@@ -35,7 +35,7 @@ def draw_picture(material: Material, name: str, **options: Any) -> list[Path]:
     Raises:
         FitError: the trials do not make such a figure.
     """
-    return _files(_DRAWN[name](_request(material, name, options), material.trials))
+    return _files(_DRAWN[name](_request(material, name, options), material.judged))
 
 
 def draw_curves(material: Material) -> list[Path]:
@@ -51,7 +51,7 @@ def draw_curves(material: Material) -> list[Path]:
 
 def draw_laws(material: Material, fits: Fits) -> list[Path]:
     """Draw the pictures of ``analysis.scaling`` from fits that are at hand; returns their files."""
-    return draw_fits(_request(material, "scaling", {}), material.trials, fits)
+    return draw_fits(_request(material, "scaling", {}), material.judged, fits)
 
 
 def _files(lines: Sequence[str]) -> list[Path]:

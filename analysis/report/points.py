@@ -77,7 +77,8 @@ TOOLTIP: Mapping[str, str] = {
 
 def points_of(material: Material) -> list[Point]:
     """Every point of the sweep, in the order of its configuration and n."""
-    labelled = material.labelled.assign(cell_row=material.cell_of_trials())
+    rows = material.cell_of_trials()
+    labelled = material.labelled.assign(cell_row=rows.loc[material.labelled.index])
     points = []
     by = [*material.configuration, "n"]
     for index, (key, group) in enumerate(group_rows(labelled, by)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.report.material import Material
+from analysis.report.material import Material, wanted_replicates
 from analysis.report.section import Section
 from analysis.report.words import counted
 from analysis.style import method_label
@@ -11,14 +11,16 @@ from analysis.style import method_label
 def build(material: Material) -> Section:
     """The section."""
     sweep = material.sweep
-    wanted = len(sweep.cells) * sweep.replicates
-    rows = material.cell_of_trials()
-    done = int(((rows >= 0) & (material.trials["replicate"] < sweep.replicates)).sum()) if len(rows) else 0
+    wanted = sum(len(wanted_replicates(sweep, cell.cell_id)) for cell in sweep.cells)
+    done = sum(
+        row >= 0 and replicate in wanted_replicates(sweep, sweep.cells[row].cell_id)
+        for row, replicate in zip(material.cell_of_trials(), material.trials["replicate"], strict=True)
+    )
     methods = list(dict.fromkeys(method_label(cell.method) for cell in sweep.cells))
     facts = {
         "cells": f"{len(sweep.cells):,}"
         + (f" ({counted(len(sweep.stopped), 'cell')} stopped early)" if sweep.stopped else ""),
-        "replicates of each": f"{sweep.replicates:,}",
+        "replicates of each": f"{sweep.replicates:,}" if sweep.adaptive is None else "chosen as results come in",
         "trials done": f"{done:,} of {wanted:,}",
         "methods": ", ".join(methods) or "none yet",
         "fields that vary": ", ".join(material.varying) or "none",

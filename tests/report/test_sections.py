@@ -61,9 +61,9 @@ ODD = {
         ),
         None,
     ),
-    "probes without quantities": (
+    "probes": (
         "name: a\nfixed: {d_out: 3, d_in: 3, rank: 1, method: theorem_probe}\naxes: {n: [4, 40], depth: [2, 3]}",
-        None,
+        lambda cell, replicate: {"relative_error": None},
     ),
 }
 
@@ -96,6 +96,11 @@ def test_what_is_missing_is_said(tmp_path):
     assert (
         "60 configurations" in build_section("diagrams", make_material(ODD["many settings and n"][0], tmp_path)).message
     )
+    probes = make_material(ODD["probes"][0], tmp_path, ODD["probes"][1])
+    assert "no success to show" in build_section("diagrams", probes).message
+    assert build_section("outcomes", probes).content["diverged"] == []
+    table = build_section("cells", probes).content
+    assert {row["entries"][table["heads"].index("done")]["text"] for row in table["rows"]} == {"8"}
 
 
 def test_a_fault_in_one_section_is_reported_and_spares_the_page(tmp_path, monkeypatch):
