@@ -12,7 +12,7 @@ STORE ?= results
 OUT ?= figures
 PYTEST_ARGS ?= --numprocesses auto --dist loadgroup
 
-.PHONY: help setup demo test lint types format bench clean
+.PHONY: help setup demo test docs dist lint types format bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,7 +28,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
-	$(INSTALL) --editable '.[run,report,s3,search,dev]'
+	$(INSTALL) --editable '.[run,report,s3,search,docs,dev]'
 	touch $@
 
 demo: $(INSTALLED)  ## the quickstart sweep on a local Ray, and its report
@@ -37,6 +37,12 @@ demo: $(INSTALLED)  ## the quickstart sweep on a local Ray, and its report
 
 test: $(INSTALLED_DEV)  ## the test suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+docs: $(INSTALLED_DEV)  ## the documentation site in site/, warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+dist: $(INSTALLED_DEV)  ## wheel and sdist, tried in an environment without torch and ray
+	bash .ci/dist $(BIN)/python
 
 lint: $(INSTALLED_DEV)  ## lint and format check
 	$(BIN)/ruff check .

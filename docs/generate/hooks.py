@@ -22,6 +22,15 @@ FETCHED = re.compile(
 log = logging.getLogger("mkdocs.hooks.flatdist")
 
 
+def on_config(config: Any) -> Any:
+    """List every page of results, the index first."""
+    pages = sorted(path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs" / "results").glob("*.md"))
+    for section in config.nav:
+        if "Results" in section:
+            section["Results"] = sorted(pages, key=lambda page: not page.endswith("index.md"))
+    return config
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that the folder does not hold."""
     for uri, source in MOVED.items():
