@@ -154,13 +154,22 @@ def _x_axis(axes: Axes, values: np.ndarray, logarithmic: bool) -> None:
 
 def _limits(axes: Axes, thresholds: pd.DataFrame) -> None:
     """Wide enough for every threshold, every bound of a censored one, and the intervals that are not far wider."""
-    bounds = thresholds[["n50", "n50_low", "n50_high"]].to_numpy(dtype=float)
-    centers = bounds[:, 0][np.isfinite(bounds[:, 0])]
-    bounds = bounds[np.isfinite(bounds) & (bounds > 0)]
+    values = thresholds[["n50", "n50_low", "n50_high"]].to_numpy(dtype=float)
+    centers, bounds = values[np.isfinite(values[:, 0]), 0], values[np.isfinite(values) & (values > 0)]
     if len(centers):
         bounds = bounds[(bounds > 0.6 * centers.min()) & (bounds < centers.max() / 0.6)]
-    if len(bounds):
-        axes.set_ylim(bounds.min() / 1.05, bounds.max() * 1.05)
+    ends = [*bounds, *_floor(thresholds, bounds)]
+    if ends:
+        axes.set_ylim(min(ends) / 1.05, max(ends) * 1.05)
+
+
+def _floor(thresholds: pd.DataFrame, bounds: np.ndarray) -> list[float]:
+    """The degrees of freedom, which no n50 is below, where they are near: what small layers head for."""
+    shapes = thresholds[[name for name in SHAPE if name in thresholds]].drop_duplicates()
+    if shapes.shape != (1, len(SHAPE)) or not len(bounds):
+        return []
+    value = prediction("dof").value(*(int(size) for size in shapes.iloc[0]))
+    return [value] if bounds.min() / 1.5 < value < bounds.min() else []
 
 
 def _line(axes: Axes, fits: pd.DataFrame, field: str, index: int) -> None:
