@@ -165,16 +165,18 @@ def estimate_threshold(group: pd.DataFrame, settings: FitSettings) -> dict[str, 
     if len(values) == 1:
         return _row(one_value(values[0], success, settings.level))
     replicates = group["replicate"].to_numpy()
+    units: int | None = None
     if independent_unit(group, settings.unit) == "trial":
-        drop = likelihood_drop(settings.level)
         observations = Observations.of_trials(log_n, success)
     else:
-        drop = likelihood_drop(settings.level, len(np.unique(replicates)))
+        units = len(np.unique(replicates))
         intervals = replicate_intervals(log_n, success, replicates)
         if intervals is None:
+            drop = likelihood_drop(settings.level, units)
             return _report(clustered_profile(log_n, success, replicates, drop), values, settings, None)
         observations = Observations.of(*intervals)
-    return _report(profile(observations, values, settings.link, drop), values, settings, observations)
+    fitted = profile(observations, values, settings.link, settings.level, units)
+    return _report(fitted, values, settings, observations)
 
 
 def replicate_intervals(

@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
-from flatdist.boundary.likelihood import Observations, Profile, likelihood_drop, profile
+from flatdist.boundary.likelihood import Observations, Profile, profile, trials_drop
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,8 @@ def interval(runs: Runs, *, level: float = 0.95, link: str = "logit") -> Interva
     if len(values) == 1:
         return one_value(values[0], runs.success, level)
     observations = Observations.of_trials(np.log(runs.n), runs.success)
-    return judge(profile(observations, values, link, likelihood_drop(level)), values, observations)
+    fitted = profile(observations, values, link, level, slope_limits=False)
+    return judge(fitted, values, observations)
 
 
 def one_value(value: float, success: np.ndarray, level: float) -> Interval:
@@ -97,8 +97,7 @@ def one_value(value: float, success: np.ndarray, level: float) -> Interval:
     share = float(np.mean(success))
     # Likelihood of the observed share against one half, the only thing that n50 = n would predict.
     entropy = sum(part * math.log(2.0 * part) for part in (share, 1.0 - share) if part > 0)
-    decided = 2.0 * len(success) * entropy > stats.chi2.ppf(level, 1)
-    if not decided:
+    if len(success) * entropy <= trials_drop(level, float(len(success))):
         return Interval(math.nan, 0.0, math.inf, "unresolved")
     n = math.exp(value)
     return Interval(math.nan, 0.0, n, "left") if share > 0.5 else Interval(math.nan, n, math.inf, "right")

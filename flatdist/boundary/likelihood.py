@@ -16,15 +16,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from scipy import special, stats
 
 GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
-SEARCH_STEPS = 26
+SEARCH_STEPS = 21
 STEEPEST = 1e3  # largest slope, in units of 1 / the smallest gap between the values of log n
 FLATTEST = 0.02  # smallest slope, in units of 1 / their range
+LEAST_INFORMATIVE = 5.0  # trials, for the interval's limits
 REACH = 3.0  # how far beyond the measured values n50's limits are looked for, in units of their range
 LINKS = ("logit", "probit")
 
@@ -53,6 +54,22 @@ class Observations:
         """Independent trials: each says only on which side of log n its threshold lies; (k,) each."""
         return cls.of(np.where(success, -np.inf, log_n), np.where(success, log_n, np.inf))
 
+    @cached_property
+    def one_sided(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Where every threshold is bounded on one side at most: 1 if from above and -1 if from below, the bound, and
+        the count, leaving out those that say nothing; None otherwise.
+        """
+        below, above = np.isneginf(self.low), np.isposinf(self.high)
+        if not np.all(below | above):
+            return None
+        told = ~(below & above)
+        return np.where(below, 1.0, -1.0)[told], np.where(below, self.high, self.low)[told], self.count[told]
+
+    @property
+    def nearest(self) -> np.ndarray:
+        """(m,) the finite bound; the lower one where both are."""
+        return np.where(np.isfinite(self.low), self.low, self.high)
+
     @property
     def separated(self) -> bool:
         """No threshold is known to be above a value that another is known to be at or below."""
@@ -76,13 +93,11 @@ def log_probability(observations: Observations, link: str, center: np.ndarray, s
         Their broadcast shape.
     """
     center, slope = np.asarray(center)[..., None], np.asarray(slope)[..., None]
-    below, above = np.isneginf(observations.low), np.isposinf(observations.high)
-    if np.all(below | above):  # plain binomial regression
-        sign = np.where(below, 1.0, -1.0)
-        argument = slope * (sign * (np.where(below, observations.high, observations.low) - center))
+    if observations.one_sided is not None:  # plain binomial regression
+        sign, bound, count = observations.one_sided
+        argument = sign * (slope * (bound - center))
         each = special.log_expit(argument) if link == "logit" else special.log_ndtr(argument)
-        each = np.where(below & above, 0.0, each)
-        return np.asarray(each @ observations.count)
+        return np.asarray(each @ count)
     upper = slope * (observations.high - center)  # (..., m)
     lower = slope * (observations.low - center)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -140,32 +155,56 @@ class Profile:
     trendless: float
 
 
-def likelihood_drop(level: float, units: int | None = None) -> float:
-    """How far below its maximum the profile log-likelihood may fall inside the interval.
+def likelihood_drop(level: float, units: int) -> float:
+    """How far below its maximum the profile log-likelihood may fall inside the interval, where replicates are followed.
 
-    Half the chi-squared quantile; where few units observe their own thresholds, the exact value for a normal location
-    with unknown spread instead, (R / 2) log(1 + F / (R - 1)) with F the quantile of F(1, R - 1): 8 replicates covered
-    only 89 % without it.
+    Half the chi-squared quantile would do for very many of them. A few observe their own thresholds almost directly, so
+    this is the exact value for a normal location with unknown spread instead, (R / 2) log(1 + F / (R - 1)) with F the
+    quantile of F(1, R - 1): 8 replicates covered only 89 % without it.
 
     Args:
         level: confidence level.
-        units: how many replicates follow their own threshold over n; None for independent trials.
+        units: R, how many replicates follow their own threshold over n.
     """
-    if units is None:
-        return 0.5 * float(stats.chi2.ppf(level, 1))
     if units < 2:
         return math.inf
     return 0.5 * units * math.log1p(float(stats.f.ppf(level, 1, units - 1)) / (units - 1))
 
 
-def profile(observations: Observations, values: np.ndarray, link: str, drop: float) -> Profile:
+def trials_drop(level: float, informative: float) -> float:
+    """The same for independent trials: (E / 2) log(1 + F / (E - 2)), F the quantile of F(1, E - 2).
+
+    Half the chi-squared quantile takes the slope for known; with few trials inside the transition, and where a search
+    stops as soon as an interval is narrow, that covers 90-94 % only. E is the number of informative trials, at least
+    ``LEAST_INFORMATIVE``: fewer do not tell the slope at all.
+
+    Args:
+        level: confidence level.
+        informative: sum of 4 p (1 - p) over the trials, p the fitted chance of success: one with p = 1/2 counts whole.
+    """
+    informative = max(informative, LEAST_INFORMATIVE)
+    spare = informative - 2.0
+    return 0.5 * informative * math.log1p(float(stats.f.ppf(level, 1, spare)) / spare)
+
+
+def profile(
+    observations: Observations,
+    values: np.ndarray,
+    link: str,
+    level: float,
+    units: int | None = None,
+    *,
+    slope_limits: bool = True,
+) -> Profile:
     """Fit log n50 and the slope, with profile-likelihood intervals.
 
     Args:
         observations: of at least one success and one failure.
         values: (k,) the measured values of log n, increasing, k >= 2.
         link: ``logit`` or ``probit``.
-        drop: of the log-likelihood at the interval's limits, see :func:`likelihood_drop`.
+        level: confidence level of the limits.
+        units: how many replicates follow their own threshold over n; None for independent trials.
+        slope_limits: whether the slope's limits are wanted; 0 and infinity without.
     """
     span = float(values[-1] - values[0])
     slopes = np.log(FLATTEST / span), np.log(STEEPEST / float(np.diff(values).min()))
@@ -185,11 +224,17 @@ def profile(observations: Observations, values: np.ndarray, link: str, drop: flo
     if observations.separated and np.all(np.isfinite(observations.gap)):
         center = 0.5 * (observations.gap[0] + observations.gap[1])
         best = max(best, float(profiled(np.array([center]))[0]))
-    floor = best - drop
+    slope = float(np.exp(best_slope(np.array([center])))[0])
+    if units is None:
+        informative = float(observations.count @ curve_variance(link, slope * (observations.nearest - center)))
+        floor = best - trials_drop(level, informative)
+    else:
+        floor = best - likelihood_drop(level, units)
     low = -_crossing(lambda points: profiled(-points), -grid[::-1], heights[::-1], -center, floor)
     high = _crossing(profiled, grid, heights, center, floor)
-    slope = float(np.exp(best_slope(np.array([center])))[0])
-    slope_low, slope_high = _slope_limits(observations, link, grid, slopes, floor)
+    slope_low, slope_high = 0.0, math.inf
+    if slope_limits:
+        slope_low, slope_high = _slope_limits(observations, link, grid, slopes, floor)
     return Profile(center, slope, low, high, slope_low, slope_high, best, _trendless(observations))
 
 
@@ -197,7 +242,7 @@ def _summit(function: Callable[[np.ndarray], np.ndarray], grid: np.ndarray, heig
     """The highest point near the grid's highest, by zooming in."""
     best = int(np.argmax(heights))
     low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    for _ in range(4):
+    for _ in range(3):
         points = np.linspace(low, high, 17)
         values = function(points)
         best = int(np.argmax(values))
@@ -214,12 +259,15 @@ def _crossing(
         return float("inf")
     high = grid[below[0]]
     low = max(start, grid[below[0] - 1]) if below[0] > 0 else start
-    for _ in range(4):
+    for _ in range(2):
         points = np.linspace(low, high, 17)
-        under = function(points) < level
+        values = function(points)
+        under = values < level
         first = max(int(np.argmax(under)), 1) if under.any() else 16
         low, high = points[first - 1], points[first]
-    return float(0.5 * (low + high))
+    fall = values[first - 1] - values[first]
+    share = (values[first - 1] - level) / fall if np.isfinite(fall) and fall > 0 else 0.5
+    return float(low + min(max(share, 0.0), 1.0) * (high - low))
 
 
 def _slope_limits(
@@ -261,6 +309,12 @@ def curve(link: str, n: np.ndarray, n50: float, slope: float) -> np.ndarray:
     """P(success) at n measurements, in the shape of n."""
     argument = slope * (np.log(n) - np.log(n50))
     return np.asarray(special.expit(argument) if link == "logit" else special.ndtr(argument))
+
+
+def curve_variance(link: str, argument: np.ndarray) -> np.ndarray:
+    """4 p (1 - p) for p = F(argument)."""
+    function = special.expit if link == "logit" else special.ndtr
+    return np.asarray(4.0 * function(argument) * function(-argument))
 
 
 def quantile(link: str, probability: float) -> float:

@@ -20,8 +20,8 @@ BEYOND = 0.25  # of the range's logarithm, on either side: where n50 may lie out
 LEAST_RANGE = 0.4  # a range of one value or of few is taken to be this wide, on log n
 SHARPEST = 0.2  # smallest scale, in measurements at the range's upper end
 WIDEST = 0.5  # largest scale, as a share of the range's logarithm
-DEPTH = 14.0  # log posterior below the highest at which values of n50 are given up
-STAGES = ((65, 14), (65, 14), (65, 14), (65, 20))  # values of n50 and of the scale; each stage zooms in
+DEPTH = 9.0  # log posterior below the highest at which values of n50 are given up
+STAGES = ((193, 10), (65, 14), (65, 14), (65, 20))  # values of n50 and of the scale; each stage zooms in
 
 
 @dataclass(frozen=True)

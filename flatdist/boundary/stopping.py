@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from flatdist.boundary.interval import Interval, Runs, interval
+from flatdist.boundary.interval import Runs, interval
 from flatdist.boundary.placing import Range
 from flatdist.boundary.posterior import posterior
 
@@ -29,19 +31,15 @@ def finished(runs: Runs, within: Range, precision: float) -> bool:
     if len(runs) < ENOUGH:
         return False
     values = within.values
-    if _outside(runs, values):
+    if _outside(runs, values) or _gap_closed(runs, values):
         return True
-    found = interval(runs)
-    if found.censored == "interval":
-        if _gap_closed(runs, values) and _settled(runs):
-            return True
-    elif found.censored != "none":
-        return False
     if len(runs) < LEAST_RUNS:
         return False
     low, high = posterior(runs, float(values[0]), float(values[-1])).quantiles((0.025, 0.975))
-    half_width = max(found.half_width, 0.5 * float(high - low))
-    return half_width <= precision or _resolved(found, values)
+    if 0.5 * float(high - low) > precision and math.exp(high) - math.exp(low) > 1.0:
+        return False
+    found = interval(runs)
+    return found.half_width <= precision or found.high - found.low <= 1.0
 
 
 def _outside(runs: Runs, values: np.ndarray) -> bool:
@@ -54,17 +52,9 @@ def _outside(runs: Runs, values: np.ndarray) -> bool:
 
 
 def _gap_closed(runs: Runs, values: np.ndarray) -> bool:
-    """No value that may be asked for lies between the largest failure and the smallest success."""
+    """All fail up to one n and all succeed from the next that may be asked for, with enough runs at both."""
+    if runs.success.all() or not runs.success.any():
+        return False
     low, high = runs.n[~runs.success].max(), runs.n[runs.success].min()
-    return not np.any((values > low) & (values < high))
-
-
-def _settled(runs: Runs) -> bool:
-    """Enough failures at the largest n that failed, enough successes at the smallest that succeeded."""
-    low, high = runs.n[~runs.success].max(), runs.n[runs.success].min()
-    return bool((runs.n == low).sum() >= ENOUGH and (runs.n == high).sum() >= ENOUGH)
-
-
-def _resolved(found: Interval, values: np.ndarray) -> bool:
-    """The interval is no wider than one measurement."""
-    return found.high - found.low <= 1.0
+    enough = min((runs.n == low).sum(), (runs.n == high).sum()) >= ENOUGH
+    return bool(enough and low < high and not np.any((values > low) & (values < high)))

@@ -1,0 +1,102 @@
+"""Where runs are placed: inside the range, around n50 and on both sides of it, and the same every time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import special
+
+from flatdist.boundary import Range, Runs, interval, place, round_size
+from flatdist.boundary.posterior import posterior
+
+NOTHING = Runs(np.array([]), np.array([]))
+
+
+def simulated(n50, scale, count, seed=0, low=22, high=144):
+    """Runs at random n."""
+    generator = np.random.default_rng(seed)
+    n = generator.integers(low, high + 1, size=count)
+    return Runs(n, generator.random(count) < special.expit(np.log(n / n50) / scale))
+
+
+def test_the_first_round_spreads_over_the_range():
+    first = place(NOTHING, Range(22, 144), 8)
+    assert len(np.unique(first)) >= 6
+    assert first.min() < 50 < 65 < first.max()
+
+
+def test_later_rounds_gather_on_both_sides_of_the_threshold():
+    runs = simulated(60.0, 0.05, 200)
+    n, estimate = place(runs, Range(22, 144), 40), interval(runs).n50
+    assert np.all((n > 60 * np.exp(-6 * 0.05)) & (n < 60 * np.exp(6 * 0.05)))
+    assert (n < estimate).sum() >= 8
+    assert (n > estimate).sum() >= 8
+
+
+def test_placing_leaves_less_variance_than_runs_elsewhere():
+    """Against the exact expectation over both outcomes of one run, at every n of the range."""
+    runs, within = simulated(60.0, 0.1, 60), Range(22, 144)
+    believed = posterior(runs, 22.0, 144.0)
+    chance = special.expit((np.log(within.values) - believed.center[:, None]) / believed.scale[:, None])
+
+    def spread(weight):
+        weight = weight / weight.sum()
+        return sum(weight @ v**2 - (weight @ v) ** 2 for v in (believed.center, believed.scale))
+
+    expected = [
+        sum((believed.weight @ p) * spread(believed.weight * p) for p in (column, 1.0 - column)) for column in chance.T
+    ]
+    chosen = place(runs, within, 1)[0]
+    assert expected[chosen - 22] <= min(expected) + 1e-3 * (max(expected) - min(expected))
+
+
+@pytest.mark.parametrize(("success", "end"), [(True, 22), (False, 144)])
+def test_one_outcome_everywhere_sends_runs_to_the_end_of_the_range(success, end):
+    n = place(Runs(np.array([30, 60, 90, 120]), np.full(4, success)), Range(22, 144), 8)
+    assert (n == end).sum() >= 2
+
+
+def test_the_order_of_runs_does_not_matter():
+    runs = simulated(60.0, 0.1, 50)
+    shuffled = np.random.default_rng(1).permutation(50)
+    np.testing.assert_array_equal(
+        place(runs, Range(22, 144), 20), place(Runs(runs.n[shuffled], runs.success[shuffled]), Range(22, 144), 20)
+    )
+
+
+def test_allowed_values_and_their_room_are_kept():
+    allowed = np.array([10, 30, 45, 60, 75, 144, 200])
+    within = Range(22, 144, allowed)
+    np.testing.assert_array_equal(within.values, [30, 45, 60, 75, 144])
+    room = np.array([5, 1, 2, 1, 0])
+    n = place(simulated(60.0, 0.1, 50), within, 6, room=room)
+    assert len(n) == 6
+    assert all((n == value).sum() <= most for value, most in zip(within.values, room, strict=True))
+    assert len(place(NOTHING, within, 30, room=room)) == 9
+    assert len(place(NOTHING, within, 30, room=np.zeros(5, dtype=int))) == 0
+
+
+def test_a_range_of_one_value_can_be_asked_for():
+    np.testing.assert_array_equal(place(NOTHING, Range(5, 5), 3), [5, 5, 5])
+
+
+def test_a_transition_sharper_than_a_measurement_is_not_missed():
+    n = np.repeat([60, 61], 10)
+    believed = posterior(Runs(n, n == 61), 22.0, 144.0)
+    low, high = np.exp(believed.quantiles((0.025, 0.975)))
+    assert 59.0 < low < high < 62.0
+
+
+def test_rounds_grow_with_what_is_done():
+    assert [round_size(done) for done in (0, 8, 40, 41, 200)] == [8, 8, 10, 11, 50]
+
+
+@pytest.mark.parametrize(("low", "high", "allowed"), [(0, 5, None), (6, 5, None), (3, 5, [1, 9])])
+def test_empty_ranges_are_refused(low, high, allowed):
+    with pytest.raises(ValueError, match="range"):
+        Range(low, high, None if allowed is None else np.array(allowed))
+
+
+def test_room_must_fit_the_range():
+    with pytest.raises(ValueError, match="room has shape"):
+        place(NOTHING, Range(3, 5), 2, room=np.array([1, 1]))
