@@ -28,6 +28,7 @@ SHOWN = {source: page for page, source in MOVED.items()} | {
     "flatdist/theory.py": "reference/predictions.md",
     "flatdist/__init__.py": "reference/python.md",
     "analysis": "reference/analyses.md",
+    "analysis/explore.ipynb": "reference/analyses.md",
     "sweeps": "reference/examples.md",
     "cluster.yaml": "reference/examples.md#clusteryaml",
     "docs": "index.md",
