@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> & \"quotes\" {{ 7 * 7 }}"
 RUN = f"""\
 name: small
-description: {HOSTILE!r}
+description: {json.dumps(HOSTILE)}
 replicates: 3
 fixed: {{d_out: 4, d_in: 4, rank: 1, steps: 300, evaluations: 11, learning_rate: 0.05, depth: 2}}
 axes:
