@@ -138,3 +138,32 @@ def test_every_exception_is_used() -> None:
         assert any(part in command for command in commands), f"{part!r} excuses nothing"
     for program in OTHER_PROGRAMS:
         assert any(command.split()[0] == program for command in commands), f"{program!r} excuses nothing"
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("python", "import flatdist\n\nflatdist.load_trails\n"),
+        ("console", "$ flatdist plan --no-such-option x.yaml\n"),
+        ("console", "$ flatdist sweap x.yaml --gpus-per-trial 1\n"),
+        ("console", "$ flatdist sweep x.yaml --gpus-per-trial many\n"),
+        ("console", "$ python -m analysis.theorems --tolerence 1 sweeps/theorems/problems.yaml\n"),
+        ("console", "$ python -m benchmarks.engines --quik\n"),
+        ("console", "$ python -m analysis.no_such_analysis quickstart\n"),
+        ("console", "$ flatdist sweep sweeps/theorems/no_such_sweep.yaml\n"),
+        ("console", "$ make no-such-target\n"),
+        ("console", "$ nosuchprogram\n"),
+        ("console", "no command at all\n"),
+        ("yaml", "fixed: {d_out: 12, d_in: 12, rank: 1, n: 60, deph: 3}\n"),
+        ("yaml", "# 3 cells\nfixed: {d_out: 12, d_in: 12, rank: 1}\naxes: {n: [50, 60]}\n"),
+        ("yaml", "# refused: did you mean\nfixed: {d_out: 12, d_in: 12, rank: 1, n: 60}\n"),
+        ("sql", "SELECT no_such_column FROM (SELECT 1 AS a)\n"),
+        ("bash", "flatdist sweep x.yaml\nif true; then\n"),
+        ("bash", "flatdist sweep x.yaml --no-such-option\n"),
+        ("pyhton", "1\n"),
+    ],
+)
+def test_a_broken_block_is_noticed(language: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((Exception, SystemExit, pytest.fail.Exception)):
+        run_block(Block(language, text, 1), {"__name__": "page"})
