@@ -95,7 +95,7 @@ def _candidates(believed: Posterior, values: np.ndarray, left: np.ndarray) -> np
         distance = np.maximum(low - log_n[free], log_n[free] - high)
         return np.asarray(free[np.argsort(distance, kind="stable")[:CANDIDATES]])
     if len(inside) <= CANDIDATES:
-        return inside
+        return np.asarray(inside)
     wanted = np.linspace(log_n[inside[0]], log_n[inside[-1]], CANDIDATES)
     return np.unique(inside[np.abs(log_n[inside] - wanted[:, None]).argmin(axis=1)])
 

@@ -84,7 +84,7 @@ def test_a_transition_sharper_than_a_measurement_is_not_missed():
     n = np.repeat([60, 61], 10)
     believed = posterior(Runs(n, n == 61), 22.0, 144.0)
     low, high = np.exp(believed.quantiles((0.025, 0.975)))
-    assert 59.0 < low < high < 62.0
+    assert 59.5 < low < high < 61.5
 
 
 def test_rounds_grow_with_what_is_done():
