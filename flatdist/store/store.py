@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flatdist.errors import StoreError
@@ -18,21 +17,19 @@ from flatdist.store.compaction import GRACE, SMALL, Compaction, compact
 from flatdist.store.filesystem import Filesystem, open_filesystem
 from flatdist.store.filters import Where
 from flatdist.store.frame import to_frame
-from flatdist.store.layout import TOMBSTONES, part_folder, part_name
+from flatdist.store.layout import TOMBSTONES, part_folder
 from flatdist.store.location import normalise
 from flatdist.store.maintenance import Collected, Merged
-from flatdist.store.parts import warn_unreadable, write_part
+from flatdist.store.parts import warn_unreadable
 from flatdist.store.query import Reader, Scope
-from flatdist.store.schema import rows_to_table
 from flatdist.store.sweeps import SweepRecord, SweepRecords
 from flatdist.store.tombstones import Generations, Key, Tombstones
+from flatdist.store.writing import Row, check_access, write_rows
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 Answer = TypeVar("Answer")
-Row = Mapping[str, Any]
 
 _ATTEMPTS = 5  # reads that find a file gone, compacted away meanwhile, start anew
 
@@ -80,18 +77,7 @@ class Store:
         Raises:
             StoreError: says what the store does not allow, and what to do.
         """
-        path = f"probe-{uuid.uuid4().hex}"
-        content = path.encode()
-        files = self.files.hasty()
-        files.write(path, content)
-        try:
-            found = files.read(path)
-        except FileNotFoundError as error:
-            raise StoreError(f"store {self.uri}: a file just written cannot be found; use another store") from error
-        finally:
-            files.delete(path)
-        if found != content:
-            raise StoreError(f"store {self.uri}: a file just written reads back differently; use another store")
+        check_access(self.files)
 
     # Writing
 
@@ -108,27 +94,7 @@ class Store:
         Raises:
             StoreError: a row is malformed, or the store cannot be written; then nothing of it is visible.
         """
-        if not trials and not history:
-            return ""
-        keys = [_key(row, "trials") for row in trials]
-        if len(set(keys)) < len(keys):
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise StoreError(f"replicate {twice[1]} of cell {twice[0]} is given twice; give each replicate one row")
-        lost = {_key(row, "history") for row in history} - set(keys)
-        if lost:
-            cell_id, replicate = min(lost)
-            raise StoreError(f"history of replicate {replicate} of cell {cell_id} comes without its row of trials")
-        generations = self.generations()
-        name = part_name((cell_id, replicate, generations[cell_id, replicate]) for cell_id, replicate in keys)
-
-        def table(table_name: str, rows: Iterable[Row]) -> pa.Table:
-            rows = list(rows)
-            numbers = [generations[_key(row, table_name)] for row in rows]
-            return rows_to_table(table_name, rows, {"generation": numbers, "part": [name] * len(rows)})
-
-        ordered = table("history", sorted(history, key=lambda row: (*_key(row, "history"), row.get("step") or 0)))
-        write_part(self.files, name, table("trials", sorted(trials, key=lambda row: _key(row, "trials"))), ordered)
-        return name
+        return write_rows(self.files, self.generations(), trials, history)
 
     def write_failures(self, rows: Sequence[Row]) -> None:
         """Record exceptions, with columns of :data:`flatdist.columns.FAILURES`; credentials are removed from texts."""
@@ -280,15 +246,8 @@ class Store:
 
         replicates = self._again(copy)
         failed = maintenance.copy_immutable(self.files, theirs.files, part_folder("failures"))
-        kept, taken = [], []
-        for name in theirs.sweep_names():
-            if name in self.sweep_names():
-                kept.append(name)
-                continue
-            record = theirs.load_sweep(name)
-            self.save_sweep(name, record.source, record.cell_ids, record.replicates, record.rounds)
-            taken.append(name)
-        return Merged(replicates, failed, tuple(taken), tuple(kept))
+        taken, kept = self._records.take_in(theirs._records)
+        return Merged(replicates, failed, taken, kept)
 
     def drop_segment(self, name: str) -> None:
         """Give up a damaged compacted file: its replicates count as missing and run again."""
@@ -306,10 +265,3 @@ class Store:
                 f"store {self.uri}: {error.filename or error} is listed and cannot be found; if it was deleted by "
                 "hand, restore it"
             ) from error
-
-
-def _key(row: Row, table: str) -> Key:
-    try:
-        return str(row["cell_id"]), int(row["replicate"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"a row of {table} needs a cell_id and a replicate; it has {sorted(row)}") from error

@@ -114,6 +114,20 @@ class SweepRecords:
         paths = (info.path.split("/") for info in self._files.list(SWEEPS))
         return sorted({parts[1] for parts in paths if len(parts) == 4 and parts[2] == "order"})
 
+    def take_in(self, other: SweepRecords) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Take in the latest versions of another store's sweeps; a name that this store has keeps its meaning.
+
+        Returns:
+            The names taken in, and those that both stores have.
+        """
+        mine = set(self.names())
+        theirs = other.names()
+        for name in theirs:
+            if name not in mine:
+                record = other.load(name)
+                self.save(name, record.source, record.cell_ids, record.replicates, record.rounds)
+        return tuple(name for name in theirs if name not in mine), tuple(name for name in theirs if name in mine)
+
     def _latest_number(self, name: str) -> int:
         names = (stem(info.path) for info in self._files.list(sweep_order_folder(name)))
         return max((int(number) for number in names if number.isdigit()), default=0)
