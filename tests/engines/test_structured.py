@@ -76,7 +76,7 @@ def test_the_reference_is_matched_at_working_sizes(make_task, ensemble, shape):
 @pytest.mark.parametrize("engine", [FusedEngine, BatchedEngine])
 @pytest.mark.parametrize("ensemble", ENSEMBLES)
 def test_bits_do_not_depend_on_company_threads_or_cuts(make_task, ensemble, engine):
-    cell = Cell(d_out=13, d_in=9, rank=1, n=60, ensemble=ensemble)
+    cell = Cell(d_out=12, d_in=12, rank=1, n=60, ensemble=ensemble)
     alone = trained(engine(), make_task(cell, [3], batch_size=20))
     together = trained(engine(), make_task(cell, [10, 3, 11, 12, 13], batch_size=20, threads=2))
     assert_same_bits(alone, ([w[1:2] for w in together[0]], together[1][:, 1:2]))
