@@ -5,6 +5,9 @@
 The maximum is not convex. Alternating maximisation from many starts gives a matrix, and with it a LOWER bound: an
 inequality that holds with it in place of delta_r holds, one that fails is unresolved. The extreme eigenvalues of the
 Gram matrix bound the maximum over all X, and so delta_r from ABOVE; below n = d_out d_in that bound is at least 1.
+
+Of the ensembles only those of independent entries are isometries on matrices of low rank at n of the order of
+r (d_out + d_in). ``rank_one`` and ``entries`` are not: the reasons stand with their declarations.
 """
 
 from __future__ import annotations

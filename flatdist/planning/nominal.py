@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from flatdist.cell import Cell
+from flatdist.ensembles import ENSEMBLES
 from flatdist.methods.base import GradientMethod
 
 STEP_OVERHEAD = 0.5e-6  # seconds
@@ -56,7 +57,8 @@ def nominal_cost(cell: Cell, engine: str = "fused") -> Nominal:
     chain = sum(a * b * min(widths[0], widths[-1]) for a, b in pairwise(widths))
     drawn = {"drawn": cell.batch_size or cell.n, "full": cell.n, "one": 1}[method.batch]
     passes = 2 if method.sharpness_aware else 1
-    computing = 4 * drawn * entries / DRAWN_FLOPS + 6 * chain / PRODUCT_FLOPS
+    passing = PRODUCT_FLOPS if ENSEMBLES[cell.ensemble].storage.structured else DRAWN_FLOPS
+    computing = 4 * drawn * entries / passing + 6 * chain / PRODUCT_FLOPS
     step = STEP_OVERHEAD + passes * (LAYER_OVERHEAD * cell.depth + computing)
     evaluation = EVALUATION_OVERHEAD + cell.n * entries * (2 + 2 * cell.depth) / EVALUATION_FLOPS
     evaluations = min(cell.evaluations, cell.steps + 1)
