@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -51,8 +52,8 @@ def ratios_figure(table: pd.DataFrame, series: Sequence[str], margin: float) -> 
                 _points(axes, matching(part, key), shift, index, limits)
             if depth is not None:
                 axes.set_title(f"depth {depth}", loc="left", pad=3)
-            axes.set_ylabel(_ratio_label(str(table["over"].iloc[0])))
             sns.despine(ax=axes)
+        figure.supylabel(_ratio_label(str(table["over"].iloc[0])), fontsize=mpl.rcParams["axes.labelsize"])
         ticks = [tick for tick in _RATIO_TICKS if limits[0] <= tick <= limits[1]]
         grid[0].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         grid[0].minorticks_off()
