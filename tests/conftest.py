@@ -1,6 +1,14 @@
 """What all tests share."""
 
+import numpy as np  # noqa: F401 - loads the BLAS whose threads are set below
 import pytest
+import scipy.linalg  # noqa: F401 - and SciPy's own
+from threadpoolctl import threadpool_limits
+
+
+def pytest_configure(config):
+    """One BLAS thread in each test process: tests run side by side, and small matrices wait for threads they share."""
+    threadpool_limits(1, user_api="blas")
 
 
 @pytest.hookimpl(tryfirst=True)
