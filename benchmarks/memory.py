@@ -20,6 +20,8 @@ CONFIGURATIONS = [
     {"d_out": 60, "d_in": 60, "n": 1200, "replicates": 16, "ensemble": "rademacher"},
     {"d_out": 100, "d_in": 100, "n": 3000, "replicates": 8},
     {"d_out": 60, "d_in": 60, "n": 1200, "replicates": 16, "engine": "batched"},
+    {"d_out": 100, "d_in": 100, "n": 3000, "replicates": 8, "ensemble": "rank_one"},
+    {"d_out": 100, "d_in": 100, "n": 3000, "replicates": 8, "ensemble": "entries"},
 ]
 MEGABYTE = 1e6
 
@@ -27,6 +29,7 @@ MEGABYTE = 1e6
 def measure(configuration: dict[str, object]) -> dict[str, float]:
     """Train in this process; bytes before, at the peak, of the measurements, and as planned."""
     from flatdist.cell import Cell
+    from flatdist.ensembles import ENSEMBLES
     from flatdist.planning.memory import memory_bytes
     from flatdist.running import RunSettings, run_replicates
     from flatdist.training.schedule import storage_dtype
@@ -39,11 +42,11 @@ def measure(configuration: dict[str, object]) -> dict[str, float]:
     list(run_replicates(small, [0], settings))  # imports and compiles
     before = _resident()
     list(run_replicates(cell, range(replicates), settings))
-    itemsize = {"int8": 1, "float32": 4, "float64": 8}[storage_dtype(cell, engine)]
+    row_bytes = ENSEMBLES[cell.ensemble].storage.row_bytes(cell.d_out, cell.d_in, storage_dtype(cell, engine))
     return {
         "before": before,
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "measurements": replicates * cell.n * cell.d_out * cell.d_in * itemsize,
+        "measurements": replicates * cell.n * row_bytes,
         "planned": memory_bytes(cell, replicates, engine, "inline"),
     }
 

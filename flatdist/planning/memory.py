@@ -42,7 +42,9 @@ def memory_bytes(cell: Cell, replicates: int, engine: str = "fused", executor: s
     weights = sum(a * b for a, b in pairwise(cell.widths))
     history = 12 * FLOAT64 * cell.evaluations
     layers = (FLOAT64 * (BLOCK + 2) + itemsize * 3) * weights  # a block of snapshots to be evaluated, and the weights
-    process = PROCESS_BYTES.get(engine, PROCESS_WITH_TORCH_BYTES) + WORKING_BYTES
+    # Evaluations multiply all factors at once; entries written out are worked on in blocks.
+    products = 4 * FLOAT64 * cell.n * (cell.d_out + cell.d_in) if storage.structured else 0
+    process = PROCESS_BYTES.get(engine, PROCESS_WITH_TORCH_BYTES) + WORKING_BYTES + products
     return launcher + process + replicates * (copies * measurements + layers + history)
 
 
