@@ -117,7 +117,8 @@ def _cells(trials: pd.DataFrame) -> pd.DataFrame:
     columns = {
         name: [as_value(value) for value in rows[name]] if name in rows else [None] * len(rows) for name in FIELDS
     }
-    table = pd.DataFrame({name: np.fromiter(column, object, len(rows)) for name, column in columns.items()}, rows.index)
+    # As objects: pandas would make a column of text of its own, in which no value is NaN, which differs from itself.
+    table = pd.DataFrame(columns, index=rows.index, dtype=object)
     configuration = (
         rows["configuration_id"] if "configuration_id" in rows else pd.Series(None, rows.index, dtype=object)
     )

@@ -49,11 +49,10 @@ def drive(options: argparse.Namespace, executor: str) -> int:
     from flatdist.launch import LaunchSettings, launch
     from flatdist.planning import PlanSettings, make_plan
     from flatdist.store import Store
+    from flatdist.sweepfile import Sweep
 
     cells = make_cells(options.cells, options.steps)
-    sweep: Any = argparse.Namespace(
-        cells=tuple(cells), replicates=options.replicates, name="chaos", description="", left_out=0, repeated=0
-    )
+    sweep = Sweep("chaos", "", options.replicates, tuple(cells), left_out=0, source="", path=None)
     plan = make_plan([sweep], Store(options.store), PlanSettings(slots=2, retry_failed=True))
     settings = LaunchSettings(
         address=options.address, checkpoint_seconds=0.5, flush_seconds=1.0, same_error_limit=10**6, gpus_per_trial=0

@@ -17,6 +17,7 @@ from analysis.report.material import MEASURES
 from analysis.report.page import render
 from analysis.report.words import duration, name_of, number, plain, threshold_words
 from analysis.report.writing import SECTIONS, ReportWarning, build_section
+from analysis.threshold import fit_thresholds
 from flatdist.cli import main
 from flatdist.store import Store
 from flatdist.theory import flattest_trace, prediction
@@ -139,19 +140,32 @@ def test_rows_of_older_numerics_belong_to_the_cell_of_today(tmp_path):
     assert sorted(set(rows)) == list(range(16))
 
 
+def values_of(spec, data):
+    """Rows of a layer's data, written in place or once for all layers."""
+    return data["values"] if "values" in data else spec["datasets"][data["name"]]
+
+
+def fitted(material):
+    """n50 of the first group with its interval, as the library fits it, in the page's words."""
+    row = fit_thresholds(material.trials, by=["method", "rank"]).iloc[0]
+    assert row["n50"] == pytest.approx(math.sqrt(40)), "between 5, where all fail, and 8, where all succeed"
+    return f"{number(row['n50'])} [{number(row['n50_low'])}, {number(row['n50_high'])}]"
+
+
 def test_diagrams_place_every_tile_and_describe_what_is_seen(tmp_path):
     material = make_material(TWO_METHODS, tmp_path, recovers_from(8))
     section = diagrams.build(material)
     assert len(section.charts) == 2
     spec = section.charts["diagram-0"]
-    tiles = [row for layer in spec["layer"] for row in layer["data"]["values"] if "point" in row]
+    rows = [row for layer in spec["layer"] for row in values_of(spec, layer["data"])]
+    tiles = [row for row in rows if "point" in row]
     assert len(tiles) == 8
     for tile in tiles:
         assert tile["left"] < tile["n"] < tile["right"]
         assert tile["rate"] == float(tile["n"] >= 8)
     summary = section.content["panels"][0]["summary"]
     assert "label-noise SGD" in summary
-    assert "rank r 1: n50 6.32 [5, 8]" in summary
+    assert f"rank r 1: n50 {fitted(material)}" in summary
     buttons = [tile for row in section.content["panels"][0]["rows"] for tile in row["tiles"]]
     assert {tile["point"] for tile in buttons} == {tile["point"] for tile in tiles}
     assert {path.name for path in section.pictures} == {f"phase_diagram.{kind}" for kind in ("png", "svg", "pdf")}
@@ -161,7 +175,7 @@ def test_complexity_names_thresholds_as_fitted(tmp_path):
     material = make_material(TWO_METHODS, tmp_path, recovers_from(8))
     section = complexity.build(material)
     row = section.content["thresholds"][0]
-    assert (row["key"], row["n50"], row["censored"]) == (["label-noise SGD", "1"], "6.32 [5, 8]", "interval")
+    assert (row["key"], row["n50"], row["censored"]) == (["label-noise SGD", "1"], fitted(material), "interval")
     assert row["statdim"] == number(math.sqrt(40) / prediction("statdim").value(4, 4, 1))
     assert len(section.charts) == 2, "a panel for each rank"
 
