@@ -3,6 +3,11 @@
 On logarithms: log y_i = log c + a log x_i + u_s(i) + e_i, where u_s ~ N(0, discrepancy^2) belongs to the shape s
 (points of one shape share it) and e_i ~ N(0, error_i^2) is the sampling error. Fitted by maximum likelihood; a
 point known only to lie in an interval, or on one side of a bound, contributes the probability of that.
+
+Intervals take the errors as known up to a common factor no greater than one: where the points scatter less than their
+errors say, the errors are scaled down with the scatter. So the scatter has one parameter from nothing upwards, and the
+intervals are those of an ordinary regression, exact where errors are equal. Held at their stated size instead, and
+with a quantile for unknown scatter, intervals covered 99-100 % without discrepancy.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ import numpy as np
 from scipy import optimize, special, stats
 
 SMALLEST, LARGEST = 1e-4, 2.0  # discrepancy, on log y
+LEAST_SHRINKAGE = 0.02  # of sampling errors
 COEFFICIENT, EXPONENT, DISCREPANCY = 0, 1, 2
 
 
@@ -41,6 +47,12 @@ class Points:
     def shapes(self) -> int:
         """How many shapes there are."""
         return len(np.unique(self.shape))
+
+    @property
+    def bounded_shapes(self) -> int:
+        """How many shapes have a point that is bounded on both sides: those that tell of the scatter."""
+        bounded = ~np.isnan(self.y) | (np.isfinite(self.low) & np.isfinite(self.high))
+        return len(np.unique(self.shape[bounded]))
 
     @property
     def middle(self) -> np.ndarray:
@@ -76,13 +88,15 @@ class PowerLaw:
         return -2.0 * self.log_likelihood + 2.0 * self.free * (1.0 + (self.free + 1.0) / spare)
 
 
-def log_likelihood(points: Points, coefficient: float, exponent: float, discrepancy: float) -> float:
-    """Of log c, a, and the discrepancy's standard deviation."""
+def log_likelihood(
+    points: Points, coefficient: float, exponent: float, discrepancy: float, shrinkage: float = 1.0
+) -> float:
+    """Of log c, a, the discrepancy's standard deviation, and a common factor of all sampling errors."""
     mean = coefficient + exponent * points.x
     known = ~np.isnan(points.y)
     total = 0.0
     if known.any():  # e_i independent, u shared: for each shape a rank-one covariance beside a diagonal
-        residual, weight = (points.y - mean)[known], points.error[known] ** -2.0
+        residual, weight = (points.y - mean)[known], (shrinkage * points.error[known]) ** -2.0
         index = points.shape[known]
         shared = 1.0 + discrepancy**2 * np.bincount(index, weight)
         square = (weight * residual**2).sum() - discrepancy**2 * (
@@ -102,7 +116,11 @@ def log_likelihood(points: Points, coefficient: float, exponent: float, discrepa
 
 
 def fit_power_law(
-    points: Points, held: Sequence[float | None] = (None, None, None), start: PowerLaw | None = None
+    points: Points,
+    held: Sequence[float | None] = (None, None, None),
+    start: PowerLaw | None = None,
+    *,
+    shrinking: bool = False,
 ) -> PowerLaw:
     """Maximise the likelihood.
 
@@ -110,8 +128,10 @@ def fit_power_law(
         points: at least one whose y is known.
         held: values of (log c, a, log discrepancy) that are not fitted, None for those that are.
         start: a fit to start from.
+        shrinking: whether sampling errors may be smaller than stated, by a common factor.
     """
     center = float(points.x.mean())  # the coefficient at the center is nearly independent of the exponent
+    typical = _typical_error(points)
     free = [index for index in range(3) if held[index] is None]
 
     def assemble(values: np.ndarray) -> tuple[float, float, float]:
@@ -122,32 +142,61 @@ def fit_power_law(
             full[COEFFICIENT] -= full[EXPONENT] * center
         return full[0], full[1], full[2]
 
-    def cost(values: np.ndarray) -> float:
-        coefficient, exponent, discrepancy = assemble(values)
-        return -log_likelihood(points, coefficient, exponent, math.exp(discrepancy))
+    def scatter(spread: float) -> tuple[float, float]:
+        """Discrepancy and the errors' factor."""
+        if held[DISCREPANCY] is not None:
+            return math.exp(spread), 1.0
+        excess = math.expm1(2.0 * spread)
+        return (max(typical * math.sqrt(excess), SMALLEST), 1.0) if excess > 0 else (SMALLEST, math.exp(spread))
 
-    bounds = [(None, None), (-5.0, 5.0), (math.log(SMALLEST), math.log(LARGEST))]
+    def cost(values: np.ndarray) -> float:
+        coefficient, exponent, spread = assemble(values)
+        return -log_likelihood(points, coefficient, exponent, *scatter(spread))
+
+    # The spread is the logarithm of the scatter about the law, errors and discrepancy together, over a typical error.
+    least = math.log(LEAST_SHRINKAGE) if shrinking else 0.0
+    bounds = np.array([(-math.inf, math.inf), (-5.0, 5.0), (least, math.log(LARGEST / typical))])
+    level_error = typical / math.sqrt(len(points.x))
+    units = np.array([level_error, level_error / max(float(np.std(points.x)), 1e-3), 0.3])
+
+    def scaled_cost(values: np.ndarray) -> float:
+        return cost(values * units[free])
+
     best = None
-    for initial in _starts(points, held, start, center):
-        found = optimize.minimize(cost, initial[free], method="L-BFGS-B", bounds=[bounds[index] for index in free])
+    for initial in _starts(points, held, start, center, typical):
+        # In units of the parameters' own errors, without which the search creeps along the curve's ridge.
+        begin = initial[free] / units[free]
+        limits = bounds[free] / units[free, None]
+        found = optimize.minimize(scaled_cost, begin, method="L-BFGS-B", bounds=limits.tolist())
         if best is None or found.fun < best.fun:
             best = found
     assert best is not None
-    return PowerLaw(assemble(best.x), -float(best.fun), len(free))
+    coefficient, exponent, spread = assemble(best.x * units[free])
+    return PowerLaw((coefficient, exponent, math.log(scatter(spread)[0])), -float(best.fun), len(free))
 
 
-def _starts(points: Points, held: Sequence[float | None], start: PowerLaw | None, center: float) -> list[np.ndarray]:
+def _typical_error(points: Points) -> float:
+    """Median standard error of the points whose y is known."""
+    known = points.error[~np.isnan(points.y)]
+    return float(np.median(known)) if len(known) else 0.01
+
+
+def _starts(
+    points: Points, held: Sequence[float | None], start: PowerLaw | None, center: float, typical: float
+) -> list[np.ndarray]:
     """Where to start: from another fit, or from a line through the points with all or little of its scatter."""
     given = held[EXPONENT]
     if start is not None:
         coefficient, exponent, discrepancy = start.parameters
         slope = exponent if given is None else given
-        return [np.array([coefficient + exponent * center, slope, discrepancy])]
+        return [
+            np.array([coefficient + exponent * center, slope, 0.5 * math.log1p((math.exp(discrepancy) / typical) ** 2)])
+        ]
     slope = 1.0 if given is None else given
     residual = points.middle - slope * points.x
     scale = max(float(np.std(residual)), 0.01)
     level = float(residual.mean()) + slope * center
-    return [np.array([level, slope, math.log(share * scale)]) for share in (1.0, 0.2)]
+    return [np.array([level, slope, 0.5 * math.log1p((share * scale / typical) ** 2)]) for share in (1.0, 0.2)]
 
 
 def profile_limits(
@@ -155,21 +204,30 @@ def profile_limits(
 ) -> tuple[float, float]:
     """Profile-likelihood interval of one parameter, widened for few shapes as in a regression with unknown scatter.
 
+    Args:
+        points: of the law.
+        best: the law fitted to them.
+        parameter: ``COEFFICIENT`` or ``EXPONENT``.
+        level: confidence level.
+        held: as they were in the fit.
+
     Returns:
-        Its limits; infinite where there are too few shapes.
+        Its limits; infinite where there are too few shapes that are bounded on both sides.
     """
     regressors = sum(held[index] is None for index in (COEFFICIENT, EXPONENT))
-    spare = points.shapes - regressors
+    shapes = points.bounded_shapes
+    spare = shapes - regressors
     if spare < 1:
         return -math.inf, math.inf
     quantile = float(stats.f.ppf(level, 1, spare))
-    drop = 0.5 * points.shapes * math.log1p(quantile / spare)
+    drop = 0.5 * shapes * math.log1p(quantile / spare)
+    top = fit_power_law(points, held, best, shrinking=True)
 
     def excess(value: float) -> float:
         fixed = [value if index == parameter else held[index] for index in range(3)]
-        return best.log_likelihood - fit_power_law(points, fixed, best).log_likelihood - drop
+        return top.log_likelihood - fit_power_law(points, fixed, top, shrinking=True).log_likelihood - drop
 
-    estimate = best.parameters[parameter]
+    estimate = top.parameters[parameter]
 
     def limit(direction: float) -> float:
         inner, step = estimate, 0.02
