@@ -13,6 +13,7 @@ from flatdist.boundary import Range, Runs, finished, interval, place, round_size
 
 WITHIN = Range(22, 144)
 SEARCHES = 100
+PRECISION = 0.03
 
 
 def runs(counts):
@@ -21,7 +22,7 @@ def runs(counts):
     return Runs(np.array(n), np.array([one for won, lost in counts.values() for one in [True] * won + [False] * lost]))
 
 
-def search(n50, scale, seed, within=WITHIN, precision=0.06, budget=400):
+def search(n50, scale, seed, within=WITHIN, precision=PRECISION, budget=400):
     """One search to its end."""
     generator = np.random.default_rng(seed)
     found = Runs(np.array([]), np.array([]))
@@ -51,7 +52,7 @@ def test_the_final_estimate_is_unbiased():
 
 
 def test_every_search_ends_with_the_precision_asked_for():
-    assert all(interval(found).half_width <= 0.06 for _, found in searches())
+    assert all(interval(found).half_width <= PRECISION for _, found in searches())
 
 
 def test_a_search_needs_a_quarter_of_the_runs_of_a_uniform_grid():
