@@ -205,7 +205,9 @@ def test_filters_narrow_the_table(shown):
     shown.driver.find_element(By.ID, "filter-text").send_keys("label-noise")
     assert len(column(shown, "n")[1]) == 5
     assert shown("return document.getElementById('filter-count').textContent") == "5 of 13 cells"
-    shown.driver.find_element(By.ID, "filter-trouble").click()
+    trouble = shown.driver.find_element(By.ID, "filter-trouble")
+    shown("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", trouble)
+    trouble.click()
     assert column(shown, "n")[1] == ["15.0"], "the cell that diverged"
     shown.driver.find_element(By.ID, "filter-text").clear()
     shown("const s = document.getElementById('filter-method'); s.value = 'min_nuclear_norm';"
