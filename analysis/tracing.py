@@ -33,6 +33,8 @@ def read_origin(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         if file.is_dir():
             raise FigureError(f"{file}: is a folder; give the path of a PNG, SVG or PDF file")
+        if file.exists() and not file.is_file():  # a device or a pipe may never end
+            raise FigureError(f"{file}: is no ordinary file; give the path of a PNG, SVG or PDF file")
         if file.stat().st_size > _LARGEST:
             raise FigureError(f"{file}: has more than {_LARGEST >> 20} MiB, so it is no figure of flatdist's")
         content = file.read_bytes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flatdist.adaptive.choosing import UntilInterval
 from flatdist.adaptive.fitted import half_width
@@ -13,7 +13,7 @@ from flatdist.adaptive.group import Group
 from flatdist.adaptive.rules import Known, Plain
 from flatdist.adaptive.sweep import IDENTITY, AdaptiveSweep, GroupStrategy
 from flatdist.cell import Cell
-from flatdist.search.rounds import Request, Round, recorded_rounds, rounds_from_json
+from flatdist.search.rounds import Request, Round, recorded_rounds, rounds_of
 
 if TYPE_CHECKING:
     from flatdist.store import Store
@@ -110,12 +110,16 @@ def with_stand_ins(sweep: Sweep, states: Sequence[GroupState]) -> Sweep:
 
 
 def recorded_replicates(record: SweepRecord) -> Mapping[str, set[int]] | None:
-    """Configuration id -> numbers of the replicates that a recorded adaptive sweep asked for; None of other sweeps."""
-    content: Any = record.rounds
-    if not isinstance(content, dict) or content.get("search") != IDENTITY:
+    """Configuration id -> numbers of the replicates that a recorded adaptive sweep asked for; None of other sweeps.
+
+    Raises:
+        StoreError: the record is damaged.
+    """
+    rounds = rounds_of(record, IDENTITY)
+    if rounds is None:
         return None
     wanted: dict[str, set[int]] = {}
-    for one in rounds_from_json(content):
+    for one in rounds:
         for request in one.requests:
             wanted.setdefault(request.cell.configuration_id, set()).update(request.replicates)
     return wanted

@@ -18,6 +18,7 @@ from flatdist.errors import CellError, StoreError
 
 if TYPE_CHECKING:
     from flatdist.store import Store
+    from flatdist.store.sweeps import SweepRecord
 
 FORMAT = 2
 
@@ -200,15 +201,7 @@ def recorded_rounds(store: Store, name: str, identity: str, replicates: int | No
     """
     if name not in store.sweep_names():
         return []
-    content = store.load_sweep(name).rounds
-    if not isinstance(content, dict) or content.get("search") != identity:
-        return []
-    try:
-        if content["format"] > FORMAT:
-            raise StoreError(f"the rounds of sweep {name!r} were recorded by a newer flatdist; use that one")
-        rounds = rounds_from_json(content)
-    except (LookupError, TypeError, ValueError, CellError) as error:
-        raise StoreError(f"the record of the rounds of sweep {name!r} is damaged: {error}; rename the sweep") from error
+    rounds = rounds_of(store.load_sweep(name), identity) or []
     if replicates is None:
         return rounds
     wanted = tuple(range(replicates))
@@ -216,6 +209,25 @@ def recorded_rounds(store: Store, name: str, identity: str, replicates: int | No
         dataclasses.replace(one, requests=tuple(dataclasses.replace(r, replicates=wanted) for r in one.requests))
         for one in rounds
     ]
+
+
+def rounds_of(record: SweepRecord, identity: str) -> list[Round] | None:
+    """The rounds in a sweep's record; None where it has none, or those of another search.
+
+    Raises:
+        StoreError: the record is damaged.
+    """
+    content = record.rounds
+    if not isinstance(content, dict) or content.get("search") != identity:
+        return None
+    try:
+        if content["format"] > FORMAT:
+            raise StoreError(f"the rounds of sweep {record.name!r} were recorded by a newer flatdist; use that one")
+        return rounds_from_json(content)
+    except (LookupError, TypeError, ValueError, CellError) as error:
+        raise StoreError(
+            f"the record of the rounds of sweep {record.name!r} is damaged: {error}; rename the sweep"
+        ) from error
 
 
 def _fields(cell: Cell) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from flatdist.sweepfile.expand import MAX_CELLS, Cause, CellMaker, Doubt, Expans
 from flatdist.sweepfile.schema import Block
 from flatdist.sweepfile.values import Given, InvalidValue, parse_literal
 
+MAX_RANGE = 1_000_000  # numbers of measurements that a group may choose from: all of a 1000 x 1000 matrix
+
 
 class _Grouper(CellMaker):
     """Knows which fields of a block depend on n."""
@@ -76,6 +78,10 @@ class GroupMaker(_Grouper):
         if low >= high:
             reason = f"goes from n = {low:,} to {high:,}"
             self.count((self.chosen.key, self.chosen.line, reason), Cause("from below to", None, varied))
+        if high - low >= MAX_RANGE:
+            reason = f"goes from n = {low:,} to {high:,}, too many to choose from"
+            self.count((self.chosen.key, self.chosen.line, reason), Cause(f"at most {MAX_RANGE:,} n", None, varied))
+            return
         cells = [self._cell(given, unusable, varied, n) for n in self._tried(low, high)]
         first = cells[0]
         if low >= high or first is None or None in cells:

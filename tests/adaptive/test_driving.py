@@ -12,6 +12,7 @@ import flatdist
 from analysis.threshold import fit_thresholds
 from flatdist.adaptive import group_states, with_recorded_runs
 from flatdist.cell import Cell
+from flatdist.errors import StoreError
 from flatdist.search import RoundLog
 from flatdist.store import Store
 from flatdist.sweepfile import Changes, parse_sweep
@@ -55,6 +56,14 @@ def test_a_killed_sweep_ends_with_the_same_rows(tmp_path: Path, keep: bool) -> N
     one, runner = driver(made_up(), tmp_path / "killed", keep=keep)
     assert one.finish() == 0
     assert runner.ran == []
+
+
+@pytest.mark.parametrize("rounds", [{}, {"format": 2}, {"format": 3}, {"format": 2, "common": {}, "rounds": [7]}])
+def test_a_damaged_record_is_said(tmp_path: Path, rounds: dict[str, object]) -> None:
+    Store(tmp_path).save_sweep("made-up", TEXT, [], 3, {"search": "groups", **rounds})
+    for sweep in ("made-up", None):
+        with pytest.raises(StoreError, match="the rounds of sweep 'made-up'"):
+            flatdist.load_trials(tmp_path, sweep) if sweep else with_recorded_runs(made_up(), Store(tmp_path))
 
 
 def test_a_kill_while_a_round_is_recorded_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

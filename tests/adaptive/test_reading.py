@@ -122,6 +122,7 @@ def test_the_same_group_twice_counts_once_and_two_ranges_are_refused() -> None:
         ("{bondary: {from: 1, to: 40, budget: 9, precision: 0.1}}", "did you mean 'boundary'"),
         ("{boundary: {}, first_success: {}}", "is not exactly one form"),
         ("{first_success: {from: 1, to: 40}}", "nested: true"),
+        ("{boundary: {from: 1, to: 2e9, budget: 9, precision: 0.1}}", "too many to choose from; allowed: at most"),
         ("{first_success: {from: 1, to: 40, budget: 3}}", "budget: is not known here"),
     ],
 )  # fmt: skip
