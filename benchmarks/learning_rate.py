@@ -6,8 +6,8 @@ The design is stratified: every depth 2..5 in every band of sizes gets the same 
 init_scale covers 0.3..1.0 evenly, ensembles alternate, and rows, columns and ranks 1..5 are drawn (every other cell is
 square) until 1.5 times the statistical dimension is below d_out * d_in. Every cell has n = 1.5 times the statistical
 dimension, 60,000 steps, the defaults elsewhere, and two replicates that are trained together. Single entries recover
-later: of ``--ensemble entries`` n is 2.25 times the statistical dimension, or all entries, and those replicates count that
-nuclear-norm minimisation recovers from the first two thirds of theirs.
+later: with ``--ensemble entries`` n is 2.25 times the statistical dimension, or all entries, and those replicates count
+that nuclear-norm minimisation recovers from two thirds of theirs.
 """
 
 from __future__ import annotations
