@@ -14,6 +14,7 @@ from analysis.report import cells, complexity, curves, diagrams, laws, machines,
 from analysis.report.material import Material, gather
 from analysis.report.page import render
 from analysis.report.section import Builder, Section
+from flatdist.boundary.likelihood import LINKS
 from flatdist.errors import FlatdistError
 
 if TYPE_CHECKING:
@@ -67,10 +68,11 @@ def write_report(
     material = gather(sweep, named, store, out, tolerance=tolerance, link=link)
     out.mkdir(parents=True, exist_ok=True)
     sections = [build_section(name, material) for name in SECTIONS]
-    origin = provenance(
-        sweep.name, material.trials, {"link": link}, store=store,
-        command=["flatdist", "report", os.fspath(named), "--store", store],
-    )  # fmt: skip
+    words = ["flatdist", "report", os.fspath(named), "--store", store]
+    words += [] if tolerance is None else ["--tolerance", str(tolerance)]
+    words += [] if link == LINKS[0] else ["--link", link]
+    settings = {"tolerance": tolerance, "link": link}
+    origin = provenance(sweep.name, material.trials, settings, store=store, command=words)
     page = out / f"{sweep.name}.html"
     _write(page, render(sweep.name, sweep.description, sections, origin))
     return [*(path for section in sections for path in section.pictures), page]

@@ -19,7 +19,7 @@ from flatdist.errors import FlatdistError, LaunchError
 def report_command(sweep: str, store: str, out: Path | None, tolerance: float | None, link: str) -> None:
     """Write SWEEP's figures and one self-contained HTML page of its results; the page's path is the last line."""
     loaded = load_sweep(sweep, store)
-    opened = open_store(store)
+    open_store(store)  # said before anything is imported
     try:
         from analysis.report import write_report
     except ModuleNotFoundError as error:
@@ -29,7 +29,7 @@ def report_command(sweep: str, store: str, out: Path | None, tolerance: float | 
     named = Path(sweep) if names_a_file(sweep) else sweep
     folder = out or Path("figures") / loaded.name
     try:
-        paths = write_report(loaded, named, opened.uri, folder, tolerance=tolerance, link=link)
+        paths = write_report(loaded, named, store, folder, tolerance=tolerance, link=link)
     except FlatdistError:
         raise
     except OSError as error:

@@ -12,6 +12,8 @@ from conftest import HOSTILE
 
 from analysis.report.page import embedded, render
 from analysis.report.section import Section
+from flatdist.cli import main
+from flatdist.store import Store
 
 ORIGIN = {
     "flatdist_version": "0", "git_revision": None, "git_dirty": None, "cells": 1, "cells_hash": "0", "trials": 1,
@@ -114,3 +116,17 @@ def test_the_page_is_small_and_tells_divergences(parsed, page):
     text = " ".join(parsed.texts)
     assert "is beyond B / R" in text
     assert "3 of 3" in text
+
+
+def test_the_page_says_how_it_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = Store("results")
+    store.save_sweep("none", "name: none\nfixed: {d_out: 4, d_in: 4, rank: 1, n: 9, method: min_nuclear_norm}", [], 1)
+    words = ["report", "none", "--store", "results", "--tolerance", "0.5", "--link", "probit"]
+    assert main([*words, "--out", "out"]) == 0
+    page = Elements((tmp_path / "out" / "none.html").read_text())
+    (origin,) = (json.loads(meta["content"]) for meta in page.of("meta") if meta.get("name") == "flatdist:origin")
+    assert origin["command"] == ["flatdist", *words]
+    assert origin["settings"] == {"tolerance": 0.5, "link": "probit"}
+    assert origin["store"] == "results", "as it was given: where a folder lies on this machine says nothing to others"
+    assert str(tmp_path) not in "".join(page.texts)
