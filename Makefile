@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-# PyPI's torch for Linux brings gigabytes of CUDA; this index has a build without. Where it cannot be reached, PyPI's is taken.
-# For a GPU: make setup TORCH_INDEX=<the wheel index that PyTorch's install page names for your CUDA version>
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# Another build of torch: make setup TORCH_INDEX=<the wheel index that PyTorch's install page names for it>. On Linux the
+# default build may bring gigabytes of CUDA; the page's index for CPUs does not.
+TORCH_INDEX ?=
 SWEEP ?= sweeps/quickstart.yaml
 STORE ?= results
 OUT ?= figures
@@ -24,7 +24,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "flatdist needs Python 3.11 or newer; name one with: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) --no-deps --retries 2 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(INSTALL) --editable '.[run,report]'
 	touch $@
 
