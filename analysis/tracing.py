@@ -64,7 +64,7 @@ def command_of(origin: Mapping[str, Any]) -> list[str] | None:
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         return None
     is_analysis = words[:2] == ["python", "-m"] and len(words) > 2 and _ANALYSIS.fullmatch(words[2])
-    return words if is_analysis or words[:1] == ["flatdist"] else None
+    return words if is_analysis or words[:2] == ["flatdist", "report"] else None
 
 
 class _Damaged(Exception):

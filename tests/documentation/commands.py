@@ -31,6 +31,19 @@ ONLY_PARSED = {
     "--store B": "its twin on the faster engine",
     "sweeps/theorems/": "minutes of computing; tests/analysis/test_theorems.py runs the analysis on small sweeps",
     "sweeps/figure": "minutes of computing; tests/analysis/test_training_curves.py runs the analysis",
+    **{
+        f"sweeps/{name}": "minutes to hours of computing; a page of results says what came out"
+        for name in (
+            "noise",
+            "spectral_tail",
+            "ensembles",
+            "statistical_dimension",
+            "init_map",
+            "first_success",
+            "mean_first_success",
+            "ablations/",
+        )
+    },
     "python -m benchmarks.": "benchmarks measure for minutes",
     "python benchmarks/": "benchmarks measure for minutes",
 }
