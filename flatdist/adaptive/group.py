@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from flatdist.adaptive.rules import Rule, Span
-from flatdist.cell import Cell
+from flatdist.cell import FIELDS, Cell
 
 DIGITS = 12
 
@@ -42,7 +42,14 @@ class Group:
     def key(self) -> str:
         """Identity of what recorded runs were chosen for: the fields, the range and what a success is.
 
-        A larger budget, a tighter precision or more replicates go on with the runs there are.
+        A larger budget, a tighter precision or more replicates go on with the runs there are. So do files from before a
+        field was declared: at its default it is left out, as it is of a cell's identity.
         """
-        content = [dict(self.fields), self.cell(self.span.values[0]).numerics, list(self.rule.identity(self.span))]
+        fields = {name: value for name, value in self.fields.items() if not _is_new(name, value)}
+        content = [fields, self.cell(self.span.values[0]).numerics, list(self.rule.identity(self.span))]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:DIGITS]
+
+
+def _is_new(name: str, value: Any) -> bool:
+    """Whether a field was declared after others were recorded, and says nothing here."""
+    return bool(FIELDS[name].metadata["added_later"]) and value in (None, FIELDS[name].default)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from flatdist.adaptive import Boundary, FirstSuccess, Plain, Span, UntilInterval
@@ -38,6 +40,19 @@ def test_success_is_judged_by_the_method_unless_the_file_says_so() -> None:
     own = parse_sweep(BASE + "axes: {n: " + BOUNDARY.replace("budget", "tolerance: 1e-3, budget") + "}")
     assert groups(own)[0].rule.tolerance == 1e-3
     assert groups(own)[0].key != groups(parse_sweep(BASE + "axes: {n: " + BOUNDARY + "}"))[0].key
+
+
+def test_a_field_declared_later_changes_a_group_only_where_it_says_something() -> None:
+    """Rounds recorded before the field was declared are gone on with."""
+    file = BASE + "axes: {n: " + BOUNDARY + "}"
+    today = groups(parse_sweep(file))[0]
+    assert today.fields["spectral_tail"] == 0.0
+    assert today.fields["flow_duration"] is None, "no field of the method"
+    older = dataclasses.replace(
+        today, fields={k: v for k, v in today.fields.items() if k not in ("spectral_tail", "flow_duration")}
+    )
+    assert older.key == today.key
+    assert dataclasses.replace(today, fields={**today.fields, "spectral_tail": 0.1}).key != today.key
 
 
 def test_each_block_has_its_own_way_and_inherits_the_top_levels() -> None:
