@@ -18,6 +18,9 @@ def load(path: str) -> Any:
     try:
         return getattr(import_module(module), name)
     except ModuleNotFoundError as error:
-        raise LaunchError(
-            f"running cells needs {error.name}, which is not installed; pip install 'flatdist[run]'"
-        ) from error
+        raise missing(error) from error
+
+
+def missing(error: ModuleNotFoundError) -> LaunchError:
+    """What to say where the extra ``run`` is not installed."""
+    return LaunchError(f"running cells needs {error.name}, which is not installed; pip install 'flatdist[run]'")

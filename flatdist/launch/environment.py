@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
+from flatdist.extras import missing
+
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative path means the same in a trial as in the driver
@@ -27,13 +29,19 @@ def import_ray(*, local: bool) -> ModuleType:
         local: Ray is to run on this machine alone. Its daemons then bind to loopback: left alone they listen on every
             interface, even where ``ray.init`` is given 127.0.0.1, and anybody who reaches them can run code. The
             switch is the one that Ray uses where it does not support clusters, and is read when Ray is imported.
+
+    Raises:
+        LaunchError: Ray is not installed.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if local:
         os.environ[_CLUSTERS] = "0"
     imported_before = "ray" in sys.modules
-    import ray
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise missing(error) from error
 
     if imported_before and local:
         from ray._private import ray_constants

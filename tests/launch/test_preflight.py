@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +124,13 @@ def test_a_sigterm_that_ray_answers_while_it_connects_is_an_interrupt(
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     result = launch(make_plan([make_cell()]), tmp_path / "store", display="none")
     assert (result.exit_code, result.missing) == (130, 2)
+
+
+def test_without_ray_the_message_says_what_to_install(monkeypatch):
+    from flatdist.launch.environment import import_ray
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(
+        LaunchError, match=r"running cells needs ray, which is not installed; pip install 'flatdist\[run\]'"
+    ):
+        import_ray(local=True)
