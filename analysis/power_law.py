@@ -234,6 +234,8 @@ def profile_limits(
         while step < 200.0:
             outer = estimate + direction * step
             if excess(outer) > 0:
+                if excess(inner) >= 0:  # a fit that fails to come back to the best one bounds nothing
+                    break
                 return float(optimize.brentq(excess, inner, outer, xtol=1e-4))
             inner, step = outer, 2.0 * step
         return direction * math.inf

@@ -62,11 +62,17 @@ def _cpu_features() -> str:
     blas = {
         f"{pool['internal_api']}:{pool['architecture']}"
         for pool in threadpoolctl.threadpool_info()
-        if pool.get("architecture")
+        if pool.get("architecture") and not _of_another_package(pool["filepath"])
     }
     chosen = [os.environ.get(name) for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")]
     processor = [chosen[0] or get_host_cpu_name(), *([chosen[1]] if chosen[1] else [])]
     return " ".join([platform.machine(), *processor, *sorted(blas)])
+
+
+def _of_another_package(library: str) -> bool:
+    """Whether a library came in the wheel of a package that computes no results, and is here by chance."""
+    folder = Path(library).parent.name
+    return folder.endswith(".libs") and folder not in ("numpy.libs", "scipy.libs")
 
 
 def _git(root: Path, *arguments: str) -> str:
