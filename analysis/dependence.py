@@ -24,8 +24,9 @@ from matplotlib.lines import Line2D
 from analysis.command import Request, path_lines, run_command, table_lines
 from analysis.grouping import group_rows, name_nulls
 from analysis.layout import describe, keys_of, legend_columns, matching, panel_columns, series_columns, styled
-from analysis.ratios import BRACKETED, SHAPE, ratio_of
+from analysis.ratios import BRACKETED, ratio_of
 from analysis.sample_complexity import draw_predictions
+from analysis.shapes import SHAPE
 from analysis.style import (
     COLUMN_WIDTH,
     PAGE_WIDTH,

@@ -13,11 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.layout import describe, keys_of, legend_columns, matching, styled
+from analysis.shapes import predicted
 from analysis.style import COLUMN_WIDTH, color_of, marker_of, method_label, plain_ticks, themed
-from flatdist.theory import prediction
 
 _SPREAD = 0.012  # series of one shape are set side by side, by this much of log x
-_SHAPE = ("d_out", "d_in", "rank")
 
 
 def first_success_figure(
@@ -53,7 +52,7 @@ def first_success_figure(
         grid[0].set_ylabel("$E[N] - (\\delta + 1/2)$,\n% of $\\delta$")
         if pairs is not None:
             grid[1].set_ylabel(f"$N$ minus {method_label(reference)}'s,\nsame streams, % of $\\delta$")
-        x = _delta(means)
+        x = predicted("statdim", means)
         grid[-1].set_xscale("log")
         grid[-1].set_xlim(x.min() / 1.08, x.max() * 1.08)
         plain_ticks(grid[-1].xaxis, x.min(), x.max())
@@ -62,21 +61,18 @@ def first_success_figure(
     return figure
 
 
-def _delta(table: pd.DataFrame) -> np.ndarray:
-    value = prediction("statdim").value
-    return np.array([value(int(a), int(b), int(r)) for a, b, r in table[list(_SHAPE)].itertuples(index=False)])
-
-
 def _mean_percent(means: pd.DataFrame) -> pd.DataFrame:
-    percent = 100.0 / _delta(means)
+    dimension = predicted("statdim", means)
+    percent = 100.0 / dimension
     columns = {f"y{end}": (means[f"mean{end}"] - means["predicted"]) * percent for end in ("", "_low", "_high")}
-    return means.assign(x=_delta(means), **columns)
+    return means.assign(x=dimension, **columns)
 
 
 def _pair_percent(pairs: pd.DataFrame) -> pd.DataFrame:
-    percent = 100.0 / _delta(pairs)
+    percent = 100.0 / predicted("statdim", pairs)
     return pairs.assign(
-        x=_delta(pairs), **{f"y{end}": pairs[f"difference{end}"] * percent for end in ("", "_low", "_high")}
+        x=predicted("statdim", pairs),
+        **{f"y{end}": pairs[f"difference{end}"] * percent for end in ("", "_low", "_high")},
     )
 
 

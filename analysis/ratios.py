@@ -20,14 +20,14 @@ from analysis.command import Request, path_lines, run_command
 from analysis.grouping import group_rows, name_nulls
 from analysis.layout import keys_of, matching, panel_columns, series_columns
 from analysis.origin import file_stem
+from analysis.shapes import SHAPE, predicted
 from analysis.style import save_figure
 from analysis.success import require_columns, resolve_tolerance
 from analysis.threshold import fit_thresholds
 from flatdist.cell import PROBLEM_FIELDS
 from flatdist.errors import FitError
-from flatdist.theory import SAMPLE_COMPLEXITIES, prediction
+from flatdist.theory import SAMPLE_COMPLEXITIES
 
-SHAPE = ("d_out", "d_in", "rank")
 MARGIN = 0.1
 BRACKETED = ("none", "interval")
 
@@ -49,8 +49,7 @@ def ratios(thresholds: pd.DataFrame, over: str = "statdim") -> pd.DataFrame:
     """
     require_columns(thresholds, (*SHAPE, "n50", "n50_low", "n50_high", "censored"), "needed columns")
     if over in SAMPLE_COMPLEXITIES:
-        value = prediction(over).value
-        reference = [value(int(a), int(b), int(r)) for a, b, r in thresholds[list(SHAPE)].itertuples(index=False)]
+        reference = predicted(over, thresholds)
         scaled = {f"ratio{end}": thresholds[f"n50{end}"] / reference for end in ("", "_low", "_high")}
         return thresholds.assign(over=over, reference=reference, **scaled)
     return _over_method(thresholds, over)

@@ -15,7 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis.layout import describe, keys_of, legend_columns, matching, styled
-from analysis.ratios import SHAPE, panels_of
+from analysis.ratios import panels_of
+from analysis.shapes import predicted
 from analysis.style import COLUMN_WIDTH, color_of, marker_of, method_label, plain_ticks, themed
 from flatdist.theory import SAMPLE_COMPLEXITIES, prediction
 
@@ -34,7 +35,7 @@ def ratios_figure(table: pd.DataFrame, series: Sequence[str], margin: float) -> 
     colored = [name for name in series if name != "depth"]
     keys = list(styled(keys_of(table, colored)))
     panels = panels_of(table)
-    x = _statistical_dimensions(table)
+    x = predicted("statdim", table)
     limits = _limits(table, margin)
     handles = _handles(keys, table, margin)
     columns = legend_columns(handles)
@@ -65,11 +66,6 @@ def ratios_figure(table: pd.DataFrame, series: Sequence[str], margin: float) -> 
     return figure
 
 
-def _statistical_dimensions(table: pd.DataFrame) -> np.ndarray:
-    value = prediction("statdim").value
-    return np.array([value(int(a), int(b), int(r)) for a, b, r in table[list(SHAPE)].itertuples(index=False)])
-
-
 def _limits(table: pd.DataFrame, margin: float) -> tuple[float, float]:
     """Range of the ratio axis: all ratios and the band, and intervals as far as they are not much wider."""
     known = table["ratio"].dropna()
@@ -83,7 +79,7 @@ def _points(axes: Axes, table: pd.DataFrame, shift: float, index: int, limits: t
     """Ratios with their intervals; a censored one as an arrow from the bound that is known."""
     if table.empty:
         return
-    x = _statistical_dimensions(table) * shift
+    x = predicted("statdim", table) * shift
     ratio, low, high = (table[name].to_numpy(dtype=float) for name in ("ratio", "ratio_low", "ratio_high"))
     known = ~np.isnan(ratio)
     ends = np.clip([low[known], high[known]], *limits)

@@ -23,6 +23,7 @@ from analysis.power_law import (
     held_out_score,
     profile_limits,
 )
+from analysis.shapes import SHAPE, predicted
 from analysis.success import require_columns
 from flatdist.errors import FitError
 from flatdist.theory import prediction
@@ -32,7 +33,6 @@ EXACT_LAWS = ("statdim", "entries")  # the constant is part of the law: n50 = la
 MARGIN = 0.03
 ONE_SIZE = "undecided: one size"
 EXCLUDING_ODDS = 20.0  # against the best law, by AICc: the odds of a 95 % statement
-_SHAPE = ("d_out", "d_in", "rank")
 _SMALLEST_ERROR = 1e-3  # of log n50: n is a whole number
 
 
@@ -75,13 +75,13 @@ def fit_scaling(
     Raises:
         FitError: missing columns, an unknown law, or no threshold that the data bracket.
     """
-    require_columns(thresholds, (*_SHAPE, "n50", "n50_low", "n50_high", "censored"), "needed columns")
+    require_columns(thresholds, (*SHAPE, "n50", "n50_low", "n50_high", "censored"), "needed columns")
     unknown = [law for law in laws if law not in LAWS]
     if unknown:
         raise FitError(f"no law is named {unknown[0]!r}; allowed: {', '.join(LAWS)}")
     if by is None:
         by = [name for name in ("method", "depth", "ensemble") if name in thresholds]
-        by += configuration_columns(thresholds, but=(*_SHAPE, *by))
+        by += configuration_columns(thresholds, but=(*SHAPE, *by))
     require_columns(thresholds, by, "grouping columns")
     rows: list[dict[str, Any]] = []
     for key, group in group_rows(thresholds, by):
@@ -98,8 +98,7 @@ def points_of(group: pd.DataFrame, law: str, quantity: str = "n50", level: float
     Unresolved ones say nothing and are left out.
     """
     used = group[group["censored"] != "unresolved"]
-    value = prediction(law).value
-    x = np.log([value(int(a), int(b), int(r)) for a, b, r in used[list(_SHAPE)].itertuples(index=False)])
+    x = np.log(predicted(law, used))
     with np.errstate(divide="ignore"):
         y, low, high = (np.log(used[quantity + end].to_numpy(dtype=float)) for end in ("", "_low", "_high"))
     reach = stats.norm.ppf(0.5 + level / 2.0)
@@ -109,7 +108,7 @@ def points_of(group: pd.DataFrame, law: str, quantity: str = "n50", level: float
     count = finite.sum(axis=0)
     error = np.where(finite, sides, 0.0).sum(axis=0) / np.maximum(count, 1) / reach
     bounded = (used["censored"].to_numpy() == "none") & (count > 0) & np.isfinite(y)
-    shape = used.groupby(list(_SHAPE)).ngroup().to_numpy()
+    shape = used.groupby(list(SHAPE)).ngroup().to_numpy()
     return Points(x, np.where(bounded, y, np.nan), np.maximum(error, _SMALLEST_ERROR), low, high, shape)
 
 

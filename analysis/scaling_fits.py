@@ -11,10 +11,9 @@ from analysis.command import Request
 from analysis.layout import series_columns
 from analysis.sample_complexity import grouping
 from analysis.scaling import fit_scaling
+from analysis.shapes import SHAPE
 from analysis.success import require_columns, resolve_tolerance
 from analysis.threshold import fit_thresholds
-
-_SHAPE = ["d_out", "d_in", "rank"]
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,9 @@ def fit_all(request: Request, trials: pd.DataFrame) -> Fits:
     Raises:
         FitError: the trials lack columns, or no threshold is bracketed by its data.
     """
-    require_columns(trials, _SHAPE, "needed columns")
+    require_columns(trials, SHAPE, "needed columns")
     tolerance = resolve_tolerance(trials, request.tolerance)
-    by = list(dict.fromkeys([*grouping(trials), *_SHAPE]))
+    by = list(dict.fromkeys([*grouping(trials), *SHAPE]))
     thresholds = fit_thresholds(trials, by=by, tolerance=tolerance, link=request.link)
     series = series_columns(trials)
     laws = fit_scaling(thresholds, by=series)

@@ -1,0 +1,24 @@
+"""Shapes of problems: the columns that make one, and what a prediction says of each row's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from flatdist.theory import prediction
+
+SHAPE = ("d_out", "d_in", "rank")
+
+
+def predicted(name: str, table: pd.DataFrame) -> np.ndarray:
+    """A prediction at each row's shape.
+
+    Args:
+        name: of a prediction in :mod:`flatdist.theory`, such as ``statdim``.
+        table: with the columns of :data:`SHAPE`.
+
+    Returns:
+        (rows,) float64, in measurements.
+    """
+    value = prediction(name).value
+    return np.array([value(int(a), int(b), int(r)) for a, b, r in table[list(SHAPE)].itertuples(index=False)])
