@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from flatdist.provenance import package_version, revision
+from flatdist.machine.provenance import package_version, revision
 
 SOFTWARE = "flatdist"
 _SLUG_LENGTH = 32

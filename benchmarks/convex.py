@@ -23,10 +23,10 @@ import numpy as np
 import torch
 
 from flatdist.cell import Cell
+from flatdist.machine.threads import set_threads
 from flatdist.problems import sample_arrays
 from flatdist.solvers.min_nuclear_norm import min_nuclear_norm
 from flatdist.theory import statistical_dimension
-from flatdist.threads import set_threads
 
 LARGE = {"d_out": 60, "d_in": 60, "rank": 3, "n": 1200}
 SMALL = [(12, 1), (12, 3), (20, 2), (20, 4)]

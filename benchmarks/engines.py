@@ -28,8 +28,8 @@ from flatdist.alignment import aligned_zeros
 from flatdist.engines.base import Engine, Session, TrainingTask
 from flatdist.engines.batched import BatchedEngine
 from flatdist.engines.fused import FusedEngine
-from flatdist.provenance import machine_provenance
-from flatdist.threads import set_threads
+from flatdist.machine.provenance import machine_provenance
+from flatdist.machine.threads import set_threads
 from flatdist.types import Array
 
 SHAPES = {(12, 12): 67, (20, 20): 210, (30, 20): 300, (60, 60): 1200, (100, 100): 2000}  # (d_out, d_in): n

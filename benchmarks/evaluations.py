@@ -27,10 +27,10 @@ from flatdist.engines import load_engine
 from flatdist.engines.base import TrainingTask
 from flatdist.factorization import initial_layers
 from flatdist.learning_rate import estimate_steps, stable_learning_rate
+from flatdist.machine.threads import set_threads
 from flatdist.metrics import BLOCK, Evaluator, trace_evaluations
 from flatdist.problems import sample_arrays
 from flatdist.theory import statistical_dimension
-from flatdist.threads import set_threads
 
 SHAPES = ((12, 12, 1), (20, 20, 2), (30, 20, 2), (40, 40, 2), (60, 60, 3))
 QUICK_SHAPES = SHAPES[:2]

@@ -15,11 +15,11 @@ import time
 import numpy as np
 
 import flatdist
+from flatdist.machine.threads import set_threads
 from flatdist.problems import sample_arrays
 from flatdist.solvers.min_hessian_trace import min_hessian_trace
 from flatdist.solvers.min_nuclear_norm import min_nuclear_norm
 from flatdist.theory import statistical_dimension
-from flatdist.threads import set_threads
 
 FACTORS = (0.5, 0.7, 0.9, 1.0, 1.1, 1.25, 1.5)
 

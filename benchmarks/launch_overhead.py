@@ -20,7 +20,7 @@ from typing import Any
 from flatdist.cell import Cell
 from flatdist.launch import LaunchSettings, launch
 from flatdist.launch.cluster import ClusterSession
-from flatdist.launch.environment import import_ray, quiet_tune
+from flatdist.machine.environment import import_ray, quiet_tune
 from flatdist.planning import WorkItem
 from flatdist.planning.sharding import Sized, make_shards, shuffle
 

@@ -87,7 +87,7 @@ def __getattr__(name: str) -> Any:
     if name == "theory":
         return import_module("flatdist.theory")
     if name == "__version__":
-        from flatdist.provenance import package_version
+        from flatdist.machine.provenance import package_version
 
         return package_version("flatdist")
     raise AttributeError(f"module 'flatdist' has no attribute {name!r}")

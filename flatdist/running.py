@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from flatdist.cell import Cell
 from flatdist.errors import CellError, SettingsError
+from flatdist.machine.provenance import machine_provenance, run_provenance
 from flatdist.methods.base import GradientMethod, SolverMethod, StudyMethod
-from flatdist.provenance import machine_provenance, run_provenance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +63,7 @@ def run_replicates(
         replicates: numbers of the replicates.
         settings: engine, device, threads.
         hooks: checkpoints, progress, interruption.
-        provenance: what :func:`flatdist.provenance.run_provenance` said in the driver; asked here if not given.
+        provenance: what :func:`flatdist.machine.provenance.run_provenance` said in the driver; asked here if not given.
 
     Yields:
         One outcome per replicate, as it finishes.
@@ -74,7 +74,7 @@ def run_replicates(
         LaunchError: the engine or device is not available.
         SolverError: the problem cannot be solved as posed.
     """
-    from flatdist.threads import set_threads
+    from flatdist.machine.threads import set_threads
     from flatdist.training import Hooks
 
     replicates = _numbers(replicates)

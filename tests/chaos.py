@@ -218,7 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
         return drive(options, "ray")
 
     os.environ["RAY_AUTH_MODE"] = "disabled"  # a private cluster on loopback; no token in the user's home
-    from flatdist.launch.environment import import_ray
+    from flatdist.machine.environment import import_ray
 
     import_ray(local=True)
     with tempfile.TemporaryDirectory(prefix="flatdist-chaos-") as scratch:

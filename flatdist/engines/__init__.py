@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flatdist.engines.base import Engine
 from flatdist.errors import LaunchError
-from flatdist.extras import load
+from flatdist.machine.extras import load
 from flatdist.suggestions import did_you_mean
 
 _ENGINES = {

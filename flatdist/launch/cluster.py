@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Any
 
 from flatdist.errors import LaunchError
-from flatdist.launch.environment import import_ray
 from flatdist.launch.settings import LaunchSettings
+from flatdist.machine.environment import import_ray
 
 OBJECT_STORE_BYTES = 256 * 2**20  # a sweep keeps only its plan there; Ray would reserve a third of the memory
 

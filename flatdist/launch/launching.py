@@ -55,7 +55,7 @@ def launch(
         LaunchError: the executor, the cluster or a device is not available as asked for; nothing was started.
         StoreError: the store cannot be used.
     """
-    from flatdist.provenance import run_provenance
+    from flatdist.machine.provenance import run_provenance
     from flatdist.store import Store
 
     if executor not in ("ray", "inline"):

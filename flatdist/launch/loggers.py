@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from flatdist.errors import LaunchError
-from flatdist.launch.environment import import_ray
+from flatdist.machine.environment import import_ray
 from flatdist.suggestions import did_you_mean
 
 if TYPE_CHECKING:

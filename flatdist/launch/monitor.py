@@ -11,8 +11,8 @@ from collections import Counter
 from types import TracebackType
 from typing import Any
 
-from flatdist.launch.environment import import_ray
 from flatdist.launch.events import Event
+from flatdist.machine.environment import import_ray
 
 TELL_SECONDS = 0.5  # between two calls of a worker
 MOST_CALLS = 500.0  # a second, that all workers together make: one actor answers a few thousand

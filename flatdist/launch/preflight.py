@@ -16,8 +16,8 @@ from typing import Any
 
 from flatdist.errors import LaunchError
 from flatdist.launch.cluster import ClusterSession
-from flatdist.launch.environment import import_ray
 from flatdist.launch.settings import LaunchSettings
+from flatdist.machine.environment import import_ray
 from flatdist.store.location import is_local
 
 NODE_SECONDS = 120.0  # a fresh node imports torch for the first time
@@ -46,8 +46,8 @@ class NodeReport:
 def versions() -> dict[str, Any]:
     """What must be equal on all nodes for their results to be one sweep's."""
     from flatdist.ensembles import SAMPLING_VERSION
+    from flatdist.machine.provenance import package_version
     from flatdist.methods import METHODS
-    from flatdist.provenance import package_version
 
     numerics = {f"numerics of {name}": method.numerics_version for name, method in METHODS.items()}
     return {"flatdist": package_version("flatdist"), "sampling": SAMPLING_VERSION, **numerics}
@@ -78,7 +78,7 @@ def inspect_node(store_uri: str, marker: str | None, look_for_gpus: bool, compil
         compile_steps: compile the fused engine into the node's cache, once, before all its trials would.
     """
     from flatdist.errors import StoreError
-    from flatdist.provenance import package_version
+    from flatdist.machine.provenance import package_version
     from flatdist.store import Store
 
     problem = None

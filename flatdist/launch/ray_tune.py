@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from flatdist.errors import LaunchError
 from flatdist.launch.cluster import ClusterSession
 from flatdist.launch.display import Display
-from flatdist.launch.environment import import_ray, quiet_tune
 from flatdist.launch.events import Notice
 from flatdist.launch.inline import same_error
 from flatdist.launch.interrupt import Interrupts
@@ -30,6 +29,7 @@ from flatdist.launch.preflight import versions
 from flatdist.launch.progress import Progress
 from flatdist.launch.settings import LaunchSettings
 from flatdist.launch.trial import shard_trial
+from flatdist.machine.environment import import_ray, quiet_tune
 
 if TYPE_CHECKING:
     from flatdist.planning import Shard

@@ -68,8 +68,8 @@ def run_shard(
     Raises:
         StoreError: the store could not be written to for ``settings.store_patience`` seconds.
     """
+    from flatdist.machine.threads import set_threads
     from flatdist.store import Store
-    from flatdist.threads import set_threads
 
     report = report or (lambda event: None)
     should_stop = should_stop or (lambda: False)

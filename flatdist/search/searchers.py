@@ -105,7 +105,7 @@ def _optuna(search: Search, told: Sequence[Told], number: int) -> TuneSearcher:
         import optuna
     except ImportError as error:
         raise LaunchError("search.searcher: optuna needs a package: pip install 'flatdist[search]'") from error
-    from flatdist.launch.environment import import_ray
+    from flatdist.machine.environment import import_ray
 
     import_ray(local=False)
     from ray.tune.search.optuna import OptunaSearch

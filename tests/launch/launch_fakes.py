@@ -102,8 +102,8 @@ def inspecting(cell: Cell, replicates: Sequence[int], settings: Any, **others: A
     import dataclasses
     import json
 
+    from flatdist.machine.threads import report_threads
     from flatdist.running import run_replicates
-    from flatdist.threads import report_threads
 
     chosen = dataclasses.replace(settings, engine="batched" if cell.n % 2 else "fused")
     for row in run_replicates(cell, replicates, chosen, **others):

@@ -127,7 +127,7 @@ def test_a_sigterm_that_ray_answers_while_it_connects_is_an_interrupt(
 
 
 def test_without_ray_the_message_says_what_to_install(monkeypatch):
-    from flatdist.launch.environment import import_ray
+    from flatdist.machine.environment import import_ray
 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(

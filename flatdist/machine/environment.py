@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-from flatdist.extras import missing
+from flatdist.machine.extras import missing
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from flatdist.extras import load
+from flatdist.machine.extras import load
 
 ONE_BLAS_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"), "1")
 

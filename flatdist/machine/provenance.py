@@ -18,7 +18,7 @@ def revision() -> tuple[str | None, bool | None]:
 
     Resolved once by the driver and handed to the workers: a worker's current folder may be another repository.
     """
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists() or not (root / "flatdist").is_dir():
         return None, None
     try:

@@ -1,0 +1,1 @@
+"""This process and the machine under it: optional packages, threads, provenance, and how Ray is imported."""
