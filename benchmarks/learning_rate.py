@@ -27,8 +27,8 @@ import numpy as np
 from scipy.stats import binomtest
 
 from flatdist.cell import Cell
-from flatdist.ensembles import ensemble_names
 from flatdist.running import RunSettings, run_replicates
+from flatdist.sensing.ensembles import ensemble_names
 from flatdist.theory import statistical_dimension
 
 DEPTHS = (2, 3, 4, 5)

@@ -12,8 +12,8 @@ from typing import TypeVar
 import numpy as np
 
 from flatdist.cell import Cell
-from flatdist.draws import Stream
-from flatdist.draws.stream import INITIALISATION
+from flatdist.sensing.draws import Stream
+from flatdist.sensing.draws.stream import INITIALISATION
 from flatdist.types import Array
 
 Matrix = TypeVar("Matrix")

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from flatdist.factorization import partial_products
-from flatdist.measurements import Measurements, as_measurements
-from flatdist.measurements.dense import BLOCK_ENTRIES, Dense
+from flatdist.sensing.measurements import Measurements, as_measurements
+from flatdist.sensing.measurements.dense import BLOCK_ENTRIES, Dense
 from flatdist.types import Array
 
 

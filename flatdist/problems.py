@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import numpy as np
 
 from flatdist.cell import Cell
-from flatdist.draws import Stream
-from flatdist.draws.stream import GROUND_TRUTH, MEASUREMENTS, OBSERVATION_NOISE, SPECTRAL_TAIL
-from flatdist.ensembles import ENSEMBLES
 from flatdist.errors import CellError
-from flatdist.measurements import Measurements
+from flatdist.sensing.draws import Stream
+from flatdist.sensing.draws.stream import GROUND_TRUTH, MEASUREMENTS, OBSERVATION_NOISE, SPECTRAL_TAIL
+from flatdist.sensing.ensembles import ENSEMBLES
+from flatdist.sensing.measurements import Measurements
 from flatdist.types import Array
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ import pytest
 from scipy import stats
 
 from flatdist.cell import Cell
-from flatdist.draws import Stream
-from flatdist.ensembles import ENSEMBLES
 from flatdist.errors import CellError, SweepError
 from flatdist.planning.memory import memory_bytes
 from flatdist.problems import sample_arrays, sample_problem, sample_stored
 from flatdist.running import RunSettings, run_replicates
+from flatdist.sensing.draws import Stream
+from flatdist.sensing.ensembles import ENSEMBLES
 from flatdist.sweepfile import load_sweep
 
 SHAPE = {"d_out": 7, "d_in": 5, "rank": 2}

@@ -24,7 +24,7 @@ SHOWN = {source: page for page, source in MOVED.items()} | {
     "flatdist/cell.py": "reference/cell-fields.md",
     "flatdist/columns.py": "reference/tables.md",
     "flatdist/methods/__init__.py": "reference/methods.md",
-    "flatdist/ensembles/__init__.py": "reference/ensembles.md",
+    "flatdist/sensing/ensembles/__init__.py": "reference/ensembles.md",
     "flatdist/theory.py": "reference/predictions.md",
     "flatdist/__init__.py": "reference/python.md",
     "analysis": "reference/analyses.md",

@@ -23,13 +23,13 @@ import flatdist
 from flatdist import columns, theory
 from flatdist.cell import FIELDS, PROBLEM_FIELDS
 from flatdist.cli import cli
-from flatdist.ensembles import ENSEMBLES
 from flatdist.expressions import DERIVED
 from flatdist.expressions.arithmetic import ARITHMETIC, COMPARISONS, FUNCTIONS
 from flatdist.methods import METHODS
 from flatdist.search.domains import FORMS as DOMAINS
 from flatdist.search.reading import KEYS as SEARCH_KEYS
 from flatdist.search.searchers import SEARCHERS
+from flatdist.sensing.ensembles import ENSEMBLES
 from flatdist.sweepfile.axes import FORMS
 from flatdist.sweepfile.chosen import KEYS as CHOSEN
 from flatdist.sweepfile.chosen import UNTIL_KEYS
@@ -46,7 +46,7 @@ EXTENSION_POINTS = {
     ],
     "Searches": ["flatdist.search.rounds", "flatdist.search.driving"],
     "What a method declares": ["flatdist.methods.base"],
-    "What an ensemble declares": ["flatdist.ensembles.base"],
+    "What an ensemble declares": ["flatdist.sensing.ensembles.base"],
     "What a cell field declares": ["flatdist.fields"],
 }
 """Heading -> what a contributor meets beyond the package's public names."""
@@ -131,7 +131,7 @@ def ensembles() -> str:
         ("ensemble", "summary"), [(f"[`{e.name}`](#{e.name})", escape(e.summary)) for e in ENSEMBLES.values()]
     )
     for ensemble in ENSEMBLES.values():
-        text += f"\n## {ensemble.name}\n\n{_module_text(f'flatdist.ensembles.{ensemble.name}')}\n"
+        text += f"\n## {ensemble.name}\n\n{_module_text(f'flatdist.sensing.ensembles.{ensemble.name}')}\n"
     return text
 
 

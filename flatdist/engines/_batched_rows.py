@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 import torch
 
-from flatdist.measurements import Dense, Entries, Factors, Measurements
+from flatdist.sensing.measurements import Dense, Entries, Factors, Measurements
 
 
 class DrawnRows(Protocol):

@@ -18,7 +18,6 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from flatdist.draws.compiled import fill_indices, fill_normals, fill_words
 from flatdist.engines._fused_cache import KernelCache
 from flatdist.engines._fused_factors import entry_gradient, factor_gradient
 from flatdist.engines._fused_layout import (
@@ -56,6 +55,7 @@ from flatdist.engines._fused_linalg import (
     weigh_group,
 )
 from flatdist.engines.base import SAM_EPSILON
+from flatdist.sensing.draws.compiled import fill_indices, fill_normals, fill_words
 
 # No fast-math flags anywhere here: the inner loops fuse their multiply-adds explicitly, and a flag is inherited by
 # every function compiled on behalf of the one that sets it, whose sums the optimiser then reorders as it pleases,
@@ -256,8 +256,8 @@ def run_steps(
 
 # Every module whose source or constants are compiled into run_steps.
 KERNEL_MODULES = (
-    "flatdist.draws.philox",
-    "flatdist.draws.compiled",
+    "flatdist.sensing.draws.philox",
+    "flatdist.sensing.draws.compiled",
     "flatdist.engines.base",
     "flatdist.engines._fused_vector",
     "flatdist.engines._fused_layout",

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from flatdist.measurements import Measurements
+from flatdist.sensing.measurements import Measurements
 from flatdist.types import Array
 
 SAM_EPSILON = 1e-12  # keeps SAM's direction defined where a drawn measurement is fitted exactly

@@ -12,10 +12,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from flatdist.draws import tensor as draws
 from flatdist.engines._batched_rows import drawn_rows
 from flatdist.engines.base import SAM_EPSILON, TrainingTask
-from flatdist.measurements import as_measurements
+from flatdist.sensing.draws import tensor as draws
+from flatdist.sensing.measurements import as_measurements
 from flatdist.types import Array
 
 CHUNK = 64  # steps whose draws are made together

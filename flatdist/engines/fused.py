@@ -17,7 +17,7 @@ from flatdist.engines._fused_kernel import run_steps
 from flatdist.engines._fused_layout import Layout, Storage, make_layout
 from flatdist.engines.base import TrainingTask
 from flatdist.errors import LaunchError
-from flatdist.measurements import Dense, Entries, Factors, Measurements, as_measurements
+from flatdist.sensing.measurements import Dense, Entries, Factors, Measurements, as_measurements
 from flatdist.types import Array
 
 DTYPES = ("float32", "float64")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from flatdist.draws import Stream
 from flatdist.engines.base import SAM_EPSILON, TrainingTask
 from flatdist.factorization import end_to_end
-from flatdist.measurements import Measurements, as_measurements
+from flatdist.sensing.draws import Stream
+from flatdist.sensing.measurements import Measurements, as_measurements
 from flatdist.types import Array
 
 

@@ -45,9 +45,9 @@ class NodeReport:
 
 def versions() -> dict[str, Any]:
     """What must be equal on all nodes for their results to be one sweep's."""
-    from flatdist.ensembles import SAMPLING_VERSION
     from flatdist.machine.provenance import package_version
     from flatdist.methods import METHODS
+    from flatdist.sensing.ensembles import SAMPLING_VERSION
 
     numerics = {f"numerics of {name}": method.numerics_version for name, method in METHODS.items()}
     return {"flatdist": package_version("flatdist"), "sampling": SAMPLING_VERSION, **numerics}

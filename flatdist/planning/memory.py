@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 from flatdist.cell import Cell
-from flatdist.ensembles import ENSEMBLES
 from flatdist.errors import LaunchError
 from flatdist.methods.base import GradientMethod
 from flatdist.metrics import BLOCK
+from flatdist.sensing.ensembles import ENSEMBLES
 
 # A Python process that is ready to run cells, measured with benchmarks/memory.py and in Ray's workers.
 PROCESS_BYTES = {"fused": 185 * 10**6, "solver": 250 * 10**6}

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from flatdist.cell import Cell
-from flatdist.ensembles import ENSEMBLES
 from flatdist.methods.base import GradientMethod
+from flatdist.sensing.ensembles import ENSEMBLES
 
 STEP_OVERHEAD = 0.5e-6  # seconds
 LAYER_OVERHEAD = 0.2e-6

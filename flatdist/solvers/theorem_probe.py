@@ -28,13 +28,13 @@ import numpy as np
 import torch
 
 from flatdist.cell import Cell
-from flatdist.draws import Stream
-from flatdist.draws.stream import PROBE
 from flatdist.factorization import end_to_end
 from flatdist.flatness import hessian_trace
 from flatdist.problems import Problem, frobenius_norm
 from flatdist.regularizer import balanced_factorization, balanced_minimum, balanced_norms, induced_regularizer
 from flatdist.rip import IsometryBounds, isometry_bounds
+from flatdist.sensing.draws import Stream
+from flatdist.sensing.draws.stream import PROBE
 from flatdist.types import Array
 
 MOST_WEIGHTS = 200  # beyond that the whole Hessian is not asked for

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from flatdist.draws import Stream
+from flatdist.sensing.draws import Stream
 
 PURPOSE = "statistical_dimension"
 WORDS = 2**21  # normals drawn per shape, where the two bounds below allow: about 0.2 s

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from flatdist.cell import Cell
-from flatdist.draws import stream_key
-from flatdist.draws.stream import BATCH, LABEL_NOISE
 from flatdist.engines import Engine
 from flatdist.engines.base import Session, TrainingTask
-from flatdist.ensembles import ENSEMBLES
 from flatdist.learning_rate import estimate_steps, stable_learning_rate
 from flatdist.metrics import BLOCK, evaluation_steps, trace_evaluations
 from flatdist.problems import frobenius_norm
+from flatdist.sensing.draws import stream_key
+from flatdist.sensing.draws.stream import BATCH, LABEL_NOISE
+from flatdist.sensing.ensembles import ENSEMBLES
 from flatdist.training.hooks import Hooks, Interrupted
 from flatdist.training.schedule import batch_size, drawn_per_step, gradient_method, noise_schedule, segment_ends
 from flatdist.training.trainee import HISTORY_CLOCKS, Trainee, history_rows, pack_state, prepare, trial_row

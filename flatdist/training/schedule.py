@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from flatdist.cell import Cell
-from flatdist.ensembles import ENSEMBLES
 from flatdist.learning_rate import estimate_steps
 from flatdist.methods.base import GradientMethod
 from flatdist.metrics import evaluation_steps
+from flatdist.sensing.ensembles import ENSEMBLES
 from flatdist.types import Array
 
 SEGMENT_STEPS = 1000  # at most, between two pauses

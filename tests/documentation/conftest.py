@@ -36,8 +36,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def sandbox(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of that folder as the working directory; what pages register is forgotten afterwards."""
-    from flatdist.ensembles import ENSEMBLES
     from flatdist.methods import METHODS
+    from flatdist.sensing.ensembles import ENSEMBLES
 
     folder = tmp_path / "sandbox"
     shutil.copytree(finished, folder)

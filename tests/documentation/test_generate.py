@@ -12,8 +12,8 @@ import flatdist
 from flatdist.cell import FIELDS
 from flatdist.cli import cli
 from flatdist.columns import BOOKKEEPING, TABLES
-from flatdist.ensembles import ENSEMBLES
 from flatdist.methods import METHODS
+from flatdist.sensing.ensembles import ENSEMBLES
 from flatdist.theory import RISK_CURVES, SAMPLE_COMPLEXITIES
 
 pytest.importorskip("latex2mathml")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from flatdist.draws import Stream
-from flatdist.draws.compiled import fill_indices, fill_normals, fill_words
-from flatdist.draws.philox import words as philox_words
+from flatdist.sensing.draws import Stream
+from flatdist.sensing.draws.compiled import fill_indices, fill_normals, fill_words
+from flatdist.sensing.draws.philox import words as philox_words
 
 KEY = (0x12345678, 0x9ABCDEF0)
 

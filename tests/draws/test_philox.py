@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
-from flatdist.draws import Stream, stream_key
-from flatdist.draws import tensor as tensor_draws
-from flatdist.draws.philox import philox4x32, words
+from flatdist.sensing.draws import Stream, stream_key
+from flatdist.sensing.draws import tensor as tensor_draws
+from flatdist.sensing.draws.philox import philox4x32, words
 
 # Known answers of the Random123 distribution for philox4x32-10: counter, key, output.
 KNOWN_ANSWERS = [

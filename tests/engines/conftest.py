@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from flatdist.draws import stream_key
-from flatdist.draws.stream import BATCH, LABEL_NOISE
 from flatdist.engines.base import TrainingTask
-from flatdist.ensembles import ENSEMBLES
 from flatdist.factorization import initial_layers
 from flatdist.problems import sample_arrays, sample_stored
+from flatdist.sensing.draws import stream_key
+from flatdist.sensing.draws.stream import BATCH, LABEL_NOISE
+from flatdist.sensing.ensembles import ENSEMBLES
 
 
 @pytest.fixture

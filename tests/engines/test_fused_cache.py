@@ -152,7 +152,9 @@ def test_every_module_of_the_kernel_is_watched():
     compiled = {
         value.py_func.__module__
         for module in list(sys.modules.values())
-        if (module.__name__ if hasattr(module, "__name__") else "").startswith(("flatdist.engines", "flatdist.draws"))
+        if (module.__name__ if hasattr(module, "__name__") else "").startswith(
+            ("flatdist.engines", "flatdist.sensing.draws")
+        )
         for value in vars(module).values()
         if hasattr(value, "py_func")
     }

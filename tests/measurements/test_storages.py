@@ -7,9 +7,9 @@ import torch
 from flatdist.cell import Cell
 from flatdist.factorization import end_to_end, initial_layers
 from flatdist.flatness import MomentTrace, hessian_trace, trace_gradient
-from flatdist.measurements import Dense, Entries, Factors, Signs, as_measurements
 from flatdist.metrics import BLOCK, Evaluator
 from flatdist.problems import StoredProblem, sample_stored
+from flatdist.sensing.measurements import Dense, Entries, Factors, Signs, as_measurements
 
 ENSEMBLES = {"gaussian": Dense, "rademacher": Signs, "rank_one": Factors, "entries": Entries}
 STRUCTURED = ("rank_one", "entries")

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flatdist.ensembles.base import Ensemble
-from flatdist.measurements import Entries
+from flatdist.sensing.ensembles.base import Ensemble
+from flatdist.sensing.measurements import Entries
 
 if TYPE_CHECKING:
-    from flatdist.draws import Stream
+    from flatdist.sensing.draws import Stream
 
 
 def sample(stream: Stream, indices: np.ndarray, d_out: int, d_in: int) -> Entries:

@@ -1,18 +1,18 @@
 """Measurement matrices as values: one class for each way of keeping them, one file each.
 
-Whoever works with measurements asks these classes for what it needs (:class:`~flatdist.measurements.base.Measurements`)
-and does not know how they are kept.
+Whoever works with measurements asks these classes for what it needs
+(:class:`~flatdist.sensing.measurements.base.Measurements`) and does not know how they are kept.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from flatdist.measurements.base import Measurements
-from flatdist.measurements.dense import Dense
-from flatdist.measurements.entries import Entries
-from flatdist.measurements.factors import Factors
-from flatdist.measurements.signs import Signs
+from flatdist.sensing.measurements.base import Measurements
+from flatdist.sensing.measurements.dense import Dense
+from flatdist.sensing.measurements.entries import Entries
+from flatdist.sensing.measurements.factors import Factors
+from flatdist.sensing.measurements.signs import Signs
 
 
 def as_measurements(given: Any) -> Measurements:

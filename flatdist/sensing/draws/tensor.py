@@ -1,4 +1,4 @@
-"""The counter-based draws in torch tensor arithmetic: the same integers as :mod:`flatdist.draws.philox`, on any device.
+"""Counter-based draws in torch: the same integers as :mod:`~flatdist.sensing.draws.philox`, on any device.
 
 Words are held in int64, whose products wrap modulo 2**64; shifts and masks bring back the unsigned 32-bit words.
 """
@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from flatdist.draws.philox import MULTIPLIERS, ROUNDS, WEYL, WORDS_PER_BLOCK
+from flatdist.sensing.draws.philox import MULTIPLIERS, ROUNDS, WEYL, WORDS_PER_BLOCK
 
 _MASK = 0xFFFFFFFF
 

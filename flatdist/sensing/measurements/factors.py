@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from flatdist.alignment import aligned_zeros
-from flatdist.measurements.base import Measurements
+from flatdist.sensing.measurements.base import Measurements
 from flatdist.types import Array
 
 

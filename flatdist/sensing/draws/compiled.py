@@ -1,4 +1,4 @@
-"""The streams of :mod:`flatdist.draws.stream` in compiled code: the same integers, the same normals to rounding.
+"""The streams of :mod:`~flatdist.sensing.draws.stream`, compiled: the same integers, the same normals to rounding.
 
 Draws are made in bulk, many steps at a time, in loops that the compiler turns into vector code. No fast-math flag is
 set here, so that a draw has the same bits wherever it stands in a vector. Logarithm, sine and cosine are polynomials on
@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload, register_jitable
 
-from flatdist.draws.philox import MULTIPLIERS, ROUNDS, WEYL
+from flatdist.sensing.draws.philox import MULTIPLIERS, ROUNDS, WEYL
 
 _M0, _M1 = (np.uint64(multiplier) for multiplier in MULTIPLIERS)
 _W0, _W1 = (np.uint64(weyl) for weyl in WEYL)

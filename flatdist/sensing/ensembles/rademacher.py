@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flatdist.ensembles.base import Ensemble
-from flatdist.measurements import Dense, Signs
+from flatdist.sensing.ensembles.base import Ensemble
+from flatdist.sensing.measurements import Dense, Signs
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from flatdist.draws import Stream
+    from flatdist.sensing.draws import Stream
 
 
 def sample(stream: Stream, indices: np.ndarray, d_out: int, d_in: int) -> Dense:

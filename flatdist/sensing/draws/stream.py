@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flatdist.draws.philox import words
+from flatdist.sensing.draws.philox import words
 
 # What a stream is for; each purpose of each replicate has a key of its own.
 MEASUREMENTS = "measurements"

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from flatdist.alignment import aligned_zeros
-from flatdist.measurements.base import Measurements
-from flatdist.measurements.dense import Dense
+from flatdist.sensing.measurements.base import Measurements
+from flatdist.sensing.measurements.dense import Dense
 from flatdist.types import Array
 
 

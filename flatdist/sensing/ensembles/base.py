@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flatdist.measurements import Dense, Measurements
+from flatdist.sensing.measurements import Dense, Measurements
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from flatdist.draws import Stream
+    from flatdist.sensing.draws import Stream
 
 
 @dataclass(frozen=True)
