@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import special, stats
 
-from flatdist.boundary.likelihood import Profile
+from flatdist.threshold.likelihood import Profile
 
 _NODES, _CENTERS, _SPREADS, _NOISES = 500, 241, 16, 12
 _REACH = 1.0  # limits of log n50 beyond the measured values by more than this share of their range are infinite

@@ -14,7 +14,7 @@ from analysis.layout import matching
 from analysis.power_law import COEFFICIENT, EXPONENT, fit_power_law, profile_limits
 from analysis.sample_complexity import success_rates
 from analysis.scaling import points_of
-from flatdist.boundary.likelihood import quantile
+from flatdist.threshold.likelihood import quantile
 
 RESOLVED, BELOW, UNKNOWN = "none", "left", "unresolved"
 

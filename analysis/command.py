@@ -15,10 +15,10 @@ import pandas as pd
 
 from analysis.grouping import group_rows, name_nulls
 from analysis.origin import analysis_command, provenance
-from flatdist.boundary.likelihood import LINKS
 from flatdist.errors import FitError, FlatdistError
 from flatdist.methods import METHODS
 from flatdist.methods.base import GradientMethod
+from flatdist.threshold.likelihood import LINKS
 
 BAD_INPUT = 2
 MANY_UNCONVERGED = 0.1  # share of a method's replicates

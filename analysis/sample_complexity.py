@@ -30,8 +30,8 @@ from analysis.style import (
 )
 from analysis.success import label_success, resolve_tolerance
 from analysis.threshold import fit_thresholds
-from flatdist.boundary.likelihood import curve
 from flatdist.theory import prediction
+from flatdist.threshold.likelihood import curve
 
 PREDICTIONS = ("dof", "rsum", "statdim", "entries")
 _PANEL_HEIGHT = 1.25  # inches

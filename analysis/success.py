@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from flatdist.errors import FitError
-from flatdist.recovery import SGD_TOLERANCE, default_tolerance
 from flatdist.suggestions import did_you_mean
+from flatdist.threshold.recovery import SGD_TOLERANCE, default_tolerance
 
 
 def common_tolerance(methods: Iterable[str]) -> float:

@@ -14,10 +14,10 @@ import pandas as pd
 from analysis.clustered import clustered_profile
 from analysis.grouping import as_value, group_rows, varying_fields
 from analysis.success import label_success, require_columns, resolve_tolerance
-from flatdist.boundary import Interval
-from flatdist.boundary.interval import judge, one_value
-from flatdist.boundary.likelihood import LINKS, Observations, Profile, likelihood_drop, profile, quantile
 from flatdist.errors import FitError
+from flatdist.threshold import Interval
+from flatdist.threshold.interval import judge, one_value
+from flatdist.threshold.likelihood import LINKS, Observations, Profile, likelihood_drop, profile, quantile
 
 UNITS = ("auto", "trial", "replicate")
 CONTEXT = ("d_out", "d_in", "rank", "ensemble", "depth")

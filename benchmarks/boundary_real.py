@@ -22,9 +22,9 @@ from pathlib import Path
 import pandas as pd
 
 from flatdist import load_trials
-from flatdist.boundary import Runs, interval
 from flatdist.cli import main as flatdist
-from flatdist.recovery import default_tolerance
+from flatdist.threshold import Runs, interval
+from flatdist.threshold.recovery import default_tolerance
 
 METHODS = ("min_nuclear_norm", "label_noise_sgd")
 GRIDS = {12: 2, 23: 1}  # number of values -> every which of the finer grid's

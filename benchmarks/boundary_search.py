@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from scipy import special
 
-from flatdist.boundary import Range, Runs, finished, interval, place, round_size
+from flatdist.threshold import Range, Runs, finished, interval, place, round_size
 
 BUDGET = 400
 GRIDS = (12, 24, 48, 96)

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.threshold import FitSettings, estimate_threshold
-from flatdist.boundary.likelihood import quantile
+from flatdist.threshold.likelihood import quantile
 
 N50 = 100.0
 VALUES = 12

@@ -33,8 +33,8 @@ from analysis.report.words import PREDICTIONS as PREDICTION_NAMES
 from analysis.report.words import name_of, number, threshold_words, with_limits
 from analysis.sample_complexity import PREDICTIONS
 from analysis.style import method_label
-from flatdist.boundary.likelihood import curve
 from flatdist.theory import prediction
+from flatdist.threshold.likelihood import curve
 
 MOST_SERIES = 14
 _HEIGHT = 190  # pixels

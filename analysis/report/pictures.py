@@ -18,7 +18,7 @@ from analysis.report.material import Material
 from analysis.scaling_figure import draw_fits
 from analysis.scaling_fits import Fits
 from analysis.training_curves import draw_history, trained_trials
-from flatdist.boundary.likelihood import LINKS
+from flatdist.threshold.likelihood import LINKS
 
 _WIDTH = 1000  # pixels of a picture on the page; the files have more
 _COLORS = 96

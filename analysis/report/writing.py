@@ -14,8 +14,8 @@ from analysis.report import cells, complexity, curves, diagrams, laws, machines,
 from analysis.report.material import Material, gather
 from analysis.report.page import render
 from analysis.report.section import Builder, Section
-from flatdist.boundary.likelihood import LINKS
 from flatdist.errors import FlatdistError
+from flatdist.threshold.likelihood import LINKS
 
 if TYPE_CHECKING:
     from flatdist.sweepfile import Sweep

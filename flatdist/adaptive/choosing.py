@@ -11,7 +11,7 @@ import numpy as np
 
 from flatdist.adaptive.fitted import expected_runs, is_known, range_of, runs_of
 from flatdist.adaptive.rules import Known, Plain, Run, Span
-from flatdist.boundary import place, round_size
+from flatdist.threshold import place, round_size
 
 
 @dataclass(frozen=True)

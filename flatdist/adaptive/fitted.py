@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from flatdist.adaptive.rules import Known, Span
-from flatdist.boundary import Range, Runs, finished
-from flatdist.boundary.posterior import posterior
+from flatdist.threshold import Range, Runs, finished
+from flatdist.threshold.posterior import posterior
 
 TYPICAL_SCALE = 0.05  # of the success curve on log n, where nothing is known yet: for forecasts alone
 FIRST_RUNS = 16  # that a boundary search spends on finding the transition: for forecasts alone

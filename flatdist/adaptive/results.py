@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from flatdist.adaptive.group import Group
 from flatdist.adaptive.rules import Known, Run
-from flatdist.recovery import recovered
 from flatdist.search.rounds import Round
+from flatdist.threshold.recovery import recovered
 
 if TYPE_CHECKING:
     from flatdist.store import Store

@@ -11,7 +11,7 @@ from made_up import SCALE, share
 
 from flatdist.adaptive import Boundary, FirstSuccess, Known, Plain, Rule, Run, Span, UntilInterval
 from flatdist.adaptive.fitted import range_of, runs_of
-from flatdist.boundary import finished, interval
+from flatdist.threshold import finished, interval
 
 
 def play(

@@ -13,8 +13,8 @@ from scipy import stats
 from analysis import fit_thresholds
 from analysis.clustered import clustered_profile
 from analysis.threshold import FitSettings, estimate_threshold
-from flatdist.boundary.likelihood import likelihood_drop
 from flatdist.errors import FitError
+from flatdist.threshold.likelihood import likelihood_drop
 
 N50 = 45.0
 VALUES = np.unique(np.geomspace(22, 90, 12).round().astype(int))

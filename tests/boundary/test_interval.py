@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.threshold import fit_thresholds
-from flatdist.boundary import Runs, interval
+from flatdist.threshold import Runs, interval
 
 
 def runs(counts):

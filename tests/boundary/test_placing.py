@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import special
 
-from flatdist.boundary import Range, Runs, interval, place, round_size
-from flatdist.boundary.posterior import posterior
+from flatdist.threshold import Range, Runs, interval, place, round_size
+from flatdist.threshold.posterior import posterior
 
 NOTHING = Runs(np.array([]), np.array([]))
 

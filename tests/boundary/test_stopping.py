@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from flatdist.boundary import Range, Runs, finished, interval, place, round_size
+from flatdist.threshold import Range, Runs, finished, interval, place, round_size
 
 WITHIN = Range(22, 144)
 SEARCHES = 100

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from flatdist.boundary.interval import Runs, interval
-from flatdist.boundary.placing import Range
-from flatdist.boundary.posterior import posterior
+from flatdist.threshold.interval import Runs, interval
+from flatdist.threshold.placing import Range
+from flatdist.threshold.posterior import posterior
 
 LEAST_RUNS = 24
 ENOUGH = 6  # equal outcomes at one n that settle on which side of it n50 lies: chance 1/64 at n50 itself

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flatdist.boundary.likelihood import Observations, Profile, profile, trials_drop
+from flatdist.threshold.likelihood import Observations, Profile, profile, trials_drop
 
 
 @dataclass(frozen=True)

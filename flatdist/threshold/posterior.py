@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from flatdist.boundary.interval import Runs
+from flatdist.threshold.interval import Runs
 
 BEYOND = 0.25  # of the range's logarithm, on either side: where n50 may lie outside the range
 LEAST_RANGE = 0.4  # a range of one value or of few is taken to be this wide, on log n

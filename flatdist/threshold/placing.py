@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from flatdist.boundary.interval import Runs
-from flatdist.boundary.posterior import Posterior, posterior
+from flatdist.threshold.interval import Runs
+from flatdist.threshold.posterior import Posterior, posterior
 
 FIRST_ROUND = 8
 GROWTH = 0.25
