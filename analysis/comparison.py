@@ -23,7 +23,7 @@ from analysis.pairing import SIDES, Matching, match_cells, pair_trials
 from analysis.signed_rank import shift_interval, signed_rank_test
 from analysis.success import label_success, resolve_tolerance
 from analysis.threshold import FitSettings, estimate_threshold
-from flatdist.cell import FIELDS, PROBLEM_FIELDS
+from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
 from flatdist.errors import FitError
 
 Table = dict[str, np.ndarray]

@@ -23,7 +23,7 @@ from analysis.layout import series_columns
 from analysis.origin import file_stem
 from analysis.style import save_figure
 from analysis.success import label_success, require_columns, resolve_tolerance
-from flatdist.cell import PROBLEM_FIELDS
+from flatdist.cells.cell import PROBLEM_FIELDS
 from flatdist.errors import FitError
 from flatdist.theory import statistical_dimension
 

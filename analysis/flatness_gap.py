@@ -18,7 +18,7 @@ from analysis.flow_limit import cell_rates
 from analysis.grouping import as_value, configuration_columns, group_rows
 from analysis.layout import describe, keys_of, matching
 from analysis.style import COLUMN_WIDTH, color_of, marker_of, save_figure, themed
-from flatdist.cell import PROBLEM_FIELDS
+from flatdist.cells.cell import PROBLEM_FIELDS
 from flatdist.errors import FitError
 from flatdist.methods.min_hessian_trace import METHOD as FLATTEST
 

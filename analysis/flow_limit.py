@@ -20,7 +20,7 @@ from analysis.command import Request, path_lines, run_command
 from analysis.extrapolation import Limit, to_zero
 from analysis.grouping import as_value, configuration_columns
 from analysis.style import PAGE_WIDTH, color_of, marker_of, save_figure, themed
-from flatdist.cell import PROBLEM_FIELDS
+from flatdist.cells.cell import PROBLEM_FIELDS
 from flatdist.errors import FitError
 from flatdist.methods.flow_limit import METHOD as FLOW
 

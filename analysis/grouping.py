@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from flatdist.cell import FIELDS
-from flatdist.fields import Keyword
+from flatdist.cells.cell import FIELDS
+from flatdist.cells.fields import Keyword
 from flatdist.methods import METHODS
 
 # These do not distinguish what is being measured: the axis itself, how often it was looked at, and how it was computed.

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.grouping import as_value, configuration_columns, null_name
 from analysis.style import method_label, method_rank
-from flatdist.cell import PROBLEM_FIELDS
+from flatdist.cells.cell import PROBLEM_FIELDS
 
 _NAMES = {
     "d_out": "$d'$",

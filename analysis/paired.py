@@ -33,7 +33,7 @@ from analysis.style import (
     themed,
 )
 from analysis.success import label_success, require_columns, resolve_tolerance
-from flatdist.cell import PROBLEM_FIELDS
+from flatdist.cells.cell import PROBLEM_FIELDS
 from flatdist.errors import FitError
 
 _PANELS_IN_ONE_COLUMN = 4

@@ -12,8 +12,8 @@ import pandas as pd
 
 from analysis.grouping import as_value
 from analysis.success import require_columns
-from flatdist.cell import FIELDS, PROBLEM_FIELDS
-from flatdist.columns import RESULT_COLUMNS
+from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
+from flatdist.cells.columns import RESULT_COLUMNS
 from flatdist.errors import FitError
 from flatdist.suggestions import did_you_mean
 

@@ -36,7 +36,7 @@ from analysis.style import (
 )
 from analysis.success import require_columns, resolve_tolerance
 from analysis.threshold import fit_thresholds
-from flatdist.cell import PROBLEM_FIELDS
+from flatdist.cells.cell import PROBLEM_FIELDS
 from flatdist.theory import prediction
 
 PREDICTIONS = ("dof", "rsum", "statdim", "entries")

@@ -24,7 +24,7 @@ from analysis.shapes import SHAPE, predicted
 from analysis.style import save_figure
 from analysis.success import require_columns, resolve_tolerance
 from analysis.threshold import fit_thresholds
-from flatdist.cell import PROBLEM_FIELDS
+from flatdist.cells.cell import PROBLEM_FIELDS
 from flatdist.errors import FitError
 from flatdist.theory import SAMPLE_COMPLEXITIES
 

@@ -12,8 +12,8 @@ import pandas as pd
 from scipy import stats
 
 from analysis.grouping import group_rows
-from flatdist.cell import Cell
-from flatdist.problems import sample_arrays
+from flatdist.cells.cell import Cell
+from flatdist.cells.problems import sample_arrays
 from flatdist.risk import MinimumNormLaw, interpolation_law, minimum_nuclear_errors, tangent_fit_error
 
 FIELDS = ("d_out", "d_in", "rank", "observation_noise_std", "spectral_tail", "ground_truth", "ensemble")

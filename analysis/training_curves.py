@@ -24,7 +24,7 @@ from analysis.command import Request, path_lines, run_command
 from analysis.grouping import configuration_columns
 from analysis.layout import describe, keys_of, matching
 from analysis.style import PAGE_WIDTH, color_of, plain_ticks, save_figure, themed
-from flatdist.cell import FIELDS, PROBLEM_FIELDS
+from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
 from flatdist.errors import FitError
 from flatdist.methods import METHODS
 from flatdist.methods.base import GradientMethod

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
+from flatdist.cells.problems import sample_arrays
 from flatdist.machine.threads import set_threads
-from flatdist.problems import sample_arrays
 from flatdist.solvers.min_nuclear_norm import min_nuclear_norm
 from flatdist.theory import statistical_dimension
 

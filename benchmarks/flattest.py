@@ -15,8 +15,8 @@ import time
 import numpy as np
 
 import flatdist
+from flatdist.cells.problems import sample_arrays
 from flatdist.machine.threads import set_threads
-from flatdist.problems import sample_arrays
 from flatdist.solvers.min_hessian_trace import min_hessian_trace
 from flatdist.solvers.min_nuclear_norm import min_nuclear_norm
 from flatdist.theory import statistical_dimension

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.launch import LaunchSettings, launch
 from flatdist.launch.cluster import ClusterSession
 from flatdist.machine.environment import import_ray, quiet_tune

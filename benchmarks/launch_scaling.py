@@ -20,7 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.launch import LaunchSettings, launch
 from flatdist.launch.packing import PackedShards
 from flatdist.planning import PlanSettings, Shard, WorkItem, make_plan

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.running import RunSettings, run_replicates
 from flatdist.sensing.ensembles import ensemble_names
 from flatdist.theory import statistical_dimension

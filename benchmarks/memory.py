@@ -28,7 +28,7 @@ MEGABYTE = 1e6
 
 def measure(configuration: dict[str, object]) -> dict[str, float]:
     """Train in this process; bytes before, at the peak, of the measurements, and as planned."""
-    from flatdist.cell import Cell
+    from flatdist.cells.cell import Cell
     from flatdist.planning.memory import memory_bytes
     from flatdist.running import RunSettings, run_replicates
     from flatdist.sensing.ensembles import ENSEMBLES

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.running import Outcome
 
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from flatdist.cell import Cell
-from flatdist.columns import HISTORY, RESULTS
+from flatdist.cells.cell import Cell
+from flatdist.cells.columns import HISTORY, RESULTS
 from flatdist.store import Store, load_history, load_trials
 
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flatdist import theory as theory
-    from flatdist.cell import Cell as Cell
+    from flatdist.cells.cell import Cell as Cell
+    from flatdist.cells.problems import Problem as Problem
+    from flatdist.cells.problems import sample_problem as sample_problem
     from flatdist.errors import CellError as CellError
     from flatdist.errors import FitError as FitError
     from flatdist.errors import FlatdistError as FlatdistError
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from flatdist.errors import SweepError as SweepError
     from flatdist.factorization import end_to_end as end_to_end
     from flatdist.flatness import hessian_trace as hessian_trace
-    from flatdist.problems import Problem as Problem
-    from flatdist.problems import sample_problem as sample_problem
     from flatdist.regularizer import balanced_factorization as balanced_factorization
     from flatdist.regularizer import induced_regularizer as induced_regularizer
     from flatdist.running import run_cell as run_cell
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from flatdist.store.load import load_trials as load_trials
 
 _HOMES = {
-    "Cell": "flatdist.cell",
+    "Cell": "flatdist.cells.cell",
     "CellError": "flatdist.errors",
     "FitError": "flatdist.errors",
     "FlatdistError": "flatdist.errors",
     "LaunchError": "flatdist.errors",
-    "Problem": "flatdist.problems",
+    "Problem": "flatdist.cells.problems",
     "SolverError": "flatdist.errors",
     "StoreError": "flatdist.errors",
     "SweepError": "flatdist.errors",
@@ -52,7 +52,7 @@ _HOMES = {
     "min_hessian_trace": "flatdist.solvers.min_hessian_trace",
     "min_nuclear_norm": "flatdist.solvers.min_nuclear_norm",
     "run_cell": "flatdist.running",
-    "sample_problem": "flatdist.problems",
+    "sample_problem": "flatdist.cells.problems",
 }
 
 __all__ = [

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.sensing.draws import Stream
 from flatdist.sensing.draws.stream import INITIALISATION
 from flatdist.types import Array

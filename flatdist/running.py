@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.errors import CellError, SettingsError
 from flatdist.machine.provenance import machine_provenance, run_provenance
 from flatdist.methods.base import GradientMethod, SolverMethod, StudyMethod

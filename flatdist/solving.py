@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
+from flatdist.cells.problems import StoredProblem, sample_stored
 from flatdist.factorization import end_to_end
 from flatdist.flatness import hessian_trace
 from flatdist.machine.extras import load
 from flatdist.methods.base import SolverMethod, StudyMethod
 from flatdist.metrics import final_metrics
-from flatdist.problems import StoredProblem, sample_stored
 from flatdist.training import Hooks, Interrupted
 
 

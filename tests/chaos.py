@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from flatdist.cell import Cell
+    from flatdist.cells.cell import Cell
 
 KINDS = ("worker", "worker", "driver", "node")  # a worker twice as often as the others
 MEASURED = ("wall_seconds", "finished_at", "host", "git_sha", "git_dirty")  # may differ between two runs
@@ -36,7 +36,7 @@ DRIVER_PATIENCE = 600.0  # seconds without any of the wanted progress after whic
 
 def make_cells(count: int, steps: int) -> list[Cell]:
     """Small cells with different numbers of measurements."""
-    from flatdist.cell import Cell
+    from flatdist.cells.cell import Cell
 
     return [
         Cell(d_out=8, d_in=8, rank=1 + i % 2, n=20 + i, steps=steps, evaluations=8, learning_rate=0.02)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flatdist.cell import FIELDS, Cell
+from flatdist.cells.cell import FIELDS, Cell
 from flatdist.errors import CellError
 from flatdist.methods import METHODS
 

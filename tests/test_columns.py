@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from flatdist.cell import FIELDS
-from flatdist.columns import BOOKKEEPING, RESULT_COLUMNS, TABLES, column_names
+from flatdist.cells.cell import FIELDS
+from flatdist.cells.columns import BOOKKEEPING, RESULT_COLUMNS, TABLES, column_names
 
 TYPES = r"string|bool|int32|int64|float64|list<(int32|float64)>|map<string, float64>|timestamp\[us, UTC\]"
 PROMISED = {

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
+from flatdist.cells.problems import sample_arrays
 from flatdist.engines import load_engine
-from flatdist.problems import sample_arrays
 from flatdist.training import Hooks, train
 
 EDGE = {"d_out": 4, "d_in": 5, "rank": 1, "n": 12, "steps": 3000, "evaluations": 9, "batch_size": 4}

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
+from flatdist.cells.problems import sample_arrays, sample_problem, sample_stored
 from flatdist.errors import CellError, SweepError
 from flatdist.planning.memory import memory_bytes
-from flatdist.problems import sample_arrays, sample_problem, sample_stored
 from flatdist.running import RunSettings, run_replicates
 from flatdist.sensing.draws import Stream
 from flatdist.sensing.ensembles import ENSEMBLES

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.errors import CellError
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
+from flatdist.cells.problems import Problem, sample_arrays, sample_problem
 from flatdist.factorization import end_to_end, initial_layers, layer_gradients
 from flatdist.flatness import MomentTrace, hessian_trace
 from flatdist.metrics import BLOCK, Evaluator
-from flatdist.problems import Problem, sample_arrays, sample_problem
 
 SHAPES = [
     (5, 4, (6,)),

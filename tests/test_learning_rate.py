@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.engines import load_engine
 from flatdist.factorization import end_to_end, layer_gradients, partial_products
 from flatdist.learning_rate import (

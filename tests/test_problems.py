@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
+from flatdist.cells.problems import frobenius_norm, sample_arrays, sample_problem
 from flatdist.errors import CellError
-from flatdist.problems import frobenius_norm, sample_arrays, sample_problem
 
 SHAPE = {"d_out": 7, "d_in": 5, "rank": 2}
 

@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
+from flatdist.cells.problems import sample_arrays
 from flatdist.engines import load_engine, resolve_engine
 from flatdist.errors import LaunchError, SettingsError
 from flatdist.factorization import end_to_end, initial_layers
 from flatdist.flatness import hessian_trace
 from flatdist.metrics import evaluation_steps, trace_evaluations
-from flatdist.problems import sample_arrays
 from flatdist.running import RunSettings, run_replicates
 from flatdist.training import Hooks, Interrupted, train
 from flatdist.training.schedule import noise_schedule, segment_ends

@@ -19,7 +19,7 @@ from analysis.report.section import Section
 from analysis.report.words import number
 from analysis.style import method_label
 from analysis.training_curves import reference_levels
-from flatdist.cell import PROBLEM_FIELDS
+from flatdist.cells.cell import PROBLEM_FIELDS
 from flatdist.errors import FitError
 from flatdist.methods import METHODS
 from flatdist.methods.base import GradientMethod

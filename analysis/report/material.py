@@ -17,7 +17,7 @@ from analysis.grouping import configuration_columns
 from analysis.layout import panel_columns, series_columns
 from analysis.success import label_success, resolve_tolerance
 from analysis.threshold import fit_thresholds
-from flatdist.cell import FIELDS
+from flatdist.cells.cell import FIELDS
 from flatdist.errors import FitError
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from flatdist.cell import PROBLEM_FIELDS
+from flatdist.cells.cell import PROBLEM_FIELDS
 
 KEY = (*PROBLEM_FIELDS, "replicate")
 _SHOWN = ["cell_id", "configuration_id", *KEY, "depth", "nuclear_norm_truth"]

@@ -21,8 +21,8 @@ MOVED = {
 SHOWN = {source: page for page, source in MOVED.items()} | {
     "flatdist/cli/__init__.py": "reference/commands.md",
     "flatdist/sweepfile/schema.py": "reference/sweep-files.md",
-    "flatdist/cell.py": "reference/cell-fields.md",
-    "flatdist/columns.py": "reference/tables.md",
+    "flatdist/cells/cell.py": "reference/cell-fields.md",
+    "flatdist/cells/columns.py": "reference/tables.md",
     "flatdist/methods/__init__.py": "reference/methods.md",
     "flatdist/sensing/ensembles/__init__.py": "reference/ensembles.md",
     "flatdist/theory.py": "reference/predictions.md",

@@ -20,8 +20,9 @@ from links import sweep_anchor
 
 import analysis
 import flatdist
-from flatdist import columns, theory
-from flatdist.cell import FIELDS, PROBLEM_FIELDS
+from flatdist import theory
+from flatdist.cells import columns
+from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
 from flatdist.cli import cli
 from flatdist.expressions import DERIVED
 from flatdist.expressions.arithmetic import ARITHMETIC, COMPARISONS, FUNCTIONS
@@ -47,7 +48,7 @@ EXTENSION_POINTS = {
     "Searches": ["flatdist.search.rounds", "flatdist.search.driving"],
     "What a method declares": ["flatdist.methods.base"],
     "What an ensemble declares": ["flatdist.sensing.ensembles.base"],
-    "What a cell field declares": ["flatdist.fields"],
+    "What a cell field declares": ["flatdist.cells.fields"],
 }
 """Heading -> what a contributor meets beyond the package's public names."""
 

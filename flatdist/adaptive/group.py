@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from flatdist.adaptive.rules import Rule, Span
-from flatdist.cell import FIELDS, Cell
+from flatdist.cells.cell import FIELDS, Cell
 
 DIGITS = 12
 

@@ -12,7 +12,7 @@ from flatdist.adaptive.fitted import half_width
 from flatdist.adaptive.group import Group
 from flatdist.adaptive.rules import Known, Plain
 from flatdist.adaptive.sweep import IDENTITY, AdaptiveSweep, GroupStrategy
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.search.rounds import Request, Round, recorded_rounds, rounds_of
 
 if TYPE_CHECKING:

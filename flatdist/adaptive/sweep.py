@@ -17,7 +17,7 @@ from flatdist.adaptive.rules import Known, Plain, Run
 from flatdist.search.rounds import Request, Round
 
 if TYPE_CHECKING:
-    from flatdist.cell import Cell
+    from flatdist.cells.cell import Cell
     from flatdist.store import Store
 
 IDENTITY = "groups"

@@ -20,7 +20,7 @@ from flatdist.cli.output import cell_text, print_json, print_table
 from flatdist.errors import StoreError
 
 if TYPE_CHECKING:
-    from flatdist.cell import Cell
+    from flatdist.cells.cell import Cell
     from flatdist.store import Store
 
 _METRICS = ("relative_error", "train_loss", "nuclear_norm", "hessian_trace")
@@ -69,8 +69,8 @@ def _full_id(store: Store, start: str) -> str:
 
 def _fields(store: Store, cell_id: str, rows: Any) -> dict[str, Any]:
     """The fields of a cell that matter to its method, from its rows, else from the sweep that it is in."""
-    from flatdist.cell import FIELDS
-    from flatdist.fields import Keyword
+    from flatdist.cells.cell import FIELDS
+    from flatdist.cells.fields import Keyword
     from flatdist.methods import METHODS
 
     if len(rows):
@@ -137,7 +137,7 @@ def cells_command(
 
 def varying_fields(cells: Collection[Cell]) -> list[str]:
     """The fields in which some cells differ."""
-    from flatdist.cell import FIELDS
+    from flatdist.cells.cell import FIELDS
 
     rows = [cell.row() for cell in cells]
     return [name for name in FIELDS if len({str(row[name]) for row in rows}) > 1]

@@ -13,7 +13,7 @@ import click
 from flatdist.cli.output import counted, size
 
 if TYPE_CHECKING:
-    from flatdist.cell import Cell
+    from flatdist.cells.cell import Cell
     from flatdist.planning import Interval, Plan
     from flatdist.planning.forecast import Forecast
     from flatdist.planning.observations import Probe

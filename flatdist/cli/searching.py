@@ -12,7 +12,7 @@ from flatdist.cli.output import cell_text
 from flatdist.errors import SweepError
 
 if TYPE_CHECKING:
-    from flatdist.cell import Cell
+    from flatdist.cells.cell import Cell
     from flatdist.cli.driving import Launching
     from flatdist.search import Search
     from flatdist.search.metric import Metric

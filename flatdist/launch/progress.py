@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from flatdist.launch.events import Event, ItemFailed, Notice, RowStored, ShardEnded, ShardStarted, StepsTaken
 
 if TYPE_CHECKING:
-    from flatdist.cell import Cell
+    from flatdist.cells.cell import Cell
     from flatdist.planning import Shard
 
 SUCCESS_TOLERANCE = 1e-2  # relative error below which the view counts a replicate as a success

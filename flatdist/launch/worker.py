@@ -23,7 +23,7 @@ from flatdist.launch.rows import PatientCheckpoints, RowBuffer
 from flatdist.launch.settings import LaunchSettings
 
 if TYPE_CHECKING:
-    from flatdist.cell import Cell
+    from flatdist.cells.cell import Cell
     from flatdist.planning import Shard
     from flatdist.store import Store
 

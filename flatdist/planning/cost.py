@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.methods.base import GradientMethod
 from flatdist.planning.nominal import nominal_cost
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.planning.cost import Z90, CostModel, Interval, Prediction, total
 from flatdist.planning.observations import Probe, TimedStore, probe_observations, stored_observations
 from flatdist.planning.work import WorkItem

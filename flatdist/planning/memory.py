@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from itertools import pairwise
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.errors import LaunchError
 from flatdist.methods.base import GradientMethod
 from flatdist.metrics import BLOCK

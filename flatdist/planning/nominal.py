@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.methods.base import GradientMethod
 from flatdist.sensing.ensembles import ENSEMBLES
 

@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flatdist.cell import FIELDS, Cell
+from flatdist.cells.cell import FIELDS, Cell
+from flatdist.cells.fields import Keyword
 from flatdist.errors import FlatdistError
-from flatdist.fields import Keyword
 from flatdist.methods.base import GradientMethod
 from flatdist.planning.cost import NEAR, CostModel, Observation
 from flatdist.planning.nominal import nominal_cost

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.planning.cost import Interval
 from flatdist.planning.forecast import Forecast, make_forecast
 from flatdist.planning.memory import available_bytes, memory_bytes, replicates_that_fit, require_room

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from flatdist.fields import canonical_float
+from flatdist.cells.fields import canonical_float
 
 FORMS = {"uniform": "[low, high]", "loguniform": "[low, high]", "choice": "a list of values"}
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.launch.result import LaunchResult
 from flatdist.planning.work import WorkItem
 from flatdist.search.early_stopping import EarlyStopping, RungValues, is_paused

@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.methods.base import GradientMethod
 from flatdist.search.metric import Metric, cell_value
 
@@ -129,7 +129,7 @@ def _truth_squared(cell: Cell, replicate: int) -> float:
         return 1.0  # by definition
     import dataclasses
 
-    from flatdist.problems import frobenius_norm, sample_arrays
+    from flatdist.cells.problems import frobenius_norm, sample_arrays
 
     one = dataclasses.replace(cell, n=1, nested=True) if cell.nested else cell  # M* does not depend on n then
     return frobenius_norm(sample_arrays(one, replicate).ground_truth) ** 2

@@ -127,7 +127,7 @@ def cell_value(values: Mapping[int, float], replicates: Collection[int], worst: 
 
 def numeric_columns() -> list[str]:
     """Columns of the trials table that cells can be ranked by."""
-    from flatdist.columns import COSTS, RESULTS
+    from flatdist.cells.columns import COSTS, RESULTS
 
     return [column.name for column in (*RESULTS, *COSTS) if column.type in ("float64", "int64")]
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from flatdist.cell import FIELDS
+from flatdist.cells.cell import FIELDS
+from flatdist.cells.fields import Integer, Keyword, canonical_float
 from flatdist.errors import SweepError
 from flatdist.expressions import ExpressionError, parse
-from flatdist.fields import Integer, Keyword, canonical_float
 from flatdist.search.domains import FORMS, Domain
 from flatdist.search.early_stopping import EarlyStopping
 from flatdist.search.metric import Metric, numeric_columns, parse_metric

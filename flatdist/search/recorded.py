@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.errors import SweepError
 from flatdist.search.rounds import Stopped, recorded_rounds
 from flatdist.search.strategy import TRIES

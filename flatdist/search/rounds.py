@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flatdist.cell import FIELDS, Cell
+from flatdist.cells.cell import FIELDS, Cell
 from flatdist.errors import CellError, StoreError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.expressions import Expression
 from flatdist.search.domains import Domain
 from flatdist.search.metric import Metric

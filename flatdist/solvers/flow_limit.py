@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
+from flatdist.cells.problems import Problem
 from flatdist.factorization import initial_layers
 from flatdist.flow import descend_to_zero_loss, flow
 from flatdist.metrics import final_metrics
-from flatdist.problems import Problem
 from flatdist.types import Array
 
 

@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
+from flatdist.cells.problems import Problem, frobenius_norm
 from flatdist.factorization import end_to_end
 from flatdist.flatness import hessian_trace
-from flatdist.problems import Problem, frobenius_norm
 from flatdist.regularizer import balanced_factorization, balanced_minimum, balanced_norms, induced_regularizer
 from flatdist.rip import IsometryBounds, isometry_bounds
 from flatdist.sensing.draws import Stream

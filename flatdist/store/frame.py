@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flatdist.columns import BOOKKEEPING
+from flatdist.cells.columns import BOOKKEEPING
 from flatdist.store.schema import rows_to_table
 
 if TYPE_CHECKING:

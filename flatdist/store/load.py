@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flatdist.columns import HISTORY, column_names
+from flatdist.cells.columns import HISTORY, column_names
 from flatdist.errors import StoreError
 from flatdist.store.filters import Where
 from flatdist.store.frame import rows_to_frame
@@ -38,7 +38,7 @@ def load_trials(
         all_numerics: also rows that older numerics computed, where newer ones exist.
 
     Returns:
-        Columns of :data:`flatdist.columns.TRIALS`, sorted by cell and replicate; each replicate once.
+        Columns of :data:`flatdist.cells.columns.TRIALS`, sorted by cell and replicate; each replicate once.
 
     Raises:
         StoreError: the store, the sweep or a column does not exist.
@@ -65,7 +65,7 @@ def load_history(
     ``columns=["cell_id", "replicate", "step", "relative_error", "rank"]``.
 
     Returns:
-        Columns of :data:`flatdist.columns.HISTORY`, sorted by cell, replicate and step.
+        Columns of :data:`flatdist.cells.columns.HISTORY`, sorted by cell, replicate and step.
     """
     opened = _existing(store)
     asked = _Asked.of(opened, sweep)

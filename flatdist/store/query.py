@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flatdist.columns import HISTORY, TRIALS, column_names
+from flatdist.cells.columns import HISTORY, TRIALS, column_names
 from flatdist.errors import StoreError
 from flatdist.store.cache import IndexCache
 from flatdist.store.filesystem import Filesystem

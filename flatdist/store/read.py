@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flatdist.columns import BOOKKEEPING, HISTORY, OLDER_VALUES, TRIALS, column_names
+from flatdist.cells.columns import BOOKKEEPING, HISTORY, OLDER_VALUES, TRIALS, column_names
 from flatdist.errors import StoreError
 from flatdist.store.filesystem import Filesystem
 from flatdist.store.filters import Condition, conjunction

@@ -1,4 +1,4 @@
-"""Arrow schemas of the tables, made from :mod:`flatdist.columns`; rows to Parquet bytes and back.
+"""Arrow schemas of the tables, made from :mod:`flatdist.cells.columns`; rows to Parquet bytes and back.
 
 A schema is never inferred from rows: a column that happens to be all null would change its type.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flatdist.columns import BOOKKEEPING, SCHEMA_VERSION, TABLES, Column
+from flatdist.cells.columns import BOOKKEEPING, SCHEMA_VERSION, TABLES, Column
 from flatdist.errors import StoreError
 from flatdist.suggestions import did_you_mean
 
@@ -82,7 +82,7 @@ def rows_to_table(table: str, rows: Sequence[Mapping[str, Any]], bookkeeping: Ma
             name = min(unknown)
             raise StoreError(
                 f"a row of {table} has a column {name!r} that does not exist{did_you_mean(name, names)}; "
-                "declare it in flatdist/columns.py, or leave it out"
+                "declare it in flatdist/cells/columns.py, or leave it out"
             )
     arrays = []
     for field in schema(table):

@@ -85,8 +85,8 @@ class Store:
         """Write finished replicates; when this returns, they survive a crash and a power loss.
 
         Args:
-            trials: one row a replicate, with columns of :data:`flatdist.columns.TRIALS`; missing ones become null.
-            history: their history, with columns of :data:`flatdist.columns.HISTORY`.
+            trials: one row a replicate, with columns of :data:`flatdist.cells.columns.TRIALS`; missing ones become
+            null. history: their history, with columns of :data:`flatdist.cells.columns.HISTORY`.
 
         Returns:
             The name of the part; writing the same replicates again replaces it. Empty without rows.
@@ -97,7 +97,8 @@ class Store:
         return write_rows(self.files, self.generations(), trials, history)
 
     def write_failures(self, rows: Sequence[Row]) -> None:
-        """Record exceptions, with columns of :data:`flatdist.columns.FAILURES`; credentials are removed from texts."""
+        """Record exceptions, with columns of :data:`flatdist.cells.columns.FAILURES`; credentials are removed from
+        texts."""
         if rows:
             failure_rows.write_failures(self.files, rows, self.generations())
 

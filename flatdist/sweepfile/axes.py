@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from flatdist.cells.fields import Integer
 from flatdist.expressions import ExpressionError, parse
-from flatdist.fields import Integer
 from flatdist.sweepfile.chosen import KEYS as CHOSEN
 from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.values import EXPRESSION_NAMES, Given, InvalidValue, kind_of, read_value, takes_numbers

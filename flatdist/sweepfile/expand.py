@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from flatdist.cell import FIELDS, Cell, check_values
+from flatdist.cells.cell import FIELDS, Cell, check_values
+from flatdist.cells.fields import Keyword
 from flatdist.errors import CellError
 from flatdist.expressions import DERIVED, Expression, ExpressionError, Value, derived, show, to_value
-from flatdist.fields import Keyword
 from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.schema import Block, Condition
 from flatdist.sweepfile.values import Given, InvalidValue, computed, kind_of, names_in

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flatdist.adaptive import Boundary, FirstSuccess, Group, Plain, Rule, Span, UntilInterval
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.expressions import Expression, ExpressionError
 from flatdist.sweepfile.chosen import FIRST_SUCCESS, ChosenN
 from flatdist.sweepfile.expand import MAX_CELLS, Cause, CellMaker, Doubt, Expansion, Scope, Unresolved, fields_needed

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flatdist.cell import FIELDS
+from flatdist.cells.cell import FIELDS
 from flatdist.expressions import Expression, ExpressionError, parse
 from flatdist.sweepfile.axes import Axis, read_axis
 from flatdist.sweepfile.chosen import UNTIL_IN_WORDS, ChosenN, Until, is_chosen, read_chosen, read_until

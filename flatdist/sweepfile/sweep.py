@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.sweepfile.chosen import FIRST_SUCCESS
 from flatdist.sweepfile.expand import Expansion, check_size, expand
 from flatdist.sweepfile.problems import Problems

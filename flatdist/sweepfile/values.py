@@ -6,9 +6,9 @@ import math
 from fractions import Fraction
 from typing import Any, TypeAlias
 
-from flatdist.cell import FIELDS
+from flatdist.cells.cell import FIELDS
+from flatdist.cells.fields import Choice, FieldType, Integer, Keyword, Number, Widths
 from flatdist.expressions import DERIVED, Expression, ExpressionError, Value, parse, whole_above, without_noise
-from flatdist.fields import Choice, FieldType, Integer, Keyword, Number, Widths
 from flatdist.suggestions import did_you_mean
 
 Given: TypeAlias = Any  # a literal as the field's type parses it, an Expression, or a tuple that holds Expressions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from flatdist.cell import FIELDS, Cell, check_values
+from flatdist.cells.cell import FIELDS, Cell, check_values
 from flatdist.errors import CellError, SweepError
 from flatdist.expressions import ExpressionError
 from flatdist.suggestions import did_you_mean

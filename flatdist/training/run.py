@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
+from flatdist.cells.problems import frobenius_norm
 from flatdist.engines import Engine
 from flatdist.engines.base import Session, TrainingTask
 from flatdist.learning_rate import estimate_steps, stable_learning_rate
 from flatdist.metrics import BLOCK, evaluation_steps, trace_evaluations
-from flatdist.problems import frobenius_norm
 from flatdist.sensing.draws import stream_key
 from flatdist.sensing.draws.stream import BATCH, LABEL_NOISE
 from flatdist.sensing.ensembles import ENSEMBLES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.learning_rate import estimate_steps
 from flatdist.methods.base import GradientMethod
 from flatdist.metrics import evaluation_steps

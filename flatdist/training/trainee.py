@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
+from flatdist.cells.problems import StoredProblem, sample_stored
 from flatdist.factorization import end_to_end, initial_layers
 from flatdist.metrics import BLOCK, CONVERGED_LOSS, Evaluator, evaluation_steps, final_metrics, trace_evaluations
-from flatdist.problems import StoredProblem, sample_stored
 from flatdist.training.hooks import Checkpoints
 from flatdist.training.schedule import drawn_per_step, storage_dtype
 from flatdist.types import Array

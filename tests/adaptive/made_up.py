@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flatdist.adaptive import GroupStrategy
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.launch.result import LaunchResult
 from flatdist.planning.work import WorkItem
 from flatdist.search import Driver, RoundLog

@@ -11,7 +11,7 @@ from made_up import TEXT, asked, driver, made_up, n50, row, stored
 import flatdist
 from analysis.threshold import fit_thresholds
 from flatdist.adaptive import group_states, with_recorded_runs
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.errors import StoreError
 from flatdist.search import RoundLog
 from flatdist.store import Store

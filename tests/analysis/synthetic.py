@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.theory import statistical_dimension
 
 # n50 as a multiple of the statistical dimension, and the scale of log n: what the figures must show again.

@@ -14,7 +14,7 @@ from analysis import comparison
 from analysis.comparison import compare
 from analysis.pairing import match_cells, pair_trials
 from analysis.signed_rank import shift_interval, signed_rank_test
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.errors import FitError
 
 SHAPE = {"d_out": 8, "d_in": 8, "rank": 1}

@@ -9,7 +9,7 @@ import pytest
 from analysis.extrapolation import to_zero
 from analysis.flatness_gap import gap_figure, gaps, series_of
 from analysis.flow_limit import differences, flow_figure, paths
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.errors import FitError
 
 RATES = (0.01, 0.02, 0.04)

@@ -16,7 +16,7 @@ from analysis import risk, risk_steps
 from analysis.risk import error_ratios, median, median_interval, ratios_by_regime, risk_table
 from analysis.risk_figure import ratio_figure, risk_figure, steps_figure
 from analysis.risk_predictions import Setting, prediction_curves, quantile_test
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.errors import FitError
 from flatdist.risk import MinimumNormLaw, interpolation_law, tangent_fit_error
 

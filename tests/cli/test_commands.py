@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.cli import cli, main
 from flatdist.store import Store
 from flatdist.store.layout import segment_folder

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import flatdist
-from flatdist.cell import FIELDS
+from flatdist.cells.cell import FIELDS
+from flatdist.cells.columns import BOOKKEEPING, TABLES
 from flatdist.cli import cli
-from flatdist.columns import BOOKKEEPING, TABLES
 from flatdist.methods import METHODS
 from flatdist.sensing.ensembles import ENSEMBLES
 from flatdist.theory import RISK_CURVES, SAMPLE_COMPLEXITIES

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from flatdist.cells.problems import sample_arrays, sample_stored
 from flatdist.engines.base import TrainingTask
 from flatdist.factorization import initial_layers
-from flatdist.problems import sample_arrays, sample_stored
 from flatdist.sensing.draws import stream_key
 from flatdist.sensing.draws.stream import BATCH, LABEL_NOISE
 from flatdist.sensing.ensembles import ENSEMBLES

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.engines.batched import CHUNK, BatchedEngine
 from flatdist.engines.reference import ReferenceEngine
 

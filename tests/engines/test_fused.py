@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flatdist.alignment import aligned_zeros
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.engines.fused import FusedEngine, warm
 from flatdist.engines.reference import ReferenceEngine
 from flatdist.errors import LaunchError

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.engines._fused_layout import FACTOR_ROWS
 from flatdist.engines.batched import BatchedEngine
 from flatdist.engines.fused import FusedEngine

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.planning import Shard, WorkItem
 
 HERE = str(Path(__file__).parent)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.launch import LaunchSettings, launch
 from flatdist.launch.display import SilentDisplay
 from flatdist.planning import Shard, WorkItem

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.launch.diagram import diagrams
 from flatdist.launch.display import LiveDisplay, PlainDisplay, counts_line, make_display
 from flatdist.launch.events import ItemFailed, RowStored, ShardEnded, ShardStarted, StepsTaken

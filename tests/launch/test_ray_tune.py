@@ -133,7 +133,7 @@ def test_sigterm_ends_a_process_with_a_ray_of_its_own(tmp_path: Path) -> None:
     script = """
 import sys
 from types import SimpleNamespace
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.launch import LaunchSettings, launch
 from flatdist.planning import Shard, WorkItem
 cells = [Cell(d_out=8, d_in=8, rank=1, n=n, steps=300) for n in range(20, 60)]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from flatdist import run_cell
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.launch import LaunchSettings, launch
 from flatdist.planning import Shard, WorkItem
 from flatdist.store import Store

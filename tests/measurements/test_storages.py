@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
+from flatdist.cells.problems import StoredProblem, sample_stored
 from flatdist.factorization import end_to_end, initial_layers
 from flatdist.flatness import MomentTrace, hessian_trace, trace_gradient
 from flatdist.metrics import BLOCK, Evaluator
-from flatdist.problems import StoredProblem, sample_stored
 from flatdist.sensing.measurements import Dense, Entries, Factors, Signs, as_measurements
 
 ENSEMBLES = {"gaussian": Dense, "rademacher": Signs, "rank_one": Factors, "entries": Entries}

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.errors import LaunchError, SweepError
 from flatdist.planning import (
     CostModel,

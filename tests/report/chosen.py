@@ -11,8 +11,8 @@ import pandas as pd
 
 from analysis.command import Request
 from analysis.report.material import MEASURES, Material
-from flatdist.cell import Cell
-from flatdist.columns import FAILURES, HISTORY
+from flatdist.cells.cell import Cell
+from flatdist.cells.columns import FAILURES, HISTORY
 from flatdist.methods import METHODS
 from flatdist.methods.base import GradientMethod
 from flatdist.store.load import history_frame, trials_frame

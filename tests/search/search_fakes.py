@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.launch.result import LaunchResult
 from flatdist.planning.work import WorkItem
 from flatdist.store import Store

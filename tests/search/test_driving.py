@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from search_fakes import Runner, made_up, row
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.launch.result import LaunchResult
 from flatdist.search import Driver, Request, Round, RoundLog, SearchStrategy
 from flatdist.store import Store

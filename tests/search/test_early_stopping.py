@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.launch import LaunchSettings, launch
 from flatdist.launch.display import SilentDisplay
 from flatdist.planning import PlanSettings, Shard, WorkItem, make_plan
@@ -56,7 +56,7 @@ def make_driver(sweep: Sweep, folder: Path) -> tuple[Driver, list[WorkItem]]:
 
 
 def results(store: Store) -> Any:
-    from flatdist.columns import RESULT_COLUMNS
+    from flatdist.cells.columns import RESULT_COLUMNS
 
     frame = store.trials(columns=["cell_id", "replicate", *RESULT_COLUMNS])
     return frame.drop(columns=["singular_values", "quantities"])
@@ -177,6 +177,6 @@ def test_without_early_stopping_the_stopped_cells_go_on_from_their_checkpoints(t
 
 
 def _fields(cell: Cell) -> dict[str, Any]:
-    from flatdist.cell import FIELDS
+    from flatdist.cells.cell import FIELDS
 
     return {name: getattr(cell, name) for name in FIELDS}

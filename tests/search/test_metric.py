@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from search_fakes import row
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.errors import SweepError
 from flatdist.search import parse_metric
 from flatdist.search.metric import cell_value, numeric_columns

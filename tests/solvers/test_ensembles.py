@@ -9,9 +9,9 @@ import cvxpy
 import numpy as np
 import pytest
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
+from flatdist.cells.problems import sample_arrays
 from flatdist.flatness import hessian_trace
-from flatdist.problems import sample_arrays
 from flatdist.regularizer import induced_regularizer
 from flatdist.running import run_replicates
 from flatdist.solvers.min_frobenius_norm import min_frobenius_norm

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.running import run_replicates
 
 FIELDS = {"d_out": 3, "d_in": 4, "rank": 1, "n": 8, "depth": 3}

@@ -7,9 +7,9 @@ import pytest
 import scipy.stats
 import torch
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
+from flatdist.cells.problems import sample_problem
 from flatdist.errors import SolverError
-from flatdist.problems import sample_problem
 from flatdist.solvers.min_frobenius_norm import min_frobenius_norm
 
 

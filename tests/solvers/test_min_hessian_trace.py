@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
+from flatdist.cells.problems import sample_problem
 from flatdist.errors import SolverError
 from flatdist.factorization import end_to_end
 from flatdist.flatness import hessian_trace
-from flatdist.problems import sample_problem
 from flatdist.regularizer import induced_regularizer
 from flatdist.solvers import _flatness_kernel as kernel
 from flatdist.solvers.certificate import UncertifiedWarning

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
+from flatdist.cells.problems import sample_problem
 from flatdist.errors import SolverError
-from flatdist.problems import sample_problem
 from flatdist.solvers import min_nuclear_norm as module
 from flatdist.solvers.certificate import TOLERANCE, UncertifiedWarning
 from flatdist.solvers.constraints import constraints_of

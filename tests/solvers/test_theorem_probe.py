@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flatdist.cell import Cell
-from flatdist.problems import sample_arrays
+from flatdist.cells.cell import Cell
+from flatdist.cells.problems import sample_arrays
 from flatdist.running import run_replicates
 from flatdist.solvers.theorem_probe import theorem_probe
 

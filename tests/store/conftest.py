@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.store import Store
 
 Rows = tuple[list[dict[str, Any]], list[dict[str, Any]]]

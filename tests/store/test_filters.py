@@ -119,7 +119,7 @@ def test_only_the_wanted_columns_are_decoded(filled, monkeypatch):
 @pytest.fixture(scope="module")
 def three_methods(tmp_path_factory, rows):
     """One cell that uses both fields, one that uses only the learning rate, one that uses neither."""
-    from flatdist.cell import Cell
+    from flatdist.cells.cell import Cell
     from flatdist.store import Store
 
     store = Store(tmp_path_factory.mktemp("methods"))

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flatdist.cell import Cell
-from flatdist.columns import HISTORY, TRIALS, column_names
+from flatdist.cells.cell import Cell
+from flatdist.cells.columns import HISTORY, TRIALS, column_names
 from flatdist.errors import StoreError
 from flatdist.store import Store
 from flatdist.store.layout import part_name, part_path

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flatdist.cell import FIELDS
+from flatdist.cells.cell import FIELDS
 from flatdist.errors import SweepError
 from flatdist.expressions import DERIVED
 from flatdist.expressions.arithmetic import FUNCTIONS

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.errors import SweepError
 from flatdist.sweepfile import Changes, Sweep, load_sweep, parse_sweep
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flatdist.cell import FIELDS
-from flatdist.columns import OLDER_VALUES
+from flatdist.cells.cell import FIELDS
+from flatdist.cells.columns import OLDER_VALUES
+from flatdist.cells.fields import Keyword
 from flatdist.errors import StoreError
-from flatdist.fields import Keyword
 from flatdist.methods import METHODS
 
 if TYPE_CHECKING:

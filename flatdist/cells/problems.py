@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
-from flatdist.cell import Cell
+from flatdist.cells.cell import Cell
 from flatdist.errors import CellError
 from flatdist.sensing.draws import Stream
 from flatdist.sensing.draws.stream import GROUND_TRUTH, MEASUREMENTS, OBSERVATION_NOISE, SPECTRAL_TAIL

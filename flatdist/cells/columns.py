@@ -1,8 +1,8 @@
 """The columns of every table: name, type, unit and meaning, declared once.
 
 The Parquet schemas, their metadata and the checks on what is written and asked for all derive from these declarations;
-the cell fields among them derive from :data:`flatdist.cell.FIELDS`. A column may be added at any time: older parts then
-read as null. A column is never renamed, and never changes its type or its meaning.
+the cell fields among them derive from :data:`flatdist.cells.cell.FIELDS`. A column may be added at any time: older
+parts then read as null. A column is never renamed, and never changes its type or its meaning.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flatdist.cell import FIELDS, PROBLEM_FIELDS
+from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
 
 SCHEMA_VERSION = 3  # raised when columns are added; written into every file
 

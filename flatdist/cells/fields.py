@@ -1,7 +1,7 @@
 """Field types: how one value of a cell is checked, normalised and stored.
 
-A field is declared once, in :mod:`flatdist.cell`. The sweep file's checks, the command line's ``field=value``, the
-Parquet columns and the reference documentation are all derived from that declaration.
+A field is declared once, in :mod:`flatdist.cells.cell`. The sweep file's checks, the command line's ``field=value``,
+the Parquet columns and the reference documentation are all derived from that declaration.
 """
 
 from __future__ import annotations

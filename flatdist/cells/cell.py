@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from flatdist.cells.fields import Choice, Flag, Integer, Keyword, Number, Widths, declare
 from flatdist.errors import CellError
-from flatdist.fields import Choice, Flag, Integer, Keyword, Number, Widths, declare
 from flatdist.methods import METHODS, Method, method_names
 from flatdist.sensing.ensembles import ENSEMBLES, SAMPLING_VERSION, ensemble_names
 from flatdist.suggestions import did_you_mean
