@@ -14,7 +14,7 @@ from scipy import stats
 from analysis.grouping import group_rows
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import sample_arrays
-from flatdist.risk import MinimumNormLaw, interpolation_law, minimum_nuclear_errors, tangent_fit_error
+from flatdist.theory.risk import MinimumNormLaw, interpolation_law, minimum_nuclear_errors, tangent_fit_error
 
 FIELDS = ("d_out", "d_in", "rank", "observation_noise_std", "spectral_tail", "ground_truth", "ensemble")
 NUCLEAR_UP_TO = 0.985  # of d d'; beyond, problems scatter around a mean that tends to infinity

@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy import stats
 
-from flatdist.risk import MinimumNormLaw, interpolation_law, minimum_nuclear_errors, tangent_fit_error
 from flatdist.solvers.min_nuclear_norm import min_nuclear_norm
 from flatdist.theory import minimum_norm_relative_error, statistical_dimension
+from flatdist.theory.risk import MinimumNormLaw, interpolation_law, minimum_nuclear_errors, tangent_fit_error
 
 
 @pytest.mark.parametrize("n", [3, 17, 29, 30])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from flatdist.errors import CellError
-from flatdist.statistical_dimension import (
+from flatdist.theory.statdim import (
     VERSION,
     api,
     cache,
@@ -19,10 +19,10 @@ from flatdist.statistical_dimension import (
     statistical_dimension_asymptotic,
     statistical_dimension_upper_bound,
 )
-from flatdist.statistical_dimension.exact import exact_form, expected_minimum
-from flatdist.statistical_dimension.shapes import Shape
-from flatdist.statistical_dimension.spectrum import sampled_singular_values, trace_moments
-from flatdist.statistical_dimension.table import tabulated
+from flatdist.theory.statdim.exact import exact_form, expected_minimum
+from flatdist.theory.statdim.shapes import Shape
+from flatdist.theory.statdim.spectrum import sampled_singular_values, trace_moments
+from flatdist.theory.statdim.table import tabulated
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +181,7 @@ def test_unwritable_cache_is_no_error(private_cache: Path, monkeypatch: pytest.M
 
 def test_loads_numpy_only() -> None:
     code = (
-        "import sys, flatdist.statistical_dimension as s; s.statistical_dimension(6, 7, 1);"
+        "import sys, flatdist.theory.statdim as s; s.statistical_dimension(6, 7, 1);"
         "print(sorted({'torch', 'ray', 'numba', 'pandas', 'scipy'} & set(sys.modules)))"
     )
     environment = {**os.environ, cache.SWITCH: "off"}

@@ -32,6 +32,6 @@ def derived(name: str, names: Names) -> Fraction:
     assert name == "statdim", name
     if not 1 <= rank <= min(d_out, d_in) or any(size.denominator != 1 for size in (rank, d_out, d_in)):
         raise ExpressionError(name, 1, f"rank {show(rank)} is not a whole number from 1 to min(d_out, d_in)")
-    from flatdist.statistical_dimension import statistical_dimension
+    from flatdist.theory.statdim import statistical_dimension
 
     return Fraction(repr(float(statistical_dimension(int(d_out), int(d_in), int(rank)))))

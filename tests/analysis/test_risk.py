@@ -18,7 +18,7 @@ from analysis.risk_figure import ratio_figure, risk_figure, steps_figure
 from analysis.risk_predictions import Setting, prediction_curves, quantile_test
 from flatdist.cells.cell import Cell
 from flatdist.errors import FitError
-from flatdist.risk import MinimumNormLaw, interpolation_law, tangent_fit_error
+from flatdist.theory.risk import MinimumNormLaw, interpolation_law, tangent_fit_error
 
 D_OUT, D_IN, NOISE = 5, 6, 0.1
 VALUES = (8, 13, 20, 27, 30)

@@ -17,7 +17,7 @@ from flatdist.solvers.certificate import UncertifiedWarning
 from flatdist.solvers.constraints import constraints_of
 from flatdist.solvers.min_hessian_trace import _solve, min_hessian_trace
 from flatdist.solvers.min_nuclear_norm import min_nuclear_norm
-from flatdist.statistical_dimension import statistical_dimension
+from flatdist.theory.statdim import statistical_dimension
 
 
 def problem(d_out, d_in, rank, n, seed=0, batch=()):

@@ -63,7 +63,7 @@ def test_expressions_resolve_in_the_order_of_their_dependencies() -> None:
 
 
 def test_statdim_is_the_statistical_dimension() -> None:
-    from flatdist.statistical_dimension import statistical_dimension
+    from flatdist.theory.statdim import statistical_dimension
 
     (count,) = ns("fixed: {d_out: 12, d_in: 12, rank: 1, n: statdim}\n")
     assert count - 1 < statistical_dimension(12, 12, 1) <= count

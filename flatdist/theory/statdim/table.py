@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from flatdist.statistical_dimension.shapes import Shape
-from flatdist.statistical_dimension.values import TABLE_VERSION, VALUES
+from flatdist.theory.statdim.shapes import Shape
+from flatdist.theory.statdim.values import TABLE_VERSION, VALUES
 
 
 def tabulated(shape: Shape, version: int) -> float | None:

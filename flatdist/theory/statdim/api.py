@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from flatdist.statistical_dimension.bounds import statistical_dimension_asymptotic
-from flatdist.statistical_dimension.cache import read_value, write_value
-from flatdist.statistical_dimension.exact import exact_form
-from flatdist.statistical_dimension.shapes import Shape
-from flatdist.statistical_dimension.table import tabulated
+from flatdist.theory.statdim.bounds import statistical_dimension_asymptotic
+from flatdist.theory.statdim.cache import read_value, write_value
+from flatdist.theory.statdim.exact import exact_form
+from flatdist.theory.statdim.shapes import Shape
+from flatdist.theory.statdim.table import tabulated
 
 VERSION = 1  # raised when any value changes: sweep files set n by these values
 DECIMALS = 1

@@ -1,11 +1,11 @@
-"""Writes ``values.py``: ``python -m flatdist.statistical_dimension.make_table`` (about three minutes)."""
+"""Writes ``values.py``: ``python -m flatdist.theory.statdim.make_table`` (about three minutes)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from flatdist.statistical_dimension.api import VERSION, compute
-from flatdist.statistical_dimension.shapes import Shape
+from flatdist.theory.statdim.api import VERSION, compute
+from flatdist.theory.statdim.shapes import Shape
 
 SIZES = (4, 5, 6, 8, 10, 12, 15, 16, 18, 20, 24, 30, 32, 36, 40, 48, 50, 60)
 RECTANGLE_RANKS = 4

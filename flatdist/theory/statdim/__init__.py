@@ -8,8 +8,8 @@ bound that is usually quoted, and its large-size limit. Only numpy is needed, an
 
 from __future__ import annotations
 
-from flatdist.statistical_dimension.api import VERSION, statistical_dimension
-from flatdist.statistical_dimension.bounds import (
+from flatdist.theory.statdim.api import VERSION, statistical_dimension
+from flatdist.theory.statdim.bounds import (
     statistical_dimension_asymptotic,
     statistical_dimension_upper_bound,
 )

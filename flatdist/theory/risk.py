@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flatdist.sensing.draws import Stream
-from flatdist.theory import degrees_of_freedom, minimum_norm_law
+from flatdist.theory.predictions import degrees_of_freedom, minimum_norm_law
 from flatdist.types import Array
 
 if TYPE_CHECKING:

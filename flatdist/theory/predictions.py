@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flatdist.statistical_dimension import (
+from flatdist.theory.statdim import (
     statistical_dimension,
     statistical_dimension_asymptotic,
     statistical_dimension_upper_bound,
 )
-from flatdist.statistical_dimension.shapes import Shape
+from flatdist.theory.statdim.shapes import Shape
 
 if TYPE_CHECKING:
     from scipy.stats.distributions import rv_frozen

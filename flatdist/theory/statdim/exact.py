@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flatdist.statistical_dimension.shapes import Shape
-from flatdist.statistical_dimension.spectrum import controlled_mean, sampled_singular_values
+from flatdist.theory.statdim.shapes import Shape
+from flatdist.theory.statdim.spectrum import controlled_mean, sampled_singular_values
 
 _NODES = 24
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from flatdist.statistical_dimension.shapes import Shape
-from flatdist.statistical_dimension.spectrum import controlled_mean, sampled_singular_values
+from flatdist.theory.statdim.shapes import Shape
+from flatdist.theory.statdim.spectrum import controlled_mean, sampled_singular_values
 
 _SAMPLING = 1
 _QUADRATURE_POINTS = 400
