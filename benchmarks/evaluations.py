@@ -24,10 +24,10 @@ from flatdist.cells.cell import Cell
 from flatdist.cells.problems import sample_arrays
 from flatdist.engines import load_engine
 from flatdist.engines.base import TrainingTask
-from flatdist.factorization import initial_layers
+from flatdist.factorization.evaluation import BLOCK, Evaluator, trace_evaluations
+from flatdist.factorization.products import initial_layers
 from flatdist.learning_rate import estimate_steps, stable_learning_rate
 from flatdist.machine.threads import set_threads
-from flatdist.metrics import BLOCK, Evaluator, trace_evaluations
 from flatdist.sensing.draws import stream_key
 from flatdist.sensing.draws.stream import BATCH, LABEL_NOISE
 from flatdist.theory import statistical_dimension

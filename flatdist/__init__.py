@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from flatdist.errors import SolverError as SolverError
     from flatdist.errors import StoreError as StoreError
     from flatdist.errors import SweepError as SweepError
-    from flatdist.factorization import end_to_end as end_to_end
-    from flatdist.flatness import hessian_trace as hessian_trace
-    from flatdist.regularizer import balanced_factorization as balanced_factorization
-    from flatdist.regularizer import induced_regularizer as induced_regularizer
+    from flatdist.factorization.flatness import hessian_trace as hessian_trace
+    from flatdist.factorization.products import end_to_end as end_to_end
+    from flatdist.factorization.regularizer import balanced_factorization as balanced_factorization
+    from flatdist.factorization.regularizer import induced_regularizer as induced_regularizer
     from flatdist.running import run_cell as run_cell
     from flatdist.solvers.min_frobenius_norm import min_frobenius_norm as min_frobenius_norm
     from flatdist.solvers.min_hessian_trace import min_hessian_trace as min_hessian_trace
@@ -42,10 +42,10 @@ _HOMES = {
     "SolverError": "flatdist.errors",
     "StoreError": "flatdist.errors",
     "SweepError": "flatdist.errors",
-    "balanced_factorization": "flatdist.regularizer",
-    "end_to_end": "flatdist.factorization",
-    "hessian_trace": "flatdist.flatness",
-    "induced_regularizer": "flatdist.regularizer",
+    "balanced_factorization": "flatdist.factorization.regularizer",
+    "end_to_end": "flatdist.factorization.products",
+    "hessian_trace": "flatdist.factorization.flatness",
+    "induced_regularizer": "flatdist.factorization.regularizer",
     "load_history": "flatdist.store.load",
     "load_trials": "flatdist.store.load",
     "min_frobenius_norm": "flatdist.solvers.min_frobenius_norm",

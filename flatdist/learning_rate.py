@@ -24,7 +24,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flatdist.factorization import partial_products
+from flatdist.factorization.products import partial_products
 from flatdist.types import Array
 
 FIRST_ESTIMATES = (0, 125, 250, 500, 1000, 2000)  # steps; the weights change fastest at the start

@@ -10,11 +10,11 @@ import numpy as np
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import StoredProblem, sample_stored
-from flatdist.factorization import end_to_end
-from flatdist.flatness import hessian_trace
+from flatdist.factorization.evaluation import final_metrics
+from flatdist.factorization.flatness import hessian_trace
+from flatdist.factorization.products import end_to_end
 from flatdist.machine.extras import load
 from flatdist.methods.base import SolverMethod, StudyMethod
-from flatdist.metrics import final_metrics
 from flatdist.training import Hooks, Interrupted
 
 

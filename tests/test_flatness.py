@@ -6,9 +6,9 @@ import torch
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import Problem, sample_arrays, sample_problem
-from flatdist.factorization import end_to_end, initial_layers, layer_gradients
-from flatdist.flatness import MomentTrace, hessian_trace
-from flatdist.metrics import BLOCK, Evaluator
+from flatdist.factorization.evaluation import BLOCK, Evaluator
+from flatdist.factorization.flatness import MomentTrace, hessian_trace
+from flatdist.factorization.products import end_to_end, initial_layers, layer_gradients
 
 SHAPES = [
     (5, 4, (6,)),

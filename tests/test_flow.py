@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from flatdist.errors import SolverError
-from flatdist.factorization import end_to_end
-from flatdist.flatness import hessian_trace
-from flatdist.flow import descend_to_zero_loss, flow, trace_gradient
+from flatdist.factorization.flatness import hessian_trace
+from flatdist.factorization.flow import descend_to_zero_loss, flow, trace_gradient
+from flatdist.factorization.products import end_to_end
 from flatdist.solvers.min_hessian_trace import min_hessian_trace
 
 

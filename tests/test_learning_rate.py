@@ -8,7 +8,7 @@ import pytest
 
 from flatdist.cells.cell import Cell
 from flatdist.engines import load_engine
-from flatdist.factorization import end_to_end, layer_gradients, partial_products
+from flatdist.factorization.products import end_to_end, layer_gradients, partial_products
 from flatdist.learning_rate import (
     REESTIMATE_STEPS,
     STABILITY,

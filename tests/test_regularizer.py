@@ -5,9 +5,14 @@ import pytest
 import torch
 
 from flatdist.errors import SolverError
-from flatdist.factorization import end_to_end
-from flatdist.flatness import MomentTrace, hessian_trace
-from flatdist.regularizer import balanced_factorization, balanced_minimum, balanced_norms, induced_regularizer
+from flatdist.factorization.flatness import MomentTrace, hessian_trace
+from flatdist.factorization.products import end_to_end
+from flatdist.factorization.regularizer import (
+    balanced_factorization,
+    balanced_minimum,
+    balanced_norms,
+    induced_regularizer,
+)
 from flatdist.solvers import _flatness_kernel as kernel
 
 

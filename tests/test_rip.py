@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flatdist.errors import SolverError
-from flatdist.rip import isometry_bounds
+from flatdist.factorization.isometry import isometry_bounds
 
 
 def deviation(measurements, matrix):

@@ -9,9 +9,9 @@ from flatdist.cells.cell import Cell
 from flatdist.cells.problems import sample_arrays
 from flatdist.engines import load_engine, resolve_engine
 from flatdist.errors import LaunchError, SettingsError
-from flatdist.factorization import end_to_end, initial_layers
-from flatdist.flatness import hessian_trace
-from flatdist.metrics import evaluation_steps, trace_evaluations
+from flatdist.factorization.evaluation import evaluation_steps, trace_evaluations
+from flatdist.factorization.flatness import hessian_trace
+from flatdist.factorization.products import end_to_end, initial_layers
 from flatdist.running import RunSettings, run_replicates
 from flatdist.training import Hooks, Interrupted, train
 from flatdist.training.schedule import noise_schedule, segment_ends

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from flatdist.engines.base import SAM_EPSILON, TrainingTask
-from flatdist.factorization import end_to_end
+from flatdist.factorization.products import end_to_end
 from flatdist.sensing.draws import Stream
 from flatdist.sensing.measurements import Measurements, as_measurements
 from flatdist.types import Array

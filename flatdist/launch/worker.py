@@ -136,7 +136,7 @@ class _Work:
 
         With ``until`` each replicate pauses, checkpointed, once its history has an evaluation at that step or later.
         """
-        from flatdist.metrics import BLOCK
+        from flatdist.factorization.evaluation import BLOCK
         from flatdist.running import RunSettings
         from flatdist.training import Hooks, Interrupted
 

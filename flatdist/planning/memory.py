@@ -8,8 +8,8 @@ from itertools import pairwise
 
 from flatdist.cells.cell import Cell
 from flatdist.errors import LaunchError
+from flatdist.factorization.evaluation import BLOCK
 from flatdist.methods.base import GradientMethod
-from flatdist.metrics import BLOCK
 from flatdist.sensing.ensembles import ENSEMBLES
 
 # A Python process that is ready to run cells, measured with benchmarks/memory.py and in Ray's workers.

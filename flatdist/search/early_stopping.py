@@ -78,7 +78,7 @@ def paused_value(cell: Cell, state: tuple[int, Mapping[str, Any]] | None, rung: 
     """
     if state is None or not isinstance(cell.spec, GradientMethod):
         return None
-    from flatdist.metrics import BLOCK, evaluation_steps
+    from flatdist.factorization.evaluation import BLOCK, evaluation_steps
 
     step, arrays = state
     steps = evaluation_steps(cell.steps, cell.evaluations)

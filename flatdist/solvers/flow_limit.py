@@ -8,9 +8,9 @@ import numpy as np
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import Problem
-from flatdist.factorization import initial_layers
-from flatdist.flow import descend_to_zero_loss, flow
-from flatdist.metrics import final_metrics
+from flatdist.factorization.evaluation import final_metrics
+from flatdist.factorization.flow import descend_to_zero_loss, flow
+from flatdist.factorization.products import initial_layers
 from flatdist.types import Array
 
 

@@ -23,14 +23,14 @@ import threadpoolctl
 import torch
 
 from flatdist.errors import SolverError
-from flatdist.flatness import MomentTrace
+from flatdist.factorization.flatness import MomentTrace
+from flatdist.factorization.widths import all_widths
 from flatdist.solvers._flattest import Descent, ScaledProblem, descend
 from flatdist.solvers.certificate import TOLERANCE, Certificate, warn_uncertified
 from flatdist.solvers.constraints import Constraints, constraints_of
 from flatdist.solvers.instances import ArrayLike, Instances, one_thread
 from flatdist.solvers.min_nuclear_norm import min_nuclear_norm
 from flatdist.types import Array
-from flatdist.widths import all_widths
 
 # The first penalty of start 0, 1, 2, 0, ...: a soft one leaves the start almost at once and descends from near zero, a
 # firm one stays near its interpolator, so that they find different minima where there are several.

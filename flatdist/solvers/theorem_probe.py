@@ -29,10 +29,15 @@ import torch
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import Problem, frobenius_norm
-from flatdist.factorization import end_to_end
-from flatdist.flatness import hessian_trace
-from flatdist.regularizer import balanced_factorization, balanced_minimum, balanced_norms, induced_regularizer
-from flatdist.rip import IsometryBounds, isometry_bounds
+from flatdist.factorization.flatness import hessian_trace
+from flatdist.factorization.isometry import IsometryBounds, isometry_bounds
+from flatdist.factorization.products import end_to_end
+from flatdist.factorization.regularizer import (
+    balanced_factorization,
+    balanced_minimum,
+    balanced_norms,
+    induced_regularizer,
+)
 from flatdist.sensing.draws import Stream
 from flatdist.sensing.draws.stream import PROBE
 from flatdist.types import Array

@@ -18,8 +18,8 @@ from flatdist.cells.cell import Cell
 from flatdist.cells.problems import frobenius_norm
 from flatdist.engines import Engine
 from flatdist.engines.base import Session, TrainingTask
+from flatdist.factorization.evaluation import BLOCK, evaluation_steps, trace_evaluations
 from flatdist.learning_rate import estimate_steps, stable_learning_rate
-from flatdist.metrics import BLOCK, evaluation_steps, trace_evaluations
 from flatdist.sensing.draws import stream_key
 from flatdist.sensing.draws.stream import BATCH, LABEL_NOISE
 from flatdist.sensing.ensembles import ENSEMBLES

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from flatdist.cells.cell import Cell
+from flatdist.factorization.evaluation import evaluation_steps
 from flatdist.learning_rate import estimate_steps
 from flatdist.methods.base import GradientMethod
-from flatdist.metrics import evaluation_steps
 from flatdist.sensing.ensembles import ENSEMBLES
 from flatdist.types import Array
 

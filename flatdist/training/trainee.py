@@ -11,8 +11,15 @@ import numpy as np
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import StoredProblem, sample_stored
-from flatdist.factorization import end_to_end, initial_layers
-from flatdist.metrics import BLOCK, CONVERGED_LOSS, Evaluator, evaluation_steps, final_metrics, trace_evaluations
+from flatdist.factorization.evaluation import (
+    BLOCK,
+    CONVERGED_LOSS,
+    Evaluator,
+    evaluation_steps,
+    final_metrics,
+    trace_evaluations,
+)
+from flatdist.factorization.products import end_to_end, initial_layers
 from flatdist.training.hooks import Checkpoints
 from flatdist.training.schedule import drawn_per_step, storage_dtype
 from flatdist.types import Array

@@ -3,7 +3,7 @@ import pytest
 
 from flatdist.cells.problems import sample_arrays, sample_stored
 from flatdist.engines.base import TrainingTask
-from flatdist.factorization import initial_layers
+from flatdist.factorization.products import initial_layers
 from flatdist.sensing.draws import stream_key
 from flatdist.sensing.draws.stream import BATCH, LABEL_NOISE
 from flatdist.sensing.ensembles import ENSEMBLES

@@ -6,9 +6,9 @@ import torch
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import StoredProblem, sample_stored
-from flatdist.factorization import end_to_end, initial_layers
-from flatdist.flatness import MomentTrace, hessian_trace, trace_gradient
-from flatdist.metrics import BLOCK, Evaluator
+from flatdist.factorization.evaluation import BLOCK, Evaluator
+from flatdist.factorization.flatness import MomentTrace, hessian_trace, trace_gradient
+from flatdist.factorization.products import end_to_end, initial_layers
 from flatdist.sensing.measurements import Dense, Entries, Factors, Signs, as_measurements
 
 ENSEMBLES = {"gaussian": Dense, "rademacher": Signs, "rank_one": Factors, "entries": Entries}

@@ -11,8 +11,8 @@ import pytest
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import sample_arrays
-from flatdist.flatness import hessian_trace
-from flatdist.regularizer import induced_regularizer
+from flatdist.factorization.flatness import hessian_trace
+from flatdist.factorization.regularizer import induced_regularizer
 from flatdist.running import run_replicates
 from flatdist.solvers.min_frobenius_norm import min_frobenius_norm
 from flatdist.solvers.min_hessian_trace import min_hessian_trace

@@ -9,9 +9,9 @@ import torch
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import sample_problem
 from flatdist.errors import SolverError
-from flatdist.factorization import end_to_end
-from flatdist.flatness import hessian_trace
-from flatdist.regularizer import induced_regularizer
+from flatdist.factorization.flatness import hessian_trace
+from flatdist.factorization.products import end_to_end
+from flatdist.factorization.regularizer import induced_regularizer
 from flatdist.solvers import _flatness_kernel as kernel
 from flatdist.solvers.certificate import UncertifiedWarning
 from flatdist.solvers.constraints import constraints_of
@@ -36,7 +36,7 @@ def misses(layers, measurements, labels):
 
 @pytest.mark.parametrize(("depth", "d_out", "d_in"), [(2, 4, 6), (3, 5, 4), (5, 4, 6)])
 def test_the_kernel_has_the_trace_of_lemma_2_and_its_gradient(depth, d_out, d_in):
-    from flatdist.flatness import MomentTrace
+    from flatdist.factorization.flatness import MomentTrace
 
     generator = np.random.default_rng(1)
     measurements = generator.normal(size=(7, d_out, d_in))

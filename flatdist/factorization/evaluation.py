@@ -14,8 +14,8 @@ import numpy as np
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import Problem, StoredProblem, frobenius_norm
-from flatdist.factorization import end_to_end
-from flatdist.flatness import MomentTrace, trace_cost
+from flatdist.factorization.flatness import MomentTrace, trace_cost
+from flatdist.factorization.products import end_to_end
 from flatdist.sensing.ensembles import ENSEMBLES
 from flatdist.sensing.measurements import as_measurements
 from flatdist.types import Array

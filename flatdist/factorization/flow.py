@@ -16,8 +16,8 @@ import torch
 from scipy.integrate import solve_ivp
 
 from flatdist.errors import SolverError
-from flatdist.factorization import end_to_end, partial_products
-from flatdist.flatness import trace_gradient
+from flatdist.factorization.flatness import trace_gradient
+from flatdist.factorization.products import end_to_end, partial_products
 from flatdist.types import Array
 
 _FLAT = 1e-13  # eigenvalues of J J^T below this part of the largest are rounding error

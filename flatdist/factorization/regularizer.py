@@ -28,11 +28,11 @@ from typing import Literal
 import numpy as np
 import torch
 
-from flatdist._geodesics import RANK, minimise_along_geodesics, thin_svd
 from flatdist.errors import SolverError
-from flatdist.factorization import partial_products
+from flatdist.factorization.geodesics import RANK, minimise_along_geodesics, thin_svd
+from flatdist.factorization.products import partial_products
+from flatdist.factorization.widths import all_widths
 from flatdist.types import Array
-from flatdist.widths import all_widths
 
 Formula = Literal["auto", "theorem 5", "theorem 7", "optimise"]
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from flatdist.factorization import partial_products
+from flatdist.factorization.products import partial_products
 from flatdist.sensing.measurements import Measurements, as_measurements
 from flatdist.sensing.measurements.dense import BLOCK_ENTRIES, Dense
 from flatdist.types import Array
