@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from flatdist.cells.columns import HISTORY, TRIALS, column_names
 from flatdist.errors import StoreError
+from flatdist.expressions.filters import Condition, Where, parse_where
 from flatdist.store.cache import IndexCache
 from flatdist.store.filesystem import Filesystem
-from flatdist.store.filters import Condition, Where, parse_where
 from flatdist.store.index import INDEX_COLUMNS, Selection, select
 from flatdist.store.layout import stem
 from flatdist.store.manifest import Snapshot, take_snapshot

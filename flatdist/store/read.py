@@ -10,8 +10,8 @@ import numpy as np
 
 from flatdist.cells.columns import BOOKKEEPING, HISTORY, OLDER_VALUES, TRIALS, column_names
 from flatdist.errors import StoreError
+from flatdist.expressions.filters import Condition, conjunction
 from flatdist.store.filesystem import Filesystem
-from flatdist.store.filters import Condition, conjunction
 from flatdist.store.index import INDEX_COLUMNS, Array, Selection
 from flatdist.store.layout import part_path, segment_path, stem
 from flatdist.store.location import is_local

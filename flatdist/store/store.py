@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flatdist.errors import StoreError
+from flatdist.expressions.filters import Where
 from flatdist.store import failures as failure_rows
 from flatdist.store import maintenance
 from flatdist.store.acknowledged import Acknowledgements
@@ -15,7 +16,6 @@ from flatdist.store.cache import IndexCache
 from flatdist.store.checkpoints import CheckpointFolder
 from flatdist.store.compaction import GRACE, SMALL, Compaction, compact
 from flatdist.store.filesystem import Filesystem, open_filesystem
-from flatdist.store.filters import Where
 from flatdist.store.frame import to_frame
 from flatdist.store.layout import TOMBSTONES, part_folder
 from flatdist.store.location import normalise
@@ -143,7 +143,7 @@ class Store:
 
         Args:
             cell_ids: only these cells.
-            where: only rows that satisfy it (:mod:`flatdist.store.filters`); pushed down to Parquet.
+            where: only rows that satisfy it (:mod:`flatdist.expressions.filters`); pushed down to Parquet.
             columns: only these columns, in this order; pushed down to Parquet.
             all_numerics: also rows of older numerics, where a configuration has newer ones.
             follow_configurations: take the cells' configurations at any numerics instead of the very cells.

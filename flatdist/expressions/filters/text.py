@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flatdist.errors import StoreError
-from flatdist.store.filters.comparisons import (
+from flatdist.expressions.filters.comparisons import (
     ARITHMETIC,
     EXAMPLE,
     WORDS,

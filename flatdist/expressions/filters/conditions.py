@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flatdist.errors import StoreError
-from flatdist.store.filters.comparisons import (
+from flatdist.expressions.filters.comparisons import (
     COMPARE,
     EXAMPLE,
     Condition,
@@ -16,7 +16,7 @@ from flatdist.store.filters.comparisons import (
     constant_value,
     is_many,
 )
-from flatdist.store.filters.text import parse_text
+from flatdist.expressions.filters.text import parse_text
 from flatdist.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def parse_where(where: Where, columns: Iterable[str]) -> list[Condition]:
     """Check a ``where`` and split it into conditions.
 
     Args:
-        where: see :mod:`flatdist.store.filters`.
+        where: see :mod:`flatdist.expressions.filters`.
         columns: the columns that may be named.
 
     Raises:

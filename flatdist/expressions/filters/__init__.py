@@ -13,7 +13,7 @@ method uses the field, comparing with ``None`` means null for either reason. Bot
 comparison with null leaves the row out.
 """
 
-from flatdist.store.filters.comparisons import Condition
-from flatdist.store.filters.conditions import Where, conjunction, parse_where
+from flatdist.expressions.filters.comparisons import Condition
+from flatdist.expressions.filters.conditions import Where, conjunction, parse_where
 
 __all__ = ["Condition", "Where", "conjunction", "parse_where"]
