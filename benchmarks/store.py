@@ -20,7 +20,8 @@ import numpy as np
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.columns import HISTORY, RESULTS
-from flatdist.store import Store, load_history, load_trials
+from flatdist.results import load_history, load_trials
+from flatdist.store import Store
 
 
 def rows_of(cell: Cell, replicates: range, evaluations: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

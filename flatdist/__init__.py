@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from flatdist.factorization.products import end_to_end as end_to_end
     from flatdist.factorization.regularizer import balanced_factorization as balanced_factorization
     from flatdist.factorization.regularizer import induced_regularizer as induced_regularizer
+    from flatdist.results import load_history as load_history
+    from flatdist.results import load_trials as load_trials
     from flatdist.running import run_cell as run_cell
     from flatdist.solvers.min_frobenius_norm import min_frobenius_norm as min_frobenius_norm
     from flatdist.solvers.min_hessian_trace import min_hessian_trace as min_hessian_trace
     from flatdist.solvers.min_nuclear_norm import min_nuclear_norm as min_nuclear_norm
-    from flatdist.store.load import load_history as load_history
-    from flatdist.store.load import load_trials as load_trials
 
 _HOMES = {
     "Cell": "flatdist.cells.cell",
@@ -46,8 +46,8 @@ _HOMES = {
     "end_to_end": "flatdist.factorization.products",
     "hessian_trace": "flatdist.factorization.flatness",
     "induced_regularizer": "flatdist.factorization.regularizer",
-    "load_history": "flatdist.store.load",
-    "load_trials": "flatdist.store.load",
+    "load_history": "flatdist.results",
+    "load_trials": "flatdist.results",
     "min_frobenius_norm": "flatdist.solvers.min_frobenius_norm",
     "min_hessian_trace": "flatdist.solvers.min_hessian_trace",
     "min_nuclear_norm": "flatdist.solvers.min_nuclear_norm",

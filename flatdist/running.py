@@ -144,7 +144,7 @@ def run_cell(cell: Cell, replicates: Sequence[int] = range(8), **settings: Any) 
         LaunchError: the engine or device is not available.
         SolverError: the problem cannot be solved as posed.
     """
-    from flatdist.store.load import history_frame, trials_frame
+    from flatdist.results import history_frame, trials_frame
 
     outcomes = sorted(
         run_replicates(cell, replicates, RunSettings(**settings)), key=lambda outcome: outcome.trial["replicate"]

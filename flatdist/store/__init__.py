@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from flatdist.store.checkpoints import CheckpointFolder
-from flatdist.store.load import load_history, load_trials
 from flatdist.store.parts import StoreWarning
 from flatdist.store.store import Store
 from flatdist.store.sweeps import SweepRecord
 
-__all__ = ["CheckpointFolder", "Store", "StoreWarning", "SweepRecord", "load_history", "load_trials"]
+__all__ = ["CheckpointFolder", "Store", "StoreWarning", "SweepRecord"]

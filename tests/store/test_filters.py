@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flatdist.errors import StoreError
-from flatdist.store import load_history
+from flatdist.results import load_history
 
 
 @pytest.fixture(scope="module", params=["parts", "compacted"])

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from flatdist.errors import StoreError
-from flatdist.store import Store, StoreWarning, load_history, load_trials
+from flatdist.results import load_history, load_trials
+from flatdist.store import Store, StoreWarning
 from flatdist.store.location import normalise, redact
 
 
