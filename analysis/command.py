@@ -63,7 +63,7 @@ def sweep_name(sweep: str) -> str:
     """
     if not sweep.endswith((".yaml", ".yml")):
         return sweep
-    from flatdist.sweepfile import load_sweep
+    from flatdist.sweeps import load_sweep
 
     return load_sweep(Path(sweep)).name
 

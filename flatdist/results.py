@@ -124,20 +124,20 @@ class _Asked:
             record = store.load_sweep(str(sweep))
             if record.rounds is None:
                 return cls(list(record.cell_ids))
-            from flatdist.adaptive.recorded import recorded_replicates
+            from flatdist.sweeps.adaptive.recorded import recorded_replicates
 
             return cls(list(record.cell_ids), recorded_replicates(record))
-        from flatdist.sweepfile import load_sweep
+        from flatdist.sweeps import load_sweep
 
         loaded = load_sweep(Path(sweep))
         if loaded.adaptive is not None:
-            from flatdist.adaptive import with_recorded_runs
+            from flatdist.sweeps.adaptive import with_recorded_runs
 
             loaded = with_recorded_runs(loaded, store)
             chosen = {cell.configuration_id: loaded.replicates_of(cell.cell_id) for cell in loaded.cells}
             return cls([cell.cell_id for cell in loaded.cells], chosen)
         if loaded.search is not None:
-            from flatdist.search import with_recorded_cells
+            from flatdist.sweeps.search import with_recorded_cells
 
             loaded = with_recorded_cells(loaded, store)
         return cls([cell.cell_id for cell in loaded.cells])

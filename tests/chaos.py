@@ -49,7 +49,7 @@ def drive(options: argparse.Namespace, executor: str) -> int:
     from flatdist.launch import LaunchSettings, launch
     from flatdist.planning import PlanSettings, make_plan
     from flatdist.store import Store
-    from flatdist.sweepfile import Sweep
+    from flatdist.sweeps import Sweep
 
     cells = make_cells(options.cells, options.steps)
     sweep = Sweep("chaos", "", options.replicates, tuple(cells), left_out=0, source="", path=None)

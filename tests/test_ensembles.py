@@ -14,7 +14,7 @@ from flatdist.planning.memory import memory_bytes
 from flatdist.running import RunSettings, run_replicates
 from flatdist.sensing.draws import Stream
 from flatdist.sensing.ensembles import ENSEMBLES
-from flatdist.sweepfile import load_sweep
+from flatdist.sweeps import load_sweep
 
 SHAPE = {"d_out": 7, "d_in": 5, "rank": 2}
 

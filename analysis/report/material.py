@@ -21,7 +21,7 @@ from flatdist.cells.cell import FIELDS
 from flatdist.errors import FitError
 
 if TYPE_CHECKING:
-    from flatdist.sweepfile import Sweep
+    from flatdist.sweeps import Sweep
 
 SHAPE = ("d_out", "d_in", "rank")
 MEASURES: Mapping[str, str] = {

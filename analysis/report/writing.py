@@ -18,7 +18,7 @@ from flatdist.errors import FlatdistError
 from flatdist.threshold.likelihood import LINKS
 
 if TYPE_CHECKING:
-    from flatdist.sweepfile import Sweep
+    from flatdist.sweeps import Sweep
 
 SECTIONS: Mapping[str, tuple[str, Builder]] = {
     "question": ("What was asked", question.build),

@@ -27,25 +27,25 @@ from flatdist.cli import cli
 from flatdist.expressions import DERIVED
 from flatdist.expressions.arithmetic import ARITHMETIC, COMPARISONS, FUNCTIONS
 from flatdist.methods import METHODS
-from flatdist.search.domains import FORMS as DOMAINS
-from flatdist.search.reading import KEYS as SEARCH_KEYS
-from flatdist.search.searchers import SEARCHERS
 from flatdist.sensing.ensembles import ENSEMBLES
 from flatdist.sweepfile.axes import FORMS
 from flatdist.sweepfile.chosen import KEYS as CHOSEN
 from flatdist.sweepfile.chosen import UNTIL_KEYS
 from flatdist.sweepfile.schema import KEYS
+from flatdist.sweeps.search.domains import FORMS as DOMAINS
+from flatdist.sweeps.search.reading import KEYS as SEARCH_KEYS
+from flatdist.sweeps.search.searchers import SEARCHERS
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTENSION_POINTS = {
     "Predictions": ["flatdist.theory"],
     "The store": ["flatdist.store.Store", "flatdist.store.StoreWarning"],
     "Sweep files": [
-        "flatdist.sweepfile.load_sweep",
-        "flatdist.sweepfile.parse_sweep",
-        "flatdist.sweepfile.sweep.Sweep",
+        "flatdist.sweeps.load_sweep",
+        "flatdist.sweeps.parse_sweep",
+        "flatdist.sweeps.sweep.Sweep",
     ],
-    "Searches": ["flatdist.search.rounds", "flatdist.search.driving"],
+    "Searches": ["flatdist.sweeps.search.rounds", "flatdist.launch.rounds"],
     "What a method declares": ["flatdist.methods.base"],
     "What an ensemble declares": ["flatdist.sensing.ensembles.base"],
     "What a cell field declares": ["flatdist.cells.fields"],

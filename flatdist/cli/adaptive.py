@@ -12,13 +12,13 @@ from flatdist.cli.searching import run_search, search_line
 from flatdist.errors import SweepError
 
 if TYPE_CHECKING:
-    from flatdist.adaptive import GroupStrategy
-    from flatdist.adaptive.recorded import GroupState
     from flatdist.cli.driving import Launching
     from flatdist.planning import Plan
-    from flatdist.search import Round
     from flatdist.store import Store
-    from flatdist.sweepfile import Sweep
+    from flatdist.sweeps import Sweep
+    from flatdist.sweeps.adaptive import GroupStrategy
+    from flatdist.sweeps.adaptive.recorded import GroupState
+    from flatdist.sweeps.search import Round
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Forecast:
 
 def forecast(sweeps: Sequence[Sweep], store: Store) -> Forecast:
     """The sweeps with what is expected of those that choose their runs."""
-    from flatdist.search import with_stand_ins as with_suggestions
+    from flatdist.sweeps.search import with_stand_ins as with_suggestions
 
     taken: list[Sweep] = []
     states: dict[str, list[GroupState]] = {}
@@ -60,7 +60,7 @@ def forecast(sweeps: Sequence[Sweep], store: Store) -> Forecast:
         if sweep.search is not None:
             taken.append(with_suggestions(sweep))
         elif sweep.adaptive is not None:
-            from flatdist.adaptive import group_states, with_stand_ins
+            from flatdist.sweeps.adaptive import group_states, with_stand_ins
 
             states[sweep.name] = group_states(sweep, store)
             taken.append(with_stand_ins(sweep, states[sweep.name]))
@@ -113,9 +113,10 @@ def run_adaptive(sweep: Sweep, launching: Launching) -> int:
     """Run a sweep that chooses its runs, round after round, until nothing is left to ask; returns the exit status."""
     if sweep.search is not None:
         return run_search(sweep, launching)
-    from flatdist.adaptive import GroupStrategy
     from flatdist.cli.options import open_store
-    from flatdist.search import Driver, RoundLog
+    from flatdist.launch.rounds import Driver
+    from flatdist.sweeps.adaptive import GroupStrategy
+    from flatdist.sweeps.search import RoundLog
 
     adaptive = sweep.adaptive
     assert adaptive is not None

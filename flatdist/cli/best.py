@@ -15,8 +15,8 @@ from flatdist.cli.searching import metric_of
 from flatdist.errors import StoreError
 
 if TYPE_CHECKING:
-    from flatdist.search.metric import Metric
     from flatdist.store import Store
+    from flatdist.sweeps.search.metric import Metric
 
 LEVEL = 0.95
 

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from flatdist.cli.planning import Resources
     from flatdist.launch import LaunchSettings
     from flatdist.launch.result import LaunchResult
+    from flatdist.launch.rounds import Driver
     from flatdist.planning import Plan
     from flatdist.planning.forecast import Forecast
     from flatdist.planning.work import WorkItem
-    from flatdist.search import Driver
-    from flatdist.sweepfile import Sweep
+    from flatdist.sweeps import Sweep
 
 
 @dataclass(frozen=True)

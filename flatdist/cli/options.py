@@ -12,7 +12,8 @@ from flatdist.errors import StoreError, SweepError
 
 if TYPE_CHECKING:
     from flatdist.store import Store
-    from flatdist.sweepfile import Changes, Sweep
+    from flatdist.sweepfile import Changes
+    from flatdist.sweeps import Sweep
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -72,8 +73,8 @@ def load_sweep(name: str, store: str, changes: Changes | None = None) -> Sweep:
     Raises:
         SweepError: the file cannot be used, or there is neither such a file nor such a sweep.
     """
-    from flatdist.sweepfile import load_sweep as load_file
-    from flatdist.sweepfile import parse_sweep
+    from flatdist.sweeps import load_sweep as load_file
+    from flatdist.sweeps import parse_sweep
 
     if names_a_file(name):
         sweep = load_file(name, changes=changes)
@@ -89,10 +90,10 @@ def load_sweep(name: str, store: str, changes: Changes | None = None) -> Sweep:
 def with_recorded(sweep: Sweep, store: Store) -> Sweep:
     """A sweep that chooses its cells or replicates, with those that the store has recorded."""
     if sweep.adaptive is not None:
-        from flatdist.adaptive import with_recorded_runs
+        from flatdist.sweeps.adaptive import with_recorded_runs
 
         return with_recorded_runs(sweep, store)
-    from flatdist.search import with_recorded_cells
+    from flatdist.sweeps.search import with_recorded_cells
 
     return with_recorded_cells(sweep, store)
 

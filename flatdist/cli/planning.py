@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flatdist.planning import Interval, Plan
     from flatdist.planning.forecast import Forecast
     from flatdist.planning.observations import Probe
-    from flatdist.sweepfile import Sweep
+    from flatdist.sweeps import Sweep
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 CLUSTER_SLOTS = 64  # assumed of a cluster that is not asked before the sweep starts: shards are cut small enough for it

@@ -14,10 +14,10 @@ from flatdist.errors import SweepError
 if TYPE_CHECKING:
     from flatdist.cells.cell import Cell
     from flatdist.cli.driving import Launching
-    from flatdist.search import Search
-    from flatdist.search.metric import Metric
     from flatdist.store import Store
-    from flatdist.sweepfile import Sweep
+    from flatdist.sweeps import Sweep
+    from flatdist.sweeps.search import Search
+    from flatdist.sweeps.search.metric import Metric
 
 
 def search_line(sweep: Sweep) -> str:
@@ -38,8 +38,9 @@ def search_line(sweep: Sweep) -> str:
 def run_search(sweep: Sweep, launching: Launching) -> int:
     """Run a search, round after round, until its budget is spent; returns the exit status."""
     from flatdist.cli.options import open_store
-    from flatdist.search import Driver, Halving, RoundLog, SearchStrategy
-    from flatdist.search.early_stopping import RungValues
+    from flatdist.launch.rounds import Driver, Halving
+    from flatdist.sweeps.search import RoundLog, SearchStrategy
+    from flatdist.sweeps.search.early_stopping import RungValues
 
     search = sweep.search
     assert search is not None
@@ -80,8 +81,8 @@ def metric_of(sweep: Sweep, given: str | None, highest: bool) -> tuple[Metric, b
     Raises:
         SweepError: the metric does not exist; names the nearest.
     """
-    from flatdist.search import parse_metric
-    from flatdist.search.metric import numeric_columns
+    from flatdist.sweeps.search import parse_metric
+    from flatdist.sweeps.search.metric import numeric_columns
 
     if given is None and sweep.search is not None:
         return sweep.search.metric, highest or sweep.search.mode == "max"

@@ -13,7 +13,7 @@ from flatdist.errors import SweepError
 
 if TYPE_CHECKING:
     from flatdist.store import Store
-    from flatdist.sweepfile import Sweep
+    from flatdist.sweeps import Sweep
 
 WATCH_SECONDS = 5.0
 
@@ -68,8 +68,8 @@ def count_sweep(sweep: Sweep, store: Store) -> dict[str, Any]:
         "stopped": stopped,
     }
     if sweep.adaptive is not None:
-        from flatdist.adaptive import group_states
         from flatdist.cli.adaptive import count_groups
+        from flatdist.sweeps.adaptive import group_states
 
         groups = count_groups(group_states(sweep, store))
         counts |= groups | {"groups finished": f"{groups['finished']:,} of {groups['groups']:,}"}

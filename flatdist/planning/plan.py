@@ -18,7 +18,7 @@ from flatdist.planning.work import Shard, WorkItem
 if TYPE_CHECKING:
     import pandas as pd
 
-    from flatdist.sweepfile import Sweep
+    from flatdist.sweeps import Sweep
 
 START_SECONDS = {"ray": 10.0, "inline": 2.0}
 SHARD_SECONDS = {"ray": 0.2, "inline": 0.0}  # a worker process is used again for the next shard

@@ -16,8 +16,8 @@ from flatdist.sweepfile.schema import Block, Condition
 from flatdist.sweepfile.values import Given, InvalidValue, computed, kind_of, names_in
 
 if TYPE_CHECKING:
-    from flatdist.adaptive import Group
     from flatdist.sweepfile.chosen import Until
+    from flatdist.sweeps.adaptive import Group
 
 MAX_CELLS = 250_000  # a cell takes 70 us and 1 KB to make
 _DERIVED_FROM = {name: ("d_out", "d_in", *(() if name == "entries" else ("rank",))) for name in DERIVED}
@@ -163,7 +163,7 @@ def _maker(block: Block, into: Expansion, values: Mapping[str, Sequence[Given]])
     """What makes a block's cells: of a block whose n or replicates the sweep chooses, it makes groups."""
     if block.chosen is None and into.until is None:
         return CellMaker(block, into)
-    from flatdist.sweepfile.grouping import GridMaker, GroupMaker
+    from flatdist.sweeps.grouping import GridMaker, GroupMaker
 
     return (GridMaker if block.chosen is None else GroupMaker)(block, into, values)
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flatdist.adaptive import GroupStrategy
 from flatdist.cells.cell import Cell
 from flatdist.launch.result import LaunchResult
+from flatdist.launch.rounds import Driver
 from flatdist.planning.work import WorkItem
-from flatdist.search import Driver, RoundLog
 from flatdist.store import Store
-from flatdist.sweepfile import Sweep, parse_sweep
+from flatdist.sweeps import Sweep, parse_sweep
+from flatdist.sweeps.adaptive import GroupStrategy
+from flatdist.sweeps.search import RoundLog
 
 TEXT = """
 name: made-up

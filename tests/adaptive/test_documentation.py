@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from flatdist.adaptive import Boundary, FirstSuccess, UntilInterval
-from flatdist.adaptive.rules import Known
-from flatdist.sweepfile import load_sweep, parse_sweep
 from flatdist.sweepfile.chosen import KEYS, UNTIL_KEYS
+from flatdist.sweeps import load_sweep, parse_sweep
+from flatdist.sweeps.adaptive import Boundary, FirstSuccess, UntilInterval
+from flatdist.sweeps.adaptive.rules import Known
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "boundary.md").read_text(encoding="utf-8")

@@ -10,12 +10,13 @@ from made_up import TEXT, asked, driver, made_up, n50, row, stored
 
 import flatdist
 from analysis.threshold import fit_thresholds
-from flatdist.adaptive import group_states, with_recorded_runs
 from flatdist.cells.cell import Cell
 from flatdist.errors import StoreError
-from flatdist.search import RoundLog
 from flatdist.store import Store
-from flatdist.sweepfile import Changes, parse_sweep
+from flatdist.sweepfile import Changes
+from flatdist.sweeps import parse_sweep
+from flatdist.sweeps.adaptive import group_states, with_recorded_runs
+from flatdist.sweeps.search import RoundLog
 
 
 def test_a_sweep_finds_its_boundaries(tmp_path: Path) -> None:

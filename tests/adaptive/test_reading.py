@@ -6,9 +6,10 @@ import dataclasses
 
 import pytest
 
-from flatdist.adaptive import Boundary, FirstSuccess, Plain, Span, UntilInterval
 from flatdist.errors import SweepError
-from flatdist.sweepfile import Changes, Sweep, parse_sweep
+from flatdist.sweepfile import Changes
+from flatdist.sweeps import Sweep, parse_sweep
+from flatdist.sweeps.adaptive import Boundary, FirstSuccess, Plain, Span, UntilInterval
 
 BASE = "fixed: {d_out: 6, d_in: 8, rank: 1, method: min_nuclear_norm}\n"
 BOUNDARY = "{boundary: {from: 0.5*dof, to: entries, budget: 40, precision: 0.1}}"

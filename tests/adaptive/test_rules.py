@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 from made_up import SCALE, share
 
-from flatdist.adaptive import Boundary, FirstSuccess, Known, Plain, Rule, Run, Span, UntilInterval
-from flatdist.adaptive.fitted import range_of, runs_of
+from flatdist.sweeps.adaptive import Boundary, FirstSuccess, Known, Plain, Rule, Run, Span, UntilInterval
+from flatdist.sweeps.adaptive.fitted import range_of, runs_of
 from flatdist.threshold import finished, interval
 
 

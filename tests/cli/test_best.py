@@ -12,7 +12,7 @@ import pytest
 from flatdist.cli import main
 from flatdist.cli.best import median_interval
 from flatdist.store import Store
-from flatdist.sweepfile import load_sweep
+from flatdist.sweeps import load_sweep
 
 
 def test_median_intervals_cover() -> None:

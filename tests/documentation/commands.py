@@ -17,7 +17,7 @@ import click
 import pytest
 
 from flatdist.cli import cli, main
-from flatdist.sweepfile import load_sweep
+from flatdist.sweeps import load_sweep
 
 ROOT = Path(__file__).parents[2]
 

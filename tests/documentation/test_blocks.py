@@ -21,7 +21,7 @@ from commands import ONLY_PARSED, OTHER_PROGRAMS, fewer, parse, run
 from ruamel.yaml import YAML
 
 from flatdist.errors import SweepError
-from flatdist.sweepfile import parse_sweep
+from flatdist.sweeps import parse_sweep
 
 WITH_BLOCKS = [page for page in PAGES if blocks_of(page)]
 BUCKET = "s3://my-bucket/flatdist"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flatdist.sweepfile import load_sweep
+from flatdist.sweeps import load_sweep
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,8 +11,8 @@ from flatdist.cells.cell import Cell
 from flatdist.launch import LaunchSettings, launch
 from flatdist.launch.display import SilentDisplay
 from flatdist.planning import Shard, WorkItem
-from flatdist.search.early_stopping import is_paused
 from flatdist.store import Store
+from flatdist.sweeps.search.early_stopping import is_paused
 
 
 @pytest.mark.ray

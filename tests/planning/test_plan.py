@@ -28,7 +28,7 @@ from flatdist.planning.memory import memory_bytes, replicates_that_fit, require_
 from flatdist.planning.nominal import nominal_cost
 from flatdist.planning.observations import PROBE_STEPS, shortened
 from flatdist.planning.sharding import Sized, make_shards, makespan, shuffle, split_items
-from flatdist.sweepfile import parse_sweep
+from flatdist.sweeps import parse_sweep
 
 TEXT = (
     "name: a\nreplicates: 8\nfixed: {d_out: 12, d_in: 12, steps: 1000}\n"

@@ -16,7 +16,7 @@ from flatdist.cells.columns import FAILURES, HISTORY
 from flatdist.methods import METHODS
 from flatdist.methods.base import GradientMethod
 from flatdist.results import history_frame, trials_frame
-from flatdist.sweepfile import parse_sweep
+from flatdist.sweeps import parse_sweep
 
 Outcome = Callable[[Cell, int], Mapping[str, Any] | None]
 

@@ -10,7 +10,7 @@ from flatdist.cells.cell import Cell
 from flatdist.launch.result import LaunchResult
 from flatdist.planning.work import WorkItem
 from flatdist.store import Store
-from flatdist.sweepfile import Sweep, parse_sweep
+from flatdist.sweeps import Sweep, parse_sweep
 
 TEXT = """
 name: made-up

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from flatdist.search.domains import FORMS
-from flatdist.search.reading import KEYS
-from flatdist.search.searchers import SEARCHERS
-from flatdist.sweepfile import load_sweep, parse_sweep
+from flatdist.sweeps import load_sweep, parse_sweep
+from flatdist.sweeps.search.domains import FORMS
+from flatdist.sweeps.search.reading import KEYS
+from flatdist.sweeps.search.searchers import SEARCHERS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")

@@ -10,9 +10,10 @@ from search_fakes import Runner, made_up, row
 
 from flatdist.cells.cell import Cell
 from flatdist.launch.result import LaunchResult
-from flatdist.search import Driver, Request, Round, RoundLog, SearchStrategy
+from flatdist.launch.rounds import Driver
 from flatdist.store import Store
-from flatdist.sweepfile import Sweep
+from flatdist.sweeps import Sweep
+from flatdist.sweeps.search import Request, Round, RoundLog, SearchStrategy
 
 
 def driver(sweep: Sweep, folder: Path, **options: bool) -> tuple[Driver, Runner]:

@@ -12,11 +12,12 @@ import pytest
 from flatdist.cells.cell import Cell
 from flatdist.launch import LaunchSettings, launch
 from flatdist.launch.display import SilentDisplay
+from flatdist.launch.rounds import Driver, Halving
 from flatdist.planning import PlanSettings, Shard, WorkItem, make_plan
-from flatdist.search import Driver, EarlyStopping, Halving, RoundLog, SearchStrategy, parse_metric, with_recorded_cells
-from flatdist.search.early_stopping import DIVERGED_AT, RungValues, is_paused, paused_value
 from flatdist.store import Store
-from flatdist.sweepfile import Sweep, parse_sweep
+from flatdist.sweeps import Sweep, parse_sweep
+from flatdist.sweeps.search import EarlyStopping, RoundLog, SearchStrategy, parse_metric, with_recorded_cells
+from flatdist.sweeps.search.early_stopping import DIVERGED_AT, RungValues, is_paused, paused_value
 
 TEXT = """
 name: early

@@ -11,9 +11,9 @@ from search_fakes import row
 
 from flatdist.cells.cell import Cell
 from flatdist.errors import SweepError
-from flatdist.search import parse_metric
-from flatdist.search.metric import cell_value, numeric_columns
 from flatdist.store import Store
+from flatdist.sweeps.search import parse_metric
+from flatdist.sweeps.search.metric import cell_value, numeric_columns
 
 CELL = Cell(d_out=4, d_in=4, rank=1, n=12, steps=800, evaluations=5, learning_rate=0.03)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flatdist.errors import SweepError
-from flatdist.sweepfile import Changes, parse_sweep
+from flatdist.sweepfile import Changes
+from flatdist.sweeps import parse_sweep
 
 FIXED = "fixed: {d_out: 4, d_in: 4, rank: 1, n: 12, steps: 100}\n"
 

@@ -9,9 +9,9 @@ import pytest
 from search_fakes import made_up
 
 from flatdist.errors import StoreError
-from flatdist.search import Request, Round, RoundLog, SearchStrategy, with_recorded_cells
-from flatdist.search.rounds import Rung, Stopped, recorded_rounds
 from flatdist.store import Store
+from flatdist.sweeps.search import Request, Round, RoundLog, SearchStrategy, with_recorded_cells
+from flatdist.sweeps.search.rounds import Rung, Stopped, recorded_rounds
 
 
 def first_round(store: Store) -> Round:

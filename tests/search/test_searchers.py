@@ -10,10 +10,10 @@ import pytest
 from search_fakes import error, made_up
 
 from flatdist.errors import LaunchError
-from flatdist.search import SearchStrategy
-from flatdist.search.domains import Domain
-from flatdist.search.searchers import SEARCHERS, Told
 from flatdist.store import Store
+from flatdist.sweeps.search import SearchStrategy
+from flatdist.sweeps.search.domains import Domain
+from flatdist.sweeps.search.searchers import SEARCHERS, Told
 
 
 def test_random_draws_follow_their_distribution() -> None:

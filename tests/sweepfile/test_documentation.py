@@ -11,9 +11,9 @@ from flatdist.cells.cell import FIELDS
 from flatdist.errors import SweepError
 from flatdist.expressions import DERIVED
 from flatdist.expressions.arithmetic import FUNCTIONS
-from flatdist.sweepfile import parse_sweep
 from flatdist.sweepfile.axes import FORMS
 from flatdist.sweepfile.schema import KEYS
+from flatdist.sweeps import parse_sweep
 
 TEXT = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)

@@ -10,7 +10,8 @@ import pytest
 
 from flatdist.cells.cell import Cell
 from flatdist.errors import SweepError
-from flatdist.sweepfile import Changes, Sweep, load_sweep, parse_sweep
+from flatdist.sweepfile import Changes
+from flatdist.sweeps import Sweep, load_sweep, parse_sweep
 
 BASE = "fixed: {d_out: 12, d_in: 10, rank: 2, n: 50}\n"
 

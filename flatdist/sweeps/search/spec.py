@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from flatdist.cells.cell import Cell
 from flatdist.expressions import Expression
-from flatdist.search.domains import Domain
-from flatdist.search.metric import Metric
 from flatdist.sweepfile.expand import Expansion, expand
 from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.schema import Block, Fixed
 from flatdist.sweepfile.values import InvalidValue, read_value
+from flatdist.sweeps.search.domains import Domain
+from flatdist.sweeps.search.metric import Metric
 
 if TYPE_CHECKING:
-    from flatdist.search.early_stopping import EarlyStopping
+    from flatdist.sweeps.search.early_stopping import EarlyStopping
 
 Point = dict[str, Any]  # searched field -> value, as a sweep file would write it
 

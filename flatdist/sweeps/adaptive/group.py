@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from flatdist.adaptive.rules import Rule, Span
 from flatdist.cells.cell import FIELDS, Cell
+from flatdist.sweeps.adaptive.rules import Rule, Span
 
 DIGITS = 12
 

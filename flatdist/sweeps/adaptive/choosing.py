@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flatdist.adaptive.fitted import expected_runs, is_known, range_of, runs_of
-from flatdist.adaptive.rules import Known, Plain, Run, Span
+from flatdist.sweeps.adaptive.fitted import expected_runs, is_known, range_of, runs_of
+from flatdist.sweeps.adaptive.rules import Known, Plain, Run, Span
 from flatdist.threshold import place, round_size
 
 

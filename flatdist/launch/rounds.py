@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from flatdist.cells.cell import Cell
 from flatdist.launch.result import LaunchResult
 from flatdist.planning.work import WorkItem
-from flatdist.search.early_stopping import EarlyStopping, RungValues, is_paused
-from flatdist.search.rounds import Request, Round, RoundLog, Rung, Strategy
+from flatdist.sweeps.search.early_stopping import EarlyStopping, RungValues, is_paused
+from flatdist.sweeps.search.rounds import Request, Round, RoundLog, Rung, Strategy
 
 if TYPE_CHECKING:
     from flatdist.store import Store

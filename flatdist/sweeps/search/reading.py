@@ -10,17 +10,17 @@ from flatdist.cells.cell import FIELDS
 from flatdist.cells.fields import Integer, Keyword, canonical_float
 from flatdist.errors import SweepError
 from flatdist.expressions import ExpressionError, parse
-from flatdist.search.domains import FORMS, Domain
-from flatdist.search.early_stopping import EarlyStopping
-from flatdist.search.metric import Metric, numeric_columns, parse_metric
-from flatdist.search.searchers import SEARCHERS
-from flatdist.search.spec import Point, Search
 from flatdist.suggestions import did_you_mean
 from flatdist.sweepfile.expand import Expansion
 from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.schema import Block
 from flatdist.sweepfile.values import kind_of, takes_numbers
 from flatdist.sweepfile.yamltree import Node
+from flatdist.sweeps.search.domains import FORMS, Domain
+from flatdist.sweeps.search.early_stopping import EarlyStopping
+from flatdist.sweeps.search.metric import Metric, numeric_columns, parse_metric
+from flatdist.sweeps.search.searchers import SEARCHERS
+from flatdist.sweeps.search.spec import Point, Search
 
 KEYS = ("fields", "searcher", "metric", "mode", "budget", "round", "seed", "early_stopping")
 STOPPING_KEYS = ("first", "factor")

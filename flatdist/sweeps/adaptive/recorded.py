@@ -7,18 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flatdist.adaptive.choosing import UntilInterval
-from flatdist.adaptive.fitted import half_width
-from flatdist.adaptive.group import Group
-from flatdist.adaptive.rules import Known, Plain
-from flatdist.adaptive.sweep import IDENTITY, AdaptiveSweep, GroupStrategy
 from flatdist.cells.cell import Cell
-from flatdist.search.rounds import Request, Round, recorded_rounds, rounds_of
+from flatdist.sweeps.adaptive.choosing import UntilInterval
+from flatdist.sweeps.adaptive.fitted import half_width
+from flatdist.sweeps.adaptive.group import Group
+from flatdist.sweeps.adaptive.rules import Known, Plain
+from flatdist.sweeps.adaptive.sweep import IDENTITY, AdaptiveSweep, GroupStrategy
+from flatdist.sweeps.search.rounds import Request, Round, recorded_rounds, rounds_of
 
 if TYPE_CHECKING:
     from flatdist.store import Store
     from flatdist.store.sweeps import SweepRecord
-    from flatdist.sweepfile import Sweep
+    from flatdist.sweeps import Sweep
 
 UNUSED = 10**9  # replicates from here on are nobody's
 STAND_INS = 4  # different n at which a group's runs to come are forecast

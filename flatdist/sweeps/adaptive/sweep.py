@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from flatdist.adaptive.choosing import UntilInterval
-from flatdist.adaptive.fitted import half_width
-from flatdist.adaptive.group import Group
-from flatdist.adaptive.results import Results
-from flatdist.adaptive.rules import Known, Plain, Run
-from flatdist.search.rounds import Request, Round
+from flatdist.sweeps.adaptive.choosing import UntilInterval
+from flatdist.sweeps.adaptive.fitted import half_width
+from flatdist.sweeps.adaptive.group import Group
+from flatdist.sweeps.adaptive.results import Results
+from flatdist.sweeps.adaptive.rules import Known, Plain, Run
+from flatdist.sweeps.search.rounds import Request, Round
 
 if TYPE_CHECKING:
     from flatdist.cells.cell import Cell

@@ -18,9 +18,9 @@ from flatdist.sweepfile.yamltree import Node, parse_tree, read_text
 if TYPE_CHECKING:
     import pandas as pd
 
-    from flatdist.adaptive import AdaptiveSweep
-    from flatdist.search.rounds import Stopped
-    from flatdist.search.spec import Search
+    from flatdist.sweeps.adaptive import AdaptiveSweep
+    from flatdist.sweeps.search.rounds import Stopped
+    from flatdist.sweeps.search.spec import Search
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,11 @@ class Sweep:
         path: the file, or None where the sweep came as text.
         repeated: candidates that were the same cell as an earlier one, as where a field does not matter to a method.
         search: how it chooses its cells itself; None where the file lists them. A search's cells are those that a
-            store has recorded (:func:`flatdist.search.with_recorded_cells`), none straight from the file.
+            store has recorded (:func:`flatdist.sweeps.search.with_recorded_cells`), none straight from the file.
         stopped: cell id -> where the search stopped it early.
         adaptive: its groups, where it chooses n or the number of replicates itself; then too its cells are those that
-            a store has recorded (:func:`flatdist.adaptive.with_recorded_runs`), beside those that the file lists.
+            a store has recorded (:func:`flatdist.sweeps.adaptive.with_recorded_runs`), beside those that the file
+            lists.
         asked: cell id -> numbers of its replicates, where they are not the first ``replicates``.
     """
 
@@ -144,8 +145,8 @@ def _adaptive(expansion: Expansion) -> AdaptiveSweep | None:
     """The groups of a sweep, where some choose anything."""
     if expansion.until is None and not expansion.groups:
         return None
-    from flatdist.adaptive import AdaptiveSweep
-    from flatdist.sweepfile.grouping import plain_groups
+    from flatdist.sweeps.adaptive import AdaptiveSweep
+    from flatdist.sweeps.grouping import plain_groups
 
     return AdaptiveSweep((*plain_groups(expansion), *expansion.groups.values()))
 
@@ -164,7 +165,7 @@ def _blame_empty(
 
 def _parse_search(tree: Node, source: str, path: Path | None, name: str, changes: Changes, problems: Problems) -> Sweep:
     """A sweep that chooses its cells itself."""
-    from flatdist.search.reading import read_search
+    from flatdist.sweeps.search.reading import read_search
 
     declaration = read_declaration(tree, path.stem if path is not None else name, changes, problems)
     if "blocks" in tree.value:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from flatdist.adaptive.group import Group
-from flatdist.adaptive.rules import Known, Run
-from flatdist.search.rounds import Round
+from flatdist.sweeps.adaptive.group import Group
+from flatdist.sweeps.adaptive.rules import Known, Run
+from flatdist.sweeps.search.rounds import Round
 from flatdist.threshold.recovery import recovered
 
 if TYPE_CHECKING:

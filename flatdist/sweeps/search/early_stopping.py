@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from flatdist.cells.cell import Cell
 from flatdist.methods.base import GradientMethod
-from flatdist.search.metric import Metric, cell_value
+from flatdist.sweeps.search.metric import Metric, cell_value
 
 if TYPE_CHECKING:
     from flatdist.store import Store

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from flatdist.search.metric import cell_value
-from flatdist.search.rounds import Request, Round
-from flatdist.search.searchers import SEARCHERS, Told
-from flatdist.search.spec import Search
+from flatdist.sweeps.search.metric import cell_value
+from flatdist.sweeps.search.rounds import Request, Round
+from flatdist.sweeps.search.searchers import SEARCHERS, Told
+from flatdist.sweeps.search.spec import Search
 
 if TYPE_CHECKING:
     from flatdist.store import Store

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flatdist.errors import LaunchError
-from flatdist.search.domains import Domain
+from flatdist.sweeps.search.domains import Domain
 
 if TYPE_CHECKING:
-    from flatdist.search.spec import Point, Search
+    from flatdist.sweeps.search.spec import Point, Search
 
 METRIC = "value"
 

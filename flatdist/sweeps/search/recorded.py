@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from flatdist.cells.cell import Cell
 from flatdist.errors import SweepError
-from flatdist.search.rounds import Stopped, recorded_rounds
-from flatdist.search.strategy import TRIES
+from flatdist.sweeps.search.rounds import Stopped, recorded_rounds
+from flatdist.sweeps.search.strategy import TRIES
 
 if TYPE_CHECKING:
     from flatdist.store import Store
-    from flatdist.sweepfile import Sweep
+    from flatdist.sweeps import Sweep
 
 
 def with_recorded_cells(sweep: Sweep, store: Store) -> Sweep:

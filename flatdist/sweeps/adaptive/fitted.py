@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from flatdist.adaptive.rules import Known, Span
+from flatdist.sweeps.adaptive.rules import Known, Span
 from flatdist.threshold import Range, Runs, finished
 from flatdist.threshold.posterior import posterior
 

@@ -6,13 +6,13 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from flatdist.adaptive import Boundary, FirstSuccess, Group, Plain, Rule, Span, UntilInterval
 from flatdist.cells.cell import Cell
 from flatdist.expressions import Expression, ExpressionError
 from flatdist.sweepfile.chosen import FIRST_SUCCESS, ChosenN
 from flatdist.sweepfile.expand import MAX_CELLS, Cause, CellMaker, Doubt, Expansion, Scope, Unresolved, fields_needed
 from flatdist.sweepfile.schema import Block
 from flatdist.sweepfile.values import Given, InvalidValue, parse_literal
+from flatdist.sweeps.adaptive import Boundary, FirstSuccess, Group, Plain, Rule, Span, UntilInterval
 from flatdist.threshold.recovery import default_tolerance
 
 MAX_RANGE = 1_000_000  # numbers of measurements that a group may choose from: all of a 1000 x 1000 matrix
