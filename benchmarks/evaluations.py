@@ -26,11 +26,11 @@ from flatdist.engines import load_engine
 from flatdist.engines.base import TrainingTask
 from flatdist.factorization.evaluation import BLOCK, Evaluator, trace_evaluations
 from flatdist.factorization.products import initial_layers
-from flatdist.learning_rate import estimate_steps, stable_learning_rate
 from flatdist.machine.threads import set_threads
 from flatdist.sensing.draws import stream_key
 from flatdist.sensing.draws.stream import BATCH, LABEL_NOISE
 from flatdist.theory import statistical_dimension
+from flatdist.trials.learning_rate import estimate_steps, stable_learning_rate
 
 SHAPES = ((12, 12, 1), (20, 20, 2), (30, 20, 2), (40, 40, 2), (60, 60, 3))
 QUICK_SHAPES = SHAPES[:2]

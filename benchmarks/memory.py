@@ -30,9 +30,9 @@ def measure(configuration: dict[str, object]) -> dict[str, float]:
     """Train in this process; bytes before, at the peak, of the measurements, and as planned."""
     from flatdist.cells.cell import Cell
     from flatdist.planning.memory import memory_bytes
-    from flatdist.running import RunSettings, run_replicates
     from flatdist.sensing.ensembles import ENSEMBLES
-    from flatdist.training.schedule import storage_dtype
+    from flatdist.trials.run import RunSettings, run_replicates
+    from flatdist.trials.training.schedule import storage_dtype
 
     fields = dict(configuration)
     replicates, engine = int(fields.pop("replicates")), str(fields.pop("engine", "fused"))  # type: ignore[call-overload]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flatdist.cells.cell import Cell
-from flatdist.running import Outcome
+from flatdist.trials.run import Outcome
 
 
 def canned(cell: Cell, replicates: Sequence[int], settings: Any, *, hooks: Any, provenance: Any) -> Iterator[Outcome]:

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from flatdist.factorization.regularizer import induced_regularizer as induced_regularizer
     from flatdist.results import load_history as load_history
     from flatdist.results import load_trials as load_trials
-    from flatdist.running import run_cell as run_cell
     from flatdist.solvers.min_frobenius_norm import min_frobenius_norm as min_frobenius_norm
     from flatdist.solvers.min_hessian_trace import min_hessian_trace as min_hessian_trace
     from flatdist.solvers.min_nuclear_norm import min_nuclear_norm as min_nuclear_norm
+    from flatdist.trials.run import run_cell as run_cell
 
 _HOMES = {
     "Cell": "flatdist.cells.cell",
@@ -51,7 +51,7 @@ _HOMES = {
     "min_frobenius_norm": "flatdist.solvers.min_frobenius_norm",
     "min_hessian_trace": "flatdist.solvers.min_hessian_trace",
     "min_nuclear_norm": "flatdist.solvers.min_nuclear_norm",
-    "run_cell": "flatdist.running",
+    "run_cell": "flatdist.trials.run",
     "sample_problem": "flatdist.cells.problems",
 }
 

@@ -11,10 +11,10 @@ from flatdist.cells.cell import Cell
 from flatdist.cells.problems import sample_arrays, sample_problem, sample_stored
 from flatdist.errors import CellError, SweepError
 from flatdist.planning.memory import memory_bytes
-from flatdist.running import RunSettings, run_replicates
 from flatdist.sensing.draws import Stream
 from flatdist.sensing.ensembles import ENSEMBLES
 from flatdist.sweeps import load_sweep
+from flatdist.trials.run import RunSettings, run_replicates
 
 SHAPE = {"d_out": 7, "d_in": 5, "rank": 2}
 

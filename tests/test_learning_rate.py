@@ -9,15 +9,15 @@ import pytest
 from flatdist.cells.cell import Cell
 from flatdist.engines import load_engine
 from flatdist.factorization.products import end_to_end, layer_gradients, partial_products
-from flatdist.learning_rate import (
+from flatdist.trials.learning_rate import (
     REESTIMATE_STEPS,
     STABILITY,
     estimate_steps,
     flatness_bounds,
     stable_learning_rate,
 )
-from flatdist.training import Hooks, train
-from flatdist.training.schedule import segment_ends
+from flatdist.trials.training import Hooks, train
+from flatdist.trials.training.schedule import segment_ends
 
 
 def random_layers(widths, replicates=3, seed=0, scale=1.0):

@@ -12,9 +12,9 @@ from flatdist.errors import LaunchError, SettingsError
 from flatdist.factorization.evaluation import evaluation_steps, trace_evaluations
 from flatdist.factorization.flatness import hessian_trace
 from flatdist.factorization.products import end_to_end, initial_layers
-from flatdist.running import RunSettings, run_replicates
-from flatdist.training import Hooks, Interrupted, train
-from flatdist.training.schedule import noise_schedule, segment_ends
+from flatdist.trials.run import RunSettings, run_replicates
+from flatdist.trials.training import Hooks, Interrupted, train
+from flatdist.trials.training.schedule import noise_schedule, segment_ends
 
 CELL = Cell(d_out=6, d_in=5, rank=1, n=25, steps=2300, learning_rate=0.03, evaluations=20)
 MEASURED = ("status", "train_loss", "train_loss_max", "population_loss", "relative_error", "nuclear_norm")

@@ -88,7 +88,8 @@ def _range(values: pd.Series) -> str:
 def _why(row: Mapping[str, Any]) -> str:
     """What a step size is to be compared with, and what to change.
 
-    Mini-batches of B measurements add curvature noise 2 R / B to a Hessian of trace R (flatdist.learning_rate), so
+    Mini-batches of B measurements add curvature noise 2 R / B to a Hessian of trace R
+    (flatdist.trials.learning_rate), so
     steps beyond B / R are unstable even where R is smallest: at the flattest interpolator, by Lemma 4.
     """
     if not isinstance(METHODS.get(str(row["method"])), GradientMethod):

@@ -34,7 +34,7 @@ def train_command(
 
     cell = cell_from_words(words)
     from flatdist.engines import check_device, resolve_engine
-    from flatdist.running import RunSettings, run_replicates
+    from flatdist.trials.run import RunSettings, run_replicates
 
     check_device(device)  # before anything is printed
     resolve_engine(engine, device)
@@ -68,7 +68,7 @@ def train_command(
 
 def _live_hooks(*, quiet: bool) -> Any:
     """Hooks that print the first replicate's measurements as they are made."""
-    from flatdist.training import Hooks
+    from flatdist.trials.training import Hooks
 
     hooks = Hooks()
     return hooks if quiet else dataclasses.replace(hooks, on_history=_printer())

@@ -11,7 +11,7 @@ from flatdist.suggestions import did_you_mean
 
 ENGINES = ("auto", "reference", "batched", "fused")
 DEVICES = ("auto", "cpu", "cuda")
-DEFAULT_RUNNER = "flatdist.running:run_replicates"
+DEFAULT_RUNNER = "flatdist.trials.run:run_replicates"
 
 
 @dataclass(frozen=True)

@@ -137,8 +137,8 @@ class _Work:
         With ``until`` each replicate pauses, checkpointed, once its history has an evaluation at that step or later.
         """
         from flatdist.factorization.evaluation import BLOCK
-        from flatdist.running import RunSettings
-        from flatdist.training import Hooks, Interrupted
+        from flatdist.trials.run import RunSettings
+        from flatdist.trials.training import Hooks, Interrupted
 
         run_replicates = load_runner(self.settings.runner)
         run_settings = RunSettings(

@@ -17,7 +17,7 @@ from flatdist.planning.nominal import nominal_cost
 if TYPE_CHECKING:
     import pandas as pd
 
-    from flatdist.running import Outcome
+    from flatdist.trials.run import Outcome
 
 PROBE_STEPS = 400  # at least, or all that the cell has
 LONG_PROBE = 0.3  # nominal seconds; enough steps for that, since short runs are mostly preparation
@@ -139,7 +139,7 @@ def make_probe(engine: str, device: str, threads: int) -> Probe:
     warm: set[str] = set()
 
     def probe(cell: Cell) -> float:
-        from flatdist.running import RunSettings, run_replicates
+        from flatdist.trials.run import RunSettings, run_replicates
 
         settings = RunSettings(engine=engine, device=device, threads=threads)
         together = range(BATCHED_PROBE if engine == "batched" and isinstance(cell.spec, GradientMethod) else 1)

@@ -134,7 +134,7 @@ def test_the_command_reads_a_sweep_from_the_store(tmp_path, capsys):
     assert main([str(sweep), "--store", store, "--out", str(out)]) == 2
     assert "have no trials in store" in capsys.readouterr().err
     cells = [flatdist.Cell(d_out=2, d_in=3, rank=1, n=60, method="theorem_probe", depth=depth) for depth in (2, 3)]
-    from flatdist.running import run_replicates
+    from flatdist.trials.run import run_replicates
 
     outcomes = [outcome for cell in cells for outcome in run_replicates(cell, range(2))]
     Store(store).write([outcome.trial for outcome in outcomes], [])

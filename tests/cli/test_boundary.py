@@ -106,7 +106,7 @@ def test_one_n_from_the_command_line(sweep: tuple[str, list[str]], capsys: pytes
 def test_a_failing_group_leaves_the_others_alone(
     sweep: tuple[str, list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flatdist import solving
+    from flatdist.trials import solve as solving
 
     path, store = sweep
     solve = solving.solve
@@ -134,7 +134,7 @@ def test_a_failing_group_leaves_the_others_alone(
 def test_an_interrupted_sweep_ends_with_the_same_rows(
     sweep: tuple[str, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flatdist import solving
+    from flatdist.trials import solve as solving
 
     path, store = sweep
     assert main(["sweep", path, *store, *RUN]) == 0

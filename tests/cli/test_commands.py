@@ -440,16 +440,16 @@ def test_two_sweeps_of_one_name_are_refused(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_a_failure_that_stands_is_told_by_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import flatdist.running
+    import flatdist.trials.run
 
-    real = flatdist.running.run_replicates
+    real = flatdist.trials.run.run_replicates
 
     def broken(cell: Any, *arguments: Any, **options: Any) -> Any:
         if cell.n == 10:
             raise RuntimeError("broken numerics")
         return real(cell, *arguments, **options)
 
-    monkeypatch.setattr(flatdist.running, "run_replicates", broken)
+    monkeypatch.setattr(flatdist.trials.run, "run_replicates", broken)
     path = tmp_path / "s.yaml"
     command = ["sweep", str(path), "--store", str(tmp_path / "store"), "--executor", "inline", "--yes", "--no-probe"]
     text = "name: s\nreplicates: 1\nfixed: {d_out: 4, d_in: 4, rank: 1, steps: 5}\naxes: {n: [%s]}\n"

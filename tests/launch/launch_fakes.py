@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flatdist.cells.cell import Cell
-from flatdist.running import Outcome
-from flatdist.training import Interrupted
+from flatdist.trials.run import Outcome
+from flatdist.trials.training import Interrupted
 
 
 def outcome(cell: Cell, replicate: int, **values: Any) -> Outcome:
@@ -103,7 +103,7 @@ def inspecting(cell: Cell, replicates: Sequence[int], settings: Any, **others: A
     import json
 
     from flatdist.machine.threads import report_threads
-    from flatdist.running import run_replicates
+    from flatdist.trials.run import run_replicates
 
     chosen = dataclasses.replace(settings, engine="batched" if cell.n % 2 else "fused")
     for row in run_replicates(cell, replicates, chosen, **others):

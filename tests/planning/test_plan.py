@@ -369,7 +369,7 @@ def test_compilation_is_no_part_of_a_probe(method: str, monkeypatch: pytest.Monk
 
     times = iter([30.0, 0.4, 0.3, 0.35])
     monkeypatch.setattr(
-        "flatdist.running.run_replicates", lambda *_, **__: [SimpleNamespace(trial={"wall_seconds": next(times)})]
+        "flatdist.trials.run.run_replicates", lambda *_, **__: [SimpleNamespace(trial={"wall_seconds": next(times)})]
     )
     probe = make_probe("fused", "cpu", 1)
     cell = Cell(d_out=12, d_in=12, rank=1, n=23, method=method)

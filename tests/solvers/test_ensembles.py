@@ -13,10 +13,10 @@ from flatdist.cells.cell import Cell
 from flatdist.cells.problems import sample_arrays
 from flatdist.factorization.flatness import hessian_trace
 from flatdist.factorization.regularizer import induced_regularizer
-from flatdist.running import run_replicates
 from flatdist.solvers.min_frobenius_norm import min_frobenius_norm
 from flatdist.solvers.min_hessian_trace import min_hessian_trace
 from flatdist.solvers.min_nuclear_norm import min_nuclear_norm
+from flatdist.trials.run import run_replicates
 
 CASES = [("rank_one", 10), ("rank_one", 20), ("rank_one", 27), ("entries", 3), ("entries", 14), ("entries", 27)]
 

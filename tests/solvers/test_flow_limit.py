@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flatdist.cells.cell import Cell
-from flatdist.running import run_replicates
+from flatdist.trials.run import run_replicates
 
 FIELDS = {"d_out": 3, "d_in": 4, "rank": 1, "n": 8, "depth": 3}
 

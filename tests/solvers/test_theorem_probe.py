@@ -5,8 +5,8 @@ import pytest
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import sample_arrays
-from flatdist.running import run_replicates
 from flatdist.solvers.theorem_probe import theorem_probe
+from flatdist.trials.run import run_replicates
 
 
 def probe(replicate=0, **fields):

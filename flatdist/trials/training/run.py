@@ -19,13 +19,13 @@ from flatdist.cells.problems import frobenius_norm
 from flatdist.engines import Engine
 from flatdist.engines.base import Session, TrainingTask
 from flatdist.factorization.evaluation import BLOCK, evaluation_steps, trace_evaluations
-from flatdist.learning_rate import estimate_steps, stable_learning_rate
 from flatdist.sensing.draws import stream_key
 from flatdist.sensing.draws.stream import BATCH, LABEL_NOISE
 from flatdist.sensing.ensembles import ENSEMBLES
-from flatdist.training.hooks import Hooks, Interrupted
-from flatdist.training.schedule import batch_size, drawn_per_step, gradient_method, noise_schedule, segment_ends
-from flatdist.training.trainee import HISTORY_CLOCKS, Trainee, history_rows, pack_state, prepare, trial_row
+from flatdist.trials.learning_rate import estimate_steps, stable_learning_rate
+from flatdist.trials.training.hooks import Hooks, Interrupted
+from flatdist.trials.training.schedule import batch_size, drawn_per_step, gradient_method, noise_schedule, segment_ends
+from flatdist.trials.training.trainee import HISTORY_CLOCKS, Trainee, history_rows, pack_state, prepare, trial_row
 from flatdist.types import Array
 
 

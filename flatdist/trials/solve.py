@@ -15,7 +15,7 @@ from flatdist.factorization.flatness import hessian_trace
 from flatdist.factorization.products import end_to_end
 from flatdist.machine.extras import load
 from flatdist.methods.base import SolverMethod, StudyMethod
-from flatdist.training import Hooks, Interrupted
+from flatdist.trials.training import Hooks, Interrupted
 
 
 def solve(cell: Cell, replicates: Sequence[int], hooks: Hooks) -> Iterator[tuple[int, dict[str, Any], list[Any]]]:

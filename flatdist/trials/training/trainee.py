@@ -20,8 +20,8 @@ from flatdist.factorization.evaluation import (
     trace_evaluations,
 )
 from flatdist.factorization.products import end_to_end, initial_layers
-from flatdist.training.hooks import Checkpoints
-from flatdist.training.schedule import drawn_per_step, storage_dtype
+from flatdist.trials.training.hooks import Checkpoints
+from flatdist.trials.training.schedule import drawn_per_step, storage_dtype
 from flatdist.types import Array
 
 HISTORY_METRICS = ("train_loss", "train_loss_max", "population_loss", "nuclear_norm", "hessian_trace")

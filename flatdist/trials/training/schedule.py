@@ -6,9 +6,9 @@ import numpy as np
 
 from flatdist.cells.cell import Cell
 from flatdist.factorization.evaluation import evaluation_steps
-from flatdist.learning_rate import estimate_steps
 from flatdist.methods.base import GradientMethod
 from flatdist.sensing.ensembles import ENSEMBLES
+from flatdist.trials.learning_rate import estimate_steps
 from flatdist.types import Array
 
 SEGMENT_STEPS = 1000  # at most, between two pauses

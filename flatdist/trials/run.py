@@ -16,7 +16,7 @@ from flatdist.methods.base import GradientMethod, SolverMethod, StudyMethod
 if TYPE_CHECKING:
     import pandas as pd
 
-    from flatdist.training import Hooks
+    from flatdist.trials.training import Hooks
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,13 @@ def run_replicates(
         One outcome per replicate, as it finishes.
 
     Raises:
-        flatdist.training.Interrupted: the hooks asked to stop.
+        flatdist.trials.training.Interrupted: the hooks asked to stop.
         CellError: a replicate is no whole number of at least 0.
         LaunchError: the engine or device is not available.
         SolverError: the problem cannot be solved as posed.
     """
     from flatdist.machine.threads import set_threads
-    from flatdist.training import Hooks
+    from flatdist.trials.training import Hooks
 
     replicates = _numbers(replicates)
     settings = settings or RunSettings()
@@ -83,7 +83,7 @@ def run_replicates(
     provenance = dict(run_provenance() if provenance is None else provenance)
     if isinstance(cell.spec, GradientMethod):
         from flatdist.engines import load_engine
-        from flatdist.training import train
+        from flatdist.trials.training import train
 
         engine = load_engine(settings.engine, settings.device)
         set_threads(settings.threads)
@@ -91,7 +91,7 @@ def run_replicates(
         produced = train(cell, replicates, engine, threads=settings.threads, device=settings.device, hooks=hooks)
     else:
         assert isinstance(cell.spec, SolverMethod | StudyMethod)
-        from flatdist.solving import solve
+        from flatdist.trials.solve import solve
 
         set_threads(settings.threads)
         provenance |= {"engine": "solver", "device": "cpu"}
