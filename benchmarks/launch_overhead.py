@@ -19,7 +19,7 @@ from typing import Any
 
 from flatdist.cells.cell import Cell
 from flatdist.launch import LaunchSettings, launch
-from flatdist.launch.cluster import ClusterSession
+from flatdist.launch.ray.cluster import ClusterSession
 from flatdist.machine.environment import import_ray, quiet_tune
 from flatdist.planning import WorkItem
 from flatdist.planning.sharding import Sized, make_shards, shuffle

@@ -79,7 +79,7 @@ class Launching:
 
     def finish(self, driver: Driver) -> int:
         """Drive to the end, with one Ray for all rounds; returns the exit status."""
-        from flatdist.launch.cluster import ClusterSession
+        from flatdist.launch.ray.cluster import ClusterSession
 
         session = ClusterSession(self.settings) if self.resources.executor == "ray" else contextlib.nullcontext()
         with session, _sigterm_interrupts():  # Ray sets a handler of its own on connecting

@@ -78,9 +78,9 @@ def count_sweep(sweep: Sweep, store: Store) -> dict[str, Any]:
 
 def _watch(sweeps: list[Sweep], store: Store) -> None:
     """Show progress and a coarse phase diagram, read from the store every few seconds."""
-    from flatdist.launch.display import make_display
     from flatdist.launch.launching import add_stored
-    from flatdist.launch.progress import Progress
+    from flatdist.launch.progress.display import make_display
+    from flatdist.launch.progress.state import Progress
 
     if len(sweeps) != 1:
         raise SweepError("--watch shows one sweep; name it")

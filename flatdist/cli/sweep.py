@@ -48,7 +48,7 @@ def sweep_command(sweeps: tuple[str, ...], store: str, **options: Any) -> int:
 
     Several sweeps run as one. Exit status: 0 all done, 1 some replicates failed, 2 bad input, 130 interrupted.
     """
-    from flatdist.launch.loggers import check_loggers
+    from flatdist.launch.ray.loggers import check_loggers
 
     words, conditions = options.pop("words"), options.pop("conditions")
     loaded = load_sweeps(sweeps, store, read_changes(words, conditions))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from flatdist.launch.display import Display
-from flatdist.launch.events import Event, Notice
 from flatdist.launch.interrupt import WORK_SECONDS, Interrupts, StopNow
-from flatdist.launch.progress import Progress
+from flatdist.launch.progress.display import Display
+from flatdist.launch.progress.events import Event, Notice
+from flatdist.launch.progress.state import Progress
+from flatdist.launch.ray.worker import run_shard
 from flatdist.launch.settings import LaunchSettings
-from flatdist.launch.worker import run_shard
 
 if TYPE_CHECKING:
     from flatdist.planning import Shard

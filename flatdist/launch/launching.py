@@ -12,14 +12,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from flatdist.errors import LaunchError, StoreError
-from flatdist.launch.cluster import ClusterSession, is_connected, with_address
-from flatdist.launch.display import Display, make_display
 from flatdist.launch.inline import run_inline
 from flatdist.launch.interrupt import Interrupts, StopNow
-from flatdist.launch.loggers import check_loggers
 from flatdist.launch.preflight import check_nodes
-from flatdist.launch.progress import SUCCESS_TOLERANCE, Progress
-from flatdist.launch.ray_tune import Round, run_round, split
+from flatdist.launch.progress.display import Display, make_display
+from flatdist.launch.progress.state import SUCCESS_TOLERANCE, Progress
+from flatdist.launch.ray.cluster import ClusterSession, is_connected, with_address
+from flatdist.launch.ray.loggers import check_loggers
+from flatdist.launch.ray.tune import Round, run_round, split
 from flatdist.launch.result import LaunchResult
 from flatdist.launch.settings import LaunchSettings
 

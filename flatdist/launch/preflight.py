@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flatdist.errors import LaunchError
-from flatdist.launch.cluster import ClusterSession
+from flatdist.launch.ray.cluster import ClusterSession
 from flatdist.launch.settings import LaunchSettings
 from flatdist.machine.environment import import_ray
 from flatdist.store.location import is_local

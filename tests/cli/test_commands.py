@@ -346,7 +346,9 @@ def test_a_device_that_is_absent_is_refused_before_ray_starts(
     run: Run, sweep: str, store: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flatdist.launch.preflight.cuda_devices", tuple)
-    monkeypatch.setattr("flatdist.launch.cluster.ClusterSession.__enter__", lambda _: pytest.fail("Ray was started"))
+    monkeypatch.setattr(
+        "flatdist.launch.ray.cluster.ClusterSession.__enter__", lambda _: pytest.fail("Ray was started")
+    )
     text = run(command, sweep, "--device", "cuda", "--gpus-per-trial", "1", status=2)
     assert "--device cuda: torch sees no CUDA device on this machine" in text
 

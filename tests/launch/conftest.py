@@ -55,7 +55,7 @@ def local_ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # else Ray leaves a token in the home folder
         patch.setenv("PYTHONPATH", HERE)
-        from flatdist.launch.cluster import ClusterSession
+        from flatdist.launch.ray.cluster import ClusterSession
         from flatdist.launch.settings import LaunchSettings
 
         with ClusterSession(LaunchSettings(slots=2)):

@@ -11,9 +11,9 @@ import pytest
 
 from flatdist.errors import LaunchError, StoreError
 from flatdist.launch import LaunchSettings, launch
-from flatdist.launch.display import SilentDisplay
 from flatdist.launch.interrupt import Interrupts, StopNow
-from flatdist.launch.worker import run_shard
+from flatdist.launch.progress.display import SilentDisplay
+from flatdist.launch.ray.worker import run_shard
 from flatdist.planning import Shard, WorkItem
 from flatdist.store import Store
 

@@ -10,7 +10,7 @@ import pytest
 
 from flatdist.cli import main
 from flatdist.errors import LaunchError
-from flatdist.launch.loggers import LOGGERS, tune_loggers
+from flatdist.launch.ray.loggers import LOGGERS, tune_loggers
 
 TEXT = "replicates: 2\nfixed: {d_out: 4, d_in: 4, rank: 1, n: 12, steps: 20, evaluations: 2}\naxes: {depth: [2, 3]}\n"
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from flatdist.launch.launching import keys_of, split_missing
 from flatdist.launch.packing import PackedShards
-from flatdist.launch.ray_tune import split
+from flatdist.launch.ray.tune import split
 from flatdist.planning import Shard, WorkItem
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from flatdist.cells.cell import Cell
 from flatdist.launch import LaunchSettings, launch
-from flatdist.launch.display import SilentDisplay
+from flatdist.launch.progress.display import SilentDisplay
 from flatdist.planning import Shard, WorkItem
 from flatdist.store import Store
 from flatdist.sweeps.search.early_stopping import is_paused

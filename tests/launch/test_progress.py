@@ -6,10 +6,10 @@ import pytest
 from rich.console import Console
 
 from flatdist.cells.cell import Cell
-from flatdist.launch.diagram import diagrams
-from flatdist.launch.display import LiveDisplay, PlainDisplay, counts_line, make_display
-from flatdist.launch.events import ItemFailed, RowStored, ShardEnded, ShardStarted, StepsTaken
-from flatdist.launch.progress import CellTally, Progress
+from flatdist.launch.progress.diagram import diagrams
+from flatdist.launch.progress.display import LiveDisplay, PlainDisplay, counts_line, make_display
+from flatdist.launch.progress.events import ItemFailed, RowStored, ShardEnded, ShardStarted, StepsTaken
+from flatdist.launch.progress.state import CellTally, Progress
 from flatdist.planning import Shard, WorkItem
 
 

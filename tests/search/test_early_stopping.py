@@ -11,7 +11,7 @@ import pytest
 
 from flatdist.cells.cell import Cell
 from flatdist.launch import LaunchSettings, launch
-from flatdist.launch.display import SilentDisplay
+from flatdist.launch.progress.display import SilentDisplay
 from flatdist.launch.rounds import Driver, Halving
 from flatdist.planning import PlanSettings, Shard, WorkItem, make_plan
 from flatdist.store import Store

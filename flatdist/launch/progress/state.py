@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from flatdist.launch.events import Event, ItemFailed, Notice, RowStored, ShardEnded, ShardStarted, StepsTaken
+from flatdist.launch.progress.events import Event, ItemFailed, Notice, RowStored, ShardEnded, ShardStarted, StepsTaken
 
 if TYPE_CHECKING:
     from flatdist.cells.cell import Cell

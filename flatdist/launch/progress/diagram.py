@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flatdist.cells.cell import Cell
-    from flatdist.launch.progress import CellTally
+    from flatdist.launch.progress.state import CellTally
 
 SHADES = " ░▒▓█"  # share of successes, from none to all
 UNKNOWN = "·"

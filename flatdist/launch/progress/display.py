@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from flatdist.launch.diagram import diagrams
-from flatdist.launch.progress import Progress
+from flatdist.launch.progress.diagram import diagrams
+from flatdist.launch.progress.state import Progress
 from flatdist.planning.cost import duration
 
 if TYPE_CHECKING:

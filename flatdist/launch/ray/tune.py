@@ -17,18 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatdist.errors import LaunchError
-from flatdist.launch.cluster import ClusterSession
-from flatdist.launch.display import Display
-from flatdist.launch.events import Notice
 from flatdist.launch.inline import same_error
 from flatdist.launch.interrupt import Interrupts
-from flatdist.launch.loggers import tune_loggers
-from flatdist.launch.monitor import Monitor
 from flatdist.launch.packing import PackedShards
 from flatdist.launch.preflight import versions
-from flatdist.launch.progress import Progress
+from flatdist.launch.progress.display import Display
+from flatdist.launch.progress.events import Notice
+from flatdist.launch.progress.state import Progress
+from flatdist.launch.ray.cluster import ClusterSession
+from flatdist.launch.ray.loggers import tune_loggers
+from flatdist.launch.ray.monitor import Monitor
+from flatdist.launch.ray.trial import shard_trial
 from flatdist.launch.settings import LaunchSettings
-from flatdist.launch.trial import shard_trial
 from flatdist.machine.environment import import_ray, quiet_tune
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class _TuneThread(threading.Thread):
     ) -> None:
         from ray import tune
 
-        from flatdist.launch.stopper import StopWhenEnded
+        from flatdist.launch.ray.stopper import StopWhenEnded
 
         numbers = list(shards)
         gpus = session.gpus_per_trial()

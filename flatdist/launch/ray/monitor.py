@@ -11,7 +11,7 @@ from collections import Counter
 from types import TracebackType
 from typing import Any
 
-from flatdist.launch.events import Event
+from flatdist.launch.progress.events import Event
 from flatdist.machine.environment import import_ray
 
 TELL_SECONDS = 0.5  # between two calls of a worker

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flatdist.launch.events import Event, Notice, RowStored
-from flatdist.launch.monitor import Link
 from flatdist.launch.packing import PackedShards
 from flatdist.launch.preflight import require_versions
+from flatdist.launch.progress.events import Event, Notice, RowStored
+from flatdist.launch.ray.monitor import Link
+from flatdist.launch.ray.worker import run_shard
 from flatdist.launch.settings import LaunchSettings
-from flatdist.launch.worker import run_shard
 
 
 def shard_trial(

@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from flatdist.errors import LaunchError, StoreError
-from flatdist.launch.events import Event, ItemFailed, Notice, RowStored, ShardEnded, ShardStarted, StepsTaken
 from flatdist.launch.interrupt import StopNow
+from flatdist.launch.progress.events import Event, ItemFailed, Notice, RowStored, ShardEnded, ShardStarted, StepsTaken
 from flatdist.launch.rows import PatientCheckpoints, RowBuffer
 from flatdist.launch.settings import LaunchSettings
 

@@ -1,0 +1,1 @@
+"""Running a plan's shards as Ray Tune trials."""
