@@ -13,7 +13,7 @@ import itertools
 
 import numpy as np
 
-from analysis.power_law import COEFFICIENT, EXPONENT, Points, fit_power_law, profile_limits
+from flatdist.fits.power_law import COEFFICIENT, EXPONENT, Points, fit_power_law, profile_limits
 
 ERROR = 0.03
 LOW, HIGH = np.log(25.0), np.log(700.0)  # statistical dimensions of shapes from 8 x 8 to 60 x 60

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.threshold import FitSettings, estimate_threshold
+from flatdist.fits.threshold import FitSettings, estimate_threshold
 from flatdist.threshold.likelihood import quantile
 
 N50 = 100.0

@@ -25,7 +25,7 @@ SHOWN = {source: page for page, source in MOVED.items()} | {
     "flatdist/cells/columns.py": "reference/tables.md",
     "flatdist/methods/__init__.py": "reference/methods.md",
     "flatdist/sensing/ensembles/__init__.py": "reference/ensembles.md",
-    "flatdist/theory.py": "reference/predictions.md",
+    "flatdist/theory/__init__.py": "reference/predictions.md",
     "flatdist/__init__.py": "reference/python.md",
     "analysis": "reference/analyses.md",
     "analysis/explore.ipynb": "reference/analyses.md",

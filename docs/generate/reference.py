@@ -18,8 +18,9 @@ import click
 from docstrings import escape, to_markdown
 from links import sweep_anchor
 
-import analysis
 import flatdist
+import flatdist.figures
+import flatdist.fits
 from flatdist import theory
 from flatdist.cells import columns
 from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
@@ -221,12 +222,12 @@ def analyses() -> str:
         "# Analyses\n\nEach is a command, `python -m analysis.NAME SWEEP`, and functions from a DataFrame to a "
         "DataFrame to a figure.\n"
     )
-    modules = {name: import_module(f"analysis.{name}") for name in _analysis_modules()}
+    modules = {name: import_module(name) for name in _analysis_modules()}
     for name, module in sorted(modules.items(), key=lambda item: not hasattr(item[1], "main")):
-        text += f"\n## {name}\n\n"
+        text += f"\n## {name.removeprefix('flatdist.')}\n\n"
         if hasattr(module, "main"):
             text += f"```text\n{_help_of(module.main)}```\n\n"
-        text += f"::: analysis.{name}\n    options: {{heading_level: 3, show_root_heading: false}}\n"
+        text += f"::: {name}\n    options: {{heading_level: 3, show_root_heading: false}}\n"
     return text
 
 
@@ -251,8 +252,9 @@ def _module_text(name: str) -> str:
 
 
 def _analysis_modules() -> Iterator[str]:
-    for module in pkgutil.walk_packages(analysis.__path__, "analysis."):
-        yield module.name.removeprefix("analysis.")
+    for package in (flatdist.fits, flatdist.figures):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            yield module.name
 
 
 def _help_of(main: Callable[[Sequence[str]], int]) -> str:

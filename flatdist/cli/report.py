@@ -21,7 +21,7 @@ def report_command(sweep: str, store: str, out: Path | None, tolerance: float | 
     loaded = load_sweep(sweep, store)
     open_store(store)  # said before anything is imported
     try:
-        from analysis.report import write_report
+        from flatdist.report import write_report
     except ModuleNotFoundError as error:
         raise LaunchError(
             f"a report needs {error.name}, which is not installed; pip install 'flatdist[report]'"

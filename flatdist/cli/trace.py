@@ -23,7 +23,7 @@ def trace_command(figures: tuple[Path, ...], as_json: bool) -> None:
 
     Nothing in the file is executed. The command writes to figures/SWEEP; add --out to have it elsewhere.
     """
-    from analysis.tracing import command_of, read_origin
+    from flatdist.figures.tracing import command_of, read_origin
 
     found, problems = [], []
     for path in figures:

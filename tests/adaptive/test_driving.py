@@ -9,9 +9,9 @@ import pytest
 from made_up import TEXT, asked, driver, made_up, n50, row, stored
 
 import flatdist
-from analysis.threshold import fit_thresholds
 from flatdist.cells.cell import Cell
 from flatdist.errors import StoreError
+from flatdist.fits.threshold import fit_thresholds
 from flatdist.store import Store
 from flatdist.sweepfile import Changes
 from flatdist.sweeps import parse_sweep

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import comparison
-from analysis.comparison import compare
-from analysis.pairing import match_cells, pair_trials
-from analysis.signed_rank import shift_interval, signed_rank_test
 from flatdist.cells.cell import Cell
 from flatdist.errors import FitError
+from flatdist.figures import comparison
+from flatdist.figures.comparison import compare
+from flatdist.fits.pairing import match_cells, pair_trials
+from flatdist.fits.signed_rank import shift_interval, signed_rank_test
 
 SHAPE = {"d_out": 8, "d_in": 8, "rank": 1}
 VALUES = (12, 16, 20, 26)

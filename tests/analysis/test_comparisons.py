@@ -12,11 +12,11 @@ from statsmodels.stats.proportion import proportion_confint
 from synthetic import quickstart_like
 
 import flatdist
-from analysis import paired, phase_diagram, tolerance
-from analysis.first_success import first_successes, mean_first_success
-from analysis.paired import mean_differences, newcombe_interval, paired_differences, wilson_interval
-from analysis.tolerance import fit_over_tolerances
 from flatdist.errors import FitError
+from flatdist.figures import paired, phase_diagram, tolerance
+from flatdist.figures.first_success import first_successes, mean_first_success
+from flatdist.figures.paired import mean_differences, newcombe_interval, paired_differences, wilson_interval
+from flatdist.figures.tolerance import fit_over_tolerances
 from flatdist.theory import statistical_dimension
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.extrapolation import to_zero
-from analysis.flatness_gap import gap_figure, gaps, series_of
-from analysis.flow_limit import differences, flow_figure, paths
 from flatdist.cells.cell import Cell
 from flatdist.errors import FitError
+from flatdist.figures.flatness_gap import gap_figure, gaps, series_of
+from flatdist.figures.flow_limit import differences, flow_figure, paths
+from flatdist.fits.extrapolation import to_zero
 
 RATES = (0.01, 0.02, 0.04)
 FIELDS = {"d_out": 4, "d_in": 4, "rank": 1, "n": 9, "depth": 3}

@@ -7,13 +7,13 @@ import pytest
 from synthetic import quickstart_like
 
 from analysis import fit_scaling, fit_thresholds
-from analysis.command import table_lines
-from analysis.grouping import configuration_columns, varying_fields
-from analysis.layout import describe, series_columns
-from analysis.paired import paired_differences
-from analysis.phase_diagram import panel_columns
-from analysis.training_curves import series_columns as curve_columns
 from flatdist.errors import FitError
+from flatdist.figures.command import table_lines
+from flatdist.figures.layout import describe, series_columns
+from flatdist.figures.paired import paired_differences
+from flatdist.figures.phase_diagram import panel_columns
+from flatdist.figures.training_curves import series_columns as curve_columns
+from flatdist.fits.grouping import configuration_columns, varying_fields
 
 KEYWORDS = [("learning_rate", 0.01, "rate auto"), ("batch_size", 10, "batch full")]
 

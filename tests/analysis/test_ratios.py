@@ -13,13 +13,14 @@ from PIL import Image
 from synthetic import quickstart_like
 
 import flatdist
-from analysis import dependence, first_success, fit_thresholds, ratios, style
-from analysis.dependence import changes, dependence_figure, in_panel, split
-from analysis.first_success import first_successes, paired_first_success
-from analysis.layout import legend_columns
-from analysis.ratios import panels_of, ratio_of, shape_name, summarise
-from analysis.ratios_figure import ratios_figure
+from analysis import fit_thresholds
 from flatdist.errors import FitError
+from flatdist.figures import dependence, first_success, ratios, style
+from flatdist.figures.dependence import changes, dependence_figure, in_panel, split
+from flatdist.figures.first_success import first_successes, paired_first_success
+from flatdist.figures.layout import legend_columns
+from flatdist.figures.ratios import panels_of, ratio_of, shape_name, summarise
+from flatdist.figures.ratios_figure import ratios_figure
 from flatdist.theory import prediction, statistical_dimension
 
 SHAPE = ["d_out", "d_in", "rank"]

@@ -12,12 +12,12 @@ from PIL import Image
 from scipy import stats
 
 import flatdist
-from analysis import risk, risk_steps
-from analysis.risk import error_ratios, median, median_interval, ratios_by_regime, risk_table
-from analysis.risk_figure import ratio_figure, risk_figure, steps_figure
-from analysis.risk_predictions import Setting, prediction_curves, quantile_test
 from flatdist.cells.cell import Cell
 from flatdist.errors import FitError
+from flatdist.figures import risk, risk_steps
+from flatdist.figures.risk import error_ratios, median, median_interval, ratios_by_regime, risk_table
+from flatdist.figures.risk_figure import ratio_figure, risk_figure, steps_figure
+from flatdist.fits.risk_predictions import Setting, prediction_curves, quantile_test
 from flatdist.theory.risk import MinimumNormLaw, interpolation_law, tangent_fit_error
 
 D_OUT, D_IN, NOISE = 5, 6, 0.1

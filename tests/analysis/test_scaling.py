@@ -11,11 +11,12 @@ import pytest
 from synthetic import quickstart_like
 
 import flatdist
-from analysis import fit_scaling, fit_thresholds, scaling
-from analysis.collapse import collapse_table, fit_width_law, master_curve, unresolved_lines, width_table
-from analysis.power_law import EXPONENT, Points, fit_power_law, log_likelihood, profile_limits
-from analysis.scaling_figure import collapse_figure, scaling_figure
+from analysis import fit_scaling, fit_thresholds
 from flatdist.errors import FitError
+from flatdist.figures import scaling
+from flatdist.figures.collapse import collapse_table, fit_width_law, master_curve, unresolved_lines, width_table
+from flatdist.figures.scaling_figure import collapse_figure, scaling_figure
+from flatdist.fits.power_law import EXPONENT, Points, fit_power_law, log_likelihood, profile_limits
 from flatdist.theory import prediction
 
 SHAPES = [

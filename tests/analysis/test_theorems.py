@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 import flatdist
-from analysis.theorem_checks import CHECKS
-from analysis.theorem_checks.check import HOLDS, UNRESOLVED, VACUOUS, VIOLATED, combined, judge
-from analysis.theorems import main, run_checks, verdict_table
+from flatdist.figures.theorem_checks import CHECKS
+from flatdist.figures.theorem_checks.check import HOLDS, UNRESOLVED, VACUOUS, VIOLATED, combined, judge
+from flatdist.figures.theorems import main, run_checks, verdict_table
 from flatdist.store import Store
 
 SMALL = {"d_out": 3, "d_in": 4, "rank": 2}

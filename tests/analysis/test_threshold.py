@@ -11,9 +11,9 @@ import statsmodels.api as sm
 from scipy import stats
 
 from analysis import fit_thresholds
-from analysis.clustered import clustered_profile
-from analysis.threshold import FitSettings, estimate_threshold
 from flatdist.errors import FitError
+from flatdist.fits.clustered import clustered_profile
+from flatdist.fits.threshold import FitSettings, estimate_threshold
 from flatdist.threshold.likelihood import likelihood_drop
 
 N50 = 45.0

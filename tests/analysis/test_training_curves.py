@@ -6,7 +6,7 @@ import pytest
 from synthetic import quickstart_like
 
 import flatdist
-from analysis.training_curves import (
+from flatdist.figures.training_curves import (
     MEASURES,
     main,
     reference_levels,

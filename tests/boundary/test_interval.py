@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.threshold import fit_thresholds
+from flatdist.fits.threshold import fit_thresholds
 from flatdist.threshold import Runs, interval
 
 

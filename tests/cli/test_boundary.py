@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 import flatdist
-from analysis.threshold import fit_thresholds
 from flatdist.cli import main
+from flatdist.fits.threshold import fit_thresholds
 from flatdist.store import Store
 
 TEXT = """

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.grouping import as_value
 from flatdist.cli import main
+from flatdist.fits.grouping import as_value
 from flatdist.store import Store
 
 SWEEP = (

@@ -12,11 +12,11 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image, PngImagePlugin
 
-from analysis import paired, sample_complexity, theorems
-from analysis.origin import analysis_command, file_stem
-from analysis.style import FORMATS, save_figure
 from flatdist.cli import main
 from flatdist.cli.trace import shell_command, shown
+from flatdist.figures import paired, sample_complexity, theorems
+from flatdist.figures.origin import analysis_command, file_stem
+from flatdist.figures.style import FORMATS, save_figure
 
 ANALYSES = {"analysis.sample_complexity": sample_complexity, "analysis.paired": paired, "analysis.theorems": theorems}
 SWEEP = (

@@ -9,12 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.command import Request
-from analysis.report.material import MEASURES, Material
 from flatdist.cells.cell import Cell
 from flatdist.cells.columns import FAILURES, HISTORY
+from flatdist.figures.command import Request
 from flatdist.methods import METHODS
 from flatdist.methods.base import GradientMethod
+from flatdist.report.material import MEASURES, Material
 from flatdist.results import history_frame, trials_frame
 from flatdist.sweeps import parse_sweep
 

@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 import pytest
 from conftest import HOSTILE
 
-from analysis.report.page import embedded, render
-from analysis.report.section import Section
 from flatdist.cli import main
+from flatdist.report.page import embedded, render
+from flatdist.report.section import Section
 from flatdist.store import Store
 
 ORIGIN = {

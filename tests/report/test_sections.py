@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from chosen import failure, lost, make_material, recovers_from
 
-from analysis.report import cells, complexity, curves, diagrams, laws, machines, outcomes, packing, points, question
-from analysis.report.material import MEASURES
-from analysis.report.page import render
-from analysis.report.words import duration, name_of, number, plain, threshold_words
-from analysis.report.writing import SECTIONS, ReportWarning, build_section
-from analysis.threshold import fit_thresholds
 from flatdist.cli import main
+from flatdist.fits.threshold import fit_thresholds
+from flatdist.report import cells, complexity, curves, diagrams, laws, machines, outcomes, packing, points, question
+from flatdist.report.material import MEASURES
+from flatdist.report.page import render
+from flatdist.report.words import duration, name_of, number, plain, threshold_words
+from flatdist.report.writing import SECTIONS, ReportWarning, build_section
 from flatdist.store import Store
 from flatdist.theory import flattest_trace, prediction
 
@@ -346,7 +346,7 @@ def test_a_report_without_results_is_made_and_its_path_printed_last(tmp_path, ca
 def test_without_the_extra_the_command_says_what_to_install(tmp_path, capsys, monkeypatch):
     store = Store(tmp_path / "results")
     store.save_sweep("two", TWO_METHODS, ["0" * 16], 4)
-    for name in [name for name in sys.modules if name.startswith("analysis.report")]:
+    for name in [name for name in sys.modules if name.startswith("flatdist.report")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "altair", None)
     assert main(["report", "two", "--store", store.uri]) == 2

@@ -1,0 +1,103 @@
+"""Finite-size scaling: success against (n - n50) / width is one curve for all shapes, and width grows as sqrt(d d')."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flatdist.figures.layout import matching
+from flatdist.figures.sample_complexity import success_rates
+from flatdist.figures.scaling import points_of
+from flatdist.fits.grouping import group_rows
+from flatdist.fits.power_law import COEFFICIENT, EXPONENT, fit_power_law, profile_limits
+from flatdist.threshold.likelihood import quantile
+
+RESOLVED, BELOW, UNKNOWN = "none", "left", "unresolved"
+
+
+def width_table(thresholds: pd.DataFrame) -> pd.DataFrame:
+    """How wide each transition is, as far as the measured n tell.
+
+    A width below the distance between the n on either side of n50 says how coarse the grid is rather than how wide the
+    transition: only an upper bound is known of it.
+
+    Args:
+        thresholds: from :func:`flatdist.fits.threshold.fit_thresholds`.
+
+    Returns:
+        The thresholds with ``width``, ``width_low``, ``width_high`` (from 10 to 90 % success, in measurements) and
+        ``width_censored``: ``none``; ``left`` (only ``width_high`` is known: the larger of the grid's distance and the
+        end of the fitted interval); ``unresolved`` (nothing is known).
+    """
+    width, low, high = (thresholds[f"transition{end}"].to_numpy(dtype=float) for end in ("", "_low", "_high"))
+    spacing = thresholds["n_spacing"].to_numpy(dtype=float)
+    bracketed = thresholds["censored"].isin(["none", "interval"]).to_numpy() & np.isfinite(high)
+    resolved = bracketed & (thresholds["censored"] == "none").to_numpy() & (width > 0) & ~(width < spacing)
+    kind = np.where(resolved, RESOLVED, np.where(bracketed, BELOW, UNKNOWN))
+    return thresholds.assign(
+        width=np.where(resolved, width, np.nan),
+        width_low=np.where(resolved, low, 0.0),
+        width_high=np.where(resolved, high, np.where(bracketed, np.fmax(high, spacing), np.inf)),
+        width_censored=kind,
+    )
+
+
+def unresolved_lines(thresholds: pd.DataFrame) -> list[str]:
+    """A remark on the transitions that the measured n do not resolve; no line where they resolve all."""
+    kinds = width_table(thresholds)["width_censored"].value_counts()
+    below, known = int(kinds.get(BELOW, 0)), int(kinds.get(BELOW, 0) + kinds.get(RESOLVED, 0))
+    text = (
+        f"{below} of {known} transitions are narrower than the distance between the measured n: the width's law takes "
+        "them as upper bounds, and the collapse leaves them out; finer n would resolve them"
+    )
+    return [text] if below else []
+
+
+def collapse_table(trials: pd.DataFrame, thresholds: pd.DataFrame, by: Sequence[str], tolerance: float) -> pd.DataFrame:
+    """Success rates of every group whose width the measured n resolve, on its own scale.
+
+    Returns:
+        The columns of :func:`flatdist.figures.sample_complexity.success_rates` and ``z`` = (n - n50) / width, with
+        the width from 10 to 90 % success.
+    """
+    rates = success_rates(trials, by, tolerance)
+    parts = []
+    for key, fits in group_rows(width_table(thresholds), by):
+        fit = fits.iloc[0]
+        if fit["width_censored"] == RESOLVED:
+            mine = matching(rates, key)
+            parts.append(mine.assign(z=(mine["n"] - fit["n50"]) / fit["width"]))
+    return pd.concat(parts, ignore_index=True) if parts else rates.iloc[:0].assign(z=pd.Series(dtype=float))
+
+
+def master_curve(z: np.ndarray) -> np.ndarray:
+    """The logistic curve that rises from 10 to 90 % over one unit of z."""
+    return np.asarray(1.0 / (1.0 + np.exp(-2.0 * quantile("logit", 0.9) * z)))
+
+
+def fit_width_law(thresholds: pd.DataFrame, by: Sequence[str], level: float = 0.95) -> pd.DataFrame:
+    """Fit width = c (d d')^a in each group; theory's order of magnitude is a = 1/2.
+
+    Widths that the measured n do not resolve enter as the bounds that they are (:func:`width_table`).
+
+    Returns:
+        One row per group with at least three shapes of different size whose width is resolved: the columns of ``by``,
+        ``coefficient``, ``exponent`` with limits, ``n_shapes``, ``n_unresolved`` (widths that are only bounds).
+    """
+    rows: list[dict[str, Any]] = []
+    for key, group in group_rows(width_table(thresholds), by):
+        points = points_of(group.assign(censored=group["width_censored"]), "entries", "width", level)
+        resolved = points.select(~np.isnan(points.y))
+        if resolved.shapes < 3 or np.ptp(resolved.x) < 1e-9:
+            continue
+        best = fit_power_law(points)
+        row: dict[str, Any] = {"n_shapes": points.shapes, "n_unresolved": len(points.x) - len(resolved.x)}
+        row["coefficient"] = math.exp(best.parameters[COEFFICIENT])
+        row["exponent"] = best.parameters[EXPONENT]
+        row["exponent_low"], row["exponent_high"] = profile_limits(points, best, EXPONENT, level)
+        rows.append({**key, **row})
+    return pd.DataFrame(rows)

@@ -1,0 +1,106 @@
+"""Where a figure comes from: what its file says of the sweep, the cells, the settings, and the command that remakes it.
+
+The origin is JSON under ``Description`` (PNG, SVG) and ``Subject`` (PDF); :mod:`flatdist.figures.tracing` reads it
+back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from flatdist.machine.provenance import package_version, revision
+
+SOFTWARE = "flatdist"
+_SLUG_LENGTH = 32
+
+
+def cells_hash(trials: pd.DataFrame) -> str:
+    """Names the set of cells behind a figure: equal for equal sets, whatever their order."""
+    cells = sorted(set(trials["cell_id"].astype(str))) if "cell_id" in trials else []
+    return hashlib.sha256("\n".join(cells).encode()).hexdigest()[:16]
+
+
+def provenance(
+    sweep: str,
+    trials: pd.DataFrame,
+    settings: Mapping[str, Any],
+    *,
+    store: str | None = None,
+    where: str | None = None,
+    command: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What a figure's file says of its origin.
+
+    Args:
+        sweep: name or file of the sweep.
+        trials: the rows shown.
+        settings: of the fit and the figure.
+        store: where the rows come from.
+        where: which rows were asked for, as text; None for all.
+        command: words that make the figure again; empty where no single command does.
+    """
+    sha, dirty = revision()
+    return {
+        "sweep": sweep,
+        "store": store,
+        "where": where,
+        "cells_hash": cells_hash(trials),
+        "cells": int(trials["cell_id"].nunique()) if "cell_id" in trials else None,
+        "trials": len(trials),
+        "settings": dict(settings),
+        "command": list(command),
+        "git_revision": sha,
+        "git_dirty": dirty,
+        "flatdist_version": package_version("flatdist"),
+    }
+
+
+def analysis_command(name: str, arguments: Sequence[str] | None, store: str) -> list[str]:
+    """The words that run an analysis again.
+
+    They are the words it was run with, except that the store is named even where it was the default, and that the
+    folder of the pictures is left out: where a picture lies is no part of what it shows.
+
+    Args:
+        name: of the analysis, as in ``python -m analysis.NAME``.
+        arguments: its command line; the process's own where None.
+        store: where it read.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--out")
+    parser.add_argument("--store")
+    _, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
+    return ["python", "-m", f"analysis.{name}", *rest, "--store", store]
+
+
+def file_stem(name: str, where: str | None) -> str:
+    """The name of a figure's files: that of a part of a sweep differs from that of the whole, and of other parts.
+
+    >>> file_stem("paired", None), file_stem("paired", "rank == 2")
+    ('paired', 'paired-where-rank-2-afcff8')
+    """
+    if not where:
+        return name
+    slug = re.sub(r"[^A-Za-z0-9.]+", "-", where).strip("-.")[:_SLUG_LENGTH].rstrip("-.")
+    digest = hashlib.sha256(" ".join(where.split()).encode()).hexdigest()[:6]
+    return "-".join(part for part in (name, "where", slug, digest) if part)
+
+
+def file_metadata(name: str, origin: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The metadata of a figure's files by format; without dates, so that equal figures are equal files."""
+    text = json.dumps({"figure": name, **origin}, sort_keys=True, default=str)
+    sweep = "".join(char if char.isprintable() else "?" for char in str(origin.get("sweep", "")))
+    title = f"{SOFTWARE} {name}: {sweep}"
+    return {
+        "png": {"Title": title, "Description": text, "Software": SOFTWARE},
+        "svg": {"Title": title, "Description": text, "Creator": SOFTWARE, "Date": None},
+        "pdf": {"Title": title, "Subject": text, "Creator": SOFTWARE, "CreationDate": None},
+    }

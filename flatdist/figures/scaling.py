@@ -1,0 +1,195 @@
+"""Which law does n50 follow: c r(d+d')^a, c dof^a, c statdim^a or c (d d')^a?
+
+``python -m analysis.scaling SWEEP [--store S] [--out DIR] [--tolerance E]``
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from flatdist.errors import FitError
+from flatdist.fits.grouping import configuration_columns, group_rows
+from flatdist.fits.power_law import (
+    COEFFICIENT,
+    EXPONENT,
+    Points,
+    PowerLaw,
+    fit_power_law,
+    held_out_score,
+    profile_limits,
+)
+from flatdist.fits.shapes import SHAPE, predicted
+from flatdist.fits.success import require_columns
+from flatdist.theory import prediction
+
+LAWS = ("rsum", "dof", "statdim", "entries")
+EXACT_LAWS = ("statdim", "entries")  # the constant is part of the law: n50 = law is tested for equivalence
+MARGIN = 0.03
+ONE_SIZE = "undecided: one size"
+EXCLUDING_ODDS = 20.0  # against the best law, by AICc: the odds of a 95 % statement
+_SMALLEST_ERROR = 1e-3  # of log n50: n is a whole number
+
+
+def fit_scaling(
+    thresholds: pd.DataFrame,
+    by: Sequence[str] | None = None,
+    *,
+    laws: Sequence[str] = LAWS,
+    level: float = 0.95,
+    margin: float = MARGIN,
+) -> pd.DataFrame:
+    """Fit each law to the thresholds of each method and depth.
+
+    log n50 = log c + a log(law) + discrepancy + sampling error; the sampling error is that of n50's interval, censored
+    thresholds enter as what they say, and thresholds of one shape share their discrepancy.
+
+    Args:
+        thresholds: from :func:`flatdist.fits.threshold.fit_thresholds`, with ``d_out``, ``d_in`` and ``rank``.
+        by: groups to fit separately; by default method, depth, ensemble and every other cell field of the table
+            that varies beyond the shape.
+        laws: names of :data:`flatdist.theory.SAMPLE_COMPLEXITIES`.
+        level: confidence level of the intervals.
+        margin: n50 = law is called equivalent where the 90 % interval of their ratio lies within this relative margin.
+
+    Returns:
+        One row per (group, law): the columns of ``by``, ``law``, ``formula``, then
+
+        - ``coefficient``, ``exponent`` with ``_low`` and ``_high``: of c law^a with both free.
+        - ``discrepancy``: relative scatter of the shapes around the law, beyond sampling error.
+        - ``ratio``, ``ratio_low``, ``ratio_high``: c where a = 1, and its 90 % interval; ``ratio_discrepancy``.
+        - ``equivalence``: of n50 and the law itself, where the law has a constant: ``equivalent``, ``different`` or
+          ``undecided``.
+        - ``aicc``, ``aicc_difference`` (to the group's best law) and ``held_out`` (log predictive density of each
+          shape from the others), all of the proportional law (a = 1).
+        - ``n_shapes``, ``n_points``, ``n_censored``.
+        - ``verdict``: ``consistent``; ``excluded at 95 %`` where the exponent's interval excludes 1, or the
+          proportional law is more than 20 times less likely than the best one; ``undecided`` with fewer than four
+          shapes; ``undecided: one size`` where the law has one value, so that there is nothing to fit.
+
+    Raises:
+        FitError: missing columns, an unknown law, or no threshold that the data bracket.
+    """
+    require_columns(thresholds, (*SHAPE, "n50", "n50_low", "n50_high", "censored"), "needed columns")
+    unknown = [law for law in laws if law not in LAWS]
+    if unknown:
+        raise FitError(f"no law is named {unknown[0]!r}; allowed: {', '.join(LAWS)}")
+    if by is None:
+        by = [name for name in ("method", "depth", "ensemble") if name in thresholds]
+        by += configuration_columns(thresholds, but=(*SHAPE, *by))
+    require_columns(thresholds, by, "grouping columns")
+    rows: list[dict[str, Any]] = []
+    for key, group in group_rows(thresholds, by):
+        if group["censored"].isin(["none", "interval"]).any():
+            rows += [{**key, **row} for row in _fit_group(group, laws, level, margin)]
+    if not rows:
+        raise FitError("no threshold is bracketed by its data, so there is no law to fit; widen the range of n")
+    return pd.DataFrame(rows)
+
+
+def points_of(group: pd.DataFrame, law: str, quantity: str = "n50", level: float = 0.95) -> Points:
+    """A group's thresholds, or another quantity with limits and ``censored``, as points of a power law in ``law``.
+
+    Unresolved ones say nothing and are left out.
+    """
+    used = group[group["censored"] != "unresolved"]
+    x = np.log(predicted(law, used))
+    with np.errstate(divide="ignore"):
+        y, low, high = (np.log(used[quantity + end].to_numpy(dtype=float)) for end in ("", "_low", "_high"))
+    reach = stats.norm.ppf(0.5 + level / 2.0)
+    sides = np.stack((y - low, high - y))
+    sides[~np.isfinite(sides)] = np.nan
+    finite = np.isfinite(sides)
+    count = finite.sum(axis=0)
+    error = np.where(finite, sides, 0.0).sum(axis=0) / np.maximum(count, 1) / reach
+    bounded = (used["censored"].to_numpy() == "none") & (count > 0) & np.isfinite(y)
+    shape = used.groupby(list(SHAPE)).ngroup().to_numpy()
+    return Points(x, np.where(bounded, y, np.nan), np.maximum(error, _SMALLEST_ERROR), low, high, shape)
+
+
+def _fit_group(group: pd.DataFrame, laws: Sequence[str], level: float, margin: float) -> list[dict[str, Any]]:
+    rows = []
+    for law in laws:
+        points = points_of(group, law, level=level)
+        row: dict[str, Any] = {"law": law, "formula": prediction(law).formula}
+        row |= _free_fit(points, level)
+        proportional = fit_power_law(points, (None, 1.0, None))
+        row |= _proportional_fit(points, proportional, law in EXACT_LAWS, margin)
+        row["varies"] = _varies(points)
+        row["aicc"] = proportional.aicc(points.shapes)
+        row["held_out"] = held_out_score(points, (None, 1.0, None))
+        row |= {
+            "n_shapes": points.shapes,
+            "n_points": len(points.x),
+            "n_censored": int((group["censored"] != "none").sum()),
+        }
+        rows.append(row)
+    best = min(row["aicc"] for row in rows)
+    for row in rows:
+        row["aicc_difference"] = row["aicc"] - best if math.isfinite(row["aicc"]) else math.nan
+        row["verdict"] = _verdict(row) if row.pop("varies") else ONE_SIZE
+    return rows
+
+
+def _free_fit(points: Points, level: float) -> dict[str, Any]:
+    """Coefficient and exponent, both free; not determined where the law has the same value everywhere."""
+    names = ("coefficient", "coefficient_low", "coefficient_high", "exponent", "exponent_low", "exponent_high")
+    if not _varies(points) or points.shapes < 3:
+        return dict.fromkeys((*names, "discrepancy"), math.nan)
+    best = fit_power_law(points)
+    coefficient = profile_limits(points, best, COEFFICIENT, level)
+    exponent = profile_limits(points, best, EXPONENT, level)
+    values = (
+        *(_exp(value) for value in (best.parameters[COEFFICIENT], *coefficient)),
+        best.parameters[EXPONENT],
+        *exponent,
+    )
+    return {**dict(zip(names, values, strict=True)), "discrepancy": math.exp(best.parameters[2])}
+
+
+def _varies(points: Points) -> bool:
+    return bool(np.ptp(points.x) > 1e-9)
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf
+
+
+def _proportional_fit(points: Points, fitted: PowerLaw, exact: bool, margin: float) -> dict[str, Any]:
+    low, high = (_exp(value) for value in profile_limits(points, fitted, COEFFICIENT, 0.9, (None, 1.0, None)))
+    if not exact:
+        equivalence = None
+    elif 1.0 - margin <= low and high <= 1.0 + margin:
+        equivalence = "equivalent"
+    else:
+        equivalence = "different" if high < 1.0 - margin or low > 1.0 + margin else "undecided"
+    return {
+        "ratio": math.exp(fitted.parameters[COEFFICIENT]),
+        "ratio_low": low,
+        "ratio_high": high,
+        "ratio_discrepancy": math.exp(fitted.parameters[2]),
+        "equivalence": equivalence,
+    }
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    if row["n_shapes"] < 4 or math.isnan(row["exponent"]) or math.isnan(row["aicc_difference"]):
+        return "undecided"
+    one_is_inside = row["exponent_low"] <= 1.0 <= row["exponent_high"]
+    likely = row["aicc_difference"] <= 2.0 * math.log(EXCLUDING_ODDS)
+    return "consistent" if one_is_inside and likely else "excluded at 95 %"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    from flatdist.figures.command import run_command
+    from flatdist.figures.scaling_figure import draw
+
+    return run_command(
+        "scaling", "n50 against each law, with verdicts, and the transition's collapse.", draw, arguments
+    )
