@@ -207,7 +207,8 @@ def sweep_files() -> str:
 
 def python() -> str:
     """The package's public names and, after them, what contributors build on."""
-    homes = {name: getattr(flatdist, name) for name in flatdist.__all__ if name not in ("__version__", "theory")}
+    rooms = ("__version__", "figures", "fits", "theory")  # that have pages of their own
+    homes = {name: getattr(flatdist, name) for name in flatdist.__all__ if name not in rooms}
     text = "# Python\n\nEvery public name is `flatdist.NAME`; it is loaded when first used.\n\n"
     for name, thing in homes.items():
         text += f"::: {thing.__module__}.{name}\n\n"
