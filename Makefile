@@ -45,9 +45,10 @@ docs: $(INSTALLED_DEV)  ## the documentation site in site/, warnings are errors
 dist: $(INSTALLED_DEV)  ## wheel and sdist, tried in an environment without torch and ray
 	bash .ci/dist $(BIN)/python
 
-lint: $(INSTALLED_DEV)  ## lint and format check
+lint: $(INSTALLED_DEV)  ## lint, format check, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 
 types: $(INSTALLED_DEV)  ## strict type check
 	$(BIN)/mypy

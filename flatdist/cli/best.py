@@ -11,11 +11,11 @@ import click
 from flatdist.cli.inspect import varying_fields
 from flatdist.cli.options import json_option, load_sweep, open_store, store_option, sweep_argument
 from flatdist.cli.output import print_json, print_table
-from flatdist.cli.searching import metric_of
-from flatdist.errors import StoreError
+from flatdist.errors import StoreError, SweepError
 
 if TYPE_CHECKING:
     from flatdist.store import Store
+    from flatdist.sweeps import Sweep
     from flatdist.sweeps.search.metric import Metric
 
 LEVEL = 0.95
@@ -54,6 +54,23 @@ def best_command(
     stopped = f", {len(loaded.stopped)} were stopped early" if loaded.stopped else ""
     have = f"{len(ranked)} of {len(cells)} cells have rows{stopped}"
     click.echo(f"median {chosen.text}, {LEVEL:.0%} interval over replicates; {have}")
+
+
+def metric_of(sweep: Sweep, given: str | None, highest: bool) -> tuple[Metric, bool]:
+    """The metric to rank a sweep's cells by, and whether the highest is best.
+
+    Raises:
+        SweepError: the metric does not exist; names the nearest.
+    """
+    from flatdist.sweeps.search import parse_metric
+    from flatdist.sweeps.search.metric import numeric_columns
+
+    if given is None and sweep.search is not None:
+        return sweep.search.metric, highest or sweep.search.mode == "max"
+    try:
+        return parse_metric(given or "relative_error", numeric_columns()), highest
+    except SweepError as error:
+        raise SweepError(f"--metric {error}") from error
 
 
 def rank(

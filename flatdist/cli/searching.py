@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from flatdist.cli.output import cell_text
-from flatdist.errors import SweepError
 
 if TYPE_CHECKING:
     from flatdist.cells.cell import Cell
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from flatdist.store import Store
     from flatdist.sweeps import Sweep
     from flatdist.sweeps.search import Search
-    from flatdist.sweeps.search.metric import Metric
 
 
 def search_line(sweep: Sweep) -> str:
@@ -73,20 +71,3 @@ def _tell_best(search: Search, cells: Mapping[str, Cell], store: Store) -> None:
         values = ", ".join(f"{d.field}={cell_text(getattr(cells[cell_id], d.field))}" for d in search.domains)
         found = f"{cell_text(middle)} (95 % interval {cell_text(low)} to {cell_text(high)})"
         click.echo(f"best so far: median {search.metric.text} {found} at {values}; 'flatdist best' ranks all")
-
-
-def metric_of(sweep: Sweep, given: str | None, highest: bool) -> tuple[Metric, bool]:
-    """The metric to rank a sweep's cells by, and whether the highest is best.
-
-    Raises:
-        SweepError: the metric does not exist; names the nearest.
-    """
-    from flatdist.sweeps.search import parse_metric
-    from flatdist.sweeps.search.metric import numeric_columns
-
-    if given is None and sweep.search is not None:
-        return sweep.search.metric, highest or sweep.search.mode == "max"
-    try:
-        return parse_metric(given or "relative_error", numeric_columns()), highest
-    except SweepError as error:
-        raise SweepError(f"--metric {error}") from error

@@ -280,14 +280,3 @@ _ADVICE = {
 
 def _reason(error: OSError) -> str:
     return _ADVICE.get(error.errno or 0, f"{error.strerror or error}; check the disk and run the same command again")
-
-
-def open_filesystem(uri: str) -> Filesystem:
-    """Return the storage behind a normalised store URI."""
-    from flatdist.store.location import is_local
-
-    if is_local(uri):
-        return LocalFilesystem(uri)
-    from flatdist.store.remote import RemoteFilesystem
-
-    return RemoteFilesystem(uri)

@@ -15,8 +15,8 @@ from datetime import datetime
 from typing import Any, BinaryIO, TypeVar, cast
 
 from flatdist.errors import StoreError
-from flatdist.store.filesystem import FileInfo
-from flatdist.store.location import redact
+from flatdist.store.filesystem import FileInfo, Filesystem, LocalFilesystem
+from flatdist.store.location import is_local, redact
 
 Answer = TypeVar("Answer")
 
@@ -230,3 +230,8 @@ def _hopeless(error: Exception) -> str:
     if isinstance(error, (TypeError, ValueError, NotImplementedError)):
         return "this file system cannot do it"
     return ""
+
+
+def open_filesystem(uri: str) -> Filesystem:
+    """Return the storage behind a normalised store URI."""
+    return LocalFilesystem(uri) if is_local(uri) else RemoteFilesystem(uri)

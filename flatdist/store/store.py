@@ -15,13 +15,14 @@ from flatdist.store.acknowledged import Acknowledgements
 from flatdist.store.cache import IndexCache
 from flatdist.store.checkpoints import CheckpointFolder
 from flatdist.store.compaction import GRACE, SMALL, Compaction, compact
-from flatdist.store.filesystem import Filesystem, open_filesystem
+from flatdist.store.filesystem import Filesystem
 from flatdist.store.frame import to_frame
 from flatdist.store.layout import TOMBSTONES, part_folder
 from flatdist.store.location import normalise
 from flatdist.store.maintenance import Collected, Merged
 from flatdist.store.parts import warn_unreadable
 from flatdist.store.query import Reader, Scope
+from flatdist.store.remote import open_filesystem
 from flatdist.store.sweeps import SweepRecord, SweepRecords
 from flatdist.store.tombstones import Generations, Key, Tombstones
 from flatdist.store.writing import Row, check_access, write_rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -17,12 +17,12 @@ from flatdist.sweepfile.values import Given, InvalidValue, computed, kind_of, na
 
 if TYPE_CHECKING:
     from flatdist.sweepfile.chosen import Until
-    from flatdist.sweeps.adaptive import Group
 
 MAX_CELLS = 250_000  # a cell takes 70 us and 1 KB to make
 _DERIVED_FROM = {name: ("d_out", "d_in", *(() if name == "entries" else ("rank",))) for name in DERIVED}
 
 
+MakerOf: TypeAlias = "Callable[[Block, Expansion, Mapping[str, Sequence[Given]]], CellMaker]"
 Doubt: TypeAlias = tuple[Condition, str] | None  # a condition that cannot be computed, and why
 
 
@@ -39,7 +39,7 @@ class Expansion:
     repeated: int = 0
     replicates: int = 1
     until: Until | None = None  # how replicates are raised until n50 is known
-    groups: dict[str, Group] = field(default_factory=dict)  # by what their cells have in common
+    groups: dict[str, Any] = field(default_factory=dict)  # of flatdist.sweeps.adaptive, by what their cells share
     grids: dict[str, tuple[dict[str, Any], dict[int, Cell]]] = field(default_factory=dict)  # likewise: n -> cell
 
 
@@ -147,25 +147,24 @@ class Scope:
         return computed(name, value.evaluate(self)) if isinstance(value, Expression) else value
 
 
-def expand(block: Block, into: Expansion, problems: Problems) -> None:
-    """Add the cells of one block; what is wrong with them is noted once per cause, with a count and an example."""
+def expand(block: Block, into: Expansion, problems: Problems, maker_of: MakerOf | None = None) -> None:
+    """Add the cells of one block; what is wrong with them is noted once per cause, with a count and an example.
+
+    Args:
+        block: the block.
+        into: takes the cells.
+        problems: takes what is wrong with them.
+        maker_of: chooses what makes the cells from the block, ``into`` and the values of the axes; None makes each cell
+            by itself.
+    """
     values = {axis.field: axis.build(problems) for axis in block.axes}
     unusable = frozenset(block.unusable | find_cycles(block, values, problems))
     fixed = {name: entry.value for name, entry in block.fixed.items()}
-    maker = _maker(block, into, values)
+    maker = CellMaker(block, into) if maker_of is None else maker_of(block, into, values)
     for varied in _combinations(block, values):
         wrong = {name for name, value in varied.items() if isinstance(value, InvalidValue)}
         maker.add({**fixed, **varied}, unusable | wrong if wrong else unusable, varied)
     maker.report(problems)
-
-
-def _maker(block: Block, into: Expansion, values: Mapping[str, Sequence[Given]]) -> CellMaker:
-    """What makes a block's cells: of a block whose n or replicates the sweep chooses, it makes groups."""
-    if block.chosen is None and into.until is None:
-        return CellMaker(block, into)
-    from flatdist.sweeps.grouping import GridMaker, GroupMaker
-
-    return (GridMaker if block.chosen is None else GroupMaker)(block, into, values)
 
 
 def _combinations(block: Block, values: Mapping[str, list[Given]]) -> Iterator[dict[str, Given]]:

@@ -18,6 +18,13 @@ from flatdist.threshold.recovery import default_tolerance
 MAX_RANGE = 1_000_000  # numbers of measurements that a group may choose from: all of a 1000 x 1000 matrix
 
 
+def maker_of(block: Block, into: Expansion, values: Mapping[str, Sequence[Given]]) -> CellMaker:
+    """What makes a block's cells: where the sweep chooses n or the number of replicates, it makes groups."""
+    if block.chosen is None and into.until is None:
+        return CellMaker(block, into)
+    return (GridMaker if block.chosen is None else GroupMaker)(block, into, values)
+
+
 class _Grouper(CellMaker):
     """Knows which fields of a block depend on n."""
 

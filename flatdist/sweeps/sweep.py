@@ -14,6 +14,7 @@ from flatdist.sweepfile.expand import Expansion, check_size, expand
 from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.schema import Changes, Declaration, read_declaration
 from flatdist.sweepfile.yamltree import Node, parse_tree, read_text
+from flatdist.sweeps.grouping import maker_of, plain_groups
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +112,7 @@ def parse_sweep(source: str, *, path: Path | None = None, name: str = "sweep", c
     check_size(declaration.blocks, problems)
     expansion = Expansion({}, replicates=declaration.replicates, until=declaration.until)
     for block in declaration.blocks:
-        expand(block, expansion, problems)
+        expand(block, expansion, problems, maker_of)
     _check_until(declaration, expansion, problems)
     problems.raise_any()
     if not expansion.cells and not expansion.groups:
@@ -146,7 +147,6 @@ def _adaptive(expansion: Expansion) -> AdaptiveSweep | None:
     if expansion.until is None and not expansion.groups:
         return None
     from flatdist.sweeps.adaptive import AdaptiveSweep
-    from flatdist.sweeps.grouping import plain_groups
 
     return AdaptiveSweep((*plain_groups(expansion), *expansion.groups.values()))
 
