@@ -13,7 +13,7 @@ def __getattr__(name: str) -> Any:
 
         return fit_thresholds
     if name == "fit_scaling":
-        from flatdist.figures.scaling import fit_scaling
+        from flatdist.fits.scaling import fit_scaling
 
         return fit_scaling
     raise AttributeError(f"module 'analysis' has no attribute {name!r}")

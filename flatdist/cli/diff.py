@@ -16,7 +16,7 @@ from flatdist.errors import FitError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from flatdist.figures.comparison import Comparison
+    from flatdist.fits.comparison import Comparison
 
 NEWEST, OLDER = "newest", "older"
 _REVISION = re.compile(r"v(?P<version>[0-9]+)|(?P<sha>[0-9a-f]{4,40})")
@@ -80,7 +80,7 @@ def diff_command(
     Without B, the sweep's rows of the newest numerics with those of the numerics before. Exit status: 0 nothing moved
     beyond chance, 1 something did, 2 bad input, as that of diff.
     """
-    from flatdist.figures.comparison import compare
+    from flatdist.fits.comparison import compare
 
     alone = second is None and other_store is None and other_where is None and other_revision is None
     sides = (

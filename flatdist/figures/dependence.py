@@ -9,7 +9,6 @@ flatness from the bias of small layers, is this figure with ``--field init_scale
 from __future__ import annotations
 
 import argparse
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,10 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from flatdist.errors import FitError
 from flatdist.figures.command import Request, path_lines, run_command, table_lines
-from flatdist.figures.layout import describe, keys_of, legend_columns, matching, panel_columns, series_columns, styled
-from flatdist.figures.ratios import BRACKETED, ratio_of
+from flatdist.figures.layout import describe, keys_of, legend_columns, styled
 from flatdist.figures.sample_complexity import draw_predictions
 from flatdist.figures.style import (
     COLUMN_WIDTH,
@@ -36,61 +33,16 @@ from flatdist.figures.style import (
     save_figure,
     themed,
 )
-from flatdist.fits.grouping import group_rows, name_nulls
+from flatdist.fits.grouping import matching, name_nulls
+from flatdist.fits.ratios import BRACKETED, changes, check_field, split
 from flatdist.fits.shapes import SHAPE
-from flatdist.fits.success import require_columns, resolve_tolerance
+from flatdist.fits.success import resolve_tolerance
 from flatdist.fits.threshold import fit_thresholds
 from flatdist.theory import prediction
 
 PREDICTIONS = ("dof", "rsum", "statdim", "entries")
 _PANELS_IN_ONE_COLUMN = 4
 _MOST_TICKS = 7
-
-
-def check_field(trials: pd.DataFrame, field: str) -> None:
-    """Refuse a field that n50 cannot be drawn against.
-
-    Raises:
-        FitError: no such column, values that are no numbers, or a single value.
-    """
-    require_columns(trials, [field], "the field")
-    values = trials[field].dropna()
-    if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values) or field == "n":
-        raise FitError(f"n50 is drawn against a number; {field!r} is not one that a group of trials has")
-    if values.nunique() < 2:
-        only = f"only {values.iloc[0]:g}" if len(values) else "no value"
-        raise FitError(f"these trials have {only} in {field!r}; run a sweep with several, or choose another --field")
-
-
-def changes(thresholds: pd.DataFrame, field: str, by: Sequence[str]) -> pd.DataFrame:
-    """How n50 differs between neighbouring values of the field, everything else equal.
-
-    Args:
-        thresholds: from :func:`flatdist.fits.threshold.fit_thresholds`, grouped by ``field`` and ``by``.
-        field: the column that changes.
-        by: the other columns.
-
-    Returns:
-        One row for each pair of neighbours: the columns of ``by``, ``low_value``, ``high_value``, and ``ratio`` of n50
-        at the higher value to that at the lower, ``ratio_low``, ``ratio_high`` and ``n50_equal``, whether 1 is inside.
-    """
-    rows = []
-    for key, group in group_rows(thresholds[thresholds[field].notna()], by):
-        ordered = group.sort_values(field).to_dict("records")
-        for lower, higher in itertools.pairwise(ordered):
-            ratio: dict[str, Any] = ratio_of(higher, lower)
-            ratio.pop("reference")
-            equal = bool(ratio["ratio_low"] <= 1.0 <= ratio["ratio_high"])
-            rows.append({**key, "low_value": lower[field], "high_value": higher[field], **ratio, "n50_equal": equal})
-    columns = [*by, "low_value", "high_value", "ratio", "ratio_low", "ratio_high", "n50_equal"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def split(trials: pd.DataFrame, field: str) -> tuple[list[str], list[str]]:
-    """Columns of the panels, the problem's and the depth, and of the lines, the method's others."""
-    panels, series = panel_columns(trials), series_columns(trials)
-    panels += [name for name in series if name == "depth"]
-    return [name for name in panels if name != field], [name for name in series if name not in (field, "depth")]
 
 
 def in_panel(table: pd.DataFrame, key: Mapping[str, Any]) -> pd.DataFrame:

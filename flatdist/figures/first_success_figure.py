@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from flatdist.figures.layout import describe, keys_of, legend_columns, matching, styled
+from flatdist.figures.layout import describe, keys_of, legend_columns, styled
 from flatdist.figures.style import COLUMN_WIDTH, color_of, marker_of, method_label, plain_ticks, themed
+from flatdist.fits.grouping import matching
 from flatdist.fits.shapes import predicted
 
 _SPREAD = 0.012  # series of one shape are set side by side, by this much of log x
@@ -25,8 +26,8 @@ def first_success_figure(
     """Draw E[N] - (delta + 1/2) and the paired differences, in percent of delta, against delta.
 
     Args:
-        means: from :func:`flatdist.figures.first_success.mean_first_success`.
-        pairs: from :func:`flatdist.figures.first_success.paired_first_success`; None with one method.
+        means: from :func:`flatdist.fits.first_success.mean_first_success`.
+        pairs: from :func:`flatdist.fits.first_success.paired_first_success`; None with one method.
         series: columns that make a colour.
         reference: the method that pairs are compared with.
     """

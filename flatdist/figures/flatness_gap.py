@@ -12,62 +12,11 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from flatdist.cells.cell import PROBLEM_FIELDS
-from flatdist.errors import FitError
 from flatdist.figures.command import Request, path_lines, run_command
-from flatdist.figures.flow_limit import cell_rates
-from flatdist.figures.layout import describe, keys_of, matching
+from flatdist.figures.layout import describe, keys_of
 from flatdist.figures.style import COLUMN_WIDTH, color_of, marker_of, save_figure, themed
-from flatdist.fits.extrapolation import Limit, to_zero
-from flatdist.fits.grouping import as_value, configuration_columns, group_rows
-from flatdist.methods.min_hessian_trace import METHOD as FLATTEST
-
-DEGREES = (1, 2)
-_MEASURED = ("learning_rate", "steps", "replicate", "gap")
-
-
-def gaps(trials: pd.DataFrame) -> pd.DataFrame:
-    """Relative excess of each run's final trace over the flattest interpolator's of the same problem and layers.
-
-    Returns:
-        ``depth`` and every other field in which the runs differ, ``learning_rate``, ``steps``, ``replicate``, ``gap``.
-        Diverged runs and uncertified solutions have none.
-
-    Raises:
-        FitError: no pair.
-    """
-    key = [*PROBLEM_FIELDS, *FLATTEST.fields, "replicate"]
-    flattest = trials[(trials["method"] == "min_hessian_trace") & (trials["status"] == "converged")]
-    least = _comparable(flattest, key).assign(least=flattest["hessian_trace"])
-    runs = trials[(trials["method"] == "label_noise_sgd") & (trials["status"] != "diverged")]
-    others = [name for name in runs if name not in key]
-    rows = _comparable(runs, key).join(runs[others]).merge(least, on=key)
-    if rows.empty:
-        raise FitError(
-            "no run of label_noise_sgd has a certified min_hessian_trace trial of the same problem and layers; see "
-            "sweeps/theorems/flatness_gap.yaml"
-        )
-    gap = rows["hessian_trace"].astype(float) / rows["least"].astype(float) - 1.0
-    varying = configuration_columns(rows, but=("method", "depth", "learning_rate", "steps"))
-    fields = ["depth", *(["n"] if rows["n"].nunique() > 1 else []), *varying]
-    rows = rows.assign(gap=gap, depth=rows["depth"].astype(int), learning_rate=cell_rates(rows))
-    return rows[[*fields, *_MEASURED]]
-
-
-def series_of(table: pd.DataFrame) -> list[str]:
-    """Columns that tell the runs of a table of :func:`gaps` apart beside the learning rate.
-
-    The steps are among them only where runs of one learning rate differ in them: runs of one flow time need more steps
-    the smaller the learning rate is.
-    """
-    series = [str(name) for name in table if name not in _MEASURED]
-    groups = group_rows(table, [*series, "learning_rate"])
-    return [*series, "steps"] if any(group["steps"].nunique() > 1 for _, group in groups) else series
-
-
-def _comparable(trials: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Columns whose values can be compared: lists as tuples."""
-    return pd.DataFrame({name: trials[name].map(as_value) for name in columns}, index=trials.index)
+from flatdist.fits.extrapolation import DEGREES, Limit, gaps, series_of, to_zero
+from flatdist.fits.grouping import matching
 
 
 def gap_figure(table: pd.DataFrame, limits: Sequence[Sequence[Limit]], series: Sequence[str] = ("depth",)) -> Figure:

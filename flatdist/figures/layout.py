@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from flatdist.cells.cell import PROBLEM_FIELDS
 from flatdist.figures.style import method_label, method_rank
-from flatdist.fits.grouping import as_value, configuration_columns, null_name
+from flatdist.fits.grouping import as_value, null_name
 
 _NAMES = {
     "d_out": "$d'$",
@@ -24,19 +22,6 @@ _NAMES = {
     "spectral_tail": "spectral tail",
     "batch_size": "batch",
 }
-
-
-def panel_columns(trials: pd.DataFrame) -> list[str]:
-    """Columns that make a panel: the problem's fields that vary, the rank always among them where there is one."""
-    varying = configuration_columns(trials)
-    return [name for name in PROBLEM_FIELDS if name in varying or (name == "rank" and name in trials)]
-
-
-def series_columns(trials: pd.DataFrame) -> list[str]:
-    """Columns that make a series within a panel: the method and every field of it that varies."""
-    varying = configuration_columns(trials)
-    others = [name for name in varying if name not in PROBLEM_FIELDS and name != "method"]
-    return [*(["method"] if "method" in trials else []), *others]
 
 
 def describe(key: Mapping[str, Any]) -> str:
@@ -95,11 +80,3 @@ def _place(name: str, value: Any) -> tuple[int, float, str]:
         return 2, 0.0, ""
     number = isinstance(value, (int, float)) or hasattr(value, "item")
     return (0, float(value), "") if number and not isinstance(value, str) else (1, 0.0, str(value))
-
-
-def matching(table: pd.DataFrame, key: Mapping[str, Any]) -> pd.DataFrame:
-    """Rows of a table with this key, nulls equal to nulls."""
-    chosen = np.ones(len(table), dtype=bool)
-    for name, value in key.items():
-        chosen &= np.fromiter((as_value(entry) == value for entry in table[name]), dtype=bool, count=len(table))
-    return table[chosen]

@@ -23,8 +23,7 @@ from matplotlib.lines import Line2D
 
 from flatdist.cells.cell import PROBLEM_FIELDS
 from flatdist.figures.command import Request, path_lines, run_command, table_lines
-from flatdist.figures.layout import describe, keys_of, matching, series_columns
-from flatdist.figures.sample_complexity import success_rates
+from flatdist.figures.layout import describe, keys_of
 from flatdist.figures.style import (
     COLUMN_WIDTH,
     HEAT,
@@ -34,8 +33,8 @@ from flatdist.figures.style import (
     save_figure,
     themed,
 )
-from flatdist.fits.grouping import configuration_columns
-from flatdist.fits.success import require_columns, resolve_tolerance
+from flatdist.fits.grouping import configuration_columns, matching, series_columns
+from flatdist.fits.success import require_columns, resolve_tolerance, success_rates
 from flatdist.fits.threshold import fit_thresholds
 from flatdist.theory import prediction
 

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from flatdist.figures.layout import describe, keys_of, legend_columns, matching, styled
+from flatdist.figures.layout import describe, keys_of, legend_columns, styled
 from flatdist.figures.ratios import panels_of
 from flatdist.figures.style import COLUMN_WIDTH, color_of, marker_of, method_label, plain_ticks, themed
+from flatdist.fits.grouping import matching
 from flatdist.fits.shapes import predicted
 from flatdist.theory import SAMPLE_COMPLEXITIES, prediction
 
@@ -28,7 +29,7 @@ def ratios_figure(table: pd.DataFrame, series: Sequence[str], margin: float) -> 
     """Draw the ratios against the statistical dimension.
 
     Args:
-        table: from :func:`flatdist.figures.ratios.ratios`.
+        table: from :func:`flatdist.fits.ratios.ratios`.
         series: columns that make a colour; the depth makes panels of its own.
         margin: half-width of the band around 1.
     """

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from flatdist.figures.layout import describe, keys_of, matching
+from flatdist.figures.layout import describe, keys_of
 from flatdist.figures.style import (
     COLUMN_WIDTH,
     PAGE_WIDTH,
@@ -23,6 +23,7 @@ from flatdist.figures.style import (
     plain_ticks,
     themed,
 )
+from flatdist.fits.grouping import matching
 
 CURVE_LINES: Mapping[str, tuple[Any, str, str]] = {
     "nuclear_norm": ("-", "#222222", "nuclear norm, predicted"),
@@ -41,7 +42,7 @@ def risk_figure(table: pd.DataFrame, curves: pd.DataFrame, series: Sequence[str]
     """Draw the median error, with quartiles, against n over the statistical dimension.
 
     Args:
-        table: from :func:`flatdist.figures.risk.risk_table`.
+        table: from :func:`flatdist.fits.risk.risk_table`.
         curves: from :func:`flatdist.fits.risk_predictions.prediction_curves`.
         series: columns that tell a panel's series apart.
         panels: columns that tell panels apart.
@@ -70,7 +71,7 @@ def ratio_figure(ratios: pd.DataFrame, series: Sequence[str], panels: Sequence[s
     """Draw the median ratio of errors, with its 95 % interval, against n over the statistical dimension.
 
     Args:
-        ratios: from :func:`flatdist.figures.risk.error_ratios`.
+        ratios: from :func:`flatdist.fits.risk.error_ratios`.
         series: columns that tell a panel's series apart.
         panels: columns that tell panels apart.
         reference: method whose errors are the denominators.
@@ -93,7 +94,7 @@ def steps_figure(table: pd.DataFrame, series: Sequence[str], panels: Sequence[st
     """Draw the median error, and how much of the noise is left unfitted, against the number of steps.
 
     Args:
-        table: from :func:`flatdist.figures.risk.risk_table`, with ``steps``; methods without steps are drawn as levels.
+        table: from :func:`flatdist.fits.risk.risk_table`, with ``steps``; methods without steps are drawn as levels.
         series: columns that tell a panel's series apart, ``steps`` not among them.
         panels: columns that tell the columns of panels apart.
     """

@@ -11,17 +11,16 @@ import pandas as pd
 
 from flatdist.errors import FitError
 from flatdist.figures.command import Request, path_lines, run_command
-from flatdist.figures.layout import panel_columns, series_columns
-from flatdist.figures.risk import risk_table
 from flatdist.figures.risk_figure import steps_figure
 from flatdist.figures.style import save_figure
-from flatdist.fits.grouping import name_nulls
+from flatdist.fits.grouping import name_nulls, panel_columns, series_columns
+from flatdist.fits.risk import risk_table
 
 _SHOWN = ("error", "error_low", "error_high", "misfit", "replicates", "diverged")
 
 
 def steps_table(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str], list[str]]:
-    """The typical error of each group, n and number of steps; see :func:`flatdist.figures.risk.risk_table`.
+    """The typical error of each group, n and number of steps; see :func:`flatdist.fits.risk.risk_table`.
 
     Returns:
         The table, the columns that tell series apart, and those that tell panels apart.

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from flatdist.figures.command import Request, path_lines, run_command, table_lines
-from flatdist.figures.layout import describe, keys_of, matching, panel_columns, series_columns, styled
+from flatdist.figures.layout import describe, keys_of, styled
 from flatdist.figures.style import (
     COLUMN_WIDTH,
     PAGE_WIDTH,
@@ -27,9 +27,9 @@ from flatdist.figures.style import (
     save_figure,
     themed,
 )
-from flatdist.fits.grouping import group_rows
-from flatdist.fits.success import label_success, resolve_tolerance
-from flatdist.fits.threshold import fit_thresholds
+from flatdist.fits.grouping import matching, panel_columns, series_columns
+from flatdist.fits.success import resolve_tolerance, success_rates
+from flatdist.fits.threshold import fit_thresholds, grouping
 from flatdist.theory import prediction
 from flatdist.threshold.likelihood import curve
 
@@ -37,18 +37,6 @@ PREDICTIONS = ("dof", "rsum", "statdim", "entries")
 _PANEL_HEIGHT = 1.25  # inches
 _PANELS_IN_ONE_COLUMN = 5
 _SPREAD = 0.004  # series are shifted by this much of log n's range, so that equal points stay visible
-
-
-def success_rates(trials: pd.DataFrame, by: Sequence[str], tolerance: float) -> pd.DataFrame:
-    """Success probability for each group and n: columns of ``by``, ``n``, ``rate``, ``count``, ``diverged``."""
-    labelled = label_success(trials, tolerance)
-    rows = []
-    for key, group in group_rows(labelled, by):
-        for n, cell in group.groupby("n"):
-            rows.append(
-                {**key, "n": n, "rate": cell["success"].mean(), "count": len(cell), "diverged": cell["diverged"].sum()}
-            )
-    return pd.DataFrame(rows)
 
 
 def sample_complexity_figure(trials: pd.DataFrame, thresholds: pd.DataFrame, tolerance: float) -> Figure:
@@ -214,11 +202,6 @@ def _blank() -> Line2D:
 
 def _band_handle() -> Line2D:
     return Line2D([], [], color="#777777", alpha=0.3, linewidth=6, label="$n_{50}$, 95 % interval")
-
-
-def grouping(trials: pd.DataFrame) -> list[str]:
-    """The columns that this figure groups trials by."""
-    return [*series_columns(trials), *panel_columns(trials)]
 
 
 def draw(request: Request, trials: pd.DataFrame) -> list[str]:

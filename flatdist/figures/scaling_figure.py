@@ -13,13 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from flatdist.figures.collapse import BELOW, RESOLVED, master_curve, unresolved_lines, width_table
-from flatdist.figures.command import Request, path_lines, table_lines
-from flatdist.figures.layout import describe, keys_of, matching, styled
-from flatdist.figures.scaling import LAWS
-from flatdist.figures.scaling_fits import Fits, fit_all
+from flatdist.figures.command import Request, path_lines, run_command, table_lines
+from flatdist.figures.layout import describe, keys_of, styled
 from flatdist.figures.style import COLUMN_WIDTH, PAGE_WIDTH, color_of, marker_of, plain_ticks, save_figure, themed
-from flatdist.fits.grouping import name_nulls
+from flatdist.fits.collapse import BELOW, RESOLVED, Fits, fit_all, master_curve, unresolved_lines, width_table
+from flatdist.fits.grouping import matching, name_nulls
+from flatdist.fits.scaling import LAWS
 from flatdist.theory import prediction
 
 _SHAPE = ["d_out", "d_in", "rank"]
@@ -227,7 +226,7 @@ def draw_fits(request: Request, trials: pd.DataFrame, fits: Fits) -> list[Path]:
 
 def draw(request: Request, trials: pd.DataFrame) -> list[str]:
     """Fit, draw and save; returns the lines to print."""
-    fits = fit_all(request, trials)
+    fits = fit_all(trials, request.tolerance, request.link)
     paths = draw_fits(request, trials, fits)
     thresholds, laws = table_lines(fits.thresholds, fits.by), _law_lines(fits.laws, fits.series)
     return [*thresholds, "", *laws, *unresolved_lines(fits.thresholds), "", *path_lines(paths)]
@@ -247,3 +246,10 @@ def _with_limits(value: float, low: float, high: float) -> str:
     if np.isnan(value):
         return "-"
     return f"{value:.3f} [{low:.3f}, {high:.3f}]" if np.isfinite(high) else f"{value:.3f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    return run_command(
+        "scaling", "n50 against each law, with verdicts, and the transition's collapse.", draw, arguments
+    )

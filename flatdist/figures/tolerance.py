@@ -13,10 +13,9 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from flatdist.errors import FitError
 from flatdist.figures.command import Request, path_lines, run_command
-from flatdist.figures.layout import describe, keys_of, matching, panel_columns, series_columns, styled
-from flatdist.figures.sample_complexity import draw_predictions, grouping
+from flatdist.figures.layout import describe, keys_of, styled
+from flatdist.figures.sample_complexity import draw_predictions
 from flatdist.figures.style import (
     COLUMN_WIDTH,
     PAGE_WIDTH,
@@ -27,27 +26,12 @@ from flatdist.figures.style import (
     save_figure,
     themed,
 )
-from flatdist.fits.grouping import name_nulls
-from flatdist.fits.threshold import fit_thresholds
+from flatdist.fits.grouping import matching, name_nulls, panel_columns, series_columns
+from flatdist.fits.threshold import TOLERANCES, fit_over_tolerances, grouping
 from flatdist.theory import prediction
 
-TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4, 1e-5, 1e-6)
 PREDICTIONS = ("rsum", "statdim")
 _PANELS_IN_ONE_COLUMN = 4
-
-
-def fit_over_tolerances(
-    trials: pd.DataFrame, by: Sequence[str], tolerances: Sequence[float] = TOLERANCES, link: str = "logit"
-) -> pd.DataFrame:
-    """The thresholds at every tolerance, stacked; ``tolerance`` tells them apart.
-
-    Raises:
-        FitError: no tolerances, or what :func:`flatdist.fits.threshold.fit_thresholds` raises.
-    """
-    if not tolerances:
-        raise FitError("no tolerances are given; allowed: one or more positive numbers")
-    tables = [fit_thresholds(trials, by=by, tolerance=tolerance, link=link) for tolerance in tolerances]
-    return pd.concat(tables, ignore_index=True)
 
 
 def tolerance_figure(trials: pd.DataFrame, thresholds: pd.DataFrame) -> Figure:
@@ -55,7 +39,7 @@ def tolerance_figure(trials: pd.DataFrame, thresholds: pd.DataFrame) -> Figure:
 
     Args:
         trials: rows of the store.
-        thresholds: from :func:`fit_over_tolerances`, grouped as :func:`flatdist.figures.sample_complexity.grouping`
+        thresholds: from :func:`fit_over_tolerances`, grouped as :func:`flatdist.fits.threshold.grouping`
         says.
     """
     panels, series = panel_columns(trials), series_columns(trials)

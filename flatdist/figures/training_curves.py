@@ -23,9 +23,9 @@ from matplotlib.lines import Line2D
 from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
 from flatdist.errors import FitError
 from flatdist.figures.command import Request, path_lines, run_command
-from flatdist.figures.layout import describe, keys_of, matching
+from flatdist.figures.layout import describe, keys_of
 from flatdist.figures.style import PAGE_WIDTH, color_of, plain_ticks, save_figure, themed
-from flatdist.fits.grouping import configuration_columns
+from flatdist.fits.grouping import configuration_columns, matching
 from flatdist.methods import METHODS
 from flatdist.methods.base import GradientMethod
 from flatdist.theory import flattest_trace

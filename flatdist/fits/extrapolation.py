@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from flatdist.cells.cell import PROBLEM_FIELDS
 from flatdist.errors import FitError
+from flatdist.fits.grouping import as_value, configuration_columns, group_rows
+from flatdist.methods.flow_limit import METHOD as FLOW
+from flatdist.methods.min_hessian_trace import METHOD as FLATTEST
 
 
 @dataclass(frozen=True)
@@ -59,3 +63,142 @@ def to_zero(table: pd.DataFrame, value: str, degree: int = 1) -> Limit:
     error = float(intercepts.std(ddof=1) / np.sqrt(len(intercepts)))
     mean: Sequence[float] = fits.mean(axis=1).tolist()
     return Limit(float(intercepts.mean()), error, degree, tuple(mean), len(wide))
+
+
+DEGREES = (1, 2)
+
+
+_MEASURED = ("learning_rate", "steps", "replicate", "gap")
+
+
+def gaps(trials: pd.DataFrame) -> pd.DataFrame:
+    """Relative excess of each run's final trace over the flattest interpolator's of the same problem and layers.
+
+    Returns:
+        ``depth`` and every other field in which the runs differ, ``learning_rate``, ``steps``, ``replicate``, ``gap``.
+        Diverged runs and uncertified solutions have none.
+
+    Raises:
+        FitError: no pair.
+    """
+    key = [*PROBLEM_FIELDS, *FLATTEST.fields, "replicate"]
+    flattest = trials[(trials["method"] == "min_hessian_trace") & (trials["status"] == "converged")]
+    least = _comparable(flattest, key).assign(least=flattest["hessian_trace"])
+    runs = trials[(trials["method"] == "label_noise_sgd") & (trials["status"] != "diverged")]
+    others = [name for name in runs if name not in key]
+    rows = _comparable(runs, key).join(runs[others]).merge(least, on=key)
+    if rows.empty:
+        raise FitError(
+            "no run of label_noise_sgd has a certified min_hessian_trace trial of the same problem and layers; see "
+            "sweeps/theorems/flatness_gap.yaml"
+        )
+    gap = rows["hessian_trace"].astype(float) / rows["least"].astype(float) - 1.0
+    varying = configuration_columns(rows, but=("method", "depth", "learning_rate", "steps"))
+    fields = ["depth", *(["n"] if rows["n"].nunique() > 1 else []), *varying]
+    rows = rows.assign(gap=gap, depth=rows["depth"].astype(int), learning_rate=cell_rates(rows))
+    return rows[[*fields, *_MEASURED]]
+
+
+def series_of(table: pd.DataFrame) -> list[str]:
+    """Columns that tell the runs of a table of :func:`gaps` apart beside the learning rate.
+
+    The steps are among them only where runs of one learning rate differ in them: runs of one flow time need more steps
+    the smaller the learning rate is.
+    """
+    series = [str(name) for name in table if name not in _MEASURED]
+    groups = group_rows(table, [*series, "learning_rate"])
+    return [*series, "steps"] if any(group["steps"].nunique() > 1 for _, group in groups) else series
+
+
+def _comparable(trials: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Columns whose values can be compared: lists as tuples."""
+    return pd.DataFrame({name: trials[name].map(as_value) for name in columns}, index=trials.index)
+
+
+START = 0.1  # part of the flow time that is left out: runs of finite learning rate spend it on reaching zero loss
+
+
+_PAIRED = [*PROBLEM_FIELDS, *(name for name in FLOW.fields if name not in ("flow_duration", "evaluations"))]
+
+
+_BESIDE_THE_RATE = ("steps",)  # a smaller learning rate takes more of them for the same flow time
+
+
+def paths(trials: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
+    """The trace along flow time of runs and flows: ``learning_rate`` (0 for the flow), ``replicate``, ``flow_time``.
+
+    Flows are interpolated to the runs' own flow times; ``flow`` is the flow's trace and ``difference`` the run's minus
+    it.
+
+    Raises:
+        FitError: no runs, no flow, several problems or starts, or runs that differ in more than the learning rate.
+    """
+    runs = trials[(trials["method"] == "label_noise_sgd") & (trials["status"] != "diverged")]
+    flows = trials[trials["method"] == "flow_limit"]
+    if runs.empty or flows.empty:
+        raise FitError(
+            f"{len(runs)} trials of label_noise_sgd and {len(flows)} of flow_limit; a comparison needs both: see "
+            "sweeps/flow_limit.yaml"
+        )
+    paired = pd.concat([runs, flows])
+    varying = [name for name in _PAIRED if paired[name].map(str).nunique() > 1]
+    if varying or flows["cell_id"].nunique() > 1:
+        raise FitError(f"runs and flows differ in {', '.join(varying) or 'their flow'}; keep one of each with --where")
+    _refuse_mixtures(runs)
+    rows = history.dropna(subset=["hessian_trace"])
+    by_replicate = {
+        int(str(replicate)): group.sort_values("flow_time")
+        for replicate, group in rows[rows["cell_id"].isin(flows["cell_id"])].groupby("replicate")
+    }
+    named = runs[["cell_id", "replicate"]].assign(rate=cell_rates(runs))
+    parts = []
+    for (rate, replicate), group in rows.merge(named, on=["cell_id", "replicate"]).groupby(["rate", "replicate"]):
+        flow = by_replicate.get(int(str(replicate)))
+        if flow is None:
+            continue
+        within = group[group["flow_time"] <= flow["flow_time"].max() * (1 + 1e-6)]
+        traces = np.interp(within["flow_time"], flow["flow_time"], flow["hessian_trace"])
+        parts.append(
+            pd.DataFrame(
+                {
+                    "learning_rate": rate,
+                    "replicate": replicate,
+                    "flow_time": within["flow_time"].to_numpy(),
+                    "hessian_trace": within["hessian_trace"].to_numpy(),
+                    "flow": traces,
+                    "difference": within["hessian_trace"].to_numpy() - traces,
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def cell_rates(runs: pd.DataFrame) -> pd.Series:
+    """The learning rate of each run's cell, (k,): where it is automatic, the mean over the cell's replicates."""
+    return runs.groupby("cell_id")["learning_rate_final"].transform("mean").astype(float)
+
+
+def _refuse_mixtures(runs: pd.DataFrame) -> None:
+    """A curve for each learning rate means something only where nothing else differs between the runs."""
+    mixed = configuration_columns(runs, but=("learning_rate", *_BESIDE_THE_RATE))
+    for _, group in runs.groupby(runs["learning_rate"].astype(float), dropna=False):
+        mixed += [name for name in _BESIDE_THE_RATE if group[name].nunique() > 1 and name not in mixed]
+    if mixed:
+        example = " and ".join(f"{name} == {as_value(runs[name].iloc[0])!r}" for name in mixed)
+        raise FitError(
+            f"runs differ in {', '.join(mixed)}, not in the learning rate alone; keep one value of each, and the "
+            f"flows, with --where, such as --where \"method == 'flow_limit' or {example}\""
+        )
+
+
+def differences(path: pd.DataFrame) -> pd.DataFrame:
+    """Mean difference from the flow after the start, for each learning rate and replicate, over the flow's own drop.
+
+    Returns:
+        ``learning_rate``, ``replicate``, ``difference`` (trace), ``drop`` (how far the flow's trace fell in all),
+        ``relative`` (their ratio).
+    """
+    later = path[path["flow_time"] >= START * path["flow_time"].max()]
+    drop = path.groupby(["learning_rate", "replicate"])["flow"].agg(lambda trace: trace.max() - trace.min())
+    mean = later.groupby(["learning_rate", "replicate"])["difference"].mean()
+    return pd.DataFrame({"difference": mean, "drop": drop, "relative": mean / drop}).reset_index()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from flatdist.cells.cell import FIELDS
+from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
 from flatdist.cells.fields import Keyword
 from flatdist.methods import METHODS
 
@@ -114,3 +115,24 @@ def _null_is_a_value(trials: pd.DataFrame, name: str) -> bool:
 
 def _length(width: Any) -> int:
     return len(width) if isinstance(width, tuple) else 0
+
+
+def panel_columns(trials: pd.DataFrame) -> list[str]:
+    """Columns that make a panel: the problem's fields that vary, the rank always among them where there is one."""
+    varying = configuration_columns(trials)
+    return [name for name in PROBLEM_FIELDS if name in varying or (name == "rank" and name in trials)]
+
+
+def series_columns(trials: pd.DataFrame) -> list[str]:
+    """Columns that make a series within a panel: the method and every field of it that varies."""
+    varying = configuration_columns(trials)
+    others = [name for name in varying if name not in PROBLEM_FIELDS and name != "method"]
+    return [*(["method"] if "method" in trials else []), *others]
+
+
+def matching(table: pd.DataFrame, key: Mapping[str, Any]) -> pd.DataFrame:
+    """Rows of a table with this key, nulls equal to nulls."""
+    chosen = np.ones(len(table), dtype=bool)
+    for name, value in key.items():
+        chosen &= np.fromiter((as_value(entry) == value for entry in table[name]), dtype=bool, count=len(table))
+    return table[chosen]

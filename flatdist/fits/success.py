@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from flatdist.errors import FitError
+from flatdist.fits.grouping import group_rows
 from flatdist.suggestions import did_you_mean
 from flatdist.threshold.recovery import SGD_TOLERANCE, default_tolerance
 
@@ -72,3 +73,15 @@ def label_success(trials: pd.DataFrame, tolerance: float) -> pd.DataFrame:
     with np.errstate(invalid="ignore"):
         labelled["success"] = (error < tolerance) & ~diverged
     return labelled
+
+
+def success_rates(trials: pd.DataFrame, by: Sequence[str], tolerance: float) -> pd.DataFrame:
+    """Success probability for each group and n: columns of ``by``, ``n``, ``rate``, ``count``, ``diverged``."""
+    labelled = label_success(trials, tolerance)
+    rows = []
+    for key, group in group_rows(labelled, by):
+        for n, cell in group.groupby("n"):
+            rows.append(
+                {**key, "n": n, "rate": cell["success"].mean(), "count": len(cell), "diverged": cell["diverged"].sum()}
+            )
+    return pd.DataFrame(rows)

@@ -13,7 +13,13 @@ import pandas as pd
 
 from flatdist.errors import FitError
 from flatdist.fits.clustered import clustered_profile
-from flatdist.fits.grouping import as_value, group_rows, varying_fields
+from flatdist.fits.grouping import (
+    as_value,
+    group_rows,
+    panel_columns,
+    series_columns,
+    varying_fields,
+)
 from flatdist.fits.success import label_success, require_columns, resolve_tolerance
 from flatdist.threshold import Interval
 from flatdist.threshold.interval import judge, one_value
@@ -223,3 +229,25 @@ def _row(found: Interval) -> dict[str, Any]:
         "transition_high": math.nan,
         "scale": math.nan,
     }
+
+
+def grouping(trials: pd.DataFrame) -> list[str]:
+    """The columns that this figure groups trials by."""
+    return [*series_columns(trials), *panel_columns(trials)]
+
+
+TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4, 1e-5, 1e-6)
+
+
+def fit_over_tolerances(
+    trials: pd.DataFrame, by: Sequence[str], tolerances: Sequence[float] = TOLERANCES, link: str = "logit"
+) -> pd.DataFrame:
+    """The thresholds at every tolerance, stacked; ``tolerance`` tells them apart.
+
+    Raises:
+        FitError: no tolerances, or what :func:`flatdist.fits.threshold.fit_thresholds` raises.
+    """
+    if not tolerances:
+        raise FitError("no tolerances are given; allowed: one or more positive numbers")
+    tables = [fit_thresholds(trials, by=by, tolerance=tolerance, link=link) for tolerance in tolerances]
+    return pd.concat(tables, ignore_index=True)

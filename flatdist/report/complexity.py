@@ -9,10 +9,10 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from flatdist.figures.layout import keys_of, matching, styled
+from flatdist.figures.layout import keys_of, styled
 from flatdist.figures.sample_complexity import PREDICTIONS
 from flatdist.figures.style import method_label
-from flatdist.fits.grouping import name_nulls
+from flatdist.fits.grouping import matching, name_nulls
 from flatdist.report.charts import (
     DASHES,
     EDGE,

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from flatdist.errors import FitError
-from flatdist.figures.layout import keys_of, matching
+from flatdist.figures.layout import keys_of
 from flatdist.figures.phase_diagram import VIEWS, View, panel_columns
 from flatdist.figures.sample_complexity import PREDICTIONS
+from flatdist.fits.grouping import matching
 from flatdist.report.charts import DASHES
 from flatdist.report.diagram_chart import diagram_chart, rows_of
 from flatdist.report.material import SHAPE, Material

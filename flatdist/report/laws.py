@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from flatdist.errors import FitError
-from flatdist.figures.layout import keys_of, matching, styled
-from flatdist.figures.scaling import LAWS
-from flatdist.figures.scaling_fits import Fits, fit_all
+from flatdist.figures.layout import keys_of, styled
+from flatdist.fits.collapse import Fits, fit_all
+from flatdist.fits.grouping import matching
+from flatdist.fits.scaling import LAWS
 from flatdist.report.charts import FAINT, layered, log_axis, series_color, series_shape, specification, tooltip, values
 from flatdist.report.material import Material
 from flatdist.report.pictures import draw_laws, inlined
@@ -40,7 +41,7 @@ def build(material: Material) -> Section:
         )
     if not material.thresholds["censored"].isin(_BRACKETED).any():
         raise FitError("no threshold is bracketed by its data, so there is no law to fit; widen the range of n")
-    fits = fit_all(material.request, material.judged)
+    fits = fit_all(material.judged, material.request.tolerance, material.request.link)
     paths = draw_laws(material, fits)
     content: dict[str, Any] = {
         "heads": fits.series,

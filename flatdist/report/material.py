@@ -15,8 +15,7 @@ import pandas as pd
 from flatdist.cells.cell import FIELDS
 from flatdist.errors import FitError
 from flatdist.figures.command import Request
-from flatdist.figures.layout import panel_columns, series_columns
-from flatdist.fits.grouping import configuration_columns
+from flatdist.fits.grouping import configuration_columns, panel_columns, series_columns
 from flatdist.fits.success import label_success, resolve_tolerance
 from flatdist.fits.threshold import fit_thresholds
 

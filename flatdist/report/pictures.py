@@ -15,8 +15,8 @@ import pandas as pd
 from flatdist.figures import phase_diagram, sample_complexity
 from flatdist.figures.command import Request
 from flatdist.figures.scaling_figure import draw_fits
-from flatdist.figures.scaling_fits import Fits
 from flatdist.figures.training_curves import draw_history, trained_trials
+from flatdist.fits.collapse import Fits
 from flatdist.report.material import Material
 from flatdist.threshold.likelihood import LINKS
 

@@ -12,8 +12,8 @@ from scipy import stats
 
 from flatdist.cells.cell import Cell
 from flatdist.errors import FitError
-from flatdist.figures import comparison
-from flatdist.figures.comparison import compare
+from flatdist.fits import comparison
+from flatdist.fits.comparison import compare
 from flatdist.fits.pairing import match_cells, pair_trials
 from flatdist.fits.signed_rank import shift_interval, signed_rank_test
 

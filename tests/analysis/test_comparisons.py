@@ -14,9 +14,9 @@ from synthetic import quickstart_like
 import flatdist
 from flatdist.errors import FitError
 from flatdist.figures import paired, phase_diagram, tolerance
-from flatdist.figures.first_success import first_successes, mean_first_success
-from flatdist.figures.paired import mean_differences, newcombe_interval, paired_differences, wilson_interval
-from flatdist.figures.tolerance import fit_over_tolerances
+from flatdist.fits.first_success import first_successes, mean_first_success
+from flatdist.fits.paired import mean_differences, newcombe_interval, paired_differences, wilson_interval
+from flatdist.fits.threshold import fit_over_tolerances
 from flatdist.theory import statistical_dimension
 
 

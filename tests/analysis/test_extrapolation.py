@@ -8,9 +8,9 @@ import pytest
 
 from flatdist.cells.cell import Cell
 from flatdist.errors import FitError
-from flatdist.figures.flatness_gap import gap_figure, gaps, series_of
-from flatdist.figures.flow_limit import differences, flow_figure, paths
-from flatdist.fits.extrapolation import to_zero
+from flatdist.figures.flatness_gap import gap_figure
+from flatdist.figures.flow_limit import flow_figure
+from flatdist.fits.extrapolation import differences, gaps, paths, series_of, to_zero
 
 RATES = (0.01, 0.02, 0.04)
 FIELDS = {"d_out": 4, "d_in": 4, "rank": 1, "n": 9, "depth": 3}

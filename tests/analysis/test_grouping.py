@@ -9,11 +9,11 @@ from synthetic import quickstart_like
 from analysis import fit_scaling, fit_thresholds
 from flatdist.errors import FitError
 from flatdist.figures.command import table_lines
-from flatdist.figures.layout import describe, series_columns
-from flatdist.figures.paired import paired_differences
+from flatdist.figures.layout import describe
 from flatdist.figures.phase_diagram import panel_columns
 from flatdist.figures.training_curves import series_columns as curve_columns
-from flatdist.fits.grouping import configuration_columns, varying_fields
+from flatdist.fits.grouping import configuration_columns, series_columns, varying_fields
+from flatdist.fits.paired import paired_differences
 
 KEYWORDS = [("learning_rate", 0.01, "rate auto"), ("batch_size", 10, "batch full")]
 

@@ -16,11 +16,12 @@ import flatdist
 from analysis import fit_thresholds
 from flatdist.errors import FitError
 from flatdist.figures import dependence, first_success, ratios, style
-from flatdist.figures.dependence import changes, dependence_figure, in_panel, split
-from flatdist.figures.first_success import first_successes, paired_first_success
+from flatdist.figures.dependence import dependence_figure, in_panel
 from flatdist.figures.layout import legend_columns
-from flatdist.figures.ratios import panels_of, ratio_of, shape_name, summarise
+from flatdist.figures.ratios import panels_of
 from flatdist.figures.ratios_figure import ratios_figure
+from flatdist.fits.first_success import first_successes, paired_first_success
+from flatdist.fits.ratios import changes, ratio_of, shape_name, split, summarise
 from flatdist.theory import prediction, statistical_dimension
 
 SHAPE = ["d_out", "d_in", "rank"]

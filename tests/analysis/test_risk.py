@@ -15,8 +15,8 @@ import flatdist
 from flatdist.cells.cell import Cell
 from flatdist.errors import FitError
 from flatdist.figures import risk, risk_steps
-from flatdist.figures.risk import error_ratios, median, median_interval, ratios_by_regime, risk_table
 from flatdist.figures.risk_figure import ratio_figure, risk_figure, steps_figure
+from flatdist.fits.risk import error_ratios, median, median_interval, ratios_by_regime, risk_table
 from flatdist.fits.risk_predictions import Setting, prediction_curves, quantile_test
 from flatdist.theory.risk import MinimumNormLaw, interpolation_law, tangent_fit_error
 

@@ -13,9 +13,10 @@ from synthetic import quickstart_like
 import flatdist
 from analysis import fit_scaling, fit_thresholds
 from flatdist.errors import FitError
-from flatdist.figures import scaling
-from flatdist.figures.collapse import collapse_table, fit_width_law, master_curve, unresolved_lines, width_table
-from flatdist.figures.scaling_figure import collapse_figure, scaling_figure
+from flatdist.figures import scaling_figure
+from flatdist.figures.scaling_figure import collapse_figure
+from flatdist.fits import scaling
+from flatdist.fits.collapse import collapse_table, fit_width_law, master_curve, unresolved_lines, width_table
 from flatdist.fits.power_law import EXPONENT, Points, fit_power_law, log_likelihood, profile_limits
 from flatdist.theory import prediction
 
@@ -177,7 +178,7 @@ def test_command_writes_both_pictures(
     trials: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials, raising=False)
-    assert scaling.main(["demo", "--out", str(tmp_path), "--tolerance", "1e-2"]) == 0
+    assert scaling_figure.main(["demo", "--out", str(tmp_path), "--tolerance", "1e-2"]) == 0
     assert {path.stem for path in tmp_path.iterdir()} == {"scaling", "collapse"}
     printed = capsys.readouterr().out
     assert "statdim" in printed
@@ -190,14 +191,14 @@ def test_one_size_is_nothing_to_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     laws = fit_scaling(thresholds).set_index("law")
     assert laws.loc["entries", "verdict"] == "undecided: one size"
     assert laws.loc["statdim", "verdict"] == "undecided"
-    figure = scaling_figure(thresholds, laws.reset_index(), ["method"])
+    figure = scaling_figure.scaling_figure(thresholds, laws.reset_index(), ["method"])
     assert [axes.get_title() for axes in figure.axes if axes.get_title()] == [
         *["label-noise SGD:\nundecided"] * 3, "label-noise SGD:\nundecided: one size"
     ]  # fmt: skip
     low, high = figure.axes[3].get_xlim()
     assert low < 144 < high < 300
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials[trials["rank"] == 1])
-    assert scaling.main(["demo", "--out", str(tmp_path)]) == 0
+    assert scaling_figure.main(["demo", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert printed.count("undecided: one size") == 4
     assert "nan" not in printed

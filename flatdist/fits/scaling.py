@@ -1,7 +1,4 @@
-"""Which law does n50 follow: c r(d+d')^a, c dof^a, c statdim^a or c (d d')^a?
-
-``python -m analysis.scaling SWEEP [--store S] [--out DIR] [--tolerance E]``
-"""
+"""Which law does n50 follow: c r(d+d')^a, c dof^a, c statdim^a or c (d d')^a?"""
 
 from __future__ import annotations
 
@@ -183,13 +180,3 @@ def _verdict(row: dict[str, Any]) -> str:
     one_is_inside = row["exponent_low"] <= 1.0 <= row["exponent_high"]
     likely = row["aicc_difference"] <= 2.0 * math.log(EXCLUDING_ODDS)
     return "consistent" if one_is_inside and likely else "excluded at 95 %"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    from flatdist.figures.command import run_command
-    from flatdist.figures.scaling_figure import draw
-
-    return run_command(
-        "scaling", "n50 against each law, with verdicts, and the transition's collapse.", draw, arguments
-    )

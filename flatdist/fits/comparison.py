@@ -19,8 +19,8 @@ from statsmodels.stats.multitest import multipletests
 
 from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
 from flatdist.errors import FitError
-from flatdist.figures.paired import newcombe_interval
 from flatdist.fits.grouping import configuration_columns, group_rows
+from flatdist.fits.paired import newcombe_interval
 from flatdist.fits.pairing import SIDES, Matching, match_cells, pair_trials
 from flatdist.fits.signed_rank import shift_interval, signed_rank_test
 from flatdist.fits.success import label_success, resolve_tolerance

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from flatdist.figures.layout import matching
-from flatdist.figures.sample_complexity import success_rates
-from flatdist.figures.scaling import points_of
-from flatdist.fits.grouping import group_rows
+from flatdist.fits.grouping import group_rows, matching, series_columns
 from flatdist.fits.power_law import COEFFICIENT, EXPONENT, fit_power_law, profile_limits
+from flatdist.fits.scaling import fit_scaling, points_of
+from flatdist.fits.shapes import SHAPE
+from flatdist.fits.success import require_columns, resolve_tolerance, success_rates
+from flatdist.fits.threshold import fit_thresholds, grouping
 from flatdist.threshold.likelihood import quantile
 
 RESOLVED, BELOW, UNKNOWN = "none", "left", "unresolved"
@@ -61,7 +63,7 @@ def collapse_table(trials: pd.DataFrame, thresholds: pd.DataFrame, by: Sequence[
     """Success rates of every group whose width the measured n resolve, on its own scale.
 
     Returns:
-        The columns of :func:`flatdist.figures.sample_complexity.success_rates` and ``z`` = (n - n50) / width, with
+        The columns of :func:`flatdist.fits.success.success_rates` and ``z`` = (n - n50) / width, with
         the width from 10 to 90 % success.
     """
     rates = success_rates(trials, by, tolerance)
@@ -101,3 +103,42 @@ def fit_width_law(thresholds: pd.DataFrame, by: Sequence[str], level: float = 0.
         row["exponent_low"], row["exponent_high"] = profile_limits(points, best, EXPONENT, level)
         rows.append({**key, **row})
     return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Fits:
+    """What the two pictures show.
+
+    Attributes:
+        tolerance: of a success.
+        by: columns that thresholds are grouped by.
+        series: those of them that make a colour.
+        thresholds: from :func:`flatdist.fits.threshold.fit_thresholds`.
+        laws: from :func:`flatdist.fit_scaling`.
+        widths: from :func:`flatdist.fits.collapse.fit_width_law`.
+        collapsed: from :func:`flatdist.fits.collapse.collapse_table`.
+    """
+
+    tolerance: float
+    by: list[str]
+    series: list[str]
+    thresholds: pd.DataFrame
+    laws: pd.DataFrame
+    widths: pd.DataFrame
+    collapsed: pd.DataFrame
+
+
+def fit_all(trials: pd.DataFrame, tolerance: float | None = None, link: str = "logit") -> Fits:
+    """Fit thresholds, laws and widths.
+
+    Raises:
+        FitError: the trials lack columns, or no threshold is bracketed by its data.
+    """
+    require_columns(trials, SHAPE, "needed columns")
+    tolerance = resolve_tolerance(trials, tolerance)
+    by = list(dict.fromkeys([*grouping(trials), *SHAPE]))
+    thresholds = fit_thresholds(trials, by=by, tolerance=tolerance, link=link)
+    series = series_columns(trials)
+    laws = fit_scaling(thresholds, by=series)
+    widths = fit_width_law(thresholds, series)
+    return Fits(tolerance, by, series, thresholds, laws, widths, collapse_table(trials, thresholds, by, tolerance))

@@ -1,0 +1,136 @@
+"""Differences between methods on the same problems: shares of success and their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from flatdist.cells.cell import PROBLEM_FIELDS
+from flatdist.errors import FitError
+from flatdist.fits.grouping import (
+    configuration_columns,
+    group_rows,
+    panel_columns,
+    series_columns,
+)
+from flatdist.fits.success import label_success, require_columns, resolve_tolerance
+
+
+def paired_differences(
+    trials: pd.DataFrame, reference: str, tolerance: float | None = None, level: float = 0.95
+) -> pd.DataFrame:
+    """Success of every other method minus that of the reference, on the problems both have.
+
+    Args:
+        trials: rows of the store.
+        reference: a method with one configuration.
+        tolerance: of the success; by default the common one of the methods present.
+        level: confidence level.
+
+    Returns:
+        One row per (series, panel, n): their columns, ``n``, ``pairs``, ``both``, ``only_method``, ``only_reference``,
+        ``neither``, and ``difference`` with ``difference_low``, ``difference_high`` (Newcombe's method 10).
+
+    Raises:
+        FitError: the reference has no trials or several configurations, or no other method shares its problems.
+    """
+    require_columns(trials, ("method", "replicate", "n"), "needed columns")
+    labelled = label_success(trials, resolve_tolerance(trials, tolerance))
+    series, panels = series_columns(labelled), panel_columns(labelled)
+    pairs = with_reference(labelled, reference, ["success"])
+    rows = []
+    for key, group in group_rows(pairs, [*series, *panels, "n"]):
+        mine, other = group["success"].to_numpy(dtype=bool), group["success_reference"].to_numpy(dtype=bool)
+        counts = [int(np.sum(mask)) for mask in (mine & other, mine & ~other, ~mine & other, ~mine & ~other)]
+        low, high = newcombe_interval((counts[0], counts[1], counts[2], counts[3]), level)
+        names = ("both", "only_method", "only_reference", "neither")
+        rows.append(
+            {
+                **key,
+                "pairs": len(group),
+                **dict(zip(names, counts, strict=True)),
+                "difference": (counts[1] - counts[2]) / len(group),
+                "difference_low": low,
+                "difference_high": high,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def with_reference(trials: pd.DataFrame, reference: str, columns: Sequence[str]) -> pd.DataFrame:
+    """The trials of all other methods, with the reference's ``columns`` on the same problem as ``COLUMN_reference``.
+
+    Raises:
+        FitError: the reference has no trials or several configurations, or no other method shares its problems.
+    """
+    problem = [name for name in PROBLEM_FIELDS if name in trials]
+    theirs = trials[trials["method"] == reference]
+    if theirs.empty:
+        known = ", ".join(sorted(map(str, trials["method"].unique())))
+        raise FitError(f"the reference method {reference!r} has no trials here; allowed: {known}")
+    if theirs.duplicated([*problem, "replicate"]).any():
+        raise FitError(
+            f"the reference method {reference!r} has several configurations; select one of its "
+            f"{', '.join(configuration_columns(theirs, but=PROBLEM_FIELDS)) or 'cells'}"
+        )
+    pairs = trials[trials["method"] != reference].merge(
+        theirs[[*problem, "replicate", *columns]], on=[*problem, "replicate"], suffixes=("", "_reference")
+    )
+    if pairs.empty:
+        raise FitError(f"no other method was run on the problems of {reference!r}, so there are no pairs")
+    return pairs
+
+
+def newcombe_interval(counts: tuple[int, int, int, int], level: float) -> tuple[float, float]:
+    """Interval for the difference of two paired proportions (Newcombe 1998, method 10: Wilson intervals, combined).
+
+    Args:
+        counts: of pairs where both, only the first, only the second, or neither succeeded.
+        level: confidence level.
+    """
+    both, only_first, only_second, neither = counts
+    total = sum(counts)
+    first, second = both + only_first, both + only_second
+    difference = (first - second) / total
+    (low1, high1), (low2, high2) = wilson_interval(first, total, level), wilson_interval(second, total, level)
+    margins = first * (total - first) * second * (total - second)
+    excess = float(both * neither - only_first * only_second)
+    if excess > 0:
+        excess = max(excess - total / 2.0, 0.0)  # Newcombe's continuity correction
+    correlation = excess / np.sqrt(margins) if margins > 0 else 0.0
+    p1, p2 = first / total, second / total
+
+    def reach(a: float, b: float) -> float:
+        return float(np.sqrt(max(a * a - 2.0 * correlation * a * b + b * b, 0.0)))
+
+    return difference - reach(p1 - low1, high2 - p2), difference + reach(high1 - p1, p2 - low2)
+
+
+def wilson_interval(successes: int, total: int, level: float) -> tuple[float, float]:
+    """Score interval of a proportion (Wilson 1927)."""
+    z = float(stats.norm.ppf(0.5 + level / 2.0))
+    share = successes / total
+    center = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    return max(center - float(half), 0.0), min(center + float(half), 1.0)
+
+
+def mean_differences(differences: pd.DataFrame, by: Sequence[str], level: float = 0.95) -> pd.DataFrame:
+    """The differences averaged over the pairs of all n in each group, with an exact test of no difference.
+
+    Returns:
+        The columns of ``by``, ``pairs``, ``difference``, ``only_method``, ``only_reference``, and ``p_value`` of
+        McNemar's exact test, for which pairs at different n must be independent problems.
+    """
+    rows = []
+    for key, group in group_rows(differences, by):
+        mine, other = int(group["only_method"].sum()), int(group["only_reference"].sum())
+        pairs = int(group["pairs"].sum())
+        p_value = stats.binomtest(mine, mine + other, 0.5).pvalue if mine + other else 1.0
+        row: dict[str, Any] = {"pairs": pairs, "difference": (mine - other) / pairs}
+        rows.append({**key, **row, "only_method": mine, "only_reference": other, "p_value": float(p_value)})
+    return pd.DataFrame(rows)

@@ -1,0 +1,179 @@
+"""Ratios of n50: to a prediction, to another method's, and between neighbouring values of a field."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flatdist.cells.cell import PROBLEM_FIELDS
+from flatdist.errors import FitError
+from flatdist.fits.grouping import group_rows, panel_columns, series_columns
+from flatdist.fits.shapes import SHAPE, predicted
+from flatdist.fits.success import require_columns
+from flatdist.theory import SAMPLE_COMPLEXITIES
+
+MARGIN = 0.1
+
+
+BRACKETED = ("none", "interval")
+
+
+def ratios(thresholds: pd.DataFrame, over: str = "statdim") -> pd.DataFrame:
+    """Each n50 over a prediction, or over the n50 that a method has on the same problems.
+
+    Args:
+        thresholds: from :func:`flatdist.fits.threshold.fit_thresholds`, with ``d_out``, ``d_in`` and ``rank``.
+        over: name of a prediction, or a method with one configuration.
+
+    Returns:
+        The thresholds (without the reference method's) with ``over``, ``reference`` (the denominator), ``ratio``,
+        ``ratio_low`` and ``ratio_high``. The ratio is NaN where either threshold is censored; its limits are what the
+        intervals still say, 0 or infinite where nothing.
+
+    Raises:
+        FitError: missing columns, ``over`` is neither, or the method has several configurations or no shape in common.
+    """
+    require_columns(thresholds, (*SHAPE, "n50", "n50_low", "n50_high", "censored"), "needed columns")
+    if over in SAMPLE_COMPLEXITIES:
+        reference = predicted(over, thresholds)
+        scaled = {f"ratio{end}": thresholds[f"n50{end}"] / reference for end in ("", "_low", "_high")}
+        return thresholds.assign(over=over, reference=reference, **scaled)
+    return _over_method(thresholds, over)
+
+
+def _over_method(thresholds: pd.DataFrame, over: str) -> pd.DataFrame:
+    methods = sorted(map(str, thresholds["method"].unique())) if "method" in thresholds else []
+    if over not in methods:
+        raise FitError(
+            f"over={over!r} is neither a prediction nor a method of these trials; "
+            f"allowed: {', '.join([*SAMPLE_COMPLEXITIES, *methods])}"
+        )
+    problem = [name for name in PROBLEM_FIELDS if name in thresholds and name != "n"]
+    known = {tuple(key.values()): group for key, group in group_rows(thresholds[thresholds["method"] == over], problem)}
+    if any(len(group) > 1 for group in known.values()):
+        raise FitError(f"the reference method {over!r} has several configurations; choose one of them with `where`")
+    rows = []
+    for key, group in group_rows(thresholds[thresholds["method"] != over], problem):
+        theirs = known.get(tuple(key.values()))
+        if theirs is not None:
+            reference = theirs.to_dict("records")[0]
+            rows += [{**row, "over": over, **ratio_of(row, reference)} for row in group.to_dict("records")]
+    if not rows:
+        raise FitError(f"no other method has thresholds on the problems of {over!r}, so there are no ratios")
+    return pd.DataFrame(rows)
+
+
+def ratio_of(mine: Mapping[Any, Any], theirs: Mapping[Any, Any]) -> dict[str, float]:
+    """Ratio of two independent thresholds: their intervals on log n, added in squares side by side (MOVER).
+
+    The limits are log a - log b -+ sqrt((a - a_low)^2 + (b_high - b)^2) and its mirror, all on logarithms; they keep
+    the asymmetry of both intervals.
+    """
+    if mine["censored"] not in BRACKETED or theirs["censored"] not in BRACKETED:
+        low = mine["n50_low"] / theirs["n50_high"] if theirs["n50_high"] > 0 else 0.0
+        high = mine["n50_high"] / theirs["n50_low"] if theirs["n50_low"] > 0 else math.inf
+        return {"reference": float(theirs["n50"]), "ratio": math.nan, "ratio_low": low, "ratio_high": high}
+    with np.errstate(divide="ignore"):
+        a, a_low, a_high = np.log([mine["n50"], mine["n50_low"], mine["n50_high"]])
+        b, b_low, b_high = np.log([theirs["n50"], theirs["n50_low"], theirs["n50_high"]])
+    below, above = math.hypot(a - a_low, b_high - b), math.hypot(a_high - a, b - b_low)
+    return {
+        "reference": float(theirs["n50"]),
+        "ratio": math.exp(a - b),
+        "ratio_low": math.exp(a - b - below),
+        "ratio_high": math.exp(a - b + above) if above < 700 else math.inf,
+    }
+
+
+def summarise(table: pd.DataFrame, by: Sequence[str], margin: float = MARGIN) -> pd.DataFrame:
+    """What the shapes say together, for each series.
+
+    Args:
+        table: from :func:`ratios`.
+        by: columns whose values make a series.
+        margin: relative distance from 1 that is counted.
+
+    Returns:
+        The columns of ``by``, ``shapes``, ``censored`` (of them, without a ratio), ``median_ratio``,
+        ``median_distance`` and ``worst_distance`` of \\|ratio - 1\\| over the shapes, ``worst_shape``, ``within``
+        (shapes within the margin) and ``contains_one`` (shapes whose interval contains 1).
+    """
+    rows = []
+    for key, group in group_rows(table, by):
+        known = group[group["ratio"].notna()]
+        distance = (known["ratio"] - 1.0).abs()
+        worst = known.iloc[[int(distance.to_numpy().argmax())]].to_dict("records") if len(known) else []
+        row: dict[str, Any] = {
+            "shapes": len(group),
+            "censored": len(group) - len(known),
+            "median_ratio": known["ratio"].median(),
+            "median_distance": distance.median(),
+            "worst_distance": distance.max(),
+            "worst_shape": shape_name(worst[0]) if worst else "",
+            "within": int((distance <= margin).sum()),
+            "contains_one": int(((group["ratio_low"] <= 1.0) & (group["ratio_high"] >= 1.0)).sum()),
+        }
+        rows.append({**key, **row})
+    return pd.DataFrame(rows)
+
+
+def shape_name(row: Mapping[Any, Any]) -> str:
+    """A problem's shape and rank in words."""
+    return f"{int(row['d_out'])}x{int(row['d_in'])} rank {int(row['rank'])}"
+
+
+def series_of(trials: pd.DataFrame) -> list[str]:
+    """What makes a series: the method's fields that vary, and the problem's beyond its shape."""
+    problem = [name for name in panel_columns(trials) if name not in SHAPE]
+    return [*series_columns(trials), *problem]
+
+
+def check_field(trials: pd.DataFrame, field: str) -> None:
+    """Refuse a field that n50 cannot be drawn against.
+
+    Raises:
+        FitError: no such column, values that are no numbers, or a single value.
+    """
+    require_columns(trials, [field], "the field")
+    values = trials[field].dropna()
+    if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values) or field == "n":
+        raise FitError(f"n50 is drawn against a number; {field!r} is not one that a group of trials has")
+    if values.nunique() < 2:
+        only = f"only {values.iloc[0]:g}" if len(values) else "no value"
+        raise FitError(f"these trials have {only} in {field!r}; run a sweep with several, or choose another --field")
+
+
+def changes(thresholds: pd.DataFrame, field: str, by: Sequence[str]) -> pd.DataFrame:
+    """How n50 differs between neighbouring values of the field, everything else equal.
+
+    Args:
+        thresholds: from :func:`flatdist.fits.threshold.fit_thresholds`, grouped by ``field`` and ``by``.
+        field: the column that changes.
+        by: the other columns.
+
+    Returns:
+        One row for each pair of neighbours: the columns of ``by``, ``low_value``, ``high_value``, and ``ratio`` of n50
+        at the higher value to that at the lower, ``ratio_low``, ``ratio_high`` and ``n50_equal``, whether 1 is inside.
+    """
+    rows = []
+    for key, group in group_rows(thresholds[thresholds[field].notna()], by):
+        ordered = group.sort_values(field).to_dict("records")
+        for lower, higher in itertools.pairwise(ordered):
+            ratio: dict[str, Any] = ratio_of(higher, lower)
+            ratio.pop("reference")
+            equal = bool(ratio["ratio_low"] <= 1.0 <= ratio["ratio_high"])
+            rows.append({**key, "low_value": lower[field], "high_value": higher[field], **ratio, "n50_equal": equal})
+    columns = [*by, "low_value", "high_value", "ratio", "ratio_low", "ratio_high", "n50_equal"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def split(trials: pd.DataFrame, field: str) -> tuple[list[str], list[str]]:
+    """Columns of the panels, the problem's and the depth, and of the lines, the method's others."""
+    panels, series = panel_columns(trials), series_columns(trials)
+    panels += [name for name in series if name == "depth"]
+    return [name for name in panels if name != field], [name for name in series if name not in (field, "depth")]
