@@ -14,6 +14,7 @@ from .errors import SolverError as SolverError
 from .errors import StoreError as StoreError
 from .errors import SweepError as SweepError
 from .factorization.flatness import hessian_trace as hessian_trace
+from .factorization.local_flatness import local_flatness as local_flatness
 from .factorization.products import end_to_end as end_to_end
 from .factorization.regularizer import balanced_factorization as balanced_factorization
 from .factorization.regularizer import induced_regularizer as induced_regularizer

@@ -63,6 +63,7 @@ def test_every_method_and_field_has_a_golden_cell():
             {"method": "min_nuclear_norm", "learning_rate": 0.1, "depth": 5, "width": 20, "dtype": "float64"},
         ),
         ({"method": "min_hessian_trace"}, {"method": "min_hessian_trace", "steps": 7, "init_scale": 2}),
+        ({"method": "flattest_local", "depth": "inf"}, {"method": "flattest_local", "depth": float("inf"), "steps": 7}),
     ],
 )
 def test_equal_spellings_are_one_cell(one, other):

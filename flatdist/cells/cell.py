@@ -68,7 +68,9 @@ class Cell(metaclass=_ByName):
     )
     nested: bool = declare(Flag(), "a replicate's problem at n is the first n measurements of one stream", False)
     method: str = declare(Choice(method_names), "the estimator", "label_noise_sgd")
-    depth: int = declare(Integer(2, 64), "number of layers, the paper's L", 3)
+    depth: int = declare(  # None is infinite, which flattest_local alone allows
+        Keyword("inf", Integer(2, 64)), "number of layers, the paper's L; inf for flattest_local alone", 3
+    )
     width: tuple[int, ...] = declare(Widths(), "hidden widths, one per hidden layer; default max(d_out, d_in)", None)
     init_scale: float = declare(Number(open_minimum=True), "layers start as N(0, init_scale^2 / fan_in)", 0.5)
     learning_rate: float | None = declare(
@@ -245,8 +247,11 @@ def _conflicts(values: dict[str, Any]) -> list[FieldProblem]:
         allowed = "0, or a rank below min(d_out, d_in)"
         reason = f"has no room beside a rank of min(d_out, d_in) = {smaller}"
         problems.append(FieldProblem("spectral_tail", values["spectral_tail"], reason, allowed))
-    if {"width", "depth"} <= values.keys():
-        hidden = values["depth"] - 1
+    infinite = "depth" in values and values["depth"] is None
+    if infinite and "width" in METHODS[values.get("method", "label_noise_sgd")].fields:
+        problems.append(FieldProblem("depth", "inf", "is for flattest_local alone", "a whole number from 2 to 64"))
+    elif {"width", "depth"} <= values.keys():
+        hidden = (values["depth"] or 2) - 1
         width = larger if values["width"] is None else values["width"]
         widths = width if isinstance(width, tuple) else (width,) * hidden
         if len(widths) != hidden:

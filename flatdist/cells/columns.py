@@ -13,7 +13,7 @@ from typing import Any
 
 from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
 
-SCHEMA_VERSION = 3  # raised when columns are added; written into every file
+SCHEMA_VERSION = 4  # raised when columns are added; written into every file
 
 DIMENSIONLESS = "1"
 FROBENIUS = "entries of M"
@@ -60,13 +60,19 @@ RESULTS = (
     Column("train_loss", "float64", SQUARED_FROBENIUS, "mean squared residual over all measurements at the end"),
     Column("train_loss_max", "float64", SQUARED_FROBENIUS, "largest mini-batch loss of the whole training"),
     Column("population_loss", "float64", SQUARED_FROBENIUS, "||M - M*||_F^2"),
-    Column("relative_error", "float64", DIMENSIONLESS, "||M - M*||_F^2 / ||M*||_F^2"),
+    Column(
+        "relative_error", "float64", DIMENSIONLESS, "||M - M*||_F^2 / ||M*||_F^2; flattest_local: 0 if nu < 1, else 1"
+    ),
     Column("nuclear_norm", "float64", FROBENIUS, "||M||_*"),
     Column("nuclear_norm_truth", "float64", FROBENIUS, "||M*||_*"),
     Column("frobenius_norm", "float64", FROBENIUS, "||M||_F"),
     Column("spectral_norm", "float64", FROBENIUS, "largest singular value of M"),
     Column("effective_rank", "float64", DIMENSIONLESS, "exponential of the entropy of the normalised singular values"),
     Column("hessian_trace", "float64", "loss per squared weight", "Lemma 2's sum; null without layers"),
+    Column("nu_low", "float64", DIMENSIONLESS, "lower bound of nu at M*; above 1, M* is no local minimum of flatness"),
+    Column(
+        "nu_high", "float64", DIMENSIONLESS, "upper bound of nu at M*; below 1, M* is a sharp local minimum of flatness"
+    ),
     Column("singular_values", "list<float64>", FROBENIUS, "singular values of M, in decreasing order"),
     Column("certificate", "float64", DIMENSIONLESS, "what the solver proves: the largest relative violation or gap"),
     Column("learning_rate_final", "float64", DIMENSIONLESS, "the step size used, where learning_rate is auto too"),

@@ -120,7 +120,7 @@ class Keyword(FieldType):
         return f"{self.otherwise.allowed}, or {self.word}"
 
     def parse(self, value: Any) -> Any:
-        return None if value is None or value == self.word else self.otherwise.parse(value)
+        return None if value is None or str(value) == self.word else self.otherwise.parse(value)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from flatdist.errors import SolverError
 from flatdist.types import Array
 
 RANK = 1e-10  # singular values below this part of the largest count as zero
@@ -33,6 +34,25 @@ def minimise_along_geodesics(matrix: Array, stack: Array, depth: int) -> tuple[f
         depth: L.
     """
     problem = _Geodesics(matrix, stack, depth)
+    value, frames = _minimised(problem)
+    return value, None if frames is None else problem.layers(frames)
+
+
+def stationary_frame(matrix: Array, stack: Array) -> Array:
+    """The X, (r, r) in the column space of M and of trace r, that minimises (1/n) sum_i tr(A_i (M^T X^+ M) A_i^T X).
+
+    This is a middle term of the trace with X_{j-1} = X_j = X, where all but a few layers of an infinitely deep
+    minimiser are.
+    """
+    _, frames = _minimised(_Middle(matrix, stack, 2))
+    if frames is None:
+        raise SolverError("the least trace of a middle layer is not attained at this matrix; give more measurements")
+    x = frames[0] @ frames[0].T
+    return np.asarray(x * (len(x) / np.trace(x)))
+
+
+def _minimised(problem: _Geodesics) -> tuple[float, list[Array] | None]:
+    """The infimum by a damped Newton iteration, and the frames that attain it."""
     frames = problem.start()
     first = value = problem.value(frames)
     attained = False
@@ -58,7 +78,7 @@ def minimise_along_geodesics(matrix: Array, stack: Array, depth: int) -> tuple[f
             attained = bool(curvature[0] > _FLAT * value and np.linalg.norm(gradient) <= 1e-6 * value)
             break
         frames, value = moved, lower
-    return value, problem.layers(frames) if attained else None
+    return value, frames if attained else None
 
 
 class _Geodesics:
@@ -158,6 +178,25 @@ class _Geodesics:
         layers = [np.linalg.solve(frames[0], self.core @ self.vh)]
         layers += [np.linalg.solve(after, before) for before, after in pairwise(frames)]
         return [*layers, self.u @ frames[-1]]
+
+
+class _Middle(_Geodesics):
+    """One middle term between equal neighbours, as a function of the one frame; its scale, which is free, is held."""
+
+    def value(self, frames: list[Array]) -> float:
+        try:
+            return 2.0 * float(np.einsum("abab->", self.blocks(frames * 2)[0]))
+        except np.linalg.LinAlgError:
+            return float(np.inf)
+
+    def expand(self, frames: list[Array]) -> tuple[Array, Array]:
+        block = self.blocks(frames * 2)[0]
+        outer, inner = np.einsum("abcb->ac", block), np.einsum("abae->be", block)
+        cross = np.einsum("abce,pac,qbe->pq", block, self.basis, self.basis, optimize=True)
+        half = np.einsum("pab,qba->pq", self.basis @ (outer + inner), self.basis)
+        scale = np.einsum("paa->p", self.basis)
+        hessian = 0.5 * (half + half.T) - cross - cross.T + np.trace(outer) * np.outer(scale, scale)
+        return 2.0 * np.einsum("pab,ab->p", self.basis, outer - inner), 2.0 * hessian
 
 
 def thin_svd(matrix: Array) -> tuple[Array, Array, Array]:

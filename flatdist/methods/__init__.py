@@ -19,6 +19,7 @@ _NAMES = (
     "min_frobenius_norm",
     "theorem_probe",
     "flow_limit",
+    "flattest_local",
 )
 
 METHODS: dict[str, Method] = {name: import_module(f"flatdist.methods.{name}").METHOD for name in _NAMES}

@@ -156,7 +156,7 @@ def features(cell: Cell) -> tuple[float, ...]:
     size = 0.5 * math.log(cell.d_out * cell.d_in)
     method = cell.spec
     if not isinstance(method, GradientMethod):
-        depth = math.log(cell.depth) if "depth" in method.fields else 0.0
+        depth = math.log(cell.depth or 64) if "depth" in method.fields else 0.0
         length = 0.2 * math.log(cell.flow_duration) if "flow_duration" in method.fields else 0.0
         return tuple(round(value, 6) for value in (size, 0.5 * math.log(cell.n), depth, length))
     drawn = {"drawn": cell.batch_size or cell.n, "full": cell.n, "one": 1}[method.batch]

@@ -24,7 +24,7 @@ SOLVER_FLOPS = 5e9
 SAMPLING = 2e-8  # seconds for one entry of a measurement
 ITERATION_FLOPS = 1e5  # what an iteration costs however small the matrices are
 SOLVER_ITERATIONS = {"min_nuclear_norm": 400, "min_hessian_trace": 2000}
-STUDY_SECONDS = {"flow_limit": 2.0, "theorem_probe": 3.0}  # for matrices of 100 entries
+STUDY_SECONDS = {"flow_limit": 2.0, "theorem_probe": 3.0, "flattest_local": 0.03}  # for matrices of 100 entries
 ENGINE_FACTORS = {"fused": 1.0, "batched": 15.0, "reference": 150.0}
 
 

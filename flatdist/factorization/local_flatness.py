@@ -1,0 +1,416 @@
+"""Is a low-rank matrix a sharp local minimum of the induced regularizer F among the interpolators? A convex condition.
+
+F(M) / 2 is a minimum over X_1 ... X_{L-1} of a sum of traces, each bilinear in X_j and M^T X_{j-1}^+ M
+(:mod:`flatdist.factorization.regularizer`). With the minimisers X_j, Y_j = M^T X_j^+ M at one matrix frozen in
+
+    C_j = (1/n) sum_i A_i Y_{j-1} A_i^T,    D_j = (1/n) sum_i A_i^T X_{j+1} A_i,    j = 1 ... L-1,  Y_0 = I,  X_L = I,
+
+the terms separate, and F changes to first order as a sum of weighted nuclear norms (docs/mathematics.md):
+
+    F(M + t D) = F(M) + t G'(M; D) + O(t^2),    G(M) = 4 sum_j || C_j^{1/2} M D_j^{1/2} ||_* .
+
+On the normal space of the rank-r matrices at M, N = U_c^T D V_c, each norm changes by || C~^{1/2} N D~^{1/2} ||_*, with
+Schur complements C~ and D~; elsewhere G is smooth. Eliminating the smooth part with the constraints A(D) = 0 leaves
+
+    nu = max { <H, N> : sum_j || C~_j^{1/2} N D~_j^{1/2} ||_* <= 1, K N = 0 },
+
+and M is a sharp local minimum of F among the interpolators if and only if nu < 1. As L grows all weights but those at
+the ends agree, and the condition at infinite depth has a single term.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+
+from flatdist.errors import SolverError
+from flatdist.factorization.geodesics import RANK, minimise_along_geodesics, stationary_frame, thin_svd
+from flatdist.sensing.measurements import as_measurements
+from flatdist.types import Array
+
+Term = tuple[float, Array, Array]  # multiplicity, C (d_out, d_out), D (d_in, d_in)
+
+_ITERATIONS = 4000
+_SEPARATED = 1e-9  # a direction that the measurements see less than this, relative to others, is not seen
+_DEPENDENT = 1e-6  # rows this near to the span of others are looked at again
+_CHECK_EVERY = 10
+_OVERSTEP = 1.7
+NEAR = 1e-6  # a bracket that still contains 1 is narrowed to this
+
+
+def local_flatness(matrix: Any, measurements: Any, depth: float = 3, *, tolerance: float = 1e-3) -> tuple[float, float]:
+    """A certified bracket of nu: the matrix is a sharp local minimum of F among its interpolators iff nu < 1.
+
+    Args:
+        matrix: M, (d_out, d_in), of the rank its singular values show (those above 1e-10 of the largest).
+        measurements: (n, d_out, d_in), numpy or torch, or as an ensemble keeps them.
+        depth: L, a whole number of at least 2, or ``math.inf``.
+        tolerance: relative width of the bracket; one that contains 1 is narrowed further, to 1e-6.
+
+    Returns:
+        (low, high) with low <= nu <= high, both from feasible points of a convex programme and its dual. (inf, inf)
+        where the measurements do not separate the tangent space at M, as for n < r (d_out + d_in - r).
+
+    Raises:
+        SolverError: a depth, matrix or measurements that cannot be, or a matrix at which F is not attained.
+
+    Example:
+        >>> import numpy as np
+        >>> from flatdist import local_flatness
+        >>> measurements = np.random.default_rng(0).standard_normal((40, 8, 8))
+        >>> low, high = local_flatness(np.diag([1.0] + [0.0] * 7), measurements, depth=3)
+        >>> high < 1.0
+        True
+    """
+    matrix = np.asarray(matrix, dtype=np.float64)
+    stack = np.asarray(as_measurements(measurements).dense(), dtype=np.float64)
+    if not (depth == math.inf or (depth >= 2 and depth == int(depth))):
+        raise SolverError(f"local_flatness: depth must be a whole number of at least 2, or math.inf (got {depth!r})")
+    if matrix.ndim != 2 or stack.ndim != 3 or stack.shape[1:] != matrix.shape or not len(stack):
+        raise SolverError(
+            f"local_flatness: a matrix of shape {matrix.shape} and measurements of shape {stack.shape} do not fit; "
+            "give (d_out, d_in) and (n, d_out, d_in)"
+        )
+    if not (np.isfinite(matrix).all() and np.isfinite(stack).all()):
+        raise SolverError("local_flatness: every entry of the matrix and the measurements must be finite")
+    if not matrix.any():
+        raise SolverError("local_flatness: F has no local theory at the zero matrix; give a matrix that is not zero")
+    condition = normal_condition(matrix / np.linalg.norm(matrix), stack, depth)
+    return (math.inf, math.inf) if condition is None else condition.bracket(tolerance)[:2]
+
+
+def normal_condition(
+    matrix: Array,
+    stack: Array,
+    depth: float,
+    *,
+    rows: Array | None = None,
+    terms: list[Term] | None = None,
+    smooth: bool = False,
+) -> NormalCondition | None:
+    """The convex programme behind nu; None where M is no sharp minimum whatever nu.
+
+    Args:
+        matrix: M, (d_out, d_in), not zero.
+        stack: measurements, (n, d_out, d_in).
+        depth: L or infinity.
+        rows: (m, d_out, d_in), spanning the same constraints as the measurements; those by default.
+        terms: weights other than those of F, for other norms.
+        smooth: M is known to be stationary along the matrices of its rank, so that fewer constraints than their
+            dimension are allowed.
+
+    Raises:
+        SolverError: F is not attained at M.
+    """
+    d_out, d_in = matrix.shape
+    rows = stack if rows is None else rows
+    u, spectrum, vh = np.linalg.svd(matrix)
+    rank = int(np.sum(spectrum > RANK * spectrum[0]))
+    spectrum = spectrum[:rank]
+    shape = d_out - rank, d_in - rank
+    tangent = np.ones((d_out, d_in), dtype=bool)
+    tangent[rank:, rank:] = False
+    dimension, m = int(tangent.sum()), len(rows)
+    if m < dimension and not smooth:
+        return None
+    turned = u.T @ rows @ vh.T  # in the singular bases of M
+    along, across = turned[:, tangent], np.ascontiguousarray(turned[:, rank:, rank:]).reshape(m, -1)
+    if m >= dimension:
+        q, r = np.linalg.qr(along, mode="complete")
+        seen = np.abs(np.diag(r))
+        if seen.min() <= _SEPARATED * seen.max():
+            return None
+    if not across.size:
+        return NormalCondition(np.zeros(0), np.zeros((0, 0)), np.zeros((d_out, d_in)), [], shape, u, vh)
+    if terms is None:
+        terms = frozen_weights(matrix, stack, depth)
+    slope, weights = np.zeros((d_out, d_in)), []
+    for multiplicity, by_rows, by_columns in terms:
+        c, d = u.T @ by_rows @ u, vh @ by_columns @ vh.T
+        try:
+            c_root, d_root = np.linalg.cholesky(c).T, np.linalg.cholesky(d).T  # c = c_root^T c_root
+        except np.linalg.LinAlgError:
+            raise SolverError(
+                "local_flatness: no measurement sees some direction of the rows or columns, so F is not a norm there; "
+                "give more measurements"
+            ) from None
+        left, _, right = np.linalg.svd((c_root[:, :rank] * spectrum) @ d_root[:, :rank].T, full_matrices=False)
+        slope += multiplicity * (c_root.T @ left[:, :rank]) @ (right[:rank] @ d_root)
+        weights.append((multiplicity, _schur(c, rank), _schur(d, rank)))
+    if m >= dimension:
+        multipliers = q[:, :dimension] @ scipy.linalg.solve_triangular(r[:dimension], slope[tangent], trans=1)
+        others = q[:, dimension:].T @ across
+    else:
+        multipliers = np.linalg.lstsq(along.T, slope[tangent], rcond=None)[0]
+        others = np.zeros((0, across.shape[1]))
+    objective = multipliers @ across - slope[rank:, rank:].ravel()
+    return NormalCondition(objective, others, slope, weights, shape, u, vh)
+
+
+def _schur(symmetric: Array, rank: int) -> Array:
+    corner = symmetric[rank:, :rank]
+    return np.asarray(symmetric[rank:, rank:] - corner @ np.linalg.solve(symmetric[:rank, :rank], corner.T))
+
+
+def frozen_weights(matrix: Array, stack: Array, depth: float) -> list[Term]:
+    """(multiplicity, C_j, D_j) of G at a matrix; terms with the same weights are one, with their number.
+
+    Raises:
+        SolverError: no layers have the least trace at M, so that there is nothing to freeze.
+    """
+    n, d_out, d_in = stack.shape
+    u, spectrum, vh = thin_svd(matrix)
+    s_out = np.tensordot(stack, stack, ((0, 2), (0, 2))) / n
+    s_in = np.tensordot(stack, stack, ((0, 1), (0, 1))) / n
+    if depth == 2:
+        return [(1.0, s_out, s_in)]
+    read, seen = stack @ vh.T, u.T @ stack  # A_i V (n, d_out, r), U^T A_i (n, r, d_in)
+
+    def by_input(y: Array) -> Array:
+        """(1/n) sum_i A_i V y V^T A_i^T."""
+        tall = (read @ np.linalg.cholesky(y)).transpose(1, 0, 2).reshape(d_out, -1)
+        return np.asarray(tall @ tall.T / n)
+
+    def by_output(x: Array) -> Array:
+        """(1/n) sum_i A_i^T U x U^T A_i."""
+        wide = (np.linalg.cholesky(x).T @ seen).reshape(-1, d_in)
+        return np.asarray(wide.T @ wide / n)
+
+    core, identity = np.diag(spectrum), np.eye(len(spectrum))
+    if len(spectrum) == 1:  # X_j = x_j u u^T: closed form, each term scaled to 1 at M
+        middle_out, middle_in = by_input(identity), by_output(identity)
+        g = float(u[:, 0] @ middle_out @ u[:, 0])
+        middle = (middle_out / g, middle_in / g)
+        if depth == math.inf:
+            return [(1.0, *middle)]
+        first = (1.0, s_out / float(u[:, 0] @ s_out @ u[:, 0]), middle[1])
+        last = (1.0, middle[0], s_in / float(vh[0] @ s_in @ vh[0]))
+        return [first, last] + [(depth - 3.0, *middle)] * (depth > 3)
+    if depth == math.inf:  # away from the ends the X_j are multiples of one matrix, the minimiser of a middle term
+        x = stationary_frame(matrix, stack)
+        return [(1.0, by_input(core @ np.linalg.solve(x, core)), by_output(x))]
+    layers = minimise_along_geodesics(matrix, stack, int(depth))[1]
+    if layers is None:
+        raise SolverError(
+            "local_flatness: no layers attain F at this matrix (the infimum is approached by layers that grow without "
+            "bound), so it has no local theory there; give more measurements"
+        )
+    outputs, inputs = [u.T @ layers[-1]], [layers[0] @ vh.T]  # of W_L ... W_{j+1} and W_j ... W_1, in the bases of M
+    for layer in layers[-2:0:-1]:
+        outputs.append(outputs[-1] @ layer)
+    for layer in layers[1:-1]:
+        inputs.append(layer @ inputs[-1])
+    c = [s_out, *(by_input(reached.T @ reached) for reached in inputs[: int(depth) - 2])]
+    d = [*(by_output(x @ x.T) for x in outputs[: int(depth) - 2][::-1]), s_in]
+    return [(1.0, one, other) for one, other in zip(c, d, strict=True)]
+
+
+@dataclass(frozen=True)
+class NormalCondition:
+    """max { <H, N> : sum_j w_j || C_j^{1/2} N D_j^{1/2} ||_* <= 1, K N = 0 } over normal parts N of shape (p, q).
+
+    Attributes:
+        objective: H, (p q,).
+        constraints: K, (m - dim T, p q).
+        slope: (d_out, d_in) in the singular bases of M: the gradient of the smooth part of G.
+        weights: (w_j, C_j, D_j) on the normal space.
+        shape: (p, q).
+        u, vh: all singular vectors of M, of which the last p and q span the normal space.
+    """
+
+    objective: Array
+    constraints: Array
+    slope: Array
+    weights: list[Term]
+    shape: tuple[int, int]
+    u: Array
+    vh: Array
+
+    def change(self, step: Array) -> float:
+        """First-order change of G along a step (d_out, d_in), in the units in which the step M changes it by G(M)."""
+        p, q = self.shape
+        turned = self.u.T @ step @ self.vh.T
+        total = float(np.sum(self.slope * turned))
+        for w, c, d in self.weights:
+            part = np.linalg.cholesky(c).T @ turned[-p:, -q:] @ np.linalg.cholesky(d)
+            total += w * float(np.linalg.svd(part, compute_uv=False).sum())
+        return total
+
+    def direction(self, normal: Array) -> Array:
+        """The rank-one part of N as a (d_out, d_in) direction: where nu > 1, F falls along it."""
+        p, q = self.shape
+        left, _, right = np.linalg.svd(normal)
+        return np.outer(self.u[:, -p:] @ left[:, 0], right[0] @ self.vh[-q:])
+
+    def bracket(self, tolerance: float, *, decide: bool = False) -> tuple[float, float, Array]:
+        """Lower and upper bound of nu, and the N (p, q) of the lower one.
+
+        The reciprocal problem, least sum of norms at <H, N> = 1, by the alternating direction method of multipliers:
+        every N on the constraints bounds nu from below, every set of dual matrices projected onto their constraint
+        bounds it from above.
+
+        Args:
+            tolerance: relative width at which to stop; a bracket that contains 1 is narrowed to 1e-6.
+            decide: stop as soon as 1 is outside of the bracket.
+        """
+        p, q = self.shape
+        if not self.objective.size:
+            return 0.0, 0.0, np.zeros(self.shape)
+        terms, metric, left, right = self._coordinates()
+        rows = (left @ np.vstack((self.objective, self.constraints)).reshape(-1, p, q) @ right.T).reshape(-1, p * q)
+        feasible = _Feasible.of(metric, rows)
+        if feasible is None:  # <H, N> = 0 wherever K N = 0: nothing is left to move along
+            return 0.0, 0.0, np.zeros(self.shape)
+        start = feasible.start()
+        parts = _apply(terms, start.reshape(p, q))  # (terms, p, q)
+        spectra = np.linalg.svd(parts, compute_uv=False)
+        threshold = 0.3 * float(spectra[:, 0].mean())
+        low, high, best = 1.0 / float(spectra.sum()), math.inf, start
+        copies, duals = parts, np.zeros_like(parts)
+        for iteration in range(1, _ITERATIONS + 1):
+            before = copies
+            relaxed = _OVERSTEP * parts + (1.0 - _OVERSTEP) * before + duals
+            vectors, values, covectors = np.linalg.svd(relaxed, full_matrices=False)
+            copies = (vectors * np.maximum(values - threshold, 0.0)[:, None, :]) @ covectors
+            duals = relaxed - copies
+            normal = start + feasible.projected(_adjoint(terms, copies - duals))
+            parts = _apply(terms, normal.reshape(p, q))
+            if iteration % _CHECK_EVERY and iteration > 2:
+                continue
+            attained = 1.0 / float(np.linalg.svd(parts, compute_uv=False).sum())
+            if attained > low:
+                low, best = attained, normal
+            proof = duals / threshold
+            proof = proof - _apply(terms, feasible.projected(_adjoint(terms, proof)).reshape(p, q))
+            share = feasible.share(_adjoint(terms, proof))
+            if share > 0.0:
+                high = min(high, float(np.linalg.svd(proof, compute_uv=False)[:, 0].max()) / share)
+            undecided = low <= 1.0 <= high
+            if (decide and not undecided) or high / low - 1.0 <= (min(NEAR, tolerance) if undecided else tolerance):
+                break
+            if 2 < iteration < _ITERATIONS // 10:  # keep primal and dual residuals alike, then leave them
+                primal = np.linalg.norm(parts - copies)
+                dual = np.linalg.norm(_adjoint(terms, copies - before)) / feasible.level
+                change = 0.6 if primal > 4.0 * dual else 1.0 / 0.6 if dual > 4.0 * primal else 1.0
+                threshold, duals = threshold * change, duals * change
+        return low, max(low, high), (left.T @ best.reshape(p, q) @ right)
+
+    def _coordinates(self) -> tuple[list[tuple[float, Array | None, Array | None]], Array, Array, Array]:
+        """Coordinates N = P^T N' Q in which sum_j w_j^2 C_j (x) D_j is diagonal, as it can be made up to rank 1.
+
+        Returns:
+            Per term its multiplicity and its factors left and right of N' (a vector for a diagonal one, None for 1);
+            the metric, its diagonal alone where it is diagonal; and P, Q.
+        """
+        (w, c, d), *rest = self.weights
+        if not rest:
+            left, right = np.linalg.inv(np.linalg.cholesky(c)), np.linalg.inv(np.linalg.cholesky(d))
+            return [(w, None, None)], np.full(c.shape[0] * d.shape[0], w * w), left, right
+        (w_last, c_last, d_last), *middle = rest
+        a, left = scipy.linalg.eigh(c, c_last)  # left^T c_last left = 1, left^T c left = a
+        b, right = scipy.linalg.eigh(d_last, d)
+        shared = all(np.array_equal(one, c_last) and np.array_equal(other, d) for _, one, other in middle)
+        if shared:
+            terms = [(w, np.sqrt(a)[:, None], None), (w_last, None, np.sqrt(b))]
+            metric = w * w * a[:, None] + w_last * w_last * b
+            for multiplicity, _, _ in middle:
+                terms.append((multiplicity, None, None))
+                metric = metric + multiplicity**2
+            return terms, metric.ravel(), left.T, right.T
+        terms, metric = [], np.zeros((len(c) * len(d),) * 2)
+        for multiplicity, by_rows, by_columns in self.weights:
+            one, other = left.T @ by_rows @ left, right.T @ by_columns @ right
+            terms.append((multiplicity, np.linalg.cholesky(one).T, np.linalg.cholesky(other)))
+            metric += multiplicity**2 * np.kron(one, other)
+        return terms, metric, left.T, right.T
+
+
+@dataclass(frozen=True)
+class _Feasible:
+    """{N : <H, N> = 1, K N = 0} and projections onto it in a metric G.
+
+    Attributes:
+        metric: G, its diagonal alone, or its Cholesky factor.
+        weighted: G^-1 R^T, R the rows H and K, each scaled to unit length in G^-1.
+        factor: Cholesky factor of R G^-1 R^T.
+        scale: what H was multiplied by.
+        level: root mean diagonal of G.
+    """
+
+    metric: Array
+    weighted: Array
+    factor: Array
+    scale: float
+    level: float
+
+    @classmethod
+    def of(cls, metric: Array, rows: Array) -> _Feasible | None:
+        """None where H is a combination of the rows of K, so that the set is empty."""
+        level = math.sqrt(float(np.mean(metric if metric.ndim == 1 else np.diag(metric))))
+        metric = metric if metric.ndim == 1 else np.linalg.cholesky(metric)
+        for attempt in range(2):
+            weighted = _divided(metric, rows.T)
+            gram = rows @ weighted
+            scale = 1.0 / np.sqrt(np.diag(gram))
+            factor, failed = scipy.linalg.lapack.dpotrf(gram * scale[:, None] * scale, lower=1, clean=1)
+            if not failed and (attempt or factor.diagonal().min() > _DEPENDENT):
+                return cls(metric, weighted * scale, factor, float(scale[0]), level)
+            if attempt or len(rows) == 1:
+                break
+            triangle, order = scipy.linalg.qr(rows[1:].T, mode="r", pivoting=True)
+            size = np.abs(np.diag(triangle))
+            kept = rows[1:][order[: len(size)][size > _SEPARATED * size[0]]]
+            basis = np.linalg.qr(kept.T)[0]
+            if np.linalg.norm(rows[0] - basis @ (basis.T @ rows[0])) <= _SEPARATED * np.linalg.norm(rows[0]):
+                break
+            rows = np.vstack((rows[:1], kept))
+        return None
+
+    def _solved(self, values: Array) -> Array:
+        return np.asarray(scipy.linalg.lapack.dpotrs(self.factor, values, lower=1)[0])
+
+    def start(self) -> Array:
+        """The shortest N in the set."""
+        unit = np.zeros(len(self.factor))
+        unit[0] = self.scale
+        return self.weighted @ self._solved(unit)
+
+    def projected(self, values: Array) -> Array:
+        """G^-1 v, less its part that would leave the set."""
+        return np.asarray(_divided(self.metric, values) - self.weighted @ self._solved(self.weighted.T @ values))
+
+    def share(self, values: Array) -> float:
+        """The coefficient of H in a combination of the rows."""
+        return float(self._solved(self.weighted.T @ values)[0]) * self.scale
+
+
+def _divided(metric: Array, values: Array) -> Array:
+    if metric.ndim == 1:
+        return np.asarray((values.T / metric).T)
+    return np.asarray(scipy.linalg.cho_solve((metric, True), values, check_finite=False))
+
+
+def _apply(terms: list[tuple[float, Array | None, Array | None]], normal: Array) -> Array:
+    """w_j C_j^{1/2} N D_j^{1/2} up to rotations, (terms, p, q)."""
+    return np.array([w * _times(_times(normal, left, True), right, False) for w, left, right in terms])
+
+
+def _adjoint(terms: list[tuple[float, Array | None, Array | None]], parts: Array) -> Array:
+    total = np.zeros(parts.shape[1:])
+    for part, (w, left, right) in zip(parts, terms, strict=True):
+        from_left = left.T if left is not None and left.shape[1] > 1 else left
+        from_right = right.T if right is not None and right.ndim > 1 else right
+        total += w * _times(_times(part, from_left, True), from_right, False)
+    return total.ravel()
+
+
+def _times(matrix: Array, factor: Array | None, from_left: bool) -> Array:
+    if factor is None:
+        return matrix
+    if factor.ndim == 1 or factor.shape[1] == 1:
+        return matrix * factor
+    return factor @ matrix if from_left else matrix @ factor
