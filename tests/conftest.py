@@ -1,5 +1,9 @@
 """What all tests share."""
 
+import os
+
+os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is first imported: kernels run on the CPU
+
 import numpy as np  # noqa: F401 - loads the BLAS whose threads are set below
 import pytest
 import scipy.linalg  # noqa: F401 - and SciPy's own

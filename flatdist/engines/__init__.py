@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-from flatdist.engines.base import Engine
+import functools
+import importlib.util
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from flatdist.engines.base import WIDEST, Engine
 from flatdist.errors import LaunchError
 from flatdist.machine.extras import load
 from flatdist.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    from flatdist.cells.cell import Cell
 
 _ENGINES = {
     "reference": "flatdist.engines.reference:ReferenceEngine",
     "batched": "flatdist.engines.batched:BatchedEngine",
     "fused": "flatdist.engines.fused:FusedEngine",
+    "cuda": "flatdist.engines.cuda:CudaEngine",
+    "triton": "flatdist.engines.triton:TritonEngine",
 }
 ENGINE_NAMES = ("auto", *_ENGINES)
+_ON_CPU = ("fused", "reference")
+_ON_CUDA = ("cuda", "triton")
 
 
-def resolve_engine(name: str, device: str) -> str:
-    """The engine that a name stands for on a device: ``auto`` is fused on the CPU and batched elsewhere.
+def resolve_engine(name: str, device: str, cell: Cell | None = None) -> str:
+    """The engine that a name stands for on a device.
+
+    ``auto`` is fused on the CPU. On a GPU it is the first of cuda, triton and batched that is installed and runs the
+    cell: all three are, where torch's CUDA build is.
+
+    Args:
+        name: of :data:`ENGINE_NAMES`.
+        device: ``cpu``, or a torch device.
+        cell: what is to be trained; None for a usual one.
 
     Raises:
         LaunchError: no such engine, or it does not run on that device.
@@ -26,25 +47,51 @@ def resolve_engine(name: str, device: str) -> str:
             f"engine {name!r} does not exist{did_you_mean(name, ENGINE_NAMES)}; allowed: {', '.join(ENGINE_NAMES)}"
         )
     if name == "auto":
-        return "fused" if device == "cpu" else "batched"
-    if name in ("fused", "reference") and device != "cpu":
-        raise LaunchError(f"the {name} engine runs on the CPU, not on {device!r}; use --engine batched or auto there")
+        return "fused" if device == "cpu" else _on_gpu(cell)
+    if name in _ON_CPU and device != "cpu":
+        raise LaunchError(f"the {name} engine runs on the CPU, not on {device!r}; use --engine auto there")
+    if name in _ON_CUDA and device == "cpu" and not (name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"):
+        raise LaunchError(f"the {name} engine runs on CUDA devices, not on {device!r}; use --engine auto there")
     return name
 
 
-def load_engine(name: str, device: str = "cpu") -> Engine:
+def _on_gpu(cell: Cell | None) -> str:
+    if cell is not None and (cell.dtype != "float32" or max(cell.widths) > WIDEST):
+        return "batched"
+    return next((name for name in _ON_CUDA if not why_absent(name)), "batched")
+
+
+@functools.cache
+def why_absent(name: str) -> str | None:
+    """Why an engine for CUDA devices is not installed here, or None; said once in the log."""
+    if name == "triton":
+        reason = None if importlib.util.find_spec("triton") else "triton is not installed"
+    else:
+        try:
+            from torch.cuda._utils import _get_gpu_rtc_library
+
+            _get_gpu_rtc_library()
+            reason = None
+        except (ImportError, OSError, AttributeError) as error:
+            reason = f"NVRTC cannot be loaded: {error}"
+    if reason:
+        logging.getLogger("flatdist").warning("engine %s is left out: %s", name, reason)
+    return reason
+
+
+def load_engine(name: str, device: str = "cpu", cell: Cell | None = None) -> Engine:
     """An engine by name, checked against the device.
 
     Args:
-        name: ``auto``, ``reference``, ``batched`` or ``fused``.
+        name: of :data:`ENGINE_NAMES`.
         device: ``cpu``, or a torch device such as ``cuda`` or ``cuda:1``.
+        cell: what is to be trained; None for a usual one.
 
     Raises:
         LaunchError: no such engine or device, or they do not fit each other.
     """
-    name = resolve_engine(name, device)
     check_device(device)
-    engine: Engine = load(_ENGINES[name])()
+    engine: Engine = load(_ENGINES[resolve_engine(name, device, cell)])()
     return engine
 
 

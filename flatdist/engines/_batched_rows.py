@@ -44,10 +44,12 @@ class DenseRows:
     """All entries of every measurement."""
 
     def __init__(self, stored: Sequence[Dense], drawn: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.count, n, (d_out, d_in) = len(stored), len(stored[0]), stored[0].shape
-        self.rows = torch.empty(self.count * n, d_out * d_in, dtype=dtype, device=device)
-        for position, one in enumerate(stored):
-            self.rows[position * n : (position + 1) * n] = torch.as_tensor(one.array).reshape(n, -1).to(device)
+        self.count, (d_out, d_in) = len(stored), stored[0].shape
+        self.rows = torch.empty(sum(map(len, stored)), d_out * d_in, dtype=dtype, device=device)
+        start = 0
+        for one in stored:
+            self.rows[start : start + len(one)] = torch.as_tensor(one.array).reshape(len(one), -1).to(device)
+            start += len(one)
         self.gathered = torch.zeros(self.count * drawn, d_out * d_in, dtype=dtype, device=device)
 
     def gather(self, rows: torch.Tensor) -> None:

@@ -21,18 +21,19 @@ from typing import Protocol
 from flatdist.sensing.measurements import Measurements
 from flatdist.types import Array
 
+WIDEST = 64  # layers that kernels hold on the chip of a GPU, rows and columns
 SAM_EPSILON = 1e-12  # keeps SAM's direction defined where a drawn measurement is fitted exactly
 
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """Everything a session needs to train a batch of replicates of one cell.
+    """Everything a session needs to train replicates together, of one cell or of several that differ in their problems.
 
     Attributes:
         widths: d_0 ... d_L, from input to output.
         measurements: per replicate as its ensemble keeps them, or (n, d_out, d_in); in the cell's dtype, or int8 for
             +1/-1 ensembles.
-        labels: per replicate (n,), in the cell's dtype.
+        labels: per replicate (n,), in the cell's dtype; n may differ between replicates.
         layers: per replicate the starting layers, ``layers[r][j]`` is W_{j+1} of shape (widths[j+1], widths[j]).
         batch_keys: (replicates, 2) uint32, Philox keys of the batch indices.
         noise_keys: (replicates, 2) uint32, Philox keys of the label noise.
@@ -63,14 +64,14 @@ class TrainingTask:
         return len(self.labels)
 
     @property
-    def n(self) -> int:
-        """Number of measurements of each replicate."""
-        return len(self.labels[0])
+    def counts(self) -> list[int]:
+        """Number of measurements n of each replicate."""
+        return [len(labels) for labels in self.labels]
 
     @property
     def drawn(self) -> int:
-        """Number of terms of one step's gradient: the batch size, or n where the batch is full."""
-        return self.n if self.batch_size is None else self.batch_size
+        """Number of terms of one step's gradient: the batch size, or where the batch is full n, the largest one."""
+        return max(self.counts) if self.batch_size is None else self.batch_size
 
 
 class Session(Protocol):

@@ -68,7 +68,9 @@ class BatchedSession:
 
         self.first_step = torch.zeros((), dtype=torch.int64, device=self.device)
         self.step_offsets = torch.arange(CHUNK, device=self.device)
-        self.row_offsets = (torch.arange(count, device=self.device) * self.task.n)[:, None]
+        counts = torch.tensor([self.task.counts[r] for r in self.members], device=self.device)
+        self.counts = counts[:, None]  # (members, 1)
+        self.row_offsets = self.counts.cumsum(0) - self.counts
         self.rows = torch.zeros(CHUNK, count, drawn, dtype=torch.int64, device=self.device)
         if self.task.batch_size is None:
             self.rows[:] = self.row_offsets + torch.arange(drawn, device=self.device)
@@ -126,7 +128,7 @@ class BatchedSession:
         """Draw for ``count`` steps from ``first_step`` on, then take them."""
         steps = self.first_step + self.step_offsets[:count]
         if self.task.batch_size is not None:
-            drawn = draws.indices(self.batch_keys, steps, self.task.drawn, self.task.n)
+            drawn = draws.indices(self.batch_keys, steps, self.task.drawn, self.counts)
             self.rows[:count].copy_(drawn + self.row_offsets)
         if self.task.label_noise:
             normals = draws.normals(self.noise_keys, steps, self.task.drawn).to(self.dtype)

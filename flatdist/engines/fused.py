@@ -54,24 +54,31 @@ class FusedSession:
         self._measurements = [form for form, _ in forms]
         self._labels = [np.ascontiguousarray(b, dtype=task.dtype) for b in task.labels]
         self._keys = np.concatenate([task.batch_keys, task.noise_keys], axis=1).astype(np.uint32)  # (replicates, 4)
-        self._layout = make_layout(
-            task.widths,
-            task.dtype,
-            _entry_bytes(self._measurements[0]),
-            task.n,
-            task.batch_size,
-            task.label_noise,
-            task.sam_radius is not None,
-            forms[0][1],
-        )
+        counts = task.counts if task.batch_size is None else [max(task.counts)] * task.replicates
+        layouts = {n: self._make_layout(n, forms[0][1]) for n in sorted(set(counts))}  # they differ in the batch alone
+        self._layouts = [layouts[n] for n in counts]
+        self._layout = layouts[max(counts)]
         self._radius = -1.0 if task.sam_radius is None else float(task.sam_radius)
         self._weights = aligned_zeros((task.replicates, self._layout.weights_size), task.dtype)
         for weights, layers in zip(self._weights, task.layers, strict=True):
             for j, layer in enumerate(layers):
                 self._layout.layer(weights, j)[...] = layer
         threads = max(1, min(task.threads, task.replicates))
-        self._scratch = [_Scratch(self._layout, task) for _ in range(threads)]
+        self._scratch = [_Scratch(list(layouts.values()), task) for _ in range(threads)]
         self._pool = ThreadPoolExecutor(threads - 1, "flatdist-fused") if threads > 1 else None
+
+    def _make_layout(self, n: int, storage: Storage) -> Layout:
+        task = self.task
+        return make_layout(
+            task.widths,
+            task.dtype,
+            _entry_bytes(self._measurements[0]),
+            n,
+            task.batch_size,
+            task.label_noise,
+            task.sam_radius is not None,
+            storage,
+        )
 
     def advance(self, start: int, stop: int, learning_rate: Array, noise_std: Array, anneal: Array) -> Array:
         """Run steps start .. stop-1 on every replicate; returns their largest mini-batch losses, (replicates,)."""
@@ -91,7 +98,7 @@ class FusedSession:
                     scratch.numbers,
                     scratch.indices,
                     scratch.words,
-                    self._layout.table,
+                    self._layouts[r].table,
                     self._keys[r],
                     start,
                     stop,
@@ -141,12 +148,12 @@ def warm(dtypes: Sequence[str] = ("float32",), signs: Sequence[bool] = (False, T
 class _Scratch:
     """What one thread overwrites at every step."""
 
-    def __init__(self, layout: Layout, task: TrainingTask) -> None:
-        self.numbers = aligned_zeros(layout.scratch_size, task.dtype)
-        self.words = np.zeros((4, layout.fill_blocks), dtype=np.uint32)
-        self.indices = np.zeros(layout.indices_size, dtype=np.int32)
+    def __init__(self, layouts: Sequence[Layout], task: TrainingTask) -> None:
+        self.numbers = aligned_zeros(max(layout.scratch_size for layout in layouts), task.dtype)
+        self.words = np.zeros((4, max(layout.fill_blocks for layout in layouts)), dtype=np.uint32)
+        self.indices = np.zeros(max(layout.indices_size for layout in layouts), dtype=np.int32)
         if task.batch_size is None:
-            self.indices[: task.n] = np.arange(task.n)
+            self.indices[: task.drawn] = np.arange(task.drawn)
 
 
 KernelForm = Array | tuple[Array, Array]

@@ -70,14 +70,14 @@ class ReferenceSession:
         if self.task.batch_size is None:
             return self.measurements[r], self.labels[r]
         key = tuple(int(k) for k in self.task.batch_keys[r])
-        index = Stream(key).indices(np.array([step]), self.task.batch_size, self.task.n)[0]  # type: ignore[arg-type]
+        index = Stream(key).indices(np.array([step]), self.task.batch_size, len(self.labels[r]))[0]  # type: ignore[arg-type]
         return self.measurements[r].select(index), self.labels[r][index]
 
     def _label_noise(self, r: int, step: int, s: float) -> torch.Tensor:
         if not self.task.label_noise:
-            return torch.zeros(self.task.drawn, dtype=self.labels[r].dtype)
+            return torch.zeros((), dtype=self.labels[r].dtype)
         key = tuple(int(k) for k in self.task.noise_keys[r])
-        normals = Stream(key).normals(np.array([step]), self.task.drawn)[0]  # type: ignore[arg-type]
+        normals = Stream(key).normals(np.array([step]), self.task.batch_size or len(self.labels[r]))[0]  # type: ignore[arg-type]
         return s * torch.tensor(normals, dtype=self.labels[r].dtype)
 
 

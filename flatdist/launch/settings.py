@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flatdist.engines import ENGINE_NAMES as ENGINES
 from flatdist.errors import LaunchError
 from flatdist.suggestions import did_you_mean
 
-ENGINES = ("auto", "reference", "batched", "fused")
 DEVICES = ("auto", "cpu", "cuda")
 DEFAULT_RUNNER = "flatdist.trials.run:run_replicates"
 

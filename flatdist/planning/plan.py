@@ -43,7 +43,7 @@ class PlanSettings:
 
     Attributes:
         slots: trials that run at a time; None takes this machine's processors.
-        engine: the engine of gradient methods, resolved: fused, batched or reference.
+        engine: the engine of gradient methods, resolved: fused, cuda, triton, batched or reference.
         device: ``cpu``, or a torch device.
         executor: ``ray`` or ``inline``, for what starting costs.
         retry_failed: replicates that failed are to run again.

@@ -24,7 +24,7 @@ class RunSettings:
     """How cells are executed; nothing here changes what they mean.
 
     Attributes:
-        engine: ``auto``, ``fused``, ``batched`` or ``reference``; solvers have their own code.
+        engine: ``auto``, ``fused``, ``cuda``, ``triton``, ``batched`` or ``reference``; solvers have their own code.
         device: ``cpu`` or a torch device.
         threads: CPU threads for one batch of replicates.
         checkpoint_seconds: time between two checkpoints of an unfinished replicate.
@@ -85,7 +85,7 @@ def run_replicates(
         from flatdist.engines import load_engine
         from flatdist.trials.training import train
 
-        engine = load_engine(settings.engine, settings.device)
+        engine = load_engine(settings.engine, settings.device, cell)
         set_threads(settings.threads)
         provenance |= {"engine": engine.name, "device": settings.device}
         produced = train(cell, replicates, engine, threads=settings.threads, device=settings.device, hooks=hooks)

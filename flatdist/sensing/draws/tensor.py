@@ -40,8 +40,8 @@ def words(keys: torch.Tensor, steps: torch.Tensor, count: int) -> torch.Tensor:
     return output.flatten(2)[..., :count]
 
 
-def indices(keys: torch.Tensor, steps: torch.Tensor, count: int, bound: int) -> torch.Tensor:
-    """Uniform integers in [0, bound), (steps, streams, count) int64; bound below 2**31."""
+def indices(keys: torch.Tensor, steps: torch.Tensor, count: int, bound: int | torch.Tensor) -> torch.Tensor:
+    """Uniform integers in [0, bound), (steps, streams, count) int64; bound below 2**31, or (streams, 1) of them."""
     return (words(keys, steps, count) * bound) >> 32
 
 

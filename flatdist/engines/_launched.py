@@ -1,0 +1,206 @@
+"""Sessions of which one kernel launch takes all steps of a segment, a block of threads for each replicate.
+
+A replicate's bits depend on nothing that stands beside it: its block reads its own layers, rows, keys, rate and noise
+levels, and sums in an order of its own. Replicates of one launch may differ in n; they share :class:`Shape`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from flatdist.engines.base import WIDEST, TrainingTask
+from flatdist.sensing.measurements import Entries, Factors, as_measurements
+from flatdist.types import Array
+
+VECTOR = 4  # entries: widths are rounded up to multiples of it, so that rows are read 16 bytes at a time
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a kernel is compiled for.
+
+    Attributes:
+        widths: d_0 ... d_L, rounded up to multiples of four; what is added is zero and stays zero.
+        batch: indices drawn per step; 0 for every index once.
+        label_noise: labels are perturbed at every step.
+        sharpness_aware: the gradient is taken ahead, as SAM does.
+        storage: ``rows`` (float32), ``signs`` (int8), ``factors`` or ``entries``.
+    """
+
+    widths: tuple[int, ...]
+    batch: int
+    label_noise: bool
+    sharpness_aware: bool
+    storage: str
+
+    @classmethod
+    def of(cls, task: TrainingTask) -> Shape:
+        """The shape of a task."""
+        first = as_measurements(task.measurements[0])
+        storage = "entries" if isinstance(first, Entries) else "factors" if isinstance(first, Factors) else "rows"
+        if storage == "rows" and str(first.dtype).removeprefix("torch.") == "int8":
+            storage = "signs"
+        widths = tuple(-(-width // VECTOR) * VECTOR for width in task.widths)
+        return cls(widths, task.batch_size or 0, task.label_noise, task.sam_radius is not None, storage)
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return len(self.widths) - 1
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel's arguments, tensors on its device unless a number.
+
+    Attributes:
+        weights: (replicates, sum of p_{j+1} p_j) float32, layers W_1 ... W_L one after the other, changed in place.
+        first: rows (float32 or int8), left factors, or row numbers (int32), of all replicates one after the other.
+        second: right factors or column numbers; ``first`` again where there are none.
+        labels: float32 of all replicates.
+        bases: int64 (replicates,), the first row of each.
+        counts: int32 (replicates,), n of each.
+        keys: int32 (replicates, 4), the words of the batch's and the noise's key.
+        rates: float32 (replicates,), step sizes.
+        levels: float32 (replicates, steps), label noise s_t.
+        starts: int32 (replicates,), number of the first step.
+        steps: int32 (replicates,), how many.
+        largest: float32 (replicates,), largest mini-batch losses, in and out.
+        constants: float32 (2,), SAM's radius and sqrt(d_out d_in).
+        room: indices of one step, rounded up to multiples of four.
+    """
+
+    weights: torch.Tensor
+    first: torch.Tensor
+    second: torch.Tensor
+    labels: torch.Tensor
+    bases: torch.Tensor
+    counts: torch.Tensor
+    keys: torch.Tensor
+    rates: torch.Tensor
+    levels: torch.Tensor
+    starts: torch.Tensor
+    steps: torch.Tensor
+    largest: torch.Tensor
+    constants: torch.Tensor
+    room: int
+
+    def tensors(self) -> list[torch.Tensor]:
+        """The tensors, in the kernels' order."""
+        return [value for value in vars(self).values() if isinstance(value, torch.Tensor)]
+
+
+def why_not(widths: Sequence[int], dtype: str) -> str | None:
+    """Why these kernels cannot run an architecture, or None."""
+    if dtype != "float32":
+        return f"it computes in float32, not in {dtype}"
+    if max(widths) > WIDEST:
+        return f"it holds layers of up to {WIDEST} x {WIDEST} on the chip, not {max(widths)}"
+    return None
+
+
+class LaunchedSession:
+    """See :class:`flatdist.engines.base.Session`.
+
+    Args:
+        task: what to train.
+        launch: runs the kernel for the task's shape.
+    """
+
+    def __init__(self, task: TrainingTask, launch: Callable[[Launch], None]) -> None:
+        self.task, self.launch, self.shape = task, launch, Shape.of(task)
+        self.device = torch.device(task.device)
+        self._sizes = [rows * columns for columns, rows in pairwise(self.shape.widths)]
+        self.weights = torch.zeros(task.replicates, sum(self._sizes), device=self.device)
+        for j, layer in enumerate(self._views()):
+            layer.copy_(torch.stack([torch.as_tensor(layers[j], dtype=torch.float32) for layers in task.layers]))
+        counts = [len(labels) for labels in task.labels]
+        self.counts, self.bases = self._tensor(counts, torch.int32), self._tensor(_offsets(counts), torch.int64)
+        self.labels = torch.cat([torch.as_tensor(b, dtype=torch.float32) for b in task.labels]).to(self.device)
+        self.first, self.second = self._measurements()
+        keys = np.concatenate([task.batch_keys, task.noise_keys], axis=1).astype(np.uint32)
+        self.keys = self._tensor(np.ascontiguousarray(keys).view(np.int32), torch.int32)
+        scale = float(np.sqrt(task.widths[0] * task.widths[-1]))
+        self.constants = self._tensor([task.sam_radius or 0.0, scale], torch.float32)
+        self.room = -(-(self.shape.batch or max(counts)) // VECTOR) * VECTOR
+
+    def advance(self, start: int, stop: int, learning_rate: Array, noise_std: Array, anneal: Array) -> Array:
+        """Run steps start .. stop-1 on every replicate; returns their largest mini-batch losses, (replicates,)."""
+        replicates = self.task.replicates
+        rates = self._tensor(learning_rate, torch.float32)
+        noise, factors = (self._tensor(values, torch.float64) for values in (noise_std, anneal))
+        largest = torch.zeros(replicates, device=self.device)
+        whole = torch.ones(replicates, dtype=torch.int32, device=self.device)
+        self.launch(
+            Launch(
+                self.weights,
+                self.first,
+                self.second,
+                self.labels,
+                self.bases,
+                self.counts,
+                self.keys,
+                rates,
+                (noise[:, None] * factors[None, :]).to(torch.float32),
+                whole * start,
+                whole * (stop - start),
+                largest,
+                self.constants,
+                self.room,
+            )
+        )
+        return largest.to("cpu", torch.float64).numpy()
+
+    def layers(self) -> list[Array]:
+        """Current weights, L arrays (replicates, d_j, d_{j-1})."""
+        return [layer.cpu().numpy().copy() for layer in self.layer_tensors()]
+
+    def layer_tensors(self) -> list[torch.Tensor]:
+        """Current weights on the device, L views (replicates, d_j, d_{j-1})."""
+        return self._views()
+
+    def _views(self) -> list[torch.Tensor]:
+        pads, widths = self.shape.widths, self.task.widths
+        blocks = torch.split(self.weights, self._sizes, dim=1)
+        return [block.view(-1, pads[j + 1], pads[j])[:, : widths[j + 1], : widths[j]] for j, block in enumerate(blocks)]
+
+    def _tensor(self, values: Any, dtype: torch.dtype) -> torch.Tensor:
+        return torch.as_tensor(np.asarray(values)).to(dtype).to(self.device)
+
+    def _measurements(self) -> tuple[torch.Tensor, torch.Tensor]:
+        stored: list[Any] = [as_measurements(one) for one in self.task.measurements]
+        (d_in, *_, d_out), (pad_in, *_, pad_out) = self.task.widths, self.shape.widths
+        if self.shape.storage == "entries":
+            return tuple(  # type: ignore[return-value]
+                torch.cat([torch.as_tensor(getattr(one, name)).to(torch.int32) for one in stored]).to(self.device)
+                for name in ("rows", "columns")
+            )
+        if self.shape.storage == "factors":
+            left = self._stacked([one.left for one in stored], (d_out,), (pad_out,), torch.float32)
+            return left, self._stacked([one.right for one in stored], (d_in,), (pad_in,), torch.float32)
+        dtype = torch.int8 if self.shape.storage == "signs" else torch.float32
+        rows = self._stacked([one.array for one in stored], (d_out, d_in), (pad_out, pad_in), dtype)
+        return rows, rows
+
+    def _stacked(
+        self, parts: Sequence[Any], sizes: tuple[int, ...], pads: tuple[int, ...], dtype: torch.dtype
+    ) -> torch.Tensor:
+        """All replicates' rows one after the other on the device, padded with zeros."""
+        total = sum(len(part) for part in parts)
+        found = (torch.empty if sizes == pads else torch.zeros)(total, *pads, dtype=dtype, device=self.device)
+        inside = found[(slice(None), *(slice(size) for size in sizes))]
+        start = 0
+        for part in parts:
+            inside[start : start + len(part)] = torch.as_tensor(part).to(self.device)
+            start += len(part)
+        return found
+
+
+def _offsets(counts: Sequence[int]) -> Array:
+    return np.concatenate([[0], np.cumsum(counts)[:-1]])

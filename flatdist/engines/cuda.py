@@ -1,0 +1,194 @@
+"""SGD on a CUDA device, a replicate a block: layers and products stay in shared memory, drawn rows are read once.
+
+The kernel is CUDA C++, compiled by NVRTC (a part of torch's CUDA builds) for one shape when it is first met.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from flatdist.engines._launched import Launch, LaunchedSession, Shape, why_not
+from flatdist.engines.base import TrainingTask
+from flatdist.errors import LaunchError
+
+STORAGES = ("rows", "signs", "factors", "entries")
+FACTORS_TOGETHER = 32  # the kernel's CHUNK
+USUAL_SHARED = 227 * 1024  # bytes a block may have, where no device says otherwise
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """How a shape is shared out among threads; nothing here changes what is computed, its rounding apart.
+
+    Attributes:
+        threads: of a block, which trains one replicate.
+        lanes: threads that share a measurement row: a power of two that divides ``threads``.
+        rows: measurement rows that a thread holds at a time.
+        tall: rows of a thread's tile in products of layers.
+        wide: columns of that tile.
+        blocks: blocks that an SM is to hold at least; bounds the registers of a thread.
+        ahead: steps whose draws are made together.
+    """
+
+    threads: int
+    lanes: int
+    rows: int
+    tall: int
+    wide: int
+    blocks: int
+    ahead: int = 8
+
+
+# (largest width, configuration), the first that is wide enough counts.
+CONFIGURATIONS = (
+    (12, Configuration(32, 8, 2, 3, 2, 16)),
+    (16, Configuration(64, 16, 2, 2, 2, 8)),
+    (24, Configuration(128, 32, 2, 2, 2, 4)),
+    (32, Configuration(128, 32, 2, 2, 4, 3)),
+    (48, Configuration(256, 128, 2, 4, 4, 2)),
+    (64, Configuration(256, 256, 4, 4, 4, 2)),
+)
+
+
+def configuration_of(shape: Shape) -> Configuration:
+    """The configuration for a shape."""
+    return next(chosen for width, chosen in CONFIGURATIONS if max(shape.widths) <= width)
+
+
+def macros(shape: Shape, chosen: Configuration) -> dict[str, Any]:
+    """What the kernel's source is told of a shape."""
+    return {
+        "DEPTH": shape.depth,
+        "WIDTHS": "{" + ", ".join(map(str, shape.widths)) + "}",
+        "BATCH": shape.batch,
+        "NOISE": int(shape.label_noise),
+        "SAM": int(shape.sharpness_aware),
+        "STORAGE": STORAGES.index(shape.storage),
+        "THREADS": chosen.threads,
+        "LANES": chosen.lanes,
+        "ROWS": chosen.rows,
+        "TALL": chosen.tall,
+        "WIDE": chosen.wide,
+        "AHEAD": chosen.ahead if shape.batch else 1,
+        "BLOCKS_PER_SM": chosen.blocks,
+    }
+
+
+def source(shape: Shape, chosen: Configuration) -> str:
+    """The kernel's source for a shape."""
+    defined = [f"#define {name} {value}" for name, value in macros(shape, chosen).items()]
+    return "\n".join([*defined, files("flatdist.engines").joinpath("_cuda_steps.cu").read_text()])
+
+
+def shared_bytes(shape: Shape, chosen: Configuration, room: int) -> int:
+    """Shared memory of a block: layers, products, partial sums and draws; as the source counts it."""
+    widths, (d_in, d_out) = shape.widths, (shape.widths[0], shape.widths[-1])
+    layers = sum(rows * _pitch(columns) for columns, rows in pairwise(widths)) * (1 + shape.sharpness_aware)
+    matrices = (shape.depth + 1) * max(widths) * _pitch(d_in)  # products of 2 ... L-1 layers, M, G and one more
+    warps = -(-chosen.threads // 32)
+    sharers = warps if chosen.lanes < 32 else chosen.threads // chosen.lanes
+    partial = sharers * d_in * d_out if sharers > 1 else 0
+    if shape.storage in ("factors", "entries"):
+        partial = FACTORS_TOGETHER * (_pitch(d_out) + 2 * _pitch(d_in)) if shape.storage == "factors" else 0
+    sums = layers + matrices + partial + 2 * chosen.rows * warps + chosen.threads + 4
+    draws = (chosen.ahead if shape.batch else 1) * room * (shape.label_noise + bool(shape.batch))
+    return 4 * (-(-sums // 4) * 4 + draws)
+
+
+def _pitch(columns: int) -> int:
+    return (columns // 4 | 1) * 4
+
+
+class CudaEngine:
+    """One block of threads a replicate, all steps of a segment in one launch.
+
+    Args:
+        configuration: how work is shared out; None takes the table's.
+    """
+
+    name = "cuda"
+
+    def __init__(self, configuration: Configuration | None = None) -> None:
+        self.configuration = configuration
+
+    def start(self, task: TrainingTask) -> LaunchedSession:
+        """Set up a session at the task's starting layers.
+
+        Raises:
+            LaunchError: the kernel cannot run the task on that device.
+        """
+        reason = why_not(task.widths, task.dtype)
+        if reason is None and torch.device(task.device).type != "cuda":
+            reason = f"it runs on CUDA devices, not on {task.device!r}"
+        shape = Shape.of(task)
+        chosen = self.configuration or configuration_of(shape)
+        room = -(-task.drawn // 4) * 4
+        if reason is None and (need := shared_bytes(shape, chosen, room)) > (has := shared_limit(task.device)):
+            reason = f"a replicate needs {need} bytes of shared memory and {task.device} gives a block {has}"
+        if reason is not None:
+            raise LaunchError(f"the cuda engine cannot run this: {reason}; use --engine auto or batched")
+        return LaunchedSession(task, functools.partial(_launch, shape=shape, chosen=chosen))
+
+
+def shared_limit(device: str) -> int:
+    """Bytes of shared memory that a block may have on a device."""
+    properties = torch.cuda.get_device_properties(torch.device(device))
+    return int(getattr(properties, "shared_memory_per_block_optin", USUAL_SHARED))
+
+
+def _launch(launch: Launch, shape: Shape, chosen: Configuration) -> None:
+    device = launch.weights.device
+    with torch.cuda.device(device):
+        need = shared_bytes(shape, chosen, launch.room)
+        kernel = _compiled(shape, chosen, device.index or 0, need)
+        arguments = [*launch.tensors(), launch.levels.shape[1], launch.room]
+        kernel(grid=(len(launch.counts), 1, 1), block=(chosen.threads, 1, 1), args=arguments, shared_mem=need)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(shape: Shape, chosen: Configuration, device: int, need: int) -> Any:
+    """The kernel for a shape, loaded on a device."""
+    from torch.cuda._utils import _cuda_load_module
+
+    properties = torch.cuda.get_device_properties(device)
+    binary = compile_source(source(shape, chosen), f"sm_{properties.major}{properties.minor}")
+    loaded: Any = _cuda_load_module(binary, ["run_steps"])
+    kernel = loaded["run_steps"]
+    kernel.set_shared_memory_config(need)
+    return kernel
+
+
+def compile_source(text: str, architecture: str) -> bytes:
+    """Machine code of CUDA C++ for one architecture; torch's own wrapper asks for a CUDA toolkit's headers.
+
+    Raises:
+        LaunchError: there is no NVRTC, or it does not compile the source, with its log.
+    """
+    try:
+        from torch.cuda._utils import _get_gpu_rtc_library
+
+        library: Any = _get_gpu_rtc_library()
+    except (ImportError, OSError) as error:
+        raise LaunchError(f"the cuda engine needs NVRTC, a part of torch's CUDA builds: {error}") from error
+    program, size = ctypes.c_void_p(), ctypes.c_size_t()
+    options = [b"--std=c++17", f"--gpu-architecture={architecture}".encode()]
+    library.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"steps.cu", 0, None, None)
+    try:
+        if library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options)):
+            library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+            log = ctypes.create_string_buffer(size.value)
+            library.nvrtcGetProgramLog(program, log)
+            raise LaunchError(f"the cuda engine's kernel does not compile for {architecture}:\n{log.value.decode()}")
+        library.nvrtcGetCUBINSize(program, ctypes.byref(size))
+        binary = ctypes.create_string_buffer(size.value)
+        library.nvrtcGetCUBIN(program, binary)
+    finally:
+        library.nvrtcDestroyProgram(ctypes.byref(program))
+    return binary.raw

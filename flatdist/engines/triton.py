@@ -1,0 +1,145 @@
+"""SGD in one Triton kernel, a program a replicate: runs on CUDA devices, and on Triton's interpreter for checks.
+
+With ``TRITON_INTERPRET=1`` in the environment the kernel is interpreted on the CPU: slow, and exactly what is compiled.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from flatdist.engines._launched import Launch, LaunchedSession, Shape, why_not
+from flatdist.engines.base import TrainingTask
+from flatdist.engines.cuda import STORAGES
+from flatdist.errors import LaunchError
+
+SCRATCH_LANES = 512  # Philox blocks that a program draws at a time, at most
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """How Triton compiles a shape.
+
+    Attributes:
+        warps: of 32 threads for one replicate.
+        rows: measurement rows held at a time.
+        precision: of products: ``ieee``, or ``tf32x3`` (tensor cores, three products that make up float32).
+        ahead: steps whose draws are made together.
+        registers: bound of a thread's registers; None leaves it to the compiler.
+        stages: of the loop over rows, for the compiler's pipeline.
+    """
+
+    warps: int
+    rows: int
+    precision: str = "ieee"
+    ahead: int = 8
+    registers: int | None = None
+    stages: int = 1
+
+
+# (largest width, configuration), the first that is wide enough counts.
+CONFIGURATIONS = (
+    (16, Configuration(1, 4)),
+    (32, Configuration(4, 4)),
+    (64, Configuration(8, 2, "tf32x3")),
+)
+FACTOR_ROWS = 16  # products want 16 rows at least
+
+
+def interpreting() -> bool:
+    """Whether kernels are interpreted on the CPU."""
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+class TritonEngine:
+    """One Triton program a replicate.
+
+    Args:
+        configuration: how to compile; None takes the table's.
+    """
+
+    name = "triton"
+
+    def __init__(self, configuration: Configuration | None = None) -> None:
+        self.configuration = configuration
+
+    def start(self, task: TrainingTask) -> LaunchedSession:
+        """Set up a session at the task's starting layers.
+
+        Raises:
+            LaunchError: the kernel cannot run the task, or triton is not installed.
+        """
+        reason = why_not(task.widths, task.dtype)
+        if reason is None and torch.device(task.device).type != "cuda" and not interpreting():
+            reason = f"it runs on CUDA devices, or interpreted where TRITON_INTERPRET=1 is set, not on {task.device!r}"
+        if reason is not None:
+            raise LaunchError(f"the triton engine cannot run this: {reason}; use --engine auto or batched")
+        try:
+            import triton  # noqa: F401
+        except ImportError as error:
+            raise LaunchError(f"the triton engine needs triton, a part of torch's CUDA builds: {error}") from error
+        shape = Shape.of(task)
+        chosen = self.configuration or next(c for width, c in CONFIGURATIONS if max(shape.widths) <= width)
+        scratch = functools.lru_cache(maxsize=1)(_scratch)
+        return LaunchedSession(task, functools.partial(_launch, shape=shape, chosen=chosen, scratch=scratch))
+
+
+def constants(shape: Shape, chosen: Configuration, room: int) -> dict[str, Any]:
+    """What the kernel is compiled with."""
+    d_in, d_out = shape.widths[0], shape.widths[-1]
+    blocks = _power(-(-room // 4))
+    return {
+        "WIDTHS": shape.widths,
+        "D": max(16, _power(max(shape.widths))),
+        "FLAT": max(16, _power(d_in * d_out)),
+        "BATCH": shape.batch,
+        "NOISE": shape.label_noise,
+        "SAM": shape.sharpness_aware,
+        "STORAGE": STORAGES.index(shape.storage),
+        "ROWS": chosen.rows if shape.storage in ("rows", "signs") else max(FACTOR_ROWS, chosen.rows),
+        "BLOCKS": blocks,
+        "AHEAD": max(1, min(chosen.ahead, SCRATCH_LANES // blocks)),
+        "PRECISION": chosen.precision,
+        "STAGES": chosen.stages,
+    }
+
+
+def _launch(launch: Launch, shape: Shape, chosen: Configuration, scratch: Any) -> None:
+    if interpreting():
+        _mend_interpreter()
+    from flatdist.engines._triton_steps import run_steps
+
+    fixed = constants(shape, chosen, launch.room)
+    indices, noise = scratch(len(launch.counts) * fixed["AHEAD"] * launch.room, launch.weights.device)
+    options: dict[str, Any] = {"num_warps": chosen.warps}
+    if chosen.registers is not None:
+        options["maxnreg"] = chosen.registers
+    grid = (len(launch.counts),)
+    run_steps[grid](*launch.tensors(), launch.levels.shape[1], launch.room, indices, noise, **fixed, **options)
+
+
+def _scratch(count: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty(count, dtype=torch.int32, device=device), torch.empty(count, device=device)
+
+
+def _power(count: int) -> int:
+    """The next power of two."""
+    return 1 << (count - 1).bit_length()
+
+
+@functools.cache
+def _mend_interpreter() -> None:
+    """Triton's interpreter turns arrays of one entry into numbers by int(), which numpy 2.4 refuses."""
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang_tensor
+
+    def mended(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = mended
