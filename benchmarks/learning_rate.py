@@ -29,7 +29,8 @@ from scipy.stats import binomtest
 from flatdist.cells.cell import Cell
 from flatdist.sensing.ensembles import ensemble_names
 from flatdist.theory import statistical_dimension
-from flatdist.trials.run import RunSettings, run_replicates
+from flatdist.trials.run import run_replicates
+from flatdist.trials.settings import RunSettings
 
 DEPTHS = (2, 3, 4, 5)
 BANDS = ((8, 16), (17, 30), (31, 44), (45, 60))

@@ -31,8 +31,9 @@ def measure(configuration: dict[str, object]) -> dict[str, float]:
     from flatdist.cells.cell import Cell
     from flatdist.planning.memory import memory_bytes
     from flatdist.sensing.ensembles import ENSEMBLES
-    from flatdist.trials.run import RunSettings, run_replicates
-    from flatdist.trials.training.schedule import storage_dtype
+    from flatdist.trials.run import run_replicates
+    from flatdist.trials.settings import RunSettings
+    from flatdist.trials.trainee import storage_dtype
 
     fields = dict(configuration)
     replicates, engine = int(fields.pop("replicates")), str(fields.pop("engine", "fused"))  # type: ignore[call-overload]

@@ -5,14 +5,14 @@ import pytest
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import sample_arrays
-from flatdist.engines import load_engine
-from flatdist.trials.training import Hooks, train
+from flatdist.trials.settings import Hooks, RunSettings
+from flatdist.trials.train import train
 
 EDGE = {"d_out": 4, "d_in": 5, "rank": 1, "n": 12, "steps": 3000, "evaluations": 9, "batch_size": 4}
 
 
 def results(cell, replicates, engine):
-    produced = train(cell, replicates, load_engine(engine), threads=1, device="cpu", hooks=Hooks())
+    produced = train(cell, replicates, RunSettings(engine=engine), Hooks())
     return {replicate: (row | {"wall_seconds": 0.0}, history) for replicate, row, history in produced}
 
 
@@ -27,7 +27,7 @@ def test_a_diverged_row_does_not_depend_on_its_company(engine):
 
 
 def test_an_automatic_step_size_stays_what_it_was_at_divergence(monkeypatch):
-    import flatdist.trials.training.run as run
+    import flatdist.trials.learning_rate as run
 
     cell = Cell(**EDGE | {"steps": 600})
     scale = np.sqrt(np.mean(sample_arrays(cell, 0).labels ** 2))

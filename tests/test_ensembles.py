@@ -14,7 +14,8 @@ from flatdist.planning.memory import memory_bytes
 from flatdist.sensing.draws import Stream
 from flatdist.sensing.ensembles import ENSEMBLES
 from flatdist.sweeps import load_sweep
-from flatdist.trials.run import RunSettings, run_replicates
+from flatdist.trials.run import run_replicates
+from flatdist.trials.settings import RunSettings
 
 SHAPE = {"d_out": 7, "d_in": 5, "rank": 2}
 

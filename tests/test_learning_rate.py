@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from flatdist.cells.cell import Cell
-from flatdist.engines import load_engine
 from flatdist.factorization.products import end_to_end, layer_gradients, partial_products
 from flatdist.trials.learning_rate import (
     REESTIMATE_STEPS,
@@ -16,8 +15,8 @@ from flatdist.trials.learning_rate import (
     flatness_bounds,
     stable_learning_rate,
 )
-from flatdist.trials.training import Hooks, train
-from flatdist.trials.training.schedule import segment_ends
+from flatdist.trials.settings import Hooks, RunSettings
+from flatdist.trials.train import segment_ends, train
 
 
 def random_layers(widths, replicates=3, seed=0, scale=1.0):
@@ -170,7 +169,7 @@ def test_estimates_are_made_at_fixed_steps():
 
 
 def rows(cell, replicates=(0,)):
-    produced = train(cell, replicates, load_engine("fused"), threads=1, device="cpu", hooks=Hooks())
+    produced = train(cell, replicates, RunSettings(engine="fused"), Hooks())
     return {replicate: row for replicate, row, _ in produced}
 
 

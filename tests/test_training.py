@@ -12,9 +12,9 @@ from flatdist.errors import LaunchError, SettingsError
 from flatdist.factorization.evaluation import evaluation_steps, trace_evaluations
 from flatdist.factorization.flatness import hessian_trace
 from flatdist.factorization.products import end_to_end, initial_layers
-from flatdist.trials.run import RunSettings, run_replicates
-from flatdist.trials.training import Hooks, Interrupted, train
-from flatdist.trials.training.schedule import noise_schedule, segment_ends
+from flatdist.trials.run import run_replicates
+from flatdist.trials.settings import Hooks, Interrupted, RunSettings
+from flatdist.trials.train import noise_schedule, segment_ends, train
 
 CELL = Cell(d_out=6, d_in=5, rank=1, n=25, steps=2300, learning_rate=0.03, evaluations=20)
 MEASURED = ("status", "train_loss", "train_loss_max", "population_loss", "relative_error", "nuclear_norm")
@@ -46,7 +46,7 @@ class Memory:
 
 
 def results(cell, replicates, engine="batched", hooks=None):
-    produced = train(cell, replicates, load_engine(engine), threads=1, device="cpu", hooks=hooks or Hooks())
+    produced = train(cell, replicates, RunSettings(engine=engine), hooks or Hooks())
     return {replicate: (row, history) for replicate, row, history in produced}
 
 
@@ -192,6 +192,9 @@ def test_engines_are_refused_by_name_and_device():
     with pytest.raises(LaunchError, match="reference engine runs on the CPU"):
         load_engine("reference", "cuda:0")
     assert resolve_engine("auto", "cpu") == "fused"
-    assert resolve_engine("auto", "cuda:1") == "batched"
-    with pytest.raises(SettingsError, match="threads: 0 is out of range"):
+    assert resolve_engine("auto", "cuda:1", Cell(d_out=80, d_in=9, rank=1, n=9)) == "batched"  # too wide for a chip
+    assert resolve_engine("auto", "cuda:1", Cell(d_out=8, d_in=9, rank=1, n=9, method="heavy_ball")) == "batched"
+    with pytest.raises(LaunchError, match="the triton engine does not run heavy_ball; allowed: auto, fused, batched"):
+        resolve_engine("triton", "cuda", Cell(d_out=8, d_in=9, rank=1, n=9, method="heavy_ball"))
+    with pytest.raises(SettingsError, match="threads must be a whole number of at least 1"):
         RunSettings(threads=0)

@@ -88,6 +88,7 @@ class Cell(metaclass=_ByName):
     )
     anneal_fraction: float = declare(Number(0.0, 1.0), "fraction of the steps over which label noise is annealed", 0.3)
     sam_radius: float = declare(Number(), "length of sam's perturbation, in units of the weights", 0.05)
+    momentum: float = declare(Number(0.0, 1.0, open_maximum=True), "heavy_ball's momentum", 0.9, added_later=True)
     flow_duration: float = declare(
         Number(open_minimum=True),
         "how long flow_limit follows its flow, in flow time: the sum over SGD steps of eta^2 s^2 / (2 B)",

@@ -34,7 +34,8 @@ def train_command(
 
     cell = cell_from_words(words)
     from flatdist.engines import check_device, resolve_engine
-    from flatdist.trials.run import RunSettings, run_replicates
+    from flatdist.trials.run import run_replicates
+    from flatdist.trials.settings import RunSettings
 
     check_device(device)  # before anything is printed
     resolve_engine(engine, device)
@@ -68,7 +69,7 @@ def train_command(
 
 def _live_hooks(*, quiet: bool) -> Any:
     """Hooks that print the first replicate's measurements as they are made."""
-    from flatdist.trials.training import Hooks
+    from flatdist.trials.settings import Hooks
 
     hooks = Hooks()
     return hooks if quiet else dataclasses.replace(hooks, on_history=_printer())

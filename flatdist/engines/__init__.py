@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import logging
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flatdist.engines.base import WIDEST, Engine
@@ -16,23 +17,43 @@ from flatdist.suggestions import did_you_mean
 if TYPE_CHECKING:
     from flatdist.cells.cell import Cell
 
-_ENGINES = {
-    "reference": "flatdist.engines.reference:ReferenceEngine",
-    "batched": "flatdist.engines.batched:BatchedEngine",
-    "fused": "flatdist.engines.fused:FusedEngine",
-    "cuda": "flatdist.engines.cuda:CudaEngine",
-    "triton": "flatdist.engines.triton:TritonEngine",
+
+@dataclass(frozen=True)
+class EngineEntry:
+    """What choosing an engine needs to know of it, without importing it.
+
+    Attributes:
+        target: ``module:class``.
+        devices: kinds of torch devices that it runs on.
+        on_chip: it holds a replicate on the chip of a GPU: float32, widths up to ``WIDEST``, no update rules.
+    """
+
+    target: str
+    devices: tuple[str, ...]
+    on_chip: bool = False
+
+    def takes(self, cell: Cell) -> bool:
+        """Whether it can take the steps of a cell, as far as the engine is concerned."""
+        fits = cell.dtype == "float32" and max(cell.widths) <= WIDEST and getattr(cell.spec, "update", None) is None
+        return fits or not self.on_chip
+
+
+# In the order in which ``auto`` prefers them.
+ENGINES = {
+    "fused": EngineEntry("flatdist.engines.fused:FusedEngine", ("cpu",)),
+    "cuda": EngineEntry("flatdist.engines.cuda:CudaEngine", ("cuda",), on_chip=True),
+    "triton": EngineEntry("flatdist.engines.triton:TritonEngine", ("cuda",), on_chip=True),
+    "batched": EngineEntry("flatdist.engines.batched:BatchedEngine", ("cpu", "cuda")),
+    "reference": EngineEntry("flatdist.engines.reference:ReferenceEngine", ("cpu",)),
 }
-ENGINE_NAMES = ("auto", *_ENGINES)
-_ON_CPU = ("fused", "reference")
-_ON_CUDA = ("cuda", "triton")
+ENGINE_NAMES = ("auto", *ENGINES)
 
 
 def resolve_engine(name: str, device: str, cell: Cell | None = None) -> str:
     """The engine that a name stands for on a device.
 
-    ``auto`` is fused on the CPU. On a GPU it is the first of cuda, triton and batched that is installed and runs the
-    cell: all three are, where torch's CUDA build is.
+    ``auto`` is the first of :data:`ENGINES` that runs on the device, is installed, can take the cell's steps and is
+    allowed by its method.
 
     Args:
         name: of :data:`ENGINE_NAMES`.
@@ -40,25 +61,36 @@ def resolve_engine(name: str, device: str, cell: Cell | None = None) -> str:
         cell: what is to be trained; None for a usual one.
 
     Raises:
-        LaunchError: no such engine, or it does not run on that device.
+        LaunchError: no such engine, or it does not run on that device, or not the cell's method.
     """
     if name not in ENGINE_NAMES:
         raise LaunchError(
             f"engine {name!r} does not exist{did_you_mean(name, ENGINE_NAMES)}; allowed: {', '.join(ENGINE_NAMES)}"
         )
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        check_device(device)
+    allowed = [other for other in ENGINES if cell is None or _allows(cell, other)]
     if name == "auto":
-        return "fused" if device == "cpu" else _on_gpu(cell)
-    if name in _ON_CPU and device != "cpu":
-        raise LaunchError(f"the {name} engine runs on the CPU, not on {device!r}; use --engine auto there")
-    if name in _ON_CUDA and device == "cpu" and not (name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"):
-        raise LaunchError(f"the {name} engine runs on CUDA devices, not on {device!r}; use --engine auto there")
+        here = [other for other in allowed if kind in ENGINES[other].devices]
+        for other in here:
+            entry = ENGINES[other]
+            if (cell is None or entry.takes(cell)) and not (entry.on_chip and why_absent(other)):
+                return other
+        raise LaunchError(f"no engine runs {'this' if cell is None else cell.method} on {device!r}")
+    if kind not in ENGINES[name].devices and not (name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"):
+        where = " or ".join({"cpu": "the CPU", "cuda": "CUDA devices"}[one] for one in ENGINES[name].devices)
+        raise LaunchError(f"the {name} engine runs on {where}, not on {device!r}; use --engine auto there")
+    if name not in allowed:
+        assert cell is not None
+        raise LaunchError(f"the {name} engine does not run {cell.method}; allowed: auto, {', '.join(allowed)}")
     return name
 
 
-def _on_gpu(cell: Cell | None) -> str:
-    if cell is not None and (cell.dtype != "float32" or max(cell.widths) > WIDEST):
-        return "batched"
-    return next((name for name in _ON_CUDA if not why_absent(name)), "batched")
+def _allows(cell: Cell, engine: str) -> bool:
+    """Whether a cell's method lets an engine take its steps."""
+    named, updates = cell.spec.engines, getattr(cell.spec, "update", None) is not None
+    return (named is None or engine in named) and not (updates and ENGINES[engine].on_chip)
 
 
 @functools.cache
@@ -90,8 +122,9 @@ def load_engine(name: str, device: str = "cpu", cell: Cell | None = None) -> Eng
     Raises:
         LaunchError: no such engine or device, or they do not fit each other.
     """
+    name = resolve_engine(name, device, cell)
     check_device(device)
-    engine: Engine = load(_ENGINES[resolve_engine(name, device, cell)])()
+    engine: Engine = load(ENGINES[name].target)()
     return engine
 
 
@@ -116,4 +149,4 @@ def check_device(device: str) -> None:
         raise LaunchError(f"device {device!r} is absent: torch sees {count} CUDA devices; use --device cpu")
 
 
-__all__ = ["ENGINE_NAMES", "Engine", "check_device", "load_engine", "resolve_engine"]
+__all__ = ["ENGINES", "ENGINE_NAMES", "Engine", "check_device", "load_engine", "resolve_engine"]

@@ -8,15 +8,18 @@ With H_L = G and P_1 = W_1, one step is
 """
 
 # Compiled or compiler-facing code, which the type checker cannot follow.
-# mypy: disable-error-code="no-untyped-def, untyped-decorator, return-value, attr-defined"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, return-value, attr-defined, call-arg"
 
 from __future__ import annotations
 
+import sys
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
+from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from flatdist.engines._fused_cache import KernelCache
 from flatdist.engines._fused_factors import entry_gradient, factor_gradient
@@ -55,6 +58,7 @@ from flatdist.engines._fused_linalg import (
     weigh_group,
 )
 from flatdist.engines.base import SAM_EPSILON
+from flatdist.methods.base import UpdateRule
 from flatdist.sensing.draws.compiled import fill_indices, fill_normals, fill_words
 
 # No fast-math flags anywhere here: the inner loops fuse their multiply-adds explicitly, and a flag is inherited by
@@ -182,78 +186,6 @@ def _choose_gradient(measurements, labels, scratch, table, indices, first, noise
     return factors if isinstance(measurements[0].dtype, types.Float) else entries
 
 
-@njit(nogil=True, error_model="numpy")
-def run_steps(
-    measurements: Any,
-    labels: Any,
-    weights: Any,
-    scratch: Any,
-    indices: Any,
-    words: Any,
-    table: Any,
-    keys: Any,
-    start: int,
-    stop: int,
-    learning_rate: float,
-    noise_std: float,
-    anneal: Any,
-    radius: float,
-) -> float:
-    """Steps start .. stop-1 of one replicate; returns the largest mini-batch loss, not finite once any was.
-
-    Args:
-        measurements: (n, d_out * d_in), in the labels' dtype or int8; or a pair of factors (n, d_out) and (n, d_in); or
-            a pair of int32 row and column numbers (n,).
-        labels: (n,).
-        weights: one replicate's block, changed in place.
-        scratch, indices, words: this thread's own; nothing in them is kept from call to call except the consecutive
-            indices of full batches.
-        table: of the :class:`~flatdist.engines._fused_layout.Layout`.
-        keys: (4,) uint32, of the batch and of the label noise.
-        anneal: (stop - start,) factors on ``noise_std``.
-        radius: SAM's, negative for plain SGD.
-    """
-    size = np.int64(labels.itemsize)
-    kind = labels.dtype.type
-    one = kind(1.0)
-    blocks, fill_steps = table[BLOCKS], table[FILL_STEPS]
-    layers, base = address_of(weights), address_of(scratch)
-    normals = table[NORMALS]
-    largest = 0.0
-    for step in range(start, stop):
-        turn = (step - start) % fill_steps
-        if turn == 0:
-            steps = min(fill_steps, stop - step)
-            if not table[FULL]:
-                fill_words(keys[:2], step, steps, blocks, words)
-                fill_indices(words, steps * blocks, len(labels), indices)
-            if table[LABEL_NOISE]:
-                fill_words(keys[2:], step, steps, blocks, words)
-                fill_normals(words, steps * blocks, scratch[normals:])
-        first = 0 if table[FULL] else turn * blocks * 4
-        noise = kind(noise_std * anneal[step - start])
-        _forward(one, size, table, layers, base)
-        loss = _gradient(measurements, labels, scratch, table, indices, first, noise, normals + turn * blocks * 4)
-        if loss > largest or np.isnan(loss):
-            largest = loss
-        if radius >= 0.0:
-            ahead, gradient = table[AHEAD], table[GRADIENT]
-            scratch[gradient : gradient + table[WEIGHTS_SIZE]] = 0
-            _backward(one, size, table, layers, base + gradient * size, base)
-            squares = 0.0
-            for i in range(table[WEIGHTS_SIZE]):
-                squares += np.float64(scratch[gradient + i]) ** 2
-            reach = kind(radius / (np.sqrt(squares) + SAM_EPSILON))
-            for i in range(table[WEIGHTS_SIZE]):
-                scratch[ahead + i] = weights[i] + reach * scratch[gradient + i]
-            _forward(one, size, table, base + ahead * size, base)
-            _gradient(measurements, labels, scratch, table, indices, first, noise, normals + turn * blocks * 4)
-            _backward(kind(-learning_rate), size, table, base + ahead * size, layers, base)
-        else:
-            _backward(kind(-learning_rate), size, table, layers, layers, base)
-    return largest
-
-
 # Every module whose source or constants are compiled into run_steps.
 KERNEL_MODULES = (
     "flatdist.sensing.draws.philox",
@@ -266,4 +198,131 @@ KERNEL_MODULES = (
     "flatdist.engines._fused_factors",
     "flatdist.engines._fused_kernel",
 )
-run_steps._cache = KernelCache("run_steps", KERNEL_MODULES)
+
+
+@lru_cache
+def compiled_steps(update: UpdateRule | None = None, constants: int = 0) -> Any:
+    """The compiled function that takes steps, for one way of moving the weights.
+
+    Args:
+        update: how a gradient moves a weight; None for W <- W - eta g, which is added to the weights as it is computed.
+        constants: how many numbers the rule is handed besides.
+    """
+    move = None if update is None else _weight_update(update, constants)
+
+    @njit(nogil=True, error_model="numpy")
+    def run_steps(
+        measurements: Any,
+        labels: Any,
+        weights: Any,
+        kept: Any,
+        scratch: Any,
+        indices: Any,
+        words: Any,
+        table: Any,
+        keys: Any,
+        start: int,
+        stop: int,
+        learning_rate: float,
+        noise_std: float,
+        anneal: Any,
+        radius: float,
+        numbers: Any,
+    ) -> float:
+        """Steps start .. stop-1 of one replicate; returns the largest mini-batch loss, not finite once any was.
+
+        Args:
+            measurements: (n, d_out * d_in), in the labels' dtype or int8; or a pair of factors (n, d_out) and
+                (n, d_in); or a pair of int32 row and column numbers (n,).
+            labels: (n,).
+            weights: one replicate's block, changed in place.
+            kept: (weights_size, slots) what the update rule keeps, changed in place; empty without a rule.
+            scratch, indices, words: this thread's own; nothing in them is kept from call to call except the consecutive
+                indices of full batches.
+            table: of the :class:`~flatdist.engines._fused_layout.Layout`.
+            keys: (4,) uint32, of the batch and of the label noise.
+            anneal: (stop - start,) factors on ``noise_std``.
+            radius: SAM's, negative for plain SGD.
+            numbers: (constants,) float64, the update rule's.
+        """
+        size = np.int64(labels.itemsize)
+        kind = labels.dtype.type
+        one = kind(1.0)
+        blocks, fill_steps = table[BLOCKS], table[FILL_STEPS]
+        layers, base = address_of(weights), address_of(scratch)
+        ahead, gradient, used = table[AHEAD], table[GRADIENT], table[WEIGHTS_SIZE]
+        normals = table[NORMALS]
+        largest = 0.0
+        for step in range(start, stop):
+            turn = (step - start) % fill_steps
+            if turn == 0:
+                steps = min(fill_steps, stop - step)
+                if not table[FULL]:
+                    fill_words(keys[:2], step, steps, blocks, words)
+                    fill_indices(words, steps * blocks, len(labels), indices)
+                if table[LABEL_NOISE]:
+                    fill_words(keys[2:], step, steps, blocks, words)
+                    fill_normals(words, steps * blocks, scratch[normals:])
+            first = 0 if table[FULL] else turn * blocks * 4
+            noise = kind(noise_std * anneal[step - start])
+            at = layers
+            _forward(one, size, table, at, base)
+            loss = _gradient(measurements, labels, scratch, table, indices, first, noise, normals + turn * blocks * 4)
+            if loss > largest or np.isnan(loss):
+                largest = loss
+            if radius >= 0.0:
+                scratch[gradient : gradient + used] = 0
+                _backward(one, size, table, at, base + gradient * size, base)
+                squares = 0.0
+                for i in range(used):
+                    squares += np.float64(scratch[gradient + i]) ** 2
+                reach = kind(radius / (np.sqrt(squares) + SAM_EPSILON))
+                for i in range(used):
+                    scratch[ahead + i] = weights[i] + reach * scratch[gradient + i]
+                at = base + ahead * size
+                _forward(one, size, table, at, base)
+                _gradient(measurements, labels, scratch, table, indices, first, noise, normals + turn * blocks * 4)
+            if move is None:
+                _backward(kind(-learning_rate), size, table, at, layers, base)
+            else:
+                scratch[gradient : gradient + used] = 0
+                _backward(one, size, table, at, base + gradient * size, base)
+                move(weights, kept, scratch, table, kind(learning_rate), numbers)
+        return largest
+
+    # The rule's own file is part of what was compiled; a rule without one is compiled anew in every process.
+    source = () if update is None else (update.step.__module__,)
+    name = "run_steps" if update is None else f"run_steps-{update.step.__qualname__}"
+    if all(getattr(sys.modules.get(module), "__file__", None) for module in source):
+        run_steps._cache = KernelCache(name, (*KERNEL_MODULES, *source))
+    return run_steps
+
+
+def _weight_update(update: UpdateRule, constants: int) -> Any:
+    """A rule compiled for all entries of all layers; entries of padding stay 0, whatever the rule."""
+    slots, rule = max(1, len(update.state)), njit(update.step)
+
+    @njit
+    def stateless(weight: Any, gradient: Any, kept: Any, rate: Any, numbers: Any) -> Any:
+        moved, _ = rule(weight, gradient, (), rate, numbers)
+        return moved, kept
+
+    step = rule if update.state else stateless
+
+    @njit
+    def move(weights: Any, kept: Any, scratch: Any, table: Any, rate: Any, numbers: Any) -> None:
+        depth, gradient = table[DEPTH], table[GRADIENT]
+        values: Any = to_fixed_tuple(numbers.astype(weights.dtype), constants)
+        for j in range(depth):
+            pad, offset = table[TABLE + depth + 1 + j], table[TABLE + 2 * depth + 2 + j]
+            for row in range(table[TABLE + j + 1]):
+                for i in range(offset + row * pad, offset + row * pad + table[TABLE + j]):
+                    before = to_fixed_tuple(kept[i], slots)
+                    weights[i], after = step(weights[i], scratch[gradient + i], before, rate, values)
+                    for slot in range(slots):
+                        kept[i, slot] = after[slot]
+
+    return move
+
+
+run_steps = compiled_steps()

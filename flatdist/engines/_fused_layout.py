@@ -65,7 +65,7 @@ def make_layout(
     n: int,
     batch_size: int | None,
     label_noise: bool,
-    sharpness_aware: bool,
+    keeps_gradient: bool,
     storage: Storage = "rows",
 ) -> Layout:
     """Lay out the memory of a session.
@@ -77,7 +77,7 @@ def make_layout(
         n: number of measurements.
         batch_size: indices drawn per step; None for every index once.
         label_noise: whether labels are perturbed.
-        sharpness_aware: whether gradients are kept, for SAM's perturbation.
+        keeps_gradient: whether the whole gradient is kept, for SAM's perturbation or an update rule.
         storage: how measurements are kept; rows meet M and G without padding.
     """
     lanes = lanes_of(dtype)
@@ -110,7 +110,7 @@ def make_layout(
     table[TRANSPOSED] = reserve(pads[0] * max(pads[:-1]))
     table[HERE], table[NEXT] = (reserve(pads[0] * max(pads[1:])) for _ in range(2))
     products = [reserve(pads[j + 1] * pads[0]) for j in range(depth)]
-    table[AHEAD], table[GRADIENT] = (reserve(weights_size) if sharpness_aware else 0 for _ in range(2))
+    table[AHEAD], table[GRADIENT] = (reserve(weights_size) if keeps_gradient else 0 for _ in range(2))
     table[WEIGHTS_SIZE] = weights_size
     table[ROWS] = storage == "rows"
     together = min(batch, FACTOR_ROWS) if storage == "factors" else 0

@@ -65,6 +65,9 @@ class Rows(Emitter):
 
     def sums(self, vectors: list[ir.Value]) -> ir.Value:
         """The sums over the lanes of 1, 2, 4 or 8 vectors, in one short vector: all at once, by halving."""
+        if len(vectors) > self.lanes:  # float64 in 256 bits: 8 sums do not fit into one vector
+            half = len(vectors) // 2
+            return self.shuffle(self.sums(vectors[:half]), self.sums(vectors[half:]), list(range(2 * half)))
         builder, distance = self.builder, 1
         while len(vectors) > 1:
             low = [lane if lane & distance == 0 else self.lanes + lane for lane in range(self.lanes)]

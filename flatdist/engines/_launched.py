@@ -161,6 +161,10 @@ class LaunchedSession:
         """Current weights, L arrays (replicates, d_j, d_{j-1})."""
         return [layer.cpu().numpy().copy() for layer in self.layer_tensors()]
 
+    def state(self) -> list[Array]:
+        """What the update rule keeps: nothing, for these kernels take plain and sharpness-aware steps alone."""
+        return [layer[:, None][:, :0] for layer in self.layers()]
+
     def layer_tensors(self) -> list[torch.Tensor]:
         """Current weights on the device, L views (replicates, d_j, d_{j-1})."""
         return self._views()

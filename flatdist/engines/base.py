@@ -9,7 +9,7 @@ Step t of a replicate, with B = batch size and s_t = noise_std * anneal_t:
     W_j <- W_j - eta (W_L ... W_{j+1})^T G (W_{j-1} ... W_1)^T      for all j at once
 
 With a SAM radius rho the gradient is taken at W + rho g / (||g|| + SAM_EPSILON), g the gradient above and ||g|| its
-norm over all layers.
+norm over all layers. A method with an update rule of its own replaces the last line, entry by entry, by that rule.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
+from flatdist.methods.base import UpdateRule
 from flatdist.sensing.measurements import Measurements
 from flatdist.types import Array
 
@@ -40,6 +43,10 @@ class TrainingTask:
         batch_size: indices drawn per step, with replacement; None for every index once.
         label_noise: whether labels are perturbed at all.
         sam_radius: length of SAM's perturbation; None for plain SGD.
+        update: how a gradient moves the weights; None for W <- W - eta g.
+        constants: per replicate the numbers handed to ``update``, (replicates, constants).
+        state: per replicate and layer what ``update`` keeps beside the weights, ``state[r][j]`` of shape
+            (slots, widths[j+1], widths[j]); None for zeros.
         dtype: float32 or float64.
         threads: CPU threads the session may use.
         device: ``cpu`` or a torch device such as ``cuda:0``.
@@ -55,6 +62,9 @@ class TrainingTask:
     label_noise: bool
     sam_radius: float | None
     dtype: str
+    update: UpdateRule | None = None
+    constants: Array | None = None
+    state: Sequence[Sequence[Array]] | None = None
     threads: int = 1
     device: str = "cpu"
 
@@ -72,6 +82,18 @@ class TrainingTask:
     def drawn(self) -> int:
         """Number of terms of one step's gradient: the batch size, or where the batch is full n, the largest one."""
         return max(self.counts) if self.batch_size is None else self.batch_size
+
+    def starting_state(self) -> list[list[Array]]:
+        """``state``, zeros where it is not given, in the cell's dtype; without slots where there is no update rule."""
+        if self.state is not None:
+            return [[np.asarray(slots, self.dtype) for slots in layers] for layers in self.state]
+        slots = 0 if self.update is None else len(self.update.state)
+        return [[np.zeros((slots, *layer.shape), self.dtype) for layer in layers] for layers in self.layers]
+
+    def starting_constants(self) -> Array:
+        """``constants``, without columns where they are not given, (replicates, constants) float64."""
+        empty: Array = np.zeros((self.replicates, 0))
+        return empty if self.constants is None else np.asarray(self.constants, np.float64)
 
 
 class Session(Protocol):
@@ -95,6 +117,10 @@ class Session(Protocol):
 
     def layers(self) -> list[Array]:
         """Current weights: L arrays (replicates, d_j, d_{j-1}) in the cell's dtype, copies."""
+        ...
+
+    def state(self) -> list[Array]:
+        """What the update rule keeps: L arrays (replicates, slots, d_j, d_{j-1}) in the cell's dtype, copies."""
         ...
 
 

@@ -46,6 +46,14 @@ class BatchedSession:
             torch.stack([torch.as_tensor(task.layers[r][j], dtype=self.dtype) for r in self.members]).to(self.device)
             for j in range(len(task.widths) - 1)
         ]
+        # Per layer (slots, replicates, d_j, d_{j-1}): what the update rule keeps beside the weights.
+        starts = task.starting_state()
+        self.kept = [
+            torch.stack([torch.as_tensor(starts[r][j]) for r in self.members], dim=1).to(self.device)
+            for j in range(len(task.widths) - 1)
+        ]
+        columns = torch.as_tensor(task.starting_constants()[self.members]).to(self.device, self.dtype).T
+        self.constants = tuple(column[:, None, None] for column in columns)
         stored = [as_measurements(task.measurements[r]) for r in self.members]
         self.drawn = drawn_rows(stored, task.drawn, self.dtype, self.device)
         self.labels = torch.cat([torch.as_tensor(task.labels[r], dtype=self.dtype) for r in self.members])
@@ -107,10 +115,15 @@ class BatchedSession:
         """Current weights, L arrays (replicates, d_j, d_{j-1})."""
         return [w[: self.task.replicates].cpu().numpy().copy() for w in self.weights]
 
+    def state(self) -> list[Array]:
+        """What the update rule keeps, L arrays (replicates, slots, d_j, d_{j-1})."""
+        return [kept[:, : self.task.replicates].cpu().numpy().swapaxes(0, 1).copy() for kept in self.kept]
+
     def _replay(self) -> None:
         """Run a full chunk as a CUDA graph, captured the first time."""
         if self.graph is None:
-            saved = [tensor.clone() for tensor in (*self.weights, self.largest)]
+            changed = (*self.weights, *self.kept, self.largest)
+            saved = [tensor.clone() for tensor in changed]
             stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(stream):  # capture wants kernels and workspaces warmed up on a side stream
@@ -120,7 +133,7 @@ class BatchedSession:
             # On the same stream: its workspaces exist by now, and the default one may be another device's.
             with torch.cuda.device(self.device), torch.cuda.graph(self.graph, stream=stream):
                 self._chunk(CHUNK)
-            for tensor, value in zip((*self.weights, self.largest), saved, strict=True):
+            for tensor, value in zip(changed, saved, strict=True):
                 tensor.copy_(value)
         self.graph.replay()
 
@@ -146,8 +159,15 @@ class BatchedSession:
             for ahead, weight, step in zip(self.ahead, self.weights, self.steps, strict=True):
                 torch.addcmul(weight, step, reach, out=ahead)
             self._layer_steps(self.ahead, noise, None)
-        for weight, step in zip(self.weights, self.steps, strict=True):
-            weight.addcmul_(step, self.learning_rate, value=-1.0)
+        if self.task.update is None:
+            for weight, step in zip(self.weights, self.steps, strict=True):
+                weight.addcmul_(step, self.learning_rate, value=-1.0)
+            return
+        for weight, step, kept in zip(self.weights, self.steps, self.kept, strict=True):
+            moved, slots = self.task.update.step(weight, step, tuple(kept), self.learning_rate, self.constants)
+            weight.copy_(moved)
+            for slot, value in zip(kept, slots, strict=True):
+                slot.copy_(value)
 
     def _record_loss(self, residual: torch.Tensor) -> None:
         loss = (residual * residual).mean((1, 2))

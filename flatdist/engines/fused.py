@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from flatdist.alignment import aligned_zeros
-from flatdist.engines._fused_kernel import run_steps
+from flatdist.engines._fused_kernel import compiled_steps
 from flatdist.engines._fused_layout import Layout, Storage, make_layout
 from flatdist.engines.base import TrainingTask
 from flatdist.errors import LaunchError
@@ -63,6 +63,12 @@ class FusedSession:
         for weights, layers in zip(self._weights, task.layers, strict=True):
             for j, layer in enumerate(layers):
                 self._layout.layer(weights, j)[...] = layer
+        self._constants = task.starting_constants()
+        self._run_steps = compiled_steps(task.update, self._constants.shape[1])
+        slots = 0 if task.update is None else max(1, len(task.update.state))
+        self._kept = np.zeros((task.replicates, self._layout.weights_size, slots), task.dtype)
+        for j, kept in enumerate(self._kept_views()):
+            kept[...] = [layers[j] for layers in task.starting_state()]
         threads = max(1, min(task.threads, task.replicates))
         self._scratch = [_Scratch(list(layouts.values()), task) for _ in range(threads)]
         self._pool = ThreadPoolExecutor(threads - 1, "flatdist-fused") if threads > 1 else None
@@ -76,7 +82,7 @@ class FusedSession:
             n,
             task.batch_size,
             task.label_noise,
-            task.sam_radius is not None,
+            task.sam_radius is not None or task.update is not None,
             storage,
         )
 
@@ -91,10 +97,11 @@ class FusedSession:
 
         def work(scratch: _Scratch) -> None:
             while (r := next(queue)) < len(largest):
-                largest[r] = run_steps(
+                largest[r] = self._run_steps(
                     self._measurements[r],
                     self._labels[r],
                     self._weights[r],
+                    self._kept[r],
                     scratch.numbers,
                     scratch.indices,
                     scratch.words,
@@ -106,6 +113,7 @@ class FusedSession:
                     deviations[r],
                     anneal,
                     self._radius,
+                    self._constants[r],
                 )
 
         if self._pool is None:
@@ -120,6 +128,15 @@ class FusedSession:
     def layers(self) -> list[Array]:
         """Current weights: L arrays (replicates, d_j, d_{j-1}), copies."""
         return [self._layout.layer(self._weights, j).copy() for j in range(len(self.task.widths) - 1)]
+
+    def state(self) -> list[Array]:
+        """What the update rule keeps: L arrays (replicates, slots, d_j, d_{j-1}), copies."""
+        return [kept.copy() for kept in self._kept_views()]
+
+    def _kept_views(self) -> list[Array]:
+        slots = 0 if self.task.update is None else len(self.task.update.state)
+        by_slot = np.moveaxis(self._kept, -1, 1)[:, :slots]  # (replicates, slots, weights_size)
+        return [self._layout.layer(by_slot, j) for j in range(len(self.task.widths) - 1)]
 
 
 def warm(dtypes: Sequence[str] = ("float32",), signs: Sequence[bool] = (False, True)) -> None:

@@ -31,6 +31,8 @@ class ReferenceSession:
         self.weights = [[torch.tensor(w, dtype=dtype).requires_grad_() for w in layers] for layers in task.layers]
         self.measurements = [as_measurements(a).tensors(dtype) for a in task.measurements]
         self.labels = [torch.tensor(b, dtype=dtype) for b in task.labels]
+        self.kept = [[torch.tensor(slots) for slots in layers] for layers in task.starting_state()]
+        self.constants = [tuple(row) for row in task.starting_constants().tolist()]
 
     def advance(self, start: int, stop: int, learning_rate: Array, noise_std: Array, anneal: Array) -> Array:
         """Run steps start .. stop-1 on every replicate."""
@@ -44,6 +46,10 @@ class ReferenceSession:
     def layers(self) -> list[Array]:
         """Current weights, L arrays (replicates, d_j, d_{j-1})."""
         return [np.stack([w.detach().numpy() for w in layer]) for layer in zip(*self.weights, strict=True)]
+
+    def state(self) -> list[Array]:
+        """What the update rule keeps, L arrays (replicates, slots, d_j, d_{j-1})."""
+        return [np.stack([slots.numpy() for slots in layer]) for layer in zip(*self.kept, strict=True)]
 
     def _step(self, r: int, step: int, eta: float, s: float) -> float:
         layers = self.weights[r]
@@ -62,8 +68,14 @@ class ReferenceSession:
             ahead = [w + reach * g for w, g in zip(layers, step_gradients, strict=True)]
             step_gradients = gradients(ahead)
         with torch.no_grad():
-            for weight, g in zip(layers, step_gradients, strict=True):
-                weight.sub_(eta * g)
+            for weight, g, kept in zip(layers, step_gradients, self.kept[r], strict=True):
+                if self.task.update is None:
+                    weight.sub_(eta * g)
+                else:
+                    moved, slots = self.task.update.step(weight, g, tuple(kept), eta, self.constants[r])
+                    weight.copy_(moved)
+                    for slot, value in zip(kept, slots, strict=True):
+                        slot.copy_(value)
         return loss
 
     def _batch(self, r: int, step: int) -> tuple[Measurements, torch.Tensor]:

@@ -14,6 +14,7 @@ _NAMES = (
     "minibatch_sgd",
     "gradient_descent",
     "sam",
+    "heavy_ball",
     "min_hessian_trace",
     "min_nuclear_norm",
     "min_frobenius_norm",

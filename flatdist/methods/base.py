@@ -1,17 +1,28 @@
-"""What every method declares about itself: its name, its numerics version, and the fields that change its results."""
+"""What every method declares: its identity, what runs it and on which engines, what it keeps, and its step sizes.
+
+Declarations are plain data and short functions, so that identity and planning load no numerics; whatever runs a method
+is named as ``module:function`` and imported when it first runs.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from flatdist.machine.extras import load
 
 ARCHITECTURE_FIELDS = ("depth", "width")
 TRAINING_FIELDS = (*ARCHITECTURE_FIELDS, "init_scale", "learning_rate", "steps", "evaluations", "dtype")
+SGD_TOLERANCE = 1e-2  # annealed label noise ends at 1e-3 ... 1e-5; the noise floor of short runs is above that
+SOLVER_TOLERANCE = 1e-6  # float64 solvers tell exact recovery from a near miss
+
+Produced = tuple[int, dict[str, Any], list[dict[str, Any]]]  # replicate, columns of its trial, rows of its history
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method's declaration; plain data, so that identity and planning load no numerics.
+    """A method's declaration.
 
     Attributes:
         name: the value of a cell's ``method``.
@@ -19,6 +30,9 @@ class Method:
         fields: cell fields beyond the problem's that change the method's results.
         summary: one line for documentation and figures.
         label: how figures name it.
+        tolerance: relative error below which a replicate counts as a success by default.
+        engines: names of the engines that can take its steps, None for all of them, empty if it takes none.
+        runner: ``module:function`` with the arguments of :meth:`run`.
     """
 
     name: str
@@ -26,22 +40,86 @@ class Method:
     fields: tuple[str, ...]
     summary: str
     label: str
+    tolerance: float = SOLVER_TOLERANCE
+    engines: tuple[str, ...] | None = ()
+    runner: str = "flatdist.trials.solve:solve"
+
+    @property
+    def takes_steps(self) -> bool:
+        """Whether an engine runs the method, step by step."""
+        return self.engines != ()
+
+    def run(self, cell: Any, replicates: Sequence[int], settings: Any, hooks: Any) -> Iterator[Produced]:
+        """Compute replicates of a cell of this method.
+
+        Args:
+            cell: a :class:`~flatdist.Cell`.
+            replicates: numbers of the replicates.
+            settings: :class:`~flatdist.trials.RunSettings`.
+            hooks: :class:`~flatdist.trials.hooks.Hooks`.
+
+        Yields:
+            Per replicate its number, the measured columns of its ``trials`` row, and its ``history`` rows.
+        """
+        produced: Iterator[Produced] = load(self.runner)(cell, replicates, settings, hooks)
+        return produced
+
+
+@dataclass(frozen=True)
+class UpdateRule:
+    """How a gradient moves the weights, entry by entry, for methods that do more than W <- W - eta g.
+
+    Attributes:
+        step: maps (weight, gradient, state, learning rate, constants) to (weight, state). ``state`` and ``constants``
+            are tuples as long as declared here. Every engine calls it, with numbers (compiled by Numba) or with arrays
+            (torch), so it is plain arithmetic that needs nothing from outside of its own file.
+        state: names of the numbers kept with every weight; they start at 0 and checkpoints carry them.
+        constants: the numbers that a cell hands to ``step``.
+        gain: how many learning rates a constant gradient of 1 moves a weight by per step in the long run. ``auto``
+            divides its step sizes by it, and flow time counts learning rates multiplied by it.
+    """
+
+    step: Callable[[Any, Any, tuple[Any, ...], Any, tuple[Any, ...]], tuple[Any, tuple[Any, ...]]]
+    state: tuple[str, ...] = ()
+    constants: Callable[[Any], tuple[float, ...]] = lambda cell: ()
+    gain: Callable[[Any], float] = lambda cell: 1.0
 
 
 @dataclass(frozen=True)
 class GradientMethod(Method):
-    """A method that trains the layers step by step, on any engine.
+    """A method that trains the layers step by step.
 
     Attributes:
         batch: what one step sees: ``drawn`` (``batch_size`` indices with replacement, or every index once where the
             cell says ``full``), ``full`` (every index once) or ``one`` (a single drawn index).
         label_noise: fresh noise is added to the labels at every step.
         sharpness_aware: the gradient is taken ``sam_radius`` further along the normalised gradient.
+        update: how the gradient moves the weights; None for W <- W - eta g.
+        step_size: ``module:function`` behind ``learning_rate: auto``, with the arguments of
+            :func:`flatdist.trials.learning_rate.stable_learning_rate`; its answer is divided by the update's gain.
     """
 
     batch: Literal["drawn", "full", "one"] = "drawn"
     label_noise: bool = False
     sharpness_aware: bool = False
+    update: UpdateRule | None = None
+    step_size: str = "flatdist.trials.learning_rate:stable_learning_rate"
+    tolerance: float = SGD_TOLERANCE
+    engines: tuple[str, ...] | None = None
+    runner: str = "flatdist.trials.train:train"
+
+    def batch_size(self, cell: Any) -> int | None:
+        """Indices drawn at each step of a cell; None where every index is used once."""
+        size: int | None = {"drawn": cell.batch_size, "full": None, "one": 1}[self.batch]
+        return size
+
+    def drawn(self, cell: Any) -> int:
+        """Number of measurements behind one step's gradient."""
+        return self.batch_size(cell) or int(cell.n)
+
+    def gain(self, cell: Any) -> float:
+        """The update rule's gain, 1 without a rule."""
+        return 1.0 if self.update is None else self.update.gain(cell)
 
 
 @dataclass(frozen=True)
@@ -49,8 +127,8 @@ class StudyMethod(Method):
     """A method that examines a problem, its ground truth included, instead of estimating the ground truth.
 
     Attributes:
-        study: ``module:function``, imported when first run; it takes the cell, the replicate's number and its problem,
-            and returns the measured columns of the ``trials`` row and the history's rows.
+        study: ``module:function``; it takes the cell, the replicate's number and its problem, and returns the measured
+            columns of the ``trials`` row and the history's rows.
     """
 
     study: str = ""
@@ -61,9 +139,8 @@ class SolverMethod(Method):
     """A method that computes its answer and a certificate of it.
 
     Attributes:
-        solver: ``module:function``, imported when first run.
+        solver: ``module:function``.
         has_layers: the answer is a list of layers rather than a matrix.
-        default_tolerance: relative error below which an analysis calls a replicate a success.
     """
 
     solver: str = ""

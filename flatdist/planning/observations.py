@@ -139,7 +139,8 @@ def make_probe(engine: str, device: str, threads: int) -> Probe:
     warm: set[str] = set()
 
     def probe(cell: Cell) -> float:
-        from flatdist.trials.run import RunSettings, run_replicates
+        from flatdist.trials.run import run_replicates
+        from flatdist.trials.settings import RunSettings
 
         settings = RunSettings(engine=engine, device=device, threads=threads)
         together = range(BATCHED_PROBE if engine == "batched" and isinstance(cell.spec, GradientMethod) else 1)

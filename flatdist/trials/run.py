@@ -9,35 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flatdist.cells.cell import Cell
-from flatdist.errors import CellError, SettingsError
+from flatdist.errors import CellError
 from flatdist.machine.provenance import machine_provenance, run_provenance
-from flatdist.methods.base import GradientMethod, SolverMethod, StudyMethod
+from flatdist.trials.settings import RunSettings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from flatdist.trials.training import Hooks
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """How cells are executed; nothing here changes what they mean.
-
-    Attributes:
-        engine: ``auto``, ``fused``, ``cuda``, ``triton``, ``batched`` or ``reference``; solvers have their own code.
-        device: ``cpu`` or a torch device.
-        threads: CPU threads for one batch of replicates.
-        checkpoint_seconds: time between two checkpoints of an unfinished replicate.
-    """
-
-    engine: str = "auto"
-    device: str = "cpu"
-    threads: int = 1
-    checkpoint_seconds: float = 60.0
-
-    def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise SettingsError(f"threads: {self.threads} is out of range; allowed: a whole number of at least 1")
+    from flatdist.trials.settings import Hooks
 
 
 @dataclass
@@ -69,33 +48,18 @@ def run_replicates(
         One outcome per replicate, as it finishes.
 
     Raises:
-        flatdist.trials.training.Interrupted: the hooks asked to stop.
+        flatdist.trials.settings.Interrupted: the hooks asked to stop.
         CellError: a replicate is no whole number of at least 0.
         LaunchError: the engine or device is not available.
         SolverError: the problem cannot be solved as posed.
     """
-    from flatdist.machine.threads import set_threads
-    from flatdist.trials.training import Hooks
+    from flatdist.trials.settings import Hooks
 
     replicates = _numbers(replicates)
     settings = settings or RunSettings()
     hooks = hooks or Hooks()
     provenance = dict(run_provenance() if provenance is None else provenance)
-    if isinstance(cell.spec, GradientMethod):
-        from flatdist.engines import load_engine
-        from flatdist.trials.training import train
-
-        engine = load_engine(settings.engine, settings.device, cell)
-        set_threads(settings.threads)
-        provenance |= {"engine": engine.name, "device": settings.device}
-        produced = train(cell, replicates, engine, threads=settings.threads, device=settings.device, hooks=hooks)
-    else:
-        assert isinstance(cell.spec, SolverMethod | StudyMethod)
-        from flatdist.trials.solve import solve
-
-        set_threads(settings.threads)
-        provenance |= {"engine": "solver", "device": "cpu"}
-        produced = solve(cell, replicates, hooks)
+    produced = cell.spec.run(cell, replicates, settings, hooks)
     for replicate, trial, history in produced:
         key = {"cell_id": cell.cell_id, "replicate": replicate}
         stamped = {

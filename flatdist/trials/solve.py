@@ -14,16 +14,18 @@ from flatdist.factorization.evaluation import final_metrics
 from flatdist.factorization.flatness import hessian_trace
 from flatdist.factorization.products import end_to_end
 from flatdist.machine.extras import load
-from flatdist.methods.base import SolverMethod, StudyMethod
-from flatdist.trials.training import Hooks, Interrupted
+from flatdist.machine.threads import set_threads
+from flatdist.methods.base import Produced, SolverMethod, StudyMethod
+from flatdist.trials.settings import Hooks, Interrupted, RunSettings
 
 
-def solve(cell: Cell, replicates: Sequence[int], hooks: Hooks) -> Iterator[tuple[int, dict[str, Any], list[Any]]]:
+def solve(cell: Cell, replicates: Sequence[int], settings: RunSettings, hooks: Hooks) -> Iterator[Produced]:
     """Solve or study replicates of a cell one after the other.
 
     Args:
         cell: a cell of a solver or study method.
         replicates: numbers of the replicates.
+        settings: threads; solvers run on the CPU.
         hooks: progress and interruption; a solver is interrupted between replicates.
 
     Yields:
@@ -32,6 +34,7 @@ def solve(cell: Cell, replicates: Sequence[int], hooks: Hooks) -> Iterator[tuple
     method = cell.spec
     assert isinstance(method, SolverMethod | StudyMethod)
     function = load(method.study if isinstance(method, StudyMethod) else method.solver)  # outside the measured time
+    set_threads(settings.threads)
     for replicate in replicates:
         if hooks.should_stop():
             raise Interrupted
@@ -42,7 +45,8 @@ def solve(cell: Cell, replicates: Sequence[int], hooks: Hooks) -> Iterator[tuple
         else:
             trial, history = _solved(method, function, cell, problem), []
         hooks.on_steps(1)
-        yield replicate, trial | {"wall_seconds": time.perf_counter() - started}, history
+        seconds = time.perf_counter() - started
+        yield replicate, trial | {"wall_seconds": seconds, "engine": "solver", "device": "cpu"}, history
 
 
 def _solved(method: SolverMethod, solver: Callable[..., Any], cell: Cell, problem: StoredProblem) -> dict[str, Any]:

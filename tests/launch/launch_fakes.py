@@ -10,7 +10,7 @@ from typing import Any
 
 from flatdist.cells.cell import Cell
 from flatdist.trials.run import Outcome
-from flatdist.trials.training import Interrupted
+from flatdist.trials.settings import Interrupted
 
 
 def outcome(cell: Cell, replicate: int, **values: Any) -> Outcome:

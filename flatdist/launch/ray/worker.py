@@ -137,8 +137,7 @@ class _Work:
         With ``until`` each replicate pauses, checkpointed, once its history has an evaluation at that step or later.
         """
         from flatdist.factorization.evaluation import BLOCK
-        from flatdist.trials.run import RunSettings
-        from flatdist.trials.training import Hooks, Interrupted
+        from flatdist.trials.settings import Hooks, Interrupted, RunSettings
 
         run_replicates = load_runner(self.settings.runner)
         run_settings = RunSettings(

@@ -1,4 +1,4 @@
-"""What the caller of a training run is told, where unfinished replicates are kept, and how a run is stopped."""
+"""How replicates are run: engine, device, threads; what the caller is told, and how a run is stopped and kept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from flatdist.errors import SettingsError
 from flatdist.types import Array
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How cells are executed; nothing here changes what they mean.
+
+    Attributes:
+        engine: ``auto``, or an engine's name; solvers have their own code.
+        device: ``cpu`` or a torch device.
+        threads: CPU threads for one batch of replicates.
+    """
+
+    engine: str = "auto"
+    device: str = "cpu"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise SettingsError(f"threads must be a whole number of at least 1 (got {self.threads})")
 
 
 class Interrupted(Exception):

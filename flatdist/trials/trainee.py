@@ -20,8 +20,9 @@ from flatdist.factorization.evaluation import (
     trace_evaluations,
 )
 from flatdist.factorization.products import end_to_end, initial_layers
-from flatdist.trials.training.hooks import Checkpoints
-from flatdist.trials.training.schedule import drawn_per_step, storage_dtype
+from flatdist.methods.base import GradientMethod
+from flatdist.sensing.ensembles import ENSEMBLES
+from flatdist.trials.settings import Checkpoints
 from flatdist.types import Array
 
 HISTORY_METRICS = ("train_loss", "train_loss_max", "population_loss", "nuclear_norm", "hessian_trace")
@@ -36,6 +37,7 @@ class Trainee:
     problem: StoredProblem  # its measurements are stored as the engine wants them
     evaluator: Evaluator
     layers: list[Array]
+    state: list[Array]  # per layer what the update rule keeps, (slots, d_j, d_{j-1})
     step: int = 0
     learning_rate: float = math.nan
     flow_time: float = 0.0
@@ -51,11 +53,16 @@ def prepare(cell: Cell, replicate: int, engine: str, checkpoints: Checkpoints | 
     started = time.perf_counter()
     problem = sample_stored(cell, replicate, storage_dtype(cell, engine))
     evaluations = len(evaluation_steps(cell.steps, cell.evaluations))
+    method = cell.spec
+    assert isinstance(method, GradientMethod)
+    slots = 0 if method.update is None else len(method.update.state)
+    layers = [layer.astype(cell.dtype) for layer in initial_layers(cell, replicate)]
     trainee = Trainee(
         replicate,
         problem,
-        Evaluator(problem, cell.depth, sum(trace_evaluations(cell, drawn_per_step(cell))), cell.dtype),
-        [layer.astype(cell.dtype) for layer in initial_layers(cell, replicate)],
+        Evaluator(problem, cell.depth, sum(trace_evaluations(cell, method.drawn(cell))), cell.dtype),
+        layers,
+        [np.zeros((slots, *layer.shape), cell.dtype) for layer in layers],
         history={name: np.full(evaluations, np.nan) for name in (*HISTORY_METRICS, *HISTORY_CLOCKS)},
     )
     trainee.snapshots = [np.zeros((BLOCK, *layer.shape)) for layer in trainee.layers]
@@ -69,10 +76,16 @@ def prepare(cell: Cell, replicate: int, engine: str, checkpoints: Checkpoints | 
     return trainee
 
 
+def storage_dtype(cell: Cell, engine: str) -> str:
+    """How an engine stores the measurements: the fused engine reads signs as int8, a quarter of float32's bytes."""
+    return ENSEMBLES[cell.ensemble].storage.narrowest(cell.dtype) if engine == "fused" else cell.dtype
+
+
 def pack_state(trainee: Trainee, engine: str) -> dict[str, Array]:
     """A trainee's state as plain arrays; restoring it changes no bit of what follows."""
     state = {f"layer_{j}": layer for j, layer in enumerate(trainee.layers)}
     state |= {f"snapshot_{j}": snapshot for j, snapshot in enumerate(trainee.snapshots)}
+    state |= {f"kept_{j}": kept for j, kept in enumerate(trainee.state) if len(kept)}
     state |= {f"history_{name}": values for name, values in trainee.history.items()}
     diverged_at = -1 if trainee.diverged_at is None else trainee.diverged_at
     scalars = (trainee.learning_rate, trainee.flow_time, trainee.largest_loss, diverged_at, trainee.seconds)
@@ -83,6 +96,7 @@ def unpack_state(trainee: Trainee, step: int, state: dict[str, Array]) -> None:
     """Put a trainee back to a state that :func:`pack_state` made at a step."""
     trainee.step = step
     trainee.layers = [state[f"layer_{j}"] for j in range(len(trainee.layers))]
+    trainee.state = [state[f"kept_{j}"] if len(kept) else kept for j, kept in enumerate(trainee.state)]
     trainee.snapshots = [state[f"snapshot_{j}"] for j in range(len(trainee.snapshots))]
     trainee.history = {name: state[f"history_{name}"] for name in trainee.history}
     trainee.learning_rate, trainee.flow_time, trainee.largest_loss, diverged_at, seconds = state["scalars"].tolist()

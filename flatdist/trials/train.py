@@ -10,36 +10,35 @@ import bisect
 import math
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import frobenius_norm
-from flatdist.engines import Engine
+from flatdist.engines import Engine, load_engine
 from flatdist.engines.base import Session, TrainingTask
 from flatdist.factorization.evaluation import BLOCK, evaluation_steps, trace_evaluations
+from flatdist.machine.extras import load
+from flatdist.machine.threads import set_threads
+from flatdist.methods.base import GradientMethod, Produced
 from flatdist.sensing.draws import stream_key
 from flatdist.sensing.draws.stream import BATCH, LABEL_NOISE
 from flatdist.sensing.ensembles import ENSEMBLES
-from flatdist.trials.learning_rate import estimate_steps, stable_learning_rate
-from flatdist.trials.training.hooks import Hooks, Interrupted
-from flatdist.trials.training.schedule import batch_size, drawn_per_step, gradient_method, noise_schedule, segment_ends
-from flatdist.trials.training.trainee import HISTORY_CLOCKS, Trainee, history_rows, pack_state, prepare, trial_row
+from flatdist.trials.learning_rate import estimate_steps
+from flatdist.trials.settings import Hooks, Interrupted, RunSettings
+from flatdist.trials.trainee import HISTORY_CLOCKS, Trainee, history_rows, pack_state, prepare, trial_row
 from flatdist.types import Array
 
+SEGMENT_STEPS = 1000  # at most, between two pauses
 
-def train(
-    cell: Cell, replicates: Sequence[int], engine: Engine, *, threads: int, device: str, hooks: Hooks
-) -> Iterator[tuple[int, dict[str, Any], list[dict[str, Any]]]]:
+
+def train(cell: Cell, replicates: Sequence[int], settings: RunSettings, hooks: Hooks) -> Iterator[Produced]:
     """Train replicates of a cell together, resuming those that were checkpointed.
 
     Args:
         cell: a cell of a gradient method.
         replicates: numbers of the replicates.
-        engine: what executes the steps.
-        threads: CPU threads for the engine.
-        device: ``cpu`` or a torch device.
+        settings: engine, device and threads.
         hooks: checkpoints, progress and interruption.
 
     Yields:
@@ -47,26 +46,33 @@ def train(
 
     Raises:
         Interrupted: ``hooks.should_stop`` said so; unfinished replicates were checkpointed.
+        LaunchError: the engine or device is not available, or the method does not run on it.
     """
+    engine = load_engine(settings.engine, settings.device, cell)
+    set_threads(settings.threads)
+    ran_on = {"engine": engine.name, "device": settings.device}
     trainees = [prepare(cell, replicate, engine.name, hooks.checkpoints) for replicate in replicates]
     for step in sorted({trainee.step for trainee in trainees}):
         together = [trainee for trainee in trainees if trainee.step == step]
-        run = _Run(cell, together, engine, threads=threads, device=device, hooks=hooks)
+        run = _Run(cell, together, engine, settings, hooks)
         run.finish()
         for trainee in together:
-            yield trainee.replicate, trial_row(cell, trainee), history_rows(cell, trainee, 0, len(run.evaluations))
+            history = history_rows(cell, trainee, 0, len(run.evaluations))
+            yield trainee.replicate, trial_row(cell, trainee) | ran_on, history
 
 
 class _Run:
     """Replicates of one cell that stand at the same step, trained to the end."""
 
     def __init__(
-        self, cell: Cell, trainees: list[Trainee], engine: Engine, *, threads: int, device: str, hooks: Hooks
+        self, cell: Cell, trainees: list[Trainee], engine: Engine, settings: RunSettings, hooks: Hooks
     ) -> None:
         self.cell, self.trainees, self.hooks, self.engine = cell, trainees, hooks, engine.name
-        method = gradient_method(cell)
+        method = cell.spec
+        assert isinstance(method, GradientMethod), f"{cell.method} takes no gradient steps"
+        self.method = method
         self.evaluations = evaluation_steps(cell.steps, cell.evaluations).tolist()
-        self.drawn = drawn_per_step(cell)
+        self.drawn, self.gain = method.drawn(cell), method.gain(cell)
         self.with_trace = trace_evaluations(cell, self.drawn)
         self.anneal = noise_schedule(cell)
         self.relative_noise = cell.label_noise_std if method.label_noise else 0.0
@@ -85,12 +91,15 @@ class _Run:
                 layers=[t.layers for t in trainees],
                 batch_keys=_keys(cell, trainees, BATCH),
                 noise_keys=_keys(cell, trainees, LABEL_NOISE),
-                batch_size=batch_size(cell),
+                batch_size=method.batch_size(cell),
                 label_noise=method.label_noise,
                 sam_radius=self.sam_radius,
                 dtype=cell.dtype,
-                threads=threads,
-                device=device,
+                threads=settings.threads,
+                device=settings.device,
+                update=method.update,
+                constants=None if method.update is None else np.array([method.update.constants(cell)] * len(trainees)),
+                state=[t.state for t in trainees],
             )
         )
 
@@ -113,8 +122,7 @@ class _Run:
             if step < self.cell.steps:
                 self._update_learning_rates(step)
                 self._pause(step)
-        for trainee, layers in zip(self.trainees, _by_replicate(self.session.layers()), strict=True):
-            trainee.layers = layers
+        self._take_back()
         evaluated = bisect.bisect_right(self.evaluations, step)
         if evaluated % BLOCK:
             self._flush(evaluated)
@@ -131,7 +139,7 @@ class _Run:
             trainee.step = stop
             if trainee.diverged_at is not None:  # alone it would have stopped there; company must not change its row
                 continue
-            trainee.flow_time += (rate * noise) ** 2 / (2 * self.drawn) * squared
+            trainee.flow_time += (self.gain * rate * noise) ** 2 / (2 * self.drawn) * squared
             if not math.isfinite(loss):
                 trainee.diverged_at, trainee.largest_loss = stop, math.inf
             elif not trainee.largest_loss >= loss:  # the interval's maximum starts out as NaN
@@ -143,7 +151,7 @@ class _Run:
             for trainee in self.trainees:
                 trainee.learning_rate = self.cell.learning_rate
         elif step in self.estimates:
-            estimates = stable_learning_rate(
+            estimates = load(self.method.step_size)(
                 self.session.layers(),
                 n=self.cell.n,
                 batch=self.drawn,
@@ -154,7 +162,7 @@ class _Run:
             )
             for trainee, estimate in zip(self.trainees, estimates, strict=True):
                 if trainee.diverged_at is None:
-                    trainee.learning_rate = float(estimate)
+                    trainee.learning_rate = float(estimate) / self.gain
 
     def _evaluate(self, index: int) -> None:
         """Keep the current weights for evaluation ``index``, and evaluate when a block of them is full."""
@@ -189,13 +197,19 @@ class _Run:
         now = time.perf_counter()
         if self.hooks.checkpoints is not None and (stop or now - self._saved >= self.hooks.checkpoint_seconds):
             self._share_time()
-            for trainee, layers in zip(self.trainees, _by_replicate(self.session.layers()), strict=True):
-                trainee.layers = layers
+            self._take_back()
+            for trainee in self.trainees:
                 state = pack_state(trainee, self.engine)
                 self.hooks.checkpoints.save(self.cell.cell_id, trainee.replicate, step, state)
             self._saved = now
         if stop:
             raise Interrupted
+
+    def _take_back(self) -> None:
+        """Give each replicate the weights, and what its update rule keeps, as the session has them."""
+        layers, state = self.session.layers(), self.session.state()
+        for r, trainee in enumerate(self.trainees):
+            trainee.layers, trainee.state = [layer[r] for layer in layers], [kept[r] for kept in state]
 
     def _share_time(self) -> None:
         now = time.perf_counter()
@@ -204,11 +218,27 @@ class _Run:
         self._since = now
 
 
+def noise_schedule(cell: Cell) -> Array:
+    """Factors on the label noise at each step, (steps,) float64.
+
+    With ``cosine_tail`` they fall from 1 to 0 as (1 + cos(pi x)) / 2 over the last ``anneal_fraction`` of the steps.
+    """
+    factors = np.ones(cell.steps)
+    if cell.schedule == "cosine_tail":
+        first = cell.steps - round(cell.anneal_fraction * cell.steps)
+        position = (np.arange(first, cell.steps) + 1 - first) / max(1, cell.steps - first)
+        factors[first:] = 0.5 * (1.0 + np.cos(np.pi * position))
+    return factors
+
+
+def segment_ends(cell: Cell) -> list[int]:
+    """Steps at which training pauses; they depend on the cell alone."""
+    ends = {*evaluation_steps(cell.steps, cell.evaluations).tolist(), *range(0, cell.steps, SEGMENT_STEPS)}
+    if cell.learning_rate is None:
+        ends.update(estimate_steps(cell.steps))
+    return sorted(ends - {0})
+
+
 def _keys(cell: Cell, trainees: Sequence[Trainee], purpose: str) -> Array:
     name = cell.training_stream()
     return np.array([stream_key(name, trainee.replicate, purpose) for trainee in trainees], dtype=np.uint32)
-
-
-def _by_replicate(layers: Sequence[Array]) -> Iterator[list[Array]]:
-    for r in range(len(layers[0])):
-        yield [layer[r] for layer in layers]
