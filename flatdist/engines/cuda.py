@@ -134,7 +134,7 @@ class CudaEngine:
             reason = f"a replicate needs {need} bytes of shared memory and {task.device} gives a block {has}"
         if reason is not None:
             raise LaunchError(f"the cuda engine cannot run this: {reason}; use --engine auto or batched")
-        return LaunchedSession(task, functools.partial(_launch, shape=shape, chosen=chosen))
+        return LaunchedSession(task, functools.partial(run, shape=shape, chosen=chosen))
 
 
 def shared_limit(device: str) -> int:
@@ -143,26 +143,33 @@ def shared_limit(device: str) -> int:
     return int(getattr(properties, "shared_memory_per_block_optin", USUAL_SHARED))
 
 
-def _launch(launch: Launch, shape: Shape, chosen: Configuration) -> None:
+def run(launch: Launch, shape: Shape, chosen: Configuration) -> None:
+    """Launch the kernel, a block for each replicate."""
     device = launch.weights.device
     with torch.cuda.device(device):
         need = shared_bytes(shape, chosen, launch.room)
-        kernel = _compiled(shape, chosen, device.index or 0, need)
+        kernel = _loaded(shape, chosen, device.index or 0, need)
         arguments = [*launch.tensors(), launch.levels.shape[1], launch.room]
         kernel(grid=(len(launch.counts), 1, 1), block=(chosen.threads, 1, 1), args=arguments, shared_mem=need)
 
 
-@functools.lru_cache(maxsize=64)
-def _compiled(shape: Shape, chosen: Configuration, device: int, need: int) -> Any:
+@functools.lru_cache(maxsize=256)
+def _loaded(shape: Shape, chosen: Configuration, device: int, need: int) -> Any:
     """The kernel for a shape, loaded on a device."""
     from torch.cuda._utils import _cuda_load_module
 
     properties = torch.cuda.get_device_properties(device)
-    binary = compile_source(source(shape, chosen), f"sm_{properties.major}{properties.minor}")
+    binary = machine_code(shape, chosen, f"sm_{properties.major}{properties.minor}")
     loaded: Any = _cuda_load_module(binary, ["run_steps"])
     kernel = loaded["run_steps"]
     kernel.set_shared_memory_config(need)
     return kernel
+
+
+@functools.lru_cache(maxsize=256)
+def machine_code(shape: Shape, chosen: Configuration, architecture: str) -> bytes:
+    """The kernel for a shape, compiled; takes a second or two, once a process."""
+    return compile_source(source(shape, chosen), architecture)
 
 
 def compile_source(text: str, architecture: str) -> bytes:

@@ -84,8 +84,7 @@ class TritonEngine:
             raise LaunchError(f"the triton engine needs triton, a part of torch's CUDA builds: {error}") from error
         shape = Shape.of(task)
         chosen = self.configuration or next(c for width, c in CONFIGURATIONS if max(shape.widths) <= width)
-        scratch = functools.lru_cache(maxsize=1)(_scratch)
-        return LaunchedSession(task, functools.partial(_launch, shape=shape, chosen=chosen, scratch=scratch))
+        return LaunchedSession(task, functools.partial(run, shape=shape, chosen=chosen, scratch=Scratch()))
 
 
 def constants(shape: Shape, chosen: Configuration, room: int) -> dict[str, Any]:
@@ -108,7 +107,22 @@ def constants(shape: Shape, chosen: Configuration, room: int) -> dict[str, Any]:
     }
 
 
-def _launch(launch: Launch, shape: Shape, chosen: Configuration, scratch: Any) -> None:
+class Scratch:
+    """Room for the draws of a session's programs, kept from launch to launch."""
+
+    def __init__(self) -> None:
+        self.tensors: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def __call__(self, count: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Indices and noise, ``count`` entries each."""
+        if self.tensors is None or len(self.tensors[0]) != count:
+            indices = torch.empty(count, dtype=torch.int32, device=device)
+            self.tensors = indices, torch.empty(count, device=device)
+        return self.tensors
+
+
+def run(launch: Launch, shape: Shape, chosen: Configuration, scratch: Scratch) -> None:
+    """Launch the kernel, a program for each replicate."""
     if interpreting():
         _mend_interpreter()
     from flatdist.engines._triton_steps import run_steps
@@ -120,10 +134,6 @@ def _launch(launch: Launch, shape: Shape, chosen: Configuration, scratch: Any) -
         options["maxnreg"] = chosen.registers
     grid = (len(launch.counts),)
     run_steps[grid](*launch.tensors(), launch.levels.shape[1], launch.room, indices, noise, **fixed, **options)
-
-
-def _scratch(count: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty(count, dtype=torch.int32, device=device), torch.empty(count, device=device)
 
 
 def _power(count: int) -> int:

@@ -1,0 +1,559 @@
+"""One run on a GPU: is every engine right there, are its bits stable, how fast is it, and beside what.
+
+    python -m benchmarks.gpu [--budget 450] [--device cuda] [--quick] [--only correct,sweep] [--out DIR]
+
+Every part has a clock of its own: one that fails is reported and the next begins, and none starts that no longer fits
+the budget. Prints Markdown; writes gpu.json to DIR (or $OUT). Needs neither Ray nor a store; ``--device cpu --quick``
+runs it through without a card, the Triton kernel on its interpreter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import json
+import os
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+if "cpu" in sys.argv:
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is imported
+
+import numpy as np
+import torch
+
+from benchmarks.gpu_rivals import rivals
+from flatdist.cells.cell import Cell
+from flatdist.cells.problems import sample_stored
+from flatdist.engines import cuda, load_engine, triton, why_absent
+from flatdist.engines._launched import Launch, LaunchedSession, Shape
+from flatdist.engines.base import Session, TrainingTask
+from flatdist.engines.reference import ReferenceEngine
+from flatdist.factorization.products import initial_layers
+from flatdist.sensing.draws import stream_key
+from flatdist.sensing.draws.stream import BATCH, LABEL_NOISE
+from flatdist.sensing.measurements import as_measurements
+from flatdist.types import Array
+
+Result = dict[str, Any]
+BATCH_SIZE = 50
+SIZES = ((12, 120), (20, 200), (32, 320), (60, 600), (100, 500))  # (d, n)
+
+# Configurations that are tried, by width; the engines' tables hold those that won.
+CUDA_TRIED = {
+    12: [(32, 8, 2, 3, 2, 16), (32, 8, 1, 3, 2, 16), (32, 16, 5, 3, 2, 16), (32, 16, 5, 2, 2, 16),
+         (32, 4, 1, 3, 2, 12), (32, 16, 3, 3, 2, 24), (32, 8, 2, 3, 4, 16), (64, 16, 3, 2, 2, 8), (64, 8, 1, 2, 2, 8)],
+    20: [(128, 32, 2, 2, 2, 4), (128, 32, 3, 2, 2, 4), (128, 32, 1, 2, 2, 6), (64, 32, 5, 4, 2, 8),
+         (64, 16, 2, 4, 2, 8), (64, 32, 3, 4, 2, 10), (64, 32, 2, 2, 4, 10), (32, 32, 5, 4, 4, 16),
+         (128, 16, 2, 2, 2, 4), (256, 32, 1, 2, 1, 3)],
+    32: [(128, 32, 2, 2, 4, 3), (128, 32, 1, 2, 4, 4), (128, 64, 5, 2, 4, 4), (128, 64, 3, 2, 4, 4),
+         (64, 32, 2, 4, 4, 6), (256, 64, 2, 2, 2, 2), (256, 64, 3, 2, 2, 3), (128, 128, 5, 2, 4, 4)],
+    60: [(256, 256, 4, 4, 4, 2), (256, 256, 3, 4, 4, 2), (256, 256, 2, 4, 4, 2), (256, 128, 2, 4, 4, 2),
+         (256, 256, 5, 4, 4, 2), (512, 512, 5, 4, 2, 1), (512, 256, 3, 4, 2, 2)],
+}  # fmt: skip
+TRITON_TRIED: dict[int, list[tuple[Any, ...]]] = {
+    12: [(1, 4), (1, 4, "ieee", 8, 128), (2, 8)],
+    20: [(4, 4), (4, 4, "tf32x3"), (4, 8, "ieee", 8, 128)],
+    32: [(4, 4), (4, 4, "tf32x3")],
+    60: [(8, 2, "tf32x3")],
+}
+
+
+class Bench:
+    """The run: its options, its clock and what was found."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.device, self.quick, self.budget = options.device, options.quick, options.budget
+        self.only = set(filter(None, options.only.split(",")))
+        self.out = Path(options.out) if options.out else None
+        self.began = time.perf_counter()
+        self.results: Result = {}
+        self.failed: list[str] = []
+
+    @property
+    def on_card(self) -> bool:
+        """Whether the device is a GPU."""
+        return str(self.device).startswith("cuda")
+
+    @property
+    def left(self) -> float:
+        """Seconds left of the budget."""
+        return float(self.budget - (time.perf_counter() - self.began))
+
+    def part(self, name: str, need: float, work: Callable[[Bench], Result]) -> None:
+        """Run one part and keep what it found."""
+        if self.only and name not in self.only:
+            return
+        print(f"\n## {name}", flush=True)
+        if self.left < need:
+            self.results[name] = "skipped"
+            print(f"skipped: {self.left:.0f} s are left", flush=True)
+            return
+        start = time.perf_counter()
+        try:
+            self.results[name] = work(self)
+        except Exception as error:
+            self.failed.append(name)
+            self.results[name] = f"failed: {type(error).__name__}: {error}"
+            traceback.print_exc(limit=6, file=sys.stdout)
+        print(f"\n({name}: {time.perf_counter() - start:.1f} s, {self.left:.0f} s left)", flush=True)
+        self.tidy()
+        if self.out is not None:
+            self.out.mkdir(parents=True, exist_ok=True)
+            (self.out / "gpu.json").write_text(json.dumps(self.results, indent=1, default=str))
+
+    def sync(self) -> None:
+        """Wait for the device."""
+        if self.on_card:
+            torch.cuda.synchronize()
+
+    def tidy(self) -> None:
+        """Give memory back."""
+        gc.collect()
+        if self.on_card:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    def clock(self, work: Callable[[int], object], least: float = 0.15) -> float:
+        """Seconds of one call, averaged over enough of them; the first, which compiles, is left out."""
+        work(0)
+        self.sync()
+        count, call = 1, 1
+        while True:
+            start = time.perf_counter()
+            for _ in range(count):
+                work(call)
+                call += 1
+            self.sync()
+            spent = time.perf_counter() - start
+            if spent > least or count >= 64:
+                return spent / count
+            count = min(64, max(count + 1, int(1.3 * count * least / max(spent, 1e-4))))
+
+    def kernels(self) -> list[str]:
+        """Engines to be checked on this device."""
+        if not self.on_card:
+            return ["triton", "batched"]
+        return [name for name in ("cuda", "triton") if why_absent(name) is None] + ["batched"]
+
+
+def task_of(cell: Cell, replicates: Sequence[int], device: str = "cpu") -> TrainingTask:
+    """The task of a cell's replicates."""
+    problems = [sample_stored(cell, r, "int8" if cell.ensemble == "rademacher" else cell.dtype) for r in replicates]
+
+    def keys(purpose: str) -> Array:
+        return np.array([stream_key(cell.training_stream(), r, purpose) for r in replicates], dtype=np.uint32)
+
+    method: Any = cell.spec
+    return TrainingTask(
+        widths=cell.widths,
+        measurements=[p.measurements for p in problems],
+        labels=[p.labels.astype(cell.dtype) for p in problems],
+        layers=[[w.astype(cell.dtype) for w in initial_layers(cell, r)] for r in replicates],
+        batch_keys=keys(BATCH),
+        noise_keys=keys(LABEL_NOISE),
+        batch_size={"drawn": cell.batch_size, "full": None, "one": 1}[method.batch],
+        label_noise=method.label_noise,
+        sam_radius=cell.sam_radius if method.sharpness_aware else None,
+        dtype=cell.dtype,
+        device=device,
+    )
+
+
+def join(tasks: Sequence[TrainingTask]) -> TrainingTask:
+    """Tasks of one shape as one."""
+    lists = {
+        name: [one for task in tasks for one in getattr(task, name)] for name in ("measurements", "labels", "layers")
+    }
+    keys = {name: np.concatenate([getattr(task, name) for task in tasks]) for name in ("batch_keys", "noise_keys")}
+    return dataclasses.replace(tasks[0], **lists, **keys)
+
+
+def widened(task: TrainingTask) -> TrainingTask:
+    """The same numbers in float64 on the CPU, for the reference."""
+    return dataclasses.replace(
+        task,
+        device="cpu",
+        dtype="float64",
+        measurements=[np.asarray(as_measurements(a).dense(), np.float64) for a in task.measurements],
+        labels=[b.astype(np.float64) for b in task.labels],
+        layers=[[w.astype(np.float64) for w in layers] for layers in task.layers],
+    )
+
+
+def take_steps(session: Session, count: int, cuts: Sequence[int], steps: int, rate: float = 0.03) -> list[Array]:
+    """Layers after annealed steps, with pauses at the cuts."""
+    anneal, start = np.linspace(1, 0, steps), 0
+    for stop in (*cuts, steps):
+        session.advance(start, stop, np.full(count, rate), np.full(count, 0.5), anneal[start:stop])
+        start = stop
+    return session.layers()
+
+
+def distance(ours: Sequence[Array], expected: Sequence[Array]) -> float:
+    """Largest relative distance of a layer."""
+    return max(float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in zip(ours, expected, strict=True))
+
+
+def same(ours: Sequence[Array], others: Sequence[Array]) -> bool:
+    """Whether layers are equal to the bit."""
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(ours, others, strict=True))
+
+
+def machine(bench: Bench) -> Result:
+    """Versions, and what a launch and a copy cost."""
+    found: Result = {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()}
+    if bench.on_card:
+        card = torch.cuda.get_device_properties(bench.device)
+        found |= {"card": card.name, "sms": card.multi_processor_count, "gib": card.total_memory / 2**30}
+        found |= {"shared_bytes": cuda.shared_limit(bench.device), "l2_mib": card.L2_cache_size / 2**20}
+        found |= {f"no {name}": reason for name in ("cuda", "triton") if (reason := why_absent(name))}
+        source = torch.randn(2**28, device=bench.device)
+        target = torch.empty_like(source)
+        found["copy_tb_s"] = 2 * 4 * source.numel() / bench.clock(lambda _: target.copy_(source)) / 1e12
+    print(json.dumps(found))
+    return found
+
+
+def kinds(bench: Bench) -> Iterator[tuple[str, Cell]]:
+    """Cells that between them meet every method, storage, depth and size."""
+    small = {"d_out": 7, "d_in": 6, "rank": 1, "n": 30, "batch_size": 16}
+    yield "label noise", Cell(**small)
+    yield "full batch, noise", Cell(**(small | {"batch_size": None}))
+    yield "gradient descent", Cell(**small, method="gradient_descent")
+    yield "mini-batch", Cell(**small, method="minibatch_sgd")
+    yield "1-SAM", Cell(**small, method="sam")
+    for ensemble in ("rademacher", "rank_one", "entries"):
+        yield ensemble, Cell(**small, ensemble=ensemble)
+    if bench.quick:
+        return
+    yield "depth 2, 7 x 12", Cell(d_out=7, d_in=12, rank=1, n=30, depth=2)
+    yield "depth 5", Cell(d_out=5, d_in=4, rank=1, n=15, depth=5, width=[4, 5, 6, 7])
+    for d in (12, 20, 32, 60):
+        yield f"d={d}", Cell(d_out=d, d_in=d, rank=1, n=2 * d)
+    yield "d=30 x 20, rank_one", Cell(d_out=30, d_in=20, rank=1, n=100, ensemble="rank_one")
+
+
+def correct(bench: Bench) -> Result:
+    """Every engine against plain autograd in float64, draw for draw: relative distance of the layers."""
+    found: Result = {}
+    cells = list(kinds(bench))
+    warm_cuda(bench, [Shape.of(task_of(cell, [0])) for _, cell in cells])
+    names = bench.kernels()
+    print("| kind | " + " | ".join(names) + " |\n|---|" + "---|" * len(names))
+    steps = 6 if bench.quick else 70
+    for kind, cell in cells:
+        task = task_of(cell, [0, 1, 5], bench.device)
+        rate = 0.001 if cell.method == "sam" else 0.03
+        expected = take_steps(ReferenceEngine().start(widened(task)), 3, (steps // 2,), steps, rate)
+        row: Result = {}
+        for name in names:
+            try:
+                row[name] = distance(
+                    take_steps(load_engine(name, bench.device).start(task), 3, (steps // 2,), steps, rate), expected
+                )
+            except Exception as error:
+                row[name] = f"{type(error).__name__}: {error}"[:160]
+        found[kind] = row
+        shown = [f"{v:.1e}" if isinstance(v, float) else v for v in row.values()]
+        print(f"| {kind} | " + " | ".join(shown) + " |", flush=True)
+    wrong = [(k, n, v) for k, row in found.items() for n, v in row.items() if isinstance(v, str) or not v < 3e-6]
+    print(f"\n{len(wrong)} wrong: {wrong}")
+    return found
+
+
+def bits(bench: Bench) -> Result:
+    """A replicate alone, in company of other n, cut elsewhere, resumed and again: equal to the bit?"""
+    found: Result = {}
+    steps = 5 if bench.quick else 60
+    for d in (5,) if bench.quick else (12, 20, 60):
+        for name in bench.kernels():
+            engine = load_engine(name, bench.device)
+            mine = task_of(Cell(d_out=d, d_in=d, rank=1, n=3 * d), [3], bench.device)
+            alone = [layer[0] for layer in take_steps(engine.start(mine), 1, (steps // 2,), steps)]
+            row: Result = {}
+            for company in (2, 3) if bench.quick else (2, 7, 33, 512, 2048):
+                if company * 3 * d**3 * 4 > 4e9:
+                    continue
+                other = task_of(Cell(d_out=d, d_in=d, rank=1, n=2 * d), [0], bench.device)
+                together = join([*([other] * (company - 1)), mine])
+                layers = take_steps(engine.start(together), company, (steps // 2,), steps)
+                row[str(company)] = same([layer[-1] for layer in layers], alone)
+            cuts = ((1,), (steps - 1,), (1, steps // 2))
+            row["cut"] = all(same([w[0] for w in take_steps(engine.start(mine), 1, c, steps)], alone) for c in cuts)
+            session = engine.start(mine)
+            half, anneal = steps // 2, np.linspace(1, 0, steps)
+            session.advance(0, half, np.full(1, 0.03), np.full(1, 0.5), anneal[:half])
+            resumed = engine.start(dataclasses.replace(mine, layers=[[layer[0] for layer in session.layers()]]))
+            resumed.advance(half, steps, np.full(1, 0.03), np.full(1, 0.5), anneal[half:])
+            row["resumed"] = same([w[0] for w in resumed.layers()], alone)
+            found[f"{name}, d={d}"] = row
+            print(f"- {name}, d={d}: {row}", flush=True)
+    return found
+
+
+def sessions(bench: Bench) -> Result:
+    """What stays allocated after many sessions; memory that runs out; NaN beside a sound neighbour."""
+    cell = Cell(d_out=12, d_in=12, rank=1, n=60) if not bench.quick else Cell(d_out=4, d_in=4, rank=1, n=9)
+    found: Result = {}
+    for name in bench.kernels():
+        engine, row = load_engine(name, bench.device), {}
+        for index in range(40 if bench.on_card else 2):
+            task = task_of(cell, range(8 if bench.on_card else 1), bench.device)
+            session = engine.start(task)
+            count, few = task.replicates, 64 if bench.on_card else 2
+            session.advance(0, few, np.full(count, 0.03), np.full(count, 0.5), np.ones(few))
+            del session
+            gc.collect()
+            if bench.on_card and index in (0, 9, 39):
+                row[f"MiB after {index + 1}"] = round(torch.cuda.memory_allocated() / 2**20, 2)
+        task = task_of(cell, [0, 1], bench.device)
+        steps = 200 if bench.on_card else 12
+        with np.errstate(all="ignore"):
+            both = engine.start(task)
+            largest = both.advance(0, steps, np.array([50.0, 0.03]), np.full(2, 0.5), np.ones(steps))
+            sound = engine.start(task_of(cell, [1], bench.device))
+            sound.advance(0, steps, np.full(1, 0.03), np.full(1, 0.5), np.ones(steps))
+        row["NaN stays"] = not np.isfinite(largest[0]) and bool(np.isfinite(largest[1]))
+        row["neighbour same"] = same([w[1] for w in both.layers()], [w[0] for w in sound.layers()])
+        if bench.on_card:
+            torch.cuda.set_per_process_memory_fraction(0.01)
+            try:
+                big = task_of(Cell(d_out=60, d_in=60, rank=1, n=600), [0], bench.device)
+                engine.start(join([big] * 256))
+                row["out of memory"] = "no error"
+            except torch.OutOfMemoryError:
+                row["out of memory"] = "OutOfMemoryError"
+            finally:
+                torch.cuda.set_per_process_memory_fraction(1.0)
+                bench.tidy()
+            again = engine.start(task_of(cell, [1], bench.device))
+            again.advance(0, steps, np.full(1, 0.03), np.full(1, 0.5), np.ones(steps))
+            row["same after it"] = same(again.layers(), sound.layers())
+        found[name] = row
+        print(f"- {name}: {row}", flush=True)
+    return found
+
+
+class Crowd:
+    """Arguments of a launch for many replicates, made on the device from a few problems' numbers."""
+
+    def __init__(self, bench: Bench, d: int, n: int, count: int, depth: int = 3, ensemble: str = "gaussian") -> None:
+        cell = Cell(d_out=d, d_in=d, rank=1, n=n, depth=depth, ensemble=ensemble, batch_size=BATCH_SIZE)
+        task = task_of(cell, range(4), bench.device)
+        few = LaunchedSession(task, lambda launch: None)
+        times = -(-count // 4)
+        generator = np.random.default_rng(0)
+        keys = generator.integers(-(2**31), 2**31, (count, 4)).astype(np.int32)
+
+        def repeat(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.repeat(times, *[1] * (tensor.dim() - 1))
+
+        rows, self.count, self.shape = repeat(few.first), count, few.shape
+        self.start = repeat(few.weights)[:count]
+        self.base = Launch(
+            self.start.clone(),
+            rows,
+            rows if few.second is few.first else repeat(few.second),
+            repeat(few.labels),
+            torch.arange(count, device=bench.device) * n,
+            torch.full((count,), n, dtype=torch.int32, device=bench.device),
+            torch.as_tensor(keys).to(bench.device),
+            torch.full((count,), 0.01, device=bench.device),
+            torch.zeros(count, 1, device=bench.device),
+            torch.zeros(count, dtype=torch.int32, device=bench.device),
+            torch.zeros(count, dtype=torch.int32, device=bench.device),
+            torch.zeros(count, device=bench.device),
+            few.constants,
+            few.room,
+        )
+
+    def launch(self, first: int, steps: int) -> Launch:
+        """Arguments for steps from ``first`` on."""
+        device, count = self.base.weights.device, self.count
+        return dataclasses.replace(
+            self.base,
+            levels=torch.full((count, steps), 0.5, device=device),
+            starts=torch.full((count,), first, dtype=torch.int32, device=device),
+            steps=torch.full((count,), steps, dtype=torch.int32, device=device),
+        )
+
+
+def warm_cuda(bench: Bench, shapes: Sequence[Shape], chosen: cuda.Configuration | None = None) -> None:
+    """Compile the cuda engine's kernels side by side."""
+    if not bench.on_card or why_absent("cuda"):
+        return
+
+    def compiled(shape: Shape) -> None:
+        card = torch.cuda.get_device_properties(bench.device)
+        cuda.machine_code(shape, chosen or cuda.configuration_of(shape), f"sm_{card.major}{card.minor}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(compiled, dict.fromkeys(shapes)))
+
+
+def sweep(bench: Bench) -> Result:
+    """Nanoseconds per replicate-step of every configuration that is tried, by size and number of replicates."""
+    found: Result = {}
+    if not bench.on_card:
+        print("needs a card")
+        return found
+    print("| d | n | kernel | configuration | " + " | ".join(f"R={r}" for r in COUNTS) + " | against the table's |")
+    print("|---|---|---|---|" + "---|" * (len(COUNTS) + 1))
+    for d, n in SIZES[:4]:
+        tried = [cuda.Configuration(*values) for values in CUDA_TRIED[d]]
+        shape = Shape((d,) * 4, BATCH_SIZE, True, False, "rows")
+        with ThreadPoolExecutor(10) as pool:
+            list(pool.map(lambda chosen, shape=shape: warm_cuda(bench, [shape], chosen), tried))
+        crowds = {count: Crowd(bench, d, n, count) for count in COUNTS if count * n * d * d * 4 < 2.5e10}
+        expected: torch.Tensor | None = None
+        entries: list[tuple[str, Any]] = [("cuda", chosen) for chosen in tried]
+        entries += [("triton", triton.Configuration(*values)) for values in TRITON_TRIED[d]]
+        for name, chosen in entries:
+            if bench.left < 40 or why_absent(name):
+                continue
+            label = " ".join(str(value) for value in vars(chosen).values())
+            row: Result = {}
+            try:
+                run = kernel_of(name, shape, chosen)
+                small = crowds[COUNTS[0]]
+                small.base.weights.copy_(small.start)
+                run(small.launch(0, 40))
+                ended = small.base.weights.clone()
+                expected = ended if expected is None else expected
+                row["against"] = float((ended - expected).norm() / expected.norm())
+                for count, crowd in crowds.items():
+                    steps = 64 if count * d**2 > 2e6 else 256
+                    crowd.base.weights.copy_(crowd.start)
+                    launch = crowd.launch(0, steps)
+                    row[str(count)] = 1e9 * bench.clock(lambda _, a=launch, f=run: f(a), 0.06) / steps / count
+            except Exception as error:
+                row["error"] = f"{type(error).__name__}: {error}"[:120]
+            found[f"{d} {name} {label}"] = row
+            cells = [f"{row[str(count)]:.1f}" if str(count) in row else "" for count in COUNTS]
+            print(
+                f"| {d} | {n} | {name} | {label} | "
+                + " | ".join(cells)
+                + f" | {row.get('error', row.get('against'))} |",
+                flush=True,
+            )
+        del crowds
+        bench.tidy()
+    return found
+
+
+COUNTS = (8, 132, 528, 1056, 2112, 4224)
+
+
+def kernel_of(name: str, shape: Shape, chosen: Any) -> Callable[[Launch], None]:
+    """A function that launches a kernel in one configuration."""
+    if name == "cuda":
+        return lambda launch: cuda.run(launch, shape, chosen)
+    scratch = triton.Scratch()
+    return lambda launch: triton.run(launch, shape, chosen, scratch)
+
+
+def speed(bench: Bench) -> Result:
+    """Nanoseconds per replicate-step of every engine as it is used, by size, depth, storage and replicates."""
+    found: Result = {}
+    counts = (8, 64, 512, 2048, 8192) if bench.on_card else (2,)
+    names = bench.kernels()
+    print(
+        "| d | n | engine | "
+        + " | ".join(f"R={count}" for count in counts)
+        + " |\n|---|---|---|"
+        + "---|" * len(counts)
+    )
+    for d, n in SIZES if bench.on_card else ((5, 20),):
+        for name in names:
+            row: Result = {}
+            for count in counts:
+                if bench.left < 60 or (name != "batched" and d > 64) or count * (n + BATCH_SIZE) * d * d * 4 > 3e10:
+                    continue
+                steps = 128 if bench.on_card else 2
+                try:
+                    few = task_of(
+                        Cell(d_out=d, d_in=d, rank=1, n=n, batch_size=min(n, BATCH_SIZE)),
+                        range(min(4, count)),
+                        bench.device,
+                    )
+                    session = load_engine(name, bench.device).start(join([few] * (count // few.replicates)))
+
+                    def go(call: int, session: Session = session, count: int = count, steps: int = steps) -> None:
+                        rate, noise = np.full(count, 0.01), np.full(count, 0.5)
+                        session.advance(call * steps, call * steps + steps, rate, noise, np.ones(steps))
+
+                    row[str(count)] = 1e9 * bench.clock(go, 0.1) / steps / count
+                except torch.OutOfMemoryError:
+                    row[str(count)] = float("nan")
+                session = go = None
+                bench.tidy()
+            found[f"{d} {name}"] = row
+            cells = [f"{row[str(count)]:.0f}" if str(count) in row else "" for count in counts]
+            print(f"| {d} | {n} | {name} | " + " | ".join(cells) + " |", flush=True)
+    return found
+
+
+def profile(bench: Bench) -> Result:
+    """Kernels a step of the batched engine, and where their time goes."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as recorded
+
+    cell = Cell(d_out=12, d_in=12, rank=1, n=60) if bench.on_card else Cell(d_out=4, d_in=4, rank=1, n=20)
+    few = task_of(cell, range(4), bench.device)
+    session = load_engine("batched", bench.device).start(join([few] * (16 if bench.on_card else 1)))
+    count, steps = session.task.replicates, 64
+    arguments = np.full(count, 0.01), np.full(count, 0.5), np.ones(steps)
+    session.advance(0, steps, *arguments)
+    kinds = [ProfilerActivity.CUDA] if bench.on_card else [ProfilerActivity.CPU]
+    with recorded(activities=kinds) as record:
+        session.advance(steps, 2 * steps, *arguments)
+        bench.sync()
+    events = [
+        (event.key[:80], event.count, event.self_device_time_total if bench.on_card else event.self_cpu_time_total)
+        for event in record.key_averages()
+    ]
+    events = sorted((event for event in events if event[2] > 0), key=lambda event: -event[2])
+    total = {
+        "kernels_per_step": sum(c for _, c, _ in events) / steps,
+        "us_per_step": sum(t for *_, t in events) / steps,
+    }
+    print(f"{total['kernels_per_step']:.1f} a step, {total['us_per_step']:.1f} us a step; the longest:")
+    for key, calls, spent in events[:8]:
+        print(f"- {spent / steps:.2f} us, {calls / steps:.2f} a step: {key}")
+    return total | {"longest": events[:8]}
+
+
+def main() -> None:
+    """Run the parts that fit the budget."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--budget", type=float, default=450.0, help="seconds for everything")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--quick", action="store_true", help="small sizes, a minute on a CPU")
+    parser.add_argument("--only", default="", metavar="PARTS", help="parts, comma-separated")
+    parser.add_argument("--out", default=os.environ.get("OUT"), metavar="DIR", help="where gpu.json goes")
+    bench = Bench(parser.parse_args())
+    for name, need, work in (
+        ("machine", 5, machine),
+        ("correct", 20, correct),
+        ("bits", 20, bits),
+        ("sessions", 15, sessions),
+        ("sweep", 30, sweep),
+        ("speed", 30, speed),
+        ("profile", 10, profile),
+        ("rivals", 30, lambda bench: rivals(bench.device, bench.quick, bench.clock, BATCH_SIZE)),
+    ):
+        bench.part(name, need if bench.on_card else 0, work)
+    print(f"\n{len(bench.failed)} parts failed: {bench.failed}; {time.perf_counter() - bench.began:.0f} s in all")
+    sys.exit(1 if bench.failed else 0)
+
+
+if __name__ == "__main__":
+    main()
