@@ -77,12 +77,13 @@ class KernelCache(NullCache):
     Args:
         name: names the function in file names.
         modules: every module whose source goes into the compiled code.
+        code: what else goes into it.
     """
 
-    def __init__(self, name: str, modules: Sequence[str]) -> None:
+    def __init__(self, name: str, modules: Sequence[str], code: bytes = b"") -> None:
         self.name = name
         # Taken now, while the sources are those that were just imported, not when a compilation is saved.
-        self.stamp = source_stamp(modules)
+        self.stamp = source_stamp(modules) + hashlib.sha256(code).hexdigest()
 
     @property
     def cache_path(self) -> str | None:

@@ -12,7 +12,7 @@ With H_L = G and P_1 = W_1, one step is
 
 from __future__ import annotations
 
-import sys
+import marshal
 from functools import lru_cache
 from typing import Any
 
@@ -290,11 +290,12 @@ def compiled_steps(update: UpdateRule | None = None, constants: int = 0) -> Any:
                 move(weights, kept, scratch, table, kind(learning_rate), numbers)
         return largest
 
-    # The rule's own file is part of what was compiled; a rule without one is compiled anew in every process.
-    source = () if update is None else (update.step.__module__,)
-    name = "run_steps" if update is None else f"run_steps-{update.step.__qualname__}"
-    if all(getattr(sys.modules.get(module), "__file__", None) for module in source):
-        run_steps._cache = KernelCache(name, (*KERNEL_MODULES, *source))
+    if update is None:
+        run_steps._cache = KernelCache("run_steps", KERNEL_MODULES)
+    else:
+        code = update.step.__code__
+        if not code.co_names and not code.co_freevars:  # what it needs from elsewhere could change unnoticed
+            run_steps._cache = KernelCache("run_steps", KERNEL_MODULES, marshal.dumps(code))
     return run_steps
 
 
