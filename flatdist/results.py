@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flatdist.cells.columns import HISTORY, column_names
 from flatdist.errors import StoreError
-from flatdist.expressions.filters import Where
+from flatdist.expressions import Where
 from flatdist.store.frame import rows_to_frame
 from flatdist.store.location import is_local
 from flatdist.store.store import Store
@@ -33,7 +33,7 @@ def load_trials(
         sweep: only the cells of this sweep: its name, if the store has a record of it, or the path of a sweep file;
             None for everything in the store.
         where: only rows that satisfy it, for instance ``{"rank": 2}``, ``[("n", ">", 40)]`` or
-            ``"rank == 2 and n > 1.5*dof"``; see :mod:`flatdist.expressions.filters`.
+            ``"rank == 2 and n > 1.5*dof"``; see :mod:`flatdist.expressions`.
         columns: only these columns.
         all_numerics: also rows that older numerics computed, where newer ones exist.
 

@@ -25,8 +25,7 @@ from flatdist import theory
 from flatdist.cells import columns
 from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
 from flatdist.cli import cli
-from flatdist.expressions import DERIVED
-from flatdist.expressions.arithmetic import ARITHMETIC, COMPARISONS, FUNCTIONS
+from flatdist.expressions import ARITHMETIC, COMPARISONS, DERIVED, FUNCTIONS
 from flatdist.methods import METHODS
 from flatdist.sensing.ensembles import ENSEMBLES
 from flatdist.sweepfile.axes import FORMS

@@ -23,6 +23,7 @@ DTYPES = ("float32", "float64")
 PROBLEM_FIELDS = (
     *("d_out", "d_in", "rank", "n", "ensemble", "ground_truth", "spectral_tail", "observation_noise_std", "nested"),
 )
+ALWAYS_RELEVANT = (*PROBLEM_FIELDS, "method")
 ID_DIGITS = 20
 MISSING = "is required and missing"
 
@@ -118,10 +119,7 @@ class Cell(metaclass=_ByName):
     @property
     def relevant_fields(self) -> tuple[str, ...]:
         """The fields that change this cell's results, in declaration order."""
-        relevant = {*PROBLEM_FIELDS, "method", *self.spec.fields}
-        if self.schedule == "constant":
-            relevant.discard("anneal_fraction")
-        return tuple(name for name in FIELDS if name in relevant)
+        return relevant_fields(self.method, self.schedule)
 
     @cached_property
     def cell_id(self) -> str:
@@ -173,6 +171,16 @@ class Cell(metaclass=_ByName):
                 continue
             canonical[name] = list(value) if isinstance(value, tuple) else value
         return canonical
+
+
+def relevant_fields(method: str, schedule: str) -> tuple[str, ...]:
+    """The fields that change the results of a method, in declaration order; all of them for one that is not known."""
+    if method not in METHODS:
+        return tuple(FIELDS)
+    relevant = {*ALWAYS_RELEVANT, *METHODS[method].fields}
+    if schedule == "constant":
+        relevant.discard("anneal_fraction")
+    return tuple(name for name in FIELDS if name in relevant)
 
 
 FIELDS: Mapping[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(Cell)}

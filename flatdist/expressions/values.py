@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from datetime import datetime
 from fractions import Fraction
 from typing import Any, Protocol, TypeAlias
 
-from flatdist.errors import FlatdistError
+from flatdist.errors import StoreError, SweepError
 
-Value: TypeAlias = Fraction | bool | str | None
+Value: TypeAlias = "Fraction | bool | str | datetime | tuple[int, ...] | None"
 NOISE = Fraction(1, 10**9)  # relative distance below which a number counts as the whole number beside it
 
 
-class ExpressionError(FlatdistError, ValueError):
+class ExpressionError(SweepError, StoreError):
     """An expression that cannot be read or computed; ``reason`` says why and ``position`` counts characters from 1."""
 
     def __init__(self, text: str, position: int, reason: str) -> None:
@@ -22,17 +22,24 @@ class ExpressionError(FlatdistError, ValueError):
         super().__init__(f"{shown!r}, character {position}: {reason}")
 
 
+class Word(str):
+    """``auto`` or ``full``: the value of a field that its method chooses. It equals its name and has no number."""
+
+    __slots__ = ()
+
+
 class Names(Protocol):
     """Where an expression looks its names up: a mapping, or anything that can be asked for one."""
 
     def __getitem__(self, name: str, /) -> Value: ...
 
 
-Evaluate: TypeAlias = Callable[[Names], Value]
-
-
 def whole_above(value: Fraction) -> int:
-    """The smallest whole number not below a value, blind to rounding noise: 44 for 43.2 and for 44.0000000001."""
+    """The smallest whole number not below a value, up to rounding noise.
+
+    >>> whole_above(Fraction("43.2")), whole_above(Fraction("44.0000000001"))
+    (44, 44)
+    """
     return math.ceil(without_noise(value))
 
 
@@ -45,27 +52,24 @@ def without_noise(value: Fraction) -> Fraction:
 
 
 def to_value(value: Any) -> Value:
-    """A field's or column's value as expressions compute with it; floats are read as the decimals they print as."""
-    if value is None or isinstance(value, (bool, str, Fraction)):
+    """A field's or column's value as expressions compute with it; a float is the decimal that it prints as."""
+    if value is None or isinstance(value, (bool, str, Fraction, datetime)):
         return value
     if isinstance(value, int):
         return Fraction(value)
+    if isinstance(value, (list, tuple)):
+        return tuple(value)
     number = float(value)
     return Fraction(repr(number)) if math.isfinite(number) else None
 
 
-def show(value: Value) -> str:
+def show(value: Any) -> str:
     """A value as messages print it."""
     if isinstance(value, Fraction):
         try:
             return str(value.numerator) if value.denominator == 1 else f"{float(value):.12g}"
-        except OverflowError:
+        except (OverflowError, ValueError):
             return f"a number of {value.numerator.bit_length() - value.denominator.bit_length()} bits"
-    return repr(value)
-
-
-def number(value: Value) -> Fraction:
-    """A value that must be a number; ValueError otherwise."""
-    if not isinstance(value, Fraction):
-        raise ValueError(f"{show(value)} is not a number")
-    return value
+    if isinstance(value, (Word, datetime)):
+        return str(value)
+    return repr(list(value) if isinstance(value, tuple) else value)

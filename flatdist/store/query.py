@@ -6,9 +6,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flatdist.cells.cell import FIELDS
 from flatdist.cells.columns import HISTORY, TRIALS, column_names
 from flatdist.errors import StoreError
-from flatdist.expressions.filters import Condition, Where, parse_where
+from flatdist.expressions import HISTORY_NAMES as NAMES_OF_HISTORY
+from flatdist.expressions import TRIAL_NAMES as NAMES_OF_TRIALS
+from flatdist.expressions import Condition, Where, parse_where
 from flatdist.store.cache import IndexCache
 from flatdist.store.filesystem import Filesystem
 from flatdist.store.index import INDEX_COLUMNS, Selection, select
@@ -18,10 +21,10 @@ from flatdist.store.parts import warn_unreadable
 from flatdist.store.read import (
     HISTORY_NAMES,
     TRIAL_NAMES,
-    filter_rows,
     load_part_rows,
     read_history,
     read_trials,
+    rows_that_hold,
     segment_columns,
     with_columns,
 )
@@ -31,6 +34,7 @@ from flatdist.suggestions import did_you_mean
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_ALONG_TRAINING = set(HISTORY_NAMES) - set(FIELDS)
 _BOTH = tuple(dict.fromkeys((*HISTORY_NAMES, *TRIAL_NAMES)))
 
 
@@ -68,7 +72,7 @@ class Reader:
 
     def trials(self, scope: Scope, where: Where, columns: Sequence[str] | None) -> pa.Table:
         """Return trials with the wanted columns, by default all but the store's own."""
-        conditions = parse_where(where, TRIAL_NAMES)
+        conditions = parse_where(where, NAMES_OF_TRIALS)
         names = checked_columns(columns, TRIAL_NAMES, "trials")
         snapshot, selection, rows = self._trial_rows(names, conditions)
         if names is None:
@@ -80,23 +84,32 @@ class Reader:
 
     def history(self, scope: Scope, where: Where, columns: Sequence[str] | None) -> pa.Table:
         """Return history with the wanted columns, joined with those that only trials have."""
-        own, of_trials, mixed = _sorted_by_table(parse_where(where, _BOTH))
-        names = checked_columns(columns, _BOTH, "history") or list(column_names(HISTORY))
-        every = list(dict.fromkeys([*names, *(name for item in mixed for name in sorted(item.names))]))
-        joined = [name for name in every if name not in HISTORY_NAMES]
+        import pyarrow as pa
 
-        snapshot, selection, rows = self._trial_rows(joined, of_trials)
+        own, of_trials, mixed = _sorted_by_table(parse_where(where, NAMES_OF_HISTORY))
+        names = checked_columns(columns, _BOTH, "history") or list(column_names(HISTORY))
+        deciding = sorted({name for condition in mixed for name in condition.names})
+        joined = [name for name in names if name not in HISTORY_NAMES]
+        of_cells = list(dict.fromkeys([*joined, *(name for name in deciding if name not in _ALONG_TRAINING)]))
+        mine = [name for name in names if name in HISTORY_NAMES]
+        mine = list(dict.fromkeys([*mine, *(name for name in deciding if name in _ALONG_TRAINING)]))
+
+        snapshot, selection, rows = self._trial_rows(of_cells, of_trials)
         selection = scope.narrow(selection)
         trials = None
-        if joined or of_trials:
-            trials, selection = read_trials(self._files, snapshot, selection, rows, joined, of_trials)
-        mine = [name for name in every if name in HISTORY_NAMES]
+        if of_cells or of_trials:
+            trials, selection = read_trials(self._files, snapshot, selection, rows, of_cells, of_trials)
         table, position, unreadable = read_history(self._files, snapshot, selection, mine, own)
         warn_unreadable(self._files.uri, unreadable, "left out of the history; the next run may run them again")
+        if mixed:
+            assert trials is not None
+            sides = {name: table if name in _ALONG_TRAINING else trials.take(position) for name in deciding}
+            kept = rows_that_hold(pa.table({name: side.column(name) for name, side in sides.items()}), mixed)
+            table, position = table.filter(kept), position[kept]
         for name in joined:
             assert trials is not None
             table = table.append_column(name, trials.column(name).take(position))
-        return filter_rows(table, mixed).select(names)
+        return table.select(names)
 
     def _trial_rows(
         self, columns: Sequence[str] | None, conditions: Sequence[Condition]
@@ -135,12 +148,12 @@ def checked_columns(columns: Sequence[str] | None, known: Sequence[str], table: 
 
 
 def _sorted_by_table(conditions: Sequence[Condition]) -> tuple[list[Condition], list[Condition], list[Condition]]:
-    """Conditions on history alone, on trials alone, and on both; a name that both have means the history's."""
+    """Conditions on history alone, on trials alone, and on both; a cell field that both have is the cell's."""
     own, of_trials, mixed = [], [], []
     for condition in conditions:
-        if condition.names <= set(HISTORY_NAMES):
+        if condition.names <= _ALONG_TRAINING:
             own.append(condition)
-        elif condition.names & set(HISTORY_NAMES) <= {"cell_id", "replicate"}:
+        elif condition.names & _ALONG_TRAINING <= {"cell_id", "replicate"}:
             of_trials.append(condition)
         else:
             mixed.append(condition)

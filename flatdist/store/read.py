@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from flatdist.cells.columns import BOOKKEEPING, HISTORY, OLDER_VALUES, TRIALS, column_names
 from flatdist.errors import StoreError
-from flatdist.expressions.filters import Condition, conjunction
+from flatdist.expressions import Condition, conjunction, holding
 from flatdist.store.filesystem import Filesystem
 from flatdist.store.index import INDEX_COLUMNS, Array, Selection
 from flatdist.store.layout import part_path, segment_path, stem
@@ -83,7 +84,6 @@ def load_segment_rows(
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError) as error:
             if isinstance(error, OSError) and "checksum" not in str(error):  # of the storage, not of the content
                 raise
-            _explain(error, conditions)
             raise StoreError(
                 f"store {files.uri}: {path} cannot be read ({error}); restore it from a backup, or give it "
                 f"up with 'flatdist gc --drop-segment {segment.name}': its replicates then run again"
@@ -93,17 +93,18 @@ def load_segment_rows(
 
 
 def filter_rows(table: pa.Table, conditions: Sequence[Condition]) -> pa.Table:
-    """Return the rows that satisfy the conditions."""
-    import pyarrow as pa
-
+    """Return the rows that may satisfy the conditions: those that Arrow does not rule out."""
     expression = conjunction(conditions)
-    if expression is None:
-        return table
-    try:
-        return table.filter(expression)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        _explain(error, conditions)
-        raise
+    return table if expression is None else table.filter(expression)
+
+
+def rows_that_hold(table: pa.Table, conditions: Sequence[Condition]) -> npt.NDArray[np.bool_]:
+    """Return which rows satisfy the conditions."""
+    numbered = table.append_column("row", [np.arange(len(table))])
+    kept = filter_rows(numbered, conditions)
+    mask = np.zeros(len(table), bool)
+    mask[kept.column("row").to_numpy()[holding(kept, conditions)]] = True
+    return mask
 
 
 def read_trials(
@@ -133,7 +134,11 @@ def read_trials(
     rows = _stack([compacted, filter_rows(with_columns(part_rows, "trials", [*needed, "source"]), conditions)])
     position = selection.locate(rows)
     order = np.argsort(position, kind="stable")[np.count_nonzero(position < 0) :]
-    return _without_older_nulls(rows.take(order).select(list(columns))), selection.where(position[order])
+    rows, position = rows.take(order), position[order]
+    kept = holding(rows, conditions)
+    if not kept.all():
+        rows, position = rows.filter(kept), position[kept]
+    return _without_older_nulls(rows.select(list(columns))), selection.where(position)
 
 
 def read_history(
@@ -159,6 +164,9 @@ def read_history(
     if (position < 0).any():
         kept = np.flatnonzero(position >= 0)
         rows, position = rows.take(kept), position[kept]
+    holds = holding(rows, conditions)
+    if not holds.all():
+        rows, position = rows.filter(holds), position[holds]
     order = _order(position, rows.column("step").to_numpy())
     if order is not None:
         rows, position = rows.take(order), position[order]
@@ -291,13 +299,3 @@ def _without_older_nulls(rows: pa.Table) -> pa.Table:
 
 def _encode_empty(table: pa.Table) -> pa.Table:
     return table.cast(_encoded(table.schema))
-
-
-def _explain(error: Exception, conditions: Sequence[Condition]) -> None:
-    """Blame the conditions for an error of the filter, where there are some."""
-    if conditions and any(word in str(error) for word in ("kernel", "compar", "cast", "function", "Filter", "type")):
-        text = " and ".join(condition.text for condition in conditions)
-        raise StoreError(
-            f"where: {text}: a column is compared with a value of another type; "
-            "compare numbers with numbers and text with text"
-        ) from error

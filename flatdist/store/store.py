@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flatdist.errors import StoreError
-from flatdist.expressions.filters import Where
+from flatdist.expressions import Where
 from flatdist.store import failures as failure_rows
 from flatdist.store import maintenance
 from flatdist.store.acknowledged import Acknowledgements
@@ -144,7 +144,7 @@ class Store:
 
         Args:
             cell_ids: only these cells.
-            where: only rows that satisfy it (:mod:`flatdist.expressions.filters`); pushed down to Parquet.
+            where: only rows that satisfy it (:mod:`flatdist.expressions`); pushed down to Parquet.
             columns: only these columns, in this order; pushed down to Parquet.
             all_numerics: also rows of older numerics, where a configuration has newer ones.
             follow_configurations: take the cells' configurations at any numerics instead of the very cells.

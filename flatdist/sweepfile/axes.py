@@ -13,7 +13,7 @@ from flatdist.cells.fields import Integer
 from flatdist.expressions import ExpressionError, parse
 from flatdist.sweepfile.chosen import KEYS as CHOSEN
 from flatdist.sweepfile.problems import Problems
-from flatdist.sweepfile.values import EXPRESSION_NAMES, Given, InvalidValue, kind_of, read_value, takes_numbers
+from flatdist.sweepfile.values import Given, InvalidValue, kind_of, read_value, takes_numbers
 from flatdist.sweepfile.yamltree import Node
 
 FORMS = {
@@ -164,7 +164,7 @@ def _argument(form: str, part: Any) -> tuple[str, Fraction | None]:
     if isinstance(part, bool) or not isinstance(part, (int, float, str)):
         raise InvalidValue(f"has an entry that is no number: {part!r}", FORMS[form])
     try:
-        expression = parse(repr(part) if not isinstance(part, str) else part, EXPRESSION_NAMES)
+        expression = parse(repr(part) if not isinstance(part, str) else part)
         value = None if expression.names else expression.evaluate({})
     except ExpressionError as error:
         raise InvalidValue(f"has the entry {part!r}: character {error.position}: {error.reason}", FORMS[form]) from None

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from flatdist.cells.cell import FIELDS, Cell, check_values
+from flatdist.cells.cell import ALWAYS_RELEVANT, FIELDS, Cell, check_values, relevant_fields
 from flatdist.cells.fields import Keyword
 from flatdist.errors import CellError
-from flatdist.expressions import DERIVED, Expression, ExpressionError, Value, derived, show, to_value
+from flatdist.expressions import (
+    DERIVED,
+    DERIVED_FROM,
+    Expression,
+    ExpressionError,
+    Value,
+    Word,
+    derived,
+    show,
+    to_value,
+)
 from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.schema import Block, Condition
 from flatdist.sweepfile.values import Given, InvalidValue, computed, kind_of, names_in
@@ -19,7 +29,6 @@ if TYPE_CHECKING:
     from flatdist.sweepfile.chosen import Until
 
 MAX_CELLS = 250_000  # a cell takes 70 us and 1 KB to make
-_DERIVED_FROM = {name: ("d_out", "d_in", *(() if name == "entries" else ("rank",))) for name in DERIVED}
 
 
 MakerOf: TypeAlias = "Callable[[Block, Expansion, Mapping[str, Sequence[Given]]], CellMaker]"
@@ -77,7 +86,7 @@ def find_cycles(block: Block, values: Mapping[str, Sequence[Given]], problems: P
 
 def fields_needed(given: Given) -> set[str]:
     """The fields that a value's expressions name, directly or through derived quantities."""
-    return {need for name in names_in(given) for need in _DERIVED_FROM.get(name, (name,))}
+    return {need for name in names_in(given) for need in DERIVED_FROM.get(name, (name,))}
 
 
 def _path_back(start: str, needs: Mapping[str, set[str]]) -> list[str] | None:
@@ -102,23 +111,20 @@ class Scope:
         self.given, self.unusable = given, unusable
         self._literals: dict[str, Any] = {}
         self._derived: dict[str, Value] = {}
+        self._relevant: Collection[str] | None = None
 
     def __getitem__(self, name: str) -> Value:
         if name in DERIVED:
             if name not in self._derived:
                 try:
                     self._derived[name] = derived(name, self)
-                except ExpressionError as error:  # of a shape or rank that the check of the whole cell reports
+                except ValueError as error:  # of a shape or rank that the check of the whole cell reports
                     raise Unresolved(name) from error
             return self._derived[name]
         value = self.literal(name)
         if value is None:
             kind = kind_of(name)
-            return kind.word if isinstance(kind, Keyword) else None
-        if isinstance(value, tuple):
-            if len(set(value)) != 1:
-                raise ValueError(f"is the list {list(value)}; only a single width can be computed with")
-            value = value[0]
+            return Word(kind.word) if isinstance(kind, Keyword) else None
         return to_value(value)
 
     def literal(self, name: str) -> Any:
@@ -142,9 +148,27 @@ class Scope:
             return tuple(self.compute(name, item) for item in value)
         return self.compute(name, value)
 
+    def relevant(self, name: str) -> bool:
+        """Whether a field changes the cell's results; if not, it has no value in conditions, as in stored rows."""
+        if name not in FIELDS or name in ALWAYS_RELEVANT:
+            return True
+        if self._relevant is None:
+            self._relevant = relevant_fields(self.literal("method"), self.literal("schedule"))
+        return name in self._relevant
+
     def compute(self, name: str, value: Given) -> Any:
         """A value that some field is to take, its expression computed."""
         return computed(name, value.evaluate(self)) if isinstance(value, Expression) else value
+
+
+class _Known:
+    """The names of a candidate in its conditions: what the row of its cell would say."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def __getitem__(self, name: str) -> Value:
+        return self._scope[name] if self._scope.relevant(name) else None
 
 
 def expand(block: Block, into: Expansion, problems: Problems, maker_of: MakerOf | None = None) -> None:
@@ -235,9 +259,10 @@ class CellMaker:
     def leave_out(self, scope: Scope, conditions: Iterable[Condition]) -> Literal[True] | Doubt:
         """Whether a condition fails, or the condition that cannot be computed and why."""
         doubt: Doubt = None
+        known = _Known(scope)
         for condition in conditions:
             try:
-                if not condition.expression.holds(scope):
+                if not condition.expression.holds(known):
                     return True
             except Unresolved:
                 continue

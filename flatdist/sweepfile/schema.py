@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flatdist.cells.cell import FIELDS
-from flatdist.expressions import Expression, ExpressionError, parse
+from flatdist.expressions import Expression, ExpressionError, parse_condition
 from flatdist.sweepfile.axes import Axis, read_axis
 from flatdist.sweepfile.chosen import UNTIL_IN_WORDS, ChosenN, Until, is_chosen, read_chosen, read_until
 from flatdist.sweepfile.problems import Problems
-from flatdist.sweepfile.values import EXPRESSION_NAMES, Given, InvalidValue, read_value
+from flatdist.sweepfile.values import Given, InvalidValue, read_value
 from flatdist.sweepfile.yamltree import Node
 
 BLOCK_KEYS = ("fixed", "axes", "zip", "where")
@@ -320,7 +320,7 @@ def _add_condition(block: Block, key: str, text: Any, line: int, problems: Probl
         problems.add(key, line, "is no condition", "text such as 'n <= d_out*d_in'", text)
         return
     try:
-        block.conditions.append(Condition(parse(text, EXPRESSION_NAMES), key, line))
+        block.conditions.append(Condition(parse_condition(text), key, line))
     except ExpressionError as error:
         problems.add(key, line, f"character {error.position}: {error.reason}", value=text)
 

@@ -8,11 +8,10 @@ from typing import Any, TypeAlias
 
 from flatdist.cells.cell import FIELDS
 from flatdist.cells.fields import Choice, FieldType, Integer, Keyword, Number, Widths
-from flatdist.expressions import DERIVED, Expression, ExpressionError, Value, parse, whole_above, without_noise
+from flatdist.expressions import CELL_NAMES, Expression, ExpressionError, Value, parse, whole_above, without_noise
 from flatdist.suggestions import did_you_mean
 
 Given: TypeAlias = Any  # a literal as the field's type parses it, an Expression, or a tuple that holds Expressions
-EXPRESSION_NAMES = (*FIELDS, *DERIVED)
 LARGEST = 10**300
 ROUNDED_UP = ("n",)  # fields whose fractional values mean the next whole number
 
@@ -66,7 +65,7 @@ def _read_scalar(field: str, kind: FieldType, raw: Any) -> Given:
     if not isinstance(raw, str) or is_word or not takes_numbers(field):
         return parse_literal(field, raw, kind)
     try:
-        expression = parse(raw, EXPRESSION_NAMES)
+        expression = parse(raw)
         if expression.names:
             return expression
         return parse_literal(field, computed(field, expression.evaluate({})), kind)
@@ -74,7 +73,7 @@ def _read_scalar(field: str, kind: FieldType, raw: Any) -> Given:
         hint = did_you_mean(raw, (kind.word,)) if isinstance(kind, Keyword) else ""
         allowed = f"{kind.allowed}, or an expression over the other fields, as 2*rank"
         if raw.strip().isidentifier():  # a slip of the pen, or text where a number belongs
-            hint = hint or did_you_mean(raw, EXPRESSION_NAMES)
+            hint = hint or did_you_mean(raw, CELL_NAMES)
             raise InvalidValue(f"is neither a number nor the name of a field{hint}", allowed) from None
         raise InvalidValue(f"is no expression: character {error.position}: {error.reason}{hint}", allowed) from None
 

@@ -9,8 +9,7 @@ import pytest
 
 from flatdist.cells.cell import FIELDS
 from flatdist.errors import SweepError
-from flatdist.expressions import DERIVED
-from flatdist.expressions.arithmetic import FUNCTIONS
+from flatdist.expressions import DERIVED, FUNCTIONS
 from flatdist.sweepfile.axes import FORMS
 from flatdist.sweepfile.schema import KEYS
 from flatdist.sweeps import parse_sweep

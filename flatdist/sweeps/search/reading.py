@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 from flatdist.cells.cell import FIELDS
@@ -130,8 +131,8 @@ def _constant(part: Any) -> float | None:
     if isinstance(part, bool) or not isinstance(part, (int, float, str)):
         return None
     try:
-        value = parse(part if isinstance(part, str) else repr(part), ()).evaluate({})
-        return None if value is None or isinstance(value, (bool, str)) else float(value)
+        value = parse(part if isinstance(part, str) else repr(part), {}).evaluate({})
+        return float(value) if isinstance(value, Fraction) else None
     except (ExpressionError, OverflowError):
         return None
 

@@ -1,0 +1,393 @@
+"""Expressions read: Python's syntax tree against a short list of what is allowed, its kinds checked, constants folded.
+
+Nothing is evaluated as Python. What is refused is refused here, with its position, before any cell or row is looked at.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import re
+import warnings
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from flatdist.expressions.exact import FUNCTIONS, MIRRORED, Evaluate, compile_node
+from flatdist.expressions.names import CELL_NAMES, KINDS, WORDS, Name, unknown
+from flatdist.expressions.values import ExpressionError, Names, Value, Word, show, to_value
+from flatdist.suggestions import did_you_mean
+
+MAX_LENGTH = 10_000  # characters
+MAX_DEPTH = 60
+ALLOWED = f"numbers, text in quotes, names, + - * / // **, comparisons, and, or, not, in [...], {', '.join(FUNCTIONS)}"
+_NUMBER = re.compile(r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE]([+-]?\d+))?")
+_SPACE = re.compile(r"\s")
+_OPERATORS: Mapping[type[ast.AST], str] = {
+    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Pow: "**",
+    ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
+    ast.In: "in", ast.NotIn: "not in", ast.Is: "is", ast.IsNot: "is not",
+}  # fmt: skip
+SYMBOLS = (*MIRRORED, "in", "not in")  # comparisons of a filter given as tuples
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A checked part of an expression.
+
+    Attributes:
+        op: constant, name, list, apply, compare, in, not, and, or.
+        kind: of its value, one of :data:`flatdist.expressions.names.KINDS`.
+        position: in the text, from 1.
+        value: the constant, the name, or what is applied.
+        parts: its operands.
+    """
+
+    op: str
+    kind: str
+    position: int
+    value: Any = None
+    parts: tuple[Node, ...] = ()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names it looks up."""
+        return frozenset([self.value]) if self.op == "name" else frozenset().union(*(p.names for p in self.parts))
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether its value is known."""
+        return self.op == "constant"
+
+
+@dataclass(frozen=True, eq=False)
+class Expression:
+    """An expression that can be computed.
+
+    Attributes:
+        text: as the user wrote it.
+        node: what it means.
+        names: the names it looks up.
+    """
+
+    text: str
+    node: Node
+    names: frozenset[str]
+    _run: Evaluate
+
+    def evaluate(self, names: Names) -> Value:
+        """The value: an exact fraction, a truth value, a text, or None where a field it needs has no value.
+
+        Raises:
+            ExpressionError: division by zero, a number that grows too large, and the like.
+        """
+        value: Value = self._run(names)
+        return value
+
+    def holds(self, names: Names) -> bool:
+        """The value of a condition.
+
+        Raises:
+            ExpressionError: as evaluate; or it is not a condition.
+        """
+        require_condition(self.text, self.node)
+        return self._run(names) is True
+
+
+def parse(text: str, names: Mapping[str, Name] = CELL_NAMES) -> Expression:
+    """Read an expression.
+
+    Args:
+        text: such as ``1.1*dof`` or ``n <= entries and method != 'sam'``.
+        names: what it may name.
+
+    Raises:
+        ExpressionError: it is not arithmetic, compares what cannot be compared, or uses a name that is not known.
+    """
+    return finished(Reader(text, names).read(), text)
+
+
+def parse_condition(text: str, names: Mapping[str, Name] = CELL_NAMES) -> Expression:
+    """Read an expression that is true or false.
+
+    Raises:
+        ExpressionError: as :func:`parse`; or it is a number or a text.
+    """
+    expression = parse(text, names)
+    require_condition(text, expression.node)
+    return expression
+
+
+def finished(node: Node, text: str) -> Expression:
+    """An expression of a checked node."""
+    return Expression(text, node, node.names, compile_node(node, text))
+
+
+def require_condition(text: str, node: Node) -> None:
+    """Refuse what is neither true nor false."""
+    if node.kind != "truth":
+        raise ExpressionError(text, node.position, f"is {KINDS[node.kind]}; a condition compares, such as n <= entries")
+
+
+class Reader:
+    """From a text, or from a filter given as values, to checked nodes."""
+
+    def __init__(self, text: str, names: Mapping[str, Name]) -> None:
+        self.text, self.known = text, names
+        self._lines: list[int] = []
+
+    def error(self, position: int, reason: str) -> ExpressionError:
+        """What is wrong, and where."""
+        return ExpressionError(self.text, position, reason)
+
+    def read(self) -> Node:
+        """The whole text as one node."""
+        if len(self.text) > MAX_LENGTH:
+            raise self.error(1, f"is {len(self.text)} characters long; at most {MAX_LENGTH} are allowed")
+        if not self.text.strip():
+            raise self.error(1, "is empty; an expression such as 2*dof was expected")
+        source = _SPACE.sub(" ", self.text)
+        self._start = len(source) - len(source.lstrip())
+        self._source = source.strip()
+        try:
+            self._bytes = self._source.encode()
+            with warnings.catch_warnings(action="ignore"):  # about escapes in its texts
+                tree = ast.parse(self._source, mode="eval").body
+        except UnicodeEncodeError as error:
+            raise self.error(error.start + 1, "holds half of a surrogate pair, which is not text") from None
+        except SyntaxError as error:
+            raise self._syntax(error) from None
+        except (ValueError, RecursionError, MemoryError):
+            raise self.error(1, "cannot be read; it is nested too deeply or holds a null character") from None
+        return self._node(tree, 0)
+
+    def _syntax(self, error: SyntaxError) -> ExpressionError:
+        position = min(max(1, error.offset or 1), len(self._source) + 1) + self._start
+        reason = str(error.msg)
+        if "too many nested" in reason:
+            return self.error(position, f"is nested more than {MAX_DEPTH} deep")
+        if "never closed" in reason:
+            return self.error(position, "this bracket is not closed")
+        if re.search(r"(?<![=!<>])=(?!=)", self._source):
+            return self.error(self.text.index("=") + 1, "cannot be read; compare with ==")
+        if "literal" in reason or "leading zeros" in reason:
+            return self.error(position, "is not a number; write 2*rank for a product and 1000 without separators")
+        return self.error(position, f"cannot be read here; an operator is missing or one too many; allowed: {ALLOWED}")
+
+    def _place(self, node: ast.expr, *, end: bool = False) -> int:
+        """Where a node begins, or one after its end, counted from 1."""
+        offset = (node.end_col_offset if end else node.col_offset) or 0
+        return len(self._bytes[:offset].decode(errors="ignore")) + 1 + self._start
+
+    def _between(self, left: ast.expr, right: ast.expr) -> int:
+        """Where the operator between two operands stands."""
+        start = self._place(left, end=True) - 1
+        gap = self.text[start : self._place(right) - 1]
+        return start + len(gap) - len(gap.lstrip(") \t\r\n\f\v")) + 1
+
+    def _node(self, tree: ast.expr, depth: int) -> Node:  # noqa: PLR0911
+        position = self._place(tree)
+        if depth > MAX_DEPTH:
+            raise self.error(position, f"is nested more than {MAX_DEPTH} deep")
+
+        def inner(part: ast.expr) -> Node:
+            return self._node(part, depth + 1)
+
+        match tree:
+            case ast.Constant():
+                return self._literal(tree, position)
+            case ast.Name(id=name):
+                return self.name(name, position)
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return self.negate(self._condition(inner(operand)), position)
+            case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
+                return self._applied("negative" if isinstance(sign, ast.USub) else "positive", position, inner(operand))
+            case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATORS:
+                return self._applied(_OPERATORS[type(sign)], self._between(left, right), inner(left), inner(right))
+            case ast.BinOp(left=left, op=ast.BitXor(), right=right):
+                raise self.error(self._between(left, right), "'^' is not arithmetic; write ** for a power")
+            case ast.BoolOp(op=join, values=values):
+                parts = tuple(self._condition(inner(value)) for value in values)
+                return Node("and" if isinstance(join, ast.And) else "or", "truth", position, parts=parts)
+            case ast.Compare(left=left, ops=signs, comparators=others):
+                operands = [inner(part) for part in (left, *others)]
+                places = [self._between(*pair) for pair in zip((left, *others), others, strict=False)]
+                symbols = [_OPERATORS[type(sign)] for sign in signs]
+                links = [
+                    self.compare(symbol, *pair, place)
+                    for symbol, pair, place in zip(symbols, itertools.pairwise(operands), places, strict=True)
+                ]
+                return links[0] if len(links) == 1 else Node("and", "truth", position, parts=tuple(links))
+            case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if not any(
+                isinstance(argument, ast.Starred) for argument in arguments
+            ):
+                return self._call(name, position, [inner(argument) for argument in arguments])
+            case ast.List(elts=items) | ast.Tuple(elts=items) | ast.Set(elts=items):
+                return Node("list", "list", position, parts=tuple(inner(item) for item in items))
+        what = type(tree).__name__
+        shown = self.text[position - 1 : position + 19]
+        raise self.error(position, f"{shown!r} ({what}) is not arithmetic; allowed: {ALLOWED}")
+
+    def _condition(self, node: Node) -> Node:
+        if node.kind != "truth":
+            what = show(node.value) if node.is_constant else f"something that is {KINDS[node.kind]}"
+            raise self.error(node.position, f"and, or and not join conditions, not {what}")
+        return node
+
+    def negate(self, node: Node, position: int) -> Node:
+        """The opposite of a condition."""
+        return self._folded(Node("not", "truth", position, parts=(node,)))
+
+    def _folded(self, node: Node) -> Node:
+        """A node whose operands are constants, computed at once: so it is refused wherever the text is used."""
+        if not node.parts or not all(part.is_constant for part in node.parts):
+            return node
+        return self.constant(compile_node(node, self.text)({}), node.position)
+
+    def _applied(self, what: str, position: int, *parts: Node) -> Node:
+        for part in parts:
+            if part.kind not in ("number", "widths"):
+                shown = show(part.value) if part.is_constant or part.op == "name" else "this"
+                raise self.error(part.position, f"{shown} is {KINDS[part.kind]}, not a number")
+        return self._folded(Node("apply", "number", position, what, parts))
+
+    def _call(self, name: str, position: int, arguments: Sequence[Node]) -> Node:
+        if name not in FUNCTIONS:
+            hint = did_you_mean(name, FUNCTIONS)
+            raise self.error(position, f"there is no function {name!r}{hint}; allowed: {', '.join(FUNCTIONS)}")
+        _, fewest, most = FUNCTIONS[name]
+        if not fewest <= len(arguments) <= most:
+            count = str(fewest) if fewest == most else f"{fewest} to {most}"
+            raise self.error(position, f"{name} takes {count} arguments, not {len(arguments)}")
+        return self._applied(name, position, *arguments)
+
+    def name(self, name: str, position: int) -> Node:
+        """A name, or one of the words true, false, auto and full."""
+        if name in self.known:
+            return Node("name", self.known[name].kind, position, name)
+        if name in ("true", "false"):
+            return self.constant(name == "true", position)
+        if name in WORDS:
+            return self.constant(Word(name), position)
+        if name in FUNCTIONS:
+            raise self.error(position, f"{name} is a function; write {name}(...)")
+        raise self.error(position, unknown(name, self.known))
+
+    def _literal(self, tree: ast.Constant, position: int) -> Node:
+        value = tree.value
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            written = self.text[position - 1 : self._place(tree, end=True) - 1]
+            match = _NUMBER.fullmatch(written)
+            if match is None:
+                raise self.error(position, f"{written[:20]!r} is not a decimal number; write 1000 without separators")
+            if len(written) > 60 or abs(int(match[1] or 0)) > 300:
+                limit = "at most 60 digits and powers of ten up to 300"
+                raise self.error(position, f"is too long or too large a number; allowed: {limit}")
+            return self.constant(Fraction(written), position)
+        return self.constant(value, position)
+
+    def constant(self, value: Any, position: int) -> Node:
+        """A value, from a text or from a filter in Python."""
+        if is_many(value):
+            return Node("list", "list", position, parts=tuple(self.constant(item, position) for item in value))
+        if isinstance(value, np.datetime64):
+            value = value.astype("datetime64[us]")
+        value = value.item() if isinstance(value, np.generic) else value
+        if isinstance(value, str):
+            self._check_text(value, position)
+            return Node("constant", "word" if isinstance(value, Word) else "text", position, value)
+        if isinstance(value, datetime):
+            return Node("constant", "time", position, value if value.tzinfo else value.replace(tzinfo=UTC))
+        kind = "none" if value is None else "truth" if isinstance(value, bool) else "number"
+        if kind == "number":
+            if not isinstance(value, (int, float, Fraction)):
+                raise self.error(position, f"a {type(value).__name__} is not a value; allowed: {ALLOWED}")
+            value = to_value(value)
+            if value is None:
+                raise self.error(position, "is not a finite number")
+            if isinstance(value, Fraction) and value.numerator.bit_length() > 2000:
+                raise self.error(position, "is too large a number")
+        return Node("constant", kind, position, value)
+
+    def _check_text(self, value: str, position: int) -> None:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise self.error(position, "holds half of a surrogate pair, which is not text") from None
+
+    def compare(self, symbol: str, left: Node, right: Node, position: int) -> Node:
+        """A comparison of two parts that can be compared; a lone name stands on its left where there is one."""
+        if symbol in ("in", "not in"):
+            if right.kind != "list":
+                raise self.error(right.position, "in and not in take a list in square brackets, such as [1, 2]")
+            links = [self._pair("==", left, option, option.position) for option in right.parts]
+            if not all(link.parts and link.parts[0] is left for link in links):
+                inside = Node("or", "truth", position, parts=tuple(links))
+            else:
+                inside = Node("in", "truth", position, parts=(left, *(link.parts[1] for link in links)))
+            return inside if symbol == "in" else self.negate(inside, position)
+        if symbol in ("is", "is not"):
+            if right.kind != "none":
+                raise self.error(right.position, f"{symbol} goes with None; compare values with == and !=")
+            symbol = "==" if symbol == "is" else "!="
+        return self._pair(symbol, left, right, position)
+
+    def _pair(self, symbol: str, left: Node, right: Node, position: int) -> Node:
+        if symbol not in MIRRORED:
+            raise self.error(position, f"{symbol!r} is not an operator; allowed: {', '.join(SYMBOLS)}")
+        if left.is_constant and not right.is_constant:
+            left, right, symbol = right, left, MIRRORED[symbol]
+        name = self.known[left.value] if left.op == "name" else None
+        if right.kind == "word" or (name is not None and name.word is not None and right.value == name.word):
+            right = self._word(left, right, position)
+        elif left.kind == "time" and right.kind == "text" and right.is_constant:
+            right = self._time(right)
+        elif not self._comparable(left, right):
+            raise self.error(position, f"{self._shown(left)} cannot be compared with {self._shown(right)}")
+        left_rounded, right_rounded = self._is_rounded(left), self._is_rounded(right)
+        if left_rounded and not right_rounded and right.kind == "number":
+            right = self._folded(Node("apply", "number", right.position, "as stored", (right,)))
+        elif right_rounded and not left_rounded and left.kind == "number":
+            left = Node("apply", "number", left.position, "as stored", (left,))
+        ordered = {left.kind, right.kind} <= {"number", "widths"} or left.kind == right.kind == "time"
+        if symbol not in ("==", "!=") and not ordered:
+            what = self._shown(left if left.kind not in ("number", "time", "widths") else right)
+            raise self.error(position, f"{what} has no order; compare it with == and !=")
+        return self._folded(Node("compare", "truth", position, symbol, (left, right)))
+
+    def _comparable(self, left: Node, right: Node) -> bool:
+        kinds = {left.kind, right.kind}
+        if "list" in kinds:
+            whole = (isinstance(part.value, Fraction) and part.value.denominator == 1 for part in right.parts)
+            return left.kind == "widths" and all(whole)
+        return "none" in kinds or kinds == {"number", "widths"} or (len(kinds) == 1 and kinds != {"other"})
+
+    def _is_rounded(self, node: Node) -> bool:
+        return node.op == "name" and self.known[node.value].rounded
+
+    def _word(self, left: Node, right: Node, position: int) -> Node:
+        if left.op != "name" or self.known[left.value].word != right.value:
+            fields = " or ".join(name for name, one in self.known.items() if one.word == right.value)
+            raise self.error(position, f"{right.value} is not a value of {self._shown(left)}; compare it with {fields}")
+        return Node("constant", "word", right.position, Word(right.value))
+
+    def _time(self, node: Node) -> Node:
+        try:
+            return self.constant(datetime.fromisoformat(node.value), node.position)
+        except (TypeError, ValueError):
+            reason = f"{show(node.value)} is not a time; write it like '2026-01-31' or '2026-01-31T18:00:00+00:00'"
+            raise self.error(node.position, reason) from None
+
+    def _shown(self, node: Node) -> str:
+        if node.op == "name":
+            return f"{node.value} ({KINDS[node.kind]})"
+        return f"{show(node.value)} ({KINDS[node.kind]})" if node.is_constant else KINDS[node.kind]
+
+
+def is_many(value: Any) -> bool:
+    """Whether a value of a filter is a list of values; text is one value."""
+    return isinstance(value, (Sequence, Set, range, np.ndarray)) and not isinstance(value, (str, bytes))

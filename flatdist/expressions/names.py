@@ -1,0 +1,120 @@
+"""The names that an expression may use: cell fields, what follows from them, and, for rows, the columns of results."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from flatdist.cells.cell import FIELDS
+from flatdist.cells.columns import BOOKKEEPING, HISTORY, TRIALS, Column
+from flatdist.cells.fields import Choice, FieldType, Flag, Integer, Keyword, Number
+from flatdist.expressions.values import Names, show
+from flatdist.suggestions import did_you_mean
+
+KINDS: Mapping[str, str] = {
+    "number": "a number",
+    "truth": "true or false",
+    "text": "text",
+    "time": "a time",
+    "widths": "a width for each hidden layer",
+    "none": "None",
+    "word": "a word, not a value",
+    "list": "a list",
+    "other": "not a single value",
+}
+DERIVED: Mapping[str, str] = {
+    "dof": "rank*(d_out+d_in-rank), the degrees of freedom of a rank-r matrix",
+    "rsum": "rank*(d_out+d_in)",
+    "entries": "d_out*d_in",
+    "statdim": "the statistical dimension of the nuclear norm's descent cone at the ground truth",
+}
+DERIVED_FROM: Mapping[str, tuple[str, ...]] = {
+    name: ("d_out", "d_in") if name == "entries" else ("d_out", "d_in", "rank") for name in DERIVED
+}
+
+
+@dataclass(frozen=True)
+class Name:
+    """What a name stands for.
+
+    Attributes:
+        kind: one of ``KINDS``.
+        rounded: a float field of a cell, which is stored with 12 significant digits.
+        whole: a whole number.
+        measured: a number found by a run; arithmetic with it is in double precision.
+        word: the word that stands for null, ``auto`` or ``full``.
+    """
+
+    kind: str
+    rounded: bool = False
+    whole: bool = False
+    measured: bool = False
+    word: str | None = None
+
+
+def _of_field(kind: FieldType) -> Name:
+    if isinstance(kind, Keyword):
+        inner = _of_field(kind.otherwise)
+        return dataclasses.replace(inner, word=kind.word)
+    if isinstance(kind, (Integer, Number)):
+        return Name("number", rounded=isinstance(kind, Number), whole=isinstance(kind, Integer))
+    return Name("text" if isinstance(kind, Choice) else "truth" if isinstance(kind, Flag) else "widths")
+
+
+def _of_column(column: Column) -> Name:
+    if column.type.startswith(("int", "float")):
+        return Name("number", whole=column.type.startswith("int"), measured=True)
+    kinds = {"string": "text", "bool": "truth", "timestamp[us, UTC]": "time"}
+    return Name(kinds.get(column.type, "other"))
+
+
+CELL_NAMES: Mapping[str, Name] = {
+    **{name: _of_field(field.metadata["kind"]) for name, field in FIELDS.items()},
+    **{name: Name("number") for name in DERIVED},
+}
+"""Names in conditions on cells."""
+
+TRIAL_NAMES: Mapping[str, Name] = {
+    **{column.name: _of_column(column) for column in (*TRIALS, *BOOKKEEPING)},
+    **CELL_NAMES,
+}
+"""Names in conditions on trials."""
+
+HISTORY_NAMES: Mapping[str, Name] = {**{column.name: _of_column(column) for column in HISTORY}, **TRIAL_NAMES}
+"""Names in conditions on history; a cell field means the cell's, also where the history has a column of that name."""
+
+WORDS = frozenset(name.word for name in CELL_NAMES.values() if name.word)
+
+
+def unknown(name: str, names: Mapping[str, Name]) -> str:
+    """Why a name cannot be used, with the nearest one that can."""
+    if name in HISTORY_NAMES and "status" not in names:
+        return f"{name} is a column of results, and only conditions on stored rows can use those; this one is on cells"
+    hint = did_you_mean(name, names)
+    return f"there is no name {name!r}{hint or '; text goes in quotes, and the names are ' + ', '.join(names)}"
+
+
+def derived(name: str, names: Names) -> Fraction | None:
+    """The value of one of the ``DERIVED`` names; None where a field that it follows from has none.
+
+    Raises:
+        ValueError: ``statdim`` of a rank that no matrix of that shape has.
+    """
+    values = [names[field] for field in DERIVED_FROM[name]]
+    if not all(isinstance(value, Fraction) for value in values):
+        return None
+    d_out, d_in, rank = (*values, Fraction(0))[:3]
+    assert isinstance(d_out, Fraction) and isinstance(d_in, Fraction) and isinstance(rank, Fraction)  # noqa: PT018
+    if name == "entries":
+        return d_out * d_in
+    if name == "rsum":
+        return rank * (d_out + d_in)
+    if name == "dof":
+        return rank * (d_out + d_in - rank)
+    if not 1 <= rank <= min(d_out, d_in) or any(size.denominator != 1 for size in (rank, d_out, d_in)):
+        raise ValueError(f"rank {show(rank)} is not a whole number from 1 to min(d_out, d_in)")
+    from flatdist.theory.statdim import statistical_dimension
+
+    return Fraction(repr(float(statistical_dimension(int(d_out), int(d_in), int(rank)))))
