@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import gc
+import itertools
 import json
 import os
 import platform
@@ -407,17 +408,20 @@ def sweep(bench: Bench) -> Result:
         return found
     print("| d | n | kernel | configuration | " + " | ".join(f"R={r}" for r in COUNTS) + " | against the table's |")
     print("|---|---|---|---|" + "---|" * (len(COUNTS) + 1))
-    for d, n in SIZES[:4]:
-        tried = [cuda.Configuration(*values) for values in CUDA_TRIED[d]]
+    expected: dict[int, torch.Tensor] = {}
+    for name, (d, n) in itertools.product(("cuda", "triton"), SIZES[:4]):
+        if why_absent(name):
+            continue
         shape = Shape((d,) * 4, BATCH_SIZE, True, False, "rows")
-        with ThreadPoolExecutor(10) as pool:
-            list(pool.map(lambda chosen, shape=shape: warm_cuda(bench, [shape], chosen), tried))
+        tried: list[Any] = [cuda.Configuration(*values) for values in CUDA_TRIED[d]]
+        if name == "cuda":
+            with ThreadPoolExecutor(10) as pool:
+                list(pool.map(lambda chosen, shape=shape: warm_cuda(bench, [shape], chosen), tried))
+        else:
+            tried = [triton.Configuration(*values) for values in TRITON_TRIED[d]]
         crowds = {count: Crowd(bench, d, n, count) for count in COUNTS if count * n * d * d * 4 < 2.5e10}
-        expected: torch.Tensor | None = None
-        entries: list[tuple[str, Any]] = [("cuda", chosen) for chosen in tried]
-        entries += [("triton", triton.Configuration(*values)) for values in TRITON_TRIED[d]]
-        for name, chosen in entries:
-            if bench.left < 40 or why_absent(name):
+        for chosen in tried:
+            if bench.left < 5:
                 continue
             label = " ".join(str(value) for value in vars(chosen).values())
             row: Result = {}
@@ -427,8 +431,8 @@ def sweep(bench: Bench) -> Result:
                 small.base.weights.copy_(small.start)
                 run(small.launch(0, 40))
                 ended = small.base.weights.clone()
-                expected = ended if expected is None else expected
-                row["against"] = float((ended - expected).norm() / expected.norm())
+                reference = expected.setdefault(d, ended)
+                row["against"] = float((ended - reference).norm() / reference.norm())
                 for count, crowd in crowds.items():
                     steps = 64 if count * d**2 > 2e6 else 256
                     crowd.base.weights.copy_(crowd.start)
@@ -438,13 +442,9 @@ def sweep(bench: Bench) -> Result:
                 row["error"] = f"{type(error).__name__}: {error}"[:120]
             found[f"{d} {name} {label}"] = row
             cells = [f"{row[str(count)]:.1f}" if str(count) in row else "" for count in COUNTS]
-            print(
-                f"| {d} | {n} | {name} | {label} | "
-                + " | ".join(cells)
-                + f" | {row.get('error', row.get('against'))} |",
-                flush=True,
-            )
-        del crowds
+            last = row.get("error", row.get("against"))
+            print(f"| {d} | {n} | {name} | {label} | {' | '.join(cells)} | {last} |", flush=True)
+        crowds.clear()
         bench.tidy()
     return found
 

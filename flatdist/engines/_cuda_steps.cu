@@ -1,6 +1,6 @@
 // Label-noise SGD of one replicate a block: layers and products in shared memory, drawn rows read once a step.
 //
-// Compiled by NVRTC for one shape, or by a C++ compiler for a single thread, which is how it is checked without a card.
+// Compiled by NVRTC for one shape, or by a C++ compiler for a block of ordinary threads, which checks it without a card.
 // Given as macros: DEPTH, WIDTHS (d_0 ... d_L rounded up to multiples of 4), BATCH (0: every row once), NOISE, SAM,
 // STORAGE (0 float rows, 1 int8 rows, 2 factors, 3 entries), THREADS, LANES (threads that share a row), ROWS (rows a
 // thread holds at a time), TALL x WIDE (a thread's tile of a product), AHEAD (steps drawn at a time), BLOCKS_PER_SM.
@@ -20,19 +20,34 @@ DEVICE float root(float a) { return __fsqrt_rn(a); }
 #else
 #include <cmath>
 #include <cstring>
-#include <new>
-#include <cmath>
+#include <vector>
+#if THREADS > 1
+#include <barrier>
+#include <thread>
+#endif
 #define DEVICE static inline
-#define KERNEL extern "C" void
-#define THREAD 0
+#define KERNEL static void
 #define __restrict__
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(4) char4 { signed char x, y, z, w; };
 static float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
-static thread_local int REPLICATE;
-static thread_local float *shared;
+static thread_local int THREAD;
+static int REPLICATE;
+static float *shared;
+static float mailbox[THREADS];
+#if THREADS > 1
+static std::barrier<> meeting(THREADS);
+DEVICE void wait_all() { meeting.arrive_and_wait(); }
+#else
 DEVICE void wait_all() {}
-DEVICE float exchange(float value, int) { return value; }
+#endif
+DEVICE float exchange(float value, int distance) {
+  mailbox[THREAD] = value;
+  wait_all();
+  float other = mailbox[THREAD ^ distance];
+  wait_all();
+  return other;
+}
 DEVICE unsigned high(unsigned a, unsigned b) { return (unsigned)(((unsigned long long)a * b) >> 32); }
 DEVICE float bits_float(int bits) { float value; std::memcpy(&value, &bits, 4); return value; }
 DEVICE int float_bits(float value) { int bits; std::memcpy(&bits, &value, 4); return bits; }
@@ -457,14 +472,24 @@ KERNEL run_steps(float *weights, const void *first, const void *second, const fl
 }
 
 #ifndef __CUDACC__
-// Every replicate in turn, by one thread.
+// Every replicate in turn, by as many threads as a block has.
 extern "C" void run_all(int replicates, int shared_floats, float *weights, const void *first, const void *second, const float *labels,
                         const long long *bases, const int *counts, const unsigned *keys, const float *rates, const float *levels,
                         const int *starts, const int *steps, float *largest, const float *constants, int stride, int room) {
-  float *scratch = new (std::align_val_t(64)) float[shared_floats];
-  shared = scratch;
-  for (REPLICATE = 0; REPLICATE < replicates; REPLICATE++)
+  std::vector<float4> scratch((shared_floats + 3) / 4);
+  shared = (float *)scratch.data();
+  for (REPLICATE = 0; REPLICATE < replicates; REPLICATE++) {
+#if THREADS == 1
     run_steps(weights, first, second, labels, bases, counts, keys, rates, levels, starts, steps, largest, constants, stride, room);
-  ::operator delete[](scratch, std::align_val_t(64));
+#else
+    std::vector<std::thread> block;
+    for (int thread = 0; thread < THREADS; thread++)
+      block.emplace_back([=] {
+        THREAD = thread;
+        run_steps(weights, first, second, labels, bases, counts, keys, rates, levels, starts, steps, largest, constants, stride, room);
+      });
+    for (std::thread &thread : block) thread.join();
+#endif
+  }
 }
 #endif

@@ -1,4 +1,4 @@
-"""Kernels for CUDA devices without a device: the Triton kernel interpreted, the CUDA C++ kernel for one thread."""
+"""Kernels for CUDA devices without a device: the Triton kernel interpreted, the CUDA C++ kernel as ordinary threads."""
 
 import ctypes
 import dataclasses
@@ -32,28 +32,41 @@ KINDS = {
 }
 
 
-class CompiledForOneThread:
-    """The cuda engine's kernel as ordinary C++, a replicate after the other."""
+class CompiledAsThreads:
+    """The cuda engine's kernel as ordinary C++, a replicate after the other; a block is a group of threads."""
 
     name = "cuda"
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, chosen=ONE_THREAD, sanitize=()):
+        self.folder, self.chosen, self.sanitize = folder, chosen, sanitize
 
     def start(self, task):
         return LaunchedSession(task, lambda launch: self._launch(launch, Shape.of(task)))
 
     def _launch(self, launch, shape):
         library = ctypes.CDLL(str(self._compiled(shape)))
-        need = cuda.shared_bytes(shape, ONE_THREAD, launch.room) // 4
+        need = cuda.shared_bytes(shape, self.chosen, launch.room) // 4
         pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in launch.tensors()]
         library.run_all(len(launch.counts), need, *pointers, launch.levels.shape[1], launch.room)
 
     def _compiled(self, shape):
-        text = cuda.source(shape, ONE_THREAD)
+        text = cuda.source(shape, self.chosen)
         target = Path(self.folder, f"{abs(hash(text))}.so")
         if not target.exists():
-            command = ["g++", "-std=c++17", "-O0", "-x", "c++", "-shared", "-fPIC", "-o", str(target), "-"]
+            command = [
+                "g++",
+                "-std=c++20",
+                "-O0",
+                "-pthread",
+                *self.sanitize,
+                "-x",
+                "c++",
+                "-shared",
+                "-fPIC",
+                "-o",
+                str(target),
+                "-",
+            ]
             subprocess.run(command, input=text, text=True, check=True)
         return target
 
@@ -66,7 +79,7 @@ def engine(request, tmp_path_factory):
         return TritonEngine()
     if shutil.which("g++") is None:
         pytest.skip("no g++")
-    return CompiledForOneThread(tmp_path_factory.getbasetemp())
+    return CompiledAsThreads(tmp_path_factory.getbasetemp())
 
 
 def trained(engine, task, steps=STEPS, cut=CUT, rate=0.03):
@@ -132,6 +145,27 @@ def test_shapes_up_to_the_widest(engine, make_task, d, depth):
     steps = 3 if d > 20 else STEPS
     ours, expected = (trained(e, t, steps, 1) for e, t in ((engine, task), (ReferenceEngine(), widened(task))))
     assert_close(ours, expected, beginnings(task))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+@pytest.mark.parametrize(
+    ("lanes", "storage", "sam"),
+    [
+        (8, "gaussian", False),
+        (64, "gaussian", False),
+        (32, "rademacher", True),
+        (16, "rank_one", False),
+        (1, "entries", False),
+    ],
+)
+def test_the_threads_of_a_block_share_the_work_out(make_task, tmp_path, lanes, storage, sam):
+    """As on a card, each thread of a block has its part; on a processor a step takes them milliseconds."""
+    chosen = cuda.Configuration(threads=64, lanes=lanes, rows=2, tall=2, wide=2, blocks=1)
+    options = {"batch_size": 1, "label_noise": False, "sam_radius": 0.05} if sam else {"batch_size": 11}
+    cell = Cell(d_out=9, d_in=10, rank=1, n=30, depth=3, ensemble=storage)
+    task = make_task(cell, [2], storage="int8" if storage == "rademacher" else None, **options)
+    ours = trained(CompiledAsThreads(tmp_path, chosen), task, 3, 1)
+    assert_close(ours, trained(ReferenceEngine(), widened(task), 3, 1), beginnings(task))
 
 
 @pytest.mark.parametrize("options", [{}, {"batch_size": None}], ids=["drawn", "full"])
