@@ -1,65 +1,218 @@
-"""How long the flattest interpolator takes, how often its starts disagree, and how often it agrees with nuclear norm.
+"""The flattest interpolator's solver: seconds, certificates, and the same problems solved by an earlier release.
 
-    python benchmarks/flattest.py [--replicates 16] [--depth 3]
+    git worktree add ../flatdist-0.1.0 fe91866
+    python -m benchmarks.flattest --baseline ../flatdist-0.1.0 [--out flattest.csv] [--seconds 1200]
 
-One line per number of measurements: CPU seconds a replicate (one core), certified replicates, replicates whose starts
-end in different minima (traces more than 1e-6 apart) and the widest spread, exact recoveries (relative error below
-1e-6) by the flattest interpolator and by nuclear norm, and on how many replicates the two are the same matrix.
+One row per problem, n = ceil(factor x statistical dimension): CPU seconds on one core, the trace, the relative error,
+what is certified, and the bracket of nu at the answer. With a baseline, its CPU seconds, trace, error and verdict in
+the same run, one after the other, and nu at its answer: a certified answer with nu > 1 is a saddle. The summary counts
+higher and lower traces (relative difference above 1e-9), differing decisions (relative error below 1e-6) and saddles.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import os
+import subprocess
+import sys
+import tempfile
 import time
+import warnings
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-import flatdist
+from flatdist.cells.cell import Cell
 from flatdist.cells.problems import sample_arrays
+from flatdist.errors import SolverError
+from flatdist.factorization.flatness import hessian_trace
+from flatdist.factorization.local_flatness import normal_condition
+from flatdist.factorization.products import end_to_end
 from flatdist.machine.threads import set_threads
-from flatdist.solvers.min_hessian_trace import min_hessian_trace
-from flatdist.solvers.min_nuclear_norm import min_nuclear_norm
+from flatdist.solvers.min_hessian_trace import solve_min_hessian_trace
 from flatdist.theory import statistical_dimension
+from flatdist.types import Array
 
-FACTORS = (0.5, 0.7, 0.9, 1.0, 1.1, 1.25, 1.5)
+# (d_out, d_in, rank, depth, factors, replicates, whether the baseline is affordable)
+STUDIES = (
+    (12, 12, 1, 3, (0.8, 0.9, 1.0, 1.1, 1.2), 16, True),
+    (12, 12, 2, 3, (0.8, 0.9, 1.0, 1.1, 1.2), 6, True),
+    (12, 12, 3, 3, (0.9, 1.0, 1.1, 1.2), 4, True),
+    (16, 16, 1, 3, (0.8, 0.9, 1.0, 1.2), 6, True),
+    (8, 16, 1, 3, (0.8, 1.0, 1.2), 6, True),
+    (12, 12, 1, 4, (0.8, 1.0, 1.2), 6, True),
+    (10, 10, 1, 5, (0.8, 1.0), 3, True),
+    (24, 24, 1, 3, (0.8, 1.0, 1.2), 4, True),
+    (24, 24, 2, 3, (0.9, 1.2), 2, True),
+    (32, 32, 1, 3, (0.8, 1.2), 2, True),
+    (30, 30, 2, 3, (0.9,), 2, True),
+    (40, 40, 1, 3, (1.2,), 2, True),
+    (48, 48, 1, 3, (1.2,), 1, True),
+    (64, 64, 1, 3, (1.2,), 2, False),
+    (64, 64, 1, 3, (0.8,), 1, False),
+    (60, 60, 3, 3, (1.2,), 1, False),
+)
+WORKER = """
+import json, sys, time, warnings
+import numpy as np, torch, flatdist
+warnings.simplefilter("ignore"); torch.set_num_threads(1)
+for line in sys.stdin:
+    given = np.load(line.strip())
+    measurements, labels, depth = given["measurements"], given["labels"], int(given["depth"])
+    began = time.process_time()
+    layers, certificate = flatdist.min_hessian_trace(measurements, labels, depth, return_certificate=True)
+    seconds = time.process_time() - began
+    matrix = flatdist.end_to_end(layers).numpy()
+    np.save(line.strip() + ".npy", matrix)
+    trace = float(flatdist.hessian_trace([layer.numpy() for layer in layers], measurements))
+    print(json.dumps([seconds, trace, bool(certificate.converged)]), flush=True)
+"""
+
+
+class Baseline:
+    """Another checkout's solver, in a process of its own."""
+
+    def __init__(self, folder: Path, scratch: Path) -> None:
+        environment = os.environ | {"PYTHONPATH": str(folder.resolve()), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", WORKER]
+        self.scratch = scratch / "problem.npz"
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=scratch
+        )
+
+    def __call__(self, measurements: Array, labels: Array, depth: int) -> tuple[float, float, bool, Array]:
+        """Seconds, trace, verdict and matrix."""
+        import json
+
+        np.savez(self.scratch, measurements=measurements, labels=labels, depth=depth)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{self.scratch}\n")
+        self.process.stdin.flush()
+        seconds, trace, verdict = json.loads(self.process.stdout.readline())
+        return seconds, trace, verdict, np.load(f"{self.scratch}.npy")
+
+
+def nu_at(matrix: Array, measurements: Array, depth: int) -> tuple[float, float]:
+    """The bracket of nu at an answer, singular values below 1e-7 of the largest cut off."""
+    left, spectrum, right = np.linalg.svd(matrix)
+    rank = int(np.sum(spectrum > 1e-7 * spectrum[0]))
+    cut = (left[:, :rank] * spectrum[:rank]) @ right[:rank] / spectrum[0]
+    try:
+        condition = normal_condition(cut, measurements, depth, smooth=True)
+    except SolverError:
+        return np.nan, np.nan
+    return (np.inf, np.inf) if condition is None else condition.bracket(1e-4, decide=True)[:2]
+
+
+def solved(
+    d_out: int, d_in: int, rank: int, depth: int, factor: float, replicate: int, baseline: Baseline | None
+) -> Any:
+    """One row."""
+    n = int(np.ceil(factor * statistical_dimension(d_out, d_in, rank)))
+    cell = Cell(d_out=d_out, d_in=d_in, rank=rank, n=n, depth=depth, method="min_hessian_trace")
+    problem = sample_arrays(cell, replicate)
+    measurements, truth = problem.measurements.astype(np.float64), problem.ground_truth
+    began = time.process_time()
+    layers, certificate = solve_min_hessian_trace(measurements, problem.labels, depth)
+    seconds = time.process_time() - began
+    layers = [layer.numpy() for layer in layers]
+    row = {
+        "d_out": d_out, "d_in": d_in, "rank": rank, "depth": depth, "factor": factor, "n": n, "replicate": replicate,
+        "seconds": round(seconds, 4), "trace": float(hessian_trace(layers, measurements)),
+        "error": float(np.sum((end_to_end(layers) - truth) ** 2) / np.sum(truth**2)),
+        "certified": bool(certificate.converged), "spread": float(certificate.spread),
+        "nu_low": float(certificate.nu_low), "nu_high": float(certificate.nu_high),
+        "starts": int(np.sum(np.isfinite(certificate.traces))), "steps": int(certificate.iterations),
+    }  # fmt: skip
+    if baseline is not None:
+        before, trace, verdict, matrix = baseline(measurements, problem.labels, depth)
+        row |= {
+            "baseline_seconds": round(before, 4), "baseline_trace": trace, "baseline_certified": verdict,
+            "baseline_error": float(np.sum((matrix - truth) ** 2) / np.sum(truth**2)),
+        }  # fmt: skip
+        row["baseline_nu_low"], row["baseline_nu_high"] = nu_at(matrix, measurements, depth)
+    return row
+
+
+def summary(table: pd.DataFrame) -> None:
+    """Print medians by study, and how the two agree."""
+    keys = ["d_out", "d_in", "rank", "depth", "factor"]
+    table["ratio"] = table.get("baseline_seconds", np.nan) / table["seconds"]
+    shown = table.groupby(keys).agg(
+        problems=("seconds", "size"), seconds=("seconds", "median"), slowest=("seconds", "max"),
+        ratio=("ratio", "median"), certified=("certified", "sum"),
+    )  # fmt: skip
+    print(shown.round(3).to_string())
+    print(f"{len(table)} problems, {table['certified'].sum()} certified")
+    if "baseline_trace" not in table:
+        return
+    both = table.dropna(subset=["baseline_trace"])
+    change = both["trace"] / both["baseline_trace"] - 1.0
+    differ = (both["error"] < 1e-12) != (both["baseline_error"] < 1e-12)
+    certified = both[both["baseline_certified"].astype(bool)]
+    lower = certified[certified["trace"] < certified["baseline_trace"] * (1 - 1e-9)]
+    print(
+        f"{len(both)} problems by both: trace higher in {np.sum(change > 1e-9)} (by {change.max():.1e} at most), "
+        f"lower in {np.sum(change < -1e-9)} (by {-change.min():.1e} at most); decisions differ in {differ.sum()}; "
+        f"CPU seconds {both['seconds'].sum():.1f} against {both['baseline_seconds'].sum():.1f}"
+    )
+    print(
+        f"of {len(certified)} answers that the baseline certified: {np.sum(certified['baseline_nu_low'] > 1.0)} are "
+        f"saddles (nu > 1), {len(lower)} have a higher trace than the new answer"
+    )
+    odd = both[(change.abs() > 1e-9) | differ | ~both["certified"].astype(bool)]
+    if len(odd):
+        columns = [
+            *keys,
+            "replicate",
+            "trace",
+            "baseline_trace",
+            "error",
+            "baseline_error",
+            "certified",
+            "baseline_certified",
+        ]
+        print(odd[[*columns, "nu_high", "baseline_nu_low"]].to_string())
 
 
 def main() -> None:
-    """Print the table."""
+    """Solve, write and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--replicates", type=int, default=16)
-    parser.add_argument("--depth", type=int, default=3)
-    parser.add_argument("--d", type=int, default=12)
-    parser.add_argument("--rank", type=int, default=1)
+    parser.add_argument("--baseline", type=Path, help="a checkout of another release")
+    parser.add_argument("--out", type=Path, default=Path("flattest.csv"))
+    parser.add_argument("--seconds", type=float, default=np.inf, help="start no further problem after this long")
+    parser.add_argument("--largest", type=int, default=64, help="largest d")
     options = parser.parse_args()
     set_threads(1)
-    delta = statistical_dimension(options.d, options.d, options.rank)
-    print(f"d = {options.d}, rank {options.rank}, depth {options.depth}, statistical dimension {delta}")
-    print("  n  n/statdim  CPU s  certified  disagree  spread    flattest  nuclear  same")
-    for factor in FACTORS:
-        n = int(np.ceil(factor * delta))
-        cell = flatdist.Cell(d_out=options.d, d_in=options.d, rank=options.rank, n=n, method="min_hessian_trace")
-        problems = [sample_arrays(cell, replicate) for replicate in range(options.replicates)]
-        measurements = np.array([problem.measurements for problem in problems])
-        labels = np.array([problem.labels for problem in problems])
-        truths = np.array([problem.ground_truth for problem in problems])
-        min_hessian_trace(measurements[:1], labels[:1], options.depth, return_certificate=True)  # compiles
-        began = time.process_time()
-        layers, certificate = min_hessian_trace(measurements, labels, options.depth, return_certificate=True)
-        seconds = (time.process_time() - began) / options.replicates
-        flattest = np.asarray(flatdist.end_to_end(layers))
-        nuclear = min_nuclear_norm(measurements, labels, return_certificate=True)[0].numpy()
-        size = np.square(truths).sum((1, 2))
-        errors, nuclear_errors, apart = (
-            np.square(a - b).sum((1, 2)) / size for a, b in ((flattest, truths), (nuclear, truths), (flattest, nuclear))
-        )
-        spread = certificate.spread
-        print(
-            f"{n:3d}  {n / delta:9.2f}  {seconds:5.3f}  {certificate.converged.sum():9d}  {np.sum(spread > 1e-6):8d}  "
-            f"{np.nanmax(spread):8.1e}  {np.sum(errors < 1e-6):8d}  {np.sum(nuclear_errors < 1e-6):7d}  "
-            f"{np.sum(apart < 1e-6):4d}",
-            flush=True,
-        )
+    warnings.simplefilter("ignore")
+    end = time.monotonic() + options.seconds
+    tasks = [
+        (replicate, d_out, d_in, rank, depth, factor, affordable)
+        for d_out, d_in, rank, depth, factors, replicates, affordable in STUDIES
+        for factor in factors
+        for replicate in range(replicates)
+        if max(d_out, d_in) <= options.largest
+    ]
+    rows: list[Any] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        baseline = Baseline(options.baseline, Path(scratch)) if options.baseline else None
+        solved(8, 8, 1, 3, 1.0, 0, baseline)  # imports and compiles
+        for replicate, d_out, d_in, rank, depth, factor, affordable in sorted(tasks, key=lambda task: task[0]):
+            if time.monotonic() > end:
+                break
+            rows.append(solved(d_out, d_in, rank, depth, factor, replicate, baseline if affordable else None))
+        if baseline is not None:
+            baseline.process.terminate()
+    with open(options.out, "w", newline="") as file:
+        writer = csv.DictWriter(file, max(rows, key=len))
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"{len(rows)} of {len(tasks)} problems in the time")
+    summary(pd.DataFrame(rows))
 
 
 if __name__ == "__main__":

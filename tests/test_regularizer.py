@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from flatdist.errors import SolverError
-from flatdist.factorization.flatness import MomentTrace, hessian_trace
+from flatdist.factorization.flatness import hessian_trace
 from flatdist.factorization.products import end_to_end
 from flatdist.factorization.regularizer import (
     balanced_factorization,
@@ -13,7 +13,7 @@ from flatdist.factorization.regularizer import (
     balanced_norms,
     induced_regularizer,
 )
-from flatdist.solvers import _flatness_kernel as kernel
+from flatdist.solvers._flattest import Point, ScaledProblem, descend
 
 
 def matrix_of(d_out, d_in, rank, generator):
@@ -126,21 +126,15 @@ def test_random_layers_of_the_same_product_are_never_flatter():
 
 
 def test_wide_layers_do_not_lower_the_infimum():
-    """An augmented Lagrangian over layers of hidden width 6 with the whole of M as constraint ends no lower."""
+    """A descent over layers of hidden width 6 with the whole of M as constraint ends no lower."""
     generator = np.random.default_rng(7)
     matrix, measurements = matrix_of(3, 3, 2, generator), generator.normal(size=(5, 3, 3))
     least = induced_regularizer(matrix, measurements, 3).value
-    moments = MomentTrace(measurements, 3, evaluations=10**9)
-    moment_arrays = (moments.s_out, moments.s_in, np.ascontiguousarray(moments.fourth))
-    multipliers, rho, tolerance = np.zeros(9), least, 1e-3
-    x = generator.normal(size=6 * 3 + 6 * 6 + 3 * 6) / 2.0
-    for _ in range(30):
-        x, trace, violation, *_ = kernel.minimise(
-            x, 3, 6, *moment_arrays, np.eye(9), matrix.ravel(), multipliers, rho, tolerance, 2000, 20
-        )
-        multipliers, rho, tolerance = multipliers + rho * violation, min(2 * rho, 100 * least), 0.1 * tolerance + 1e-8
-    assert np.linalg.norm(violation) < 1e-6
-    assert trace == pytest.approx(least, rel=1e-5)
+    layers = [generator.normal(size=shape) / 2.0 for shape in ((6, 3), (6, 6), (3, 6))]
+    problem = ScaledProblem(3, measurements, np.eye(9), matrix.ravel())
+    end = descend(Point(problem, layers), np.zeros(9), least, tolerance=1e-6, steps=300)
+    assert end.residual < 1e-5
+    assert end.point.trace == pytest.approx(least, rel=1e-5)
 
 
 def test_bad_input_has_one_clear_message():

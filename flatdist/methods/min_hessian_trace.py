@@ -4,7 +4,7 @@ from flatdist.methods.base import ARCHITECTURE_FIELDS, SolverMethod
 
 METHOD = SolverMethod(
     name="min_hessian_trace",
-    numerics_version=1,
+    numerics_version=2,
     fields=ARCHITECTURE_FIELDS,
     summary="the interpolator of smallest Hessian trace (Lemma 2's sum, minimised exactly)",
     label="flattest",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,8 @@ class Certificate:
     """Proof of how good a solver's answer is; every array has the shape of the batch axes, () for one instance.
 
     Attributes:
-        violation: constraint violation ||A(M) - b|| / ||b||.
+        violation: distance from the nearest interpolator, relative to the smallest interpolator's Frobenius norm: the
+            constraint violation in orthonormal coordinates of the measurements.
         gap: duality gap relative to the objective, or relative stationarity where there is no dual.
         iterations: iterations used.
         tolerance: largest violation and gap that count as certified.
@@ -50,17 +52,23 @@ class Certificate:
         )
 
 
-def warn_uncertified(solver: str, certificate: Certificate, stacklevel: int = 3) -> None:
-    """Warn that some answers are not certified; silent where all are.
+Value = TypeVar("Value")
 
-    Args:
-        solver: name of the function that answers.
-        certificate: of its answers.
-        stacklevel: frames up to the caller that is to be blamed, counted from this function.
-    """
-    if not np.all(certificate.converged):
-        warnings.warn(
-            f"{solver}: {certificate}. Pass return_certificate=True to judge the answers one by one",
-            UncertifiedWarning,
-            stacklevel=stacklevel,
-        )
+
+class Solution(NamedTuple, Generic[Value]):
+    """A solver's answer and what is proved of it; unpacks as ``value, certificate``."""
+
+    value: Value
+    certificate: Certificate
+
+    def returned(self, solver: str, return_certificate: bool) -> Any:
+        """What a caller of ``solver`` gets: the solution, or its value, with a warning where that is not certified."""
+        if return_certificate:
+            return self
+        if not np.all(self.certificate.converged):
+            warnings.warn(
+                f"{solver}: {self.certificate}. Pass return_certificate=True to judge the answers one by one",
+                UncertifiedWarning,
+                stacklevel=3,
+            )
+        return self.value

@@ -18,6 +18,8 @@ from flatdist.errors import SolverError
 INDEPENDENT = 1e-7  # a measurement nearer than this to the span of others, relative to its norm, is dependent on them
 CONSISTENT = 1e-6  # labels are infeasible when the interpolator of independent ones misses them by more, relatively
 
+_PLAIN = 1e-4  # distance of a measurement from the span of the earlier ones, relative to its norm, that Cholesky keeps
+
 BLOCK = 256  # rows of a block of an (n, n) matrix: only the blocks on and below the diagonal are multiplied out
 
 
@@ -95,10 +97,40 @@ class Constraints:
         multipliers: torch.Tensor = orthonormal @ torch.linalg.solve_triangular(triangle.T, vector, upper=False)
         return multipliers[:, 0]
 
+    @cached_property
+    def _triangle(self) -> torch.Tensor | None:
+        """Lower triangular T with A = T Q, Q of orthonormal rows; None where M is determined.
+
+        The Cholesky factor is that, with an error that grows with the square of the condition number; where its
+        diagonal warns of that, the measurements are orthogonalised themselves.
+        """
+        if self.cholesky is None:
+            return None
+        size = self.cholesky.diagonal() / torch.linalg.vector_norm(self.rows, dim=1)
+        if float(size.min()) > _PLAIN:
+            return self.cholesky
+        triangle: torch.Tensor = torch.linalg.qr(self.rows.T, mode="r")[1].T
+        return triangle
+
     def violation(self, matrix: torch.Tensor) -> float:
-        """||A(M) - b|| / ||b|| over every measurement; absolute where b = 0."""
-        miss = float(torch.linalg.vector_norm(self.all_labels - self.all_rows @ matrix.reshape(-1)))
-        return miss / (float(torch.linalg.vector_norm(self.all_labels)) or 1.0)
+        """The distance to the nearest interpolator over the norm of the smallest one.
+
+        This is ||A(M) - b|| / ||b|| in orthonormal coordinates of the measurements, so that nearly dependent ones,
+        whose labels alone say little, count as much as others; the raw ratio over all measurements where that is more.
+        """
+        miss = self.all_labels - self.all_rows @ matrix.reshape(-1)
+        raw = float(torch.linalg.vector_norm(miss)) / (float(torch.linalg.vector_norm(self.all_labels)) or 1.0)
+        if self.qr is not None:
+            orthonormal, triangle = self.qr
+            pair = torch.stack((self.misfit(matrix), self.labels), dim=1)
+            seen = torch.linalg.solve_triangular(triangle, orthonormal.T @ pair, upper=True)
+        elif self._triangle is not None:
+            pair = torch.stack((self.misfit(matrix), self.labels), dim=1)
+            seen = torch.linalg.solve_triangular(self._triangle, pair, upper=False)
+        else:
+            return raw
+        distance, norm = (float(size) for size in torch.linalg.vector_norm(seen, dim=0))
+        return max(raw, distance / (norm or 1.0))
 
 
 class Unfactorized(Constraints):

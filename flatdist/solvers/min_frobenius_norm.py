@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import Any
 
 import torch
 
-from flatdist.solvers.certificate import Certificate, warn_uncertified
+from flatdist.solvers.certificate import Solution
 from flatdist.solvers.constraints import Constraints, constraints_of
 from flatdist.solvers.instances import ArrayLike, Instances, one_thread
 
 
-@overload
-def min_frobenius_norm(
-    measurements: ArrayLike, labels: ArrayLike, *, return_certificate: Literal[False] = False
-) -> torch.Tensor: ...
-@overload
-def min_frobenius_norm(
-    measurements: ArrayLike, labels: ArrayLike, *, return_certificate: Literal[True]
-) -> tuple[torch.Tensor, Certificate]: ...
-def min_frobenius_norm(
-    measurements: ArrayLike, labels: ArrayLike, *, return_certificate: bool = False
-) -> torch.Tensor | tuple[torch.Tensor, Certificate]:
+def min_frobenius_norm(measurements: ArrayLike, labels: ArrayLike, *, return_certificate: bool = False) -> Any:
     """The interpolator of smallest Frobenius norm, the orthogonal projection of 0 onto {M : <A_i, M> = b_i}.
 
     For n >= d_out * d_in independent measurements it is the one interpolator, by least squares. Every instance is
@@ -30,15 +20,20 @@ def min_frobenius_norm(
     Args:
         measurements: (..., n, d_out, d_in), torch or numpy, any leading batch axes.
         labels: (..., n).
-        return_certificate: also return the proof; without it, answers that are not certified warn.
+        return_certificate: return a :class:`Solution`, proof included; without it, uncertified answers warn.
 
     Returns:
-        (..., d_out, d_in) float64, and with ``return_certificate`` the :class:`Certificate`: relative constraint
-        violation, and duality gap ||M - A^*(y)||_F^2 / ||M||_F^2 at the nearest multipliers y.
+        (..., d_out, d_in) float64, or a :class:`Solution` of it, whose certificate has the relative violation of the
+        constraints and the duality gap ||M - A^*(y)||_F^2 / ||M||_F^2 at the nearest multipliers y.
 
     Raises:
         SolverError: shapes that do not fit, entries that are not finite, or labels that no matrix satisfies.
     """
+    return solve_min_frobenius_norm(measurements, labels).returned("min_frobenius_norm", return_certificate)
+
+
+def solve_min_frobenius_norm(measurements: ArrayLike, labels: ArrayLike) -> Solution[torch.Tensor]:
+    """As :func:`min_frobenius_norm`: the answer with its certificate."""
     instances = Instances(measurements, labels, "min_frobenius_norm")
     matrices, parts = [], []
     with one_thread():
@@ -51,12 +46,7 @@ def min_frobenius_norm(
                 violation, gap = constraints.violation(matrix), _gap(constraints, matrix)
             matrices.append(matrix)
             parts.append((violation, gap, 1))
-        certificate = instances.certificate(parts)
-        solution = instances.gather(matrices)
-    if return_certificate:
-        return solution, certificate
-    warn_uncertified("min_frobenius_norm", certificate)
-    return solution
+        return Solution(instances.gather(matrices), instances.certificate(parts))
 
 
 def _gap(constraints: Constraints, matrix: torch.Tensor) -> float:

@@ -1,21 +1,30 @@
 """The flattest interpolator: min tr Hess L(W) subject to L(W) = 0 (equation 3 of Gatmiry et al. 2023).
 
-Depth 2 is convex (Theorem 5) and is solved as such. From depth 3 on, several starts run an augmented Lagrangian and a
-Newton phase each (``flatdist.solvers._flattest``) and the lowest certified trace wins; how far the others ended above
-it is part of the certificate.
+Depth 2 is convex (Theorem 5) and is solved as such. From depth 3 on an instance goes through at most two stages:
+
+1. A low-rank interpolator that might be the answer, the minimum of the nuclear norm or one near it, with the layers of
+   least trace at it (:mod:`flatdist.factorization.geodesics`). If it is a sharp local minimum of the induced
+   regularizer F among all interpolators, which is a convex condition
+   (:mod:`flatdist.factorization.local_flatness`), it is the answer: no descent at all where nuclear norm, or nearly
+   nuclear norm, recovers.
+2. Several descents by Newton's iteration at a small hidden width (:mod:`flatdist.solvers._flattest`) that grows where
+   the solution uses it up. The lowest proved end wins; how far the others ended above it is part of the certificate.
+
+Every answer of either stage is proved a strict local minimum at full width, or not certified: its Hessian is positive
+along the constraints at its own rank, and F rises in every direction that raises the rank (nu < 1). A stationary point
+with nu > 1 is a saddle, and its direction of descent starts the next descent.
 
 Hidden widths beyond min(d_out, d_in) change nothing. Where W_{j+1} does not read a direction that W_j ... W_1 reaches,
 cutting that direction out of W_j leaves M as it is and can only lower every term of Lemma 2's sum; cutting from both
-sides leaves layers of the rank of M. So the problem is solved at hidden width min(d_out, d_in) and the answer is padded
-with zeros to the widths asked for.
+sides leaves layers of the rank of M. The answer is padded with zeros to the widths asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import cycle, pairwise
-from typing import Literal, overload
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,34 +33,53 @@ import torch
 
 from flatdist.errors import SolverError
 from flatdist.factorization.flatness import MomentTrace
+from flatdist.factorization.geodesics import minimise_along_geodesics
+from flatdist.factorization.local_flatness import NormalCondition, normal_condition
+from flatdist.factorization.regularizer import balanced_factorization
 from flatdist.factorization.widths import all_widths
-from flatdist.solvers._flattest import Descent, ScaledProblem, descend
-from flatdist.solvers.certificate import TOLERANCE, Certificate, warn_uncertified
+from flatdist.solvers._flattest import Point, ScaledProblem, descend
+from flatdist.solvers.certificate import TOLERANCE, Certificate, Solution
 from flatdist.solvers.constraints import Constraints, constraints_of
 from flatdist.solvers.instances import ArrayLike, Instances, one_thread
-from flatdist.solvers.min_nuclear_norm import min_nuclear_norm
+from flatdist.solvers.low_rank import EXACT, LowRank, degrees_of_freedom, interpolate
+from flatdist.solvers.min_nuclear_norm import nuclear_norm_minimum, solve_min_nuclear_norm
 from flatdist.types import Array
 
-# The first penalty of start 0, 1, 2, 0, ...: a soft one leaves the start almost at once and descends from near zero, a
-# firm one stays near its interpolator, so that they find different minima where there are several.
-_FIRMNESS = (60.0, 1.5, 10.0)
-_AIM = 0.1 * TOLERANCE  # what the search itself asks for, so that rounding does not decide
+_STARTS = 3  # descents that are compared where no low-rank interpolator is proved the answer
+_FIRMNESS = (60.0, 60.0, 10.0)  # first penalty of start 0, 1, 2, 0, ...: softer ones end in other minima, at times
+_SPARE = 3  # hidden units beyond those that as many constraints need; a descent without any ends in higher minima
+_STEPS = 200  # of one descent
+_GROWTHS = 8  # saddles that one descent may leave
+_FINISHED = 1e-10  # residual at which a descent ends
+_RANKED = 1e-6  # singular values below this part of the largest are none, once a descent has ended,
+_VISIBLE = 1e-4  # and while it goes on
+_GAP = 8.0  # ratio of neighbouring singular values that may separate a solution's from vanishing ones
+_NEAR = 0.1  # a finish that moves the matrix by more than this part of it has found another solution
 
 
 @dataclass(frozen=True)
 class FlatnessCertificate(Certificate):
-    """What is known of a flattest interpolator; ``gap`` is the Lagrangian's gradient relative to the trace's,
-    and at depth 2 the duality gap of the convex problem.
+    """What is known of a flattest interpolator; ``gap`` is the Lagrangian's gradient relative to the trace's, and at
+    depth 2 the duality gap of the convex problem.
 
-    First-order stationarity proves a local minimum at best: from depth 3 on the problem is not convex, and the spread
-    over starts is the evidence that the minimum is global.
+    From depth 3 on the problem is not convex: a certified answer is a strict local minimum at full width, and the
+    spread over starts is the evidence that it is global.
 
     Attributes:
-        traces: (..., starts) where each start ended, in the trace's own units; NaN where it was not certified. At depth
-            2, which is convex, the one value.
+        nu_low, nu_high: (...,) bracket of nu at the answer: below 1, no direction that raises the rank lowers the
+            trace. 0 where there is no such direction or the problem is convex, NaN where nothing is proved.
+        traces: (..., starts) where each start ended, in the trace's own units; NaN where it was not certified. One
+            value at depth 2, which is convex, and where a sharp minimum was found without a descent.
     """
 
-    traces: npt.NDArray[np.float64] = None  # type: ignore[assignment]
+    nu_low: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
+    nu_high: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
+    traces: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0,)))
+
+    @property
+    def converged(self) -> npt.NDArray[np.bool_]:
+        """Whether the answer interpolates, is stationary and is a strict local minimum, for each instance."""
+        return np.asarray(super().converged & (self.nu_high < 1.0))
 
     @property
     def spread(self) -> npt.NDArray[np.float64]:
@@ -65,31 +93,11 @@ class FlatnessCertificate(Certificate):
     def __str__(self) -> str:
         spread = self.spread
         known = spread[~np.isnan(spread)]
-        return f"{super().__str__()}, spread over starts at most {known.max() if known.size else np.nan:.1e}"
-
-
-@overload
-def min_hessian_trace(
-    measurements: ArrayLike,
-    labels: ArrayLike,
-    depth: int = ...,
-    width: int | Sequence[int] | None = ...,
-    *,
-    starts: int = ...,
-    return_certificate: Literal[False] = ...,
-) -> list[torch.Tensor]: ...
-
-
-@overload
-def min_hessian_trace(
-    measurements: ArrayLike,
-    labels: ArrayLike,
-    depth: int = ...,
-    width: int | Sequence[int] | None = ...,
-    *,
-    starts: int = ...,
-    return_certificate: Literal[True],
-) -> tuple[list[torch.Tensor], FlatnessCertificate]: ...
+        proved = int(np.sum(self.nu_high < 1.0))
+        return (
+            f"{super().__str__()}, {proved} of {self.nu_high.size} strict local minima at full width, "
+            f"spread over starts at most {known.max() if known.size else np.nan:.1e}"
+        )
 
 
 def min_hessian_trace(
@@ -98,9 +106,9 @@ def min_hessian_trace(
     depth: int = 3,
     width: int | Sequence[int] | None = None,
     *,
-    starts: int = 3,
+    starts: int | None = None,
     return_certificate: bool = False,
-) -> list[torch.Tensor] | tuple[list[torch.Tensor], FlatnessCertificate]:
+) -> Any:
     """Layers of the flattest interpolator, argmin { tr Hess L(W) : <A_i, W_L ... W_1> = b_i for all i } (equation 3).
 
     Args:
@@ -109,70 +117,107 @@ def min_hessian_trace(
         depth: number of layers L, at least 2.
         width: one hidden width, or depth - 1 of them, each at least min(d_out, d_in); default max(d_out, d_in). It
             changes the shape of the answer, not the trace.
-        starts: how many descents are compared at depth 3 and more.
-        return_certificate: also return the certificate; without it an uncertified answer warns.
+        starts: how many ends are compared at depth 3 and more. By default 3 descents, and none where a low-rank
+            interpolator is proved a sharp local minimum.
+        return_certificate: return a :class:`Solution` with the certificate; without it an uncertified answer warns.
 
     Returns:
-        W_1 ... W_L, each (..., d_j, d_{j-1}) float64, and the certificate if asked for.
+        W_1 ... W_L, each (..., d_j, d_{j-1}) float64, or a :class:`Solution` of them.
 
     Raises:
         SolverError: no matrix satisfies the constraints; widths or a depth that cannot be; misshapen or non-finite
             input.
+
+    Example:
+        >>> import numpy as np
+        >>> from flatdist import end_to_end, min_hessian_trace
+        >>> measurements, truth = np.random.default_rng(0).standard_normal((40, 8, 8)), np.diag([1.0] + [0.0] * 7)
+        >>> layers = min_hessian_trace(measurements, measurements[:, 0, 0], depth=3)
+        >>> bool(np.allclose(end_to_end(layers), truth))
+        True
     """
+    solution = solve_min_hessian_trace(measurements, labels, depth, width, starts=starts)
+    return solution.returned("min_hessian_trace", return_certificate)
+
+
+def solve_min_hessian_trace(
+    measurements: ArrayLike,
+    labels: ArrayLike,
+    depth: int = 3,
+    width: int | Sequence[int] | None = None,
+    *,
+    starts: int | None = None,
+) -> Solution[list[torch.Tensor]]:
+    """As :func:`min_hessian_trace`: the layers and a :class:`FlatnessCertificate`."""
     instances = Instances(measurements, labels, "min_hessian_trace")
-    d_out, d_in = instances.matrix_shape
-    widths = all_widths(depth, width, d_out, d_in, "min_hessian_trace")
-    if starts < 1:
-        raise SolverError(f"min_hessian_trace: starts is {starts}; at least 1 descent must run")
-    answers: list[list[Array]] = []
-    parts: list[tuple[float, float, int]] = []
-    traces: list[list[float]] = []
+    widths = all_widths(depth, width, instances.matrix_shape[0], instances.matrix_shape[1], "min_hessian_trace")
+    if starts is not None and starts < 1:
+        raise SolverError(f"min_hessian_trace: starts must be at least 1 (got {starts})")
+    answers: list[_Answer] = []
     with one_thread(), threadpoolctl.threadpool_limits(1, user_api="blas"):
         for index, (stack, flat) in enumerate(instances):
             if not bool(flat.any()):  # M = 0 interpolates, with a trace of 0
-                answers.append([np.zeros((big, small)) for small, big in pairwise(widths)])
-                parts.append((0.0, 0.0, 0))
-                traces.append([0.0] * (1 if depth == 2 else starts))
+                zero = [np.zeros((1, instances.matrix_shape[1])), *[np.zeros((1, 1))] * (depth - 2)]
+                answers.append(
+                    _Answer([*zero, np.zeros((instances.matrix_shape[0], 1))], 0.0, 0.0, 0, (0.0, 0.0), [0.0])
+                )
                 continue
             constraints = constraints_of(stack, flat, instances.name(index))
-            if depth == 2:
-                layers, part, ends = _solve_convex(constraints)
-            else:
-                layers, part, ends = _solve(constraints, depth, starts)
-            answers.append(_padded(layers, widths))
-            parts.append(part)
-            traces.append(ends)
-    stacked = []
+            answers.append(_convex(constraints) if depth == 2 else _Search(constraints, depth).answer(starts))
+    layers = []
     for j, (small, big) in enumerate(pairwise(widths)):
-        layer = np.array([answer[j] for answer in answers], dtype=np.float64)
-        stacked.append(torch.from_numpy(layer.reshape(*instances.batch, big, small)))
-    plain = instances.certificate(parts)
-    table = np.array(traces, dtype=np.float64).reshape(*instances.batch, -1 if traces else 0)
-    certificate = FlatnessCertificate(plain.violation, plain.gap, plain.iterations, plain.tolerance, table)
-    if return_certificate:
-        return stacked, certificate
-    warn_uncertified("min_hessian_trace", certificate)
-    return stacked
+        layer = np.zeros((len(answers), big, small))
+        for index, answer in enumerate(answers):
+            rows, columns = answer.layers[j].shape
+            layer[index, :rows, :columns] = answer.layers[j]
+        layers.append(torch.from_numpy(layer.reshape(*instances.batch, big, small)))
+    plain = instances.certificate([(answer.violation, answer.gap, answer.steps) for answer in answers])
+    longest = max((len(answer.traces) for answer in answers), default=0)
+    traces = np.array([answer.traces + [np.nan] * (longest - len(answer.traces)) for answer in answers])
+    nu = np.array([answer.nu for answer in answers]).reshape(*instances.batch, 2)
+    return Solution(
+        layers,
+        FlatnessCertificate(
+            plain.violation, plain.gap, plain.iterations, plain.tolerance,
+            nu[..., 0], nu[..., 1], traces.reshape(*instances.batch, longest),
+        ),
+    )  # fmt: skip
 
 
-def _solve_convex(constraints: Constraints) -> tuple[list[Array], tuple[float, float, int], list[float]]:
+@dataclass(frozen=True)
+class _Answer:
+    """Layers of one instance, in its own units, and what is proved of them.
+
+    Attributes:
+        nu: bracket of nu at the answer.
+        traces: where each start ended; NaN where that was not certified.
+    """
+
+    layers: list[Array]
+    violation: float
+    gap: float
+    steps: int
+    nu: tuple[float, float]
+    traces: list[float]
+
+
+def _convex(constraints: Constraints) -> _Answer:
     """Depth 2 by Theorem 5: M minimises 4 || S_out^{1/2} M S_in^{1/2} ||_*, a nuclear norm in other coordinates.
 
     With N = S_out^{1/2} M S_in^{1/2} = U Lambda V^T the layers are W_2 = S_out^{-1/2} U Lambda^{1/2} and
     W_1 = Lambda^{1/2} V^T S_in^{-1/2}. Where S_out or S_in is singular no measurement sees the directions left out.
     """
-    d_out, d_in = constraints.shape
-    stack = constraints.all_rows.numpy().reshape(-1, d_out, d_in)
+    stack = constraints.all_rows.numpy().reshape(-1, *constraints.shape)
     moments = MomentTrace(stack, 2, evaluations=1)
     left, right = _inverse_root(moments.s_out), _inverse_root(moments.s_in)
-    weighted, proof = min_nuclear_norm(left @ stack @ right, constraints.all_labels.numpy(), return_certificate=True)
+    weighted, proof = solve_min_nuclear_norm(left @ stack @ right, constraints.all_labels.numpy())
     u, spectrum, v = np.linalg.svd(weighted.numpy(), full_matrices=False)
     root = np.sqrt(spectrum)
     layers = [root[:, None] * (v @ right), left @ (u * root)]
     violation = constraints.violation(torch.from_numpy(layers[1] @ layers[0]))
-    part = (violation, float(proof.gap), int(proof.iterations))
     certified = max(violation, float(proof.gap)) <= TOLERANCE
-    return layers, part, [4.0 * float(spectrum.sum()) if certified else np.nan]
+    trace = 4.0 * float(spectrum.sum()) if certified else np.nan
+    return _Answer(layers, violation, float(proof.gap), int(proof.iterations), (0.0, 0.0), [trace])
 
 
 def _inverse_root(symmetric: Array) -> Array:
@@ -182,74 +227,255 @@ def _inverse_root(symmetric: Array) -> Array:
     return np.asarray((vectors[:, kept] / np.sqrt(values[kept])) @ vectors[:, kept].T)
 
 
-def _solve(
-    constraints: Constraints, depth: int, starts: int
-) -> tuple[list[Array], tuple[float, float, int], list[float]]:
-    """Layers, (violation, stationarity, evaluations), and the trace at the end of each start, for one instance."""
-    d_out, d_in = constraints.shape
-    measurements = constraints.all_rows.numpy().reshape(-1, d_out, d_in)
-    moments = MomentTrace(measurements, depth, evaluations=10**9)
-    size = np.sqrt(np.trace(moments.s_out) / (d_out * d_in))  # root mean square entry of the measurements
-    smallest = constraints.project(constraints.rows.new_zeros(d_out, d_in)).numpy()  # the min-Frobenius interpolator
-    scale = float(np.linalg.norm(smallest))
-    basis = np.eye(d_out * d_in) if constraints.determined else constraints.whitened[0].numpy()
-    problem = ScaledProblem(
-        depth,
-        moments.s_out / size**2,
-        moments.s_in / size**2,
-        np.zeros((1, 1)) if moments.fourth is None else np.ascontiguousarray(moments.fourth / size**2),
-        np.ascontiguousarray(basis),
-        basis @ smallest.ravel() / scale,
-    )
-    matrices = _starting_matrices(problem, smallest / scale, starts)
-    ends = [
-        descend(problem, matrix, _AIM, firmness) for matrix, firmness in zip(matrices, cycle(_FIRMNESS), strict=False)
-    ]
-    best = min(ends, key=_rank_of)
-    unit = size**2 * scale ** (2.0 - 2.0 / depth)
-    layers = [scale ** (1.0 / depth) * layer for layer in best.layers]
-    matrix = layers[0]
-    for layer in layers[1:]:
-        matrix = layer @ matrix
-    violation = constraints.violation(torch.from_numpy(matrix))
-    evaluations = sum(end.evaluations for end in ends)
-    return (
-        layers,
-        (violation, best.stationarity, evaluations),
-        [unit * end.trace if _certified(end) else np.nan for end in ends],
-    )
+@dataclass(frozen=True)
+class _End:
+    """Where a start ended: a point, the bracket of nu there (NaN where nothing is proved), and the steps taken."""
+
+    point: Point
+    nu: tuple[float, float]
+    stationarity: float
+    steps: int = 0
+
+    @property
+    def proved(self) -> bool:
+        return self.nu[1] < 1.0 and max(self.point.violation, self.stationarity) <= TOLERANCE
+
+    @property
+    def order(self) -> tuple[bool, float]:
+        """Proved ends first, the lowest trace before all; the others by how far they are from stationary."""
+        if self.proved:
+            return False, self.point.trace
+        return True, max(self.point.violation, self.stationarity)
 
 
-def _certified(end: Descent) -> bool:
-    return end.violation <= TOLERANCE and end.stationarity <= TOLERANCE
+@dataclass(frozen=True)
+class _Saddle:
+    """A stationary point from which F falls along ``direction``, which raises the rank."""
+
+    point: Point
+    multipliers: Array
+    direction: Array
 
 
-def _rank_of(end: Descent) -> tuple[bool, float]:
-    """Certified descents first, the lowest trace before all; uncertified ones by how far they are from certified."""
-    return (False, end.trace) if _certified(end) else (True, max(end.violation, end.stationarity))
+class _Search:
+    """The flattest interpolator of one instance at depth 3 or more, in units in which everything is of order one."""
+
+    def __init__(self, constraints: Constraints, depth: int) -> None:
+        self.constraints = constraints
+        stack = constraints.all_rows.numpy().reshape(-1, *constraints.shape)
+        self.size = float(np.sqrt(np.mean(stack**2)))
+        smallest = constraints.project(constraints.rows.new_zeros(constraints.shape)).numpy()
+        self.scale = float(np.linalg.norm(smallest))
+        self.smallest = smallest / self.scale  # the interpolator of smallest Frobenius norm
+        rows = np.eye(stack[0].size) if constraints.determined else constraints.whitened[0].numpy()
+        self.problem = ScaledProblem(depth, stack / self.size, rows, rows @ self.smallest.ravel())
+        self.judged: list[tuple[Array, _End | None]] = []
+
+    def answer(self, starts: int | None) -> _Answer:
+        """The lowest proved end of all starts."""
+        found = self.without_descent()
+        ends = [] if found is None else [found]
+        if not (self.constraints.determined or (found is not None and starts is None)):
+            ends += [self.descent(*start) for start in self.starts((starts or _STARTS) - len(ends))]
+        best = min(ends, key=lambda end: end.order)
+        factor = self.scale ** (1.0 / self.problem.depth)
+        unit = self.size**2 * self.scale ** (2.0 - 2.0 / self.problem.depth)
+        return _Answer(
+            [factor * layer for layer in best.point.layers],
+            self.constraints.violation(torch.from_numpy(self.scale * best.point.matrix)),
+            best.stationarity,
+            sum(end.steps for end in ends),
+            best.nu,
+            [unit * end.point.trace if end.proved else np.nan for end in ends],
+        )
+
+    # Stage 1: a low-rank interpolator that is proved the answer
+
+    def without_descent(self) -> _End | None:
+        """The one interpolator, or a low-rank one that is a sharp local minimum."""
+        if self.constraints.determined:
+            return self.judge(self.smallest, determined=True)
+        rank = _rank(self.nuclear, _RANKED)
+        if degrees_of_freedom(rank, self.problem.shape) <= len(self.problem.rows):
+            end = self.judge(_cut(self.nuclear, rank))
+            if end is not None:
+                return end
+        for fewer in range(1, min(self.problem.shape)):  # one near it may recover where the nuclear norm just fails
+            if degrees_of_freedom(fewer, self.problem.shape) >= len(self.problem.rows):
+                break
+            end = self.planted(self.nuclear, fewer, near=np.inf)
+            if end is not None:
+                return end
+        return None
+
+    @property
+    def nuclear(self) -> Array:
+        """The interpolator of smallest nuclear norm."""
+        if not hasattr(self, "_nuclear"):
+            self._nuclear = nuclear_norm_minimum(self.constraints).numpy() / self.scale
+        return self._nuclear
+
+    def planted(self, matrix: Array, rank: int, near: float = _NEAR) -> _End | None:
+        """The interpolator of a rank that the constraints determine, near a matrix, if it is the answer."""
+        start = LowRank.truncated(torch.from_numpy(self.scale * matrix), rank)
+        point, misfit, _ = interpolate(self.constraints, start)
+        found = point.matrix.numpy() / self.scale
+        if misfit > EXACT or np.linalg.norm(found - matrix) > near * np.linalg.norm(matrix):
+            return None
+        return self.judge(found)
+
+    def judge(self, matrix: Array, determined: bool = False) -> _End | None:
+        """An interpolator of low rank with its layers of least trace; None where it is no sharp local minimum."""
+        for other, verdict in self.judged:
+            if np.linalg.norm(other - matrix) <= 1e-8:
+                return verdict
+        layers = minimise_along_geodesics(matrix, self.problem.stack, self.problem.depth)[1]
+        end = None
+        if layers is not None:
+            point = Point(self.problem, layers)
+            nu = (0.0, 0.0) if determined else self.nu(matrix)[:2]
+            if nu[1] < 1.0:
+                end = _End(point, nu, point.stationarity(point.nearest_multipliers()))
+        elif determined:
+            point = Point(self.problem, _balanced(matrix, min(matrix.shape), self.problem.depth))
+            end = _End(point, (np.nan, np.nan), point.stationarity(point.nearest_multipliers()))
+        self.judged.append((matrix, end))
+        return end
+
+    def nu(self, matrix: Array, smooth: bool = False) -> tuple[float, float, Array | None]:
+        """The bracket of nu at an interpolator, to where it decides, and the direction in which F changes least."""
+        try:
+            condition: NormalCondition | None = normal_condition(
+                matrix, self.problem.stack, self.problem.depth, rows=self.problem.row_stack, smooth=smooth
+            )
+        except SolverError:  # F is not attained
+            return np.nan, np.nan, None
+        if condition is None:
+            return np.inf, np.inf, None
+        low, high, normal = condition.bracket(1e-3, decide=True)
+        return low, high, condition.direction(normal) if normal.size else None
+
+    # Stage 2: descents
+
+    def starts(self, count: int) -> Iterator[tuple[Array, int, float]]:
+        """Interpolators to descend from, hidden widths, and first penalties.
+
+        The nuclear norm's, the smallest, and random ones about as far from the smallest as it is from 0.
+        """
+        least = 1
+        while degrees_of_freedom(least, self.problem.shape) < len(self.problem.rows) and least < min(
+            self.problem.shape
+        ):
+            least += 1
+        for start in range(count):
+            width = least + _SPARE
+            if start == 0:
+                matrix, width = self.nuclear, max(width, _rank(self.nuclear, _RANKED) + 1)
+            elif start == 1:
+                matrix = self.smallest
+            else:
+                noise = np.random.default_rng(start).standard_normal(self.smallest.size) / np.sqrt(self.smallest.size)
+                free = noise - self.problem.rows.T @ (self.problem.rows @ noise)
+                matrix = self.smallest + free.reshape(self.smallest.shape)
+            yield matrix, min(width, *self.problem.shape), _FIRMNESS[start % len(_FIRMNESS)]
+
+    def descent(self, matrix: Array, width: int, firmness: float) -> _End:
+        """Descend from the balanced layers of a matrix, out of every saddle on the way."""
+        layers = _balanced(matrix, width, self.problem.depth)
+        multipliers, steps = np.zeros(len(self.problem.rows)), 0
+        for _ in range(_GROWTHS):
+            end = descend(
+                Point(self.problem, layers), multipliers, firmness * self.problem.unit,
+                tolerance=_FINISHED, steps=_STEPS, inspect=self.inspect,
+            )  # fmt: skip
+            steps += end.steps
+            found = end.found or self.finish(end.point, end.multipliers, _rank(end.point.matrix, _RANKED))
+            if isinstance(found, _End):
+                return _End(found.point, found.nu, found.stationarity, steps)
+            if not isinstance(found, _Saddle):
+                break
+            layers, multipliers, firmness = self.grown(found), found.multipliers, _FIRMNESS[0]
+        return _End(end.point, (np.nan, np.nan), end.point.stationarity(end.multipliers), steps)
+
+    def inspect(self, point: Point, multipliers: Array) -> _End | _Saddle | None:
+        """Finish a descent at one of the ranks that its iterate shows; None where none of them is the answer."""
+        spectrum = np.linalg.svd(point.matrix, compute_uv=False)[: point.k]
+        ratios = spectrum[:-1] / np.maximum(spectrum[1:], 1e-12 * spectrum[0])
+        visible = int(np.sum(spectrum > _VISIBLE * spectrum[0]))
+        for rank in dict.fromkeys([*(np.flatnonzero(ratios > _GAP)[:2] + 1).tolist(), visible]):
+            fixed = degrees_of_freedom(rank, self.problem.shape) < len(self.problem.rows)
+            found = self.planted(point.matrix, rank) if fixed else self.finish(point, multipliers, rank)
+            if isinstance(found, _End) or (found is not None and rank == visible):
+                return found
+        return None
+
+    def finish(self, point: Point, multipliers: Array, rank: int) -> _End | _Saddle | None:
+        """Newton's iteration at a rank, from a descent's iterate cut to it; None where it does not converge nearby."""
+        end = descend(
+            Point(self.problem, _truncated(point.layers, rank)), multipliers, 50.0 * _FIRMNESS[0] * self.problem.unit,
+            tolerance=1e-2 * _FINISHED, steps=15,
+        )  # fmt: skip
+        moved = np.linalg.norm(end.point.matrix - point.matrix)
+        near = (
+            moved <= _NEAR * np.linalg.norm(point.matrix) and abs(end.point.trace - point.trace) <= 0.02 * point.trace
+        )
+        if not near or end.residual > 10.0 * _FINISHED or not end.point.is_minimum(end.multipliers):
+            return None
+        low, high, direction = self.nu(end.point.matrix, smooth=True)
+        if high < 1.0:
+            return _End(end.point, (low, high), end.residual)
+        return _Saddle(end.point, end.multipliers, direction) if low > 1.0 and direction is not None else None
+
+    def grown(self, saddle: _Saddle) -> list[Array]:
+        """Layers past a saddle, in the direction in which F falls, with two hidden units to spare."""
+        matrix, rank = saddle.point.matrix, saddle.point.k
+        length = 0.1 * float(np.linalg.svd(matrix, compute_uv=False)[rank - 1])
+        ahead = _cut(matrix + length * saddle.direction, rank + 1)
+        width = min(rank + 3, *self.problem.shape)
+        layers = minimise_along_geodesics(ahead, self.problem.stack, self.problem.depth)[1]
+        return _balanced(ahead, width, self.problem.depth) if layers is None else _widened(layers, width)
 
 
-def _starting_matrices(problem: ScaledProblem, smallest: Array, starts: int) -> list[Array]:
-    """The interpolator of smallest Frobenius norm, then random interpolators about as far from it as it is from 0."""
-    matrices = [smallest]
-    for start in range(1, starts):
-        noise = np.random.default_rng(start).standard_normal(smallest.size) / np.sqrt(smallest.size)
-        free = noise - problem.basis.T @ (problem.basis @ noise)
-        matrices.append(smallest + free.reshape(smallest.shape))
-    return [_full_rank(matrix) for matrix in matrices]
+def _rank(matrix: Array, threshold: float) -> int:
+    spectrum = np.linalg.svd(matrix, compute_uv=False)
+    return int(np.sum(spectrum > threshold * spectrum[0]))
 
 
-def _full_rank(matrix: Array) -> Array:
-    """The matrix with singular values of at least a thousandth of the largest: a start must not lack a direction."""
+def _cut(matrix: Array, rank: int) -> Array:
+    """The nearest matrix of a rank."""
     left, spectrum, right = np.linalg.svd(matrix, full_matrices=False)
-    return np.asarray((left * np.maximum(spectrum, 1e-3 * spectrum[0])) @ right)
+    return np.asarray((left[:, :rank] * spectrum[:rank]) @ right[:rank])
 
 
-def _padded(layers: list[Array], widths: Sequence[int]) -> list[Array]:
-    """The layers in the upper left corners of zero matrices with the widths asked for."""
-    padded = []
-    for layer, small, big in zip(layers, widths[:-1], widths[1:], strict=True):
-        wide = np.zeros((big, small))
-        wide[: layer.shape[0], : layer.shape[1]] = layer
-        padded.append(wide)
-    return padded
+def _balanced(matrix: Array, width: int, depth: int) -> list[Array]:
+    """Lemma 4's layers, with singular values of at least a thousandth of the largest, cut to a hidden width."""
+    left, spectrum, right = np.linalg.svd(matrix, full_matrices=False)
+    full = (left * np.maximum(spectrum, 1e-3 * spectrum[0])) @ right
+    layers = [layer.numpy() for layer in balanced_factorization(full, depth, max(matrix.shape))]
+    first, *middle, last = layers
+    return [first[:width], *(layer[:width, :width] for layer in middle), last[:, :width]]
+
+
+def _truncated(layers: list[Array], rank: int) -> list[Array]:
+    """Layers of hidden width ``rank``, each hidden space cut to the leading directions that the input reaches."""
+    reached, cut, entering = layers[0], [], layers[0]
+    for layer in layers[1:]:
+        frame = np.linalg.svd(reached, full_matrices=False)[0][:, :rank]  # (k, rank)
+        cut.append(frame.T @ entering)
+        reached, entering = layer @ reached, layer @ frame
+    return [*cut, entering]
+
+
+def _widened(layers: list[Array], width: int) -> list[Array]:
+    """The layers with further hidden units: middle layers let them through, the ends hardly use them."""
+    generator, rank = np.random.default_rng(0), len(layers[0])
+    wide = []
+    for j, layer in enumerate(layers):
+        shape = len(layer) if j == len(layers) - 1 else width, width if j else layer.shape[1]
+        wider = 1e-2 * np.sqrt(np.mean(layer**2)) * generator.standard_normal(shape)
+        wider[: len(layer), : layer.shape[1]] += layer
+        if 0 < j < len(layers) - 1:
+            spare = np.arange(rank, width)
+            wider[spare, spare] += 0.5 * np.linalg.norm(layer, 2)
+        wide.append(wider)
+    return wide

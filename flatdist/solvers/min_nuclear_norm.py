@@ -17,11 +17,11 @@ transition; ``benchmarks/convex.py`` has it for comparison.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, overload
+from typing import Any
 
 import torch
 
-from flatdist.solvers.certificate import Certificate, warn_uncertified
+from flatdist.solvers.certificate import Solution
 from flatdist.solvers.constraints import Constraints, constraints_of, unfactorized
 from flatdist.solvers.dual_certificate import certify
 from flatdist.solvers.instances import ArrayLike, Instances, one_thread
@@ -37,17 +37,7 @@ _DISTINCT = 2.0  # least odds, for and against being 0, of every singular value 
 _RETRY = 0.05  # a rank that has failed is tried again once the gap has fallen by this factor
 
 
-@overload
-def min_nuclear_norm(
-    measurements: ArrayLike, labels: ArrayLike, *, return_certificate: Literal[False] = False
-) -> torch.Tensor: ...
-@overload
-def min_nuclear_norm(
-    measurements: ArrayLike, labels: ArrayLike, *, return_certificate: Literal[True]
-) -> tuple[torch.Tensor, Certificate]: ...
-def min_nuclear_norm(
-    measurements: ArrayLike, labels: ArrayLike, *, return_certificate: bool = False
-) -> torch.Tensor | tuple[torch.Tensor, Certificate]:
+def min_nuclear_norm(measurements: ArrayLike, labels: ArrayLike, *, return_certificate: bool = False) -> Any:
     """The interpolator of smallest nuclear norm, min ||M||_* subject to <A_i, M> = b_i.
 
     Every instance is solved alone, in float64 on one thread, on the device of ``measurements``: its bits do not depend
@@ -57,15 +47,20 @@ def min_nuclear_norm(
     Args:
         measurements: (..., n, d_out, d_in), torch or numpy, any leading batch axes.
         labels: (..., n).
-        return_certificate: also return the proof; without it, answers that are not certified warn.
+        return_certificate: return a :class:`Solution`, proof included; without it, uncertified answers warn.
 
     Returns:
-        (..., d_out, d_in) float64, and with ``return_certificate`` the :class:`Certificate`: relative constraint
-        violation, and duality gap relative to ||M||_*.
+        (..., d_out, d_in) float64, or a :class:`Solution` of it, whose certificate has the relative violation of the
+        constraints and the duality gap relative to ||M||_*.
 
     Raises:
         SolverError: shapes that do not fit, entries that are not finite, or labels that no matrix satisfies.
     """
+    return solve_min_nuclear_norm(measurements, labels).returned("min_nuclear_norm", return_certificate)
+
+
+def solve_min_nuclear_norm(measurements: ArrayLike, labels: ArrayLike) -> Solution[torch.Tensor]:
+    """As :func:`min_nuclear_norm`: the answer with its certificate."""
     instances = Instances(measurements, labels, "min_nuclear_norm")
     matrices, parts = [], []
     with one_thread():
@@ -73,12 +68,12 @@ def min_nuclear_norm(
             answer = _solve(stack, its_labels, instances.name(index))
             matrices.append(answer.matrix)
             parts.append((answer.violation, answer.gap, answer.iterations))
-        certificate = instances.certificate(parts)
-        solution = instances.gather(matrices)
-    if return_certificate:
-        return solution, certificate
-    warn_uncertified("min_nuclear_norm", certificate)
-    return solution
+        return Solution(instances.gather(matrices), instances.certificate(parts))
+
+
+def nuclear_norm_minimum(constraints: Constraints) -> torch.Tensor:
+    """The answer for constraints that are factorized already, (d_out, d_in)."""
+    return _solve_factorized(constraints).matrix
 
 
 @dataclass(frozen=True)
@@ -104,9 +99,12 @@ def _solve(stack: torch.Tensor, labels: torch.Tensor, where: str) -> _Answer:
         _, answer, _ = _low_rank(unfactorized(stack, labels))
         if answer is not None and answer.gap <= AIM:
             return answer
-    constraints = constraints_of(stack, labels, where)
+    return _solve_factorized(constraints_of(stack, labels, where))
+
+
+def _solve_factorized(constraints: Constraints) -> _Answer:
     if constraints.determined:
-        matrix = constraints.project(stack.new_zeros(constraints.shape))
+        matrix = constraints.project(constraints.rows.new_zeros(constraints.shape))
         left, _, right = torch.linalg.svd(matrix, full_matrices=False)
         return _Answer.judged(constraints, matrix, constraints.multipliers_of(left @ right), 1)
     found, best, steps = _low_rank(constraints)

@@ -10,12 +10,14 @@ import numpy as np
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import StoredProblem, sample_stored
+from flatdist.errors import SolverError
 from flatdist.factorization.evaluation import final_metrics
 from flatdist.factorization.flatness import hessian_trace
 from flatdist.factorization.products import end_to_end
 from flatdist.machine.extras import load
 from flatdist.machine.threads import set_threads
 from flatdist.methods.base import Produced, SolverMethod, StudyMethod
+from flatdist.solvers.flattest_local import nu_bracket
 from flatdist.trials.settings import Hooks, Interrupted, RunSettings
 
 
@@ -56,9 +58,24 @@ def _solved(method: SolverMethod, solver: Callable[..., Any], cell: Cell, proble
     layers = [np.asarray(layer) for layer in answer] if method.has_layers else None
     matrix = np.asarray(answer) if layers is None else end_to_end(layers)
     residuals = problem.measurements.apply(matrix) - problem.labels
-    return final_metrics(matrix, problem) | {
-        "status": "converged" if bool(certificate.converged) else "budget_exhausted",
-        "train_loss": float(np.mean(residuals**2)),
-        "hessian_trace": None if layers is None else float(hessian_trace(layers, problem.measurements)),
-        "certificate": float(certificate.value),
-    }
+    return (
+        final_metrics(matrix, problem)
+        | {
+            "status": "converged" if bool(certificate.converged) else "budget_exhausted",
+            "train_loss": float(np.mean(residuals**2)),
+            "hessian_trace": None if layers is None else float(hessian_trace(layers, problem.measurements)),
+            "certificate": float(certificate.value),
+        }
+        | (_nu(cell, problem) if method.has_layers else {})
+    )
+
+
+def _nu(cell: Cell, problem: StoredProblem) -> dict[str, float]:
+    """The bracket of nu at the ground truth, where that interpolates: recovery and failure proved independently."""
+    if cell.observation_noise_std:
+        return {}
+    try:
+        low, high = nu_bracket(problem.arrays(), cell.depth)
+    except SolverError:  # F is not attained there
+        return {}
+    return {"nu_low": low, "nu_high": high}

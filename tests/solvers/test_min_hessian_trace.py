@@ -12,10 +12,10 @@ from flatdist.errors import SolverError
 from flatdist.factorization.flatness import hessian_trace
 from flatdist.factorization.products import end_to_end
 from flatdist.factorization.regularizer import induced_regularizer
-from flatdist.solvers import _flatness_kernel as kernel
+from flatdist.solvers._flattest import Point, ScaledProblem, descend
 from flatdist.solvers.certificate import UncertifiedWarning
 from flatdist.solvers.constraints import constraints_of
-from flatdist.solvers.min_hessian_trace import _solve, min_hessian_trace
+from flatdist.solvers.min_hessian_trace import _balanced, _Saddle, _Search, min_hessian_trace
 from flatdist.solvers.min_nuclear_norm import min_nuclear_norm
 from flatdist.theory.statdim import statistical_dimension
 
@@ -34,35 +34,31 @@ def misses(layers, measurements, labels):
     return np.abs(np.einsum("...iab,...ab->...i", measurements, matrix) - labels).max()
 
 
-@pytest.mark.parametrize(("depth", "d_out", "d_in"), [(2, 4, 6), (3, 5, 4), (5, 4, 6)])
-def test_the_kernel_has_the_trace_of_lemma_2_and_its_gradient(depth, d_out, d_in):
-    from flatdist.factorization.flatness import MomentTrace
-
+@pytest.mark.parametrize(("depth", "d_out", "d_in", "k"), [(2, 4, 6, 3), (3, 5, 4, 2), (4, 3, 5, 3), (6, 4, 3, 2)])
+def test_derivatives_are_those_of_lemma_2_by_autodiff(depth, d_out, d_in, k):
     generator = np.random.default_rng(1)
-    measurements = generator.normal(size=(7, d_out, d_in))
-    k = min(d_out, d_in)
-    widths = (d_in, *[k] * (depth - 1), d_out)
-    shapes = [(big, small) for small, big in pairwise(widths)]
-    x = generator.normal(size=sum(a * b for a, b in shapes))
-    tensor = torch.tensor(x, requires_grad=True)
-    layers, at = [], 0
-    for a, b in shapes:
-        layers.append(tensor[at : at + a * b].reshape(a, b))
-        at += a * b
-    basis, target = generator.normal(size=(3, d_out * d_in)), generator.normal(size=3)
-    multipliers, rho = generator.normal(size=3), 0.7
-    violation = torch.tensor(basis) @ end_to_end(layers).reshape(-1) - torch.tensor(target)
-    trace = hessian_trace(layers, torch.tensor(measurements))
-    phi = trace + torch.tensor(multipliers) @ violation + 0.5 * rho * violation @ violation
-    phi.backward()
-    moments = MomentTrace(measurements, depth, evaluations=10**9)
-    fourth = np.zeros((1, 1)) if moments.fourth is None else np.ascontiguousarray(moments.fourth)
-    gradient, c = np.empty_like(x), np.empty(3)
-    arguments = (depth, k, moments.s_out, moments.s_in, fourth, basis, target, multipliers)
-    ours, total = kernel.lagrangian(x, gradient, c, *arguments, rho)
-    assert ours == pytest.approx(trace.item(), rel=1e-12)
-    assert total == pytest.approx(phi.item(), rel=1e-12)
-    assert np.allclose(gradient, tensor.grad.numpy(), rtol=1e-10, atol=1e-10 * np.abs(gradient).max())
+    measurements, rows = generator.normal(size=(7, d_out, d_in)), generator.normal(size=(3, d_out * d_in))
+    target, multipliers = generator.normal(size=3), generator.normal(size=3)
+    shapes = [(big, small) for small, big in pairwise((d_in, *[k] * (depth - 1), d_out))]
+    sizes = [a * b for a, b in shapes]
+
+    def layers_of(x):
+        return [part.reshape(shape) for part, shape in zip(torch.split(x, sizes), shapes, strict=True)]
+
+    def lagrangian(x):
+        layers = layers_of(x)
+        violation = torch.tensor(rows) @ end_to_end(layers).reshape(-1) - torch.tensor(target)
+        return hessian_trace(layers, torch.tensor(measurements)) + torch.tensor(multipliers) @ violation
+
+    x = torch.tensor(generator.normal(size=sum(sizes)))
+    problem = ScaledProblem(depth, measurements, rows, target)
+    point = Point(problem, [layer.numpy() for layer in layers_of(x)])
+    gradient = torch.autograd.functional.jacobian(lagrangian, x).numpy()
+    hessian = torch.autograd.functional.hessian(lagrangian, x).numpy()
+    assert point.lagrangian(multipliers, 0.0) == pytest.approx(lagrangian(x).item(), rel=1e-12)
+    ours = point.gradient + point.jacobian.T @ multipliers
+    assert np.abs(ours - gradient).max() < 1e-12 * np.abs(gradient).max()
+    assert np.abs(point.hessian(multipliers) - hessian).max() < 1e-12 * np.abs(hessian).max()
 
 
 def test_depth_2_has_the_trace_of_the_convex_optimum():
@@ -71,9 +67,10 @@ def test_depth_2_has_the_trace_of_the_convex_optimum():
     measurements, labels, _ = problem(5, 7, 2, 20)
     layers, certificate = min_hessian_trace(measurements, labels, depth=2, return_certificate=True)
     trace = float(hessian_trace(layers, torch.tensor(measurements)))
-    general, _, ends = _solve(constraints_of(torch.tensor(measurements), torch.tensor(labels), "test"), 2, 2)
-    assert ends[0] == pytest.approx(trace, rel=1e-8)
-    assert np.allclose(general[1] @ general[0], end_to_end(layers).numpy(), atol=1e-6)
+    search = _Search(constraints_of(torch.tensor(measurements), torch.tensor(labels), "test"), 2)
+    general = search.descent(search.smallest, 5, 60.0).point
+    assert general.trace * search.size**2 * search.scale == pytest.approx(trace, rel=1e-8)
+    assert np.allclose(search.scale * general.matrix, end_to_end(layers).numpy(), atol=1e-6)
 
     roots = []
     for moments in (
@@ -98,7 +95,8 @@ def test_the_flattest_interpolator_recovers_the_truth_above_the_transition(d, ra
     layers, certificate = min_hessian_trace(measurements, labels, depth, return_certificate=True)
     assert certificate.converged.all()
     assert certificate.value < 1e-8
-    assert certificate.spread.max() < 1e-8
+    assert (certificate.nu_high < 1.0).all()
+    assert certificate.traces.shape == (3, 1)  # proved without a descent
     assert np.square(end_to_end(layers).numpy() - truth).sum((-2, -1)).max() < 1e-16
 
 
@@ -184,13 +182,13 @@ def test_bad_input_has_one_clear_message():
         min_hessian_trace(measurements[:5], labels[:5], 3, width=[4])
     with pytest.raises(SolverError, match="at least 2 layers"):
         min_hessian_trace(measurements[:5], labels[:5], 1)
-    with pytest.raises(SolverError, match="starts is 0"):
+    with pytest.raises(SolverError, match="starts must be at least 1"):
         min_hessian_trace(measurements[:5], labels[:5], 3, starts=0)
 
 
 def test_an_uncertified_answer_says_so(monkeypatch):
-    monkeypatch.setattr("flatdist.solvers._flattest._OUTER", 2)
-    measurements, labels, _ = problem(5, 5, 1, 14)
+    monkeypatch.setattr("flatdist.solvers.min_hessian_trace._STEPS", 2)
+    measurements, labels, _ = problem(6, 5, 2, 14)
     with pytest.warns(UncertifiedWarning, match="0 of 1 certified"):
         min_hessian_trace(measurements, labels, 3)
     _, certificate = min_hessian_trace(measurements, labels, 3, return_certificate=True)
@@ -208,3 +206,48 @@ def test_dependent_measurements_with_agreeing_labels_are_solved(depth):
     twice, certificate = min_hessian_trace(doubled, labels, depth, return_certificate=True)
     assert bool(certificate.converged)
     torch.testing.assert_close(end_to_end(twice), end_to_end(once), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("d", "n", "replicate", "false_trace"), [(24, 81, 0, 51.17677333), (12, 36, 8, 31.4355632135)])
+def test_a_saddle_is_not_certified(d, n, replicate, false_trace):
+    """Stationary points at which a further hidden unit lowers the trace; release 0.1.0 certified them."""
+    sampled = sample_problem(Cell(d_out=d, d_in=d, rank=1, n=n, method="min_hessian_trace"), replicate)
+    layers, certificate = min_hessian_trace(sampled.measurements, sampled.labels, 3, return_certificate=True)
+    assert certificate.converged
+    assert certificate.nu_high < 1.0
+    trace = float(hessian_trace(layers, sampled.measurements.to(torch.float64)))
+    assert trace < false_trace * (1 - 5e-6)
+
+
+def test_a_stationary_point_of_too_low_a_rank_is_left():
+    """The best interpolator of one rank too few is a saddle: the search says so, and ends below it."""
+    sampled = sample_problem(Cell(d_out=12, d_in=12, rank=1, n=36, method="min_hessian_trace"), 0)
+    search = _Search(constraints_of(sampled.measurements.double(), sampled.labels.double(), "test"), 3)
+    best = search.answer(3)
+    rank = np.linalg.matrix_rank(best.layers[2] @ best.layers[1] @ best.layers[0], 1e-8)
+    narrow = descend(
+        Point(search.problem, _balanced(search.smallest, rank - 1, 3)),
+        np.zeros(36),
+        60.0 * search.problem.unit,
+        tolerance=1e-10,
+        steps=300,
+    )
+    found = search.finish(narrow.point, narrow.multipliers, rank - 1)
+    assert isinstance(found, _Saddle)
+    left = search.descent(narrow.point.matrix, rank - 1, 60.0)
+    assert left.proved
+    assert left.point.trace < found.point.trace
+    assert min(best.traces) <= left.point.trace * search.size**2 * search.scale ** (4 / 3) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("ensemble", ["rademacher", "rank_one"])
+@pytest.mark.parametrize(("d_out", "d_in", "depth"), [(6, 9, 3), (9, 6, 4), (7, 7, 6)])
+def test_other_ensembles_shapes_and_depths_have_certified_minima(ensemble, d_out, d_in, depth):
+    cell = Cell(d_out=d_out, d_in=d_in, rank=1, n=26, ensemble=ensemble, depth=depth, method="min_hessian_trace")
+    sampled = sample_problem(cell, 0)
+    stack = sampled.measurements.double()
+    layers, certificate = min_hessian_trace(stack, sampled.labels, depth, return_certificate=True)
+    assert certificate.converged
+    trace = float(hessian_trace(layers, stack))
+    assert induced_regularizer(end_to_end(layers).numpy(), stack.numpy(), depth).value == pytest.approx(trace, rel=1e-8)
+    assert trace <= induced_regularizer(sampled.ground_truth.numpy(), stack.numpy(), depth).value * (1 + 1e-9)
