@@ -15,7 +15,12 @@ from flatdist.errors import FlatdistError, LaunchError
 @store_option
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for page and figures (default: figures/SWEEP).")
 @click.option("--tolerance", type=float, help="Success is a relative error below this (default: by method).")
-@click.option("--link", type=click.Choice(["logit", "probit"]), default="logit", help="Success curve on log n.")
+@click.option(
+    "--link",
+    type=click.Choice(["auto", "logit", "probit", "cloglog", "loglog"]),
+    default="auto",
+    help="Success curve on log n; auto: by evidence.",
+)
 def report_command(sweep: str, store: str, out: Path | None, tolerance: float | None, link: str) -> None:
     """Write SWEEP's figures and one self-contained HTML page of its results; the page's path is the last line."""
     loaded = load_sweep(sweep, store)

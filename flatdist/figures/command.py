@@ -18,7 +18,7 @@ from flatdist.figures.origin import analysis_command, provenance
 from flatdist.fits.grouping import group_rows, name_nulls
 from flatdist.methods import METHODS
 from flatdist.methods.base import GradientMethod
-from flatdist.threshold.likelihood import LINKS
+from flatdist.threshold.curves import CHOICES
 
 BAD_INPUT = 2
 MANY_UNCONVERGED = 0.1  # share of a method's replicates
@@ -92,7 +92,7 @@ def run_command(
     parser.add_argument("--store", default="results", help="folder or URI of the results (default: results)")
     parser.add_argument("--out", type=Path, help="folder for the pictures (default: figures/SWEEP)")
     parser.add_argument("--tolerance", type=float, help="success is a relative error below this (default: by method)")
-    parser.add_argument("--link", choices=LINKS, default="logit", help="success curve on log n (default: logit)")
+    parser.add_argument("--link", choices=CHOICES, default="auto", help="success curve (default: auto, by evidence)")
     add_where(parser)
     extend(parser)
     options = parser.parse_args(arguments)

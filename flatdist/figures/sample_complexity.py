@@ -31,7 +31,7 @@ from flatdist.fits.grouping import matching, panel_columns, series_columns
 from flatdist.fits.success import resolve_tolerance, success_rates
 from flatdist.fits.threshold import fit_thresholds, grouping
 from flatdist.theory import prediction
-from flatdist.threshold.likelihood import curve
+from flatdist.threshold.curves import curve
 
 PREDICTIONS = ("dof", "rsum", "statdim", "entries")
 _PANEL_HEIGHT = 1.25  # inches
@@ -161,7 +161,7 @@ def _draw_fit(axes: Axes, fit: pd.Series, dense: np.ndarray, color: str) -> None
         axes.axvspan(fit["n50_low"], fit["n50_high"], color=color, alpha=0.18, linewidth=0, zorder=0)
         axes.plot([fit["n50"]], [0.5], marker="|", color=color, markersize=7, markeredgewidth=1.2, zorder=4)
     if fit["censored"] == "none":
-        rate = curve(fit["link"], dense, fit["n50"], 1.0 / fit["scale"])
+        rate = curve(fit["link"], dense, fit["n50"], fit["scale"], fit["lapse"])
         axes.plot(dense, rate, color=color, zorder=2)
     elif fit["censored"] == "interval":
         edges = [dense[0], fit["n50_low"], fit["n50_high"], dense[-1]]

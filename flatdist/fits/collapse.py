@@ -16,7 +16,7 @@ from flatdist.fits.scaling import fit_scaling, points_of
 from flatdist.fits.shapes import SHAPE
 from flatdist.fits.success import require_columns, resolve_tolerance, success_rates
 from flatdist.fits.threshold import fit_thresholds, grouping
-from flatdist.threshold.likelihood import quantile
+from flatdist.threshold.curves import quantile
 
 RESOLVED, BELOW, UNKNOWN = "none", "left", "unresolved"
 
@@ -128,7 +128,7 @@ class Fits:
     collapsed: pd.DataFrame
 
 
-def fit_all(trials: pd.DataFrame, tolerance: float | None = None, link: str = "logit") -> Fits:
+def fit_all(trials: pd.DataFrame, tolerance: float | None = None, link: str = "auto") -> Fits:
     """Fit thresholds, laws and widths.
 
     Raises:

@@ -33,12 +33,26 @@ def group_rows(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[st
     if not by:
         yield {}, frame
         return
-    keys = [tuple(row) for row in zip(*(frame[name].map(as_value) for name in by), strict=True)]
-    positions: dict[tuple[Any, ...], list[int]] = {}
-    for position, key in enumerate(keys):
-        positions.setdefault(tuple(as_value(part) for part in key), []).append(position)
-    for key in sorted(positions, key=lambda parts: [_order(part) for part in parts]):
-        yield dict(zip(by, key, strict=True)), frame.iloc[positions[key]]
+    ranks, keys = zip(*(_ranked(frame[name]) for name in by), strict=True)
+    table = np.stack(ranks, axis=1)  # (row, column of by)
+    groups, inverse = np.unique(table, axis=0, return_inverse=True)
+    order = np.argsort(inverse.ravel(), kind="stable")
+    ends = np.cumsum(np.bincount(inverse.ravel(), minlength=len(groups)))
+    for group, positions in zip(groups, np.split(order, ends[:-1]), strict=True):
+        key = {name: values[rank] for name, values, rank in zip(by, keys, group, strict=True)}
+        yield key, frame.iloc[positions]
+
+
+def _ranked(column: pd.Series) -> tuple[np.ndarray, list[Any]]:
+    """Each entry's rank among the column's values, nulls last, and those values."""
+    try:
+        codes, uniques = pd.factorize(column, use_na_sentinel=False)
+    except TypeError:  # lists
+        codes, uniques = pd.factorize(column.map(as_value).astype(object), use_na_sentinel=False)
+    values = [as_value(value) for value in uniques]
+    ordered = sorted(dict.fromkeys(values), key=_order)
+    rank = {value: place for place, value in enumerate(ordered)}
+    return np.array([rank[value] for value in values], dtype=np.int64)[codes], ordered
 
 
 def _order(value: Any) -> tuple[int, float, str]:
@@ -134,5 +148,6 @@ def matching(table: pd.DataFrame, key: Mapping[str, Any]) -> pd.DataFrame:
     """Rows of a table with this key, nulls equal to nulls."""
     chosen = np.ones(len(table), dtype=bool)
     for name, value in key.items():
-        chosen &= np.fromiter((as_value(entry) == value for entry in table[name]), dtype=bool, count=len(table))
+        ranks, values = _ranked(table[name])
+        chosen &= ranks == (values.index(value) if value in values else -1)
     return table[chosen]

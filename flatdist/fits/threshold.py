@@ -6,27 +6,29 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from flatdist.errors import FitError
-from flatdist.fits.clustered import clustered_profile
 from flatdist.fits.grouping import (
     as_value,
+    configuration_columns,
+    distinct,
     group_rows,
     panel_columns,
     series_columns,
-    varying_fields,
 )
 from flatdist.fits.success import label_success, require_columns, resolve_tolerance
-from flatdist.threshold import Interval
-from flatdist.threshold.interval import judge, one_value
-from flatdist.threshold.likelihood import LINKS, Observations, Profile, likelihood_drop, profile, quantile
+from flatdist.threshold import Interval, Runs, interval
+from flatdist.threshold.curves import CHOICES
+from flatdist.threshold.interval import POOR_FIT
 
 UNITS = ("auto", "trial", "replicate")
 CONTEXT = ("d_out", "d_in", "rank", "ensemble", "depth")
+TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
 @dataclass(frozen=True)
@@ -34,19 +36,19 @@ class FitSettings:
     """How thresholds are fitted.
 
     Attributes:
-        link: ``logit`` or ``probit`` regression on log n.
-        level: confidence level of the profile-likelihood intervals.
+        link: ``auto`` averages over links by evidence; ``logit``, ``probit``, ``cloglog`` or ``loglog`` fixes one.
+        level: confidence level of the intervals.
         unit: what is independent: every ``trial``, or the ``replicate`` with all its n. ``auto`` takes the replicate
             where problems are nested, and the trial elsewhere.
     """
 
-    link: str = "logit"
+    link: str = "auto"
     level: float = 0.95
     unit: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.link not in LINKS:
-            raise FitError(f"link={self.link!r} is not known; allowed: {', '.join(LINKS)}")
+        if self.link not in CHOICES:
+            raise FitError(f"link={self.link!r} is not known; allowed: {', '.join(CHOICES)}")
         if self.unit not in UNITS:
             raise FitError(f"unit={self.unit!r} is not known; allowed: {', '.join(UNITS)}")
         if not 0.0 < self.level < 1.0:
@@ -58,21 +60,22 @@ def fit_thresholds(
     by: Sequence[str] | str = ("method", "rank"),
     tolerance: float | None = None,
     *,
-    link: str = "logit",
+    link: str = "auto",
     level: float = 0.95,
     unit: str = "auto",
 ) -> pd.DataFrame:
-    """Fit n50, the n at which half of the replicates succeed, for each group of trials.
+    """Fit n50, the n at which success crosses one half, for each group of trials.
 
-    P(success at n) = F((log n - log n50) / scale), by maximum likelihood with profile-likelihood intervals; the
-    replicate is the unit where the same replicates recur at several n. Diverged replicates are failures.
+    P(success at n) = (1 - lapse) F((log n - center) / scale). The interval averages over the link F and over lapse
+    rates by their posterior weights, as neither is known; the replicate is the unit where the same replicates recur at
+    several n (``nested``). Diverged replicates are failures.
 
     Args:
         trials: one row per replicate, with at least ``n``, ``replicate``, ``relative_error`` and the columns of ``by``.
         by: columns whose values make a group.
         tolerance: success is relative_error < tolerance; by default the loosest default of the methods present (1e-2
             for methods that train, 1e-6 for solvers), the same for all groups, so that they can be compared.
-        link: ``logit`` (F logistic) or ``probit`` (F normal).
+        link: ``auto``, or one of ``logit``, ``probit``, ``cloglog``, ``loglog``.
         level: confidence level.
         unit: ``auto``, ``trial`` or ``replicate``, see :class:`FitSettings`.
 
@@ -81,15 +84,20 @@ def fit_thresholds(
 
         - ``n50``, ``n50_low``, ``n50_high``: estimate and interval, in measurements. ``n50`` is NaN where censored
           left, right or unresolved; limits are 0 or infinite where the data do not bound n50.
-        - ``censored``: ``none``; ``interval`` (all fail up to one n and all succeed from the next: n50 is only known to
-          lie between them, and the estimate is their geometric middle); ``left`` (n50 is below the smallest n);
-          ``right`` (above the largest); ``unresolved`` (success does not rise with n).
-        - ``transition``, ``transition_low``, ``transition_high``: from 10 to 90 % success, in measurements;
-          ``scale``, that of log n; ``n_spacing``, between the measured n on either side of n50: a transition narrower
-          than that is not resolved.
+        - ``censored``: ``none``; ``interval`` (success jumps between two neighbouring n: n50 is only known to lie
+          between them); ``left`` (n50 is below the smallest n); ``right`` (above the largest); ``unresolved`` (there is
+          no n50: success levels off below one half, or falls again).
+        - ``reason``: why n50 is not resolved, or what else to know of the curve; empty where there is nothing to say.
+        - ``fit_p``: goodness of fit by parametric bootstrap; below 0.02 the fit is poor and the interval is widened by
+          the excess scatter. NaN where it cannot be computed (replicates that fail after a success).
+        - ``lapse``: failures at large n, 0 where there is no evidence of any; ``lapse_evidence``: their posterior
+          probability, 1/2 before the data.
+        - ``transition``, ``transition_low``, ``transition_high``: from 10 to 90 % of the curve's rise, in measurements,
+          with profile-likelihood limits; ``scale``, that of log n; ``link``, of the curve; ``n_spacing``, between the
+          measured n on either side of n50: a transition narrower than that is not resolved.
         - ``n_replicates`` (trials fitted), ``n_values`` (different n), ``n_min``, ``n_max``, ``n_diverged``,
           ``n_unconverged``, and ``n50_converged``: n50 without the diverged and unconverged replicates.
-        - ``n50_other_link``: n50 under the other link; ``link``, ``unit``, ``tolerance``: how it was fitted.
+        - ``n50_other_link``: n50 under the next likeliest link; ``unit``, ``tolerance``: how it was fitted.
         - ``d_out``, ``d_in``, ``rank``, ``ensemble``, ``depth``: where not in ``by``, and one value in every group.
 
     Raises:
@@ -100,11 +108,15 @@ def fit_thresholds(
     require_columns(trials, by, "grouping columns")
     tolerance = resolve_tolerance(trials, tolerance)
     labelled = label_success(trials, tolerance)
-    rows = []
+    context = [name for name in CONTEXT if name in labelled and name not in by]
+    varying = configuration_columns(labelled, but=by)
+    looked_at = [*varying, *(name for name in ("method", "d_out", "d_in") if name in labelled and name not in varying)]
+    rows, abouts = [], []
     mixed: set[str] = set()
     for key, group in group_rows(labelled, by):
-        mixed |= set(varying_fields(group, by))
+        mixed |= set(configuration_columns(group[looked_at], but=by)) if varying else set()
         rows.append({**key, **_fit_group(group, settings), "tolerance": tolerance})
+        abouts.append({name: {as_value(value) for value in distinct(group[name])} for name in context})
     if mixed:
         warnings.warn(
             f"groups mix trials that differ in {', '.join(sorted(mixed))}; add these columns to `by` unless pooling "
@@ -112,40 +124,49 @@ def fit_thresholds(
             UserWarning,
             stacklevel=2,
         )
-    return pd.DataFrame([{**row, **about} for row, about in zip(rows, _context(labelled, by), strict=True)])
+    single = [name for name in context if all(len(about[name]) == 1 for about in abouts)]
+    return pd.DataFrame(
+        [{**row, **{name: next(iter(about[name])) for name in single}} for row, about in zip(rows, abouts, strict=True)]
+    )
 
 
-def _context(labelled: pd.DataFrame, by: Sequence[str]) -> list[dict[str, Any]]:
-    """For each group, the problem's fields that have one value in every group: what laws are fitted against."""
-    names = [name for name in CONTEXT if name in labelled and name not in by]
-    seen = [
-        {name: {as_value(value) for value in group[name]} for name in names} for _, group in group_rows(labelled, by)
-    ]
-    single = [name for name in names if all(len(values[name]) == 1 for values in seen)]
-    return [{name: next(iter(values[name])) for name in single} for values in seen]
+def fit_over_tolerances(
+    trials: pd.DataFrame, by: Sequence[str], tolerances: Sequence[float] = TOLERANCES, link: str = "auto"
+) -> pd.DataFrame:
+    """The thresholds at every tolerance, stacked; ``tolerance`` tells them apart.
+
+    Raises:
+        FitError: no tolerances, or what :func:`fit_thresholds` raises.
+    """
+    if not tolerances:
+        raise FitError("no tolerances are given; allowed: one or more positive numbers")
+    tables = [fit_thresholds(trials, by=by, tolerance=tolerance, link=link) for tolerance in tolerances]
+    return pd.concat(tables, ignore_index=True)
+
+
+def grouping(trials: pd.DataFrame) -> list[str]:
+    """The columns that thresholds are grouped by: everything that varies but n."""
+    return [*series_columns(trials), *panel_columns(trials)]
 
 
 def _fit_group(group: pd.DataFrame, settings: FitSettings) -> dict[str, Any]:
     """Everything about one group but its key."""
-    lost = group["diverged"] | group["unconverged"]
+    lost = (group["diverged"] | group["unconverged"]).to_numpy(dtype=bool)
     estimate = estimate_threshold(group, settings)
-    if not lost.any():
-        converged = estimate
-    else:
-        converged = estimate_threshold(group[~lost], settings) if (~lost).any() else {"n50": math.nan}
-    other = FitSettings(LINKS[1 - LINKS.index(settings.link)], settings.level, settings.unit)
+    converged = estimate["n50"]
+    if lost.any():
+        converged = estimate_threshold(group[~lost], settings, details=False)["n50"] if not lost.all() else math.nan
+    n = group["n"].to_numpy(dtype=float)
     return {
         **estimate,
         "n_replicates": len(group),
-        "n_values": int(group["n"].nunique()),
-        "n_spacing": _spacing(group["n"].to_numpy(dtype=float), estimate["n50"]),
-        "n_min": float(group["n"].min()),
-        "n_max": float(group["n"].max()),
+        "n_values": len(np.unique(n)),
+        "n_spacing": _spacing(n, estimate["n50"]),
+        "n_min": float(n.min()),
+        "n_max": float(n.max()),
         "n_diverged": int(group["diverged"].sum()),
         "n_unconverged": int(group["unconverged"].sum()),
-        "n50_converged": converged["n50"],
-        "n50_other_link": estimate_threshold(group, other)["n50"],
-        "link": settings.link,
+        "n50_converged": converged,
         "unit": independent_unit(group, settings.unit),
     }
 
@@ -163,91 +184,72 @@ def independent_unit(group: pd.DataFrame, unit: str) -> str:
     return "replicate" if "nested" in group and group["nested"].fillna(False).astype(bool).any() else "trial"
 
 
-def estimate_threshold(group: pd.DataFrame, settings: FitSettings) -> dict[str, Any]:
+def estimate_threshold(group: pd.DataFrame, settings: FitSettings, *, details: bool = True) -> dict[str, Any]:
     """n50, its interval, whether it is censored, and the transition's width, for one group of labelled trials."""
-    log_n = np.log(group["n"].to_numpy(dtype=float))
-    success = group["success"].to_numpy(dtype=bool)
-    values = np.unique(log_n)
-    if len(values) == 1:
-        return _row(one_value(values[0], success, settings.level))
-    replicates = group["replicate"].to_numpy()
-    units: int | None = None
+    n, success = group["n"].to_numpy(dtype=float), group["success"].to_numpy(dtype=bool)
     if independent_unit(group, settings.unit) == "trial":
-        observations = Observations.of_trials(log_n, success)
+        # Tolerances and tables ask for the same counts again and again.
+        values, won, lost = Runs(n, success).counts()
+        found = _independent(tuple(values), tuple(won), tuple(lost), settings.level, settings.link, details)
     else:
-        units = len(np.unique(replicates))
-        intervals = replicate_intervals(log_n, success, replicates)
-        if intervals is None:
-            drop = likelihood_drop(settings.level, units)
-            return _report(clustered_profile(log_n, success, replicates, drop), values, settings, None)
-        observations = Observations.of(*intervals)
-    fitted = profile(observations, values, settings.link, settings.level, units)
-    return _report(fitted, values, settings, observations)
-
-
-def replicate_intervals(
-    log_n: np.ndarray, success: np.ndarray, replicates: np.ndarray
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Each replicate's last failure and first success, -inf and inf where it has none; None where one fails after
-    it succeeded.
-    """
-    _, index = np.unique(replicates, return_inverse=True)
-    low, high = np.full(index.max() + 1, -np.inf), np.full(index.max() + 1, np.inf)
-    np.maximum.at(low, index[~success], log_n[~success])
-    np.minimum.at(high, index[success], log_n[success])
-    return (low, high) if np.all(low < high) else None
-
-
-def _report(
-    fitted: Profile, values: np.ndarray, settings: FitSettings, observations: Observations | None
-) -> dict[str, Any]:
-    """Put a fit in words: is n50 bracketed, and how wide is the transition."""
-    found = judge(fitted, values, observations)
-    row = _row(found)
-    if math.isnan(found.n50):
-        return row
-    reach = quantile(settings.link, 0.9)
-
-    def width(slope: float) -> float:
-        return 2.0 * found.n50 * math.sinh(reach / slope) if slope > 0 and reach / slope < 700 else math.inf
-
-    separated = found.censored == "interval"
-    row["scale"] = math.nan if separated else 1.0 / fitted.slope
-    row["transition"] = math.nan if separated else width(fitted.slope)
-    row["transition_low"], row["transition_high"] = width(fitted.slope_high), width(fitted.slope_low)
-    return row
-
-
-def _row(found: Interval) -> dict[str, Any]:
+        replicate = group["replicate"].to_numpy()
+        found = interval(Runs(n, success, replicate), level=settings.level, link=settings.link, details=details)
     return {
         "n50": found.n50,
         "n50_low": found.low,
         "n50_high": found.high,
         "censored": found.censored,
-        "transition": math.nan,
-        "transition_low": math.nan,
-        "transition_high": math.nan,
-        "scale": math.nan,
+        "reason": found.reason,
+        "fit_p": found.fit_p,
+        "lapse": found.lapse,
+        "lapse_evidence": found.lapse_evidence,
+        "transition": found.width,
+        "transition_low": found.width_low,
+        "transition_high": found.width_high,
+        "scale": found.scale,
+        "link": found.link,
+        "n50_other_link": found.other,
     }
 
 
-def grouping(trials: pd.DataFrame) -> list[str]:
-    """The columns that this figure groups trials by."""
-    return [*series_columns(trials), *panel_columns(trials)]
+@lru_cache(maxsize=4096)
+def _independent(
+    values: tuple[float, ...], won: tuple[float, ...], lost: tuple[float, ...], level: float, link: str, details: bool
+) -> Interval:
+    counts = np.array([won, lost]).astype(int)  # (outcome, v)
+    n = np.repeat(np.tile(np.array(values), 2), counts.ravel())
+    success = np.repeat([True, False], counts.sum(axis=1))
+    return interval(Runs(n, success), level=level, link=link, details=details)
 
 
-TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4, 1e-5, 1e-6)
+def threshold_remark(row: Any) -> str:
+    """What a table, figure or report says beside an n50, in words; empty where there is nothing to say.
 
-
-def fit_over_tolerances(
-    trials: pd.DataFrame, by: Sequence[str], tolerances: Sequence[float] = TOLERANCES, link: str = "logit"
-) -> pd.DataFrame:
-    """The thresholds at every tolerance, stacked; ``tolerance`` tells them apart.
-
-    Raises:
-        FitError: no tolerances, or what :func:`flatdist.fits.threshold.fit_thresholds` raises.
+    Args:
+        row: of :func:`fit_thresholds`.
     """
-    if not tolerances:
-        raise FitError("no tolerances are given; allowed: one or more positive numbers")
-    tables = [fit_thresholds(trials, by=by, tolerance=tolerance, link=link) for tolerance in tolerances]
-    return pd.concat(tables, ignore_index=True)
+    words = [row["reason"]] if row["reason"] else []
+    if row["fit_p"] < POOR_FIT:
+        words.append(f"poor fit (p = {row['fit_p']:.3f})")
+    if row["lapse"] > 0:
+        words.append(f"{100 * row['lapse']:.0f} % fail at large n")
+    return "; ".join(words)
+
+
+def threshold_text(row: Any) -> str:
+    """n50 as it is printed everywhere: with its interval, the tolerance that defines success, and what else to know.
+
+    Args:
+        row: of :func:`fit_thresholds`.
+    """
+    low, high, at = row["n50_low"], row["n50_high"], f"success: relative error < {row['tolerance']:g}"
+    if row["censored"] == "right":
+        value = f"> {low:.1f}"
+    elif row["censored"] == "left":
+        value = f"< {high:.1f}"
+    elif row["censored"] == "unresolved":
+        value = "unresolved"
+    else:
+        value = f"{row['n50']:.1f} [{low:.1f}, {high:.1f}]"
+    remark = threshold_remark(row)
+    return f"{value} ({at}{'; ' + remark if remark else ''})"

@@ -34,7 +34,7 @@ from flatdist.report.section import Section
 from flatdist.report.words import PREDICTIONS as PREDICTION_NAMES
 from flatdist.report.words import name_of, number, threshold_words, with_limits
 from flatdist.theory import prediction
-from flatdist.threshold.likelihood import curve
+from flatdist.threshold.curves import curve
 
 MOST_SERIES = 14
 _HEIGHT = 190  # pixels
@@ -193,7 +193,7 @@ def _fitted(
             text = threshold_words(fit)
             bands.append({"series": name, "low": low, "high": high, "n50": float(fit["n50"]), "text": text})
             if fit["censored"] == "none":
-                rates = curve(fit["link"], dense, fit["n50"], 1.0 / fit["scale"])
+                rates = curve(fit["link"], dense, fit["n50"], fit["scale"], fit["lapse"])
                 n = dense
             else:
                 n, rates = np.array([dense[0], low, high, dense[-1]]), np.array([0.0, 0.0, 1.0, 1.0])

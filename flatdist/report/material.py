@@ -137,7 +137,7 @@ def gather(
     out: Path,
     *,
     tolerance: float | None = None,
-    link: str = "logit",
+    link: str = "auto",
 ) -> Material:
     """Read what the store has of a sweep.
 

@@ -18,7 +18,7 @@ from flatdist.figures.scaling_figure import draw_fits
 from flatdist.figures.training_curves import draw_history, trained_trials
 from flatdist.fits.collapse import Fits
 from flatdist.report.material import Material
-from flatdist.threshold.likelihood import LINKS
+from flatdist.threshold.curves import CHOICES
 
 _WIDTH = 1000  # pixels of a picture on the page; the files have more
 _COLORS = 96
@@ -63,7 +63,7 @@ def _request(material: Material, name: str, options: Mapping[str, Any]) -> Reque
     """What the figure command would have been asked, so that its files say how to make them again."""
     asked = material.request
     words = ["python", "-m", f"analysis.{name}", asked.sweep]
-    chosen = {"tolerance": asked.tolerance, "link": None if asked.link == LINKS[0] else asked.link, **options}
+    chosen = {"tolerance": asked.tolerance, "link": None if asked.link == CHOICES[0] else asked.link, **options}
     words += [word for option, value in chosen.items() if value is not None for word in (f"--{option}", str(value))]
     command = (*words, "--store", asked.store)
     return dataclasses.replace(asked, options=argparse.Namespace(**options), command=command)

@@ -15,7 +15,7 @@ from flatdist.report import cells, complexity, curves, diagrams, laws, machines,
 from flatdist.report.material import Material, gather
 from flatdist.report.page import render
 from flatdist.report.section import Builder, Section
-from flatdist.threshold.likelihood import LINKS
+from flatdist.threshold.curves import CHOICES
 
 if TYPE_CHECKING:
     from flatdist.sweeps import Sweep
@@ -47,7 +47,7 @@ def write_report(
     out: Path,
     *,
     tolerance: float | None = None,
-    link: str = "logit",
+    link: str = "auto",
 ) -> list[Path]:
     """Write a sweep's figures and its page.
 
@@ -70,7 +70,7 @@ def write_report(
     sections = [build_section(name, material) for name in SECTIONS]
     words = ["flatdist", "report", os.fspath(named), "--store", store]
     words += [] if tolerance is None else ["--tolerance", str(tolerance)]
-    words += [] if link == LINKS[0] else ["--link", link]
+    words += [] if link == CHOICES[0] else ["--link", link]
     settings = {"tolerance": tolerance, "link": link}
     origin = provenance(sweep.name, material.trials, settings, store=store, command=words)
     page = out / f"{sweep.name}.html"

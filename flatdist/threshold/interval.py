@@ -1,13 +1,32 @@
-"""n50 of one group of runs and its interval: the one way in which searches, tables and figures state it."""
+"""n50 of one group of runs and its interval: the one way in which searches, tables and figures state it.
+
+The estimate is the likeliest curve of the link that the runs favour; the interval averages over links and lapse rates
+by their posterior weights (:mod:`flatdist.threshold.posterior`), since the uncertainty about the shape is what the
+intervals of a single model leave out.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
+from scipy import optimize, special, stats
 
-from flatdist.threshold.likelihood import Observations, Profile, profile, trials_drop
+from flatdist.threshold.curves import LINKS, Observations, crossing, probabilities, quantile, rise
+from flatdist.threshold.posterior import LINK_WEIGHTS, Posterior, posterior, width_range
+
+REACH = 1.0  # how far beyond the measured log n centers are considered, in units of their range
+POOR_FIT = 0.02  # a goodness-of-fit p below it is said in words, and widens the interval
+CLEARLY = 30.0  # evidence against the logistic curve from which on another is shown
+UNRESOLVED = 0.3  # of the distance between two n: narrower transitions are sharp for all that is known
+BOOTSTRAPS = 199
+PLATEAUS = np.array(
+    [0.52, 0.56, 0.6, 0.66, 0.73, 0.8, 0.87, 0.94, 0.98]
+)  # lapse rates of curves that never reach one half
+_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 
 @dataclass(frozen=True)
@@ -15,19 +34,19 @@ class Runs:
     """What is known of one group: independent runs, in any order.
 
     Attributes:
-        n: (k,) measurements of each run, whole and positive.
+        n: (k,) measurements of each run, positive.
         success: (k,) booleans.
+        replicate: (k,) whose runs are not independent of each other, as on nested problems; None where all are.
     """
 
     n: np.ndarray
     success: np.ndarray
+    replicate: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n, success = np.asarray(self.n), np.asarray(self.success)
         if n.ndim != 1 or n.shape != success.shape:
-            raise ValueError(
-                f"n and success must be as long as each other, one entry a run; got {n.shape}, {success.shape}"
-            )
+            raise ValueError(f"n and success need one entry per run; got shapes {n.shape} and {success.shape}")
         if n.size and not np.all(np.isfinite(n) & (n > 0)):
             raise ValueError(f"n must be positive numbers of measurements; got {n[~(np.isfinite(n) & (n > 0))][:5]}")
         if success.size and not np.all((success == 0) | (success == 1)):
@@ -44,23 +63,63 @@ class Runs:
         won = np.bincount(index, self.success, minlength=len(values))
         return values, won, np.bincount(index, minlength=len(values)) - won
 
+    def bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Each replicate's last failure and first success, as indices of the different n: -1 and v where it has none.
+
+        None where the runs are independent, or where some replicate fails after it succeeded.
+        """
+        if self.replicate is None:
+            return None
+        values, index = np.unique(self.n, return_inverse=True)
+        labels, unit = np.unique(self.replicate, return_inverse=True)
+        above, until = np.full(len(labels), -1), np.full(len(labels), len(values))
+        np.maximum.at(above, unit[~self.success], index[~self.success])
+        np.minimum.at(until, unit[self.success], index[self.success])
+        return (above, until) if np.all(above < until) else None
+
+    def observations(self) -> Observations:
+        """What they say of the threshold: where it lies for each replicate, or for each run by itself."""
+        values, won, lost = self.counts()
+        bounds = self.bounds()
+        if bounds is None:
+            return Observations.of_counts(np.log(values), won, lost)
+        return Observations.of_replicates(np.log(values), *bounds)
+
 
 @dataclass(frozen=True)
 class Interval:
-    """n50, the number of measurements at which half of the runs succeed.
+    """n50, the number of measurements at which the success probability crosses one half, and the curve around it.
 
     Attributes:
         n50: estimate; NaN where censored left, right or unresolved.
         low, high: limits; 0 or infinite where the runs do not bound n50.
         censored: ``none``; ``interval`` (all fail up to one n and all succeed from the next: n50 lies between them, and
             the estimate is their geometric middle); ``left`` (n50 is below the smallest n); ``right`` (above the
-            largest); ``unresolved`` (success does not rise with n, or there are no runs).
+            largest); ``unresolved`` (no n50, see ``reason``).
+        reason: why n50 is unresolved, or what else to know of it, in words; empty where there is nothing to say.
+        link: of the likeliest curve.
+        scale: of log n on that curve; NaN where n50 is not estimated.
+        lapse: share of failures at large n; 0 where the runs do not speak for lapses.
+        lapse_evidence: posterior probability that there are lapses, 1/2 before any run.
+        width, width_low, width_high: from 10 to 90 % of the curve's rise, in measurements, by profile likelihood.
+        fit_p: p-value of the curve's fit, by parametric bootstrap; NaN where it was not computed.
+        other: n50 under the next likeliest link.
     """
 
     n50: float
     low: float
     high: float
     censored: str
+    reason: str = ""
+    link: str = "logit"
+    scale: float = math.nan
+    lapse: float = math.nan
+    lapse_evidence: float = math.nan
+    width: float = math.nan
+    width_low: float = math.nan
+    width_high: float = math.nan
+    fit_p: float = math.nan
+    other: float = math.nan
 
     @property
     def half_width(self) -> float:
@@ -68,58 +127,411 @@ class Interval:
         return 0.5 * math.log(self.high / self.low) if self.low > 0 and math.isfinite(self.high) else math.inf
 
 
-def interval(runs: Runs, *, level: float = 0.95, link: str = "logit") -> Interval:
-    """n50 of independent runs with its profile-likelihood interval, as tables of thresholds report it.
+def interval(runs: Runs, *, level: float = 0.95, link: str = "auto", details: bool = False) -> Interval:
+    """n50 of a group with its interval.
 
     Args:
         runs: of one group.
-        level: confidence level.
-        link: ``logit`` or ``probit``.
+        level: of the interval.
+        link: ``auto`` averages over all of them by evidence; one of :data:`LINKS` fixes it.
+        details: whether the width's limits, the goodness of fit and the other link's n50 are wanted too.
     """
-    values = np.unique(np.log(runs.n))
+    values, won, lost = runs.counts()
     if len(values) == 0:
-        return Interval(math.nan, 0.0, math.inf, "unresolved")
+        return Interval(math.nan, 0.0, math.inf, "unresolved", "there are no runs")
     if len(values) == 1:
-        return one_value(values[0], runs.success, level)
-    observations = Observations.of_trials(np.log(runs.n), runs.success)
-    fitted = profile(observations, values, link, level, slope_limits=False)
-    return judge(fitted, values, observations)
+        return _one_value(float(values[0]), int(won[0]), int(lost[0]), level)
+    bounds = runs.bounds()
+    fit = Fit(runs.observations(), LINKS if link == "auto" else (link,), level)
+    if runs.replicate is not None and bounds is None:
+        return Fit(fit.observations, fit.links, level, _clustering(runs, fit, level)).report(details, trials=False)
+    return fit.report(details, trials=bounds is None)
 
 
-def one_value(value: float, success: np.ndarray, level: float) -> Interval:
-    """A single n says at most on which side of it n50 is.
-
-    Args:
-        value: log n.
-        success: (k,) booleans.
-        level: confidence level.
-    """
-    share = float(np.mean(success))
+def _one_value(n: float, won: int, lost: int, level: float) -> Interval:
+    """A single n says at most on which side of it n50 is."""
     # Likelihood of the observed share against one half, the only thing that n50 = n would predict.
-    entropy = sum(part * math.log(2.0 * part) for part in (share, 1.0 - share) if part > 0)
-    if len(success) * entropy <= trials_drop(level, float(len(success))):
-        return Interval(math.nan, 0.0, math.inf, "unresolved")
-    n = math.exp(value)
-    return Interval(math.nan, 0.0, n, "left") if share > 0.5 else Interval(math.nan, n, math.inf, "right")
+    evidence = sum(special.xlogy(part, 2.0 * part / (won + lost)) for part in (won, lost))
+    if evidence <= _drop(level):
+        reason = "one value of n does not tell on which side of it success crosses one half"
+        return Interval(math.nan, 0.0, math.inf, "unresolved", reason)
+    return Interval(math.nan, 0.0, n, "left") if won > lost else Interval(math.nan, n, math.inf, "right")
 
 
-def judge(fitted: Profile, values: np.ndarray, observations: Observations | None) -> Interval:
-    """Is n50 bracketed, and by what.
+def _drop(level: float) -> float:
+    """How far below its maximum a profile log-likelihood may fall within an interval."""
+    return 0.5 * float(stats.chi2.ppf(level, 1))
+
+
+class Fit:
+    """Curves fitted to the observations of one group that has at least two values of n.
 
     Args:
-        fitted: profile likelihood.
-        values: (v,) the different log n, increasing.
-        observations: what it was fitted to; None where that is not a set of intervals.
+        observations: at least one.
+        links: to average over.
+        level: of the intervals.
+        dispersion: of the observations, relative to independent ones.
     """
-    low, high = math.exp(fitted.low), math.exp(fitted.high)
-    all_failed = observations is not None and bool(np.all(np.isinf(observations.high)))
-    all_succeeded = observations is not None and bool(np.all(np.isinf(observations.low)))
-    unresolved = math.isinf(fitted.low) and math.isinf(fitted.high)
-    if all_failed or (fitted.center > values[-1] and not unresolved):
-        return Interval(math.nan, low, math.inf, "right")
-    if all_succeeded or (fitted.center < values[0] and not unresolved):
-        return Interval(math.nan, 0.0, high, "left")
-    if unresolved:
-        return Interval(math.nan, 0.0, math.inf, "unresolved")
-    separated = observations is not None and observations.separated
-    return Interval(math.exp(fitted.center), low, high, "interval" if separated else "none")
+
+    def __init__(
+        self, observations: Observations, links: tuple[str, ...], level: float, dispersion: float = 1.0
+    ) -> None:
+        self.observations, self.links, self.level, self.dispersion = observations, links, level, dispersion
+        self.values = observations.values
+        span = float(self.values[-1] - self.values[0])
+        self.ends = (float(self.values[0]) - REACH * span, float(self.values[-1]) + REACH * span)
+        self.drop = _drop(level)
+
+    @cached_property
+    def posterior(self) -> Posterior:
+        """Of the curves that cross one half."""
+        return posterior(
+            self.observations, self.ends, width_range(self.values), links=self.links, dispersion=self.dispersion
+        )
+
+    @cached_property
+    def kinds(self) -> np.ndarray:
+        """(k, 2) evidence for each link without and with lapses, links counting alike."""
+        shares = self.posterior.weight.sum(axis=(2, 3))  # (k, l)
+        weights = np.array([LINK_WEIGHTS[link] for link in self.links])
+        return np.asarray(np.stack((shares[:, 0], shares[:, 1:].sum(axis=1)), axis=1) / weights[:, None])
+
+    @cached_property
+    def chosen(self) -> tuple[str, bool]:
+        """The link, and whether there are lapses, of greatest evidence: what n50 is estimated with."""
+        link, lapses = np.unravel_index(int(self.kinds.argmax()), self.kinds.shape)
+        return self.links[link], bool(lapses)
+
+    @cached_property
+    def shown(self) -> tuple[str, bool]:
+        """The same for the curve that is drawn and whose width is reported: logistic unless the runs clearly differ."""
+        evidence = self.kinds.sum(axis=1)
+        plain = self.links.index("logit") if "logit" in self.links else 0
+        best = int(evidence.argmax())
+        link = best if evidence[best] > CLEARLY * evidence[plain] else plain
+        return self.links[link], bool(self.kinds[link, 1] > self.kinds[link, 0])
+
+    @cached_property
+    def curve(self) -> tuple[float, float, float]:
+        """Center, width and lapse rate of the likeliest curve that is shown."""
+        return self.likeliest(*self.shown)
+
+    @cached_property
+    def middle(self) -> tuple[float, bool]:
+        """The estimate of log n50, and whether the transition is narrower than the measured n resolve.
+
+        The likeliest curve's. Where that is far narrower than the distance between the n on either side, the
+        likelihood is flat between them, and the posterior's median is taken.
+        """
+        link, lapses = self.chosen
+        curve = self.curve if self.shown == self.chosen else self.likeliest(link, lapses)
+        middle = self.n50_of(link, curve)
+        place = int(np.searchsorted(self.values, middle))
+        inside = 0 < place < len(self.values)
+        if inside and curve[1] < UNRESOLVED * (self.values[place] - self.values[place - 1]):
+            return float(self.posterior.quantiles((0.5,))[0]), True
+        return middle, False
+
+    def likeliest(self, link: str, lapses: bool) -> tuple[float, float, float]:
+        """Center, width and lapse rate of greatest likelihood, from the best curve of the grid."""
+        found = self.posterior
+        heights = found.heights[self.links.index(link)]
+        start = np.unravel_index(int((heights if lapses else heights[:1]).argmax()), heights.shape)
+        center, width, lapse = found.center[start[2]], found.width[start[1]], found.lapses[start[0]]
+        step = float(found.center[1] - found.center[0])
+        begin = np.array([center / step, math.log(width), max(float(lapse), 0.01)])[: 3 if lapses else 2]
+        limits = [(None, None), (math.log(1e-3 * found.width[0]), math.log(30.0 * found.width[-1])), (0.0, 0.499)]
+
+        def cost(values: np.ndarray) -> float:
+            rate = values[2:3] if lapses else np.zeros(1)
+            scale = np.exp(values[1]) / rise(link)
+            return -float(self.observations.heights(link, np.asarray(values[0] * step), scale, rate)[0])
+
+        best = optimize.minimize(
+            cost, begin, method="L-BFGS-B", bounds=limits[: len(begin)], options={"ftol": 1e-11, "gtol": 1e-4}
+        )
+        if not best.fun <= cost(begin):
+            return float(center), float(width), float(lapse)
+        return float(best.x[0] * step), math.exp(best.x[1]), float(best.x[2]) if lapses else 0.0
+
+    def n50_of(self, link: str, curve: tuple[float, float, float]) -> float:
+        """log n at which a curve is one half."""
+        center, width, lapse = curve
+        return center + width / rise(link) * crossing(link, min(lapse, 0.499))
+
+    def report(self, details: bool, *, trials: bool) -> Interval:
+        """Everything in one row.
+
+        Args:
+            details: whether the width's limits, the goodness of fit and the other link's n50 are wanted too.
+            trials: whether the observations are independent trials, each at one n.
+        """
+        if self.observations.all_failed or self.observations.all_succeeded:
+            return self._one_sided()
+        fall = _fall(self.observations) if trials else None
+        found = self._crossing(fall)
+        if found.censored not in ("none", "interval") or not details:
+            return found
+        widths = self._width_limits()
+        found = replace(found, width_low=widths[0], width_high=widths[1], other=self._other())
+        p_value, excess = self._goodness(trials)
+        found = replace(found, fit_p=p_value)
+        if p_value < POOR_FIT and self.dispersion == 1.0:
+            wider = Fit(self.observations, self.links, self.level, excess)._crossing(fall)
+            if wider.censored == "none":
+                found = replace(found, low=min(found.low, wider.low), high=max(found.high, wider.high))
+        return found
+
+    def _one_sided(self) -> Interval:
+        """All succeed or all fail: an n50 on the wrong side of an outcome gives it a chance of one half at best."""
+        failed = self.observations.all_failed
+        places = self.observations.above if failed else self.observations.until
+        counts = np.bincount(places, self.observations.count, len(self.values))
+        contrary = np.cumsum(counts[::-1])[::-1] if failed else np.cumsum(counts)
+        allowed = np.flatnonzero(contrary * math.log(2.0) / self.dispersion <= self.drop)
+        if failed:
+            first = int(allowed[0]) if len(allowed) else len(self.values)
+            low = math.exp(self.values[first - 1]) if first > 0 else 0.0
+            return Interval(math.nan, low, math.inf, "right", "no run succeeds")
+        last = int(allowed[-1]) if len(allowed) else -1
+        high = math.exp(self.values[last + 1]) if last + 1 < len(self.values) else math.inf
+        return Interval(math.nan, 0.0, high, "left", "every run succeeds")
+
+    def _crossing(self, fall: tuple[float, bool] | None) -> Interval:
+        """n50 with its limits, or why there is none."""
+        found = self.posterior
+        best = float(found.heights.max())
+        open_low, open_high = (edge >= best - self.drop for edge in found.edges)
+        level_off, plateau = self._plateau()
+        may_level_off = level_off >= best - self.drop
+        reason = ""
+        if fall is not None and fall[1]:
+            reason = f"success falls below one half again at n = {fall[0]:g}"
+        elif level_off > best and level_off - found.edges[1] > self.drop and not open_low:
+            reason = f"success levels off at {plateau:.2f}, below one half"
+        elif open_low and (open_high or may_level_off):
+            reason = "success does not rise with n"
+        if reason:
+            return Interval(math.nan, 0.0, math.inf, "unresolved", reason)
+        low, high = self._limits(open_low, open_high or may_level_off)
+        reason = "success may level off below one half" if may_level_off else ""
+        if fall is not None:
+            reason = f"success falls again from n = {fall[0]:g}"
+        middle, sharp = self.middle
+        gap = self.observations.gap
+        if gap is not None:
+            low, high, middle = min(low, gap[0]), max(high, gap[1]), 0.5 * (gap[0] + gap[1])
+        elif middle > self.values[-1]:
+            return Interval(math.nan, math.exp(low), math.inf, "right", reason)
+        elif middle < self.values[0]:
+            return Interval(math.nan, 0.0, math.exp(high), "left", reason)
+        elif sharp:  # between two n nothing is known
+            place = int(np.searchsorted(self.values, middle))
+            below, above = self.values[place - 1], self.values[place]
+            low, high = (below if low > below else low), (above if high < above else high)
+            gap = (below, above) if (low, high) == (below, above) else None
+        low, high = min(low, middle), max(high, middle)
+        link, _ = self.shown
+        _, width, lapse = self.curve
+        evidence = float(found.weight[:, 1:].sum())
+        row = Interval(math.exp(middle), math.exp(low), math.exp(high), "none", reason, link, math.nan, lapse, evidence)
+        if gap is not None:
+            return replace(row, censored="interval")
+        return replace(row, scale=width / rise(link), width=self._in_measurements(math.log(width)))
+
+    def _plateau(self) -> tuple[float, float]:
+        """Greatest log-likelihood of curves that never reach one half, and where the likeliest of them levels off."""
+        center = np.linspace(*self.ends, 41)
+        narrow, wide = width_range(self.values)
+        width = np.geomspace(max(narrow, center[1] - center[0]), wide, 9)[:, None]
+        best = (-math.inf, math.nan)
+        for link in self.links:
+            heights = self.observations.heights(link, center, width / rise(link), PLATEAUS) / self.dispersion
+            best = max(best, (float(heights.max()), 1.0 - PLATEAUS[int(heights.max(axis=(1, 2)).argmax())]))
+        return best
+
+    def _limits(self, open_low: bool, open_high: bool) -> tuple[float, float]:
+        """Limits of log n50: the posterior's quantiles, or what the likelihood leaves where one side is open."""
+        if not open_low and not open_high:
+            low, high = self.posterior.quantiles((0.5 - 0.5 * self.level, 0.5 + 0.5 * self.level))
+            return float(low), float(high)
+        inside = self.posterior.heights >= self.posterior.heights.max() - self.drop
+        places = self.posterior.log_n50[inside]
+        return -math.inf if open_low else float(places.min()), math.inf if open_high else float(places.max())
+
+    def _in_measurements(self, log_width: float) -> float:
+        """From 10 to 90 % of the rise, in measurements, for a width on log n around the chosen curve's n50."""
+        link, _ = self.shown
+        scale = math.exp(log_width) / rise(link)
+        if scale * rise(link) > 300.0:
+            return math.inf
+        center = self.middle[0] - scale * crossing(link, min(self.curve[2], 0.499))
+        return math.exp(center + scale * quantile(link, 0.9)) - math.exp(center + scale * quantile(link, 0.1))
+
+    def _width_limits(self) -> tuple[float, float]:
+        """Profile-likelihood limits of the width, bracketed outward from the fitted one."""
+        link, lapses = self.shown
+        rates = np.linspace(0.0, math.sqrt(0.499), 15) ** 2 if lapses else np.zeros(1)
+
+        def profile(log_width: np.ndarray) -> np.ndarray:
+            scale = np.exp(log_width) / rise(link)
+
+            def height(center: np.ndarray) -> np.ndarray:
+                return np.asarray(self.observations.heights(link, center, scale, rates).max(axis=0))
+
+            return _maximum(height, *self.ends, len(log_width)) / self.dispersion
+
+        start = math.log(self.curve[1])
+        top = max(float(profile(np.array([start]))[0]), self._height(self.curve))
+        sides = np.array([[-1.0], [1.0]])
+        reach = np.tile([0.0, 0.03, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0], (2, 1))
+        for zoom in range(3):
+            heights = profile((start + sides * reach).ravel()).reshape(reach.shape) - (top - self.drop)
+            heights[:, 0] = np.maximum(heights[:, 0], 0.0)
+            open_ended = ~np.any(heights < 0.0, axis=1)
+            after = np.where(open_ended, reach.shape[1] - 1, np.argmax(heights < 0.0, axis=1))
+            pair = np.arange(2), after - 1
+            inner, outer = reach[pair], reach[np.arange(2), after]
+            if zoom < 2:
+                reach = np.linspace(inner, outer, 7, axis=1)
+        fall = heights[pair] - heights[np.arange(2), after]
+        share = np.where(np.isfinite(fall) & (fall > 0.0), heights[pair] / np.where(fall > 0.0, fall, 1.0), 0.5)
+        limits = start + sides[:, 0] * (inner + np.clip(share, 0.0, 1.0) * (outer - inner))
+        low = 0.0 if open_ended[0] else self._in_measurements(float(limits[0]))
+        return low, math.inf if open_ended[1] else self._in_measurements(float(limits[1]))
+
+    def _height(self, curve: tuple[float, float, float]) -> float:
+        center, width, lapse = curve
+        link, _ = self.shown
+        scale = np.asarray(width / rise(link))
+        return float(self.observations.heights(link, np.asarray(center), scale, np.array([lapse]))[0]) / self.dispersion
+
+    def _other(self) -> float:
+        """n50 under the next likeliest link; NaN where one link was asked for."""
+        link, lapses = self.chosen
+        shares = dict(zip(self.links, self.posterior.weight.sum(axis=(1, 2, 3)), strict=True))
+        shares.pop(link)
+        if not shares:
+            return math.nan
+        second = max(shares, key=shares.__getitem__)
+        return math.exp(min(self.n50_of(second, self.likeliest(second, lapses)), 700.0))
+
+    def _goodness(self, trials: bool) -> tuple[float, float]:
+        """p-value of the deviance from the saturated model, and its excess over what the curve predicts.
+
+        The curve is fitted anew to data simulated from it (parametric bootstrap), on the grid of the posterior: the
+        log-likelihood is linear in the counts, so all refits are one product of matrices.
+        """
+        values, size = self.values, len(self.values)
+        observed = self.observations
+        if trials:
+            counts = np.zeros((2, size))
+            won, lost, _ = observed.kinds
+            np.add.at(counts[0], observed.until[won], observed.count[won])
+            np.add.at(counts[1], observed.above[lost], observed.count[lost])
+            columns = Observations(
+                values, np.concatenate((np.full(size, -1), np.arange(size))),
+                np.concatenate((np.arange(size), np.full(size, size))), counts.ravel(),
+            )  # fmt: skip
+            total = counts.sum(axis=0)
+        else:
+            if np.any(observed.until != observed.above + 1):
+                return math.nan, 1.0
+            columns = Observations(values, np.arange(-1, size), np.arange(size + 1), np.zeros(size + 1))
+            np.add.at(columns.count, observed.above + 1, observed.count)
+            total = np.full(1, observed.count.sum())
+        link, _ = self.shown
+        found = self.posterior
+        lapse, width, center = np.meshgrid(found.lapses, found.width, found.center[::2], indexing="ij")
+        table = columns.table(link, center, width / rise(link), lapse).reshape(-1, len(columns.count))
+        best = self.curve
+        chance = np.exp(columns.table(link, np.asarray(best[0]), np.asarray(best[1] / rise(link)), np.asarray(best[2])))
+        generator = np.random.Generator(np.random.Philox(key=20240229))
+        if trials:
+            drawn = generator.binomial(total.astype(int), np.clip(chance[:size], 0.0, 1.0), (BOOTSTRAPS, size))
+            samples = np.concatenate((drawn, total - drawn), axis=1)
+        else:
+            samples = generator.multinomial(int(total[0]), chance / chance.sum(), BOOTSTRAPS)
+        samples = np.concatenate((columns.count[None], samples)).astype(float)  # (1 + BOOTSTRAPS, columns)
+        totals = np.concatenate((total, total)) if trials else total
+        saturated = special.xlogy(samples, samples / np.maximum(totals, 1.0)).sum(axis=1)
+        deviance = 2.0 * (saturated - (table @ samples.T).max(axis=0))
+        p_value = (1.0 + float((deviance[1:] >= deviance[0]).sum())) / (1.0 + BOOTSTRAPS)
+        return p_value, max(1.0, float(deviance[0] / max(deviance[1:].mean(), 1e-9)))
+
+
+def _maximum(function: Callable[[np.ndarray], np.ndarray], low: float, high: float, count: int) -> np.ndarray:
+    """Maxima of ``count`` unimodal functions at once, by golden-section search; (count,)."""
+    left, right = np.full(count, low), np.full(count, high)
+    inner, outer = right - _GOLDEN * (right - left), left + _GOLDEN * (right - left)
+    at_inner, at_outer = function(inner), function(outer)
+    for _ in range(22):
+        rightwards = at_outer > at_inner
+        left, right = np.where(rightwards, inner, left), np.where(rightwards, right, outer)
+        probe = np.where(rightwards, left + _GOLDEN * (right - left), right - _GOLDEN * (right - left))
+        value = function(probe)
+        inner, outer = np.where(rightwards, outer, probe), np.where(rightwards, probe, inner)
+        at_inner, at_outer = np.where(rightwards, at_outer, value), np.where(rightwards, value, at_inner)
+    return np.asarray(np.maximum(at_inner, at_outer))
+
+
+def _clustering(runs: Runs, fit: Fit, level: float) -> float:
+    """By how much the runs of a replicate agree with each other: the variance of their scores over independent ones'.
+
+    Where a replicate fails after it succeeded, its runs at several n are neither independent nor one threshold. The
+    curve is fitted as if they were independent, and its log-likelihood is divided by this factor, which includes that
+    of Student's quantile for as many replicates.
+    """
+    link, _ = fit.shown
+    center, width, lapse = fit.curve
+    argument = (np.log(runs.n) - center) / (width / rise(link))
+    step = 1e-4
+    up, down = ((1.0 - lapse) * probabilities(link, argument + side)[0] for side in (0.5 * step, -0.5 * step))
+    chance = np.clip((1.0 - lapse) * probabilities(link, argument)[0], 1e-9, 1.0 - 1e-9)
+    slope = (up - down) / step
+    score = slope * (runs.success - chance) / (chance * (1.0 - chance))
+    labels, unit = np.unique(np.asarray(runs.replicate), return_inverse=True)
+    count = len(labels)
+    if count < 2:
+        return math.inf
+    between = count / (count - 1) * float((np.bincount(unit, score) ** 2).sum())
+    information = float((slope**2 / (chance * (1.0 - chance))).sum())
+    student = float(stats.t.ppf(0.5 + 0.5 * level, count - 1) / stats.norm.ppf(0.5 + 0.5 * level))
+    return max(1.0, between / max(information, 1e-12)) * student**2
+
+
+def _fall(observations: Observations) -> tuple[float, bool] | None:
+    """Where success falls with n beyond chance, and whether below one half after having been above; None if nowhere.
+
+    The deviance of the best curve that never falls, of any shape, is compared with that of data simulated from it.
+    """
+    won, lost, _ = observations.kinds
+    size = len(observations.values)
+    successes = np.bincount(observations.until[won], observations.count[won], size)
+    total = successes + np.bincount(observations.above[lost], observations.count[lost], size)
+    deviance, rising = _isotonic_deviance(successes, total)
+    if deviance < 4.0:
+        return None
+    generator = np.random.Generator(np.random.Philox(key=20240301))
+    drawn = generator.binomial(total.astype(int), np.clip(rising, 0.0, 1.0), (BOOTSTRAPS, size))
+    extreme = sum(_isotonic_deviance(sample, total)[0] >= deviance for sample in drawn)
+    if (1.0 + extreme) / (1.0 + BOOTSTRAPS) >= POOR_FIT:
+        return None
+    n, rate = np.exp(observations.values), successes / total
+    above = np.flatnonzero(rate > 0.5)
+    for place in range(above[0] + 1 if len(above) else size, size):
+        for stop in (place + 1, size):
+            chance = stats.binom.cdf(successes[place:stop].sum(), total[place:stop].sum(), 0.5)
+            if rate[place] < 0.5 and chance < 0.05:
+                return float(round(n[place], 6)), True
+    falls = np.flatnonzero(np.diff(rate) < 0)
+    steepest = falls[np.argmin(np.diff(rate)[falls])]
+    return float(round(n[steepest + 1], 6)), False
+
+
+def _isotonic_deviance(successes: np.ndarray, total: np.ndarray) -> tuple[float, np.ndarray]:
+    rising = np.asarray(optimize.isotonic_regression(successes / total, weights=total).x)
+    failures = total - successes
+    saturated = special.xlogy(successes, successes / total) + special.xlogy(failures, failures / total)
+    fitted = special.xlogy(successes, rising) + special.xlogy(failures, 1.0 - rising)
+    return 2.0 * float((saturated - fitted).sum()), rising

@@ -6,16 +6,17 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
+from flatdist.threshold.curves import probabilities, rise
 from flatdist.threshold.interval import Runs
-from flatdist.threshold.posterior import Posterior, posterior
+from flatdist.threshold.posterior import Posterior, Prior, search_posterior
 
 FIRST_ROUND = 8
 GROWTH = 0.25
 CANDIDATES = 48
 CHOICES = 10  # different decisions a round; larger rounds put several runs where one was decided on
-ASIDE = 1.0  # the curve's points at n50 and this many scales beside it are to be known
+ASIDE = 1.0 / rise("logit")  # the curve's points at n50 and this many widths to either side are to be known
+LIKELY = 1e-4  # curves of less weight, relative to the likeliest, are left out
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,13 @@ def round_size(done: int) -> int:
 
 
 def place(
-    runs: Runs, within: Range, count: int, *, precision: float = 0.0, room: np.ndarray | None = None
+    runs: Runs,
+    within: Range,
+    count: int,
+    *,
+    precision: float = 0.0,
+    room: np.ndarray | None = None,
+    prior: Prior | None = None,
 ) -> np.ndarray:
     """The n of the next runs: those that leave the least expected posterior variance of the curve around n50.
 
@@ -67,6 +74,7 @@ def place(
         count: how many runs.
         precision: half-width of the interval of log n50 that is wanted; differences far below it are not resolved.
         room: (v,) how many more runs each of ``within.values`` may take; None for any number.
+        prior: what theory says of the curve, for where to measure; the interval of n50 never uses it.
 
     Returns:
         (count,) increasing; fewer where there is no more room. The same for the same arguments.
@@ -76,7 +84,7 @@ def place(
     if left.shape != values.shape:
         raise ValueError(f"room has shape {left.shape}, but the range holds {len(values)} values of n")
     count = min(count, int(np.maximum(left, 0).sum()))
-    believed = posterior(runs, float(values[0]), float(values[-1]))
+    believed = search_posterior(runs.observations(), float(values[0]), float(values[-1]), prior)
     chosen: list[int] = []
     while len(chosen) < count:
         candidates = _candidates(believed, values, left)
@@ -87,7 +95,8 @@ def place(
 def _candidates(believed: Posterior, values: np.ndarray, left: np.ndarray) -> np.ndarray:
     """Indices of values where the outcome is in doubt, thinned; the nearest ones where there is no room in there."""
     low, high = believed.quantiles((0.005, 0.995))
-    reach = 3.0 * float(believed.weight @ believed.scale)
+    width = float(believed.weight.sum(axis=(0, 1, 3)) @ believed.width)
+    reach = 0.7 * width
     log_n = np.log(values)
     free = np.flatnonzero(left > 0)
     inside = free[(log_n[free] >= low - reach) & (log_n[free] <= high + reach)]
@@ -104,12 +113,7 @@ def _greedy(
     believed: Posterior, values: np.ndarray, candidates: np.ndarray, left: np.ndarray, count: int, at_once: int
 ) -> list[int]:
     """Up to ``count`` choices among the candidates; ``left`` is reduced by what is chosen."""
-    argument = (np.log(values[candidates]) - believed.center[:, None]) / believed.scale[:, None]  # (g, c)
-    success = special.expit(argument)
-    origin = float(believed.weight @ believed.center)
-    center, scale = believed.center - origin, ASIDE * believed.scale
-    moments = np.stack((np.ones_like(center), center, scale, center**2 + scale**2), axis=1)  # (g, 4)
-    log_weight = believed.log_weight.copy()
+    success, moments, log_weight = _flattened(believed, np.log(values[candidates]))
     chosen: list[int] = []
     while len(chosen) < count and np.any(left[candidates] > 0):
         weight = np.exp(log_weight - log_weight.max())
@@ -121,11 +125,28 @@ def _greedy(
         best = int(np.argmin(expected))
         times = min(at_once, count - len(chosen), int(left[candidates[best]]))
         likely = won[best, 0]
-        gain = special.log_expit(argument[:, best])
-        log_weight += times * (gain - (1.0 - likely) * argument[:, best])  # log(1 - p) = log p - argument
+        chance = np.clip(success[:, best], 1e-12, 1.0 - 1e-12)
+        log_weight += times * (likely * np.log(chance) + (1.0 - likely) * np.log1p(-chance))
         left[candidates[best]] -= times
         chosen += [int(values[candidates[best]])] * times
     return chosen
+
+
+def _flattened(believed: Posterior, log_n: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The likely curves: chance of success at each candidate (g, c), moments (g, 4), and log-weights (g,)."""
+    weight = believed.weight
+    kept = weight > LIKELY * weight.max()
+    success = []
+    for place, link in enumerate(believed.links):
+        lapse, width, center = np.nonzero(kept[place])
+        scale = believed.width[width] / rise(link)
+        argument = (log_n - believed.center[center][:, None]) / scale[:, None]
+        success.append((1.0 - believed.lapses[lapse][:, None]) * probabilities(link, argument)[0])
+    center = believed.log_n50[kept]
+    center = center - float(np.average(center, weights=weight[kept]))
+    aside = ASIDE * np.broadcast_to(believed.width[:, None], weight.shape)[kept]
+    moments = np.stack((np.ones_like(center), center, aside, center**2 + aside**2), axis=1)
+    return np.concatenate(success), moments, np.log(weight[kept])
 
 
 def _spread(moments: np.ndarray) -> np.ndarray:

@@ -1,82 +1,208 @@
-"""What the runs so far say of the success curve: a posterior on a grid of (log n50, log scale).
+"""What the observations say of the success curve: a posterior on a grid of curves.
 
-    P(success at n) = expit((log n - log n50) / scale)
+The curves are those of :mod:`flatdist.threshold.curves`, over center, width, lapse rate and link. The data seldom
+settle which link it is and whether there are lapses, and an n50 conditional on either is overconfident: averaging over
+both is what keeps its interval honest. Priors are weak:
 
-with weak priors: n50 log-uniform over the range searched and somewhat beyond its ends, so that a transition outside of
-it can be recognised, and scale log-uniform from a fraction of one measurement to half of the range.
+- center: log-uniform over the range that was measured or searched, and beyond its ends;
+- width, from 10 to 90 %: log-uniform from a fraction of a step of the grid to some ranges;
+- lapse: none with probability 1/2, else Beta(1, 10) (the prior of psignifit, cut at one half);
+- link: equal for the symmetric and the two asymmetric kinds.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
-from scipy import special
+from scipy import stats
 
-from flatdist.threshold.interval import Runs
+from flatdist.threshold.curves import LINKS, Observations, crossing, rise
 
-BEYOND = 0.25  # of the range's logarithm, on either side: where n50 may lie outside the range
-LEAST_RANGE = 0.4  # a range of one value or of few is taken to be this wide, on log n
-SHARPEST = 0.2  # smallest scale, in measurements at the range's upper end
-WIDEST = 0.5  # largest scale, as a share of the range's logarithm
-DEPTH = 9.0  # log posterior below the highest at which values of n50 are given up
-STAGES = ((193, 10), (65, 14), (65, 14), (65, 20))  # values of n50 and of the scale; each stage zooms in
+LAPSES = np.array([0.0, 0.015, 0.04, 0.08, 0.14, 0.23, 0.35, 0.47])
+LINK_WEIGHTS = {"logit": 1 / 6, "probit": 1 / 6, "cloglog": 1 / 3, "loglog": 1 / 3}
+DEPTH = 7.0  # log posterior below the highest at which curves are given up
+_BEYOND = 0.25  # of a searched range's logarithm, on either side: where n50 may lie outside of it
+_LEAST_RANGE = 0.4  # a range of one value or of few is taken to be this wide, on log n
+_SHARPEST = 1.0  # least width, in measurements at the range's upper end
+_WIDEST = 2.0  # largest width, as a share of the range's logarithm
+_NO_LAPSE = 0.5
+_BETA = 10.0
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How finely curves are tabulated.
+
+    Attributes:
+        centers, widths: numbers of values.
+        first: number of centers before the first zoom.
+        stages: how often the grid may zoom in.
+    """
+
+    centers: int
+    widths: int
+    first: int = 31
+    stages: int = 4
+
+
+FINE, COARSE = Grid(51, 13), Grid(41, 9, first=121)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Normal beliefs about the curve, for where to measure first; never part of a reported interval.
+
+    Attributes:
+        center, center_sd: of log n50.
+        width, width_sd: of the logarithm of the 10-90 % width on log n.
+    """
+
+    center: float
+    center_sd: float
+    width: float
+    width_sd: float
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """Weights of success curves.
+    """Curves and their weights.
 
     Attributes:
-        center: (g,) log n50.
-        scale: (g,) scale on log n.
-        log_weight: (g,) unnormalised logarithms of the weights.
+        links: (k,) names.
+        center: (x,) log n.
+        width: (w,) from 10 to 90 %, on log n.
+        lapses: (l,)
+        heights: (k, l, w, x) log-likelihoods.
+        log_prior: (k, l, w, x), up to a constant.
+        edges: greatest log-likelihood with a center at either end of the whole range.
     """
 
+    links: tuple[str, ...]
     center: np.ndarray
-    scale: np.ndarray
-    log_weight: np.ndarray
+    width: np.ndarray
+    lapses: np.ndarray
+    heights: np.ndarray
+    log_prior: np.ndarray
+    edges: tuple[float, float] = (-math.inf, -math.inf)
 
-    @property
+    @cached_property
     def weight(self) -> np.ndarray:
-        """Normalised weights, (g,)."""
-        weight = np.exp(self.log_weight - self.log_weight.max())
+        """(k, l, w, x), of sum 1."""
+        log_weight = self.heights + self.log_prior
+        weight = np.exp(log_weight - log_weight.max())
         return np.asarray(weight / weight.sum())
+
+    @cached_property
+    def log_n50(self) -> np.ndarray:
+        """(k, l, w, x) log n at which each curve is one half."""
+        shift = np.array([[crossing(link, lapse) / rise(link) for lapse in self.lapses] for link in self.links])
+        return np.asarray(self.center + shift[:, :, None, None] * self.width[:, None])
 
     def quantiles(self, shares: tuple[float, ...]) -> np.ndarray:
         """Quantiles of log n50, in the shape of the shares."""
-        values, index = np.unique(self.center, return_inverse=True)
-        mass = np.cumsum(np.bincount(index, self.weight))
-        step = values[1] - values[0]
-        edges = np.concatenate(([values[0] - 0.5 * step], values + 0.5 * step))
-        return np.asarray(np.interp(shares, np.concatenate(([0.0], mass)), edges))
+        values, weight = self.log_n50.ravel(), self.weight.ravel()
+        used = weight > 1e-9 * weight.max()
+        values, weight = values[used], weight[used]
+        step = 0.5 * (self.center[1] - self.center[0])
+        edges = np.arange(values.min() - 2.0 * step, values.max() + 3.0 * step, step)
+        if len(edges) > 4000:
+            edges = np.linspace(edges[0], edges[-1], 4000)
+            step = edges[1] - edges[0]
+        # Each curve stands for those between it and its neighbours: its weight is spread over two cells of the grid.
+        place = (values - edges[0]) / step
+        mass = np.zeros(len(edges) + 2)
+        for offset in (-0.75, -0.25, 0.25, 0.75):
+            mass += np.bincount(np.floor(place + offset).astype(int) + 1, weight, len(mass))[: len(mass)]
+        total = np.concatenate(([0.0], np.cumsum(mass)))
+        places = edges[0] + step * (np.arange(len(total)) - 1.0)
+        return np.asarray(np.interp(np.asarray(shares) * total[-1], total, places))
 
 
-def posterior(runs: Runs, low: float, high: float) -> Posterior:
-    """Weigh success curves by the runs.
+def posterior(
+    observations: Observations,
+    ends: tuple[float, float],
+    widths: tuple[float, float],
+    *,
+    links: tuple[str, ...] = LINKS,
+    grid: Grid = FINE,
+    dispersion: float = 1.0,
+    prior: Prior | None = None,
+) -> Posterior:
+    """Weigh success curves by the observations.
 
     Args:
-        runs: of one group; there may be none.
-        low, high: ends of the range searched, in measurements.
+        observations: there may be none.
+        ends: least and largest center, log n.
+        widths: least and largest width, on log n.
+        links: over which to average.
+        grid: how finely.
+        dispersion: by which the log-likelihood is divided, where observations scatter more than the curves allow.
+        prior: beliefs beyond the weak ones.
     """
-    middle = 0.5 * (math.log(low) + math.log(high))
-    span = max(math.log(high / low), LEAST_RANGE)
-    first, last = middle - (0.5 + BEYOND) * span, middle + (0.5 + BEYOND) * span
-    sharpest, widest = SHARPEST / high, WIDEST * span
-    values, won, lost = runs.counts()
-    for stage, (count, scales) in enumerate(STAGES):
-        center = np.linspace(first, last, count)
-        step = center[1] - center[0]
-        # A sharper curve would fall between two values of n50 and be judged by accident.
-        scale = np.geomspace(max(sharpest, step / 3.0), max(widest, step), scales)
-        height = np.zeros((count, scales))
-        if len(values):
-            argument = (np.log(values) - center[:, None, None]) / scale[:, None]  # (center, scale, value)
-            success = special.log_expit(argument)
-            height = success @ won + (success - argument) @ lost
-        inside = np.flatnonzero(height.max(axis=1) > height.max() - DEPTH)
-        if stage == len(STAGES) - 1 or len(inside) > 0.6 * count:
+    (first, last), (narrow, wide) = ends, widths
+    edges = (-math.inf, -math.inf)
+    for stage in range(grid.stages):
+        size = Grid(grid.first, 9) if stage == 0 else grid
+        center = np.linspace(first, last, size.centers)
+        step = float(center[1] - center[0])
+        # A sharper curve would fall between two centers and be judged by accident.
+        width = np.geomspace(max(narrow, step), max(wide, 3.0 * step), size.widths)
+        heights = np.zeros((len(links), len(LAPSES), size.widths, size.centers))
+        if len(observations.count):
+            for place, link in enumerate(links):
+                scale = width[:, None] / rise(link)
+                heights[place] = observations.heights(link, center[None, :], scale, LAPSES) / dispersion
+        if stage == 0:
+            edges = float(heights[..., 0].max()), float(heights[..., -1].max())
+        log_prior = _log_prior(links)[:, :, None, None] + np.zeros_like(heights)
+        found = Posterior(links, center, width, LAPSES, heights, log_prior, edges)
+        if prior is not None:
+            away = ((found.log_n50 - prior.center) / prior.center_sd) ** 2
+            away = away + ((np.log(width)[:, None] - prior.width) / prior.width_sd) ** 2
+            found = Posterior(links, center, width, LAPSES, heights, log_prior - 0.5 * away, edges)
+        high = (found.heights + found.log_prior).max(axis=(0, 1))  # (w, x)
+        kept = high > high.max() - DEPTH
+        inside = np.flatnonzero(kept.any(axis=0))
+        if stage == grid.stages - 1 or (stage > 0 and len(inside) > 0.5 * size.centers):
             break
-        first, last = center[max(inside[0] - 1, 0)], center[min(inside[-1] + 1, count - 1)]
-    return Posterior(np.repeat(center, scales), np.tile(scale, count), height.ravel())
+        first, last = center[max(inside[0] - 1, 0)], center[min(inside[-1] + 1, size.centers - 1)]
+        rows = np.flatnonzero(kept.any(axis=1))
+        if rows[-1] < size.widths - 1:
+            wide = float(width[rows[-1] + 1])
+        if rows[0] > 0:
+            narrow = float(width[rows[0] - 1])
+    return found
+
+
+@lru_cache(maxsize=64)
+def _log_prior(links: tuple[str, ...]) -> np.ndarray:
+    """(k, l)"""
+    edges = np.concatenate(([0.0], 0.5 * (LAPSES[2:] + LAPSES[1:-1]), [0.5]))
+    mass = np.diff(stats.beta.cdf(edges, 1.0, _BETA))
+    lapse = np.concatenate(([_NO_LAPSE], (1.0 - _NO_LAPSE) * mass / mass.sum()))
+    link = np.array([LINK_WEIGHTS[name] for name in links])
+    return np.log(np.outer(link / link.sum(), lapse))
+
+
+def width_range(values: np.ndarray) -> tuple[float, float]:
+    """Least and largest width that measurements at these log n (k,) can speak of."""
+    span = float(values[-1] - values[0])
+    return 0.1 * float(np.diff(values).min()), 3.0 * span
+
+
+def search_posterior(observations: Observations, low: float, high: float, prior: Prior | None = None) -> Posterior:
+    """Weigh success curves for a search between two numbers of measurements.
+
+    Args:
+        observations: so far; there may be none.
+        low, high: ends of the range searched, in measurements.
+        prior: beliefs beyond the weak ones.
+    """
+    middle, span = 0.5 * math.log(low * high), max(math.log(high / low), _LEAST_RANGE)
+    reach = (0.5 + _BEYOND) * span
+    widths = (_SHARPEST / high, _WIDEST * span)
+    links = ("logit", "cloglog", "loglog")
+    return posterior(observations, (middle - reach, middle + reach), widths, links=links, grid=COARSE, prior=prior)

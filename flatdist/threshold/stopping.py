@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from flatdist.threshold.interval import Runs, interval
+from flatdist.threshold.interval import Interval, Runs, interval
 from flatdist.threshold.placing import Range
-from flatdist.threshold.posterior import posterior
 
 LEAST_RUNS = 24
 ENOUGH = 6  # equal outcomes at one n that settle on which side of it n50 lies: chance 1/64 at n50 itself
@@ -17,11 +14,9 @@ ENOUGH = 6  # equal outcomes at one n that settle on which side of it n50 lies: 
 def finished(runs: Runs, within: Range, precision: float) -> bool:
     """Whether n50 is known as precisely as it is wanted, or as it can be.
 
-    Either the 95 % interval has a half-width of ``precision`` or less on log n, or no value of n that may be asked for
-    lies inside of it, or n50 is decided to lie outside the range.
-
-    The interval is that of the profile likelihood AND that of the posterior: a search looks at it after every round,
-    and the first alone would stop when the scale happens to look small.
+    Either the 95 % interval has a half-width of ``precision`` or less on log n, or it is narrower than one measurement
+    or than the gap between two n that may be asked for, or n50 is decided to lie outside the range. The interval
+    averages over lapse rates and links, so that neither a lucky streak at large n nor a lapse ends a search early.
 
     Args:
         runs: of one group so far.
@@ -31,24 +26,21 @@ def finished(runs: Runs, within: Range, precision: float) -> bool:
     if len(runs) < ENOUGH:
         return False
     values = within.values
-    if _outside(runs, values) or _gap_closed(runs, values):
+    if _gap_closed(runs, values):
         return True
+    found = interval(runs)
+    if found.censored in ("left", "right"):
+        return _outside(found, runs, values)
     if len(runs) < LEAST_RUNS:
         return False
-    low, high = posterior(runs, float(values[0]), float(values[-1])).quantiles((0.025, 0.975))
-    if 0.5 * float(high - low) > precision and math.exp(high) - math.exp(low) > 1.0:
-        return False
-    found = interval(runs)
     return found.half_width <= precision or found.high - found.low <= 1.0
 
 
-def _outside(runs: Runs, values: np.ndarray) -> bool:
-    """All runs at the lowest n succeed, or all at the highest fail, and there are enough of them."""
-    n, won, lost = runs.counts()
-    at_low, at_high = n == values[0], n == values[-1]
-    below = won[at_low].sum() >= ENOUGH and lost.sum() == 0
-    above = lost[at_high].sum() >= ENOUGH and won.sum() == 0
-    return bool(below or above)
+def _outside(found: Interval, runs: Runs, values: np.ndarray) -> bool:
+    """n50 is beyond an end of the range, by enough runs there."""
+    end = values[0] if found.censored == "left" else values[-1]
+    beyond = found.high <= end if found.censored == "left" else found.low >= end
+    return bool(beyond and (runs.n == end).sum() >= ENOUGH)
 
 
 def _gap_closed(runs: Runs, values: np.ndarray) -> bool:

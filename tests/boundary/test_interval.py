@@ -61,7 +61,7 @@ def test_no_runs_say_nothing():
 
 @pytest.mark.parametrize(
     ("n", "success", "message"),
-    [([1, 2], [True], "as long as"), ([0, 2], [True, False], "positive"), ([1, 2], [0.5, 1], "true or false")],
+    [([1, 2], [True], "one entry per run"), ([0, 2], [True, False], "positive"), ([1, 2], [0.5, 1], "true or false")],
 )
 def test_bad_runs_are_refused(n, success, message):
     with pytest.raises(ValueError, match=message):

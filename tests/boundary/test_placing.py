@@ -7,7 +7,8 @@ import pytest
 from scipy import special
 
 from flatdist.threshold import Range, Runs, interval, place, round_size
-from flatdist.threshold.posterior import posterior
+from flatdist.threshold.curves import probabilities, rise
+from flatdist.threshold.posterior import search_posterior
 
 NOTHING = Runs(np.array([]), np.array([]))
 
@@ -22,7 +23,7 @@ def simulated(n50, scale, count, seed=0, low=22, high=144):
 def test_the_first_round_spreads_over_the_range():
     first = place(NOTHING, Range(22, 144), 8)
     assert len(np.unique(first)) >= 6
-    assert first.min() < 50 < 65 < first.max()
+    assert first.min() < 45 < 55 < first.max()
 
 
 def test_later_rounds_gather_on_both_sides_of_the_threshold():
@@ -36,16 +37,24 @@ def test_later_rounds_gather_on_both_sides_of_the_threshold():
 def test_placing_leaves_less_variance_than_runs_elsewhere():
     """Against the exact expectation over both outcomes of one run, at every n of the range."""
     runs, within = simulated(60.0, 0.1, 60), Range(22, 144)
-    believed = posterior(runs, 22.0, 144.0)
-    chance = special.expit((np.log(within.values) - believed.center[:, None]) / believed.scale[:, None])
+    believed = search_posterior(runs.observations(), 22.0, 144.0)
+    shape, log_n = believed.weight.shape, np.log(within.values)
+    width = np.broadcast_to(believed.width[:, None], shape)
+    center = np.broadcast_to(believed.center, shape)
+    chance = np.stack(
+        [
+            (1.0 - believed.lapses[:, None, None, None])
+            * probabilities(link, (log_n - center[k][..., None]) / (width[k][..., None] / rise(link)))[0]
+            for k, link in enumerate(believed.links)
+        ]
+    ).reshape(-1, len(log_n))
+    weight, points = believed.weight.ravel(), (believed.log_n50.ravel(), width.ravel() / rise("logit"))
 
     def spread(weight):
         weight = weight / weight.sum()
-        return sum(weight @ v**2 - (weight @ v) ** 2 for v in (believed.center, believed.scale))
+        return sum(weight @ v**2 - (weight @ v) ** 2 for v in points)
 
-    expected = [
-        sum((believed.weight @ p) * spread(believed.weight * p) for p in (column, 1.0 - column)) for column in chance.T
-    ]
+    expected = [sum((weight @ p) * spread(weight * p) for p in (column, 1.0 - column)) for column in chance.T]
     chosen = place(runs, within, 1)[0]
     assert expected[chosen - 22] <= min(expected) + 1e-3 * (max(expected) - min(expected))
 
@@ -82,7 +91,7 @@ def test_a_range_of_one_value_can_be_asked_for():
 
 def test_a_transition_sharper_than_a_measurement_is_not_missed():
     n = np.repeat([60, 61], 10)
-    believed = posterior(Runs(n, n == 61), 22.0, 144.0)
+    believed = search_posterior(Runs(n, n == 61).observations(), 22.0, 144.0)
     low, high = np.exp(believed.quantiles((0.025, 0.975)))
     assert 59.5 < low < high < 61.5
 

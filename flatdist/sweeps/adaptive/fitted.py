@@ -8,7 +8,7 @@ import numpy as np
 
 from flatdist.sweeps.adaptive.rules import Known, Span
 from flatdist.threshold import Range, Runs, finished
-from flatdist.threshold.posterior import posterior
+from flatdist.threshold.posterior import search_posterior
 
 TYPICAL_SCALE = 0.05  # of the success curve on log n, where nothing is known yet: for forecasts alone
 FIRST_RUNS = 16  # that a boundary search spends on finding the transition: for forecasts alone
@@ -28,11 +28,9 @@ def range_of(span: Span) -> Range:
 
 
 def half_width(span: Span, known: Known) -> float:
-    """Half-width of the interval that holds n50 with probability 95 % a posteriori, on log n.
-
-    Beside the profile likelihood's it is the other interval that a search narrows, and the one that costs little.
-    """
-    low, high = posterior(runs_of(known), float(span.values[0]), float(span.values[-1])).quantiles((0.025, 0.975))
+    """Half-width of the interval that holds n50 with probability 95 %, on log n, within the range searched."""
+    ends = float(span.values[0]), float(span.values[-1])
+    low, high = search_posterior(runs_of(known).observations(), *ends).quantiles((0.025, 0.975))
     return 0.5 * float(high - low)
 
 
