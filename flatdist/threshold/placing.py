@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from flatdist.threshold.curves import probabilities, rise
-from flatdist.threshold.interval import Runs
 from flatdist.threshold.posterior import Posterior, Prior, search_posterior
+from flatdist.threshold.runs import Runs
 
 FIRST_ROUND = 8
 GROWTH = 0.25
@@ -84,7 +84,7 @@ def place(
     if left.shape != values.shape:
         raise ValueError(f"room has shape {left.shape}, but the range holds {len(values)} values of n")
     count = min(count, int(np.maximum(left, 0).sum()))
-    believed = search_posterior(runs.observations(), float(values[0]), float(values[-1]), prior)
+    believed = search_posterior(runs, float(values[0]), float(values[-1]), prior)
     chosen: list[int] = []
     while len(chosen) < count:
         candidates = _candidates(believed, values, left)

@@ -20,8 +20,8 @@ import numpy as np
 from scipy import stats
 
 from flatdist.threshold.curves import LINKS, Observations, crossing, rise
+from flatdist.threshold.runs import Runs
 
-LAPSES = np.array([0.0, 0.015, 0.04, 0.08, 0.14, 0.23, 0.35, 0.47])
 LINK_WEIGHTS = {"logit": 1 / 6, "probit": 1 / 6, "cloglog": 1 / 3, "loglog": 1 / 3}
 DEPTH = 7.0  # log posterior below the highest at which curves are given up
 _BEYOND = 0.25  # of a searched range's logarithm, on either side: where n50 may lie outside of it
@@ -38,17 +38,19 @@ class Grid:
 
     Attributes:
         centers, widths: numbers of values.
+        lapses: rates of failure at large n.
         first: number of centers before the first zoom.
         stages: how often the grid may zoom in.
     """
 
     centers: int
     widths: int
+    lapses: tuple[float, ...] = (0.0, 0.015, 0.04, 0.08, 0.14, 0.23, 0.35, 0.47)
     first: int = 31
     stages: int = 4
 
 
-FINE, COARSE = Grid(51, 13), Grid(41, 9, first=121)
+FINE, COARSE = Grid(51, 13), Grid(41, 9, (0.0, 0.03, 0.1, 0.25, 0.45), first=81)
 
 
 @dataclass(frozen=True)
@@ -145,24 +147,24 @@ def posterior(
     (first, last), (narrow, wide) = ends, widths
     edges = (-math.inf, -math.inf)
     for stage in range(grid.stages):
-        size = Grid(grid.first, 9) if stage == 0 else grid
-        center = np.linspace(first, last, size.centers)
+        size = Grid(grid.first, 9, grid.lapses[::2]) if stage == 0 else grid
+        lapses, center = np.array(size.lapses), np.linspace(first, last, size.centers)
         step = float(center[1] - center[0])
         # A sharper curve would fall between two centers and be judged by accident.
         width = np.geomspace(max(narrow, step), max(wide, 3.0 * step), size.widths)
-        heights = np.zeros((len(links), len(LAPSES), size.widths, size.centers))
+        heights = np.zeros((len(links), len(size.lapses), size.widths, size.centers))
         if len(observations.count):
             for place, link in enumerate(links):
                 scale = width[:, None] / rise(link)
-                heights[place] = observations.heights(link, center[None, :], scale, LAPSES) / dispersion
+                heights[place] = observations.heights(link, center[None, :], scale, lapses) / dispersion
         if stage == 0:
             edges = float(heights[..., 0].max()), float(heights[..., -1].max())
-        log_prior = _log_prior(links)[:, :, None, None] + np.zeros_like(heights)
-        found = Posterior(links, center, width, LAPSES, heights, log_prior, edges)
+        log_prior = _log_prior(links, size.lapses)[:, :, None, None] + np.zeros_like(heights)
+        found = Posterior(links, center, width, lapses, heights, log_prior, edges)
         if prior is not None:
             away = ((found.log_n50 - prior.center) / prior.center_sd) ** 2
             away = away + ((np.log(width)[:, None] - prior.width) / prior.width_sd) ** 2
-            found = Posterior(links, center, width, LAPSES, heights, log_prior - 0.5 * away, edges)
+            found = Posterior(links, center, width, lapses, heights, log_prior - 0.5 * away, edges)
         high = (found.heights + found.log_prior).max(axis=(0, 1))  # (w, x)
         kept = high > high.max() - DEPTH
         inside = np.flatnonzero(kept.any(axis=0))
@@ -178,9 +180,10 @@ def posterior(
 
 
 @lru_cache(maxsize=64)
-def _log_prior(links: tuple[str, ...]) -> np.ndarray:
+def _log_prior(links: tuple[str, ...], lapses: tuple[float, ...]) -> np.ndarray:
     """(k, l)"""
-    edges = np.concatenate(([0.0], 0.5 * (LAPSES[2:] + LAPSES[1:-1]), [0.5]))
+    rates = np.array(lapses)
+    edges = np.concatenate(([0.0], 0.5 * (rates[2:] + rates[1:-1]), [0.5]))
     mass = np.diff(stats.beta.cdf(edges, 1.0, _BETA))
     lapse = np.concatenate(([_NO_LAPSE], (1.0 - _NO_LAPSE) * mass / mass.sum()))
     link = np.array([LINK_WEIGHTS[name] for name in links])
@@ -193,14 +196,22 @@ def width_range(values: np.ndarray) -> tuple[float, float]:
     return 0.1 * float(np.diff(values).min()), 3.0 * span
 
 
-def search_posterior(observations: Observations, low: float, high: float, prior: Prior | None = None) -> Posterior:
+def search_posterior(runs: Runs, low: float, high: float, prior: Prior | None = None) -> Posterior:
     """Weigh success curves for a search between two numbers of measurements.
 
     Args:
-        observations: so far; there may be none.
+        runs: so far; there may be none.
         low, high: ends of the range searched, in measurements.
         prior: beliefs beyond the weak ones.
     """
+    return _searched(*(tuple(column.tolist()) for column in runs.counts()), low, high, prior)
+
+
+@lru_cache(maxsize=128)  # whether a search has finished and where it measures next are asked one after the other
+def _searched(
+    n: tuple[float, ...], won: tuple[float, ...], lost: tuple[float, ...], low: float, high: float, prior: Prior | None
+) -> Posterior:
+    observations = Observations.of_counts(np.log(n), np.array(won), np.array(lost))
     middle, span = 0.5 * math.log(low * high), max(math.log(high / low), _LEAST_RANGE)
     reach = (0.5 + _BEYOND) * span
     widths = (_SHARPEST / high, _WIDEST * span)

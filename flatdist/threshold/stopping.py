@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from flatdist.threshold.interval import Interval, Runs, interval
+from flatdist.threshold.interval import Interval, interval
 from flatdist.threshold.placing import Range
+from flatdist.threshold.posterior import search_posterior
+from flatdist.threshold.runs import Runs
 
 LEAST_RUNS = 24
 ENOUGH = 6  # equal outcomes at one n that settle on which side of it n50 lies: chance 1/64 at n50 itself
@@ -28,6 +32,10 @@ def finished(runs: Runs, within: Range, precision: float) -> bool:
     values = within.values
     if _gap_closed(runs, values):
         return True
+    low, high = search_posterior(runs, float(values[0]), float(values[-1])).quantiles((0.025, 0.975))
+    decided = runs.success.all() or not runs.success.any() or math.exp(low) > values[-1] or math.exp(high) < values[0]
+    if 0.5 * (high - low) > 1.2 * precision and math.exp(high) - math.exp(low) > 1.2 and not decided:
+        return False  # the same on a coarser grid, which costs less
     found = interval(runs)
     if found.censored in ("left", "right"):
         return _outside(found, runs, values)

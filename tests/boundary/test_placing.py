@@ -37,7 +37,7 @@ def test_later_rounds_gather_on_both_sides_of_the_threshold():
 def test_placing_leaves_less_variance_than_runs_elsewhere():
     """Against the exact expectation over both outcomes of one run, at every n of the range."""
     runs, within = simulated(60.0, 0.1, 60), Range(22, 144)
-    believed = search_posterior(runs.observations(), 22.0, 144.0)
+    believed = search_posterior(runs, 22.0, 144.0)
     shape, log_n = believed.weight.shape, np.log(within.values)
     width = np.broadcast_to(believed.width[:, None], shape)
     center = np.broadcast_to(believed.center, shape)
@@ -91,7 +91,7 @@ def test_a_range_of_one_value_can_be_asked_for():
 
 def test_a_transition_sharper_than_a_measurement_is_not_missed():
     n = np.repeat([60, 61], 10)
-    believed = search_posterior(Runs(n, n == 61).observations(), 22.0, 144.0)
+    believed = search_posterior(Runs(n, n == 61), 22.0, 144.0)
     low, high = np.exp(believed.quantiles((0.025, 0.975)))
     assert 59.5 < low < high < 61.5
 

@@ -30,7 +30,7 @@ def range_of(span: Span) -> Range:
 def half_width(span: Span, known: Known) -> float:
     """Half-width of the interval that holds n50 with probability 95 %, on log n, within the range searched."""
     ends = float(span.values[0]), float(span.values[-1])
-    low, high = search_posterior(runs_of(known).observations(), *ends).quantiles((0.025, 0.975))
+    low, high = search_posterior(runs_of(known), *ends).quantiles((0.025, 0.975))
     return 0.5 * float(high - low)
 
 
