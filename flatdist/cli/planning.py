@@ -15,8 +15,7 @@ from flatdist.cli.output import counted, size
 if TYPE_CHECKING:
     from flatdist.cells.cell import Cell
     from flatdist.planning import Interval, Plan
-    from flatdist.planning.forecast import Forecast
-    from flatdist.planning.observations import Probe
+    from flatdist.planning.forecast import Forecast, Probe
     from flatdist.sweeps import Sweep
 
 Command = TypeVar("Command", bound=Callable[..., Any])

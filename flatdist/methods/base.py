@@ -33,6 +33,8 @@ class Method:
         tolerance: relative error below which a replicate counts as a success by default.
         engines: names of the engines that can take its steps, None for all of them, empty if it takes none.
         runner: ``module:function`` with the arguments of :meth:`run`.
+        iterations: nominal, of passes over the measurements and singular value decompositions, before any was timed.
+        study_seconds: nominal, for matrices of 100 entries, where that describes the cost better; else 0.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Method:
     tolerance: float = SOLVER_TOLERANCE
     engines: tuple[str, ...] | None = ()
     runner: str = "flatdist.trials.solve:solve"
+    iterations: int = 0
+    study_seconds: float = 0.0
 
     @property
     def takes_steps(self) -> bool:

@@ -14,4 +14,5 @@ METHOD = StudyMethod(
     summary="whether the ground truth is a sharp local minimum of flatness among the interpolators (nu < 1)",
     label="flattest, locally",
     study="flatdist.solvers.flattest_local:flattest_local",
+    study_seconds=0.03,
 )

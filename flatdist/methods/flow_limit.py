@@ -13,4 +13,5 @@ METHOD = StudyMethod(
     summary="the flow on the zero-loss manifold that label-noise SGD follows as the learning rate tends to 0",
     label="flow limit",
     study="flatdist.solvers.flow_limit:flow_limit",
+    study_seconds=2.0,
 )

@@ -10,4 +10,5 @@ METHOD = SolverMethod(
     label="flattest",
     solver="flatdist.solvers.min_hessian_trace:min_hessian_trace",
     has_layers=True,
+    iterations=2000,
 )

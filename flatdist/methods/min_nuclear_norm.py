@@ -9,4 +9,5 @@ METHOD = SolverMethod(
     summary="the interpolator of smallest nuclear norm (convex)",
     label="min nuclear norm",
     solver="flatdist.solvers.min_nuclear_norm:min_nuclear_norm",
+    iterations=400,
 )

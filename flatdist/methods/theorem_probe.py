@@ -12,4 +12,5 @@ METHOD = StudyMethod(
     summary="isometry constants, traces and induced regularizers of a problem, for the theorems' checks",
     label="theorem probe",
     study="flatdist.solvers.theorem_probe:theorem_probe",
+    study_seconds=3.0,
 )

@@ -1,13 +1,11 @@
 """Planning: what is missing, in which shards to run it, how long it takes and how much memory it needs."""
 
 from flatdist.planning.budget import keep_within, parse_duration
-from flatdist.planning.cost import CostModel, Interval, Observation, duration
-from flatdist.planning.observations import make_probe
+from flatdist.planning.forecast import Interval, Observation, duration, make_probe
 from flatdist.planning.plan import Plan, PlanSettings, SweepCounts, make_plan
 from flatdist.planning.work import Shard, WorkItem
 
 __all__ = [
-    "CostModel",
     "Interval",
     "Observation",
     "Plan",

@@ -7,7 +7,7 @@ import random
 import re
 
 from flatdist.errors import SweepError
-from flatdist.planning.cost import duration
+from flatdist.planning.forecast import duration
 from flatdist.planning.plan import SHARD_SECONDS, START_SECONDS, Plan, assemble
 from flatdist.planning.work import WorkItem
 

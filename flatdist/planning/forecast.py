@@ -1,63 +1,345 @@
-"""What a plan predicts, and from which measurements."""
+"""How long replicates take: nominal costs times what was measured over nominal, in the store's rows or in short probes.
+
+A family is all gradient methods of one dtype, or another method by itself. Of a cell's family the median of
+log(measured / nominal) over the ``NEIGHBOURS`` measured kinds nearest in size, n, depth, batch and steps is the cell's
+own, and their spread is how far single kinds scatter about it. In a sum over cells that scatter averages out, while
+three errors do not: of the median, of going beyond what was measured, and of a machine that is faster or slower today.
+``Z90`` times the root of their sum of squares is the 90 % interval.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
 
-from flatdist.cells.cell import Cell
-from flatdist.planning.cost import Z90, CostModel, Interval, Prediction, total
-from flatdist.planning.observations import Probe, TimedStore, probe_observations, stored_observations
+import numpy as np
+
+from flatdist.cells.cell import FIELDS, Cell
+from flatdist.cells.fields import Keyword
+from flatdist.engines import resolve_engine
+from flatdist.errors import FlatdistError, StoreError
+from flatdist.methods.base import GradientMethod
 from flatdist.planning.work import WorkItem
+from flatdist.sensing.ensembles import ENSEMBLES
+from flatdist.types import Array
+
+NEIGHBOURS = 7
+NEAR = 0.7  # a cell this close to a measured one needs no probe
+DRIFT = 0.12  # of the logarithm: two runs of one program differ by that
+SINGLE_SCATTER = 0.3  # of one measurement's logarithm, on a machine that others use too
+DISTANCE_SCATTER = 0.35  # added for each unit of distance
+UNKNOWN_SCATTER = 1.2  # without any measurement
+Z90 = 1.645
+PROBE_STEPS = 400  # at least, or all that the cell has
+LONG_PROBE = 0.3  # nominal seconds; enough steps for that, since short runs are mostly preparation
+MAX_PROBES = 12
+PROBE_SECONDS = 10.0  # for all probes together, compilation not counted
+BATCHED_PROBE = 8  # replicates together: a replicate's share of a batch is what will be paid
+WARM_UP_SECONDS = 0.5  # shorter runs are always measured twice
+LONGEST_PROBE = 5.0  # nominal seconds beyond which a solver is not run to see how long it takes
+# Fields that do not change how long a run takes; whatever is added later may.
+_FREE = ("ground_truth", "observation_noise_std", "nested", "init_scale", "learning_rate", "label_noise_std")
+_FREE_FIELDS = frozenset((*_FREE, "schedule", "anneal_fraction", "sam_radius", "momentum"))
+_COST_FIELDS = tuple(name for name in FIELDS if name not in _FREE_FIELDS)
+
+# Round costs of one core. Only ratios between cells matter once something has been measured.
+STEP_SECONDS, LAYER_SECONDS, EVALUATION_SECONDS, REPLICATE_SECONDS = 0.5e-6, 0.2e-6, 4e-5, 1e-3
+DRAWN_FLOPS, PRODUCT_FLOPS, EVALUATION_FLOPS, SOLVER_FLOPS = 1.5e10, 1e11, 5e9, 5e9
+SAMPLING = 2e-8  # seconds for one entry of a measurement
+ITERATION_FLOPS = 1e5  # what a solver's iteration costs however small the matrices are
+ENGINE_FACTORS = {"batched": 15.0, "reference": 150.0}  # of the fused engine's time for a step
+
+Probe = Callable[[Cell], float]  # the wall seconds of one replicate of a cell
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A prediction and the limits between which it is expected to come out 9 times in 10."""
+
+    low: float
+    mid: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{duration(self.mid)} ({duration(self.low)} to {duration(self.high)})"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Measured seconds of one replicate of a kind of cell, its share of a batch, and what ran it where."""
+
+    cell: Cell
+    seconds: float
+    engine: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Seconds of one replicate, what their logarithm errs by, and the distance to the nearest measured kind.
+
+    Attributes:
+        seconds: of one replicate.
+        scatter: of the logarithm of single kinds about the prediction.
+        doubt: of the logarithm of all kinds of the family in common.
+        distance: in natural logarithms of size; infinite where nothing of the family was measured.
+    """
+
+    seconds: float
+    scatter: float
+    doubt: float
+    distance: float
+
+
+class TimedStore(Protocol):
+    """What a forecast needs of a store."""
+
+    def trials(self, cell_ids: Any = None, where: Any = None, columns: Any = None) -> Any:
+        """Rows of the trials table."""
 
 
 class Forecast:
-    """Predicts work items.
+    """Predicts the time of replicates on one engine and device.
 
     Args:
-        model: the fitted cost model.
-        basis: where its measurements come from, in words.
+        observations: what was measured; what gradient methods took on other engines and devices is left out.
+        engine: the engine of gradient methods, or ``auto``.
+        device: ``cpu``, or a torch device.
+        basis: where the measurements come from, in words.
     """
 
-    def __init__(self, model: CostModel, basis: str) -> None:
-        self.model, self.basis = model, basis
+    def __init__(
+        self, observations: Iterable[Observation], engine: str, device: str, basis: str = "nothing to run"
+    ) -> None:
+        self.engine, self.device, self.basis = engine, device, basis
+        ratios: dict[str, dict[tuple[float, ...], list[float]]] = defaultdict(lambda: defaultdict(list))
+        for one in observations:
+            ran_here = one.engine == self.engine_of(one.cell) and one.device == device
+            if one.seconds > 0 and (ran_here or not one.cell.spec.takes_steps):
+                ratio = math.log(one.seconds / nominal_seconds(one.cell, one.engine))
+                ratios[family(one.cell)][features(one.cell)].append(ratio)
+        self._measured: dict[str, tuple[Array, list[list[float]]]] = {
+            name: (np.array(list(places)), list(places.values())) for name, places in ratios.items()
+        }
         self._cache: dict[str, Prediction] = {}
+
+    def engine_of(self, cell: Cell) -> str:
+        """The engine that takes a cell's steps."""
+        try:
+            return resolve_engine(self.engine, self.device, cell)
+        except FlatdistError:  # said when the cell runs
+            return self.engine
 
     def replicate(self, cell: Cell) -> Prediction:
         """The time of one replicate of a cell."""
         if cell.cell_id not in self._cache:
-            self._cache[cell.cell_id] = self.model.predict(cell)
+            self._cache[cell.cell_id] = self._predict(cell)
         return self._cache[cell.cell_id]
+
+    def _predict(self, cell: Cell) -> Prediction:
+        nominal = nominal_seconds(cell, self.engine_of(cell))
+        if family(cell) not in self._measured:
+            return Prediction(nominal, 0.0, UNKNOWN_SCATTER, math.inf)
+        places, measured = self._measured[family(cell)]
+        distances = np.linalg.norm(places - features(cell), axis=1)
+        nearest = np.argsort(distances, kind="stable")[:NEIGHBOURS]
+        ratios = np.array([np.median(measured[index]) for index in nearest])
+        runs = sum(len(measured[index]) for index in nearest)
+        middle, distance = float(np.median(ratios)), float(distances[nearest[0]])
+        # A few kinds say little of how kinds scatter: SINGLE_SCATTER counts as one more of them.
+        scatter = math.sqrt((np.sum((ratios - middle) ** 2) + SINGLE_SCATTER**2 / runs) / len(ratios))
+        error = (1.0 if len(ratios) < 3 else 1.25) * scatter / math.sqrt(len(ratios))  # of a median
+        doubt = min(math.hypot(error, DISTANCE_SCATTER * distance), UNKNOWN_SCATTER)
+        return Prediction(nominal * math.exp(middle), scatter, doubt, distance)
 
     def item_seconds(self, item: WorkItem) -> float:
         """Predicted seconds of an item on one slot."""
         return self.replicate(item.cell).seconds * len(item.replicates)
 
     def interval(self, items: Sequence[WorkItem]) -> Interval:
-        """Predicted seconds of all items on one slot."""
-        predictions = [(self.replicate(item.cell), len(item.replicates)) for item in items]
-        seconds, scatter = total([(one.seconds * count, one.scatter) for one, count in predictions])
+        """Predicted seconds of all items on one slot, and the limits of 90 %."""
+        seconds, alone = 0.0, 0.0
+        together: dict[str, float] = defaultdict(float)
+        for item in items:
+            one, part = self.replicate(item.cell), self.item_seconds(item)
+            seconds += part
+            alone += (part * one.scatter) ** 2
+            together[family(item.cell)] += part * one.doubt
+        if not seconds:
+            return Interval(0.0, 0.0, 0.0)
+        scatter = math.hypot(DRIFT, math.sqrt(alone) / seconds, math.hypot(*together.values()) / seconds)
         return Interval(seconds * math.exp(-Z90 * scatter), seconds, seconds * math.exp(Z90 * scatter))
 
 
 def make_forecast(
     items: Sequence[WorkItem], store: TimedStore, engine: str, device: str, probe: Probe | None
 ) -> Forecast:
-    """Fit the cost model to the store's wall times, and to probes of kinds of cells that it says nothing about."""
+    """A forecast from the store's wall times, and from probes of kinds of cells that it says nothing about."""
     stored = stored_observations(store) if items else []
-    model = CostModel(stored, engine, device)
     cells = [item.cell for item in items]
-    probed = probe_observations(cells, model, probe) if probe is not None else []
-    if probed:
-        model = CostModel([*stored, *probed], engine, device)
-    forecast = Forecast(model, "nothing to run")
+    probed = probe_observations(cells, Forecast(stored, engine, device), probe) if probe is not None else []
+    forecast = Forecast([*stored, *probed], engine, device)
     known = sum(math.isfinite(forecast.replicate(cell).distance) for cell in cells)
-    sources = []
-    if stored and known:
-        sources.append("times in the store")
+    sources = ["times in the store"] if stored and known else []
     if probed:
         sources.append(f"{len(probed)} short probe{'s' if len(probed) > 1 else ''}")
     if known < len(cells):
         sources.append(f"nominal costs for {len(cells) - known} of {len(cells)} cells")
     forecast.basis = " and ".join(sources) or forecast.basis
     return forecast
+
+
+def family(cell: Cell) -> str:
+    """Methods whose costs have one shape: all gradient methods together (per number type), each other by itself."""
+    return f"gradient {cell.dtype}" if cell.spec.takes_steps else cell.method
+
+
+def features(cell: Cell) -> tuple[float, ...]:
+    """Where a cell lies among cells of its family: natural logarithms of what its cost depends on."""
+    size, method = 0.5 * math.log(cell.d_out * cell.d_in), cell.spec
+    if isinstance(method, GradientMethod):
+        steps = 0.1 * math.log(cell.steps)  # nearly proportional to them, so they hardly set cells apart
+        drawn = 0.5 * math.log(method.drawn(cell))
+        values = [size, 0.3 * math.log(cell.n), 0.5 * math.log(cell.depth), drawn, steps]
+    else:
+        depth = math.log(cell.depth or 64) if "depth" in method.fields else 0.0
+        length = 0.2 * math.log(cell.flow_duration) if "flow_duration" in method.fields else 0.0
+        values = [size, 0.5 * math.log(cell.n), depth, length]
+    return tuple(round(value, 6) for value in values)
+
+
+def nominal_seconds(cell: Cell, engine: str = "fused") -> float:
+    """What one replicate would cost on a nominal core: counts of multiplications times round costs."""
+    entries, smaller, method = cell.d_out * cell.d_in, min(cell.d_out, cell.d_in), cell.spec
+    sampling = REPLICATE_SECONDS + SAMPLING * cell.n * entries
+    if not isinstance(method, GradientMethod):
+        if method.study_seconds:
+            length = cell.flow_duration if "flow_duration" in method.fields else 1.0
+            return sampling + method.study_seconds * length * entries / 100
+        gram = 2.0 * cell.n**2 * entries + cell.n**3 / 3
+        depth = cell.depth if "depth" in method.fields else 1
+        iteration = depth * (4.0 * cell.n * entries + 20.0 * entries * smaller) + ITERATION_FLOPS
+        return sampling + (gram + method.iterations * iteration) / SOLVER_FLOPS
+    chain = sum(a * b * min(cell.widths[0], cell.widths[-1]) for a, b in pairwise(cell.widths))
+    passing = PRODUCT_FLOPS if ENSEMBLES[cell.ensemble].storage.structured else DRAWN_FLOPS
+    computing = 4 * method.drawn(cell) * entries / passing + 6 * chain / PRODUCT_FLOPS
+    step = STEP_SECONDS + (2 if method.sharpness_aware else 1) * (LAYER_SECONDS * cell.depth + computing)
+    evaluation = EVALUATION_SECONDS + cell.n * entries * (2 + 2 * cell.depth) / EVALUATION_FLOPS
+    stepping = cell.steps * step * ENGINE_FACTORS.get(engine, 1.0)
+    return sampling + stepping + min(cell.evaluations, cell.steps + 1) * evaluation
+
+
+def stored_observations(store: TimedStore) -> list[Observation]:
+    """What the store's rows say about wall times, one observation for each kind of cell, engine and device."""
+    try:
+        frame = store.trials(columns=[*_COST_FIELDS, "steps_run", "status", "wall_seconds", "engine", "device"])
+    except StoreError:
+        return []
+    frame = frame[frame["wall_seconds"].notna() & (frame["status"] != "diverged")]
+    texts = frame["width"].map(lambda width: None if width is None else ",".join(str(int(w)) for w in width))
+    names = [*_COST_FIELDS, "engine", "device"]
+    grouped = frame.assign(width=texts).groupby(names, dropna=False, sort=False)["wall_seconds"]
+    found = []
+    for key, seconds in grouped.median().items():
+        cell = _cell(dict(zip(_COST_FIELDS, key, strict=False)))
+        if cell is not None:
+            found.append(Observation(cell, float(seconds), str(key[-2]), str(key[-1])))
+    return found
+
+
+def _cell(row: dict[str, Any]) -> Cell | None:
+    """A cell that costs what a row's cell did; fields that do not matter to its method take their defaults."""
+    given: dict[str, Any] = {}
+    for name, value in row.items():
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            if isinstance(FIELDS[name].metadata["kind"], Keyword):
+                given[name] = None
+        else:
+            given[name] = [int(width) for width in value.split(",")] if name == "width" else value
+    try:
+        return Cell(**given)
+    except FlatdistError:  # a row of a method that this version does not know
+        return None
+
+
+def probe_observations(cells: Iterable[Cell], known: Forecast, probe: Probe) -> list[Observation]:
+    """Measure kinds of cells that are far from everything measured so far, those that weigh most first."""
+    weights: dict[tuple[Any, ...], tuple[float, Cell]] = {}
+    for cell in cells:
+        predicted = known.replicate(cell)
+        if predicted.distance >= NEAR:
+            kind = (cell.method, cell.d_out, cell.d_in, cell.depth, cell.batch_size, cell.dtype)
+            weight, first = weights.get(kind, (0.0, cell))
+            weights[kind] = (weight + predicted.seconds, first)
+    spent = 0.0
+    found: list[Observation] = []
+    for _, cell in sorted(weights.values(), key=lambda entry: -entry[0])[:MAX_PROBES]:
+        engine = known.engine_of(cell)
+        short = shortened(cell, engine)
+        near = Forecast(found, known.engine, known.device).replicate(cell).distance < NEAR
+        if spent > PROBE_SECONDS or near or nominal_seconds(short, engine) > LONGEST_PROBE:
+            continue
+        try:
+            seconds = probe(short)
+        except Exception:  # noqa: S112 - what is broken shows when it runs, with its traceback stored
+            continue
+        spent += seconds
+        found.append(Observation(short, seconds, engine, known.device))
+    return found
+
+
+def shortened(cell: Cell, engine: str = "fused") -> Cell:
+    """The same kind of work in fewer steps, or the cell itself where that is short."""
+    nominal = nominal_seconds(cell, engine)
+    if not cell.spec.takes_steps or nominal <= LONG_PROBE:
+        return cell
+    steps = min(cell.steps, max(PROBE_STEPS, int(cell.steps * LONG_PROBE / nominal)))
+    return dataclasses.replace(cell, steps=steps, evaluations=min(cell.evaluations, 4))
+
+
+def make_probe(engine: str, device: str, threads: int) -> Probe:
+    """A probe that runs replicates in this process and takes the shorter of two times.
+
+    The first run of a kind of cell may compile and import, which is no part of the cost; and a moment in which other
+    programs held the processor weighs more the shorter a probe is.
+    """
+    warm: set[str] = set()
+
+    def probe(cell: Cell) -> float:
+        from flatdist.trials.run import run_replicates
+        from flatdist.trials.settings import RunSettings
+
+        settings, steps = RunSettings(engine=engine, device=device, threads=threads), cell.spec.takes_steps
+        together = range(BATCHED_PROBE if engine == "batched" and steps else 1)
+
+        def once() -> float:
+            rows = [outcome.trial for outcome in run_replicates(cell, together, settings, provenance={})]
+            return sum(float(row["wall_seconds"]) for row in rows) / len(rows)
+
+        kind, seconds = f"{cell.method} {cell.dtype} {cell.depth}", once()
+        slow = steps or seconds > nominal_seconds(cell, engine)
+        if seconds < WARM_UP_SECONDS or (kind not in warm and slow):
+            seconds = min(seconds, once())
+        warm.add(kind)
+        return seconds
+
+    return probe
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    >>> duration(45), duration(720), duration(12600), duration(180000)
+    ('45 s', '12 min', '3.5 h', '2.08 days')
+    """
+    if seconds < 0.05:
+        return "0 s"
+    for limit, unit, length in ((90, "s", 1.0), (90 * 60, "min", 60.0), (48 * 3600, "h", 3600.0)):
+        if seconds < limit:
+            return f"{seconds / length:.2g} {unit}" if seconds / length < 9.95 else f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 86400:.3g} days"

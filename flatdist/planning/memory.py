@@ -9,7 +9,6 @@ from itertools import pairwise
 from flatdist.cells.cell import Cell
 from flatdist.errors import LaunchError
 from flatdist.factorization.evaluation import BLOCK
-from flatdist.methods.base import GradientMethod
 from flatdist.sensing.ensembles import ENSEMBLES
 
 # A Python process that is ready to run cells, measured with benchmarks/memory.py and in Ray's workers.
@@ -31,7 +30,7 @@ def memory_bytes(cell: Cell, replicates: int, engine: str = "fused", executor: s
     """
     entries = cell.n * cell.d_out * cell.d_in
     launcher = RAY_BYTES if executor == "ray" else 0
-    if not isinstance(cell.spec, GradientMethod):
+    if not cell.spec.takes_steps:
         # Solved one after the other, measurements written out; the Gram matrix and its factorization.
         return launcher + PROCESS_BYTES["solver"] + FLOAT64 * (3 * entries + 3 * cell.n**2)
     itemsize = 8 if cell.dtype == "float64" else 4

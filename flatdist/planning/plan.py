@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flatdist.cells.cell import Cell
-from flatdist.planning.cost import Interval
-from flatdist.planning.forecast import Forecast, make_forecast
+from flatdist.planning.forecast import Forecast, Interval, Probe, make_forecast
 from flatdist.planning.memory import available_bytes, memory_bytes, replicates_that_fit, require_room
-from flatdist.planning.observations import Probe
 from flatdist.planning.sharding import Sized, make_shards, makespan, shuffle, split_items
 from flatdist.planning.work import Shard, WorkItem
 

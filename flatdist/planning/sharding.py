@@ -105,9 +105,9 @@ def make_shards(items: Sequence[Sized], slots: int) -> list[Shard]:
     return shards
 
 
-def makespan(shards: Sequence[Shard], slots: int, overhead: float = 0.0) -> float:
+def makespan(shards: Sequence[Shard], slots: int) -> float:
     """Seconds until the last shard ends, when each slot takes the next one as soon as it is free."""
     free = [0.0] * max(1, min(slots, len(shards)))
     for shard in shards:
-        heapq.heapreplace(free, free[0] + shard.predicted_seconds + overhead)
+        heapq.heapreplace(free, free[0] + shard.predicted_seconds)
     return max(free)

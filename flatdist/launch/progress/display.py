@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from flatdist.launch.progress.diagram import diagrams
 from flatdist.launch.progress.state import Progress
-from flatdist.planning.cost import duration
+from flatdist.planning.forecast import duration
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
