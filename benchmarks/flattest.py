@@ -201,7 +201,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         baseline = Baseline(options.baseline, Path(scratch)) if options.baseline else None
         solved(8, 8, 1, 3, 1.0, 0, baseline)  # imports and compiles
-        for replicate, d_out, d_in, rank, depth, factor, affordable in sorted(tasks, key=lambda task: task[0]):
+        for replicate, d_out, d_in, rank, depth, factor, affordable in sorted(
+            tasks, key=lambda task: (max(task[1:3]) > 16, task[0])
+        ):
             if time.monotonic() > end:
                 break
             rows.append(solved(d_out, d_in, rank, depth, factor, replicate, baseline if affordable else None))

@@ -1,5 +1,6 @@
 """What theory predicts, as objects that figures draw by name: sample complexities, risks, the statistical dimension."""
 
+from flatdist.theory.flattest import flattest_limit
 from flatdist.theory.predictions import (
     LIVING_ON_THE_EDGE,
     PAPER,
@@ -33,6 +34,7 @@ __all__ = [
     "SampleComplexity",
     "degrees_of_freedom",
     "entries",
+    "flattest_limit",
     "flattest_risk_bound",
     "flattest_risk_shape",
     "flattest_trace",

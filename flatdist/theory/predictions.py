@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flatdist.theory.flattest import DOMAIN, flattest_limit
 from flatdist.theory.statdim import (
     statistical_dimension,
     statistical_dimension_asymptotic,
@@ -163,6 +164,26 @@ def flattest_trace(nuclear_norm: float, d_out: int, d_in: int, depth: int) -> fl
     return float(2.0 * depth * (d_in * d_out) ** (1.0 / depth) * nuclear_norm ** (2.0 * (depth - 1.0) / depth))
 
 
+def _flattest(depth: float) -> SampleComplexity:
+    """The limit of the flattest interpolator's n50 at one depth, in units of the statistical dimension."""
+
+    def value(d_out: int, d_in: int, rank: int) -> float:
+        if rank != 1 or d_out != d_in:
+            shape = f"d_out={d_out}, d_in={d_in}, rank={rank}"
+            raise ValueError(f"{shape} is outside of the limit's domain: {DOMAIN}")
+        return flattest_limit(depth) * statistical_dimension(d_out, d_in, rank)
+
+    return SampleComplexity(
+        f"flattest_limit_{depth}",
+        f"flattest, depth {'infinite' if depth == math.inf else depth} (limit)",
+        "alpha / 6 times the statistical dimension, alpha = 2 + s^2 (1 + ((L - 1)^2 - 1) (alpha - 2) / alpha)",
+        "docs/mathematics.md",
+        DOMAIN,
+        True,
+        value,
+    )
+
+
 _GAUSSIAN_NUCLEAR = "minimum nuclear norm, Gaussian measurements, exact recovery; transition width O(sqrt(d_out d_in))"
 
 SAMPLE_COMPLEXITIES: Mapping[str, SampleComplexity] = {
@@ -225,6 +246,9 @@ SAMPLE_COMPLEXITIES: Mapping[str, SampleComplexity] = {
     )
 }
 
+LIMITS: Mapping[str, SampleComplexity] = {limit.name: limit for limit in map(_flattest, (3, 4, 5, math.inf))}
+"""Limits for large matrices, which raise a ValueError outside of their domain."""
+
 RISK_CURVES: Mapping[str, RiskCurve] = {
     curve.name: curve
     for curve in (
@@ -256,9 +280,10 @@ def prediction(name: str) -> SampleComplexity:
     Raises:
         KeyError: names the predictions that exist.
     """
-    if name not in SAMPLE_COMPLEXITIES:
-        raise KeyError(f"no prediction is named {name!r}; allowed: {', '.join(SAMPLE_COMPLEXITIES)}")
-    return SAMPLE_COMPLEXITIES[name]
+    known = {**SAMPLE_COMPLEXITIES, **LIMITS}
+    if name not in known:
+        raise KeyError(f"no prediction is named {name!r}; allowed: {', '.join(known)}")
+    return known[name]
 
 
 __all__ = [
