@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from flatdist.cells.cell import Cell
 from flatdist.launch import LaunchSettings, launch
-from flatdist.launch.packing import PackedShards
+from flatdist.launch.ray.tune import PackedShards
 from flatdist.planning import PlanSettings, Shard, WorkItem, make_plan
 from flatdist.store import Store
 

@@ -15,7 +15,7 @@ import click
 if TYPE_CHECKING:
     from flatdist.cli.planning import Resources
     from flatdist.launch import LaunchSettings
-    from flatdist.launch.result import LaunchResult
+    from flatdist.launch.launching import LaunchResult
     from flatdist.launch.rounds import Driver
     from flatdist.planning import Plan
     from flatdist.planning.forecast import Forecast
@@ -35,6 +35,7 @@ class Launching:
         limit: at most so many cells in all.
         retry_failed: replicates that failed are tried again.
         record: whether the rounds are kept under the sweep's name.
+        run_items: runs a round's items in place of a launch of their own, as the parts of a job array do together.
     """
 
     store: str
@@ -44,9 +45,12 @@ class Launching:
     limit: int | None
     retry_failed: bool
     record: bool
+    run_items: Callable[[Sequence[WorkItem]], LaunchResult] | None = None
 
     def runner(self, sweep: Sweep) -> Callable[[Sequence[WorkItem]], LaunchResult]:
         """What launches the items of a round and returns when they have ended."""
+        if self.run_items is not None:
+            return self.run_items
         from flatdist.cli.planning import plan_sweeps
         from flatdist.launch import launch
 

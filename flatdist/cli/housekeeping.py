@@ -32,10 +32,30 @@ _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 @_where
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: SWEEP-TABLE.KIND]")
 @click.option("--force", is_flag=True, help="Replace --out even if it is no earlier export.")
+@click.option("--to", type=click.Choice(["tensorboard", "mlflow", "wandb", "optuna"]), help="Publish to another tool.")
+@click.option("--per", type=click.Choice(["cell", "replicate"]), default="cell", show_default=True,
+              help="With --to: a run is a cell's medians, or a replicate.")  # fmt: skip
 def export_command(
-    sweep: str, store: str, csv: bool, parquet: bool, table: str, where: str | None, out: Path | None, force: bool
+    sweep: str,
+    store: str,
+    csv: bool,
+    parquet: bool,
+    table: str,
+    where: str | None,
+    out: Path | None,
+    force: bool,
+    to: str | None,
+    per: str,
 ) -> None:
-    """Write SWEEP's rows into one flat file; an earlier export of that name is replaced."""
+    """Write SWEEP's rows into one flat file, or publish them; an earlier export of that name is replaced."""
+    if to is not None:
+        from flatdist.cli.publish import publish
+
+        if csv or parquet or where is not None:
+            raise SweepError(f"--to {to} takes all results of the sweep; --csv, --parquet and --where are for files")
+        count, path = publish(load_sweep(sweep, store), open_store(store), to, per, out)
+        click.echo(f"published {counted(count, 'run')} to {path}")
+        return
     if csv and parquet:
         raise SweepError("--csv and --parquet exclude each other: one file has one format; give one of them")
     kind = "csv" if csv else "parquet"

@@ -73,34 +73,9 @@ def load_sweep(name: str, store: str, changes: Changes | None = None) -> Sweep:
     Raises:
         SweepError: the file cannot be used, or there is neither such a file nor such a sweep.
     """
-    from flatdist.sweeps import load_sweep as load_file
-    from flatdist.sweeps import parse_sweep
+    from flatdist.sweeps import open_sweep
 
-    if names_a_file(name):
-        sweep = load_file(name, changes=changes)
-    else:
-        try:
-            source = open_store(store).load_sweep(name).source
-        except StoreError as error:
-            raise SweepError(f"{name!r} is no file, and {error}") from error
-        sweep = parse_sweep(source, name=name, changes=changes)
-    return with_recorded(sweep, open_store(store, must_exist=False)) if sweep.chooses else sweep
-
-
-def with_recorded(sweep: Sweep, store: Store) -> Sweep:
-    """A sweep that chooses its cells or replicates, with those that the store has recorded."""
-    if sweep.adaptive is not None:
-        from flatdist.sweeps.adaptive import with_recorded_runs
-
-        return with_recorded_runs(sweep, store)
-    from flatdist.sweeps.search import with_recorded_cells
-
-    return with_recorded_cells(sweep, store)
-
-
-def names_a_file(name: str) -> bool:
-    """Whether an argument means a file rather than a sweep's name."""
-    return name.endswith((".yaml", ".yml")) or "/" in name or Path(name).is_file()
+    return open_sweep(name, open_store(store, must_exist=False), changes)
 
 
 def open_store(location: str, *, must_exist: bool = True) -> Store:

@@ -73,7 +73,7 @@ def check_here(resources: Resources) -> None:
         LaunchError: no such device, no GPU, or a trial wider than this machine.
     """
     from flatdist.errors import LaunchError
-    from flatdist.launch.preflight import cuda_devices
+    from flatdist.launch.ray.cluster import cuda_devices
     from flatdist.launch.settings import DEVICES
     from flatdist.suggestions import did_you_mean
 

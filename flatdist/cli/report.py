@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from flatdist.cli.options import load_sweep, names_a_file, open_store, store_option, sweep_argument
+from flatdist.cli.options import load_sweep, open_store, store_option, sweep_argument
 from flatdist.errors import FlatdistError, LaunchError
 
 
@@ -31,6 +31,8 @@ def report_command(sweep: str, store: str, out: Path | None, tolerance: float | 
         raise LaunchError(
             f"a report needs {error.name}, which is not installed; pip install 'flatdist[report]'"
         ) from error
+    from flatdist.sweeps.sweep import names_a_file
+
     named = Path(sweep) if names_a_file(sweep) else sweep
     folder = out or Path("figures") / loaded.name
     try:

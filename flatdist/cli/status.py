@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flatdist.cli.options import json_option, load_sweep, open_store, store_option, with_recorded
+from flatdist.cli.options import json_option, load_sweep, open_store, store_option
 from flatdist.cli.output import print_json, print_table
 from flatdist.errors import SweepError
 
@@ -81,6 +81,7 @@ def _watch(sweeps: list[Sweep], store: Store) -> None:
     from flatdist.launch.launching import add_stored
     from flatdist.launch.progress.display import make_display
     from flatdist.launch.progress.state import Progress
+    from flatdist.sweeps import with_recorded
 
     if len(sweeps) != 1:
         raise SweepError("--watch shows one sweep; name it")

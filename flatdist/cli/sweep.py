@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -20,10 +21,13 @@ from flatdist.cli.options import (
 )
 from flatdist.cli.plan import take_planning, take_resources
 from flatdist.cli.planning import Resources, check_here, plan_lines, plan_sweeps, resource_options
+from flatdist.errors import SweepError
 
 if TYPE_CHECKING:
     from flatdist.launch import LaunchSettings
+    from flatdist.launch.parts import Part
     from flatdist.planning import Plan
+    from flatdist.sweeps import Sweep
 
 INTERRUPTED = 130
 LONG_SECONDS = 3600.0  # a plan predicted to take longer is confirmed, where somebody is there to ask
@@ -36,11 +40,13 @@ LONG_SECONDS = 3600.0  # a plan predicted to take longer is confirmed, where som
 @resource_options
 @click.option("--checkpoint-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True,
               help="Time between two checkpoints of a long replicate.")  # fmt: skip
-@click.option(
-    "--logger", "loggers", multiple=True, metavar="NAME",
-    help="Switch on a logger of Ray Tune: tensorboard, csv, json, mlflow or wandb.",
-)  # fmt: skip
+@click.option("--trials", type=click.Choice(["packs", "cells"]), default="packs", show_default=True, help="A Tune "
+              "trial packs short cells, or is one cell under its own fields that reports its curves.")  # fmt: skip
+@click.option("--logger", "loggers", multiple=True, metavar="NAME", help="With --trials cells: switch on a logger of "
+              "Ray Tune: tensorboard, csv, json, mlflow or wandb.")  # fmt: skip
 @click.option("--log-folder", default="tune-logs", show_default=True, metavar="DIR", help="Where loggers keep files.")
+@click.option("--part", metavar="K/N", help="Run part K of N in this process, without Ray, as "
+              "one job of an array; auto asks Slurm's, Kubernetes' or SkyPilot's variables.")  # fmt: skip
 @click.option("--display", type=click.Choice(["auto", "live", "plain", "none"]), default="auto", show_default=True)
 @click.option("--yes", is_flag=True, help="Do not ask before a long run.")
 def sweep_command(sweeps: tuple[str, ...], store: str, **options: Any) -> int:
@@ -48,13 +54,14 @@ def sweep_command(sweeps: tuple[str, ...], store: str, **options: Any) -> int:
 
     Several sweeps run as one. Exit status: 0 all done, 1 some replicates failed, 2 bad input, 130 interrupted.
     """
-    from flatdist.launch.ray.loggers import check_loggers
+    from flatdist.launch.ray.tune import check_loggers
 
     words, conditions = options.pop("words"), options.pop("conditions")
+    part = _read_part(options)
     loaded = load_sweeps(sweeps, store, read_changes(words, conditions))
     resources = take_resources(options)
     check_here(resources)
-    check_loggers(options["loggers"])
+    check_loggers(options["loggers"], options["trials"])
     opened = open_store(store, must_exist=False)
     opened.check_access()
     check_options(loaded, options)
@@ -71,6 +78,8 @@ def sweep_command(sweeps: tuple[str, ...], store: str, **options: Any) -> int:
                 continue  # recorded round by round
             ids = [cell.cell_id for cell in whole.cells]
             opened.save_sweep(whole.name, whole.source, ids, whole.replicates)
+    if part is not None:
+        return _run_part(part, plan, loaded, store, resources, options, record=not words and not conditions)
     if not plan.shards and len(plain) == len(loaded):
         return _report_failures(plan, opened)
     if not options["yes"] and plan.time.mid > LONG_SECONDS and sys.stdin.isatty() and sys.stderr.isatty():
@@ -81,18 +90,78 @@ def sweep_command(sweeps: tuple[str, ...], store: str, **options: Any) -> int:
     if plain:
         planning = take_planning(options) | {"with_probe": False}
         statuses.append(_launch(plan_sweeps(plain, store, resources, **planning), store, resources, options))
+    launching = _launching(store, resources, options, record=not words and not conditions)
     for sweep in loaded:
         if sweep.chooses and INTERRUPTED not in statuses:
-            launching = Launching(
-                store=store,
-                resources=resources,
-                settings=_settings(resources, options),
-                display=options["display"],
-                limit=options["limit"],
-                retry_failed=options["retry_failed"],
-                record=not words and not conditions,
-            )
             statuses.append(run_adaptive(sweep, launching))
+    return max(statuses)
+
+
+def _launching(store: str, resources: Resources, options: dict[str, Any], *, record: bool) -> Launching:
+    return Launching(
+        store=store,
+        resources=resources,
+        settings=_settings(resources, options),
+        display=options["display"],
+        limit=options["limit"],
+        retry_failed=options["retry_failed"],
+        record=record,
+    )
+
+
+def _read_part(options: dict[str, Any]) -> Part | None:
+    """The part that this process is to run; it runs inline, and probes nothing that others would probe too."""
+    if options["part"] is None:
+        return None
+    from flatdist.launch.parts import read_part
+
+    if options["budget"] is not None or options["limit"] is not None:
+        raise SweepError("--part shares the whole sweep, which --budget and --limit cut; narrow it with --where")
+    if options["address"] is not None or options["loggers"]:
+        raise SweepError("--part runs without Ray: leave out --address and --logger")
+    part = read_part(options["part"])
+    options |= {"executor": "inline", "no_probe": True}
+    return part
+
+
+def _run_part(
+    part: Part,
+    plan: Plan,
+    sweeps: list[Sweep],
+    store: str,
+    resources: Resources,
+    options: dict[str, Any],
+    *,
+    record: bool,
+) -> int:
+    """Run one part of the sweeps; the exit status is that of the whole, as far as this part saw it."""
+    from flatdist.launch.parts import Claims, PartRun, drive_together
+    from flatdist.launch.progress.display import make_display
+    from flatdist.machine.provenance import run_provenance
+    from flatdist.planning import WorkItem
+
+    opened = open_store(store)
+    settings = dataclasses.replace(_settings(resources, options), provenance=run_provenance())
+    plain = [cell.cell_id for sweep in sweeps if not sweep.chooses for cell in sweep.cells]
+    cells = {cell.cell_id: cell for cell in plan.cells}
+    items = [WorkItem(cells[cell_id], tuple(sorted(plan.wanted[cell_id]))) for cell_id in dict.fromkeys(plain)]
+    retried = {cell_id: set(r) for cell_id, r in opened.failed(plain).items()} if options["retry_failed"] else {}
+    statuses = [0]
+    with Claims(opened, part) as claims:
+        run = PartRun(part, claims, opened, settings, plan.settings.engine, make_display(options["display"]))
+        if items:
+            result = run.run(items, retried=retried)
+            statuses.append(result.exit_code)
+            click.echo(f"{part}: ran {run.computed} of them; {result.summary()}", err=True)
+        for sweep in [sweep for sweep in sweeps if sweep.chooses and INTERRUPTED not in statuses]:
+
+            def drive(publish: Any, sweep: Sweep = sweep) -> int:
+                launching = _launching(store, resources, options, record=record)
+                return run_adaptive(sweep, dataclasses.replace(launching, run_items=publish))
+
+            statuses.append(drive_together(run, sweep.name, drive))
+    if statuses[-1] == 1:
+        _report_failures(plan, opened)
     return max(statuses)
 
 
@@ -107,6 +176,7 @@ def _settings(resources: Resources, options: dict[str, Any]) -> LaunchSettings:
         engine=resources.engine,
         device=resources.device,
         checkpoint_seconds=options["checkpoint_seconds"],
+        trials=options["trials"],
         loggers=tuple(options["loggers"]),
         log_folder=options["log_folder"],
     )

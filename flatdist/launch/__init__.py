@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from flatdist.launch.launching import launch
-from flatdist.launch.result import LaunchResult
+from flatdist.launch.launching import LaunchResult, launch
 from flatdist.launch.settings import LaunchSettings
 
 __all__ = ["LaunchResult", "LaunchSettings", "launch"]

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from flatdist.launch.interrupt import WORK_SECONDS, Interrupts, StopNow
 from flatdist.launch.progress.display import Display
-from flatdist.launch.progress.events import Event, Notice
-from flatdist.launch.progress.state import Progress
-from flatdist.launch.ray.worker import run_shard
+from flatdist.launch.progress.state import Event, Notice, Progress
 from flatdist.launch.settings import LaunchSettings
+from flatdist.launch.worker import run_shard
 
 if TYPE_CHECKING:
     from flatdist.planning import Shard
 
 
 def run_inline(
-    shards: list[Shard], store_uri: str, settings: LaunchSettings, progress: Progress, display: Display
+    shards: Iterable[Shard | None],
+    store_uri: str,
+    settings: LaunchSettings,
+    progress: Progress,
+    display: Display,
 ) -> tuple[bool, str | None]:
-    """Run the shards in this process.
+    """Run shards in this process.
+
+    Args:
+        shards: one after the other; None where there is nothing to run at the moment.
+        store_uri: where the rows go.
+        settings: how to run them.
+        progress: told of what happens.
+        display: shows it.
 
     Returns:
         Whether the user interrupted, and why the sweep stopped itself, if it did.
@@ -29,7 +41,8 @@ def run_inline(
     """
     stopped: str | None = None
     lock = threading.Lock()  # rows that waited long are stored, and reported, by a thread
-    progress.expect(enumerate(shards))
+    if isinstance(shards, Sequence):
+        progress.expect((number, shard) for number, shard in enumerate(shards) if shard is not None)
 
     def report(event: Event) -> None:
         nonlocal stopped
@@ -45,23 +58,24 @@ def run_inline(
             display.update(progress)
         return interrupts.requested or stopped is not None
 
-    with Interrupts(WORK_SECONDS) as interrupts:
+    with Interrupts(WORK_SECONDS) as interrupts, contextlib.suppress(StopNow):  # what was finished then is stored
         for number, shard in enumerate(shards):
             if should_stop():
                 break
-            try:
-                run_shard(
-                    shard,
-                    store_uri,
-                    settings,
-                    report,
-                    number=number,
-                    should_stop=should_stop,
-                    device=inline_device(settings),
-                )
-            except StopNow:
-                break  # the worker has stored what was finished on its way out
-        return interrupts.requested, stopped
+            if shard is None:
+                continue
+            if not isinstance(shards, Sequence):
+                progress.expect([(number, shard)])
+            run_shard(
+                shard,
+                store_uri,
+                settings,
+                report,
+                number=number,
+                should_stop=should_stop,
+                device=inline_device(settings),
+            )
+    return interrupts.requested, stopped
 
 
 def inline_device(settings: LaunchSettings) -> str:

@@ -8,24 +8,23 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from flatdist.errors import LaunchError, StoreError
 from flatdist.launch.inline import run_inline
 from flatdist.launch.interrupt import Interrupts, StopNow
-from flatdist.launch.preflight import check_nodes
 from flatdist.launch.progress.display import Display, make_display
 from flatdist.launch.progress.state import SUCCESS_TOLERANCE, Progress
-from flatdist.launch.ray.cluster import ClusterSession, is_connected, with_address
-from flatdist.launch.ray.loggers import check_loggers
-from flatdist.launch.ray.tune import Round, run_round, split
-from flatdist.launch.result import LaunchResult
+from flatdist.launch.ray.cluster import ClusterSession, check_nodes, is_connected, with_address
+from flatdist.launch.ray.tune import Round, check_loggers, one_cell_each, run_round, split
 from flatdist.launch.settings import LaunchSettings
 
 if TYPE_CHECKING:
     from flatdist.planning import Plan, Shard
     from flatdist.store import Store
+
 
 Keys = dict[str, set[int]]  # cell id -> replicates
 
@@ -62,14 +61,15 @@ def launch(
         raise LaunchError(f"executor {executor!r} does not exist; allowed: ray, inline")
     settings = with_address(settings or LaunchSettings())
     if executor == "ray":
-        check_loggers(settings.loggers)
+        check_loggers(settings.loggers, settings.trials)
     if not settings.provenance:
         settings = dataclasses.replace(settings, provenance=run_provenance())
     shown = make_display(display) if isinstance(display, str) else display
     store = Store(store_uri)
     uri = store.uri  # absolute: a relative path is the driver's
     store.check_access()
-    run = _Launch(list(plan.shards), store, uri, settings, shown)
+    shards = one_cell_each(plan.shards) if settings.trials == "cells" else list(plan.shards)
+    run = _Launch(shards, store, uri, settings, shown)
     progress = plan_progress(plan, store)
     return run.inline(progress) if executor == "inline" else run.ray(progress)
 
@@ -159,7 +159,8 @@ class _Launch:
         if not missing:
             return None
         parts = [part for shard in shards.values() for part in split_missing(shard, missing)]
-        self._display.message(f"{len(parts)} parts of shards that did not end are tried again")
+        self._display.message(f"retrying {len(parts)} unfinished shard parts")
+        self._settings = dataclasses.replace(self._settings, trials="packs", loggers=())
         again = self._round(session, dict(enumerate(parts, start=len(shards))), progress, interrupts)
         if interrupts.requested or again.stopped is not None:
             return again.stopped
@@ -271,3 +272,59 @@ def split_missing(shard: Shard, missing: Mapping[str, Collection[int]]) -> list[
         if left:
             items.append(dataclasses.replace(item, replicates=left))
     return split(dataclasses.replace(shard, items=tuple(items))) if items else []
+
+
+@dataclass(frozen=True)
+class LaunchResult:
+    """Counts asked of the store when everything had ended.
+
+    Attributes:
+        wanted: replicates that this launch was to run.
+        stored: those of them that are in the store now.
+        failed: those that ended in a recorded failure.
+        interrupted: the user stopped the sweep.
+        stopped: why the sweep stopped itself, or None.
+        seconds: wall time.
+        paused: those that stand at a rung of early stopping, as they were to; they have a checkpoint and no row.
+        elsewhere: missing ones that other parts of a job array, which are alive, have claimed.
+    """
+
+    wanted: int
+    stored: int
+    failed: int
+    interrupted: bool = False
+    stopped: str | None = None
+    seconds: float = 0.0
+    paused: int = 0
+    elsewhere: int = 0
+
+    @property
+    def missing(self) -> int:
+        """Replicates that neither ended nor failed: the same command runs them."""
+        return self.wanted - self.stored - self.failed - self.paused - self.elsewhere
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 1 some replicates failed or are missing, 130 interrupted."""
+        if self.interrupted:
+            return 130
+        return 0 if self.stored + self.paused + self.elsewhere == self.wanted else 1
+
+    def summary(self) -> str:
+        """How it ended and how to go on, one or two lines."""
+        counts = f"{self.stored} of {self.wanted} replicates are stored"
+        if self.paused:
+            counts += f", {self.paused} paused"
+        if self.elsewhere:
+            counts += f", {self.elsewhere} are running in other parts"
+        if self.failed:
+            counts += f", {self.failed} failed"
+        if self.interrupted:
+            return f"interrupted: {counts}; run the same command again to go on with the other {self.missing}"
+        if self.stopped is not None:
+            return f"stopped: {self.stopped}\n{counts}; once that is mended, add --retry-failed to the same command"
+        if self.missing:
+            counts += f"; run the same command again for the {self.missing} that are missing"
+        elif self.failed:
+            counts += "; 'flatdist failures' shows why, --retry-failed tries them again"
+        return counts

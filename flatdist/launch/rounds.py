@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flatdist.cells.cell import Cell
-from flatdist.launch.result import LaunchResult
+from flatdist.launch.launching import LaunchResult
 from flatdist.planning.work import WorkItem
 from flatdist.sweeps.search.early_stopping import EarlyStopping, RungValues, is_paused
 from flatdist.sweeps.search.rounds import Request, Round, RoundLog, Rung, Strategy

@@ -33,7 +33,8 @@ class LaunchSettings:
         max_deaths: a shard whose process or node died this often is split, and its parts get as many tries again.
         same_error_limit: the sweep stops when its first so many distinct cells all failed with the same error.
         reuse_actors: one worker process runs many trials after each other, which saves seconds for each.
-        loggers: Tune's logger callbacks to switch on: tensorboard, csv, json, mlflow, wandb.
+        trials: a Tune trial is one of ``cells``, which reports its history as it trains, or of ``packs`` of cells.
+        loggers: Tune's logger callbacks to switch on, for ``cells``: tensorboard, csv, json, mlflow, wandb.
         log_folder: where the files of loggers that write any (tensorboard, csv, json) are kept, a folder each round.
         runner: ``module:function`` that runs one cell's replicates.
         provenance: columns of the trials table that describe this checkout, resolved once by the driver.
@@ -52,6 +53,7 @@ class LaunchSettings:
     max_deaths: int = 2
     same_error_limit: int = 5
     reuse_actors: bool = True
+    trials: str = "packs"
     loggers: tuple[str, ...] = ()
     log_folder: str = "tune-logs"
     runner: str = DEFAULT_RUNNER
@@ -70,6 +72,7 @@ class LaunchSettings:
                 ("checkpoint_seconds", self.checkpoint_seconds > 0, "a number of seconds greater than 0"),
                 ("flush_seconds", self.flush_seconds > 0, "a number of seconds greater than 0"),
                 ("max_deaths", self.max_deaths >= 1, "a whole number of at least 1"),
+                ("trials", self.trials in ("packs", "cells"), "packs, cells"),
                 ("runner", self.runner.count(":") == 1, "module:function"),
             )
             if not fine

@@ -11,6 +11,9 @@
     tombstones/v1/<hash>.json                   keys whose rows no longer count
     checkpoints/<cell_id>/<replicate>/<step>.npz
     sweeps/<name>/<hash>.json                   a sweep's record; order/<number>.json says which is the latest
+    claims/<unit>.<attempt>.claim               work that a part of a job array has claimed
+    pulses/<part>.json                          replaced every few seconds by a part that is alive
+    orders/<sweep>.json                         what the part that drives an adaptive sweep wants run now
     set-aside/…                                 unreadable files, under the path they had
 """
 
@@ -28,6 +31,8 @@ TOMBSTONES = "tombstones/v1"
 CHECKPOINTS = "checkpoints"
 SWEEPS = "sweeps"
 SET_ASIDE = "set-aside"
+CLAIMS = "claims"
+PULSES = "pulses"
 
 _NAME_DIGITS = 32
 _SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
@@ -129,6 +134,21 @@ def sweep_order_folder(name: str) -> str:
 def sweep_order_path(name: str, number: int) -> str:
     """Return the path of one numbered pointer to a sweep's record."""
     return f"{sweep_order_folder(name)}/{number:08d}.json"
+
+
+def claim_path(unit: str, attempt: int) -> str:
+    """Return the path of a claim to a unit of work; after a dead part's, the next attempt's."""
+    return f"{CLAIMS}/{unit}.{attempt:04d}.claim"
+
+
+def pulse_path(part: str) -> str:
+    """Return the path of the file by which a part shows that it is alive."""
+    return f"{PULSES}/{part}.json"
+
+
+def order_path(name: str) -> str:
+    """Return the path of what an adaptive sweep wants run now."""
+    return f"orders/{sweep_folder(name).removeprefix(SWEEPS + '/')}.json"
 
 
 def set_aside_path(path: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flatdist.cells.cell import FIELDS, Cell, check_values
@@ -47,9 +47,18 @@ def cell_from_words(words: Iterable[str]) -> Cell:
         SweepError: a word cannot be read.
         CellError: every field that is missing or whose value is not allowed.
     """
+    return resolved_cell(read_words(words))
+
+
+def resolved_cell(values: Mapping[str, Any]) -> Cell:
+    """The cell of field values as YAML reads them, which may be expressions over the other fields.
+
+    Raises:
+        CellError: every field that is missing or whose value is not allowed.
+    """
     problems = []
     given: dict[str, Any] = {}
-    for name, raw in read_words(words).items():
+    for name, raw in values.items():
         try:
             given[name] = read_value(name, raw)
         except InvalidValue as error:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flatdist.cells.cell import Cell
+from flatdist.errors import StoreError, SweepError
 from flatdist.sweepfile.chosen import FIRST_SUCCESS
 from flatdist.sweepfile.expand import Expansion, check_size, expand
 from flatdist.sweepfile.problems import Problems
@@ -19,6 +21,7 @@ from flatdist.sweeps.grouping import maker_of, plain_groups
 if TYPE_CHECKING:
     import pandas as pd
 
+    from flatdist.store import Store
     from flatdist.sweeps.adaptive import AdaptiveSweep
     from flatdist.sweeps.search.rounds import Stopped
     from flatdist.sweeps.search.spec import Search
@@ -175,3 +178,57 @@ def _parse_search(tree: Node, source: str, path: Path | None, name: str, changes
     search = read_search(tree.value["search"], declaration.blocks[0], problems)
     problems.raise_any()
     return Sweep(declaration.name, declaration.description, declaration.replicates, (), 0, source, path, 0, search)
+
+
+def open_sweep(
+    sweep: str | os.PathLike[str] | Mapping[str, Any] | Sweep,
+    store: Store | None = None,
+    changes: Changes | None = None,
+) -> Sweep:
+    """A sweep however it is given, with the runs that a store has recorded for it where it chooses them itself.
+
+    Args:
+        sweep: a loaded sweep, the path of a file, a file's content as a dict, or a name that the store has a record of.
+        store: where to look for names and recorded runs; None for neither.
+        changes: fields set and conditions added on the command line.
+
+    Raises:
+        SweepError: it cannot be used, or there is neither such a file nor such a sweep.
+    """
+    if isinstance(sweep, Sweep):
+        loaded = sweep
+    elif isinstance(sweep, Mapping):
+        loaded = parse_sweep(json.dumps(sweep, default=_plain, indent=1), changes=changes)  # JSON is YAML
+    elif names_a_file(sweep):
+        loaded = load_sweep(sweep, changes=changes)
+    else:
+        try:
+            if store is None:
+                raise StoreError("no store was given to look for the name in")
+            source = store.load_sweep(os.fspath(sweep)).source
+        except StoreError as error:
+            raise SweepError(f"{os.fspath(sweep)!r} is not a file, and {error}") from error
+        loaded = parse_sweep(source, name=os.fspath(sweep), changes=changes)
+    return with_recorded(loaded, store) if store is not None and loaded.chooses else loaded
+
+
+def with_recorded(sweep: Sweep, store: Store) -> Sweep:
+    """A sweep that chooses its cells or replicates, with those that the store has recorded."""
+    if sweep.adaptive is not None:
+        from flatdist.sweeps.adaptive import with_recorded_runs
+
+        return with_recorded_runs(sweep, store)
+    from flatdist.sweeps.search import with_recorded_cells
+
+    return with_recorded_cells(sweep, store)
+
+
+def names_a_file(sweep: str | os.PathLike[str]) -> bool:
+    """Whether a sweep is given as a file rather than as a name."""
+    name = os.fspath(sweep)
+    return not isinstance(sweep, str) or name.endswith((".yaml", ".yml")) or "/" in name or Path(name).is_file()
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know in a sweep given as a dict: ranges, and numpy's numbers and arrays."""
+    return list(value) if isinstance(value, range) else value.tolist() if hasattr(value, "tolist") else str(value)

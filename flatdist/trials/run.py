@@ -55,7 +55,7 @@ def run_replicates(
     """
     from flatdist.trials.settings import Hooks
 
-    replicates = _numbers(replicates)
+    replicates = replicate_numbers(replicates)
     settings = settings or RunSettings()
     hooks = hooks or Hooks()
     provenance = dict(run_provenance() if provenance is None else provenance)
@@ -76,7 +76,7 @@ def run_replicates(
         yield Outcome(stamped, [key | row for row in history])
 
 
-def _numbers(replicates: Iterable[int]) -> list[int]:
+def replicate_numbers(replicates: Iterable[int]) -> list[int]:
     """The numbers of replicates, checked."""
     allowed = "allowed: whole numbers of at least 0, as range(8) or [0, 3]"
     if isinstance(replicates, str) or not isinstance(replicates, Iterable):

@@ -55,7 +55,12 @@ class Hooks:
         checkpoint_seconds: time between two checkpoints.
         should_stop: asked at the end of every segment.
         on_steps: told the replicate-steps taken since the last call.
-        on_history: given a replicate's number and its new history rows as they are evaluated.
+        on_history: given a replicate's number and its history rows: those of its checkpoint first, then new ones as
+            they are evaluated.
+        on_diverged: given the number of a replicate that has diverged, after its last history row.
+        live: for a caller that reports the history while it is made. Rows are evaluated before a block of them is full,
+            as often as costs at most a fifth of the time, and are handed out only once the step is checkpointed, so
+            that a caller that ends the run loses nothing.
     """
 
     checkpoints: Checkpoints | None = None
@@ -63,3 +68,5 @@ class Hooks:
     should_stop: Callable[[], bool] = lambda: False
     on_steps: Callable[[int], None] = lambda steps: None
     on_history: Callable[[int, list[dict[str, Any]]], None] | None = None
+    on_diverged: Callable[[int], None] = lambda replicate: None
+    live: bool = False

@@ -30,6 +30,7 @@ from flatdist.trials.trainee import HISTORY_CLOCKS, Trainee, history_rows, pack_
 from flatdist.types import Array
 
 SEGMENT_STEPS = 1000  # at most, between two pauses
+LIVE_REST = 4.0  # history is handed out early again after so many times what that took the last time
 
 
 def train(cell: Cell, replicates: Sequence[int], settings: RunSettings, hooks: Hooks) -> Iterator[Produced]:
@@ -106,10 +107,16 @@ class _Run:
     def finish(self) -> None:
         """Take all remaining steps."""
         step = self.trainees[0].step
-        self._since = self._saved = time.perf_counter()
+        self._since = self._saved = self._told = time.perf_counter()
+        self._telling = 0.0  # seconds that handing out history took the last time
+        self._saved_step = step  # resumed from there, or nothing to save yet
+        self._evaluated = self._handed_out = 0  # evaluations whose values are known, and those that the caller has
         if step == 0:
             self._update_learning_rates(0)
             self._evaluate(0)
+        else:
+            self._evaluated = bisect.bisect_right(self.evaluations, step) // BLOCK * BLOCK
+        self._hand_out(step)
         for end in segment_ends(self.cell):
             if end <= step:
                 continue
@@ -122,10 +129,10 @@ class _Run:
             if step < self.cell.steps:
                 self._update_learning_rates(step)
                 self._pause(step)
+            self._hand_out(step)
         self._take_back()
-        evaluated = bisect.bisect_right(self.evaluations, step)
-        if evaluated % BLOCK:
-            self._flush(evaluated)
+        self._flush(bisect.bisect_right(self.evaluations, step))
+        self._hand_out(self.cell.steps)
         self._share_time()
 
     def _advance(self, start: int, stop: int) -> None:
@@ -177,33 +184,59 @@ class _Run:
             clocks = zip(HISTORY_CLOCKS, (trainee.learning_rate, noise, trainee.flow_time), strict=True)
             for name, value in clocks:
                 trainee.history[name][index] = value
-        if index % BLOCK == BLOCK - 1:
+        rested = self.hooks.live and time.perf_counter() - self._told >= LIVE_REST * self._telling
+        if index % BLOCK == BLOCK - 1 or rested:
             self._flush(index + 1)
 
     def _flush(self, stop: int) -> None:
-        """Evaluate the snapshots of the block that ends before evaluation ``stop``."""
-        first = (stop - 1) // BLOCK * BLOCK
-        wanted = (self.with_trace[first:stop] + [False] * BLOCK)[:BLOCK]
+        """Evaluate the snapshots before evaluation ``stop`` that are not evaluated yet; all are of one block."""
+        new = self._evaluated
+        if new == stop:
+            return
+        self._told = time.perf_counter()
+        first = new // BLOCK * BLOCK
+        wanted = [new <= index < stop and self.with_trace[index] for index in range(first, first + BLOCK)]
         for trainee in self.trainees:
             measured = trainee.evaluator(trainee.snapshots, wanted)
             for name, values in measured.items():
-                trainee.history[name][first:stop] = values[: stop - first]
-            if self.hooks.on_history is not None:
+                trainee.history[name][new:stop] = values[new - first : stop - first]
+        self._evaluated = stop
+
+    def _hand_out(self, step: int) -> None:
+        """Give the caller the history rows that it does not have, and stop where that makes it ask to."""
+        if self.hooks.on_history is None or self._handed_out == self._evaluated:
+            return
+        if self.hooks.live and step < self.cell.steps:
+            self._save(step)
+        for trainee in self.trainees:
+            for first in range(self._handed_out, self._evaluated, BLOCK):
+                stop = min(first + BLOCK, self._evaluated)
                 self.hooks.on_history(trainee.replicate, history_rows(self.cell, trainee, first, stop))
+        for trainee in self.trainees:
+            if trainee.diverged_at is not None:
+                self.hooks.on_diverged(trainee.replicate)
+        self._handed_out = self._evaluated
+        self._telling, self._told = time.perf_counter() - self._told, time.perf_counter()
+        if step < self.cell.steps:
+            self._pause(step)
 
     def _pause(self, step: int) -> None:
         """Checkpoint where it is time, and stop where asked to."""
         stop = self.hooks.should_stop()
-        now = time.perf_counter()
-        if self.hooks.checkpoints is not None and (stop or now - self._saved >= self.hooks.checkpoint_seconds):
+        if stop or time.perf_counter() - self._saved >= self.hooks.checkpoint_seconds:
+            self._save(step)
+        if stop:
+            raise Interrupted
+
+    def _save(self, step: int) -> None:
+        """Checkpoint all replicates, unless that was done at this step already."""
+        if self.hooks.checkpoints is not None and step != self._saved_step:
             self._share_time()
             self._take_back()
             for trainee in self.trainees:
                 state = pack_state(trainee, self.engine)
                 self.hooks.checkpoints.save(self.cell.cell_id, trainee.replicate, step, state)
-            self._saved = now
-        if stop:
-            raise Interrupted
+            self._saved, self._saved_step = time.perf_counter(), step
 
     def _take_back(self) -> None:
         """Give each replicate the weights, and what its update rule keeps, as the session has them."""

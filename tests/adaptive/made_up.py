@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flatdist.cells.cell import Cell
-from flatdist.launch.result import LaunchResult
+from flatdist.launch.launching import LaunchResult
 from flatdist.launch.rounds import Driver
 from flatdist.planning.work import WorkItem
 from flatdist.store import Store

@@ -262,7 +262,7 @@ def test_train_runs_one_cell_and_stores_only_when_asked(run: Run, store: str) ->
         (["train", "d_out=4", "d_in=4", "rank=1", "n=2*rnak"], "did you mean 'rank'"),
         (["train", "d_out=[4"], "is not valid YAML"),
         (["plan", "missing.yaml"], "missing.yaml: does not exist"),
-        (["plan", "missing"], "'missing' is no file, and store"),
+        (["plan", "missing"], "'missing' is not a file, and store"),
         (["plan"], "Missing argument 'SWEEP...'"),
         (["plna"], "No such command 'plna'"),
         (["plan", "SWEEP", "--budget", "soon"], "'soon' is no length of time"),
@@ -345,7 +345,7 @@ def test_a_rank_too_large_for_statdim_is_one_problem(run: Run, sweep: str, store
 def test_a_device_that_is_absent_is_refused_before_ray_starts(
     run: Run, sweep: str, store: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flatdist.launch.preflight.cuda_devices", tuple)
+    monkeypatch.setattr("flatdist.launch.ray.cluster.cuda_devices", tuple)
     monkeypatch.setattr(
         "flatdist.launch.ray.cluster.ClusterSession.__enter__", lambda _: pytest.fail("Ray was started")
     )

@@ -13,7 +13,7 @@ from flatdist.errors import LaunchError, StoreError
 from flatdist.launch import LaunchSettings, launch
 from flatdist.launch.interrupt import Interrupts, StopNow
 from flatdist.launch.progress.display import SilentDisplay
-from flatdist.launch.ray.worker import run_shard
+from flatdist.launch.worker import run_shard
 from flatdist.planning import Shard, WorkItem
 from flatdist.store import Store
 

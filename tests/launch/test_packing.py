@@ -3,8 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from flatdist.launch.launching import keys_of, split_missing
-from flatdist.launch.packing import PackedShards
-from flatdist.launch.ray.tune import split
+from flatdist.launch.ray.tune import PackedShards, split
 from flatdist.planning import Shard, WorkItem
 
 

@@ -8,8 +8,7 @@ import pytest
 
 from flatdist.errors import LaunchError
 from flatdist.launch import LaunchSettings, launch, preflight
-from flatdist.launch.preflight import NodeReport, check_nodes, find_problems, inspect_node, versions
-from flatdist.launch.ray.cluster import ClusterSession
+from flatdist.launch.ray.cluster import ClusterSession, NodeReport, check_nodes, find_problems, inspect_node, versions
 
 EXPECTED = {"flatdist": "1.0", "numerics of sam": 2}
 

@@ -6,10 +6,16 @@ import pytest
 from rich.console import Console
 
 from flatdist.cells.cell import Cell
-from flatdist.launch.progress.diagram import diagrams
-from flatdist.launch.progress.display import LiveDisplay, PlainDisplay, counts_line, make_display
-from flatdist.launch.progress.events import ItemFailed, RowStored, ShardEnded, ShardStarted, StepsTaken
-from flatdist.launch.progress.state import CellTally, Progress
+from flatdist.launch.progress.display import LiveDisplay, PlainDisplay, counts_line, diagrams, make_display
+from flatdist.launch.progress.state import (
+    CellTally,
+    ItemFailed,
+    Progress,
+    RowStored,
+    ShardEnded,
+    ShardStarted,
+    StepsTaken,
+)
 from flatdist.planning import Shard, WorkItem
 
 

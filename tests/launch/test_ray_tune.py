@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from flatdist.launch import LaunchResult, LaunchSettings, launch
-from flatdist.launch.preflight import versions
 from flatdist.launch.progress.display import SilentDisplay
 from flatdist.launch.ray import tune as ray_tune
+from flatdist.launch.ray.cluster import versions
 from flatdist.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::ResourceWarning")]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flatdist.errors import StoreError
-from flatdist.launch.rows import PatientCheckpoints, RowBuffer
+from flatdist.launch.worker import PatientCheckpoints, RowBuffer
 
 
 class MemoryStore:
@@ -51,8 +51,8 @@ def buffer(store: Any, told: list[Any], **options: Any) -> RowBuffer:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flatdist.launch.rows.FIRST_WAIT", 0.001)
-    monkeypatch.setattr("flatdist.launch.rows.LONGEST_WAIT", 0.001)
+    monkeypatch.setattr("flatdist.launch.worker.FIRST_WAIT", 0.001)
+    monkeypatch.setattr("flatdist.launch.worker.LONGEST_WAIT", 0.001)
 
 
 def test_rows_are_written_together_and_reported_after_the_write() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flatdist.cells.cell import Cell
-from flatdist.launch.result import LaunchResult
+from flatdist.launch.launching import LaunchResult
 from flatdist.planning.work import WorkItem
 from flatdist.store import Store
 from flatdist.sweeps import Sweep, parse_sweep

@@ -9,7 +9,7 @@ import pytest
 from search_fakes import Runner, made_up, row
 
 from flatdist.cells.cell import Cell
-from flatdist.launch.result import LaunchResult
+from flatdist.launch.launching import LaunchResult
 from flatdist.launch.rounds import Driver
 from flatdist.store import Store
 from flatdist.sweeps import Sweep

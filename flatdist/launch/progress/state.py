@@ -7,13 +7,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-from flatdist.launch.progress.events import Event, ItemFailed, Notice, RowStored, ShardEnded, ShardStarted, StepsTaken
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from flatdist.cells.cell import Cell
     from flatdist.planning import Shard
+
 
 SUCCESS_TOLERANCE = 1e-2  # relative error below which the view counts a replicate as a success
 PRIOR = 0.05  # share of the work that counts as having taken the predicted time
@@ -195,3 +194,54 @@ class Progress:
             if len(self._same_error) == 1 and len(cells) >= limit:
                 return error
         return None
+
+
+class ShardStarted(NamedTuple):
+    """A worker took up a shard."""
+
+    shard: int
+    at: float  # seconds on the worker's monotonic clock, for durations on one worker only
+
+
+class RowStored(NamedTuple):
+    """A replicate's row is safe in the store."""
+
+    shard: int
+    cell_id: str
+    replicate: int
+    status: str
+    relative_error: float
+    at: float  # seconds on the worker's monotonic clock
+
+
+class StepsTaken(NamedTuple):
+    """Steps since the last such report, summed over the replicates that took them."""
+
+    shard: int
+    steps: int
+
+
+class ItemFailed(NamedTuple):
+    """Replicates that ended in an exception, which is recorded in the store's ``failures``."""
+
+    shard: int
+    cell_id: str
+    replicates: tuple[int, ...]
+    error: str  # type and message, the key by which equal errors are recognised
+    at: float  # seconds on the worker's monotonic clock
+
+
+class ShardEnded(NamedTuple):
+    """A worker is through with a shard."""
+
+    shard: int
+    at: float
+
+
+class Notice(NamedTuple):
+    """Something the user should read, such as a store that does not answer."""
+
+    text: str
+
+
+Event = ShardStarted | StepsTaken | RowStored | ItemFailed | ShardEnded | Notice

@@ -1,63 +1,95 @@
-"""What runs inside a Tune trial."""
+"""What runs inside a Tune trial: a pack of cells, or one cell whose every evaluation is a ``tune.report``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import contextlib
+import dataclasses
+import json
+import math
+import pickle
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
-from flatdist.launch.packing import PackedShards
-from flatdist.launch.preflight import require_versions
-from flatdist.launch.progress.events import Event, Notice, RowStored
-from flatdist.launch.ray.monitor import Link
-from flatdist.launch.ray.worker import run_shard
+import numpy as np
+import numpy.typing as npt
+
+from flatdist.cells.cell import FIELDS, Cell
+from flatdist.errors import CellError, LaunchError
+from flatdist.launch.progress.state import Event, Notice
+from flatdist.launch.ray.cluster import require_versions
 from flatdist.launch.settings import LaunchSettings
+from flatdist.launch.worker import run_shard
+from flatdist.machine.environment import import_ray
+from flatdist.planning.work import Shard, WorkItem
+from flatdist.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    from flatdist.store import Store
 
 
-def shard_trial(
-    config: dict[str, Any],
-    *,
-    packed: PackedShards,
-    numbers: Sequence[int],
-    monitor: Any,
-    store_uri: str,
-    settings: LaunchSettings,
-    gpus: float,
-    slots: int,
-    expected: Mapping[str, Any],
-) -> None:
-    """Run one shard inside a Tune trial."""
+@dataclass(frozen=True)
+class Task:
+    """What every trial of a round is told.
+
+    Attributes:
+        monitor: handle of the actor between workers and driver.
+        store_uri: the store; an absolute path or a URI.
+        settings: how cells are run.
+        gpus: of one trial.
+        slots: trials that run at a time.
+        expected: versions where the sweep was started.
+    """
+
+    monitor: Any
+    store_uri: str
+    settings: LaunchSettings
+    gpus: float
+    slots: int
+    expected: Mapping[str, Any]
+
+
+def shard_trial(config: dict[str, Any], *, packed: PackedShards, numbers: Sequence[int], task: Task) -> None:
+    """Run one shard, a pack of cells, inside a Tune trial."""
     from ray import tune
 
-    number = numbers[config["position"]]
-    with Link(monitor, slots) as link:
+    shard = packed[config["position"]]
+    with _taken_up(numbers[config["position"]], task) as shared:
+        if shared is not None:
+            device = trial_device(task.settings, task.gpus)
+            counts = run_shard(shard, task.store_uri, task.settings, device=device, **shared)
+            tune.report({"stored": counts.stored, "failed": counts.failed})
+
+
+def cell_trial(config: dict[str, Any], *, items: Mapping[str, tuple[int, WorkItem]], task: Task) -> None:
+    """Run one cell, under its own fields, inside a Tune trial."""
+    number, item = items[config[IDENTITY]]
+    with _taken_up(number, task) as shared:
+        if shared is not None:
+            run_trial(item, task.store_uri, task.settings, checkpoints=False, strict=False, **shared)
+
+
+@contextlib.contextmanager
+def _taken_up(number: int, task: Task) -> Iterator[dict[str, Any] | None]:
+    """Take up a shard; gives what its worker shares with the driver, or None where it is to be left at once."""
+    with Link(task.monitor, task.slots) as link:
         before = link.begin(number)
         if link.should_stop():
+            yield None
             return
-        rows: list[RowStored] = []
-
-        def report(event: Event) -> None:
-            if settings.loggers and isinstance(event, RowStored):
-                rows.append(event)
-            link.report(event)
-
         try:
-            require_versions(expected)
-            counts = run_shard(
-                packed[config["position"]],
-                store_uri,
-                settings,
-                report,
-                number=number,
-                should_stop=link.should_stop,
-                again=before > 0,
-                device=trial_device(settings, gpus),
-            )
+            require_versions(task.expected)
+            shared = {"report": link.report, "number": number, "should_stop": link.should_stop, "again": before > 0}
+            yield shared
         except Exception as error:
-            link.report(Notice(f"shard {number} was left: {type(error).__name__}: {error}"))
+            link.report(Notice(f"shard {number} failed: {type(error).__name__}: {error}"))
             raise
-    for row in rows:
-        tune.report({"cell_id": row.cell_id, "replicate": row.replicate, "relative_error": row.relative_error})
-    tune.report({"stored": counts.stored, "failed": counts.failed})
 
 
 def trial_device(settings: LaunchSettings, gpus: float) -> str:
@@ -69,3 +101,384 @@ def trial_device(settings: LaunchSettings, gpus: float) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class PackedShards:
+    """All shards of a round in one array, so that 100,000 cells are not unpacked in every worker.
+
+    The bytes come from the driver and live in Ray's object store, never in a results store.
+    """
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        parts = [pickle.dumps(shard, protocol=pickle.HIGHEST_PROTOCOL) for shard in shards]
+        self._bytes: npt.NDArray[Any] = np.frombuffer(b"".join(parts), dtype=np.uint8)  # (bytes,)
+        self._ends: npt.NDArray[Any] = np.cumsum([len(part) for part in parts])  # (shards,)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the block, in bytes."""
+        return int(self._bytes.nbytes)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, number: int) -> Shard:
+        start = 0 if number == 0 else int(self._ends[number - 1])
+        shard: Shard = pickle.loads(self._bytes[start : int(self._ends[number])].tobytes())  # noqa: S301
+        return shard
+
+
+TELL_SECONDS = 0.5  # between two calls of a worker
+MOST_CALLS = 500.0  # a second, that all workers together make: one actor answers a few thousand
+ANSWER_SECONDS = 20.0  # an actor that was killed comes back within this
+
+
+class Monitor:
+    """The actor. Its death costs only the view: the store knows what is done."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._starts: Counter[int] = Counter()
+        self._stopping = False
+        self._ended = False
+
+    def begin(self, shard: int) -> tuple[int, bool]:
+        """A worker takes up a shard; returns how often it was taken up before, and whether to leave at once."""
+        before = self._starts[shard]
+        self._starts[shard] += 1
+        return before, self._stopping
+
+    def tell(self, events: list[Event]) -> bool:
+        """Take in a worker's events; returns whether the worker is to store its rows and leave."""
+        self._events += events
+        return self._stopping
+
+    def drain(self, stopping: bool, ended: bool) -> list[Event]:
+        """The driver fetches the events, and says whether workers are to leave and Tune is to end."""
+        self._stopping, self._ended = stopping, ended
+        events, self._events = self._events, []
+        return events
+
+    def ended(self) -> bool:
+        """Whether Tune is to end its trials: asked when the workers have left or had their time."""
+        return self._ended
+
+
+class Link:
+    """A worker's end: sends events from a thread of its own, and learns whether to stop.
+
+    A worker goes on working when the monitor does not answer: its rows are in the store all the same.
+
+    Args:
+        monitor: handle of the actor.
+        workers: how many links there may be at a time; many speak less often.
+    """
+
+    def __init__(self, monitor: Any, workers: int = 1) -> None:
+        self._monitor = monitor
+        self._seconds = max(TELL_SECONDS, workers / MOST_CALLS)
+        self._events: list[Event] = []
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="flatdist-link", daemon=True)
+
+    def __enter__(self) -> Link:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._closed.set()
+        self._thread.join()
+        self._tell()
+
+    def report(self, event: Event) -> None:
+        """Have an event sent soon."""
+        with self._lock:
+            self._events.append(event)
+
+    def should_stop(self) -> bool:
+        """What the driver last said."""
+        return self._stopping
+
+    def begin(self, shard: int) -> int:
+        """Take up a shard; returns how often that happened before, 1 where the monitor does not say."""
+        ray = import_ray(local=False)
+        try:
+            before, self._stopping = ray.get(self._monitor.begin.remote(shard), timeout=ANSWER_SECONDS)
+        except (ray.exceptions.RayError, TimeoutError):
+            return 1
+        return int(before)
+
+    def _run(self) -> None:
+        while not self._closed.wait(self._seconds):
+            self._tell()
+
+    def _tell(self) -> None:
+        ray = import_ray(local=False)
+        with self._lock:
+            events, self._events = self._events, []
+        try:
+            self._stopping = ray.get(self._monitor.tell.remote(events), timeout=ANSWER_SECONDS) or self._stopping
+        except (ray.exceptions.RayError, TimeoutError):
+            with self._lock:
+                self._events[:0] = events
+
+
+Row = dict[str, Any]
+CURVES = (
+    *("train_loss", "train_loss_max", "population_loss", "nuclear_norm", "hessian_trace"),
+    *("learning_rate", "label_noise_std", "flow_time"),
+)
+FINAL = ("relative_error", "certificate", "effective_rank", "frobenius_norm", "spectral_norm", "wall_seconds")
+POINTER = "flatdist.json"
+IDENTITY = "cell_id"  # may stand in a config beside the fields, which must then have it
+
+
+def run_trial(
+    item: WorkItem,
+    store_uri: str,
+    settings: LaunchSettings,
+    *,
+    checkpoints: bool = True,
+    strict: bool = True,
+    **shard: Any,
+) -> None:
+    """Run one cell inside a Tune trial and report its evaluations.
+
+    Args:
+        item: the cell and its replicates.
+        store_uri: the store; an absolute path or a URI.
+        settings: engine, device, provenance.
+        checkpoints: hand Tune pointers to the store's checkpoints.
+        strict: raise where replicates failed, so that the trial counts as failed too.
+        shard: passed on to :func:`flatdist.launch.worker.run_shard`.
+
+    Raises:
+        LaunchError: replicates failed; the store has their tracebacks. Or the trial was told to go on from another
+            cell's checkpoint, as population-based training does.
+    """
+    from ray import tune
+
+    from flatdist.store import Store
+
+    cell = item.cell
+    resources = tune.get_context().get_trial_resources()
+    asked = resources.required_resources if resources is not None else {}
+    settings = dataclasses.replace(settings, cpus_per_trial=asked.get("CPU") or settings.cpus_per_trial)
+    store = Store(store_uri)
+    done = store.done([cell.cell_id]).get(cell.cell_id, set())
+    missing = tuple(r for r in item.replicates if r not in done)
+    reports = _Reports(cell, item.replicates, _resumed_step(cell), store_uri if checkpoints else None)
+    reports.take_stored(store, [r for r in item.replicates if r in done])
+    if missing:
+        work = Shard((dataclasses.replace(item, replicates=missing),), 0.0)
+        device = trial_device(settings, asked.get("GPU", 0.0))
+        counts = run_shard(work, store_uri, settings, device=device, watch=reports, **shard)
+        if counts.failed and strict:
+            raise LaunchError(
+                f"{counts.failed} of {len(item.replicates)} replicates of cell {cell.cell_id} failed: "
+                f"{_last_failure(store, cell)}; 'flatdist failures' shows the tracebacks"
+            )
+        if counts.failed or counts.stopped or item.until is not None:
+            return
+    reports.finish(store)
+
+
+def _resumed_step(cell: Cell) -> int:
+    """The step up to which this trial has reported already; -1 for one that begins.
+
+    Raises:
+        LaunchError: the checkpoint that the trial was given is another cell's.
+    """
+    from ray import tune
+
+    checkpoint = tune.get_checkpoint()
+    if checkpoint is None:
+        return -1
+    with checkpoint.as_directory() as folder:
+        pointer = json.loads((Path(folder) / POINTER).read_text())
+    if pointer["cell_id"] != cell.cell_id:
+        raise LaunchError(
+            f"this trial is cell {cell.cell_id} and was told to go on from cell {pointer['cell_id']}: population-based "
+            "training (pbt, pb2) changes fields half-way, and such a run is no cell's result; use a scheduler that "
+            "stops trials, such as ASHAScheduler(time_attr='step')"
+        )
+    return int(pointer["step"])
+
+
+class _Reports:
+    """Collects the rows of all replicates of a cell and reports a step once all have got there."""
+
+    def __init__(self, cell: Cell, replicates: Sequence[int], after: int, store_uri: str | None) -> None:
+        from flatdist.factorization.evaluation import evaluation_steps
+
+        self._cell, self._replicates, self._after, self._uri = cell, tuple(replicates), after, store_uri
+        self._last = int(evaluation_steps(cell.steps, cell.evaluations)[-1])
+        self._rows: dict[int, dict[int, Row]] = {}  # step -> replicate -> row
+        self._diverged: set[int] = set()
+        self._truth = dict.fromkeys(replicates, math.nan)  # ||M*||_F^2
+
+    def on_history(self, replicate: int, rows: list[Row]) -> None:
+        """Take in rows of a replicate."""
+        for row in rows:
+            self._rows.setdefault(int(row["step"]), {})[replicate] = row
+        self._report_complete()
+
+    def on_diverged(self, replicate: int) -> None:
+        """Wait no longer for a replicate."""
+        self._diverged.add(replicate)
+        self._report_complete()
+
+    def take_stored(self, store: Store, replicates: Sequence[int]) -> None:
+        """Take in the history of replicates that the store has."""
+        if replicates:
+            for row in store.history([self._cell.cell_id]).to_dict("records"):
+                if row["replicate"] in replicates:
+                    named = {str(name): value for name, value in row.items()}
+                    self._rows.setdefault(int(row["step"]), {})[int(row["replicate"])] = named
+            ends = store.trials([self._cell.cell_id], columns=["replicate", "status"])
+            diverged = ends.loc[ends["status"] == "diverged", "replicate"].astype(int)
+            self._diverged.update(set(diverged) & set(replicates))
+            self._report_complete()
+
+    def _report_complete(self) -> None:
+        ready = [
+            step
+            for step in sorted(self._rows)
+            if self._after < step < self._last and self._rows[step].keys() | self._diverged >= set(self._replicates)
+        ]
+        for step in ready:
+            self._after = step
+            self._report(self._curves(step), news=step == ready[-1])
+
+    def finish(self, store: Store) -> None:
+        """Report what is left, and the result."""
+        trials = store.trials([self._cell.cell_id])
+        trials = trials[trials["replicate"].isin(self._replicates)]
+        self._diverged |= set(trials.loc[trials["status"] == "diverged", "replicate"].astype(int))
+        self._report_complete()
+        step = max(self._rows, default=0)
+        metrics = self._curves(step) if self._rows else {"step": step, "cell_id": self._cell.cell_id}
+        for name in (*FINAL, *(() if self._rows else CURVES)):
+            if name in trials and trials[name].notna().any():
+                metrics[name] = float(trials[name].fillna(math.inf).median())
+        metrics["stored"] = len(trials)
+        metrics["converged"] = int((trials["status"] == "converged").sum())
+        metrics["diverged"] = len(self._diverged)
+        self._report(metrics, news=True)
+
+    def _curves(self, step: int) -> Row:
+        """Medians over the replicates at a step."""
+        rows = self._rows[step]
+        gone = [math.inf for replicate in self._replicates if replicate not in rows]
+        metrics: Row = {"step": step, "cell_id": self._cell.cell_id, "diverged": len(self._diverged)}
+        for name in CURVES:
+            values = [float(row[name]) for row in rows.values() if row.get(name) is not None]
+            values = [value for value in values if not math.isnan(value)]
+            if values:
+                metrics[name] = median([*values, *gone])
+        losses = {r: row.get("population_loss") for r, row in rows.items()}
+        errors = [math.inf if loss is None else float(loss) / self._squared_truth(r) for r, loss in losses.items()]
+        metrics["relative_error"] = median([*errors, *gone])
+        return metrics
+
+    def _squared_truth(self, replicate: int) -> float:
+        from flatdist.sweeps.search.early_stopping import squared_truth
+
+        if math.isnan(self._truth[replicate]):
+            self._truth[replicate] = squared_truth(self._cell, replicate)
+        return self._truth[replicate]
+
+    def _report(self, metrics: Row, *, news: bool) -> None:
+        from ray import tune
+
+        if self._uri is None or not news:
+            tune.report(metrics)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            pointer = {"store": self._uri, "cell_id": self._cell.cell_id, "step": metrics["step"]}
+            (Path(folder) / POINTER).write_text(json.dumps(pointer))
+            tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def _last_failure(store: Store, cell: Cell) -> str:
+    failures = store.failures([cell.cell_id]).sort_values("at")
+    return f"{failures['error_type'].iloc[-1]}: {failures['message'].iloc[-1]}" if len(failures) else "no reason stored"
+
+
+def cell_of(base: Mapping[str, Any], config: Mapping[str, Any]) -> Cell:
+    """The cell that a trial's config means; its values may be expressions over the other fields.
+
+    Raises:
+        CellError: every field that is unknown, missing or wrong.
+    """
+    from flatdist.sweepfile.words import resolved_cell
+
+    given = {name: _plain(value) for name, value in {**base, **config}.items() if name != IDENTITY}
+    if IDENTITY in config:  # of a grid over cells: fields that do not matter to this one are null
+        given = {name: value for name, value in given.items() if value is not None}
+    check_names(given)
+    cell = resolved_cell(given)
+    if config.get(IDENTITY, cell.cell_id) != cell.cell_id:
+        raise CellError(
+            f"cell_id {config[IDENTITY]} of a trial's config is not that of its fields, {cell.cell_id}: base changes "
+            "the cells of param_space(), or another version of flatdist made them; drop cell_id from the config"
+        )
+    return cell
+
+
+def grid_space(cells: Sequence[Cell]) -> dict[str, Any]:
+    """A ``param_space`` with one trial for each of some cells, under the cell's own fields."""
+    from ray import tune
+
+    words = {cell.cell_id: {name: v for name, v in cell.words().items() if v is not None} for cell in cells}
+    names = {name: None for row in words.values() for name in row}
+    space: dict[str, Any] = {IDENTITY: tune.grid_search(list(words))}
+    first = next(iter(words.values()))
+    for name in names:
+        if all(name in row and row[name] == first[name] for row in words.values()):
+            space[name] = first[name]
+        else:
+            space[name] = tune.sample_from(_Column({cell_id: row.get(name) for cell_id, row in words.items()}))
+    return space
+
+
+class _Column:
+    """One field's value for every cell, looked up by the trial's cell."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    def __call__(self, config: Mapping[str, Any]) -> Any:
+        """The value for the cell that the grid has chosen."""
+        return self._values[config[IDENTITY]]
+
+
+def trial_name(trial: Any) -> str:
+    """A name for Tune's tools, for ``TuneConfig(trial_name_creator=trial_name, trial_dirname_creator=trial_name)``.
+
+    The fields that say most, and as many digits of the cell's identity as keep names apart.
+    """
+    config = trial.config
+    words = [str(config.get("method", "label_noise_sgd"))]
+    words += [f"{short}{config[name]}" for name, short in (("rank", "r"), ("n", "n"), ("depth", "L")) if name in config]
+    tail = str(config[IDENTITY])[:10] if IDENTITY in config else trial.trial_id
+    return "-".join([*("".join(c if c.isalnum() or c in "._+" else "_" for c in word) for word in words), tail])
+
+
+def check_names(given: Mapping[str, Any]) -> None:
+    """Refuse a config with keys that are no cell fields: a CellError names the nearest."""
+    unknown = [name for name in given if name not in FIELDS]
+    if unknown:
+        lines = [f"  {name}: is no cell field{did_you_mean(name, FIELDS)}" for name in unknown]
+        raise CellError("\n".join(["a trial's config is a cell's fields:", *lines, f"  allowed: {', '.join(FIELDS)}"]))
+
+
+def _plain(value: Any) -> Any:
+    """A value as a sweep file would give it: numpy's scalars as Python's, tuples as lists."""
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        return value.item()
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value

@@ -1,4 +1,4 @@
-"""The Ray executor: one Tune trial for each shard.
+"""The Ray executor: one Tune trial for each pack of cells, or for each cell.
 
 Tune places the trials, keeps the slots filled and starts a trial again whose process or node died. What is done is the
 store's to say: Tune's state lives in a scratch folder, is never restored, and goes when the sweep ends.
@@ -11,30 +11,32 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatdist.errors import LaunchError
 from flatdist.launch.inline import same_error
 from flatdist.launch.interrupt import Interrupts
-from flatdist.launch.packing import PackedShards
-from flatdist.launch.preflight import versions
 from flatdist.launch.progress.display import Display
-from flatdist.launch.progress.events import Notice
-from flatdist.launch.progress.state import Progress
-from flatdist.launch.ray.cluster import ClusterSession
-from flatdist.launch.ray.loggers import tune_loggers
-from flatdist.launch.ray.monitor import Monitor
-from flatdist.launch.ray.trial import shard_trial
+from flatdist.launch.progress.state import Notice, Progress
+from flatdist.launch.ray.cluster import ClusterSession, versions
+from flatdist.launch.ray.trial import Monitor, PackedShards, Task, cell_trial, grid_space, shard_trial, trial_name
 from flatdist.launch.settings import LaunchSettings
 from flatdist.machine.environment import import_ray, quiet_tune
+from flatdist.suggestions import did_you_mean
 
 if TYPE_CHECKING:
-    from flatdist.planning import Shard
+    from ray.tune import Callback, Stopper
+
+    from flatdist.planning import Shard, WorkItem
+
 
 POLL_SECONDS = 0.2
+ASK_SECONDS = 0.5
 LEAVE_SECONDS = 6.0  # after an interrupt, workers have this long to store their rows
 ERROR_LENGTH = 300
 LOG_FILES = ("progress.csv", "result.json", "events.out.tfevents*")  # of the loggers csv, json and tensorboard
@@ -158,36 +160,34 @@ class _TuneThread(threading.Thread):
     ) -> None:
         from ray import tune
 
-        from flatdist.launch.ray.stopper import StopWhenEnded
-
         numbers = list(shards)
         gpus = session.gpus_per_trial()
-        trainable = tune.with_parameters(
-            shard_trial,
-            packed=PackedShards([shards[number] for number in numbers]),
-            numbers=numbers,
-            monitor=monitor,
-            store_uri=store_uri,
-            settings=settings,
-            gpus=gpus,
-            slots=session.slots(),
-            expected=versions(),
-        )
-        resources = {"cpu": settings.cpus_per_trial, "gpu": gpus}
+        task = Task(monitor, store_uri, settings, gpus, session.slots(), versions())
+        if settings.trials == "cells":
+            items = {item.cell.cell_id: (number, item) for number, shard in shards.items() for item in shard.items}
+            trainable = tune.with_parameters(cell_trial, items=items, task=task)
+            space, named = grid_space([item.cell for _, item in items.values()]), trial_name
+        else:
+            packed = PackedShards([shards[number] for number in numbers])
+            trainable = tune.with_parameters(shard_trial, packed=packed, numbers=numbers, task=task)
+            texts = [_contents(shard) for shard in shards.values()]
+            space = {"position": tune.grid_search(list(range(len(numbers))))}
+            space["cells"] = tune.sample_from(lambda config: texts[config["position"]])
+            named = _pack_name
         tuner = tune.Tuner(
-            tune.with_resources(trainable, resources),
-            param_space={"position": tune.grid_search(list(range(len(numbers))))},
+            tune.with_resources(trainable, {"cpu": settings.cpus_per_trial, "gpu": gpus}),
+            param_space=space,
             tune_config=tune.TuneConfig(
                 max_concurrent_trials=settings.max_concurrent,
                 reuse_actors=settings.reuse_actors,
-                trial_name_creator=_trial_name,
-                trial_dirname_creator=_trial_name,
+                trial_name_creator=named,
+                trial_dirname_creator=named,
             ),
             run_config=tune.RunConfig(
                 name=name,
                 storage_path=self.scratch,
                 verbose=0,
-                stop=StopWhenEnded(name),
+                stop=_stopper(name),
                 failure_config=tune.FailureConfig(max_failures=settings.max_deaths - 1),
                 callbacks=tune_loggers(settings.loggers),
             ),
@@ -195,7 +195,26 @@ class _TuneThread(threading.Thread):
         results = tuner.fit()
         for result in (results[i] for i in range(len(results))):
             if result.error is not None and result.config is not None:
-                self.errors[numbers[result.config["position"]]] = _last_line(result.error)
+                config = result.config
+                number = items[config["cell_id"]][0] if "cell_id" in config else numbers[config["position"]]
+                self.errors[number] = _last_line(result.error)
+
+
+def one_cell_each(shards: Sequence[Shard]) -> list[Shard]:
+    """The same work as one shard a cell."""
+    from flatdist.planning import Shard
+
+    items: dict[str, WorkItem] = {}
+    seconds: dict[str, float] = {}
+    for shard in shards:
+        for item in shard.items:
+            cell_id = item.cell.cell_id
+            known = items.get(cell_id)
+            replicates = sorted({*item.replicates, *(known.replicates if known is not None else ())})
+            items[cell_id] = replace(item, replicates=tuple(replicates))
+            share = shard.predicted_seconds * len(item.replicates) / shard.replicates
+            seconds[cell_id] = seconds.get(cell_id, 0.0) + share
+    return [Shard((item,), seconds[cell_id]) for cell_id, item in items.items()]
 
 
 def keep_logs(scratch: Path, folder: Path) -> int:
@@ -228,10 +247,94 @@ def split(shard: Shard) -> list[Shard]:
     return parts
 
 
-def _trial_name(trial: Any) -> str:
-    return f"shard-{trial.config['position']}"
+def _pack_name(trial: Any) -> str:
+    return f"pack-{trial.config['position']:05d}"
+
+
+def _contents(shard: Shard) -> str:
+    """What a pack holds, for Ray's own tools."""
+    first = shard.items[0].cell
+    more = f" and {len(shard.items) - 1} more cells" if len(shard.items) > 1 else ""
+    return f"{first.method} rank={first.rank} n={first.n}{more}, {shard.replicates} replicates"
 
 
 def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:ERROR_LENGTH]
+
+
+LOGGERS = {
+    "tensorboard": ("ray.tune.logger", "TBXLoggerCallback"),
+    "csv": ("ray.tune.logger", "CSVLoggerCallback"),
+    "json": ("ray.tune.logger", "JsonLoggerCallback"),
+    "mlflow": ("ray.air.integrations.mlflow", "MLflowLoggerCallback"),
+    "wandb": ("ray.air.integrations.wandb", "WandbLoggerCallback"),
+}
+_OPTIONS = {"mlflow": {"experiment_name": "flatdist"}, "wandb": {"project": "flatdist"}}
+_PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
+
+
+def check_loggers(names: Sequence[str], trials: str = "cells") -> None:
+    """Refuse loggers that do not exist, have nothing to show or lack their packages, before anything is started.
+
+    Raises:
+        LaunchError: names the nearest logger, or the package to install.
+    """
+    for name in names:
+        if name not in LOGGERS:
+            hint = did_you_mean(name, LOGGERS)
+            raise LaunchError(f"logger {name!r} does not exist{hint}; allowed: {', '.join(LOGGERS)}")
+        package = _PACKAGES.get(name)
+        if package is not None and find_spec(package) is None:
+            raise LaunchError(f"logger {name!r} needs the package {package}; pip install {package}")
+    if names and trials == "packs":
+        raise LaunchError(
+            "--logger shows a trial's curves, and a trial of --trials packs is many cells, none of which has any; add "
+            "--trials cells, or publish the stored results afterwards with 'flatdist export SWEEP --to tensorboard'"
+        )
+
+
+def tune_loggers(names: Sequence[str]) -> list[Callback]:
+    """Tune's logger callbacks by name.
+
+    Raises:
+        LaunchError: no such logger, or its package is not installed.
+    """
+    check_loggers(names)
+    if not names:
+        return []
+    import_ray(local=False)
+    callbacks = []
+    for name in names:
+        module, attribute = LOGGERS[name]
+        try:
+            callbacks.append(getattr(import_module(module), attribute)(**_OPTIONS.get(name, {})))
+        except (ImportError, RuntimeError) as error:
+            raise LaunchError(f"logger {name!r} cannot be used: {error}; install its package") from error
+    return callbacks
+
+
+def _stopper(name: str) -> Stopper:
+    """Ends all trials when the driver has told the monitor so; finds the monitor by name, so that it can be copied."""
+    import ray
+    from ray.tune import Stopper
+
+    class StopWhenEnded(Stopper):
+        asked, is_ended = 0.0, False
+
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            """A trial ends by itself."""
+            return False
+
+        def stop_all(self) -> bool:
+            """Whether to end all trials; called many times a second."""
+            now = time.monotonic()
+            if not self.is_ended and now - self.asked >= ASK_SECONDS:
+                self.asked = now
+                try:
+                    self.is_ended = bool(ray.get(ray.get_actor(name).ended.remote(), timeout=2.0))
+                except (ValueError, ray.exceptions.RayError, TimeoutError):
+                    return False
+            return self.is_ended
+
+    return StopWhenEnded()

@@ -113,7 +113,7 @@ class RungValues:
             if value is not None:
                 values[replicate] = value
         if self._metric.relative:
-            values = {replicate: value / _truth_squared(cell, replicate) for replicate, value in values.items()}
+            values = {replicate: value / squared_truth(cell, replicate) for replicate, value in values.items()}
         return cell_value(values, replicates, self._worst)
 
     def _stored(self, cell: Cell, rung: int) -> dict[int, float]:
@@ -123,7 +123,7 @@ class RungValues:
         return {int(r): float(value) for r, value in zip(first["replicate"], first[self._column], strict=True)}
 
 
-def _truth_squared(cell: Cell, replicate: int) -> float:
+def squared_truth(cell: Cell, replicate: int) -> float:
     """||M*||_F^2 of a replicate's problem."""
     if cell.ground_truth != "gaussian_factors":
         return 1.0  # by definition

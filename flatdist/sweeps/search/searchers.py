@@ -75,7 +75,7 @@ class TuneSearcher:
         seed = hashlib.sha256(f"round {number} {search.seed}".encode()).digest()
         with _quiet():
             self._searcher = make(int.from_bytes(seed[:4]))
-            space = {domain.field: _tune_domain(domain) for domain in self._domains}
+            space = {domain.field: tune_domain(domain) for domain in self._domains}
             self._searcher.set_search_properties(METRIC, search.mode, space)
             for point in told:
                 self._tell(point)
@@ -124,11 +124,12 @@ SEARCHERS: Mapping[str, Callable[[Search, Sequence[Told], int], Searcher]] = {
 """Name in a sweep file -> (search, earlier points, number of the round) -> searcher."""
 
 
-def _tune_domain(domain: Domain) -> Any:
+def tune_domain(domain: Domain, *, by_value: bool = False) -> Any:
+    """Tune's own domain; a choice is between numbers of options, or between the options themselves."""
     from ray import tune
 
     if domain.is_choice:
-        return tune.choice(list(range(len(domain.options))))
+        return tune.choice(list(domain.options) if by_value else list(range(len(domain.options))))
     if domain.whole:
         draw = tune.lograndint if domain.form == "loguniform" else tune.randint
         return draw(int(domain.low), int(domain.high) + 1)

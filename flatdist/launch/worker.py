@@ -9,23 +9,35 @@ from __future__ import annotations
 import importlib
 import os
 import socket
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from flatdist.errors import LaunchError, StoreError
 from flatdist.launch.interrupt import StopNow
-from flatdist.launch.progress.events import Event, ItemFailed, Notice, RowStored, ShardEnded, ShardStarted, StepsTaken
-from flatdist.launch.rows import PatientCheckpoints, RowBuffer
+from flatdist.launch.progress.state import Event, ItemFailed, Notice, RowStored, ShardEnded, ShardStarted, StepsTaken
 from flatdist.launch.settings import LaunchSettings
 
 if TYPE_CHECKING:
     from flatdist.cells.cell import Cell
     from flatdist.planning import Shard
     from flatdist.store import Store
+
+
+class Watch(Protocol):
+    """What is told of a cell's history while it is made."""
+
+    def on_history(self, replicate: int, rows: list[dict[str, Any]]) -> None:
+        """New rows of a replicate's history."""
+
+    def on_diverged(self, replicate: int) -> None:
+        """A replicate has diverged: its history has ended."""
+
 
 Report = Callable[[Event], None]
 ShouldStop = Callable[[], bool]
@@ -52,6 +64,7 @@ def run_shard(
     should_stop: ShouldStop | None = None,
     again: bool = False,
     device: str = "cpu",
+    watch: Watch | None = None,
 ) -> ShardCounts:
     """Run a shard's items one after the other and write their rows to the store as they finish.
 
@@ -64,6 +77,7 @@ def run_shard(
         should_stop: asked between rows; once it is true the finished rows are stored and the shard is left.
         again: the shard has been started before, by a process that died: what that one stored is left out.
         device: ``cpu`` or ``cuda``.
+        watch: told of the history while it is made.
 
     Raises:
         StoreError: the store could not be written to for ``settings.store_patience`` seconds.
@@ -103,7 +117,7 @@ def run_shard(
 
     with RowBuffer(store, settings.flush_seconds, settings.store_patience, stored, notice, should_stop) as rows:
         checkpoints = PatientCheckpoints(store, rows, notice)
-        work = _Work(store, checkpoints, settings, rows, report, number, should_stop, device)
+        work = _Work(store, checkpoints, settings, rows, report, number, should_stop, device, watch)
         for item in shard.items:
             missing = tuple(r for r in item.replicates if r not in done.get(item.cell.cell_id, ()))
             if should_stop():
@@ -128,6 +142,7 @@ class _Work:
     number: int
     should_stop: ShouldStop
     device: str
+    watch: Watch | None = None
     steps: int = 0
     steps_reported: float = 0.0
 
@@ -136,7 +151,6 @@ class _Work:
 
         With ``until`` each replicate pauses, checkpointed, once its history has an evaluation at that step or later.
         """
-        from flatdist.factorization.evaluation import BLOCK
         from flatdist.trials.settings import Hooks, Interrupted, RunSettings
 
         run_replicates = load_runner(self.settings.runner)
@@ -148,16 +162,25 @@ class _Work:
         paused: set[int] = set()  # replicates trained together get there together, and those left behind run again
 
         def note_history(replicate: int, rows: list[dict[str, Any]]) -> None:
-            diverged = len(rows) < BLOCK  # nothing is reported after that step
-            if until is not None and (diverged or rows[-1]["step"] >= until):
+            if until is not None and rows and rows[-1]["step"] >= until:
                 paused.add(replicate)
+            if self.watch is not None:
+                self.watch.on_history(replicate, rows)
+
+        def note_divergence(replicate: int) -> None:
+            if until is not None:
+                paused.add(replicate)
+            if self.watch is not None:
+                self.watch.on_diverged(replicate)
 
         hooks = Hooks(
             checkpoints=self.checkpoints,
             checkpoint_seconds=self.settings.checkpoint_seconds,
             should_stop=lambda: self.should_stop() or bool(paused),
             on_steps=self._count_steps,
-            on_history=None if until is None else note_history,
+            on_history=None if until is None and self.watch is None else note_history,
+            on_diverged=note_divergence,
+            live=self.watch is not None,
         )
         failed = 0
         batches = [replicates]
@@ -241,3 +264,163 @@ def failure_rows(store: Store, cell: Cell, replicates: Sequence[int], error: Bas
             "host": f"{socket.gethostname()}:{os.getpid()}",
             "at": datetime.now(UTC),
         }
+
+
+Answer = TypeVar("Answer")
+
+FIRST_WAIT = 0.5  # seconds before the first retry of a write; doubles every time
+LONGEST_WAIT = 15.0
+PATIENCE_WHEN_STOPPING = 3.0  # an interrupted sweep has 10 seconds in all
+
+
+class RowBuffer:
+    """Collects outcomes and writes them together: at the end, and as soon as one has waited ``flush_seconds``.
+
+    A thread of its own does the latter, since the next row may be an hour away. The store names a part by its keys, so
+    a write that is tried again after an unclear answer replaces itself.
+
+    Args:
+        store: where the rows go.
+        flush_seconds: the longest time a row waits in memory, in seconds.
+        patience: how long a failing write is tried again, in seconds.
+        stored: called with the outcomes of every write, once they are safe.
+        notice: called with a text when the store does not answer.
+        should_stop: when true a failing write is given up early.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        flush_seconds: float,
+        patience: float,
+        stored: Callable[[Sequence[Any]], None],
+        notice: Callable[[str], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._store = store
+        self._flush_seconds = flush_seconds
+        self._patience = patience
+        self._stored = stored
+        self._notice = notice
+        self._should_stop = should_stop
+        self._waiting: list[Any] = []
+        self._oldest = 0.0  # when the first waiting row arrived
+        self._error: BaseException | None = None
+        self._lock = threading.Lock()  # guards the waiting rows
+        self._writing = threading.Lock()  # one write at a time
+        self._wake = threading.Condition(self._lock)
+        self._closed = False
+        self._thread = threading.Thread(target=self._flush_old_rows, name="flatdist-rows", daemon=True)
+
+    def __enter__(self) -> RowBuffer:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join()
+        if error is None:
+            self.check()
+        self.flush()  # finished rows are stored, whatever ended the shard
+
+    def add(self, outcome: Any) -> None:
+        """Take in one finished replicate."""
+        self.check()
+        with self._wake:
+            if not self._waiting:
+                self._oldest = time.monotonic()
+                self._wake.notify()
+            self._waiting.append(outcome)
+
+    def check(self) -> None:
+        """Raise what a write in the background has met with, if anything."""
+        if self._error is not None:
+            raise self._error
+
+    def flush(self) -> None:
+        """Write everything that waits, trying again for as long as patience lasts."""
+        with self._writing:
+            with self._lock:
+                batch, self._waiting = self._waiting, []
+            if not batch:
+                return
+            trials = [outcome.trial for outcome in batch]
+            history = [row for outcome in batch for row in outcome.history]
+            self.insist(lambda: self._store.write(trials, history))
+            self._stored(batch)
+
+    def write_failures(self, rows: list[dict[str, Any]]) -> None:
+        """Write rows of ``failures``, with the same patience."""
+        self.insist(lambda: self._store.write_failures(rows))
+
+    def insist(self, act: Callable[[], Answer]) -> Answer:
+        """Do something with the store, trying again while it fails and patience lasts; returns what it returns."""
+        start = time.monotonic()
+        wait = FIRST_WAIT
+        while True:
+            try:
+                return act()
+            except OSError as error:  # StoreError is one
+                waited = time.monotonic() - start
+                patience = min(self._patience, PATIENCE_WHEN_STOPPING) if self._should_stop() else self._patience
+                if waited + wait > patience:
+                    raise
+                self._notice(
+                    f"the store does not answer as it should, trying again for {patience - waited:.0f} s: {error}"
+                )
+            time.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    def _flush_old_rows(self) -> None:
+        while True:
+            with self._wake:
+                while not self._closed and not self._due():
+                    self._wake.wait(self._oldest + self._flush_seconds - time.monotonic() if self._waiting else None)
+                if self._closed:
+                    return
+            try:
+                self.flush()
+            except BaseException as error:
+                self._error = error
+                return
+
+    def _due(self) -> bool:
+        return bool(self._waiting) and time.monotonic() >= self._oldest + self._flush_seconds
+
+
+class PatientCheckpoints:
+    """The store's checkpoints for a trial that would rather go on than stop because one could not be saved."""
+
+    def __init__(self, store: Store, rows: RowBuffer, notice: Callable[[str], None]) -> None:
+        self._folder = store.checkpoints
+        self._rows = rows
+        self._notice = notice
+        self._known: set[tuple[str, int]] = set()  # replicates with a state in the store, as far as this trial saw
+
+    def save(self, cell_id: str, replicate: int, step: int, arrays: dict[str, Any]) -> None:
+        """Save a state; where that fails, say so: only the work since the last one is at risk."""
+        self._known.add((cell_id, replicate))
+        try:
+            self._folder.save(cell_id, replicate, step, arrays)
+        except OSError as error:
+            self._notice(f"a checkpoint could not be saved, the trial goes on without: {error}")
+
+    def latest(self, cell_id: str, replicate: int) -> tuple[int, dict[str, Any]] | None:
+        """The newest state, if any."""
+        state = self._rows.insist(lambda: self._folder.latest(cell_id, replicate))
+        if state is not None:
+            self._known.add((cell_id, replicate))
+        return state
+
+    def discard(self, cell_id: str, replicate: int) -> None:
+        """Remove the states of a replicate whose row is stored; left behind where that fails, for ``gc`` to find."""
+        if (cell_id, replicate) not in self._known:
+            return  # saves a listing for every short trial
+        try:
+            self._folder.discard(cell_id, replicate)
+        except OSError as error:
+            self._notice(f"old checkpoints could not be removed: {error}")

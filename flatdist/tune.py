@@ -1,0 +1,169 @@
+"""Cells in Ray Tune's own words: for those who have a ``tune.Tuner`` already.
+
+A trial's config is a cell's fields, every evaluation is a ``tune.report``, and rows reach the store before the last
+report. Any scheduler that stops or pauses trials, any searcher, any logger and the ResultGrid work. Population-based
+training does not: it would train one cell's weights on under another cell's fields, and such a run is no cell's result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flatdist.cells.cell import FIELDS
+from flatdist.errors import SweepError
+from flatdist.launch.ray.trial import cell_of, check_names, grid_space, run_trial, trial_name
+from flatdist.planning.work import WorkItem
+
+__all__ = ["cell_of", "evaluated", "param_space", "trainable", "trial_name"]
+
+if TYPE_CHECKING:
+    from flatdist.launch import LaunchSettings
+    from flatdist.store import Store
+    from flatdist.sweeps import Sweep
+
+
+def trainable(
+    base: Mapping[str, Any] | None = None,
+    replicates: Sequence[int] = range(8),
+    store: str | os.PathLike[str] = "results",
+    *,
+    settings: LaunchSettings | None = None,
+    checkpoints: bool = True,
+) -> Callable[[dict[str, Any]], None]:
+    """A function trainable for ``tune.Tuner``: one trial is one cell with all its replicates.
+
+    Every evaluation is reported, as medians over the replicates (one that has diverged counts as infinite): ``step``,
+    the history's columns, ``relative_error`` = ||M - M*||_F^2 / ||M*||_F^2, ``cell_id`` and ``diverged``; the last
+    report adds ``stored``, ``converged`` and the final columns, and comes once the rows are in the store. A cell that
+    the store has is reported at once. A trial that is stopped leaves checkpoints in the store and no row; whoever runs
+    its cell later goes on from them, to the same row.
+
+    Args:
+        base: cell fields of every trial, as in a sweep file; a trial's config is completed with them and wins.
+        replicates: numbers of the replicates.
+        store: a folder that all nodes share, or the URI of an object store.
+        settings: engine, device and checkpoint interval; CPUs and GPUs are the trial's.
+        checkpoints: hand Tune a checkpoint with every report that brings news: a file that points into the store. On
+            several nodes Tune then needs a shared ``storage_path``.
+
+    Raises:
+        CellError: a field of ``base`` does not exist, or the replicates are no numbers.
+        StoreError: the store's location is not one.
+
+    Example:
+        >>> train = trainable({"d_out": 8, "d_in": 8, "rank": 1, "n": "2*statdim"}, range(2), "results")
+        >>> train.__name__
+        'flatdist'
+    """
+    from flatdist.launch import LaunchSettings
+    from flatdist.machine.provenance import run_provenance
+    from flatdist.store import Store
+    from flatdist.trials.run import replicate_numbers
+
+    base = dict(base or {})
+    check_names(base)
+    numbers = tuple(replicate_numbers(replicates))
+    uri = Store(store).uri  # absolute: a relative path is the driver's
+    settings = settings or LaunchSettings()
+    if not settings.provenance:
+        settings = dataclasses.replace(settings, provenance=run_provenance())
+
+    def flatdist(config: dict[str, Any]) -> None:
+        run_trial(WorkItem(cell_of(base, config), numbers), uri, settings, checkpoints=checkpoints)
+
+    return flatdist
+
+
+def param_space(sweep: str | os.PathLike[str] | Mapping[str, Any] | Sweep) -> dict[str, Any]:
+    """The ``param_space`` of a Tuner for a sweep.
+
+    Args:
+        sweep: a sweep file, its content as a dict, or a loaded sweep.
+
+    Returns:
+        For a sweep with ``search``: its fixed fields, and Tune's domain for each searched one; its ``where`` is the
+        searcher's to find out. For any other: a grid over ``cell_id``, and every field that differs between its cells.
+
+    Raises:
+        SweepError: the sweep cannot be used, or chooses its runs from the store.
+    """
+    from flatdist.sweeps import open_sweep
+    from flatdist.sweeps.search.searchers import tune_domain
+
+    sweep = open_sweep(sweep)
+    if sweep.search is not None:
+        fixed = {name: _word(name, entry.value) for name, entry in sweep.search.block.fixed.items()}
+        return fixed | {domain.field: tune_domain(domain, by_value=True) for domain in sweep.search.domains}
+    if sweep.adaptive is not None:
+        raise SweepError(f"sweep {sweep.name!r} chooses its runs from stored results; run it with 'flatdist sweep'")
+    return grid_space(sweep.cells)
+
+
+def evaluated(
+    store: str | os.PathLike[str] | Store,
+    sweep: str | os.PathLike[str] | Mapping[str, Any] | Sweep,
+    metric: str | None = None,
+) -> dict[str, list[Any]]:
+    """What a store knows of a sweep's points, as Tune's searchers take it: ``OptunaSearch(**evaluated(...))``.
+
+    Args:
+        store: the results.
+        sweep: a sweep's name in the store, its file, its content as a dict, or a loaded sweep.
+        metric: a numeric column of trials or ``steps_to=ERROR``; default: the search's, else ``relative_error``.
+
+    Returns:
+        ``points_to_evaluate``, values of the searched fields, or of those in which the sweep's cells differ; and
+        ``evaluated_rewards``, for each point the median over replicates, infinite where most have diverged. Cells
+        without all their replicates are left out.
+
+    Raises:
+        SweepError: the sweep or the metric does not exist.
+        StoreError: the store does not exist.
+    """
+    from flatdist.store import Store
+    from flatdist.sweeps import open_sweep
+    from flatdist.sweeps.search.metric import cell_value, numeric_columns, parse_metric
+
+    opened = store if isinstance(store, Store) else Store(store)
+    sweep = open_sweep(sweep, opened)
+    search = sweep.search
+    chosen = search.metric if metric is None and search is not None else None
+    chosen = chosen or parse_metric(metric or "relative_error", numeric_columns())
+    if search is not None:
+        fields = [domain.field for domain in search.domains]
+        domains = {domain.field: domain for domain in search.domains}
+    else:
+        words = [cell.words() for cell in sweep.cells]
+        fields = [name for name in FIELDS if len({repr(row[name]) for row in words}) > 1]
+        domains = {}
+    ids = [cell.cell_id for cell in sweep.cells]
+    values = chosen.values(opened, ids, guide=True) if ids else {}
+    points: list[dict[str, Any]] = []
+    rewards: list[float] = []
+    for cell in sweep.cells:
+        found = values.get(cell.cell_id, {})
+        wanted = sweep.replicates_of(cell.cell_id)
+        if not wanted or not set(wanted) <= found.keys():
+            continue
+        point = {name: cell.words()[name] for name in fields}
+        if all(domain.holds(point[name]) for name, domain in domains.items()):
+            points.append(point)
+            rewards.append(cell_value(found, wanted, math.inf))
+    return {"points_to_evaluate": points, "evaluated_rewards": rewards}
+
+
+def _word(name: str, given: Any) -> Any:
+    """A fixed value of a sweep file as a config holds it."""
+    from flatdist.cells.fields import Keyword
+    from flatdist.expressions import Expression
+
+    if isinstance(given, Expression):
+        return given.text
+    kind = FIELDS[name].metadata["kind"]
+    if given is None and isinstance(kind, Keyword):
+        return kind.word
+    return [_word(name, item) for item in given] if isinstance(given, tuple) else given
