@@ -2,6 +2,8 @@
 from . import figures as figures
 from . import fits as fits
 from . import theory as theory
+from .api import plan as plan
+from .api import sweep as sweep
 from .cells.cell import Cell as Cell
 from .cells.problems import Problem as Problem
 from .cells.problems import sample_problem as sample_problem

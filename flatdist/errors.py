@@ -41,3 +41,17 @@ class LaunchError(FlatdistError, RuntimeError):
 
 class SettingsError(LaunchError, ValueError):
     """A setting with a value that nothing could run with."""
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: 1 file, 2 files."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def size(count: float) -> str:
+    """Bytes as people say them."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

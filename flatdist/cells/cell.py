@@ -12,6 +12,7 @@ from typing import Any
 
 from flatdist.cells.fields import Choice, Flag, Integer, Keyword, Number, Widths, declare
 from flatdist.errors import CellError
+from flatdist.machine.extras import load
 from flatdist.methods import METHODS, Method, method_names
 from flatdist.sensing.ensembles import ENSEMBLES, SAMPLING_VERSION, ensemble_names
 from flatdist.suggestions import did_you_mean
@@ -26,6 +27,7 @@ PROBLEM_FIELDS = (
 ALWAYS_RELEVANT = (*PROBLEM_FIELDS, "method")
 ID_DIGITS = 20
 MISSING = "is required and missing"
+_NUMERIC = (Integer, Number, Widths)
 
 
 class _ByName(type):
@@ -38,7 +40,15 @@ class _ByName(type):
             )
         if not (given.keys() <= FIELDS.keys() and given.keys() >= set(REQUIRED_FIELDS)):
             raise CellError(_listed(check_values(given)[1]))
+        if any(isinstance(value, str) and _is_expression(name, value) for name, value in given.items()):
+            given = load("flatdist.sweepfile.words:resolved_values")(given)
         return super().__call__(**given)
+
+
+def _is_expression(name: str, value: str) -> bool:
+    """Whether text given for a field is to be computed from the other fields."""
+    kind = FIELDS[name].metadata["kind"]
+    return isinstance(kind.otherwise if isinstance(kind, Keyword) and value != kind.word else kind, _NUMERIC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +56,15 @@ class Cell(metaclass=_ByName):
     """One configuration: the problem, the method, and how the method is run.
 
     Values are checked and normalised on construction: floats are rounded to 12 significant digits, ``width`` becomes
-    one width per hidden layer, ``learning_rate`` None means ``auto`` and ``batch_size`` None means ``full``.
+    one width per hidden layer, ``learning_rate`` None means ``auto`` and ``batch_size`` None means ``full``. Text for a
+    numeric field is an expression over the other fields, as in a sweep file.
+
+    Example:
+        >>> cell = Cell(d_out=8, d_in=8, rank=1, n="2*dof")
+        >>> cell.n
+        30
+        >>> cell.replace(rank=2, n="2*dof").n
+        56
 
     Raises:
         CellError: names every field whose value is not allowed, with what is.
@@ -141,6 +159,23 @@ class Cell(metaclass=_ByName):
         kinds = {name: field.metadata["kind"] for name, field in FIELDS.items()}
         words = {name: kinds[name].word for name in self.relevant_fields if isinstance(kinds[name], Keyword)}
         return {name: words.get(name) if value is None else value for name, value in self.row().items()}
+
+    def replace(self, **changes: Any) -> Cell:
+        """The same cell with other values for some fields; hidden widths that were the default stay the default.
+
+        Raises:
+            CellError: as on construction.
+        """
+        given = {name: getattr(self, name) for name in FIELDS} | changes
+        if "width" not in changes and set(self.width) == {max(self.d_out, self.d_in)}:
+            del given["width"]
+        return Cell(**given)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the fields that matter to this cell's results."""
+        words = self.words()
+        rows = "".join(f"<tr><th>{name}</th><td>{words[name]}</td></tr>" for name in self.relevant_fields)
+        return f"<table><caption>cell {self.cell_id}</caption>{rows}</table>"
 
     def row(self) -> dict[str, Any]:
         """Every field as the ``trials`` table stores it: null where it does not matter to the method."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flatdist.cli.options import json_option, load_sweep, open_store, store_option
-from flatdist.cli.output import cell_text, counted, print_json, print_table
-from flatdist.errors import FitError
+from flatdist.cli.output import cell_text, print_json, print_table
+from flatdist.errors import FitError, counted
 
 if TYPE_CHECKING:
     import pandas as pd

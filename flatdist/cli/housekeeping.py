@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flatdist.cli.options import load_sweep, open_store, store_option, sweep_argument
-from flatdist.cli.output import counted
-from flatdist.errors import StoreError, SweepError
+from flatdist.errors import StoreError, SweepError, counted
 
 if TYPE_CHECKING:
     import pandas as pd

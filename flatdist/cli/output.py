@@ -55,17 +55,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return text == "-"
     return True
-
-
-def counted(count: int, noun: str) -> str:
-    """A number of things: 1 file, 2 files."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def size(count: float) -> str:
-    """Bytes as people say them."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"

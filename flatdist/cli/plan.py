@@ -17,7 +17,7 @@ from flatdist.cli.options import (
     sweeps_argument,
 )
 from flatdist.cli.output import print_json
-from flatdist.cli.planning import Resources, plan_json, plan_lines, plan_sweeps, resource_options, store_notes
+from flatdist.cli.planning import Resources, plan_json, plan_sweeps, resource_options, store_notes
 
 
 @click.command("plan")
@@ -40,7 +40,7 @@ def plan_command(sweeps: tuple[str, ...], store: str, as_json: bool, **options: 
     if as_json:
         print_json(plan_json(plan) | {"groups": expected.as_json()})
     else:
-        click.echo("\n".join([*plan_lines(plan), *expected.lines(plan), *store_notes(store)]))
+        click.echo("\n".join([*plan.lines(), *expected.lines(plan), *store_notes(store)]))
 
 
 def take_resources(options: dict[str, Any]) -> Resources:

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from flatdist.cli.output import counted, size
-
 if TYPE_CHECKING:
     from flatdist.cells.cell import Cell
     from flatdist.planning import Interval, Plan
@@ -176,38 +174,6 @@ def _announced(probe: Probe) -> Probe:
         return probe(cell)
 
     return announced
-
-
-def plan_lines(plan: Plan) -> list[str]:
-    """A plan in words."""
-    from flatdist.planning.memory import available_bytes
-
-    lines = []
-    for sweep in plan.sweeps:
-        title = f"{sweep.name}: {sweep.description}" if sweep.description else sweep.name
-        asides = [f"{sweep.left_out} left out by where"] if sweep.left_out else []
-        asides += [f"{sweep.repeated} the same as others"] if sweep.repeated else []
-        cells = f"{sweep.cells} cells" + (f" ({', '.join(asides)})" if asides else "")
-        counts = f"{sweep.done} done, {sweep.missing} missing, {sweep.failed} failed"
-        each = f"{sweep.replicates} replicates each"
-        if sweep.total != sweep.cells * sweep.replicates:
-            each = counted(sweep.total, "replicate")
-        lines += [title, f"  {cells} with {each}: {counts}"]
-    if not plan.shards:
-        retry = "; --retry-failed runs those that failed again" if plan.failed else ""
-        return [*lines, f"nothing to run{retry}"]
-    lines.append(
-        f"to run: {counted(plan.to_run, 'replicate')} of {counted(len(plan.items), 'cell')} "
-        f"in {counted(len(plan.shards), 'shard')}"
-    )
-    slots = "one slot" if plan.slots == 1 else f"{plan.slots} slots"
-    lines.append(f"time:   {plan.time} on {slots} with the {plan.settings.engine} engine, from {plan.forecast.basis}")
-    lines.append(f"memory: {size(plan.memory_bytes)} per trial at most")
-    if plan.settings.local and (free := available_bytes()) is not None and plan.memory_bytes * plan.slots > free:
-        lines.append(
-            f"note:   that is more than the {size(free)} that are free here for {slots}; take --max-concurrent"
-        )
-    return lines
 
 
 def store_notes(location: str) -> list[str]:

@@ -56,16 +56,21 @@ def runs(sweep: Sweep, store: Store, *, per: str) -> Iterator[Run]:
     results = _numbers(trials).drop(columns=list(FIELDS), errors="ignore").groupby(keys).median()
     cells = {cell.cell_id: cell for cell in sweep.cells}
     for key, row in results.iterrows():
-        cell_id, replicate = (key, None) if per == "cell" else key
-        where = None if replicate is None else {"replicate": int(replicate)}
-        history = _numbers(sweep.rows(store.history([str(cell_id)], where=where)))
+        cell_id, replicate = _split(key)
+        where = None if replicate is None else {"replicate": replicate}
+        history = _numbers(sweep.rows(store.history([cell_id], where=where)))
         curves = history.drop(columns=["replicate"]).drop(columns=["cell_id"]).groupby("step").median().reset_index()
         yield Run(
-            run_name(cells[str(cell_id)], None if replicate is None else int(replicate)),
-            {name: value for name, value in cells[str(cell_id)].words().items() if value is not None},
+            run_name(cells[cell_id], replicate),
+            {name: value for name, value in cells[cell_id].words().items() if value is not None},
             [_finite(curve) for curve in curves.to_dict("records")],
             _finite({name: value for name, value in row.to_dict().items() if name not in _KEYS}),
         )
+
+
+def _split(key: Any) -> tuple[str, int | None]:
+    """The cell, and the replicate where the groups are by both."""
+    return (str(key[0]), int(key[1])) if isinstance(key, tuple) else (str(key), None)
 
 
 def run_name(cell: Cell, replicate: int | None) -> str:

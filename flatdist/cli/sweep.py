@@ -20,7 +20,7 @@ from flatdist.cli.options import (
     sweeps_argument,
 )
 from flatdist.cli.plan import take_planning, take_resources
-from flatdist.cli.planning import Resources, check_here, plan_lines, plan_sweeps, resource_options
+from flatdist.cli.planning import Resources, check_here, plan_sweeps, resource_options
 from flatdist.errors import SweepError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def sweep_command(sweeps: tuple[str, ...], store: str, **options: Any) -> int:
     check_options(loaded, options)
     expected = forecast(loaded, opened)
     plan = plan_sweeps(expected.sweeps, store, resources, **take_planning(options))
-    click.echo("\n".join([*plan_lines(plan), *expected.lines(plan)]))
+    click.echo("\n".join([*plan.lines(), *expected.lines(plan)]))
     plain = [sweep for sweep in loaded if not sweep.chooses]
     if words:  # a changed field makes other cells than the sweep's name stands for
         click.echo("--set makes other cells: their rows are stored, and the sweep's name keeps its meaning", err=True)

@@ -31,7 +31,7 @@ from flatdist.launch.progress.display import Display
 from flatdist.launch.progress.state import Progress
 from flatdist.launch.settings import LaunchSettings
 from flatdist.planning.memory import available_bytes, replicates_that_fit
-from flatdist.planning.nominal import nominal_cost
+from flatdist.planning.forecast import nominal_cost
 from flatdist.planning.work import Shard, WorkItem
 from flatdist.store.layout import CLAIMS, PULSES, claim_path, order_path, pulse_path, stem
 

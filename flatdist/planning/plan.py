@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flatdist.cells.cell import Cell
+from flatdist.errors import counted, size
 from flatdist.planning.forecast import Forecast, Interval, Probe, make_forecast
 from flatdist.planning.memory import available_bytes, memory_bytes, replicates_that_fit, require_room
 from flatdist.planning.sharding import Sized, make_shards, makespan, shuffle, split_items
@@ -94,7 +96,7 @@ class SweepCounts:
         return self.total - self.done - self.failed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What is to be run.
 
@@ -142,6 +144,44 @@ class Plan:
     def to_run(self) -> int:
         """Replicates that the shards hold."""
         return sum(shard.replicates for shard in self.shards)
+
+    def lines(self) -> list[str]:
+        """The plan in words, a line each."""
+        lines = []
+        for sweep in self.sweeps:
+            title = f"{sweep.name}: {sweep.description}" if sweep.description else sweep.name
+            asides = [f"{sweep.left_out} left out by where"] if sweep.left_out else []
+            asides += [f"{sweep.repeated} the same as others"] if sweep.repeated else []
+            cells = f"{sweep.cells} cells" + (f" ({', '.join(asides)})" if asides else "")
+            counts = f"{sweep.done} done, {sweep.missing} missing, {sweep.failed} failed"
+            each = f"{sweep.replicates} replicates each"
+            if sweep.total != sweep.cells * sweep.replicates:
+                each = counted(sweep.total, "replicate")
+            lines += [title, f"  {cells} with {each}: {counts}"]
+        if not self.shards:
+            retry = "; --retry-failed runs those that failed again" if self.failed else ""
+            return [*lines, f"nothing to run{retry}"]
+        lines.append(
+            f"to run: {counted(self.to_run, 'replicate')} of {counted(len(self.items), 'cell')} "
+            f"in {counted(len(self.shards), 'shard')}"
+        )
+        slots = "one slot" if self.slots == 1 else f"{self.slots} slots"
+        lines.append(
+            f"time:   {self.time} on {slots} with the {self.settings.engine} engine, from {self.forecast.basis}"
+        )
+        lines.append(f"memory: {size(self.memory_bytes)} per trial at most")
+        if self.settings.local and (free := available_bytes()) is not None and self.memory_bytes * self.slots > free:
+            lines.append(
+                f"note:   that is more than the {size(free)} that are free here for {slots}; take --max-concurrent"
+            )
+        return lines
+
+    def __repr__(self) -> str:
+        return "\n".join(self.lines())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"<pre>{html.escape(repr(self))}</pre>"
 
 
 def make_plan(

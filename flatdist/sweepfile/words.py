@@ -47,11 +47,11 @@ def cell_from_words(words: Iterable[str]) -> Cell:
         SweepError: a word cannot be read.
         CellError: every field that is missing or whose value is not allowed.
     """
-    return resolved_cell(read_words(words))
+    return Cell(**resolved_values(read_words(words)))
 
 
-def resolved_cell(values: Mapping[str, Any]) -> Cell:
-    """The cell of field values as YAML reads them, which may be expressions over the other fields.
+def resolved_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Field values as YAML reads them, with the expressions among them computed from the other fields.
 
     Raises:
         CellError: every field that is missing or whose value is not allowed.
@@ -80,4 +80,4 @@ def resolved_cell(values: Mapping[str, Any]) -> Cell:
         problems = [str(problem) for problem in check_values(literals)[1] if problem.field not in unresolved]
     if problems:
         raise CellError("this cell cannot be run:\n" + "\n".join(f"  {problem}" for problem in problems))
-    return Cell(**literals)
+    return literals

@@ -20,7 +20,7 @@ from flatdist.launch import LaunchResult, LaunchSettings, parts
 from flatdist.launch.parts import Claims, Part, PartRun, make_units, read_part
 from flatdist.launch.progress.display import SilentDisplay
 from flatdist.planning import WorkItem
-from flatdist.planning.nominal import nominal_cost
+from flatdist.planning.forecast import nominal_cost
 from flatdist.store import Store
 
 TEXT = "replicates: 3\nfixed: {d_out: 4, d_in: 4, rank: 1, steps: 30, evaluations: 2}\naxes: {n: [10, 11, 12]}\n"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import html
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flatdist.launch.progress.state import Progress
 from flatdist.planning.forecast import duration
@@ -156,6 +159,53 @@ class LiveDisplay:
         self._live.update(view(progress, self._console.width), refresh=True)
 
 
+class NotebookDisplay:
+    """One block of a notebook's output that fills in: counts, and a coarse phase diagram of each method."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._last = 0.0
+        self._messages: list[str] = []
+
+    def start(self, progress: Progress) -> None:
+        """Open the block."""
+        self._draw(progress)
+
+    def update(self, progress: Progress) -> None:
+        """Redraw, once a second at most."""
+        if time.monotonic() - self._last >= 2 * LIVE_SECONDS:
+            self._draw(progress)
+
+    def message(self, text: str) -> None:
+        """Show a line above the counts."""
+        self._messages.append(text)
+        self._draw(None)
+
+    def stop(self, progress: Progress) -> None:
+        """Draw once more."""
+        self._draw(progress)
+
+    def _draw(self, progress: Progress | None) -> None:
+        shown_by: Any = import_module("IPython.display")  # untyped
+
+        self._last = time.monotonic()
+        lines = [*self._messages[-5:]]
+        if progress is not None:
+            shown = diagrams(progress.cells, progress.tallies)[:DIAGRAMS_SHOWN]
+            lines += [counts_line(progress), *(f"\n{diagram}" for diagram in shown)]
+        block = shown_by.HTML(f"<pre>{html.escape(chr(10).join(lines))}</pre>")
+        if self._handle is None:
+            self._handle = shown_by.display(block, display_id=True)
+        else:
+            self._handle.update(block)
+
+
+def in_notebook() -> bool:
+    """Whether this process is a notebook's kernel."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell is not None and hasattr(shell, "kernel")
+
+
 def view(progress: Progress, width: int) -> Group:
     """The live view as one renderable."""
     from rich.columns import Columns
@@ -181,9 +231,11 @@ def _bar(share: float, width: int) -> Text:
 
 
 def make_display(kind: str = "auto", console: Console | None = None) -> Display:
-    """A display: ``live``, ``plain``, ``none``, or ``auto``: live where the output is a terminal, else plain."""
+    """A display: ``live``, ``plain``, ``none``, or ``auto``: live where the output is a terminal or notebook."""
     if kind == "none":
         return SilentDisplay()
+    if kind == "auto" and console is None and in_notebook():
+        return NotebookDisplay()
     if console is None:
         from rich.console import Console
 

@@ -415,13 +415,13 @@ def cell_of(base: Mapping[str, Any], config: Mapping[str, Any]) -> Cell:
     Raises:
         CellError: every field that is unknown, missing or wrong.
     """
-    from flatdist.sweepfile.words import resolved_cell
+    from flatdist.sweepfile.words import resolved_values
 
     given = {name: _plain(value) for name, value in {**base, **config}.items() if name != IDENTITY}
     if IDENTITY in config:  # of a grid over cells: fields that do not matter to this one are null
         given = {name: value for name, value in given.items() if value is not None}
     check_names(given)
-    cell = resolved_cell(given)
+    cell = Cell(**resolved_values(given))
     if config.get(IDENTITY, cell.cell_id) != cell.cell_id:
         raise CellError(
             f"cell_id {config[IDENTITY]} of a trial's config is not that of its fields, {cell.cell_id}: base changes "
