@@ -30,8 +30,8 @@ from flatdist.launch.launching import LaunchResult
 from flatdist.launch.progress.display import Display
 from flatdist.launch.progress.state import Progress
 from flatdist.launch.settings import LaunchSettings
+from flatdist.planning.forecast import nominal_seconds
 from flatdist.planning.memory import available_bytes, replicates_that_fit
-from flatdist.planning.forecast import nominal_cost
 from flatdist.planning.work import Shard, WorkItem
 from flatdist.store.layout import CLAIMS, PULSES, claim_path, order_path, pulse_path, stem
 
@@ -135,7 +135,7 @@ def make_units(items: Sequence[WorkItem], count: int, engine: str) -> list[Unit]
         engine: what takes the steps.
     """
     ordered = sorted(items, key=lambda item: item.cell.cell_id)  # a hash: a fair shuffle that all agree on
-    each = {item.cell.cell_id: nominal_cost(item.cell, engine).seconds for item in ordered}
+    each = {item.cell.cell_id: nominal_seconds(item.cell, engine) for item in ordered}
     total = sum(each[item.cell.cell_id] * len(item.replicates) for item in ordered)
     target = min(LONGEST_UNIT, total / (UNITS_PER_PART * count))
     units: list[Unit] = []

@@ -20,7 +20,7 @@ from flatdist.launch import LaunchResult, LaunchSettings, parts
 from flatdist.launch.parts import Claims, Part, PartRun, make_units, read_part
 from flatdist.launch.progress.display import SilentDisplay
 from flatdist.planning import WorkItem
-from flatdist.planning.forecast import nominal_cost
+from flatdist.planning.forecast import nominal_seconds
 from flatdist.store import Store
 
 TEXT = "replicates: 3\nfixed: {d_out: 4, d_in: 4, rank: 1, steps: 30, evaluations: 2}\naxes: {n: [10, 11, 12]}\n"
@@ -69,7 +69,7 @@ def test_units_hold_everything_once_and_share_the_cost(make_cell: Any) -> None:
     shares = Counter[int]()
     for unit in units:
         shares[unit.owner] += unit.seconds  # type: ignore[assignment]
-    whole = sum(50 * nominal_cost(cell).seconds for cell in cells)
+    whole = sum(50 * nominal_seconds(cell, "fused") for cell in cells)
     longest = max(unit.seconds for unit in units)
     assert sum(shares.values()) == pytest.approx(whole)
     assert all(abs(share - whole / 4) <= longest for share in shares.values())
