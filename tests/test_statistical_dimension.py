@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,24 +11,17 @@ import pytest
 from flatdist.errors import CellError
 from flatdist.theory.statdim import (
     VERSION,
-    api,
-    cache,
+    Shape,
+    compute,
+    exact_form,
+    expected_minimum,
+    sampled_singular_values,
     statistical_dimension,
     statistical_dimension_asymptotic,
     statistical_dimension_upper_bound,
+    tabulated,
+    trace_moments,
 )
-from flatdist.theory.statdim.exact import exact_form, expected_minimum
-from flatdist.theory.statdim.shapes import Shape
-from flatdist.theory.statdim.spectrum import sampled_singular_values, trace_moments
-from flatdist.theory.statdim.table import tabulated
-
-
-@pytest.fixture(autouse=True)
-def private_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """No test reads or writes the user's own cache."""
-    monkeypatch.setenv(cache.SWITCH, str(tmp_path / "cache"))
-    api._remembered.cache_clear()
-    return tmp_path / "cache"
 
 
 def direct_samples(d_out: int, d_in: int, rank: int, count: int) -> np.ndarray:
@@ -135,11 +126,7 @@ def test_symmetric_and_increasing_in_rank() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 2, 1), (12, 12, 1), (20, 20, 4), (10, 30, 1), (24, 60, 3)])
 def test_table_is_what_the_program_computes(shape: tuple[int, int, int]) -> None:
-    assert tabulated(Shape.of(*shape), VERSION) == api.compute(Shape.of(*shape))
-
-
-def test_table_of_another_version_is_not_used() -> None:
-    assert tabulated(Shape.of(12, 12, 1), VERSION + 1) is None
+    assert tabulated()[Shape.of(*shape)] == compute(Shape.of(*shape))
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 1), (5, 5, 0), (5, 4, 5), (5.5, 6, 1), ("5", 5, 1), (5, 5, float("nan"))])
@@ -148,42 +135,10 @@ def test_impossible_shapes_are_refused(shape: tuple[int, int, int]) -> None:
         statistical_dimension(*shape)
 
 
-UNTABULATED = (11, 17, 2)
-
-
-def test_value_is_kept_and_read_again(private_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    value = statistical_dimension(*UNTABULATED)
-    (kept,) = private_cache.iterdir()
-    assert float(kept.read_text()) == value
-    api._remembered.cache_clear()
-    monkeypatch.setattr(api, "compute", lambda shape: pytest.fail("computed although it was kept"))
-    assert statistical_dimension(*UNTABULATED) == value
-
-
-@pytest.mark.parametrize("damage", ["", "nonsense", "nan", "1e9", "-3", "\x00\xff"])
-def test_damaged_cache_is_computed_anew(private_cache: Path, damage: str) -> None:
-    value = statistical_dimension(*UNTABULATED)
-    (kept,) = private_cache.iterdir()
-    kept.write_text(damage, encoding="latin-1")
-    api._remembered.cache_clear()
-    assert statistical_dimension(*UNTABULATED) == value
-    assert float(kept.read_text()) == value
-
-
-def test_unwritable_cache_is_no_error(private_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    private_cache.write_text("a file where the folder should be")
-    assert statistical_dimension(*UNTABULATED) > 0
-    monkeypatch.setenv(cache.SWITCH, "off")
-    api._remembered.cache_clear()
-    assert cache.cache_folder() is None
-    assert statistical_dimension(*UNTABULATED) > 0
-
-
 def test_loads_numpy_only() -> None:
     code = (
         "import sys, flatdist.theory.statdim as s; s.statistical_dimension(6, 7, 1);"
         "print(sorted({'torch', 'ray', 'numba', 'pandas', 'scipy'} & set(sys.modules)))"
     )
-    environment = {**os.environ, cache.SWITCH: "off"}
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

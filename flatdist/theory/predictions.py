@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from flatdist.theory.flattest import DOMAIN, flattest_limit
 from flatdist.theory.statdim import (
+    Shape,
     statistical_dimension,
     statistical_dimension_asymptotic,
     statistical_dimension_upper_bound,
 )
-from flatdist.theory.statdim.shapes import Shape
 
 if TYPE_CHECKING:
     from scipy.stats.distributions import rv_frozen
