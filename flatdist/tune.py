@@ -7,13 +7,13 @@ training does not: it would train one cell's weights on under another cell's fie
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flatdist.cells.cell import FIELDS
+from flatdist.cells.plugins import use_plugins
 from flatdist.errors import SweepError
 from flatdist.launch.ray.trial import cell_of, check_names, grid_space, run_trial, trial_name
 from flatdist.planning.work import WorkItem
@@ -60,7 +60,6 @@ def trainable(
         'flatdist'
     """
     from flatdist.launch import LaunchSettings
-    from flatdist.machine.provenance import run_provenance
     from flatdist.store import Store
     from flatdist.trials.run import replicate_numbers
 
@@ -68,11 +67,10 @@ def trainable(
     check_names(base)
     numbers = tuple(replicate_numbers(replicates))
     uri = Store(store).uri  # absolute: a relative path is the driver's
-    settings = settings or LaunchSettings()
-    if not settings.provenance:
-        settings = dataclasses.replace(settings, provenance=run_provenance())
+    settings = (settings or LaunchSettings()).for_workers()
 
     def flatdist(config: dict[str, Any]) -> None:
+        use_plugins(settings.plugins)
         run_trial(WorkItem(cell_of(base, config), numbers), uri, settings, checkpoints=checkpoints)
 
     return flatdist

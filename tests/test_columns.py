@@ -14,7 +14,7 @@ PROMISED = {
     "trials": """cell_id replicate status train_loss train_loss_max population_loss relative_error nuclear_norm
         nuclear_norm_truth frobenius_norm spectral_norm effective_rank hessian_trace singular_values certificate
         learning_rate_final flow_time steps_run wall_seconds flatdist_version numerics_version sampling_version git_sha
-        git_dirty torch_version engine device cpu_features host finished_at configuration_id""",
+        git_dirty torch_version plugins engine device cpu_features host finished_at configuration_id""",
     "history": """cell_id replicate step train_loss train_loss_max population_loss nuclear_norm hessian_trace
         learning_rate label_noise_std flow_time""",
     "failures": "cell_id replicate attempt error_type message traceback host at",

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from flatdist.cells.fields import Choice, Flag, Integer, Keyword, Number, Widths, declare
+from flatdist.cells.plugins import digests_of, load_entry_points
 from flatdist.errors import CellError
 from flatdist.machine.extras import load
 from flatdist.methods import METHODS, Method, method_names
@@ -150,9 +151,10 @@ class Cell(metaclass=_ByName):
         return _digest({"fields": self._canonical(self.relevant_fields)})
 
     @property
-    def numerics(self) -> dict[str, int]:
-        """Versions of the numerics behind this cell's results."""
-        return {"method": self.spec.numerics_version, "sampling": SAMPLING_VERSION}
+    def numerics(self) -> dict[str, Any]:
+        """Versions of the numerics behind this cell's results, and hashes of plugins that define them."""
+        versions = {"method": self.spec.numerics_version, "sampling": SAMPLING_VERSION}
+        return versions | digests_of(self.method, self.ensemble)
 
     def words(self) -> dict[str, Any]:
         """Every field as a user writes it: ``auto`` and ``full`` by name, None where it does not matter."""
@@ -316,3 +318,6 @@ def _canonical_json(fields: Mapping[str, Any]) -> str:
 
 def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical_json(content).encode()).hexdigest()[:ID_DIGITS]
+
+
+load_entry_points()

@@ -13,7 +13,7 @@ from typing import Any
 
 from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
 
-SCHEMA_VERSION = 4  # raised when columns are added; written into every file
+SCHEMA_VERSION = 5  # raised when columns are added; written into every file
 
 DIMENSIONLESS = "1"
 FROBENIUS = "entries of M"
@@ -96,6 +96,7 @@ PROVENANCE = (
     Column("git_sha", "string", "", "revision of flatdist's own checkout; null for an installed release"),
     Column("git_dirty", "bool", "", "whether that checkout had uncommitted changes"),
     Column("torch_version", "string", "", "version of torch"),
+    Column("plugins", "string", "", "files and packages of methods and ensembles that were loaded, with their hashes"),
     Column("engine", "string", "", "which engine took the steps; solver for methods that take none"),
     Column("device", "string", "", "device that computed it: cpu, or cuda with its number where one was chosen"),
     Column("cpu_features", "string", "", "instruction sets that results may depend on to the last bit"),

@@ -17,11 +17,13 @@ import click
 
 from flatdist.cli.best import best_command
 from flatdist.cli.diff import diff_command
+from flatdist.cli.doctor import doctor_command
 from flatdist.cli.housekeeping import compact_command, export_command, gc_command, invalidate_command, merge_command
 from flatdist.cli.inspect import cells_command, failures_command, show_command
 from flatdist.cli.plan import plan_command
 from flatdist.cli.report import report_command
 from flatdist.cli.status import status_command
+from flatdist.cli.submit import submit_command
 from flatdist.cli.sweep import sweep_command
 from flatdist.cli.trace import trace_command
 from flatdist.cli.train import train_command
@@ -51,6 +53,7 @@ def cli() -> None:
 for _command in (
     plan_command,
     sweep_command,
+    submit_command,
     status_command,
     report_command,
     train_command,
@@ -65,6 +68,7 @@ for _command in (
     merge_command,
     compact_command,
     gc_command,
+    doctor_command,
 ):
     cli.add_command(_command)
 

@@ -28,9 +28,24 @@ where_option = click.option(
 )
 
 
+def _load_plugins(context: click.Context, parameter: click.Parameter, paths: tuple[str, ...]) -> None:
+    if paths:
+        from flatdist.cells.plugins import load_plugin
+
+        for path in paths:
+            load_plugin(path)
+
+
+plugin_option = click.option(
+    "--plugin", "plugins", multiple=True, metavar="FILE.py", is_eager=True, expose_value=False, callback=_load_plugins,
+    help="Methods and ensembles of your own, on every worker; the file is run.",
+)  # fmt: skip
+
+
 def selection_options(command: Command) -> Command:
     """``--set``, ``--where`` and ``--limit``: which cells of the sweeps are meant."""
     for option in (
+        plugin_option,
         click.option("--limit", type=click.IntRange(min=1), help="Only the first so many cells."),
         where_option,
         click.option("--set", "words", multiple=True, metavar="FIELD=VALUE", help="One value for a field, everywhere."),

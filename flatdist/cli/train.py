@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from flatdist.cli.options import plugin_option
 from flatdist.cli.output import cell_text, print_json, print_table
 
 _LIVE = ("step", "train_loss", "population_loss", "nuclear_norm", "hessian_trace", "learning_rate")
@@ -17,6 +18,7 @@ _RESULTS = ("replicate", "status", *_METRICS, "wall_seconds")
 
 @click.command("train")
 @click.argument("words", metavar="[FIELD=VALUE]...", nargs=-1)
+@plugin_option
 @click.option("--replicates", type=click.IntRange(min=1), default=1, show_default=True, help="Numbered from 0.")
 @click.option("--engine", default="auto", show_default=True, help="auto, fused, cuda, triton, batched or reference.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")

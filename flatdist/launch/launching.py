@@ -54,7 +54,6 @@ def launch(
         LaunchError: the executor, the cluster or a device is not available as asked for; nothing was started.
         StoreError: the store cannot be used.
     """
-    from flatdist.machine.provenance import run_provenance
     from flatdist.store import Store
 
     if executor not in ("ray", "inline"):
@@ -62,8 +61,7 @@ def launch(
     settings = with_address(settings or LaunchSettings())
     if executor == "ray":
         check_loggers(settings.loggers, settings.trials)
-    if not settings.provenance:
-        settings = dataclasses.replace(settings, provenance=run_provenance())
+    settings = settings.for_workers()
     shown = make_display(display) if isinstance(display, str) else display
     store = Store(store_uri)
     uri = store.uri  # absolute: a relative path is the driver's

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flatdist.cells.plugins import Plugin, loaded_plugins
 from flatdist.engines import ENGINE_NAMES as ENGINES
 from flatdist.errors import LaunchError
 from flatdist.suggestions import did_you_mean
@@ -37,6 +39,7 @@ class LaunchSettings:
         loggers: Tune's logger callbacks to switch on, for ``cells``: tensorboard, csv, json, mlflow, wandb.
         log_folder: where the files of loggers that write any (tensorboard, csv, json) are kept, a folder each round.
         runner: ``module:function`` that runs one cell's replicates.
+        plugins: methods and ensembles of one's own, for the workers; those of the driver if none are given.
         provenance: columns of the trials table that describe this checkout, resolved once by the driver.
     """
 
@@ -57,6 +60,7 @@ class LaunchSettings:
     loggers: tuple[str, ...] = ()
     log_folder: str = "tune-logs"
     runner: str = DEFAULT_RUNNER
+    plugins: tuple[Plugin, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -79,6 +83,13 @@ class LaunchSettings:
         ]
         if problems:
             raise LaunchError("these launch settings cannot be used:\n" + "\n".join(f"  {line}" for line in problems))
+
+    def for_workers(self) -> LaunchSettings:
+        """The settings with the plugins and the provenance of this process, where they have none."""
+        from flatdist.machine.provenance import run_provenance
+
+        provenance = self.provenance or run_provenance()
+        return dataclasses.replace(self, plugins=self.plugins or loaded_plugins(), provenance=provenance)
 
     @property
     def threads(self) -> int:

@@ -16,7 +16,7 @@ from flatdist.sweepfile.values import Given, InvalidValue, read_value
 from flatdist.sweepfile.yamltree import Node
 
 BLOCK_KEYS = ("fixed", "axes", "zip", "where")
-KEYS = ("name", "description", "replicates", *BLOCK_KEYS, "blocks", "search")
+KEYS = ("name", "description", "plugin", "replicates", *BLOCK_KEYS, "blocks", "search")
 DEFAULT_REPLICATES = 8
 MAX_REPLICATES = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")

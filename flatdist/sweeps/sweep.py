@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatdist.cells.cell import Cell
-from flatdist.errors import StoreError, SweepError
+from flatdist.cells.plugins import load_plugin, loaded_plugins
+from flatdist.errors import LaunchError, StoreError, SweepError
 from flatdist.sweepfile.chosen import FIRST_SUCCESS
 from flatdist.sweepfile.expand import Expansion, check_size, expand
 from flatdist.sweepfile.problems import Problems
@@ -109,6 +110,8 @@ def parse_sweep(source: str, *, path: Path | None = None, name: str = "sweep", c
     where = str(path) if path is not None else name
     problems = Problems(where)
     tree: Node = parse_tree(source, where)
+    if isinstance(tree.value, dict) and "plugin" in tree.value:
+        _load_plugin(tree.value["plugin"], path, problems)
     if isinstance(tree.value, dict) and "search" in tree.value:
         return _parse_search(tree, source, path, name, changes or Changes(), problems)
     declaration = read_declaration(tree, path.stem if path is not None else name, changes or Changes(), problems)
@@ -131,6 +134,25 @@ def parse_sweep(source: str, *, path: Path | None = None, name: str = "sweep", c
         repeated=expansion.repeated,
         adaptive=_adaptive(expansion),
     )
+
+
+def _load_plugin(node: Node, path: Path | None, problems: Problems) -> None:
+    """Run the plugin that a sweep file names, which stands beside it; a sweep from a store's record runs none."""
+    allowed = "the name of a Python file in the folder of the sweep file, such as my_method.py"
+    name = node.value
+    if not isinstance(name, str) or Path(name).name != name or not name.endswith(".py"):
+        problems.add("plugin", node.line, "expected a file's name", allowed, node.plain)
+        problems.raise_any()
+    if path is None:
+        if not any(plugin.name == name for plugin in loaded_plugins()):
+            problems.add("plugin", node.line, "is not loaded from a store's record", f"--plugin {name}", name)
+            problems.raise_any()
+        return
+    try:
+        load_plugin(path.parent / name)
+    except LaunchError as error:
+        problems.add("plugin", node.line, str(error), allowed, name)
+        problems.raise_any()
 
 
 def _check_until(declaration: Declaration, expansion: Expansion, problems: Problems) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flatdist.cells.cell import Cell
+from flatdist.cells.plugins import loaded_plugins
 from flatdist.errors import CellError
 from flatdist.machine.provenance import machine_provenance, run_provenance
 from flatdist.trials.settings import RunSettings
@@ -69,6 +70,7 @@ def run_replicates(
             **trial,
             **provenance,
             **machine_provenance(),
+            "plugins": ", ".join(map(str, loaded_plugins())) or None,
             "numerics_version": cell.numerics["method"],
             "sampling_version": cell.numerics["sampling"],
             "finished_at": datetime.datetime.now(datetime.UTC),

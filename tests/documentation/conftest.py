@@ -36,6 +36,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def sandbox(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of that folder as the working directory; what pages register is forgotten afterwards."""
+    from flatdist.cells.plugins import forget_plugins
     from flatdist.methods import METHODS
     from flatdist.sensing.ensembles import ENSEMBLES
 
@@ -48,6 +49,7 @@ def sandbox(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             monkeypatch.setitem(registry, name, registry[name])
     before = {id(registry): set(registry) for registry in (METHODS, ENSEMBLES)}
     yield folder
+    forget_plugins()
     for registry in (METHODS, ENSEMBLES):
         for name in set(registry) - before[id(registry)]:
             del registry[name]

@@ -8,12 +8,13 @@ import os
 import socket
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from flatdist.cells.plugins import Plugin, loaded_plugins, use_plugins
 from flatdist.errors import LaunchError
 from flatdist.launch.settings import LaunchSettings
 from flatdist.machine.environment import import_ray
@@ -165,7 +166,8 @@ def versions() -> dict[str, Any]:
     from flatdist.sensing.ensembles import SAMPLING_VERSION
 
     numerics = {f"numerics of {name}": method.numerics_version for name, method in METHODS.items()}
-    return {"flatdist": package_version("flatdist"), "sampling": SAMPLING_VERSION, **numerics}
+    plugins = {f"plugin {plugin.name}": plugin.digest for plugin in loaded_plugins()}
+    return {"flatdist": package_version("flatdist"), "sampling": SAMPLING_VERSION, **numerics, **plugins}
 
 
 def require_versions(expected: Mapping[str, Any]) -> None:
@@ -183,7 +185,13 @@ def require_versions(expected: Mapping[str, Any]) -> None:
             )
 
 
-def inspect_node(store_uri: str, marker: str | None, look_for_gpus: bool, compile_steps: bool = False) -> NodeReport:
+def inspect_node(
+    store_uri: str,
+    marker: str | None,
+    look_for_gpus: bool,
+    compile_steps: bool = False,
+    plugins: Sequence[Plugin] = (),
+) -> NodeReport:
     """Runs on a node: describe it, and write to and read from the store from there.
 
     Args:
@@ -191,11 +199,13 @@ def inspect_node(store_uri: str, marker: str | None, look_for_gpus: bool, compil
         marker: a file that the driver has put into a local store, to be seen from here too.
         look_for_gpus: import torch, which takes seconds, and ask it for devices.
         compile_steps: compile the fused engine into the node's cache, once, before all its trials would.
+        plugins: of the driver; loaded there.
     """
     from flatdist.errors import StoreError
     from flatdist.machine.provenance import package_version
     from flatdist.store import Store
 
+    use_plugins(plugins)
     problem = None
     if marker is not None and not Path(marker).exists():
         problem = "the folder is not the driver's"
@@ -246,7 +256,9 @@ def check_nodes(session: ClusterSession, store_uri: str, settings: LaunchSetting
             task = ray.remote(inspect_node).options(
                 num_cpus=0, num_gpus=share, scheduling_strategy=place, max_retries=1
             )
-            pending[node_name(node)] = task.remote(store_uri, marker, has_gpus, settings.engine in ("auto", "fused"))
+            pending[node_name(node)] = task.remote(
+                store_uri, marker, has_gpus, settings.engine in ("auto", "fused"), settings.plugins
+            )
         reports: dict[str, NodeReport] = {}
         problems: list[str] = []
         for name, answer in pending.items():

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flatdist.cells.cell import FIELDS, Cell
+from flatdist.cells.plugins import use_plugins
 from flatdist.errors import CellError, LaunchError
 from flatdist.launch.progress.state import Event, Notice
 from flatdist.launch.ray.cluster import require_versions
@@ -84,6 +85,7 @@ def _taken_up(number: int, task: Task) -> Iterator[dict[str, Any] | None]:
             yield None
             return
         try:
+            use_plugins(task.settings.plugins)
             require_versions(task.expected)
             shared = {"report": link.report, "number": number, "should_stop": link.should_stop, "again": before > 0}
             yield shared

@@ -1,0 +1,167 @@
+"""Methods and ensembles of one's own: from a file, on every worker, or from an installed package's entry points.
+
+A file's content is part of the provenance of every row that was computed with it loaded, and of the identity of the
+cells whose method or ensemble it defines: change the file, and they are other cells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+import traceback
+import types
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from flatdist.errors import LaunchError
+from flatdist.methods import METHODS, Method
+from flatdist.sensing.ensembles import ENSEMBLES, Ensemble
+
+MAX_BYTES = 1_000_000
+_GROUPS = ("flatdist.methods", "flatdist.ensembles")
+_loaded: dict[str, Plugin] = {}  # digest -> plugin
+_owners: dict[tuple[str, str], Plugin] = {}  # ("method", name) or ("ensemble", name) -> the plugin that defines it
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A file that defines methods or ensembles; plain data, sent to every worker.
+
+    Attributes:
+        name: of the file, or of the package behind an entry point.
+        source: the file's text; empty for an entry point, whose package every worker has.
+        digest: hash of the content.
+    """
+
+    name: str
+    source: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.digest}"
+
+
+def load_plugin(path: str | os.PathLike[str]) -> Plugin:
+    """Read and run a plugin file: every method and ensemble among its module's names is registered.
+
+    Raises:
+        LaunchError: the file cannot be read or run, defines nothing, or a name that exists already.
+    """
+    try:
+        source = Path(path).read_bytes()
+    except OSError as error:
+        raise LaunchError(f"plugin {os.fspath(path)}: cannot be read: {error.strerror or error}") from error
+    if len(source) > MAX_BYTES:
+        raise LaunchError(f"plugin {os.fspath(path)}: has {len(source):,} bytes; allowed: at most {MAX_BYTES:,}")
+    try:
+        text = source.decode()
+    except UnicodeDecodeError as error:
+        raise LaunchError(f"plugin {os.fspath(path)}: is not UTF-8 text: {error}") from error
+    plugin = Plugin(Path(path).name, text, hashlib.sha256(source).hexdigest()[:16])
+    use_plugins([plugin])
+    return plugin
+
+
+def use_plugins(plugins: Iterable[Plugin]) -> None:
+    """Run plugins and register what they define; those that have been run already are left alone.
+
+    Raises:
+        LaunchError: as :func:`load_plugin`; names the plugin and the line.
+    """
+    for plugin in plugins:
+        if plugin.digest in _loaded:
+            continue
+        if not plugin.source:
+            raise LaunchError(
+                f"package {plugin.name} is installed where the sweep was started and not here: install it"
+            )
+        module = types.ModuleType(f"flatdist_plugin_{plugin.digest}")
+        module.__file__ = plugin.name
+        sys.modules[module.__name__] = module  # so that runner="…:solve" can name the file's own functions
+        try:
+            exec(compile(plugin.source, plugin.name, "exec"), module.__dict__)  # noqa: S102 - the user's own file
+            _register(plugin, vars(module))
+        except LaunchError:
+            del sys.modules[module.__name__]
+            raise
+        except BaseException as error:
+            del sys.modules[module.__name__]
+            raise LaunchError(
+                f"plugin {plugin.name}{_line(error, plugin.name)}: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _register(plugin: Plugin, names: Mapping[str, Any]) -> None:
+    """Take in the methods and ensembles among some objects, all or none."""
+    found = {id(value): value for value in names.values() if isinstance(value, (Method, Ensemble))}
+    built_in = {id(value) for value in (*METHODS.values(), *ENSEMBLES.values())}
+    new = [value for key, value in found.items() if key not in built_in]
+    if not new:
+        raise LaunchError(f"plugin {plugin.name}: defines no method and no ensemble; see docs/extending.md")
+    for value in new:
+        kind, registry = ("method", METHODS) if isinstance(value, Method) else ("ensemble", ENSEMBLES)
+        owner = _owners.get((kind, value.name))
+        if value.name in registry and (owner is None or owner.name != plugin.name):  # a file that was edited replaces
+            whose = f"plugin {owner.name}" if owner is not None else "flatdist"
+            raise LaunchError(
+                f"plugin {plugin.name}: there is a {kind} {value.name!r} of {whose} already; give yours another name"
+            )
+    for old in [one for one in _loaded.values() if one.name == plugin.name]:
+        del _loaded[old.digest]
+    _loaded[plugin.digest] = plugin
+    for value in new:
+        if isinstance(value, Method):
+            METHODS[value.name] = value
+            _owners["method", value.name] = plugin
+        else:
+            ENSEMBLES[value.name] = value
+            _owners["ensemble", value.name] = plugin
+
+
+def loaded_plugins() -> tuple[Plugin, ...]:
+    """The plugins of this process, in the order in which they were loaded."""
+    return tuple(_loaded.values())
+
+
+def digests_of(method: str, ensemble: str) -> dict[str, str]:
+    """The digests that belong to the identity of cells with a method and an ensemble: of plugins that define them."""
+    owners = {kind: _owners.get((kind, name)) for kind, name in (("method", method), ("ensemble", ensemble))}
+    return {f"{kind}_plugin": owner.digest for kind, owner in owners.items() if owner is not None}
+
+
+def forget_plugins() -> None:
+    """Take everything that plugins have registered out again; for tests and notebooks."""
+    for kind, name in _owners:
+        (METHODS if kind == "method" else ENSEMBLES).pop(name, None)
+    for plugin in _loaded.values():
+        sys.modules.pop(f"flatdist_plugin_{plugin.digest}", None)
+    _owners.clear()
+    _loaded.clear()
+
+
+def load_entry_points() -> None:
+    """Register what installed packages offer; one that cannot be loaded is a warning, and left out."""
+    for group in _GROUPS:
+        for entry in entry_points(group=group):
+            try:
+                value = entry.load()
+                spec = importlib.util.find_spec(entry.module)
+                content = Path(spec.origin).read_bytes() if spec is not None and spec.origin else entry.value.encode()
+                digest = hashlib.sha256(content + entry.value.encode()).hexdigest()[:16]
+                _register(Plugin(entry.dist.name if entry.dist else entry.name, "", digest), {entry.name: value})
+            except Exception as error:
+                warnings.warn(f"entry point {group}:{entry.name} is left out: {error}", stacklevel=2)
+
+
+def _line(error: BaseException, name: str) -> str:
+    """Where in a plugin an error arose."""
+    if isinstance(error, SyntaxError):
+        return f" line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name]
+    return f" line {lines[-1]}" if lines else ""

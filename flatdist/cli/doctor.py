@@ -1,0 +1,146 @@
+"""``flatdist doctor``: what each node has; changes nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flatdist.cli.options import json_option, plugin_option, store_option
+from flatdist.cli.output import print_json
+from flatdist.errors import FlatdistError, LaunchError, size
+
+PACKAGES = ("numpy", "pandas", "pyarrow", "torch", "numba", "ray", "optuna", "matplotlib")
+NODE_SECONDS = 120.0
+
+
+@click.command("doctor")
+@store_option
+@plugin_option
+@click.option("--address", metavar="A", help="Ray cluster: auto, HOST:PORT or ray://HOST:PORT.")
+@json_option
+def doctor_command(store: str, address: str | None, as_json: bool) -> int:
+    """Say what this machine, or every node of a cluster, has: versions, devices, the store, the kernel cache.
+
+    Exit status: 0 nothing stands in the way of a sweep, 1 something does.
+    """
+    from flatdist.store import Store
+
+    uri = Store(store).uri
+    nodes = [inspect(uri)] if address is None else _cluster(address, uri)
+    for facts in nodes[1:]:
+        for what in ("flatdist", "numerics", "torch"):
+            if facts.get(what) != nodes[0].get(what):
+                facts["problems"].append(
+                    f"{what} is {facts.get(what)} there and {nodes[0].get(what)} on the first node"
+                )
+    if as_json:
+        print_json({"nodes": nodes})
+    else:
+        click.echo("\n\n".join("\n".join(_lines(facts)) for facts in nodes))
+    return 1 if any(facts["problems"] for facts in nodes) else 0
+
+
+def inspect(store_uri: str) -> dict[str, Any]:
+    """What this process finds on its machine; runs on every node."""
+    from flatdist.launch.ray.cluster import cuda_devices, versions
+    from flatdist.machine.provenance import package_version, revision
+    from flatdist.planning.memory import available_bytes
+    from flatdist.planning.plan import processors
+
+    problems: list[str] = []
+    found = {name: package_version(name) for name in PACKAGES}
+    sha, dirty = revision()
+    if found["torch"] is None or found["numba"] is None:
+        problems.append("torch or numba is missing: cells cannot run here; pip install 'flatdist[run]'")
+    facts: dict[str, Any] = {
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        "flatdist": package_version("flatdist"),
+        "revision": None if sha is None else sha[:12] + (" with uncommitted changes" if dirty else ""),
+        **found,
+        "numerics": {name: version for name, version in versions().items() if name != "flatdist"},
+        "processors": processors(),
+        "memory_free": available_bytes(),
+        "devices": list(cuda_devices()) if found["torch"] is not None else [],
+        "kernel_cache": _kernel_cache(),
+        "store": _store(store_uri, problems),
+        "problems": problems,
+    }
+    if not facts["devices"] and any(path.name[6:].isdigit() for path in Path("/dev").glob("nvidia*")):
+        problems.append("there is a GPU and torch sees none: torch is a CPU build, or the driver is too old")
+    return facts
+
+
+def _store(uri: str, problems: list[str]) -> str:
+    from flatdist.store import Store
+    from flatdist.store.location import is_local
+
+    if is_local(uri) and not Path(uri).is_dir():
+        return f"{uri}: no such folder yet"
+    try:
+        Store(uri).check_access()
+    except (FlatdistError, OSError) as error:
+        problems.append(str(error))
+        return f"{uri}: cannot be used"
+    return f"{uri}: can be written and read"
+
+
+def _kernel_cache() -> str:
+    """The folder of compiled code, and how much is in it; not made here."""
+    chosen, base = os.environ.get("FLATDIST_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
+    folder = Path(chosen) if chosen else (Path(base) if base else Path.home() / ".cache") / "flatdist"
+    if not folder.is_dir():
+        return f"{folder}: none yet, the first sweep compiles for half a minute"
+    files = [path for path in folder.iterdir() if path.is_file()]
+    return f"{folder}: {len(files)} files, {size(sum(path.stat().st_size for path in files))}"
+
+
+def _cluster(address: str, store_uri: str) -> list[dict[str, Any]]:
+    """The same from every node of a Ray cluster, the driver's machine first."""
+    from flatdist.cells.plugins import loaded_plugins
+    from flatdist.launch import LaunchSettings
+    from flatdist.launch.ray.cluster import GPU_SHARE, ClusterSession, node_name
+    from flatdist.machine.environment import import_ray
+
+    nodes = [inspect(store_uri)]
+    with ClusterSession(LaunchSettings(address=address)) as session:
+        ray = import_ray(local=False)
+        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        pending = {}
+        for node in session.nodes():
+            share = GPU_SHARE if node["Resources"].get("GPU") else 0
+            place = strategy(node["NodeID"], soft=False)
+            task = ray.remote(_inspect_there).options(num_cpus=0, num_gpus=share, scheduling_strategy=place)
+            pending[node_name(node)] = task.remote(store_uri, loaded_plugins())
+        for name, answer in pending.items():
+            try:
+                facts = ray.get(answer, timeout=NODE_SECONDS)
+            except (TimeoutError, ray.exceptions.RayError) as error:
+                last = str(error).strip().splitlines()[-1:]
+                facts = {"problems": [f"flatdist does not work there: {''.join(last)}"]}
+            nodes.append({**facts, "node": name})
+    if len(nodes) == 1:
+        raise LaunchError(f"the cluster at {address} has no nodes")
+    return nodes
+
+
+def _inspect_there(store_uri: str, plugins: Any) -> dict[str, Any]:
+    from flatdist.cells.plugins import use_plugins
+
+    use_plugins(plugins)
+    return inspect(store_uri)
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    lines = [facts.get("node") or facts.get("host", "?")]
+    for name, value in facts.items():
+        if name in ("host", "node", "problems", "numerics") or value is None:
+            continue
+        text = size(value) if name == "memory_free" else (", ".join(value) or "none") if name == "devices" else value
+        lines.append(f"  {name.replace('_', ' '):<13} {text}")
+    return [*lines, *(f"  PROBLEM       {problem}" for problem in facts["problems"])]

@@ -1,0 +1,119 @@
+"""``flatdist submit``: a sweep as a job of a cluster's own scheduler, from the templates in ``deploy/``."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flatdist.cli.options import load_sweep, store_option, sweep_argument
+from flatdist.errors import LaunchError
+
+# scheduler -> (template without Ray, template with Ray, client and its arguments before the file, ending)
+SCHEDULERS = {
+    "slurm": ("slurm-array.sh", "slurm-ray.sh", ("sbatch",), ".sh"),
+    "sky": ("sky-array.yaml", "sky-ray.yaml", ("sky", "jobs", "launch", "--yes"), ".yaml"),
+    "k8s": ("k8s-job.yaml", "k8s-rayjob.yaml", ("kubectl", "apply", "--filename"), ".yaml"),
+}
+_PLACE = re.compile(r"@([A-Z0-9_]+)@")
+
+
+@click.command("submit", context_settings={"ignore_unknown_options": False})
+@click.argument("scheduler", type=click.Choice(list(SCHEDULERS)))
+@sweep_argument
+@store_option
+@click.option("--ray", "with_ray", is_flag=True, help="One Ray over the nodes instead of parts without Ray.")
+@click.option("--parts", type=click.IntRange(1, 10000), default=16, show_default=True, help="Jobs of the array.")
+@click.option("--nodes", type=click.IntRange(1, 1000), default=2, show_default=True, help="With --ray: nodes.")
+@click.option("--cpus", type=click.IntRange(1, 1024), default=1, show_default=True, help="Processors of a job or node.")
+@click.option("--gpus", type=click.IntRange(0, 64), default=0, show_default=True, help="GPUs of a job or node.")
+@click.option("--time", "limit", default="04:00:00", show_default=True, help="Slurm's time limit.")
+@click.option("--image", default="flatdist:latest", show_default=True, help="Container image; see deploy/Dockerfile.")
+@click.option("--option", "extra", multiple=True, metavar="TEXT", help="Another option of 'flatdist sweep', as "
+              "--option '--where rank==2'.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: SWEEP-SCHEDULER.sh or .yaml]")
+@click.option("--dry-run", is_flag=True, help="Print the file and do nothing.")
+def submit_command(scheduler: str, sweep: str, store: str, out: Path | None, dry_run: bool, **options: Any) -> int:
+    """Write the job script or manifest of SWEEP for SCHEDULER, and submit it where its client is installed."""
+    name = load_sweep(sweep, store).name
+    text = render(scheduler, sweep, store, name, **options)
+    if dry_run:
+        click.echo(text, nl=False)
+        return 0
+    _, _, client, ending = SCHEDULERS[scheduler]
+    path = out or Path(f"{name}-{scheduler}{ending}")
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise LaunchError(f"{path}: cannot be written: {error.strerror or error}; give another --out") from error
+    if shutil.which(client[0]) is None:
+        raise LaunchError(
+            f"wrote {path}; {client[0]} is not installed here: submit it where it is: {' '.join(client)} {path}"
+        )
+    click.echo(f"wrote {path}")
+    return subprocess.run([*client, str(path)], check=False).returncode  # noqa: S603 - the client by its name
+
+
+def render(
+    scheduler: str,
+    sweep: str,
+    store: str,
+    name: str,
+    *,
+    with_ray: bool = False,
+    parts: int = 16,
+    nodes: int = 2,
+    cpus: int = 1,
+    gpus: int = 0,
+    limit: str = "04:00:00",
+    image: str = "flatdist:latest",
+    extra: tuple[str, ...] = (),
+) -> str:
+    """The text of a job script or manifest; every value is quoted for where it goes.
+
+    Raises:
+        LaunchError: a value cannot stand there.
+    """
+    if not re.fullmatch(r"[0-9:-]{1,20}", limit):
+        raise LaunchError(f"--time {limit} is not a time limit; allowed: HH:MM:SS, or D-HH:MM:SS")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,250}", image):
+        raise LaunchError(f"--image {image} is not a container image; allowed: such as registry.example/flatdist:tag")
+    words = ["flatdist", "sweep", sweep, "--store", store, "--display", "plain", "--yes", "--cpus-per-trial"]
+    words += ["1" if with_ray else str(cpus)]
+    if with_ray:
+        words += ["--address", "auto", "--gpus-per-trial", "1"] if gpus else ["--address", "auto"]
+    else:
+        words += ["--part", "auto", *(["--device", "cuda"] if gpus else [])]
+    for text in extra:
+        words += shlex.split(text)
+    if any("\n" in word or "\0" in word for word in words):
+        raise LaunchError(
+            "the command of a job holds a line break; take it out of the sweep's path, --store or --option"
+        )
+    command = shlex.join(words)
+    limits = {"cpu": str(cpus), "memory": "8Gi", **({"nvidia.com/gpu": str(gpus)} if gpus else {})}
+    values = {
+        "NAME": name, "K8S_NAME": re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")[:50] or "flatdist",
+        "PARTS": str(parts), "NODES": str(nodes), "CPUS": str(cpus), "GPUS": str(gpus), "TIME": limit, "IMAGE": image,
+        "GPU_FLAG": f"--gpus-per-node={gpus}" if gpus else "", "COMMAND": command, "ENTRYPOINT": json.dumps(command),
+        "ARGS": json.dumps(words[1:]), "WORKER_LIMITS": json.dumps(limits), "RAY_VERSION": _ray_version(),
+    }  # fmt: skip
+    plain, over_ray, _, _ = SCHEDULERS[scheduler]
+    template = over_ray if with_ray else plain
+    return _PLACE.sub(lambda match: values[match[1]], _template(template))
+
+
+def _template(name: str) -> str:
+    return (Path(__file__).parents[1] / "deploy" / name).read_text(encoding="utf-8")
+
+
+def _ray_version() -> str:
+    from flatdist.machine.provenance import package_version
+
+    return package_version("ray") or "2.60.0"
