@@ -6,12 +6,14 @@ ray nor pandas, and reading results needs none of torch, ray and numba.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import lazy_loader
 
 _lazy, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ += ["__version__"]
+logging.getLogger("flatdist").addHandler(logging.NullHandler())  # silent until a handler is added
 
 
 def __getattr__(name: str) -> Any:

@@ -45,6 +45,10 @@ LONG_SECONDS = 3600.0  # a plan predicted to take longer is confirmed, where som
 @click.option("--logger", "loggers", multiple=True, metavar="NAME", help="With --trials cells: switch on a logger of "
               "Ray Tune: tensorboard, csv, json, mlflow or wandb.")  # fmt: skip
 @click.option("--log-folder", default="tune-logs", show_default=True, metavar="DIR", help="Where loggers keep files.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), envvar="FLATDIST_LOG_LEVEL",
+              help="Say what the driver and every worker do; silent by default.")  # fmt: skip
+@click.option("--log-file", metavar="FILE", envvar="FLATDIST_LOG_FILE", help="Write that to FILE, each worker to "
+              "FILE.HOST-PID beside it; by default to standard error.")  # fmt: skip
 @click.option("--part", metavar="K/N", help="Run part K of N in this process, without Ray, as "
               "one job of an array; auto asks Slurm's, Kubernetes' or SkyPilot's variables.")  # fmt: skip
 @click.option("--display", type=click.Choice(["auto", "live", "plain", "none"]), default="auto", show_default=True)
@@ -179,6 +183,8 @@ def _settings(resources: Resources, options: dict[str, Any]) -> LaunchSettings:
         trials=options["trials"],
         loggers=tuple(options["loggers"]),
         log_folder=options["log_folder"],
+        log_level=options["log_level"],
+        log_file=options["log_file"],
     )
 
 

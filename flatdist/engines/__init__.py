@@ -107,7 +107,7 @@ def why_absent(name: str) -> str | None:
         except (ImportError, OSError, AttributeError) as error:
             reason = f"NVRTC cannot be loaded: {error}"
     if reason:
-        logging.getLogger("flatdist").warning("engine %s is left out: %s", name, reason)
+        logging.getLogger(__name__).warning("engine %s is left out: %s", name, reason)
     return reason
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import socket
 import time
@@ -20,11 +21,14 @@ from flatdist.launch.progress.state import SUCCESS_TOLERANCE, Progress
 from flatdist.launch.ray.cluster import ClusterSession, check_nodes, is_connected, with_address
 from flatdist.launch.ray.tune import Round, check_loggers, one_cell_each, run_round, split
 from flatdist.launch.settings import LaunchSettings
+from flatdist.machine import logs
 
 if TYPE_CHECKING:
     from flatdist.planning import Plan, Shard
     from flatdist.store import Store
 
+
+log = logging.getLogger(__name__)
 
 Keys = dict[str, set[int]]  # cell id -> replicates
 
@@ -62,6 +66,7 @@ def launch(
     if executor == "ray":
         check_loggers(settings.loggers, settings.trials)
     settings = settings.for_workers()
+    logs.configure(settings.log_level, settings.log_file)
     shown = make_display(display) if isinstance(display, str) else display
     store = Store(store_uri)
     uri = store.uri  # absolute: a relative path is the driver's
@@ -158,6 +163,7 @@ class _Launch:
             return None
         parts = [part for shard in shards.values() for part in split_missing(shard, missing)]
         self._display.message(f"retrying {len(parts)} unfinished shard parts")
+        log.warning("retrying %d unfinished shard parts", len(parts))
         self._settings = dataclasses.replace(self._settings, trials="packs", loggers=())
         again = self._round(session, dict(enumerate(parts, start=len(shards))), progress, interrupts)
         if interrupts.requested or again.stopped is not None:
@@ -179,6 +185,7 @@ class _Launch:
             return error
         tries = 2 * self._settings.max_deaths
         rows = [self._death_row(cell_id, r, error, tries) for cell_id in missing for r in sorted(missing[cell_id])]
+        log.error("gave up %d replicates whose processes died %d times: %s", len(rows), tries, error)
         self._store.write_failures(rows)
         return None
 
@@ -250,6 +257,7 @@ class _Launch:
             paused=paused,
         )
         self._display.message(result.summary())
+        log.info("%s", result.summary())
         return result
 
 

@@ -38,6 +38,8 @@ class LaunchSettings:
         trials: a Tune trial is one of ``cells``, which reports its history as it trains, or of ``packs`` of cells.
         loggers: Tune's logger callbacks to switch on, for ``cells``: tensorboard, csv, json, mlflow, wandb.
         log_folder: where the files of loggers that write any (tensorboard, csv, json) are kept, a folder each round.
+        log_level: of flatdist's own loggers, in the driver and every worker: debug, info, warning or error.
+        log_file: where they write; a worker's file has its host and process number appended.
         runner: ``module:function`` that runs one cell's replicates.
         plugins: methods and ensembles of one's own, for the workers; those of the driver if none are given.
         provenance: columns of the trials table that describe this checkout, resolved once by the driver.
@@ -59,6 +61,8 @@ class LaunchSettings:
     trials: str = "packs"
     loggers: tuple[str, ...] = ()
     log_folder: str = "tune-logs"
+    log_level: str | None = None
+    log_file: str | None = None
     runner: str = DEFAULT_RUNNER
     plugins: tuple[Plugin, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)

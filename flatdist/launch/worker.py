@@ -7,6 +7,7 @@ numerics become rows of ``failures``; only a store that stays unreachable, or th
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import socket
 import threading
@@ -22,6 +23,7 @@ from flatdist.errors import LaunchError, StoreError
 from flatdist.launch.interrupt import StopNow
 from flatdist.launch.progress.state import Event, ItemFailed, Notice, RowStored, ShardEnded, ShardStarted, StepsTaken
 from flatdist.launch.settings import LaunchSettings
+from flatdist.machine import logs
 
 if TYPE_CHECKING:
     from flatdist.cells.cell import Cell
@@ -38,6 +40,8 @@ class Watch(Protocol):
     def on_diverged(self, replicate: int) -> None:
         """A replicate has diverged: its history has ended."""
 
+
+log = logging.getLogger(__name__)
 
 Report = Callable[[Event], None]
 ShouldStop = Callable[[], bool]
@@ -85,6 +89,7 @@ def run_shard(
     from flatdist.machine.threads import set_threads
     from flatdist.store import Store
 
+    logs.configure(settings.log_level, settings.log_file, worker=True)
     report = report or (lambda event: None)
     should_stop = should_stop or (lambda: False)
     set_threads(settings.threads)
@@ -94,6 +99,7 @@ def run_shard(
     counts = ShardCounts()
     done = store.done({item.cell.cell_id for item in shard.items}) if again else {}
     report(ShardStarted(number, time.monotonic()))
+    log.info("shard %d %s: %s", number, "resumes" if again else "starts", _described(shard))
 
     def stored(outcomes: Sequence[Any]) -> None:
         counts.stored += len(outcomes)
@@ -113,6 +119,7 @@ def run_shard(
             )
 
     def notice(text: str) -> None:
+        log.warning("shard %d: %s", number, text)
         report(Notice(text))
 
     with RowBuffer(store, settings.flush_seconds, settings.store_patience, stored, notice, should_stop) as rows:
@@ -126,8 +133,17 @@ def run_shard(
                 counts.failed += work.run(item.cell, missing, item.until)
         work.report_steps()
     counts.stopped = should_stop()
+    how = "stopped on request" if counts.stopped else "ended"
+    log.info("shard %d %s: %d replicates stored, %d failed", number, how, counts.stored, counts.failed)
     report(ShardEnded(number, time.monotonic()))
     return counts
+
+
+def _described(shard: Shard) -> str:
+    """What a shard holds, for the log."""
+    cells = ", ".join(f"{item.cell.cell_id} x {len(item.replicates)}" for item in shard.items[:5])
+    more = f" and {len(shard.items) - 5} more" if len(shard.items) > 5 else ""
+    return f"{shard.replicates} replicates of cells {cells}{more}, about {shard.predicted_seconds:.0f} s"
 
 
 @dataclass
@@ -211,8 +227,10 @@ class _Work:
                 if len(left) > 1 and out_of_memory(error):
                     half = (len(left) + 1) // 2
                     batches[:0] = [tuple(left[:half]), tuple(left[half:])]
+                    log.warning("cell %s: out of memory, retrying replicates %s in halves", cell.cell_id, left)
                     continue
                 self.rows.write_failures(list(failure_rows(self.store, cell, left, error)))
+                log.error("cell %s: replicates %s failed", cell.cell_id, left, exc_info=error)
                 failed += len(left)
                 message = f"{type(error).__name__}: {error}"[:MESSAGE_LENGTH]
                 self.report(ItemFailed(self.number, cell.cell_id, tuple(left), message, time.monotonic()))
@@ -253,13 +271,14 @@ def out_of_memory(error: BaseException) -> bool:
 def failure_rows(store: Store, cell: Cell, replicates: Sequence[int], error: BaseException) -> Iterator[dict[str, Any]]:
     """One row of ``failures`` for each replicate that an exception ended."""
     before = store.failed([cell.cell_id]).get(cell.cell_id, {})
+    path = logs.log_path()
     for replicate in replicates:
         yield {
             "cell_id": cell.cell_id,
             "replicate": replicate,
             "attempt": before.get(replicate, 0) + 1,
             "error_type": type(error).__name__,
-            "message": str(error),
+            "message": str(error) if path is None else f"{error} (its worker's log: {socket.gethostname()}:{path})",
             "traceback": "".join(traceback.format_exception(error)),
             "host": f"{socket.gethostname()}:{os.getpid()}",
             "at": datetime.now(UTC),

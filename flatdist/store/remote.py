@@ -7,6 +7,7 @@ protocol may be repeated, because files are immutable and exclusive creation com
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import uuid
@@ -19,6 +20,8 @@ from flatdist.store.filesystem import FileInfo, Filesystem, LocalFilesystem
 from flatdist.store.location import is_local, redact
 
 Answer = TypeVar("Answer")
+
+log = logging.getLogger(__name__)
 
 PATIENCE = 120.0  # seconds of failing requests before giving up
 HASTY = 10.0  # the same before anything has started
@@ -157,6 +160,9 @@ class RemoteFilesystem:
                 if waited + pause > patience:
                     advice = f"tried for {waited:.0f} s; nothing acknowledged is lost: run the same command again later"
                     raise self._error(action, path, error, advice) from error
+                log.warning(
+                    "store %s: cannot %s %s, retrying in %.1f s: %s", self.uri, action, path, pause, redact(str(error))
+                )
                 self._rest(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
 

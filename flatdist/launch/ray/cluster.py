@@ -20,6 +20,8 @@ from flatdist.launch.settings import LaunchSettings
 from flatdist.machine.environment import import_ray
 from flatdist.store.location import is_local
 
+log = logging.getLogger(__name__)
+
 OBJECT_STORE_BYTES = 256 * 2**20  # a sweep keeps only its plan there; Ray would reserve a third of the memory
 
 
@@ -275,6 +277,8 @@ def check_nodes(session: ClusterSession, store_uri: str, settings: LaunchSetting
             Path(marker).unlink(missing_ok=True)
     problems += find_problems(reports, versions(), store_uri, settings)
     if problems:
+        for problem in problems:
+            log.error("node refused: %s", problem)
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise LaunchError(f"the cluster is not ready, nothing was started:\n{lines}")
     return list(reports.values())

@@ -1,0 +1,66 @@
+"""What flatdist says of its work to whoever looks after a cluster: Python's loggers under ``flatdist``.
+
+They are silent until :func:`configure` is called, which a launch does for ``--log-level`` and ``--log-file``, in the
+driver and in every worker. A worker writes a file of its own beside the driver's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+
+LEVELS = ("debug", "info", "warning", "error")
+_FORMAT = "%(asctime)s %(levelname)s %(name)s [%(process)d] %(message)s"
+
+
+class _Place:
+    """Where this process's records go."""
+
+    pid = 0  # of the process that was configured: a forked child is configured anew
+    path: str | None = None
+
+
+def configure(level: str | None, file: str | None = None, *, worker: bool = False) -> None:
+    """Send the records of flatdist's loggers to a file, or to standard error.
+
+    The first call in a process counts. A file that cannot be written, as on a node without that folder, is replaced by
+    standard error, which Ray keeps in the worker's own log.
+
+    Args:
+        level: of :data:`LEVELS`; None for ``info`` where a file is given, and else for silence.
+        file: the driver's log; a worker writes ``FILE.HOST-PID`` beside it.
+        worker: this process is a worker of somebody else's.
+    """
+    if (level is None and file is None) or _Place.pid == os.getpid():
+        return
+    path = None if file is None else str(Path(file).absolute())
+    if path is not None and worker:
+        path = f"{path}.{socket.gethostname()}-{os.getpid()}"
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if path is not None:
+        try:
+            handler = logging.FileHandler(path, encoding="utf-8", delay=False)
+        except OSError:
+            path = None
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    logger = logging.getLogger("flatdist")
+    for old in list(logger.handlers):
+        logger.removeHandler(old)
+    logger.addHandler(handler)
+    logger.setLevel((level or "info").upper())
+    logger.propagate = False
+    _Place.pid, _Place.path = os.getpid(), path
+
+
+def log_path() -> str | None:
+    """The file that holds what this process said: its log, or what its standard error is kept in; None for neither."""
+    if _Place.pid == os.getpid() and _Place.path is not None:
+        return _Place.path
+    try:
+        kept = os.readlink("/proc/self/fd/2")  # Ray redirects a worker's to a file
+    except OSError:
+        return None
+    return kept if Path(kept).is_file() else None

@@ -1,0 +1,77 @@
+"""What flatdist's loggers say, where, and that they are silent by default."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from flatdist.cells.cell import Cell
+from flatdist.launch.settings import LaunchSettings
+from flatdist.launch.worker import run_shard
+from flatdist.machine import logs
+from flatdist.planning.work import Shard, WorkItem
+from flatdist.store import Store
+
+CELL = Cell(d_out=4, d_in=4, rank=1, n=12, method="min_frobenius_norm")
+
+
+@pytest.fixture
+def unconfigured(monkeypatch):
+    """The loggers as a fresh process has them."""
+    logger = logging.getLogger("flatdist")
+    before = list(logger.handlers), logger.level, logger.propagate
+    monkeypatch.setattr(logs._Place, "pid", 0)
+    monkeypatch.setattr(logs._Place, "path", None)
+    yield
+    for handler in logger.handlers:
+        handler.close()
+    logger.handlers, logger.level, logger.propagate = before[0], before[1], before[2]
+
+
+def failing(cell, replicates, *_, **__):
+    raise ZeroDivisionError("the numerics broke")
+    yield
+
+
+def run(store, again=False, **settings):
+    shard = Shard((WorkItem(CELL, (0, 1)),), 1.0)
+    return run_shard(shard, str(store), LaunchSettings(**settings), number=7, again=again)
+
+
+def test_a_worker_writes_a_file_of_its_own_and_its_failures_name_it(tmp_path, unconfigured, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "failing", failing)
+    file = tmp_path / "sweep.log"
+    counts = run(tmp_path / "store", again=True, log_level="info", log_file=str(file),
+                 runner=f"{__name__}:failing")  # fmt: skip
+    assert counts.failed == 2
+    (own,) = tmp_path.glob("sweep.log.*")
+    text = own.read_text()
+    assert "shard 7 resumes: 2 replicates of cells " + CELL.cell_id in text
+    assert f"cell {CELL.cell_id}: replicates [0, 1] failed" in text
+    assert "ZeroDivisionError: the numerics broke" in text
+    assert "shard 7 ended: 0 replicates stored, 2 failed" in text
+    failures = Store(str(tmp_path / "store")).failures([CELL.cell_id])
+    assert all(message.startswith("the numerics broke (its worker's log: ") for message in failures["message"])
+    assert all(message.endswith(f":{own})") for message in failures["message"])
+
+
+def test_only_the_level_asked_for_is_written(tmp_path, unconfigured):
+    file = tmp_path / "driver.log"
+    logs.configure("warning", str(file))
+    logging.getLogger("flatdist.launch.worker").info("hidden")
+    logging.getLogger("flatdist.store.remote").warning("seen")
+    assert "seen" in file.read_text()
+    assert "hidden" not in file.read_text()
+
+
+def test_a_folder_that_is_not_there_is_no_reason_to_stop(tmp_path, unconfigured):
+    logs.configure("info", str(tmp_path / "missing" / "log"), worker=True)
+    logging.getLogger("flatdist").info("to standard error")
+    assert not (tmp_path / "missing").exists()
+
+
+def test_silent_by_default():
+    code = "import flatdist, logging; logging.getLogger('flatdist.engines').warning('nobody asked')"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == ("", "")
