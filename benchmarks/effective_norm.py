@@ -52,6 +52,10 @@ STUDIES: tuple[tuple[int, int, int, str, int, tuple[str, ...]], ...] = (
     *((d, 2 * d, 1, "gaussian", 120, NORMS) for d in (8, 12, 16)),
     (24, 48, 1, "gaussian", 36, NORMS),
     *((d, d, 1, "rademacher", 120, NORMS) for d in (8, 12, 16, 24)),
+    *(
+        (20, 20, rank, "gaussian", 30, ("nuclear norm", "2", "3", "inf"))
+        for rank in (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 18)
+    ),
 )
 SOLVED = ((8, 8, 1), (12, 12, 1), (16, 16, 1), (8, 8, 2), (12, 12, 2), (12, 12, 3), (8, 16, 1))
 SOLVED_STREAMS, SOLVED_DEPTHS = 24, ("3", "4")

@@ -16,6 +16,7 @@ from .errors import SolverError as SolverError
 from .errors import StoreError as StoreError
 from .errors import SweepError as SweepError
 from .factorization.flatness import hessian_trace as hessian_trace
+from .factorization.flatness import sharpness as sharpness
 from .factorization.local_flatness import local_flatness as local_flatness
 from .factorization.products import end_to_end as end_to_end
 from .factorization.regularizer import balanced_factorization as balanced_factorization

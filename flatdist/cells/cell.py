@@ -138,7 +138,15 @@ class Cell(metaclass=_ByName):
     @property
     def relevant_fields(self) -> tuple[str, ...]:
         """The fields that change this cell's results, in declaration order."""
-        return relevant_fields(self.method, self.schedule)
+        names = relevant_fields(self.method, self.schedule)
+        if self._draws_one or "batch_size" in names or getattr(self.spec, "batch", None) != "one":
+            return names
+        return tuple(name for name in FIELDS if name in {*names, "batch_size"})  # full-batch SAM
+
+    @property
+    def _draws_one(self) -> bool:
+        """Whether every step sees one measurement, whatever number ``batch_size`` is, as for 1-SAM."""
+        return getattr(self.spec, "batch", None) == "one" and self.batch_size is not None
 
     @cached_property
     def cell_id(self) -> str:
@@ -184,6 +192,7 @@ class Cell(metaclass=_ByName):
         relevant = set(self.relevant_fields)
         row = {name: getattr(self, name) if name in relevant else None for name in FIELDS}
         row["width"] = None if row["width"] is None else list(row["width"])
+        row["batch_size"] = 1 if self._draws_one else row["batch_size"]  # null would read as full
         return row
 
     def problem_stream(self) -> str:

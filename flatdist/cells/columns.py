@@ -69,6 +69,7 @@ RESULTS = (
     Column("spectral_norm", "float64", FROBENIUS, "largest singular value of M"),
     Column("effective_rank", "float64", DIMENSIONLESS, "exponential of the entropy of the normalised singular values"),
     Column("hessian_trace", "float64", "loss per squared weight", "Lemma 2's sum; null without layers"),
+    Column("sharpness", "float64", "loss per squared weight", "(2/n) lambda_max(J J^T), the Hessian's at a minimum"),
     Column("nu_low", "float64", DIMENSIONLESS, "lower bound of nu at M*; above 1, M* is no local minimum of flatness"),
     Column(
         "nu_high", "float64", DIMENSIONLESS, "upper bound of nu at M*; below 1, M* is a sharp local minimum of flatness"

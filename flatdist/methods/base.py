@@ -95,7 +95,8 @@ class GradientMethod(Method):
 
     Attributes:
         batch: what one step sees: ``drawn`` (``batch_size`` indices with replacement, or every index once where the
-            cell says ``full``), ``full`` (every index once) or ``one`` (a single drawn index).
+            cell says ``full``), ``full`` (every index once) or ``one`` (a single drawn index, or
+            every index once where the cell says ``full``).
         label_noise: fresh noise is added to the labels at every step.
         sharpness_aware: the gradient is taken ``sam_radius`` further along the normalised gradient.
         update: how the gradient moves the weights; None for W <- W - eta g.
@@ -114,7 +115,7 @@ class GradientMethod(Method):
 
     def batch_size(self, cell: Any) -> int | None:
         """Indices drawn at each step of a cell; None where every index is used once."""
-        size: int | None = {"drawn": cell.batch_size, "full": None, "one": 1}[self.batch]
+        size: int | None = {"drawn": cell.batch_size, "full": None, "one": cell.batch_size and 1}[self.batch]
         return size
 
     def drawn(self, cell: Any) -> int:

@@ -12,7 +12,7 @@ from flatdist.cells.cell import Cell
 from flatdist.cells.problems import StoredProblem, sample_stored
 from flatdist.errors import SolverError
 from flatdist.factorization.evaluation import final_metrics
-from flatdist.factorization.flatness import hessian_trace
+from flatdist.factorization.flatness import hessian_trace, sharpness
 from flatdist.factorization.products import end_to_end
 from flatdist.machine.extras import load
 from flatdist.machine.threads import set_threads
@@ -64,6 +64,7 @@ def _solved(method: SolverMethod, solver: Callable[..., Any], cell: Cell, proble
             "status": "converged" if bool(certificate.converged) else "budget_exhausted",
             "train_loss": float(np.mean(residuals**2)),
             "hessian_trace": None if layers is None else float(hessian_trace(layers, problem.measurements)),
+            "sharpness": None if layers is None else sharpness(layers, problem.measurements),
             "certificate": float(certificate.value),
         }
         | (_nu(cell, problem) if method.has_layers else {})

@@ -19,6 +19,7 @@ from flatdist.factorization.evaluation import (
     final_metrics,
     trace_evaluations,
 )
+from flatdist.factorization.flatness import sharpness
 from flatdist.factorization.products import end_to_end, initial_layers
 from flatdist.methods.base import GradientMethod
 from flatdist.sensing.ensembles import ENSEMBLES
@@ -118,6 +119,7 @@ def trial_row(cell: Cell, trainee: Trainee) -> dict[str, Any]:
         "train_loss": train_loss,
         "train_loss_max": None if diverged else _number(np.nanmax(trainee.history["train_loss_max"])),
         "hessian_trace": None if diverged else _number(trainee.history["hessian_trace"][-1]),
+        "sharpness": None if diverged else _number(sharpness(trainee.layers, trainee.problem.measurements)),
         "learning_rate_final": _number(trainee.learning_rate),
         "flow_time": _number(trainee.flow_time),
         "steps_run": trainee.diverged_at if diverged else cell.steps,

@@ -1,0 +1,34 @@
+"""What depth does to the transition: the table and the figure of docs/results/depth.md from its committed CSVs.
+
+python analysis/depth.py [docs/results/depth] [--out DIR]
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from flatdist.figures.effective_norm import depth_figure
+from flatdist.figures.style import save_figure
+from flatdist.fits.effective_norm import depth_ratios, local_against_global
+
+
+def main() -> None:
+    """Print the tables and write the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("docs/results/depth"))
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    ratios = depth_ratios(pd.read_csv(options.folder / "effective_norm.csv"))
+    solved = options.folder / "effective_norm_solver.csv"
+    out = options.out or options.folder
+    ratios.to_csv(out / "depth_ratios.csv", index=False, float_format="%.5g")
+    print(ratios.round(3).to_string())
+    if solved.exists():
+        print(local_against_global(pd.read_csv(solved)).to_string())
+    origin = {"command": "python analysis/depth.py", "data": "effective_norm.csv"}
+    print("\n".join(f"wrote {path}" for path in save_figure(depth_figure(ratios), out, "depth", origin)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Ratios of first successes: known ratios come back, and the figure draws what the table holds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flatdist.errors import FitError
+from flatdist.figures.effective_norm import depth_figure
+from flatdist.fits.effective_norm import depth_ratios, local_against_global
+
+
+def streams(ratio, scatter, count, seed=0):
+    generator = np.random.default_rng(seed)
+    rows = []
+    for replicate in range(count):
+        shared = generator.standard_normal()
+        base = 100.0 + 5.0 * shared
+        first = ratio * 100.0 + scatter * (0.8 * shared + 0.6 * generator.standard_normal())
+        for norm, value in (("nuclear norm", base), ("3", first)):
+            rows.append({"d_out": 24, "d_in": 24, "rank": 1, "ensemble": "gaussian", "replicate": replicate,
+                         "norm": norm, "first_success": value, "statdim": 99.5})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_intervals_of_ratios_cover_the_truth():
+    truth, variance = (90.0 - 0.5) / (100.0 - 0.5), (3.0 / 5.0) ** 2
+    inside = np.zeros(2)
+    for seed in range(200):
+        row = depth_ratios(streams(0.9, 3.0, 40, seed)).set_index("norm").loc["3"]
+        inside += [
+            abs(row["ratio"] - truth) < 1.96 * row["ratio_error"],
+            abs(row["variance_ratio"] - variance) < 1.96 * row["variance_ratio_error"],
+        ]
+    assert (inside / 200 > 0.89).all()  # 95 % nominal, with a standard error of 1.5 %
+    assert (inside / 200 < 0.995).all()
+
+
+def test_few_streams_have_no_row_and_a_missing_reference_is_named():
+    assert depth_ratios(streams(0.9, 3.0, 5)).empty
+    with pytest.raises(FitError, match="nuclear norm"):
+        depth_ratios(streams(0.9, 3.0, 20).query("norm == '3'"))
+
+
+def test_agreement_is_counted():
+    solved = pd.DataFrame(
+        {"d_out": 8, "d_in": 8, "rank": 1, "depth": 3, "nu_low": [0.9, 1.1, 1.001, 0.5],
+         "nu_high": [0.9, 1.1, 1.001, 0.5],
+         "relative_error": [1e-20, 1e-2, 1e-7, 1e-3], "certified": [True, True, True, False]}
+    )  # fmt: skip
+    row = local_against_global(solved).iloc[0]
+    assert row[["problems", "both", "neither", "local_only", "solver_only", "uncertified"]].tolist() == [
+        4,
+        1,
+        1,
+        1,
+        1,
+        1,
+    ]
+
+
+def test_the_figure_draws_ratios_with_their_limits():
+    table = depth_ratios(pd.concat([streams(0.9, 3.0, 20), streams(0.9, 3.0, 20).assign(d_out=48, d_in=48)]))
+    ratio, variance, _ = depth_figure(table).axes
+    assert ratio.get_legend_handles_labels()[1].count("depth 3") == 1
+    assert len(variance.lines) > 1
+    limits = [line for line in ratio.lines if list(line.get_xdata()) == [1.0, 1.04]]
+    assert len(limits) == 5
+    assert limits[1].get_ydata()[0] == pytest.approx(0.927, abs=1e-3)
