@@ -86,8 +86,7 @@ def sweep(
         KeyboardInterrupt: it was interrupted; what was finished is stored.
         SweepError, LaunchError, StoreError: as the command.
     """
-    from flatdist.cli.adaptive import run_adaptive
-    from flatdist.cli.driving import Launching
+    from flatdist.cli.driving import Launching, run_rounds
     from flatdist.launch import LaunchSettings, launch
 
     loaded, opened = _open(sweep, store, where, set)
@@ -103,13 +102,11 @@ def sweep(
         limit, retry = options.pop("limit", None), options.pop("retry_failed", False)
         if options:
             raise LaunchError(f"{', '.join(options)}: not for a sweep that chooses its runs")
-        launching = Launching(opened.uri, resources, settings, display, limit, retry, not changed)
-        status, missing = run_adaptive(loaded, launching), 0
+        launching = Launching(opened.uri, resources, settings, display, limit, retry)
+        status, missing = run_rounds(loaded, launching), 0
         if status == 130:
             raise KeyboardInterrupt
-        from flatdist.sweeps import with_recorded
-
-        loaded = with_recorded(loaded, opened)
+        loaded = loaded.recorded(opened)
     else:
         planned = _plan(loaded, store, resources, probe=probe, **options)
         if not changed:
@@ -156,7 +153,6 @@ def _resources(executor: str, options: dict[str, Any]) -> Resources:
 def _plan(
     sweep: Sweep, store: str | os.PathLike[str] | Store, resources: Resources, *, probe: bool, **planning: Any
 ) -> Plan:
-    from flatdist.cli.adaptive import forecast
     from flatdist.cli.planning import check_here, plan_sweeps
     from flatdist.store import Store
     from flatdist.suggestions import did_you_mean
@@ -169,4 +165,4 @@ def _plan(
             )
     check_here(resources)
     opened = store if isinstance(store, Store) else Store(store)
-    return plan_sweeps(forecast([sweep], opened).sweeps, opened.uri, resources, with_probe=probe, **planning)
+    return plan_sweeps([sweep.expected(opened)], opened.uri, resources, with_probe=probe, **planning)

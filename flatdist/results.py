@@ -129,18 +129,9 @@ class _Asked:
             return cls(list(record.cell_ids), recorded_replicates(record))
         from flatdist.sweeps import load_sweep
 
-        loaded = load_sweep(Path(sweep))
-        if loaded.adaptive is not None:
-            from flatdist.sweeps.adaptive import with_recorded_runs
-
-            loaded = with_recorded_runs(loaded, store)
-            chosen = {cell.configuration_id: loaded.replicates_of(cell.cell_id) for cell in loaded.cells}
-            return cls([cell.cell_id for cell in loaded.cells], chosen)
-        if loaded.search is not None:
-            from flatdist.sweeps.search import with_recorded_cells
-
-            loaded = with_recorded_cells(loaded, store)
-        return cls([cell.cell_id for cell in loaded.cells])
+        loaded = load_sweep(Path(sweep)).recorded(store)
+        cells = {cell.configuration_id: loaded.replicates_of(cell.cell_id) for cell in loaded.cells}
+        return cls([cell.cell_id for cell in loaded.cells], cells if loaded.asks_replicates else None)
 
     def columns(self, wanted: Sequence[str] | None, *, of_history: bool = False) -> Sequence[str] | None:
         """The columns to read: also those that say which rows the sweep chose."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -14,11 +12,8 @@ from flatdist.cli.output import print_json, print_table
 from flatdist.errors import StoreError, SweepError
 
 if TYPE_CHECKING:
-    from flatdist.store import Store
     from flatdist.sweeps import Sweep
     from flatdist.sweeps.search.metric import Metric
-
-LEVEL = 0.95
 
 
 @click.command("best")
@@ -38,6 +33,8 @@ def best_command(
     A replicate without a finite value, as one that diverged, counts as the worst. steps_to=0.01 is the first evaluated
     step at which a replicate's relative error is below 0.01.
     """
+    from flatdist.sweeps.search.metric import LEVEL, rank
+
     loaded = load_sweep(sweep, store)
     cells = {cell.cell_id: cell for cell in loaded.cells}
     chosen, highest = metric_of(loaded, metric, highest)
@@ -62,40 +59,12 @@ def metric_of(sweep: Sweep, given: str | None, highest: bool) -> tuple[Metric, b
     Raises:
         SweepError: the metric does not exist; names the nearest.
     """
-    from flatdist.sweeps.search import parse_metric
-    from flatdist.sweeps.search.metric import numeric_columns
+    from flatdist.sweeps.search.metric import numeric_columns, parse_metric
 
-    if given is None and sweep.search is not None:
-        return sweep.search.metric, highest or sweep.search.mode == "max"
+    if given is None:
+        chosen, mode = sweep.kind.ranking
+        return chosen, highest or mode == "max"
     try:
-        return parse_metric(given or "relative_error", numeric_columns()), highest
+        return parse_metric(given, numeric_columns()), highest
     except SweepError as error:
         raise SweepError(f"--metric {error}") from error
-
-
-def rank(
-    store: Store, cell_ids: Sequence[str], metric: Metric, *, highest: bool, where: str | None = None
-) -> list[tuple[str, float, float, float, int]]:
-    """Cells with rows, the best first: cell id, median, its interval, and replicates."""
-    worst = -math.inf if highest else math.inf
-    ranked = []
-    for cell_id, values in metric.values(store, cell_ids, where=where).items():
-        finite = [value if math.isfinite(value) else worst for value in values.values()]
-        ranked.append((cell_id, *median_interval(finite), len(finite)))
-    return sorted(ranked, key=lambda row: (-row[1] if highest else row[1], row[0]))
-
-
-def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """The median and its distribution-free 95 % interval, (median, low, high).
-
-    The k-th smallest and k-th largest values enclose the median with probability 1 - 2 P(Binomial(n, 1/2) < k); below
-    six values even the extremes do so less often than 95 %, and they are returned.
-    """
-    ordered = sorted(values)
-    count = len(ordered)
-    k, tail = 1, 2 * 0.5**count
-    while k < count / 2 and tail + 2 * math.comb(count, k) * 0.5**count <= 1 - LEVEL:
-        tail += 2 * math.comb(count, k) * 0.5**count
-        k += 1
-    middle = ordered[count // 2] if count % 2 else (ordered[count // 2 - 1] + ordered[count // 2]) / 2
-    return middle, ordered[k - 1], ordered[count - k]

@@ -1,9 +1,8 @@
-"""Driving a sweep that chooses its runs: what searches and boundaries share on the command line."""
+"""Running sweeps round by round, and saying what a plan expects of the rounds to come."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from flatdist.errors import SweepError
 
 if TYPE_CHECKING:
     from flatdist.cli.planning import Resources
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from flatdist.planning import Plan
     from flatdist.planning.forecast import Forecast
     from flatdist.planning.work import WorkItem
+    from flatdist.store import Store
     from flatdist.sweeps import Sweep
 
 
@@ -34,7 +36,6 @@ class Launching:
         display: kind of progress display.
         limit: at most so many cells in all.
         retry_failed: replicates that failed are tried again.
-        record: whether the rounds are kept under the sweep's name.
         run_items: runs a round's items in place of a launch of their own, as the parts of a job array do together.
     """
 
@@ -44,16 +45,18 @@ class Launching:
     display: str
     limit: int | None
     retry_failed: bool
-    record: bool
     run_items: Callable[[Sequence[WorkItem]], LaunchResult] | None = None
 
-    def runner(self, sweep: Sweep) -> Callable[[Sequence[WorkItem]], LaunchResult]:
+    def runner(self) -> Callable[[Sequence[WorkItem]], LaunchResult]:
         """What launches the items of a round and returns when they have ended."""
         if self.run_items is not None:
             return self.run_items
-        from flatdist.cli.planning import plan_sweeps
+        from flatdist.cli.options import open_store
+        from flatdist.cli.planning import plan_settings
         from flatdist.launch import launch
+        from flatdist.planning import plan_items
 
+        settings, store = plan_settings(self.resources), open_store(self.store)
         forecast: Forecast | None = None
         rounds = 0
 
@@ -62,22 +65,10 @@ class Launching:
             rounds += 1
             if rounds & (rounds - 1) == 0:  # reading all times is worth it while they are few: rounds 1, 2, 4, 8, ...
                 forecast = None
-            cells = {item.cell.cell_id: item.cell for item in items}
-            asked = {item.cell.cell_id: item.replicates for item in items}
-            none: dict[str, Any] = {"search": None, "adaptive": None, "stopped": {}}
-            one = dataclasses.replace(sweep, cells=tuple(cells.values()), asked=asked, **none)
-            plan = plan_sweeps(
-                [one],
-                self.store,
-                self.resources,
-                retry_failed=self.retry_failed,
-                with_probe=False,
-                forecast=forecast,
-            )
+            plan = plan_items(items, store, settings, forecast=forecast)
             forecast = plan.forecast
             executor: Any = self.resources.executor
-            kept: Any = _only(plan, items)
-            return launch(kept, self.store, executor=executor, settings=self.settings, display=self.display)  # type: ignore[arg-type]
+            return launch(plan, self.store, executor=executor, settings=self.settings, display=self.display)  # type: ignore[arg-type]
 
         return run
 
@@ -89,12 +80,55 @@ class Launching:
         with session, _sigterm_interrupts():  # Ray sets a handler of its own on connecting
             return driver.finish()
 
-    def tell_failures(self, cell_ids: Sequence[str]) -> None:
-        """List the replicates whose last attempt failed."""
-        from flatdist.cli.inspect import failure_lines
-        from flatdist.cli.options import open_store
 
-        click.echo("\n".join(failure_lines(open_store(self.store), list(cell_ids), tracebacks=False)), err=True)
+def run_rounds(sweep: Sweep, launching: Launching) -> int:
+    """Run a sweep round by round until it asks for nothing more; returns the exit status, 0 where it has no rounds."""
+    from flatdist.cli.inspect import failure_lines
+    from flatdist.cli.options import open_store
+    from flatdist.launch.rounds import Driver
+
+    store = open_store(launching.store, must_exist=False)
+    rounds = sweep.rounds(store, launching.limit)
+    if rounds is None:
+        return 0
+    if rounds.note:
+        click.echo(rounds.note, err=True)
+    rounds.log.save()
+    driver = Driver(
+        rounds.strategy, rounds.log, store, launching.runner(), halving=rounds.halving,
+        retry_failed=launching.retry_failed, tell=click.echo, describe=rounds.describe, limit=rounds.limit,
+    )  # fmt: skip
+    status = launching.finish(driver)
+    if status == 1:
+        ids = dict.fromkeys(request.cell.cell_id for request in rounds.log.requests())
+        click.echo("\n".join(failure_lines(store, list(ids), tracebacks=False)), err=True)
+    if outcome := rounds.outcome():
+        click.echo(outcome)
+    return status
+
+
+def outlook_lines(sweeps: Sequence[Sweep], store: Store, plan: Plan) -> list[str]:
+    """What is expected of the sweeps that choose their runs, with the time that further runs would take."""
+    from flatdist.planning import duration
+
+    lines = []
+    for outlook in (sweep.outlook(store) for sweep in sweeps):
+        text = outlook.text
+        if outlook.beyond:
+            more = sum(count * plan.forecast.replicate(cell).seconds for cell, count in outlook.beyond)
+            text += f", which would take {duration(plan.time.mid + more / plan.slots)}"
+        lines += [text] if text else []
+    return lines
+
+
+def check_options(sweeps: Sequence[Sweep], options: dict[str, Any]) -> None:
+    """Refuse options that make no sense for a sweep that chooses its runs.
+
+    Raises:
+        SweepError: with what to do instead.
+    """
+    if options["fit"] and any(sweep.chooses for sweep in sweeps):
+        raise SweepError("--fit cannot cut a search short, since its cells are not known yet; use --limit N")
 
 
 @contextlib.contextmanager
@@ -112,19 +146,3 @@ def _sigterm_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _only(plan: Plan, items: Sequence[WorkItem]) -> Plan:
-    """A plan of exactly these items: the same shards, without replicates that are not asked for now."""
-    asked = {item.cell.cell_id: item for item in items}
-    shards = []
-    for shard in plan.shards:
-        kept = []
-        for item in shard.items:
-            wanted = asked[item.cell.cell_id]
-            replicates = tuple(r for r in item.replicates if r in wanted.replicates)
-            if replicates:
-                kept.append(dataclasses.replace(item, replicates=replicates, until=wanted.until))
-        if kept:
-            shards.append(dataclasses.replace(shard, items=tuple(kept)))
-    return dataclasses.replace(plan, shards=tuple(shards))

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from flatdist.cli.adaptive import check_options, forecast
+from flatdist.cli.driving import check_options, outlook_lines
 from flatdist.cli.options import (
     json_option,
     load_sweeps,
@@ -35,12 +35,15 @@ def plan_command(sweeps: tuple[str, ...], store: str, as_json: bool, **options: 
     changes = read_changes(options.pop("words"), options.pop("conditions"))
     loaded = load_sweeps(sweeps, store, changes)
     check_options(loaded, options)
-    expected = forecast(loaded, open_store(store, must_exist=False))
-    plan = plan_sweeps(expected.sweeps, store, take_resources(options), **take_planning(options))
+    opened = open_store(store, must_exist=False)
+    plan = plan_sweeps(
+        [sweep.expected(opened) for sweep in loaded], store, take_resources(options), **take_planning(options)
+    )
     if as_json:
-        print_json(plan_json(plan) | {"groups": expected.as_json()})
+        counts = ((sweep.name, sweep.outlook(opened).counts) for sweep in loaded)
+        print_json(plan_json(plan) | {"groups": [{"sweep": name, **count} for name, count in counts if count]})
     else:
-        click.echo("\n".join([*plan.lines(), *expected.lines(plan), *store_notes(store)]))
+        click.echo("\n".join([*plan.lines(), *outlook_lines(loaded, opened, plan), *store_notes(store)]))
 
 
 def take_resources(options: dict[str, Any]) -> Resources:

@@ -12,7 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from flatdist.cells.cell import Cell
-    from flatdist.planning import Interval, Plan
+    from flatdist.planning import Interval, Plan, PlanSettings
     from flatdist.planning.forecast import Forecast, Probe
     from flatdist.sweeps import Sweep
 
@@ -136,30 +136,40 @@ def plan_sweeps(
         LaunchError: the engine does not exist or does not run on the device, or this machine has not what is asked for.
     """
     from flatdist.cli.options import open_store
-    from flatdist.engines import resolve_engine
     from flatdist.errors import SweepError
-    from flatdist.planning import PlanSettings, keep_within, make_plan, make_probe, parse_duration
+    from flatdist.planning import keep_within, make_plan, make_probe, parse_duration
 
     seconds = None if budget is None else parse_duration(budget)
     if fit and seconds is None:
         raise SweepError("--fit needs --budget: give the time that the plan is to fit")
+    settings = plan_settings(resources, retry_failed=retry_failed, limit=limit)
+    threads = max(1, int(resources.cpus_per_trial))
+    can_probe = with_probe and (settings.device == "cpu" or local_gpus() > 0)
+    probe = _announced(make_probe(settings.engine, settings.device, threads)) if can_probe else None
+    plan = make_plan(sweeps, open_store(store, must_exist=False), settings, probe=probe, forecast=forecast)
+    return plan if seconds is None else keep_within(plan, seconds, fit=fit)
+
+
+def plan_settings(resources: Resources, *, retry_failed: bool = False, limit: int | None = None) -> PlanSettings:
+    """What a plan depends on beside sweeps and store.
+
+    Raises:
+        LaunchError: the engine does not exist or does not run on the device, or this machine has not what is asked for.
+    """
+    from flatdist.engines import resolve_engine
+    from flatdist.planning import PlanSettings
+
     check_here(resources)
     device = "cuda" if resources.uses_gpu else "cpu"
-    engine = resolve_engine(resources.engine, device)
-    threads = max(1, int(resources.cpus_per_trial))
-    can_probe = with_probe and (device == "cpu" or local_gpus() > 0)
-    settings = PlanSettings(
+    return PlanSettings(
         slots=resources.slots,
-        engine=engine,
+        engine=resolve_engine(resources.engine, device),
         device=device,
         executor=resources.executor,
         retry_failed=retry_failed,
         limit=limit,
         local=resources.address is None and device == "cpu",
     )
-    probe = _announced(make_probe(engine, device, threads)) if can_probe else None
-    plan = make_plan(sweeps, open_store(store, must_exist=False), settings, probe=probe, forecast=forecast)
-    return plan if seconds is None else keep_within(plan, seconds, fit=fit)
 
 
 def _announced(probe: Probe) -> Probe:

@@ -39,10 +39,7 @@ def status_command(sweeps: tuple[str, ...], store: str, watch: bool, as_json: bo
         print_json({"store": opened.uri, "sweeps": counts})
         return
     head = ["sweep", "cells", "replicates", "done", "missing", "failed", "diverged"]
-    if any(sweep.search is not None for sweep in loaded):
-        head.append("stopped")
-    if any(sweep.adaptive is not None for sweep in loaded):
-        head.append("groups finished")
+    head += dict.fromkeys(heading for sweep in loaded for heading in sweep.outlook(opened).headings)
     print_table(head, ([count.get(name) for name in head] for count in counts))
 
 
@@ -67,13 +64,7 @@ def count_sweep(sweep: Sweep, store: Store) -> dict[str, Any]:
         "diverged": n_diverged,
         "stopped": stopped,
     }
-    if sweep.adaptive is not None:
-        from flatdist.cli.adaptive import count_groups
-        from flatdist.sweeps.adaptive import group_states
-
-        groups = count_groups(group_states(sweep, store))
-        counts |= groups | {"groups finished": f"{groups['finished']:,} of {groups['groups']:,}"}
-    return counts
+    return counts | dict(sweep.outlook(store).counts)
 
 
 def _watch(sweeps: list[Sweep], store: Store) -> None:
@@ -81,7 +72,6 @@ def _watch(sweeps: list[Sweep], store: Store) -> None:
     from flatdist.launch.launching import add_stored
     from flatdist.launch.progress.display import make_display
     from flatdist.launch.progress.state import Progress
-    from flatdist.sweeps import with_recorded
 
     if len(sweeps) != 1:
         raise SweepError("--watch shows one sweep; name it")
@@ -93,9 +83,8 @@ def _watch(sweeps: list[Sweep], store: Store) -> None:
     first_done = first_steps = None
     try:
         while True:
-            if sweep.chooses:  # it may have asked for more
-                sweep = with_recorded(sweep, store)
-                cells = {cell.cell_id: cell for cell in sweep.cells}
+            sweep = sweep.recorded(store)  # it may have asked for more
+            cells = {cell.cell_id: cell for cell in sweep.cells}
             counts = count_sweep(sweep, store)
             first_done = counts["done"] if first_done is None else first_done
             progress = Progress(cells, counts["replicates"] - counts["stopped"], first_done)
@@ -107,8 +96,7 @@ def _watch(sweeps: list[Sweep], store: Store) -> None:
             progress.steps = steps - first_steps
             (display.update if shown else display.start)(progress)
             shown = True
-            asks_more = sweep.search is not None and len(cells) < sweep.search.budget
-            if not counts["missing"] and not asks_more and counts.get("finished") == counts.get("groups"):
+            if not counts["missing"] and not sweep.outlook(store).may_ask:
                 break
             time.sleep(WATCH_SECONDS)
     finally:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
-from flatdist.cli.adaptive import check_options, forecast, run_adaptive
-from flatdist.cli.driving import Launching
+from flatdist.cli.driving import Launching, check_options, outlook_lines, run_rounds
 from flatdist.cli.options import (
     load_sweep,
     load_sweeps,
@@ -69,9 +68,8 @@ def sweep_command(sweeps: tuple[str, ...], store: str, **options: Any) -> int:
     opened = open_store(store, must_exist=False)
     opened.check_access()
     check_options(loaded, options)
-    expected = forecast(loaded, opened)
-    plan = plan_sweeps(expected.sweeps, store, resources, **take_planning(options))
-    click.echo("\n".join([*plan.lines(), *expected.lines(plan)]))
+    plan = plan_sweeps([sweep.expected(opened) for sweep in loaded], store, resources, **take_planning(options))
+    click.echo("\n".join([*plan.lines(), *outlook_lines(loaded, opened, plan)]))
     plain = [sweep for sweep in loaded if not sweep.chooses]
     if words:  # a changed field makes other cells than the sweep's name stands for
         click.echo("--set makes other cells: their rows are stored, and the sweep's name keeps its meaning", err=True)
@@ -83,7 +81,7 @@ def sweep_command(sweeps: tuple[str, ...], store: str, **options: Any) -> int:
             ids = [cell.cell_id for cell in whole.cells]
             opened.save_sweep(whole.name, whole.source, ids, whole.replicates)
     if part is not None:
-        return _run_part(part, plan, loaded, store, resources, options, record=not words and not conditions)
+        return _run_part(part, plan, loaded, store, resources, options)
     if not plan.shards and len(plain) == len(loaded):
         return _report_failures(plan, opened)
     if not options["yes"] and plan.time.mid > LONG_SECONDS and sys.stdin.isatty() and sys.stderr.isatty():
@@ -94,14 +92,14 @@ def sweep_command(sweeps: tuple[str, ...], store: str, **options: Any) -> int:
     if plain:
         planning = take_planning(options) | {"with_probe": False}
         statuses.append(_launch(plan_sweeps(plain, store, resources, **planning), store, resources, options))
-    launching = _launching(store, resources, options, record=not words and not conditions)
+    launching = _launching(store, resources, options)
     for sweep in loaded:
         if sweep.chooses and INTERRUPTED not in statuses:
-            statuses.append(run_adaptive(sweep, launching))
+            statuses.append(run_rounds(sweep, launching))
     return max(statuses)
 
 
-def _launching(store: str, resources: Resources, options: dict[str, Any], *, record: bool) -> Launching:
+def _launching(store: str, resources: Resources, options: dict[str, Any]) -> Launching:
     return Launching(
         store=store,
         resources=resources,
@@ -109,7 +107,6 @@ def _launching(store: str, resources: Resources, options: dict[str, Any], *, rec
         display=options["display"],
         limit=options["limit"],
         retry_failed=options["retry_failed"],
-        record=record,
     )
 
 
@@ -135,8 +132,6 @@ def _run_part(
     store: str,
     resources: Resources,
     options: dict[str, Any],
-    *,
-    record: bool,
 ) -> int:
     """Run one part of the sweeps; the exit status is that of the whole, as far as this part saw it."""
     from flatdist.launch.parts import Claims, PartRun, drive_together
@@ -160,8 +155,8 @@ def _run_part(
         for sweep in [sweep for sweep in sweeps if sweep.chooses and INTERRUPTED not in statuses]:
 
             def drive(publish: Any, sweep: Sweep = sweep) -> int:
-                launching = _launching(store, resources, options, record=record)
-                return run_adaptive(sweep, dataclasses.replace(launching, run_items=publish))
+                launching = _launching(store, resources, options)
+                return run_rounds(sweep, dataclasses.replace(launching, run_items=publish))
 
             statuses.append(drive_together(run, sweep.name, drive))
     if statuses[-1] == 1:

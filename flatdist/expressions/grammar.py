@@ -166,7 +166,8 @@ class Reader:
         return self._node(tree, 0)
 
     def _syntax(self, error: SyntaxError) -> ExpressionError:
-        position = min(max(1, error.offset or 1), len(self._source) + 1) + self._start
+        end = len(self._source) + 1  # where something is missing, the parser gives no offset
+        position = min(error.offset or end, end) + self._start
         reason = str(error.msg)
         if "too many nested" in reason:
             return self.error(position, f"is nested more than {MAX_DEPTH} deep")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flatdist.cells.cell import Cell
 from flatdist.launch.launching import LaunchResult
 from flatdist.planning.work import WorkItem
-from flatdist.sweeps.search.early_stopping import EarlyStopping, RungValues, is_paused
+from flatdist.sweeps.kinds import Halving
+from flatdist.sweeps.search.early_stopping import is_paused
 from flatdist.sweeps.search.rounds import Request, Round, RoundLog, Rung, Strategy
 
 if TYPE_CHECKING:
@@ -19,21 +19,6 @@ if TYPE_CHECKING:
 
 Run = Callable[[Sequence[WorkItem]], LaunchResult]
 INTERRUPTED = 130
-
-
-@dataclass(frozen=True)
-class Halving:
-    """How the cells of a round are stopped early.
-
-    Attributes:
-        rule: the rungs, and who goes on.
-        values: of cells at rungs.
-        mode: ``min`` or ``max``.
-    """
-
-    rule: EarlyStopping
-    values: RungValues
-    mode: str
 
 
 class Driver:
@@ -102,7 +87,7 @@ class Driver:
         if not self._launch([WorkItem(*missing) for missing in self._missing(within, stopped)]):
             return False
         if len(within) < len(requests):
-            self.tell(f"stopped at the limit of {self._limit} cells; the same command without it goes on")
+            self.tell(f"stopped at the limit of {self._limit} cells; rerun the command without --limit to continue")
             self._status = self._end()
             return False
         return True

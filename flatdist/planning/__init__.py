@@ -2,7 +2,7 @@
 
 from flatdist.planning.budget import keep_within, parse_duration
 from flatdist.planning.forecast import Interval, Observation, duration, make_probe
-from flatdist.planning.plan import Plan, PlanSettings, SweepCounts, make_plan
+from flatdist.planning.plan import Plan, PlanSettings, SweepCounts, make_plan, plan_items
 from flatdist.planning.work import Shard, WorkItem
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "make_plan",
     "make_probe",
     "parse_duration",
+    "plan_items",
 ]

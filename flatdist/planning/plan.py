@@ -211,6 +211,33 @@ def make_plan(
     return assemble(counts, cells, wanted, (n_done, n_failed), items, forecast, settings)
 
 
+def plan_items(
+    items: Sequence[WorkItem],
+    store: PlannedStore,
+    settings: PlanSettings | None = None,
+    *,
+    probe: Probe | None = None,
+    forecast: Forecast | None = None,
+) -> Plan:
+    """A plan of exactly these items, as a round of a sweep asks for them.
+
+    Args:
+        items: what is to run.
+        store: the source of measured times, where there is no ``forecast``.
+        settings: slots, engine, device.
+        probe: measures kinds of cells of which the store has no times; None leaves them to nominal costs.
+        forecast: what to predict with; None fits it to the store's times.
+    """
+    settings = settings or PlanSettings()
+    cells = {item.cell.cell_id: item.cell for item in items}
+    wanted: dict[str, Collection[int]] = {}
+    for item in items:
+        wanted[item.cell.cell_id] = sorted({*wanted.get(item.cell.cell_id, ()), *item.replicates})
+    if forecast is None:
+        forecast = make_forecast(items, store, settings.engine, settings.device, probe)
+    return assemble([], cells, wanted, (0, 0), items, forecast, settings)
+
+
 def _union(sweeps: Sequence[Sweep], limit: int | None) -> tuple[dict[str, Cell], dict[str, Collection[int]]]:
     cells: dict[str, Cell] = {}
     wanted: dict[str, Collection[int]] = {}

@@ -20,7 +20,7 @@ def build(material: Material) -> Section:
     facts = {
         "cells": f"{len(sweep.cells):,}"
         + (f" ({counted(len(sweep.stopped), 'cell')} stopped early)" if sweep.stopped else ""),
-        "replicates of each": f"{sweep.replicates:,}" if sweep.adaptive is None else "chosen as results come in",
+        "replicates of each": f"{sweep.replicates:,}" if not sweep.asks_replicates else "chosen as results come in",
         "trials done": f"{done:,} of {wanted:,}",
         "methods": ", ".join(methods) or "none yet",
         "fields that vary": ", ".join(material.varying) or "none",

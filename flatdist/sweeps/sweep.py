@@ -18,6 +18,7 @@ from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.schema import Changes, Declaration, read_declaration
 from flatdist.sweepfile.yamltree import Node, parse_tree, read_text
 from flatdist.sweeps.grouping import maker_of, plain_groups
+from flatdist.sweeps.kinds import Grouped, Kind, Listed, Outlook, Rounds, Searched
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,18 +68,49 @@ class Sweep:
         """The numbers of the replicates that a cell is to have."""
         return self.asked.get(cell_id, range(self.replicates))
 
+    @property
+    def asks_replicates(self) -> bool:
+        """Whether it asks for replicates of its own choice, so that the store may have others of its cells."""
+        return self.adaptive is not None
+
     def rows(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Those rows of trials or history, of its cells, that it asked for: all of a sweep that lists its cells."""
-        if self.adaptive is None:
+        if not self.asks_replicates:
             return frame
         keys = zip(frame["cell_id"], frame["replicate"], strict=True)
         own = [row for row, (cell, r) in enumerate(keys) if int(r) in self.replicates_of(str(cell))]
         return frame.iloc[own].reset_index(drop=True)
 
     @property
+    def kind(self) -> Kind:
+        """How it comes by its cells and replicates."""
+        if self.search is not None:
+            return Searched(self.search)
+        return Listed() if self.adaptive is None else Grouped(self.adaptive)
+
+    @property
     def chooses(self) -> bool:
         """Whether it chooses cells or replicates itself, round after round."""
-        return self.search is not None or self.adaptive is not None
+        return not isinstance(self.kind, Listed)
+
+    def recorded(self, store: Store) -> Sweep:
+        """The sweep with the cells and replicates that a store has recorded for it."""
+        return self.kind.recorded(self, store)
+
+    def expected(self, store: Store) -> Sweep:
+        """A recorded sweep with stand-ins for what it is expected to ask for."""
+        return self.kind.expected(self, store)
+
+    def outlook(self, store: Store) -> Outlook:
+        """How far a recorded sweep is with choosing its runs."""
+        return self.kind.outlook(self, store)
+
+    def rounds(self, store: Store, limit: int | None = None) -> Rounds | None:
+        """Its rounds, to be run one after the other; None for a sweep that lists its cells."""
+        if not self.chooses:
+            return None
+        whole = parse_sweep(self.source, path=self.path, name=self.name)  # without --set and --where
+        return self.kind.rounds(self, whole, store, limit)
 
 
 def load_sweep(path: str | os.PathLike[str], *, changes: Changes | None = None) -> Sweep:
@@ -231,18 +263,7 @@ def open_sweep(
         except StoreError as error:
             raise SweepError(f"{os.fspath(sweep)!r} is not a file, and {error}") from error
         loaded = parse_sweep(source, name=os.fspath(sweep), changes=changes)
-    return with_recorded(loaded, store) if store is not None and loaded.chooses else loaded
-
-
-def with_recorded(sweep: Sweep, store: Store) -> Sweep:
-    """A sweep that chooses its cells or replicates, with those that the store has recorded."""
-    if sweep.adaptive is not None:
-        from flatdist.sweeps.adaptive import with_recorded_runs
-
-        return with_recorded_runs(sweep, store)
-    from flatdist.sweeps.search import with_recorded_cells
-
-    return with_recorded_cells(sweep, store)
+    return loaded.recorded(store) if store is not None else loaded
 
 
 def names_a_file(sweep: str | os.PathLike[str]) -> bool:

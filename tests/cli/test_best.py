@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from flatdist.cli import main
-from flatdist.cli.best import median_interval
 from flatdist.store import Store
 from flatdist.sweeps import load_sweep
+from flatdist.sweeps.search.metric import median_interval
 
 
 def test_median_intervals_cover() -> None:

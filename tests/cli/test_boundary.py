@@ -85,14 +85,29 @@ def test_a_sweep_in_parts_and_then_whole_runs_nothing_twice(
     sweep: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, store = sweep
-    for condition in ("nested", "not nested"):
+    for count, condition in enumerate(("nested", "not nested"), 1):
         assert main(["sweep", path, *store, *RUN, "--where", condition]) == 0
-    assert Store(store[1]).sweep_names() == []
-    rows = Store(store[1]).trials()
+        rows = Store(store[1]).trials()  # what a part has finished can be analysed at once, by name and by file
+        assert len(flatdist.load_trials(store[1], "edges")) == len(flatdist.load_trials(store[1], path)) == len(rows)
+        capsys.readouterr()
+        assert main(["status", "edges", *store, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["sweeps"][0]["finished"] == count
     assert main(["sweep", path, *store, *RUN]) == 0
     assert Store(store[1]).trials().equals(rows)
     assert len(flatdist.load_trials(store[1], "edges")) == len(rows)
     capsys.readouterr()
+
+
+def test_another_range_of_n_is_another_group_and_is_not_recorded(
+    sweep: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, store = sweep
+    assert main(["sweep", path, *store, *RUN, "--where", "nested"]) == 0
+    recorded = len(flatdist.load_trials(store[1], "edges"))
+    assert main(["sweep", path, *store, *RUN, "--where", "not nested and n > 10"]) == 0
+    assert "changes 1 of 2 groups" in capsys.readouterr().err
+    found = flatdist.load_trials(store[1], "edges")
+    assert len(found) == recorded + 3 < len(flatdist.load_trials(store[1]))  # with the cell that the file lists
 
 
 def test_one_n_from_the_command_line(sweep: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,10 +126,10 @@ def test_a_failing_group_leaves_the_others_alone(
     path, store = sweep
     solve = solving.solve
 
-    def broken(cell, replicates, hooks):  # type: ignore[no-untyped-def]
+    def broken(cell, replicates, *rest):  # type: ignore[no-untyped-def]
         if cell.nested and 1 in replicates:
             raise ArithmeticError("made up")
-        return solve(cell, replicates, hooks)
+        return solve(cell, replicates, *rest)
 
     monkeypatch.setattr(solving, "solve", broken)
     assert main(["sweep", path, *store, *RUN]) == 1
@@ -140,12 +155,12 @@ def test_an_interrupted_sweep_ends_with_the_same_rows(
     assert main(["sweep", path, *store, *RUN]) == 0
     solve, calls = solving.solve, 0
 
-    def interrupted(cell, replicates, hooks):  # type: ignore[no-untyped-def]
+    def interrupted(cell, replicates, *rest):  # type: ignore[no-untyped-def]
         nonlocal calls
         calls += 1
-        if calls % 13 == 0:
+        if calls % 7 == 0:
             os.kill(os.getpid(), signal.SIGINT)
-        return solve(cell, replicates, hooks)
+        return solve(cell, replicates, *rest)
 
     monkeypatch.setattr(solving, "solve", interrupted)
     other = ["--store", str(tmp_path / "interrupted")]

@@ -271,7 +271,7 @@ def test_a_cell_field_in_history_means_the_cells(filled):
 
 
 REFUSED = {
-    "n >": (3, "cannot be read here"),
+    "n >": (4, "cannot be read here"),
     "": (1, "is empty"),
     "(n > 1": (1, "this bracket is not closed"),
     "n = 2": (3, "compare with =="),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flatdist.cells.cell import Cell
 from flatdist.sweeps.adaptive.choosing import UntilInterval
@@ -107,6 +107,20 @@ def with_stand_ins(sweep: Sweep, states: Sequence[GroupState]) -> Sweep:
     requests = [Request(cell, tuple(sorted(sweep.replicates_of(cell.cell_id)))) for cell in sweep.cells]
     later = [request for state in states for request in state.stand_ins()]
     return with_requests(sweep, (), [*requests, *later])
+
+
+def count_groups(states: Sequence[GroupState]) -> dict[str, Any]:
+    """How many groups there are and are finished, their runs, and the widest interval of the others."""
+    looking = [state for state in states if state.known.success and state.group.rule.precision is not None]
+    open_widths = [state.width for state in looking if not state.is_finished]
+    return {
+        "groups": len(states),
+        "finished": sum(state.is_finished for state in states),
+        "asked": sum(len(state.known.asked) for state in states),
+        "expected": sum(state.expected for state in states),
+        "at_most": sum(state.most for state in states),
+        "widest": max(open_widths, default=None),
+    }
 
 
 def recorded_replicates(record: SweepRecord) -> Mapping[str, set[int]] | None:

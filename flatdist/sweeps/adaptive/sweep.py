@@ -63,6 +63,15 @@ class AdaptiveSweep:
                 kept.append(Round(tuple(requests)))
         return kept
 
+    def merged(self, recorded: Sequence[Round], rounds: Sequence[Round], part: AdaptiveSweep) -> list[Round]:
+        """What is recorded of this sweep once a part of it has run some rounds.
+
+        What one group asks for depends on its own runs alone, so that a part asks for what the whole would: its rounds
+        take the place of what was recorded of its groups. Groups that only the part has are left out.
+        """
+        others = AdaptiveSweep(tuple(group for group in self.groups if group.key not in part.by_key))
+        return [*others.current(recorded), *self.current(rounds)]
+
     def _wanted(self, request: Request) -> Request | None:
         """What the sweep still asks for of a recorded request."""
         group = self.by_key.get(str(request.note.get("group")))

@@ -14,6 +14,7 @@ from flatdist.suggestions import did_you_mean
 if TYPE_CHECKING:
     from flatdist.store import Store
 
+LEVEL = 0.95  # of intervals
 STEPS_TO = "steps_to"
 ALONG_TRAINING = ("train_loss", "population_loss", "nuclear_norm", "hessian_trace")  # also columns of the history
 Values = dict[str, dict[int, float]]  # cell id -> replicate -> value
@@ -137,3 +138,31 @@ def _number(value: object) -> float:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):  # null, as pandas spells it
         return math.nan
+
+
+def rank(
+    store: Store, cell_ids: Sequence[str], metric: Metric, *, highest: bool, where: str | None = None
+) -> list[tuple[str, float, float, float, int]]:
+    """Cells with rows, the best first: cell id, median, its interval, and replicates."""
+    worst = -math.inf if highest else math.inf
+    ranked = []
+    for cell_id, values in metric.values(store, cell_ids, where=where).items():
+        finite = [value if math.isfinite(value) else worst for value in values.values()]
+        ranked.append((cell_id, *median_interval(finite), len(finite)))
+    return sorted(ranked, key=lambda row: (-row[1] if highest else row[1], row[0]))
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The median and its distribution-free 95 % interval, (median, low, high).
+
+    The k-th smallest and k-th largest values enclose the median with probability 1 - 2 P(Binomial(n, 1/2) < k); below
+    six values even the extremes do so less often than 95 %, and they are returned.
+    """
+    ordered = sorted(values)
+    count = len(ordered)
+    k, tail = 1, 2 * 0.5**count
+    while k < count / 2 and tail + 2 * math.comb(count, k) * 0.5**count <= 1 - LEVEL:
+        tail += 2 * math.comb(count, k) * 0.5**count
+        k += 1
+    middle = ordered[count // 2] if count % 2 else (ordered[count // 2 - 1] + ordered[count // 2]) / 2
+    return middle, ordered[k - 1], ordered[count - k]

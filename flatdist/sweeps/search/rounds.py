@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flatdist.store.sweeps import SweepRecord
 
 FORMAT = 2
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,8 @@ class RoundLog:
         identity: of the search; rounds recorded for another one are left alone.
         keep: whether new rounds are recorded.
         current: what is still wanted of the recorded rounds; None for all.
+        merge: from what is recorded now and these rounds to what is to be recorded, where these are of a part of the
+            sweep; None records these.
     """
 
     def __init__(
@@ -157,10 +160,11 @@ class RoundLog:
         *,
         keep: bool = True,
         current: Callable[[Sequence[Round]], list[Round]] | None = None,
+        merge: Callable[[Sequence[Round], Sequence[Round]], list[Round]] | None = None,
     ) -> None:
         self._store, self._name, self._source, self._replicates = store, name, source, replicates
-        self._identity, self._keep = identity, keep
-        recorded = recorded_rounds(store, name, identity, replicates)
+        self._identity, self._keep, self._merge = identity, keep, merge
+        recorded = self._recorded()
         self.rounds: list[Round] = recorded if current is None else current(recorded)
 
     def add(self, new: Round) -> None:
@@ -174,12 +178,17 @@ class RoundLog:
         self.save()
 
     def save(self) -> None:
-        """Record all rounds; durable on return."""
-        if not self._keep:
-            return
-        ids = list(dict.fromkeys(request.cell.cell_id for request in self.requests()))
-        content = {"format": FORMAT, "search": self._identity, **rounds_to_json(self.rounds)}
-        self._store.save_sweep(self._name, self._source, ids, self._replicates or 0, content)
+        """Record all rounds; durable on return. Another part's rounds that were recorded meanwhile are kept."""
+        for _ in range(_ATTEMPTS if self._keep else 0):
+            rounds = self.rounds if self._merge is None else self._merge(self._recorded(), self.rounds)
+            ids = list(dict.fromkeys(request.cell.cell_id for one in rounds for request in one.requests))
+            content = {"format": FORMAT, "search": self._identity, **rounds_to_json(rounds)}
+            self._store.save_sweep(self._name, self._source, ids, self._replicates or 0, content)
+            if self._merge is None or self._merge(self._recorded(), self.rounds) == self._recorded():
+                return
+
+    def _recorded(self) -> list[Round]:
+        return recorded_rounds(self._store, self._name, self._identity, self._replicates)
 
     def requests(self) -> Iterator[Request]:
         """All requests so far."""
