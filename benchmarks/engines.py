@@ -24,13 +24,12 @@ import threadpoolctl
 import torch
 
 from benchmarks.roofline import Roofline, step_flops
-from flatdist.alignment import aligned_zeros
 from flatdist.engines.base import Engine, Session, TrainingTask
 from flatdist.engines.batched import BatchedEngine
 from flatdist.engines.fused import FusedEngine
 from flatdist.machine.provenance import machine_provenance
 from flatdist.machine.threads import set_threads
-from flatdist.types import Array
+from flatdist.types import Array, aligned_zeros
 
 SHAPES = {(12, 12): 67, (20, 20): 210, (30, 20): 300, (60, 60): 1200, (100, 100): 2000}  # (d_out, d_in): n
 DEPTHS = (2, 3, 5)

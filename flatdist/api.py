@@ -154,8 +154,8 @@ def _plan(
     sweep: Sweep, store: str | os.PathLike[str] | Store, resources: Resources, *, probe: bool, **planning: Any
 ) -> Plan:
     from flatdist.cli.planning import check_here, plan_sweeps
+    from flatdist.errors import did_you_mean
     from flatdist.store import Store
-    from flatdist.suggestions import did_you_mean
 
     allowed = ("limit", "budget", "fit", "retry_failed")
     for name in planning:

@@ -6,6 +6,9 @@ program itself are plain assertions.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class FlatdistError(Exception):
     """Base class: catch it to catch everything that flatdist reports on purpose."""
@@ -55,3 +58,13 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}"
         count /= 1024
     return f"{count:.1f} GiB"
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """The known name closest to a mistyped one, as messages add it, or an empty string.
+
+    >>> did_you_mean("fussed", ["fused", "batched"])
+    " (did you mean 'fused'?)"
+    """
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

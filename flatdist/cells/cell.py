@@ -12,11 +12,10 @@ from typing import Any
 
 from flatdist.cells.fields import Choice, Flag, Integer, Keyword, Number, Widths, declare
 from flatdist.cells.plugins import digests_of, load_entry_points
-from flatdist.errors import CellError
+from flatdist.errors import CellError, did_you_mean
 from flatdist.machine.extras import load
 from flatdist.methods import METHODS, Method, method_names
 from flatdist.sensing.ensembles import ENSEMBLES, SAMPLING_VERSION, ensemble_names
-from flatdist.suggestions import did_you_mean
 
 GROUND_TRUTHS = ("unit_frobenius", "gaussian_factors", "flat_spectrum")
 SCHEDULES = ("constant", "cosine_tail")

@@ -70,10 +70,9 @@ def check_here(resources: Resources) -> None:
     Raises:
         LaunchError: no such device, no GPU, or a trial wider than this machine.
     """
-    from flatdist.errors import LaunchError
+    from flatdist.errors import LaunchError, did_you_mean
     from flatdist.launch.ray.cluster import cuda_devices
     from flatdist.launch.settings import DEVICES
-    from flatdist.suggestions import did_you_mean
 
     if resources.device not in DEVICES:
         hint = did_you_mean(resources.device, DEVICES)

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flatdist.engines.base import WIDEST, Engine
-from flatdist.errors import LaunchError
+from flatdist.errors import LaunchError, did_you_mean
 from flatdist.machine.extras import load
-from flatdist.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from flatdist.cells.cell import Cell

@@ -12,13 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from flatdist.alignment import aligned_zeros
 from flatdist.engines._fused_kernel import compiled_steps
 from flatdist.engines._fused_layout import Layout, Storage, make_layout
 from flatdist.engines.base import TrainingTask
 from flatdist.errors import LaunchError
 from flatdist.sensing.measurements import Dense, Entries, Factors, Measurements, as_measurements
-from flatdist.types import Array
+from flatdist.types import Array, aligned_zeros
 
 DTYPES = ("float32", "float64")
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from flatdist.errors import did_you_mean
 from flatdist.expressions.exact import FUNCTIONS, MIRRORED, Evaluate, compile_node
 from flatdist.expressions.names import CELL_NAMES, KINDS, WORDS, Name, unknown
 from flatdist.expressions.values import ExpressionError, Names, Value, Word, show, to_value
-from flatdist.suggestions import did_you_mean
 
 MAX_LENGTH = 10_000  # characters
 MAX_DEPTH = 60

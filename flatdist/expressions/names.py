@@ -10,8 +10,8 @@ from fractions import Fraction
 from flatdist.cells.cell import FIELDS
 from flatdist.cells.columns import BOOKKEEPING, HISTORY, TRIALS, Column
 from flatdist.cells.fields import Choice, FieldType, Flag, Integer, Keyword, Number
+from flatdist.errors import did_you_mean
 from flatdist.expressions.values import Names, show
-from flatdist.suggestions import did_you_mean
 
 KINDS: Mapping[str, str] = {
     "number": "a number",

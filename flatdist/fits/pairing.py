@@ -12,10 +12,9 @@ import pandas as pd
 
 from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
 from flatdist.cells.columns import RESULT_COLUMNS
-from flatdist.errors import FitError
+from flatdist.errors import FitError, did_you_mean
 from flatdist.fits.grouping import as_value
 from flatdist.fits.success import require_columns
-from flatdist.suggestions import did_you_mean
 
 SIDES = ("first", "second")
 

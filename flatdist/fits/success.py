@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from flatdist.errors import FitError
+from flatdist.errors import FitError, did_you_mean
 from flatdist.fits.grouping import group_rows
-from flatdist.suggestions import did_you_mean
 from flatdist.threshold.recovery import SGD_TOLERANCE, default_tolerance
 
 

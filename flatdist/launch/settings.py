@@ -9,8 +9,7 @@ from typing import Any
 
 from flatdist.cells.plugins import Plugin, loaded_plugins
 from flatdist.engines import ENGINE_NAMES as ENGINES
-from flatdist.errors import LaunchError
-from flatdist.suggestions import did_you_mean
+from flatdist.errors import LaunchError, did_you_mean
 
 DEVICES = ("auto", "cpu", "cuda")
 DEFAULT_RUNNER = "flatdist.trials.run:run_replicates"

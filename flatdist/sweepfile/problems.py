@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from flatdist.errors import SweepError
-from flatdist.suggestions import did_you_mean
+from flatdist.errors import SweepError, did_you_mean
 
 MAX_SHOWN = 40
 

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 from flatdist.cells.cell import FIELDS
 from flatdist.cells.fields import Choice, FieldType, Integer, Keyword, Number, Widths
+from flatdist.errors import did_you_mean
 from flatdist.expressions import CELL_NAMES, Expression, ExpressionError, Value, parse, whole_above, without_noise
-from flatdist.suggestions import did_you_mean
 
 Given: TypeAlias = Any  # a literal as the field's type parses it, an Expression, or a tuple that holds Expressions
 LARGEST = 10**300

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flatdist.cells.cell import FIELDS, Cell, check_values
-from flatdist.errors import CellError, SweepError
+from flatdist.errors import CellError, SweepError, did_you_mean
 from flatdist.expressions import ExpressionError
-from flatdist.suggestions import did_you_mean
 from flatdist.sweepfile.expand import Scope, Unresolved
 from flatdist.sweepfile.values import InvalidValue, names_in, read_value
 from flatdist.sweepfile.yamltree import parse_tree

@@ -6,11 +6,11 @@ import itertools
 import numpy as np
 import pytest
 
-from flatdist.alignment import aligned_zeros
 from flatdist.cells.cell import Cell
 from flatdist.engines.fused import FusedEngine, warm
 from flatdist.engines.reference import ReferenceEngine
 from flatdist.errors import LaunchError
+from flatdist.types import aligned_zeros
 
 STEPS = 61
 

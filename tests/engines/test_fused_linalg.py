@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numba import njit
 
-from flatdist.alignment import aligned_zeros
 from flatdist.engines._fused_layout import padded
 from flatdist.engines._fused_linalg import pack, product, transpose, unpack
 from flatdist.engines._fused_vector import lanes_of
+from flatdist.types import aligned_zeros
 
 
 @njit

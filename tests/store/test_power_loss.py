@@ -51,13 +51,13 @@ class Machine(SystemCalls):
             raise PowerLoss
         self.count += 1
 
-    def open(self, path, flags, mode=0o777, *, dir_fd=None):
+    def open(self, path, flags, mode=0o777):
         self._call()
-        handle = os.open(path, flags, mode, dir_fd=dir_fd)
-        self.paths[handle] = self._path(path, dir_fd)
+        handle = os.open(path, flags, mode)
+        self.paths[handle] = Path(path)
         if flags & os.O_CREAT:
-            self.unsynced.add(self.paths[handle])
-            self._change(self.paths[handle], lambda made=self.paths[handle]: made.unlink(missing_ok=True))
+            self.unsynced.add(Path(path))
+            self._change(Path(path), lambda: Path(path).unlink(missing_ok=True))
         return handle
 
     def write(self, handle, data):
@@ -75,40 +75,32 @@ class Machine(SystemCalls):
 
     def fsync(self, handle):
         self._call()
-        path = self._path("", handle)
+        path = self.paths[handle]
         self.unsynced.discard(path)
         self.forgettable = [(folder, undo) for folder, undo in self.forgettable if folder != path]
 
-    def replace(self, source, target, *, src_dir_fd, dst_dir_fd):
+    def replace(self, source, target):
         self._call()
-        before, after = self._path(source, src_dir_fd), self._path(target, dst_dir_fd)
-        self._change(after, self._restoring(after))
-        if before in self.unsynced:
-            self.unsynced.add(after)
-        os.replace(before, after)
+        self._change(Path(target), self._restoring(Path(target)))
+        if Path(source) in self.unsynced:
+            self.unsynced.add(Path(target))
+        os.replace(source, target)
 
-    def link(self, source, target, *, src_dir_fd, dst_dir_fd, follow_symlinks):
+    def link(self, source, target):
         self._call()
-        after = self._path(target, dst_dir_fd)
-        os.link(self._path(source, src_dir_fd), after, follow_symlinks=follow_symlinks)
-        self._change(after, lambda: after.unlink(missing_ok=True))
+        os.link(source, target)
+        self._change(Path(target), lambda: Path(target).unlink(missing_ok=True))
 
-    def unlink(self, path, *, dir_fd):
+    def unlink(self, path):
         self._call()
-        gone = self._path(path, dir_fd)
-        undo = self._restoring(gone)
-        os.unlink(gone)
-        self._change(gone, undo)
+        undo = self._restoring(Path(path))
+        os.unlink(path)
+        self._change(Path(path), undo)
 
-    def mkdir(self, path, *, dir_fd=None):
+    def mkdir(self, path):
         self._call()
-        made = self._path(path, dir_fd)
-        os.mkdir(made)
-        self._change(made, lambda: shutil.rmtree(made, ignore_errors=True))
-
-    @staticmethod
-    def _path(name, dir_fd) -> Path:
-        return Path(name) if dir_fd is None else Path(os.readlink(f"/proc/self/fd/{dir_fd}"), name)
+        os.mkdir(path)
+        self._change(Path(path), lambda: shutil.rmtree(path, ignore_errors=True))
 
     def _change(self, path: Path, undo: Callable[[], None]) -> None:
         self.forgettable.append((path.parent, undo))

@@ -11,7 +11,8 @@ import pytest
 from flatdist.cells.cell import Cell
 from flatdist.cli import main
 from flatdist.store import Store
-from flatdist.store.schema import conform, rows_to_table, schema, to_frame
+from flatdist.store.frame import to_frame
+from flatdist.store.schema import conform, rows_to_table, schema
 
 
 def row(replicate, quantities):

@@ -22,14 +22,13 @@ import numpy.typing as npt
 
 from flatdist.cells.cell import FIELDS, Cell
 from flatdist.cells.plugins import use_plugins
-from flatdist.errors import CellError, LaunchError
+from flatdist.errors import CellError, LaunchError, did_you_mean
 from flatdist.launch.progress.state import Event, Notice
 from flatdist.launch.ray.cluster import require_versions
 from flatdist.launch.settings import LaunchSettings
 from flatdist.launch.worker import run_shard
 from flatdist.machine.environment import import_ray
 from flatdist.planning.work import Shard, WorkItem
-from flatdist.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from flatdist.store import Store

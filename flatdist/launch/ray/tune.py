@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flatdist.errors import LaunchError
+from flatdist.errors import LaunchError, did_you_mean
 from flatdist.launch.inline import same_error
 from flatdist.launch.interrupt import Interrupts
 from flatdist.launch.progress.display import Display
@@ -27,7 +27,6 @@ from flatdist.launch.ray.cluster import ClusterSession, versions
 from flatdist.launch.ray.trial import Monitor, PackedShards, Task, cell_trial, grid_space, shard_trial, trial_name
 from flatdist.launch.settings import LaunchSettings
 from flatdist.machine.environment import import_ray, quiet_tune
-from flatdist.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from ray.tune import Callback, Stopper

@@ -7,9 +7,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from flatdist.alignment import aligned_zeros
 from flatdist.sensing.measurements.base import Measurements
-from flatdist.types import Array
+from flatdist.types import Array, aligned_zeros
 
 BLOCK_ENTRIES = 2**18  # entries worked on at a time where conversions or temporaries would take much memory
 

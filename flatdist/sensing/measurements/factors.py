@@ -6,9 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from flatdist.alignment import aligned_zeros
 from flatdist.sensing.measurements.base import Measurements
-from flatdist.types import Array
+from flatdist.types import Array, aligned_zeros
 
 
 class Factors(Measurements):

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from flatdist.alignment import aligned_zeros
 from flatdist.sensing.measurements.base import Measurements
 from flatdist.sensing.measurements.dense import Dense
-from flatdist.types import Array
+from flatdist.types import Array, aligned_zeros
 
 
 class Signs(Dense):

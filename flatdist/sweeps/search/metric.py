@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, cast
 
-from flatdist.errors import SweepError
-from flatdist.suggestions import did_you_mean
+from flatdist.errors import SweepError, did_you_mean
 
 if TYPE_CHECKING:
     from flatdist.store import Store

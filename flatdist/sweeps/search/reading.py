@@ -9,9 +9,8 @@ from typing import Any
 
 from flatdist.cells.cell import FIELDS
 from flatdist.cells.fields import Integer, Keyword, canonical_float
-from flatdist.errors import SweepError
+from flatdist.errors import SweepError, did_you_mean
 from flatdist.expressions import ExpressionError, parse
-from flatdist.suggestions import did_you_mean
 from flatdist.sweepfile.expand import Expansion
 from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.schema import Block
