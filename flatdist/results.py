@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from flatdist.cells.columns import HISTORY, column_names
 from flatdist.errors import StoreError
 from flatdist.expressions import Where
-from flatdist.store.frame import rows_to_frame
 from flatdist.store.location import is_local
+from flatdist.store.schema import rows_to_frame
 from flatdist.store.store import Store
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import click
 
 from flatdist.cli.options import json_option, load_sweep, open_store, store_option
 from flatdist.cli.output import print_json, print_table
-from flatdist.errors import SweepError
+from flatdist.errors import FlatdistError, SweepError
 
 if TYPE_CHECKING:
     from flatdist.store import Store
@@ -30,7 +30,7 @@ def status_command(sweeps: tuple[str, ...], store: str, watch: bool, as_json: bo
     if not names:
         click.echo(f"store {opened.uri} has no sweeps yet", err=True)
         return
-    loaded = [load_sweep(name, store) for name in names]
+    loaded = [sweep for name in names if (sweep := _loaded(name, store, named=bool(sweeps))) is not None]
     if watch:
         _watch(loaded, opened)
         return
@@ -43,6 +43,17 @@ def status_command(sweeps: tuple[str, ...], store: str, watch: bool, as_json: bo
     print_table(head, ([count.get(name) for name in head] for count in counts))
 
 
+def _loaded(name: str, store: str, *, named: bool) -> Sweep | None:
+    """A sweep by name; one that another flatdist recorded, and this one cannot read, hides no other."""
+    try:
+        return load_sweep(name, store)
+    except FlatdistError as error:
+        if named:
+            raise
+        click.echo(f"sweep {name} is left out: {error}", err=True)
+        return None
+
+
 def count_sweep(sweep: Sweep, store: Store) -> dict[str, Any]:
     """Counts of one sweep's replicates; a diverged one is done."""
     ids = [cell.cell_id for cell in sweep.cells]
@@ -50,8 +61,7 @@ def count_sweep(sweep: Sweep, store: Store) -> dict[str, Any]:
     done = {i: {r for r in rs if r in wanted[i]} for i, rs in store.done(ids).items()}
     failed = {i: {r for r in rs if r in wanted[i]} for i, rs in store.failed(ids).items()}
     n_done, n_failed = sum(map(len, done.values())), sum(map(len, failed.values()))
-    diverged = store.trials(ids, where="status == 'diverged'", columns=["cell_id", "replicate"])
-    n_diverged = sum(r in wanted[str(i)] for i, r in zip(diverged["cell_id"], diverged["replicate"], strict=True))
+    n_diverged = sum(len(rs & {*wanted[i]}) for i, rs in store.diverged(ids).items())
     total = sum(map(len, wanted.values()))
     stopped = sum(len(wanted[i]) - len(done.get(i, ())) - len(failed.get(i, ())) for i in sweep.stopped)
     counts: dict[str, Any] = {

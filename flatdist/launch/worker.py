@@ -428,9 +428,11 @@ class PatientCheckpoints:
         except OSError as error:
             self._notice(f"a checkpoint could not be saved, the trial goes on without: {error}")
 
-    def latest(self, cell_id: str, replicate: int) -> tuple[int, dict[str, Any]] | None:
-        """The newest state, if any."""
-        state = self._rows.insist(lambda: self._folder.latest(cell_id, replicate))
+    def latest(
+        self, cell_id: str, replicate: int, problem: Callable[[int, dict[str, Any]], str | None]
+    ) -> tuple[int, dict[str, Any]] | None:
+        """The newest state that has no ``problem``, if any."""
+        state = self._rows.insist(lambda: self._folder.latest(cell_id, replicate, problem))
         if state is not None:
             self._known.add((cell_id, replicate))
         return state

@@ -27,8 +27,8 @@ SHARD_SECONDS = {"ray": 0.2, "inline": 0.0}  # a worker process is used again fo
 class PlannedStore(Protocol):
     """What a plan needs of a store."""
 
-    def done(self, cell_ids: Collection[str] | None = None) -> dict[str, set[int]]:
-        """Acknowledged replicates of each cell."""
+    def done(self, cell_ids: Collection[str] | None = None, *, thorough: bool = False) -> dict[str, set[int]]:
+        """Acknowledged replicates of each cell; ``thorough`` looks at every byte of their files."""
 
     def failed(self, cell_ids: Collection[str] | None = None) -> dict[str, dict[int, int]]:
         """Failures of each replicate that is not done."""
@@ -203,7 +203,7 @@ def make_plan(
     """
     settings = settings or PlanSettings()
     cells, wanted = _union(sweeps, settings.limit)
-    done, failed = store.done(list(cells)), store.failed(list(cells))
+    done, failed = store.done(list(cells), thorough=True), store.failed(list(cells))
     counts = [_count(sweep, cells, done, failed) for sweep in sweeps]
     items, n_done, n_failed = _items(cells, wanted, done, failed, retry=settings.retry_failed)
     if forecast is None:

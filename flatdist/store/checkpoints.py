@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from flatdist.errors import StoreError
-from flatdist.store.filesystem import Filesystem
-from flatdist.store.layout import checkpoint_folder, checkpoint_path, stem
-from flatdist.store.parts import Unreadable, warn_unreadable
-from flatdist.store.tombstones import Generations, Key
+from flatdist.store.documents import Generations, Key
+from flatdist.store.filesystem import Damaged, FileInfo, Filesystem, warn_damaged
+from flatdist.store.layout import checkpoint_folder, digest, stem
 
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
+FORMAT = 2  # 1, of release 0.1, did not say so
 KEPT = 2
+_SPARE = 1 << 20  # bytes that an archive's arrays may have beyond its own size
 
 
 class CheckpointFolder:
@@ -26,7 +27,8 @@ class CheckpointFolder:
     def __init__(self, files: Filesystem, generations: Callable[[], Generations]) -> None:
         self._files = files
         self._generations = generations
-        self._steps: dict[Key, list[int]] = {}
+        self._paths: dict[Key, list[str]] = {}
+        self._unfit: dict[Key, list[str]] = {}  # passed over; they go when something better is saved
 
     def save(self, cell_id: str, replicate: int, step: int, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Save the state after ``step`` steps, durably, then delete all but the last two.
@@ -38,41 +40,81 @@ class CheckpointFolder:
             if np.asarray(array).dtype.hasobject:
                 raise StoreError(f"checkpoint of {cell_id}/{replicate}: {name!r} holds objects; save plain arrays only")
         buffer = io.BytesIO()
-        np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]
+        np.savez(buffer, format=np.array(FORMAT), **dict(arrays))  # type: ignore[arg-type]
+        data = buffer.getvalue()
         generation = self._generations()[cell_id, replicate]
+        folder = checkpoint_folder(cell_id, replicate, generation)
         key = (cell_id, replicate)
-        if key not in self._steps:  # listed once; afterwards this object knows what it wrote
-            self._steps[key] = self._listed(cell_id, replicate, generation)
-        self._files.write(checkpoint_path(cell_id, replicate, generation, step), buffer.getvalue())
-        steps = sorted({*self._steps[key], step})
-        for old in steps[:-KEPT]:
-            self._files.delete(checkpoint_path(cell_id, replicate, generation, old))
-        self._steps[key] = steps[-KEPT:]
+        if key not in self._paths:  # listed once; afterwards this object knows what it wrote
+            self._paths[key] = [info.path for info in self._listed(cell_id, replicate)]
+        path = f"{folder}/{int(step):012d}-{digest(data)}.npz"
+        self._files.write(path, data)
+        unfit = self._unfit.pop(key, [])
+        paths = sorted({*self._paths[key], path} - {*unfit})
+        for old in (*unfit, *paths[:-KEPT]):
+            self._files.delete(old)
+        self._paths[key] = paths[-KEPT:]
 
-    def latest(self, cell_id: str, replicate: int) -> tuple[int, Arrays] | None:
-        """Return the step and arrays of the newest checkpoint that can be read, or None."""
-        generation = self._generations()[cell_id, replicate]
-        for step in reversed(self._listed(cell_id, replicate, generation)):
-            path = checkpoint_path(cell_id, replicate, generation, step)
+    def latest(
+        self, cell_id: str, replicate: int, problem: Callable[[int, Arrays], str | None] = lambda step, arrays: None
+    ) -> tuple[int, Arrays] | None:
+        """Return the step and arrays of the newest checkpoint that is healthy and fits, or None.
+
+        Args:
+            cell_id: the cell.
+            replicate: the replicate.
+            problem: says what keeps a state from being resumed; such a state is named and passed over.
+        """
+        for info in reversed(self._listed(cell_id, replicate)):
+            step = int(stem(info.path).split("-")[0])
             try:
-                content = self._files.read(path)
+                arrays = _read(info.path, self._files.read(info.path))
+                if reason := problem(step, arrays):
+                    raise Damaged(info.path, reason)
             except FileNotFoundError:  # another run of the same trial is ahead of this one
                 continue
-            try:
-                with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-                    return step, {name: archive[name] for name in archive.files}
-            except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-                problem = Unreadable(path, f"{len(content)} bytes, {error}")
-                warn_unreadable(self._files.uri, [problem], "is not resumed from")
+            except Damaged as damage:
+                warn_damaged(self._files.uri, [damage], "not resumed from: the one before it is taken, or the start")
+                self._unfit.setdefault((cell_id, replicate), []).append(info.path)
+                continue
+            return step, arrays
         return None
 
     def discard(self, cell_id: str, replicate: int) -> None:
         """Delete a replicate's checkpoints, once its row is acknowledged."""
-        generation = self._generations()[cell_id, replicate]
-        self._steps.pop((cell_id, replicate), None)
-        for info in self._files.list(checkpoint_folder(cell_id, replicate, generation)):
+        self._paths.pop((cell_id, replicate), None)
+        for info in self._listed(cell_id, replicate):
             self._files.delete(info.path)
 
-    def _listed(self, cell_id: str, replicate: int, generation: int) -> list[int]:
-        names = [stem(info.path) for info in self._files.list(checkpoint_folder(cell_id, replicate, generation))]
-        return sorted(int(name) for name in names if name.isdigit())
+    def _listed(self, cell_id: str, replicate: int) -> list[FileInfo]:
+        generation = self._generations()[cell_id, replicate]
+        return self._files.list(checkpoint_folder(cell_id, replicate, generation))
+
+
+def _read(path: str, data: bytes) -> Arrays:
+    """The arrays of a checkpoint; an archive that asks for more memory than it has bytes is refused."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            if any(one.compress_type != zipfile.ZIP_STORED for one in members):
+                raise ValueError("it is compressed, which flatdist does not write")
+            if sum(one.file_size for one in members) > len(data) + _SPARE or archive.testzip() is not None:
+                raise ValueError("its members are not what they are declared to be")
+        with np.load(io.BytesIO(data), allow_pickle=False) as loaded:
+            arrays = {name: _array(loaded, name) for name in loaded.files}
+        version = int(arrays.pop("format", np.array(1)))
+    except (ValueError, OSError, EOFError, KeyError, TypeError, MemoryError, zipfile.BadZipFile, SyntaxError) as error:
+        raise Damaged(
+            path, f"{len(data)} bytes, {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
+    if version > FORMAT or version < 1:
+        raise Damaged(path, f"it has format {version}, and this flatdist reads up to {FORMAT}")
+    arrays["format"] = np.array(version)
+    return arrays
+
+
+def _array(loaded: Any, name: str) -> np.ndarray[Any, Any]:
+    array = loaded[name]
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name!r} is not an array")
+    return array

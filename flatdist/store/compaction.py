@@ -3,28 +3,28 @@
 New files are written first and mean nothing until a manifest names them; publishing it is one exclusive create. A crash
 before leaves files that nobody reads, a crash afterwards leaves parts that nobody needs. Parts are deleted only when
 the manifest that took them over has been there for a grace period and has a successor, so that no reader is still on
-its way to them. Should one be read again nevertheless, its keys are already there and count once.
+its way to them. Should one be read again nevertheless, its keys are already there and count once. Only what is healthy
+is taken over: damaged rows count as missing, and their files are kept in set-aside/.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flatdist.errors import StoreError
-from flatdist.store.acknowledged import Acknowledgements
-from flatdist.store.filesystem import FileInfo, Filesystem
-from flatdist.store.index import Selection
-from flatdist.store.layout import manifest_path, part_folder, segment_folder, segment_path, stem
-from flatdist.store.manifest import Manifest, Segment, Snapshot, listed_manifests, newest_number
-from flatdist.store.parts import warn_unreadable
-from flatdist.store.read import load_part_rows, load_segment_rows
-from flatdist.store.schema import to_parquet
+from flatdist.store import layout, parquet
+from flatdist.store.filesystem import Damaged, FileInfo, Filesystem
+from flatdist.store.index import Array, Selection
+from flatdist.store.layout import manifest_path, part_folder, part_path, segment_folder, segment_path, stem
+from flatdist.store.reading import View, rows_of, spans_of
+from flatdist.store.schema import empty, plain
+from flatdist.store.snapshot import Catalog, Manifest, Segment, Snapshot, listed_manifests
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,6 +34,16 @@ SMALL = 1 << 21  # history rows; smaller segments are taken up by the next compa
 _PARTS_AT_ONCE = 8192  # bounds the memory of one step
 _BYTES_AT_ONCE = 1 << 28
 _ATTEMPTS = 20
+
+Source = tuple[str, Segment | None]  # a segment, or a part
+
+
+class Retry(Exception):
+    """Files turned out to be damaged: look again, without them."""
+
+    def __init__(self, damaged: Sequence[Damaged]) -> None:
+        super().__init__()
+        self.damaged = damaged
 
 
 @dataclass(frozen=True)
@@ -54,124 +64,213 @@ class Compaction:
 
 
 def compact(
-    files: Filesystem,
-    acknowledgements: Acknowledgements,
-    *,
-    grace: float = GRACE,
-    small: int = SMALL,
-    drop_old_numerics: bool = False,
-) -> Compaction:
+    files: Filesystem, catalog: Catalog, view: View, *, grace: float, small: int, drop_old_numerics: bool
+) -> Compaction | None:
     """Take all parts over into segments, publish them, and delete what earlier compactions took over.
 
+    Returns:
+        None where another compaction came first: look again.
+
     Raises:
-        StoreError: the store cannot tell two compactions apart, or others compact without end.
-        FileNotFoundError: another compaction was faster: start again.
+        Retry: damage was found: look again.
+        FileNotFoundError: another compaction was faster: look again.
     """
-    if not files.exclusive():
-        raise StoreError(
-            f"store {files.uri} does not support conditional writes, without which two compactions could undo each "
-            "other; results stay readable as they are"
-        )
-    for _ in range(_ATTEMPTS):
-        snapshot, selection = acknowledgements.read()
-        if drop_old_numerics:
-            selection = selection.latest_numerics()
-        rewritten = _to_rewrite(snapshot, selection, small)
-        if not snapshot.parts and not rewritten and not _has_leftovers(files, snapshot, grace):
-            return Compaction(snapshot.manifest.number, 0, len(snapshot.manifest.segments), 0)
-        written, taken = _write_segments(files, snapshot, selection, rewritten)
-        kept = [segment for segment in snapshot.manifest.segments if segment not in rewritten]
-        superseded = {stem(info.path): info.token for info in (*snapshot.superseded, *taken)}
-        number = snapshot.manifest.number + 1
-        manifest = Manifest(number, (*kept, *written), superseded, uuid.uuid4().hex)
-        if files.create(manifest_path(number), manifest.to_json()) and newest_number(files) == number:
-            deleted = _delete_leftovers(files, snapshot, manifest, grace)
-            return Compaction(number, len(taken), len(manifest.segments), deleted)
+    snapshot, selection = view.snapshot, view.selection
+    if drop_old_numerics:
+        selection = selection.latest_numerics()
+    rewritten = _to_rewrite(snapshot, selection, catalog, small)
+    needs_index = snapshot.manifest.number and (snapshot.manifest.index is None or catalog.index_is_damaged)
+    if not (
+        snapshot.parts or rewritten or needs_index or snapshot.newest > snapshot.manifest.number
+    ) and not _has_leftovers(files, snapshot, grace):
+        return Compaction(snapshot.manifest.number, 0, len(snapshot.manifest.segments), 0)
+    damaged = _keep_damaged(files, catalog, rewritten)
+    written, order = _write_segments(files, catalog, snapshot, selection, rewritten)
+    kept = [segment for segment in snapshot.manifest.segments if segment not in rewritten]
+    for segment in kept:
+        mine = selection.within(segment.name)
+        order.append((segment, mine, selection.steps[mine]))
+    index = _write_index(files, catalog, selection, order)
+    # what a damaged segment had taken over counts again, where it is still there
+    taken = snapshot.parts if damaged else (*snapshot.superseded, *snapshot.parts)
+    superseded = {stem(info.path): _token(info) for info in taken}
+    number = snapshot.newest + 1
+    manifest = Manifest(number, tuple(one for one, _, _ in order), superseded, uuid.uuid4().hex, index)
+    if not files.create(manifest_path(number), manifest.to_json()):
         for segment in written:  # another compaction came first; nobody has heard of these
             for table in ("trials", "history"):
                 files.delete(segment_path(table, segment.name))
-    raise StoreError(f"store {files.uri}: {_ATTEMPTS} other compactions came first; leave compaction to one of them")
+        return None
+    if max(listed_manifests(files)) > number:  # either ours has a successor already, or it came late: nothing is ours
+        return None
+    deleted = _delete_leftovers(files, snapshot, manifest, grace)
+    return Compaction(number, len(snapshot.parts), len(manifest.segments), deleted)
 
 
-def _to_rewrite(snapshot: Snapshot, selection: Selection, small: int) -> list[Segment]:
-    """Segments with rows that no longer hold, and small ones where they can be joined with something."""
+def drop_segment(files: Filesystem, snapshot: Snapshot, name: str) -> None:
+    """Publish a manifest without one compacted file, whose rows then count as missing.
+
+    Raises:
+        StoreError: there is no such file, or another compaction came first.
+    """
+    manifest = snapshot.manifest
+    kept = tuple(segment for segment in manifest.segments if segment.name != name)
+    if len(kept) == len(manifest.segments):
+        names = ", ".join(segment.name for segment in manifest.segments) or "none"
+        raise StoreError(f"store {files.uri} has no compacted file {name!r}; it has {names}")
+    # what it took over counts again where it is still there; the next compaction writes an index
+    number = snapshot.newest + 1
+    if not files.create(manifest_path(number), Manifest(number, kept, {}, uuid.uuid4().hex).to_json()):
+        raise StoreError(f"store {files.uri}: a compaction came first; try again")
+
+
+def set_aside(files: Filesystem, path: str, *, move: bool = True) -> bool:
+    """Keep a damaged file's bytes out of the way; False where the store does not allow it."""
+    try:
+        files.write(f"{layout.SET_ASIDE}/{path}", files.read(path, checked=False))
+        if move:
+            files.delete(path)
+    except FileNotFoundError:  # somebody else was faster
+        return True
+    except StoreError:
+        return False
+    return True
+
+
+def _token(info: FileInfo) -> str:
+    """Empty where the name states the content: a file of that name is always the same."""
+    return "" if layout.stated_digest(info.path) else info.token
+
+
+def _to_rewrite(snapshot: Snapshot, selection: Selection, catalog: Catalog, small: int) -> list[Segment]:
+    """Segments with rows that no longer hold or without digests, and small ones that can be joined with something."""
     held = dict.fromkeys(selection.sources, 0)
     for position, count in zip(*np.unique(selection.source, return_counts=True), strict=True):
         held[selection.sources[position]] = int(count)
-    outdated = [segment for segment in snapshot.manifest.segments if held.get(segment.name, 0) < segment.trials]
-    little = [s for s in snapshot.manifest.segments if s.history < small and s.trials < small and s not in outdated]
+    segments = snapshot.manifest.segments
+    outdated = [
+        one for one in segments if held.get(one.name, 0) < one.trials or not one.seals or catalog.damage(one.name)
+    ]
+    little = [one for one in segments if one.history < small and one.trials < small and one not in outdated]
     return outdated + (little if snapshot.parts or outdated or len(little) > 1 else [])
 
 
+def _keep_damaged(files: Filesystem, catalog: Catalog, rewritten: Sequence[Segment]) -> bool:
+    """Copy damaged segments to set-aside/; returns whether there are some."""
+    damaged = [damage for segment in rewritten for damage in catalog.damage(segment.name)]
+    for path in {damage.path for damage in damaged}:
+        set_aside(files, path, move=False)
+    return bool(damaged)
+
+
 def _write_segments(
-    files: Filesystem, snapshot: Snapshot, selection: Selection, rewritten: Sequence[Segment]
-) -> tuple[list[Segment], list[FileInfo]]:
-    """Write the rows that hold in some segments and all parts; return the new segments and the parts taken over."""
-    written, taken = [], []
-    for parts, segments in _batches(snapshot.parts, rewritten):
-        names = [stem(info.path) for info in parts]
-        history_parts = load_part_rows(files, "history", names, None)
-        trial_parts = load_part_rows(files, "trials", names, None)
-        unreadable = (*history_parts.unreadable, *trial_parts.unreadable)
-        damaged = {stem(problem.path) for problem in unreadable}
-        warn_unreadable(files.uri, unreadable, "not compacted")
-        trial_rows, steps_of_parts = (_without(loaded.table, damaged) for loaded in (trial_parts, history_parts))
-        trials = _held([load_segment_rows(files, "trials", segments, None), trial_rows], selection, None)
-        steps = [load_segment_rows(files, "history", segments, None), steps_of_parts]
-        history = _held(steps, selection, "step")
-        taken += [info for info in parts if stem(info.path) not in damaged]
-        if len(trials):
-            segment = Segment(uuid.uuid4().hex, len(trials), len(history))
-            files.write(segment_path("history", segment.name), to_parquet(history))
-            files.write(segment_path("trials", segment.name), to_parquet(trials))
-            written.append(segment)
-    return written, taken
+    files: Filesystem, catalog: Catalog, snapshot: Snapshot, selection: Selection, rewritten: Sequence[Segment]
+) -> tuple[list[Segment], list[tuple[Segment, Array, Array]]]:
+    """Write the rows that hold in some segments and all parts.
+
+    Returns:
+        The new segments; and each again with the positions of its rows in the selection and their rows of history.
+    """
+    written, order = [], []
+    for batch in _batches(snapshot.parts, rewritten):
+        trials, places = _held(files, catalog, selection, "trials", batch)
+        if len(trials) == 0:
+            continue
+        history, steps_of = _held(files, catalog, selection, "history", batch)
+        name = uuid.uuid4().hex
+        tables = {"history": history, "trials": trials}
+        seals = {}
+        for table, rows in tables.items():
+            data = parquet.encode(rows)
+            files.write(segment_path(table, name), data)
+            seals[table] = parquet.Seal.of(data)
+        segment = Segment(name, len(trials), len(history), seals)
+        counts = np.bincount(np.searchsorted(places, steps_of), minlength=len(places))
+        written.append(segment)
+        order.append((segment, places, counts))
+    return written, order
 
 
-def _batches(parts: Sequence[FileInfo], segments: Sequence[Segment]) -> Iterator[tuple[list[FileInfo], list[Segment]]]:
-    """Split the work so that one step fits into memory; small segments join the first."""
-    batch: list[FileInfo] = []
-    first, size = list(segments), 0
-    for info in parts:
-        if batch and (len(batch) >= _PARTS_AT_ONCE or size + info.size > _BYTES_AT_ONCE):
-            yield batch, first
-            batch, first, size = [], [], 0
-        batch.append(info)
-        size += info.size
-    if batch or first:
-        yield batch, first
+def _batches(parts: Sequence[FileInfo], segments: Sequence[Segment]) -> Iterator[list[Source]]:
+    """Split the work so that one step fits into memory; small segments and parts share their steps."""
+    batch: list[Source] = []
+    size = 0
+    sized = [((one.name, one), sum(seal.size for seal in one.seals.values()) or _BYTES_AT_ONCE) for one in segments]
+    for source, weight in (*sized, *(((stem(info.path), None), 2 * info.size) for info in parts)):
+        if batch and (len(batch) >= _PARTS_AT_ONCE or size + weight > _BYTES_AT_ONCE):
+            yield batch
+            batch, size = [], 0
+        batch.append(source)
+        size += weight
+    if batch:
+        yield batch
 
 
-def _held(tables: Sequence[pa.Table], selection: Selection, then: str | None) -> pa.Table:
-    """The rows of some tables that hold, sorted by key and then by a column, without their source."""
+def _held(
+    files: Filesystem, catalog: Catalog, selection: Selection, table: str, sources: Sequence[Source]
+) -> tuple[pa.Table, Array]:
+    """The rows of some files that hold, sorted by key and step, and their positions in the selection."""
     import pyarrow as pa
 
-    rows = pa.concat_tables(tables, promote_options="default")
-    position = selection.locate(rows)
+    def read(source: Source) -> tuple[pa.Table, Array] | Damaged:
+        name, segment = source
+        mine = selection.within(name)
+        if segment is None:
+            try:
+                rows = parquet.read_part(files, table, part_path(table, name), None)
+            except Damaged as damage:
+                return damage
+            return rows, selection.locate(rows, name)
+        places = rows_of(selection, mine, table)
+        numbers = None if places is None else places[0]
+        spans = None if numbers is None else spans_of(numbers)
+        found = parquet.read_segment(files, table, name, segment.seal(table), None, spans)
+        if found.damage is not None:
+            catalog.note(name, table, found)
+            return found.damage
+        if places is None:
+            return found.table, selection.locate(found.table, name)
+        at = places[0] if found.rows is None else np.searchsorted(found.rows, places[0])
+        return found.table.take(at), places[1]
+
+    used = selection.used_sources()
+    pieces, damaged = [], []
+    wanted = [source for source in sources if source[0] in used]
+    for (name, segment), piece in zip(wanted, files.map(read, wanted), strict=True):
+        if isinstance(piece, Damaged):
+            damaged.append(piece if segment else catalog.note_part(name, piece))
+        else:
+            pieces.append(piece)
+    if damaged:
+        raise Retry(damaged)
+    if not pieces:
+        return empty(table), np.zeros(0, np.int64)
+    rows = pa.concat_tables([rows for rows, _ in pieces], promote_options="default")
+    position = np.concatenate([one for _, one in pieces])
     kept = np.flatnonzero(position >= 0)
-    order = [position[kept]] if then is None else [rows.column(then).to_numpy()[kept], position[kept]]
-    rows = rows.take(kept[np.lexsort(order)]).drop_columns(["source"])
-    for index, field in enumerate(rows.schema):
-        if pa.types.is_dictionary(field.type):
-            plain = field.with_type(field.type.value_type)
-            rows = rows.set_column(index, plain, rows.column(index).cast(plain.type))
-    return rows
+    keys = [position[kept]] if table == "trials" else [rows.column("step").to_numpy()[kept], position[kept]]
+    kept = kept[np.lexsort(keys)]
+    return plain(rows.take(kept)), position[kept]
 
 
-def _without(rows: pa.Table, sources: Collection[str]) -> pa.Table:
-    """The rows that come from none of some files."""
+def _write_index(
+    files: Filesystem, catalog: Catalog, selection: Selection, order: Sequence[tuple[Segment, Array, Array]]
+) -> str:
+    """Write down what the segments of a manifest hold, in their order; returns the file's name."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    if not sources:
-        return rows
-    inside = pc.is_in(rows.column("source").cast(pa.string()), pa.array(sorted(sources), pa.string()))
-    return rows.filter(pc.invert(inside))
+    positions = np.concatenate([np.zeros(0, np.int64), *(places for _, places, _ in order)])
+    steps = np.concatenate([np.zeros(0, np.int64), *(steps for _, _, steps in order)])
+    table = catalog.rows(selection, positions).append_column("steps", pa.array(steps.astype(np.int32)))
+    data = parquet.encode(table, row_group=1 << 22)
+    name = layout.digest(data)
+    files.write(layout.index_path(name), data)
+    return name
 
 
 def _has_leftovers(files: Filesystem, snapshot: Snapshot, grace: float) -> bool:
     """Whether a new manifest would allow anything to be deleted; a guess by this machine's clock, checked later."""
-    current = {stem(info.path): info for info in listed_manifests(files)}.get(f"{snapshot.manifest.number:08d}")
+    current = listed_manifests(files).get(snapshot.manifest.number)
     if current is None or time.time() - current.modified < grace:
         return False
     named = {segment.name for segment in snapshot.manifest.segments}
@@ -181,26 +280,27 @@ def _has_leftovers(files: Filesystem, snapshot: Snapshot, grace: float) -> bool:
 
 def _delete_leftovers(files: Filesystem, snapshot: Snapshot, manifest: Manifest, grace: float) -> int:
     """Delete what the manifest before this one had already replaced, once it is old enough by the storage's clock."""
-    manifests = {int(stem(info.path)): info for info in listed_manifests(files)}
+    manifests = listed_manifests(files)
     new, old = manifests.get(manifest.number), manifests.get(snapshot.manifest.number)
     if new is None or old is None or new.modified - old.modified < grace:
         return 0
-    # Trials first: a part without history would count as damaged. A part of the same name that was written since then
-    # has another token, and its history is younger than the manifest.
+    # Trials first: a part without history would count as damaged. What is written again since then has another name
+    # or, by release 0.1, another token, and its history is younger than the manifest.
     replaced = snapshot.manifest.superseded
-    parts = [info for info in files.list(part_folder("trials")) if replaced.get(stem(info.path)) == info.token]
-    gone = {stem(info.path) for info in parts}
+    parts = [info for info in files.list(part_folder("trials")) if replaced.get(stem(info.path)) in ("", info.token)]
+    gone = {part_path("history", stem(info.path)) for info in parts}
     doomed = [info.path for info in parts]
     doomed += [
         info.path
         for info in files.list(part_folder("history"))
-        if stem(info.path) in gone and info.modified <= old.modified
+        if info.path in gone and ("-" in info.path or info.modified <= old.modified)
     ]
     named = {segment.name for segment in (*snapshot.manifest.segments, *manifest.segments)}
-    for table in ("trials", "history"):
+    named |= {str(snapshot.manifest.index), str(manifest.index)}
+    for folder in (segment_folder("trials"), segment_folder("history"), "index/v1"):
         doomed += [
             info.path
-            for info in files.list(segment_folder(table))
+            for info in files.list(folder)
             if stem(info.path) not in named and new.modified - info.modified >= grace
         ]
     doomed += [info.path for number, info in manifests.items() if number < snapshot.manifest.number]

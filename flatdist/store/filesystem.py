@@ -1,7 +1,8 @@
 """Where a store's bytes live: whole files, written atomically and durably, created exclusively, listed, deleted.
 
 Two kinds: a folder of this machine (here) and an object store (:mod:`flatdist.store.remote`). Everything above them
-sees relative paths with forward slashes.
+sees relative paths with forward slashes, and only paths that a store may contain (:mod:`flatdist.store.layout`): this
+is the gate through which every command passes. What a file's name states of its content is checked here, on every read.
 """
 
 from __future__ import annotations
@@ -9,17 +10,44 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import uuid
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, TypeVar
 
 from flatdist.errors import StoreError
+from flatdist.store import layout
+
+Answer = TypeVar("Answer")
 
 _TEMPORARY = ".tmp-"
-PROBE = "probe-"  # files that are written to see whether a store can be
+_DEPTH = 4  # folders below the listed one that a store can have
+_NAMED = 20  # files named in one warning
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK}
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_WRITTEN = ("trials/v1/part", "history/v1/part", "failures/v1/part", "checkpoints", "sweeps")
+
+
+class StoreWarning(UserWarning):
+    """Something in a store is damaged or foreign and left out; the message names it."""
+
+
+class Damaged(StoreError):
+    """A file that is not what it should be.
+
+    Attributes:
+        path: the file, relative to the store.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -39,54 +67,148 @@ class FileInfo:
     modified: float
 
 
-class Filesystem(Protocol):
-    """What a store needs of its storage. Missing files raise FileNotFoundError, everything else StoreError."""
+Listing = list[FileInfo]
+Paths = list[str]
+Ranges = Sequence[tuple[int, int]]
+
+
+class Filesystem:
+    """What a store needs of its storage. Missing files raise FileNotFoundError, everything else StoreError.
+
+    Attributes:
+        uri: the store's normalised location.
+        threads: how many requests are made at once.
+    """
 
     uri: str
+    threads = 4
 
-    def read(self, path: str) -> bytes:
-        """Return a file's bytes."""
-        ...
+    def __init__(self) -> None:
+        self._exclusive: bool | None = None
+        self._named: set[str] = set()
 
-    def open(self, path: str) -> BinaryIO:
-        """Open a file for reading parts of it."""
-        ...
+    def read(self, path: str, *, checked: bool = True) -> bytes:
+        """Return a file's bytes.
+
+        Raises:
+            Damaged: they are not those that the file's name states, and that is to be ``checked``.
+        """
+        data = self._read(_known(path), None)[0]
+        stated = layout.stated_digest(path) if checked else None
+        if stated is not None and layout.digest(data) != stated:
+            raise Damaged(path, f"its {len(data)} bytes are not those that were written")
+        return data
+
+    def read_ranges(self, path: str, ranges: Ranges) -> Sequence[bytes]:
+        """Return some (start, length) ranges of a file; who asks checks them."""
+        return self._read(_known(path), ranges)
 
     def write(self, path: str, data: bytes) -> None:
         """Create or replace a file: after the return it survives a power loss, before it nobody sees a part of it."""
-        ...
+        self._write(_known(path), data)
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a file that must not exist yet, atomically; False when it does."""
-        ...
+        return self._create(_known(path), data)
 
-    def list(self, folder: str) -> list[FileInfo]:
-        """Return all files below a folder, sorted by path; none when there is no such folder."""
-        ...
+    def list(self, folder: str) -> Listing:
+        """Return the store's files below a folder, sorted by path; what is not the store's is named once."""
+        found, foreign = self._list(folder)
+        foreign += [info.path for info in found if not layout.is_known(info.path)]
+        if new := sorted({*foreign} - self._named):
+            self._named |= {*new}
+            more = f" and {len(new) - _NAMED} more" if len(new) > _NAMED else ""
+            names = ", ".join(map(repr, new[:_NAMED]))
+            text = f"store {self.uri}: left alone, since flatdist did not write it: {names}{more}"
+            warnings.warn(text, StoreWarning, stacklevel=2)
+        clock = folder == "clock"
+        mine = (info for info in found if layout.is_known(info.path) and layout.is_probe(info.path) == clock)
+        return sorted(mine, key=lambda info: info.path)
 
     def delete(self, path: str) -> None:
         """Delete a file; a missing one is no error."""
-        ...
+        self._delete(_known(path))
 
     def exclusive(self) -> bool:
-        """Whether :meth:`create` really refuses an existing file when two writers race."""
-        ...
+        """Whether :meth:`create` really refuses an existing file; asked of the storage itself, once."""
+        if self._exclusive is None:
+            probe = f"probe-{uuid.uuid4().hex}"
+            self._exclusive = True
+            if not self.create(probe, b"first") or self.create(probe, b"second"):
+                self._exclusive = False
+            self.delete(probe)
+        return self._exclusive
 
-    def hasty(self) -> Filesystem:
-        """Return the same storage without the patience for failing requests: for asking whether it works at all."""
-        ...
+    def check_access(self) -> None:
+        """Write a file in every folder that rows are written to, read it back and delete it.
+
+        Raises:
+            StoreError: says what the store does not allow, and what to do.
+        """
+        for folder in self._probed():
+            path = f"{folder}/probe-{uuid.uuid4().hex}".lstrip("/")
+            self.write(path, path.encode())
+            try:
+                found = self.read(path)
+            except FileNotFoundError as error:
+                text = f"store {self.uri}: a file just written cannot be found; use another store"
+                raise StoreError(text) from error
+            finally:
+                self.delete(path)
+            if found != path.encode():
+                raise StoreError(f"store {self.uri}: a file just written reads back differently; use another store")
+
+    def clock(self) -> float:
+        """What time it is by the storage's own clock, by the time stamp of a file just written."""
+        path = f"clock/probe-{uuid.uuid4().hex}"
+        self.write(path, b"clock")
+        now = max((info.modified for info in self.list("clock")), default=0.0)
+        self.delete(path)
+        return now
+
+    def map(self, do: Callable[[Any], Answer], items: Sequence[Any]) -> Sequence[Answer]:
+        """Apply a function that waits for the storage to many items."""
+        threads = min(self.threads, len(items))
+        if threads <= 1:
+            return [do(item) for item in items]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(do, items))
 
     def hurry_when(self, asked: Callable[[], bool]) -> None:
-        """Have little patience with failing requests from the moment that ``asked`` says so."""
-        ...
+        """Wait out requests that fail for a while, but only for seconds from the moment that ``asked`` says so."""
 
     def delete_temporaries(self, older_than: float) -> int:
         """Delete what dead writers left behind before a time by the storage's clock; return how many files."""
-        ...
+        return 0
+
+    def _probed(self) -> Paths:
+        return [""]
+
+    def _read(self, path: str, ranges: Ranges | None) -> Sequence[bytes]:
+        raise NotImplementedError
+
+    def _write(self, path: str, data: bytes) -> None:
+        raise NotImplementedError
+
+    def _create(self, path: str, data: bytes) -> bool:
+        raise NotImplementedError
+
+    def _list(self, folder: str) -> tuple[Listing, Paths]:
+        """The files below a folder, and the paths of other things there."""
+        raise NotImplementedError
+
+    def _delete(self, path: str) -> None:
+        raise NotImplementedError
+
+
+def _known(path: str) -> str:
+    if not layout.is_known(path):
+        raise StoreError(f"{path!r} is not a file of a store; it is neither read, written nor deleted")
+    return path
 
 
 class SystemCalls:
-    """The system calls behind a durable write, in one place so that a test can fail each of them in turn."""
+    """The system calls that change a folder, in one place so that a test can fail each of them in turn."""
 
     open = staticmethod(os.open)
     write = staticmethod(os.write)
@@ -98,154 +220,199 @@ class SystemCalls:
     mkdir = staticmethod(os.mkdir)
 
 
-class LocalFilesystem:
-    """A store in a folder of this machine, or of a file system shared between machines."""
+class LocalFilesystem(Filesystem):
+    """A store in a folder of this machine, or of a file system shared between machines.
+
+    The root may be a symbolic link; below it none is followed: every folder is opened by its name inside the one above.
+    """
 
     def __init__(self, root: str, calls: SystemCalls | None = None) -> None:
+        super().__init__()
         self.uri = root
-        self._root = Path(root)
         self._calls = calls or SystemCalls()
-        self._durable_folders: set[Path] = set()
-        self._exclusive: bool | None = None
+        self._durable: set[str] = set()  # folders known to survive a power loss
 
-    def read(self, path: str) -> bytes:
-        """Return a file's bytes."""
-        with self._explained("read", path):
-            return (self._root / path).read_bytes()
+    def delete_temporaries(self, older_than: float) -> int:
+        """Delete temporary files that dead writers left, last modified before a time by this storage's clock."""
+        deleted = 0
+        for top in sorted(
+            {folder.split("/")[0] for folder in (*_WRITTEN, "manifest", "index", "tombstones", "drivers")}
+        ):
+            for path, status in self._walk(top):
+                name = path.rpartition("/")[2]
+                if name.startswith(_TEMPORARY) and stat.S_ISREG(status.st_mode) and status.st_mtime < older_than:
+                    self._delete(path)
+                    deleted += 1
+        return deleted
 
-    def open(self, path: str) -> BinaryIO:
-        """Open a file for reading parts of it."""
-        with self._explained("read", path):
-            return (self._root / path).open("rb")
+    def _read(self, path: str, ranges: Ranges | None) -> Sequence[bytes]:
+        with self._explained("read", path), self._folder(path) as (folder, name):
+            handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            with open(handle, "rb", buffering=0) as file:
+                if not stat.S_ISREG(os.fstat(handle).st_mode):
+                    raise Damaged(path, "is not a regular file")
+                if ranges is None:
+                    return [file.read()]
+                return [os.pread(handle, length, start) for start, length in ranges]
 
-    def write(self, path: str, data: bytes) -> None:
-        """Create or replace a file: temporary file beside it, fsync, rename, fsync of the folder."""
-        target = self._root / path
-        with self._explained("write", path), self._temporary(target, data) as temporary:
-            self._calls.replace(temporary, target)
-            self._sync_folder(target.parent)
+    def _write(self, path: str, data: bytes) -> None:
+        with self._explained("write", path), self._temporary(path, data) as (folder, temporary, name):
+            self._calls.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            self._calls.fsync(folder)
 
-    def create(self, path: str, data: bytes) -> bool:
-        """Write a file that must not exist yet: like write, with a hard link in place of the rename."""
-        target = self._root / path
-        with self._explained("write", path), self._temporary(target, data) as temporary:
+    def _create(self, path: str, data: bytes) -> bool:
+        with self._explained("write", path), self._temporary(path, data) as (folder, temporary, name):
             try:
-                self._calls.link(temporary, target)
+                self._calls.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
             except FileExistsError:
                 return False
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise
                 self._exclusive = False  # the best that can be done here; compaction refuses such a store
-                if target.exists():
+                if name in os.listdir(folder):
                     return False
-                self._calls.replace(temporary, target)
-            self._sync_folder(target.parent)
+                self._calls.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            self._calls.fsync(folder)
             return True
 
-    def list(self, folder: str) -> list[FileInfo]:
-        """Return all files below a folder, sorted by path."""
+    def _list(self, folder: str) -> tuple[Listing, Paths]:
+        found, foreign = [], []
+        for path, status in self._walk(folder):
+            if path.rpartition("/")[2].startswith("."):  # temporary files of writers at work, or that died
+                continue
+            if stat.S_ISREG(status.st_mode):
+                token = f"{status.st_ino}-{status.st_mtime_ns}"
+                found.append(FileInfo(path, status.st_size, token, status.st_mtime))
+            else:
+                foreign.append(path)
+        return found, foreign
+
+    def _delete(self, path: str) -> None:
+        missing = contextlib.suppress(FileNotFoundError)
+        with missing, self._explained("delete", path), self._folder(path) as (folder, name):
+            self._calls.unlink(name, dir_fd=folder)
+
+    def _probed(self) -> Paths:
+        """Folders that rows are written to, and a look at those inside, which another user may have made."""
+        closed = []
+        for top in _WRITTEN:
+            closed += [
+                path
+                for path, status in self._walk(top, folders=True)
+                if stat.S_ISDIR(status.st_mode) and not os.access(Path(self.uri, path), os.W_OK | os.X_OK)
+            ]
+        if closed:
+            raise StoreError(
+                f"store {self.uri}: {len(closed)} folders cannot be written by this user, as {closed[0]}; let their "
+                f"owner share the store: chmod -R g+rwXs {self.uri}"
+            )
+        return ["", *_WRITTEN[:3]]
+
+    def _walk(self, folder: str, *, folders: bool = False) -> Iterator[tuple[str, os.stat_result]]:
+        """Everything below a folder that is not itself a folder, unless asked for, without following links."""
         with self._explained("list", folder):
-            return sorted(self._walk(self._root / folder, folder), key=lambda info: info.path)
+            try:
+                with self._folder(f"{folder}/x" if folder else "x") as (handle, _):
+                    yield from self._entries(handle, folder, _DEPTH, folders)
+            except FileNotFoundError:
+                return
 
-    def delete(self, path: str) -> None:
-        """Delete a file; a missing one is no error."""
-        with self._explained("delete", path), contextlib.suppress(FileNotFoundError):
-            self._calls.unlink(self._root / path)
-
-    def exclusive(self) -> bool:
-        """Hard links refuse an existing name, on local file systems and on NFS; asked of this folder once."""
-        if self._exclusive is None:
-            probe = f"{PROBE}{uuid.uuid4().hex}"
-            self._exclusive = True
-            if not self.create(probe, b"first") or self.create(probe, b"second"):
-                self._exclusive = False
-            self.delete(probe)
-        return self._exclusive
-
-    def hasty(self) -> LocalFilesystem:
-        """A folder answers at once, always."""
-        return self
-
-    def hurry_when(self, asked: Callable[[], bool]) -> None:
-        """A folder answers at once, always."""
-
-    def delete_temporaries(self, older_than: float) -> int:
-        """Delete temporary files that dead writers left, last modified before a time by this storage's clock."""
-        deleted = 0
-        with self._explained("list", ""):
-            for folder, _, names in os.walk(self._root):
-                for path in (Path(folder) / name for name in names if name.startswith(_TEMPORARY)):
-                    with contextlib.suppress(FileNotFoundError):
-                        if path.stat().st_mtime < older_than:
-                            self._calls.unlink(path)
-                            deleted += 1
-        return deleted
-
-    def _walk(self, folder: Path, relative: str) -> Iterator[FileInfo]:
-        try:
-            entries = list(os.scandir(folder))
-        except FileNotFoundError:
-            return
-        for entry in entries:
-            if entry.name.startswith("."):  # temporary files of writers at work, or that died
-                continue
-            path = f"{relative}/{entry.name}" if relative else entry.name
-            if entry.is_dir():
-                yield from self._walk(Path(entry.path), path)
-                continue
+    def _entries(self, handle: int, folder: str, depth: int, folders: bool) -> Iterator[tuple[str, os.stat_result]]:
+        for entry in sorted(os.scandir(handle), key=lambda entry: entry.name):
+            path = f"{folder}/{entry.name}" if folder else entry.name
             with contextlib.suppress(FileNotFoundError):  # deleted since the folder was listed
-                status = entry.stat()
-                yield FileInfo(path, status.st_size, f"{status.st_ino}-{status.st_mtime_ns}", status.st_mtime)
+                if not entry.is_dir(follow_symlinks=False):
+                    yield path, entry.stat(follow_symlinks=False)
+                    continue
+                if folders or depth == 0:
+                    yield path, entry.stat(follow_symlinks=False)
+                if depth > 0:
+                    below = os.open(entry.name, _FOLDER, dir_fd=handle)
+                    try:
+                        yield from self._entries(below, path, depth - 1, folders)
+                    finally:
+                        os.close(below)
 
     @contextlib.contextmanager
-    def _temporary(self, target: Path, data: bytes) -> Iterator[Path]:
-        """A durable temporary file beside the target, gone afterwards."""
-        temporary = target.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
-        self._make_durable_folder(target.parent)
+    def _folder(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+        """A handle of the folder that a path is in, and the file's name there."""
+        *names, name = path.split("/")
         try:
-            self._write_durably(temporary, data)
-            yield temporary
+            handle = self._open_root(make)
+        except FileNotFoundError:
+            if make or os.path.isdir(self.uri):
+                raise
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+        try:
+            root = os.fstat(handle)
+            for count, below in enumerate(names, start=1):
+                if make:
+                    self._make_folder(handle, below, "/".join(names[:count]), root)
+                inside = os.open(below, _FOLDER, dir_fd=handle)
+                os.close(handle)
+                handle = inside
+            yield handle, name
         finally:
-            with contextlib.suppress(OSError):
-                self._calls.unlink(temporary)
+            os.close(handle)
 
-    def _write_durably(self, path: Path, data: bytes) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        try:
-            handle = self._calls.open(path, flags, 0o666)
-        except FileNotFoundError:  # somebody removed the folder since this object made it
-            self._durable_folders.clear()
-            self._make_durable_folder(path.parent)
-            handle = self._calls.open(path, flags, 0o666)
+    def _open_root(self, make: bool) -> int:
+        if make and "" not in self._durable:
+            root = Path(self.uri)
+            for path in reversed([root, *(parent for parent in root.parents if not parent.exists())]):
+                if not path.is_dir():
+                    with contextlib.suppress(FileExistsError):
+                        self._calls.mkdir(path)
+                    self._sync(path.parent)
+            self._durable.add("")
+        return os.open(self.uri, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _make_folder(self, handle: int, name: str, path: str, root: os.stat_result) -> None:
+        """Make a folder that survives a power loss; synced even if it exists, since its maker may have died before."""
+        if path in self._durable:
+            return
+        with contextlib.suppress(FileExistsError):
+            self._calls.mkdir(name, dir_fd=handle)
+            if root.st_mode & stat.S_IWGRP:  # a shared store: whoever writes first makes the folder for all
+                below = os.open(name, _FOLDER, dir_fd=handle)
+                try:
+                    os.fchmod(below, stat.S_IMODE(root.st_mode))
+                finally:
+                    os.close(below)
+        self._calls.fsync(handle)
+        self._durable.add(path)
+
+    @contextlib.contextmanager
+    def _temporary(self, path: str, data: bytes) -> Iterator[tuple[int, str, str]]:
+        """A durable temporary file beside the target, gone afterwards."""
+        temporary = f"{_TEMPORARY}{uuid.uuid4().hex}"
+        with contextlib.ExitStack() as stack:
+            try:
+                folder, name = stack.enter_context(self._folder(path, make=True))
+            except FileNotFoundError:  # somebody removed the folder since this object made it
+                self._durable.clear()
+                folder, name = stack.enter_context(self._folder(path, make=True))
+            try:
+                self._write_durably(temporary, folder, data)
+                yield folder, temporary, name
+            finally:
+                with contextlib.suppress(OSError):
+                    self._calls.unlink(temporary, dir_fd=folder)
+
+    def _write_durably(self, name: str, folder: int, data: bytes) -> None:
+        handle = self._calls.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
         try:
             rest = memoryview(data)
             while rest:
                 rest = rest[self._calls.write(handle, rest) :]
+            mode = os.fstat(folder).st_mode
+            if mode & stat.S_IWGRP:  # readable for whom the folder is, whatever this user's umask
+                os.fchmod(handle, mode & 0o666)
             self._calls.fsync(handle)
         finally:
             self._calls.close(handle)
 
-    def _make_durable_folder(self, folder: Path) -> None:
-        """Make a folder that survives a power loss; synced even if it exists, since its maker may have died before."""
-        if folder in self._durable_folders:
-            return
-        if folder != self._root:
-            self._make_durable_folder(folder.parent)
-            with contextlib.suppress(FileExistsError):
-                self._calls.mkdir(folder)
-            self._sync_folder(folder.parent)
-        elif not folder.is_dir():
-            missing = [folder, *(parent for parent in folder.parents if not parent.exists())]
-            for path in reversed(missing):
-                with contextlib.suppress(FileExistsError):
-                    self._calls.mkdir(path)
-                self._sync_folder(path.parent)
-            if not folder.is_dir():
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-        self._durable_folders.add(folder)
-
-    def _sync_folder(self, folder: Path) -> None:
+    def _sync(self, folder: Path) -> None:
         handle = self._calls.open(folder, os.O_RDONLY)
         try:
             self._calls.fsync(handle)
@@ -259,9 +426,9 @@ class LocalFilesystem:
         except StoreError:
             raise
         except OSError as error:
-            if isinstance(error, FileNotFoundError) and action == "read":
+            if isinstance(error, FileNotFoundError) and action in ("read", "delete"):
                 raise
-            what = "a test file" if path.startswith(PROBE) else path or "."
+            what = "a test file" if layout.is_probe(path) else path or "."
             raise StoreError(f"store {self.uri}: cannot {action} {what}: {_reason(error)}") from error
 
 
@@ -271,7 +438,8 @@ _ADVICE = {
     errno.EROFS: "the file system is read-only; give a --store that can be written",
     errno.EACCES: "permission denied; give a --store that this user can write, or change its permissions",
     errno.EPERM: "not permitted; give a --store that this user can write, or change its permissions",
-    errno.ENOTDIR: "a file is where a folder is needed; give a --store that is a folder",
+    errno.ENOTDIR: "a file or a link is where a folder is needed; links inside a store are not followed",
+    errno.ELOOP: "it is a symbolic link; links inside a store are not followed",
     errno.ENAMETOOLONG: "the path is too long; give a --store with a shorter one",
     errno.ENOENT: "a folder of its path does not exist and cannot be made; give another --store",
     errno.EMFILE: "too many open files; raise the limit (ulimit -n) or run fewer workers",
@@ -280,3 +448,13 @@ _ADVICE = {
 
 def _reason(error: OSError) -> str:
     return _ADVICE.get(error.errno or 0, f"{error.strerror or error}; check the disk and run the same command again")
+
+
+def warn_damaged(uri: str, problems: Sequence[Damaged], outcome: str) -> None:
+    """Name damaged files, in one warning."""
+    if not problems:
+        return
+    named = "; ".join(f"{problem.path} ({problem.reason})" for problem in problems[:_NAMED])
+    more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+    files = "1 file is" if len(problems) == 1 else f"{len(problems)} files are"
+    warnings.warn(f"store {uri}: {files} damaged and {outcome}: {named}{more}", StoreWarning, stacklevel=2)

@@ -6,13 +6,13 @@ row of the smallest part name; among equal names, the compacted copy. No clock i
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flatdist.store.tombstones import Generations, Key
+from flatdist.store.documents import Generations, Key
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,6 +25,7 @@ INDEX_COLUMNS = (
     "sampling_version",
     "generation",
     "part",
+    "status",
 )
 _REPLICATES = 1 << 31  # replicates are int32, so cell * this + replicate is a key in one int64
 _VERSIONS = 1 << 31
@@ -40,26 +41,36 @@ class Selection:
         cells: cell ids, sorted; keys count in them.
         keys: sorted int64, position in cells * 2^31 + replicate.
         source: which file each key's row is in, as a position in sources.
-        sources: names of segments and parts.
+        sources: names of segments and of parts' trials files.
+        row: number of the row within its file.
+        start: number of the row's first row of history within its file; -1 where only the file tells.
+        steps: how many rows of history it has.
         configuration: configuration of each row, as a number.
         versions: sampling and numerics version of each row in one number that sorts like the pair.
         generation: of each row.
+        diverged: whether each row's status is ``diverged``.
     """
 
     cells: list[str]
     keys: Array
     source: Array
     sources: list[str]
+    row: Array
+    start: Array
+    steps: Array
     configuration: Array
     versions: Array
     generation: Array
+    diverged: Array
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def where(self, mask: Array) -> Selection:
         """Return some of the rows."""
-        names = ("keys", "source", "configuration", "versions", "generation")
+        names = (
+            "keys", "source", "row", "start", "steps", "configuration", "versions", "generation", "diverged"
+        )  # fmt: skip
         return replace(self, **{name: getattr(self, name)[mask] for name in names})
 
     def of_cells(self, cell_ids: Collection[str], *, follow: bool = False) -> Selection:
@@ -83,9 +94,12 @@ class Selection:
         """Return the names of the files that hold at least one of the rows."""
         return {self.sources[position] for position in np.unique(self.source)}
 
-    def used_cells(self) -> list[str]:
-        """Return the cells of the rows, sorted."""
-        return [self.cells[position] for position in np.unique(self.keys // _REPLICATES)]
+    def within(self, source: str) -> Array:
+        """Return the positions of the rows that are in a file, in the file's order."""
+        if source not in self.sources:
+            return np.zeros(0, np.int64)
+        found = np.flatnonzero(self.source == self.sources.index(source))
+        return found[np.argsort(self.row[found], kind="stable")]
 
     def by_cell(self) -> dict[str, set[int]]:
         """Return the replicates of every cell."""
@@ -114,48 +128,121 @@ class Selection:
         cells = (self.cells[code] for code in (self.keys // _REPLICATES).tolist())
         return list(zip(cells, (self.keys % _REPLICATES).tolist(), self.generation.tolist(), strict=True))
 
-    def locate(self, table: pa.Table) -> Array:
-        """Find the rows of a table that hold.
+    def locate(self, table: pa.Table, source: str) -> Array:
+        """Find the rows of one file's table that hold.
 
         Args:
-            table: with columns cell_id, replicate and source.
+            table: with columns cell_id and replicate.
+            source: the name of the file.
 
         Returns:
             For every row of the table its position in this selection, or -1 where another row holds for its key.
         """
-        if len(self) == 0 or len(table) == 0:
+        if len(self) == 0 or len(table) == 0 or source not in self.sources:
             return np.full(len(table), -1)
-        cells = _encode(table.column("cell_id"), {cell: position for position, cell in enumerate(self.cells)})
-        source = _encode(table.column("source"), {name: position for position, name in enumerate(self.sources)})
-        keys = cells * _REPLICATES + _integers(table.column("replicate"))
-        position = np.minimum(np.searchsorted(self.keys, keys), len(self) - 1)
-        return np.where((self.keys[position] == keys) & (self.source[position] == source), position, -1)
+        values, codes = _texts(table.column("cell_id"))
+        position = {cell: number for number, cell in enumerate(self.cells)}
+        lookup = np.array([position.get(value, -1) for value in values] + [-1])
+        keys = lookup[codes] * _REPLICATES + _integers(table.column("replicate"))
+        found = np.minimum(np.searchsorted(self.keys, keys), len(self) - 1)
+        holds = (self.keys[found] == keys) & (self.source[found] == self.sources.index(source))
+        return np.where(holds, found, -1)
 
 
-def select(index: pa.Table, segments: Collection[str], generations: Generations) -> Selection:
+@dataclass(frozen=True)
+class Source:
+    """What a file holds, as far as it matters to which row holds.
+
+    Attributes:
+        name: the file's.
+        table: INDEX_COLUMNS, and ``steps`` where it is known how many rows of history each row has.
+        compacted: whether it is a segment.
+        lost: mask of its rows that are damaged; None for none.
+    """
+
+    name: str
+    table: pa.Table
+    compacted: bool
+    lost: Array | None = None
+
+    def with_lost(self, trials: Sequence[tuple[int, int]] | None, history: Sequence[tuple[int, int]] | None) -> Source:
+        """Mark the rows of damaged spans of its files as lost; None stands for a file that cannot be read at all."""
+        count = len(self.table)
+        lost = np.zeros(count, bool) if self.lost is None else self.lost.copy()
+        if trials is None or (history and "steps" not in self.table.column_names):
+            lost[:] = True
+        for first, stop in trials or ():
+            lost[first:stop] = True
+        steps = _integers(self.table.column("steps")) if "steps" in self.table.column_names else np.ones(count, int)
+        stops = np.cumsum(steps)
+        for first, stop in [(0, int(stops[-1]) if count else 0)] if history is None else history:
+            lost |= (steps > 0) & (stops > first) & (stops - steps < stop)
+        return replace(self, lost=lost)
+
+
+def select(sources: Sequence[Source], generations: Generations) -> Selection:
     """Choose the rows that hold.
 
     Args:
-        index: INDEX_COLUMNS and ``source``, the name of the segment or part that each row was read from.
-        segments: which sources are compacted files.
+        sources: the files.
         generations: which generations of which keys are void.
     """
+    import pyarrow as pa
+
+    names = [one.name for one in sources]
+    lengths = [len(one.table) for one in sources]
+    source = np.repeat(np.arange(len(sources)), lengths)
+    row = np.concatenate([np.arange(length) for length in lengths] or [np.zeros(0, np.int64)])
+    steps, start = _history_places(sources)
+    tables = [one.table.select(list(INDEX_COLUMNS)) for one in sources]
+    if not tables:
+        tables = [_empty_index()]
+    index = pa.concat_tables(tables, promote_options="default")
     cells, cell = _ranked(index.column("cell_id"))
-    sources, source = _ranked(index.column("source"))
     _, part = _ranked(index.column("part"))
     # a row without configuration is a configuration of its own
     _, configuration = _ranked(_coalesce(index.column("configuration_id"), index.column("cell_id")))
     versions = _integers(index.column("sampling_version")) * _VERSIONS + _integers(index.column("numerics_version"))
     generation = _integers(index.column("generation"))
+    states, state = _texts(index.column("status"))
+    diverged = np.array([*(text == "diverged" for text in states), False])[state]
     keys = cell * _REPLICATES + _integers(index.column("replicate"))
 
-    is_part = np.array([name not in segments for name in sources], bool)[source] if sources else np.zeros(0, bool)
-    order = np.lexsort((is_part, part, -generation, keys))
+    if len(keys) and (np.diff(keys) > 0).all():  # as in a segment alone
+        order = np.arange(len(keys))
+    else:
+        is_part = np.array([not one.compacted for one in sources], bool)[source]
+        ranks = np.argsort(np.argsort(np.array(names, object))) if names else np.zeros(0, np.int64)
+        order = np.lexsort((ranks[source], is_part, part, -generation, keys))
     order = order[generation[order] > _voided(keys[order], cells, generations)]
+    if any(one.lost is not None for one in sources):
+        lost = [np.zeros(len(one.table), bool) if one.lost is None else one.lost for one in sources]
+        order = order[~np.concatenate(lost)[order]]
     order = order[np.diff(keys[order], prepend=-1) != 0]
-    columns = (column[order] for column in (keys, source, configuration, versions, generation))
-    keys, source, configuration, versions, generation = columns
-    return Selection(cells, keys, source, sources, configuration, versions, generation)
+    every = (keys, source, row, start, steps, configuration, versions, generation, diverged)
+    keys, source, row, start, steps, configuration, versions, generation, diverged = (one[order] for one in every)
+    return Selection(
+        cells, keys, source, names, row, start, steps, configuration, versions, generation, diverged
+    )  # fmt: skip
+
+
+def _history_places(sources: Sequence[Source]) -> tuple[Array, Array]:
+    """How many rows of history each row has, and where they begin in their file; -1 where that is not known."""
+    steps, start = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for one in sources:
+        if "steps" in one.table.column_names:
+            steps.append(_integers(one.table.column("steps")))
+            start.append(np.cumsum(steps[-1]) - steps[-1])
+        else:
+            steps.append(np.full(len(one.table), -1))
+            start.append(steps[-1])
+    return np.concatenate(steps), np.concatenate(start)
+
+
+def _empty_index() -> pa.Table:
+    from flatdist.store.schema import empty
+
+    return empty("trials", INDEX_COLUMNS)
 
 
 def _voided(keys: Array, cells: list[str], generations: Generations) -> Array:
@@ -176,7 +263,7 @@ def _voided(keys: Array, cells: list[str], generations: Generations) -> Array:
     return voided
 
 
-def _dictionary(column: pa.ChunkedArray) -> tuple[list[str], Array]:
+def _texts(column: pa.ChunkedArray) -> tuple[list[str], Array]:
     """Distinct values and the position of each row's value among them; -1 for null."""
     import pyarrow as pa
 
@@ -192,7 +279,7 @@ def _dictionary(column: pa.ChunkedArray) -> tuple[list[str], Array]:
 
 def _ranked(column: pa.ChunkedArray) -> tuple[list[str], Array]:
     """The distinct values that occur, sorted, and each row's position among them."""
-    values, codes = _dictionary(column)
+    values, codes = _texts(column)
     used = np.unique(codes[codes >= 0])
     names = sorted(values[code] for code in used)
     position = {name: number for number, name in enumerate(names)}
@@ -201,16 +288,10 @@ def _ranked(column: pa.ChunkedArray) -> tuple[list[str], Array]:
     return names, rank[codes]
 
 
-def _encode(column: pa.ChunkedArray, positions: dict[str, int]) -> Array:
-    values, codes = _dictionary(column)
-    lookup = np.array([positions.get(value, -1) for value in values] + [-1])
-    return lookup[codes]
-
-
 def _integers(column: pa.ChunkedArray) -> Array:
     import pyarrow.compute as pc
 
-    filled = pc.fill_null(column, 0)
+    filled = column if column.null_count == 0 else pc.fill_null(column, 0)
     return filled.to_numpy().astype(np.int64)  # type: ignore[no-any-return]
 
 

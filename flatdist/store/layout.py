@@ -1,20 +1,25 @@
-"""Names every file of a store. No other module spells a path.
+"""What a store may contain. No other module spells a path, and names from outside are judged here alone.
 
 ::
 
-    trials/v1/part/<2 hex>/<part>.parquet       immutable parts; the trials part acknowledges the history part
-    history/v1/part/<2 hex>/<part>.parquet
-    failures/v1/part/<2 hex>/<part>.parquet
-    trials/v1/segment/<segment>.parquet         compacted rows, listed by the newest manifest
+    trials/v1/part/<2 hex>/<part>-<history's digest>-<digest>.parquet    acknowledges the history it names
+    history/v1/part/<2 hex>/<part>-<digest>.parquet
+    failures/v1/part/<2 hex>/<part>-<digest>.parquet
+    trials/v1/segment/<segment>.parquet         compacted rows, listed with their digests by the newest manifest
     history/v1/segment/<segment>.parquet
     manifest/v1/<number>.json
-    tombstones/v1/<hash>.json                   keys whose rows no longer count
-    checkpoints/<cell_id>/<replicate>/<step>.npz
-    sweeps/<name>/<hash>.json                   a sweep's record; order/<number>.json says which is the latest
+    index/v1/<digest>.parquet                   which rows a manifest's segments hold
+    tombstones/v1/<digest>.json, -copy.json     keys whose rows no longer count, twice
+    checkpoints/<cell_id>/<replicate>/<step>-<digest>.npz
+    sweeps/<name>/<digest>.json                 a sweep's record; order/<number>.json says which is the latest
     claims/<unit>.<attempt>.claim               work that a part of a job array has claimed
     pulses/<part>.json                          replaced every few seconds by a part that is alive
     orders/<sweep>.json                         what the part that drives an adaptive sweep wants run now
-    set-aside/…                                 unreadable files, under the path they had
+    drivers/v1/<sweep>/<slot>.json              replaced every few seconds by a driver that runs a sweep
+    set-aside/...                               damaged files, under the path they had
+
+Parts and checkpoints of release 0.1 have no digest in their names. Everything else in a store's folder is somebody's
+own: it is never read, copied or deleted.
 """
 
 from __future__ import annotations
@@ -30,18 +35,61 @@ MANIFESTS = "manifest/v1"
 TOMBSTONES = "tombstones/v1"
 CHECKPOINTS = "checkpoints"
 SWEEPS = "sweeps"
+DRIVERS = "drivers/v1"
 SET_ASIDE = "set-aside"
 CLAIMS = "claims"
 PULSES = "pulses"
 
-_NAME_DIGITS = 32
-_SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
-_CELL_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_DIGITS = 32
+_NAME = "[0-9a-f]{32}"
+_SWEEP = r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}"
+_CELL = r"[0-9A-Za-z_-]{1,64}"
+_PROBE = re.compile(rf"(?:[a-z0-9]+/)*probe-{_NAME}")
+_KNOWN = re.compile(
+    "|".join(
+        (
+            rf"(?:trials|history|failures)/v1/part/(?P<hex>[0-9a-f]{{2}})/(?P=hex)[0-9a-f]{{30}}(?:-{_NAME}){{0,2}}\.parquet",
+            rf"(?:trials|history)/v1/segment/{_NAME}\.parquet",
+            rf"{MANIFESTS}/[0-9]{{8}}\.json",
+            rf"index/v1/{_NAME}\.parquet",
+            rf"{TOMBSTONES}/{_NAME}(?:-copy)?\.json",
+            rf"{CHECKPOINTS}/{_CELL}/[0-9]{{1,10}}(?:\.[0-9]{{1,10}})?/[0-9]{{12}}(?:-{_NAME})?\.npz",
+            rf"{SWEEPS}/{_SWEEP}/{_NAME}\.json",
+            rf"{SWEEPS}/{_SWEEP}/order/[0-9]{{8}}\.json",
+            rf"{DRIVERS}/{_NAME}/[0-9]{{1,4}}\.json",
+            rf"{CLAIMS}/[0-9a-z-]{{1,64}}\.[0-9]{{4}}\.claim",
+            rf"{PULSES}/[0-9]{{1,9}}-of-[0-9]{{1,9}}-[0-9a-f]{{12}}\.json",
+            rf"orders/{_SWEEP}\.json",
+        )
+    )
+)
 
 
 def digest(content: bytes) -> str:
-    """Return the name of a file that is named by its content."""
-    return hashlib.sha256(content).hexdigest()[:_NAME_DIGITS]
+    """Return what a file is called that is named by its content."""
+    return hashlib.sha256(content).hexdigest()[:_DIGITS]
+
+
+def is_known(path: str) -> bool:
+    """Whether a path is one that a store may contain."""
+    return bool(_KNOWN.fullmatch(path.removeprefix(f"{SET_ASIDE}/")) or _PROBE.fullmatch(path))
+
+
+def is_probe(path: str) -> bool:
+    """Whether a file was only written to see whether it can be."""
+    return bool(_PROBE.fullmatch(path))
+
+
+def stated_digest(path: str) -> str | None:
+    """Return the digest of a file's content, where its name states it."""
+    folder, _, name = path.rpartition("/")
+    stem, _, kind = name.partition(".")
+    if folder.startswith(SET_ASIDE):
+        return None
+    if "-" in stem and kind in ("parquet", "npz"):
+        return stem.rpartition("-")[2]
+    stem = stem.removesuffix("-copy")
+    return stem if len(stem) == _DIGITS and (kind == "json" or folder == "index/v1") else None
 
 
 def part_name(keys: Iterable[tuple[str, int, int]]) -> str:
@@ -63,9 +111,15 @@ def part_folder(table: str) -> str:
     return f"{table}/v1/part"
 
 
-def part_path(table: str, part: str) -> str:
-    """Return the path of one part of a table."""
-    return f"{part_folder(table)}/{part[:2]}/{part}.parquet"
+def part_path(table: str, name: str) -> str:
+    """Return the path of one part of a table, by the name of its *trials* file (or its own, for failures)."""
+    name = history_name(name) if table == "history" else name
+    return f"{part_folder(table)}/{name[:2]}/{name}.parquet"
+
+
+def history_name(name: str) -> str:
+    """Return the name of the history that a trials part acknowledges."""
+    return name.rpartition("-")[0] if name.count("-") == 2 else name
 
 
 def segment_folder(table: str) -> str:
@@ -79,8 +133,13 @@ def segment_path(table: str, segment: str) -> str:
     return f"{segment_folder(table)}/{segment}.parquet"
 
 
+def index_path(name: str) -> str:
+    """Return the path of an index."""
+    return f"index/v1/{name}.parquet"
+
+
 def stem(path: str) -> str:
-    """Return a file's name without folder and extension: the part, segment, number or step it stands for."""
+    """Return a file's name without folder and extension."""
     return path.rsplit("/", 1)[-1].split(".", 1)[0]
 
 
@@ -89,22 +148,17 @@ def manifest_path(number: int) -> str:
     return f"{MANIFESTS}/{number:08d}.json"
 
 
-def tombstone_path(name: str) -> str:
-    """Return the path of one tombstone file."""
-    return f"{TOMBSTONES}/{name}.json"
+def tombstone_paths(name: str) -> tuple[str, str]:
+    """Return the paths of one tombstone file and of its copy."""
+    return f"{TOMBSTONES}/{name}.json", f"{TOMBSTONES}/{name}-copy.json"
 
 
 def checkpoint_folder(cell_id: str, replicate: int, generation: int) -> str:
     """Return the folder of one replicate's checkpoints; an invalidated generation's are never resumed."""
-    if not _CELL_ID.fullmatch(cell_id):
+    if not re.fullmatch(_CELL, cell_id):
         raise StoreError(f"cell_id {cell_id!r} cannot name a folder; allowed: letters, digits, - and _")
     suffix = f".{generation}" if generation else ""
     return f"{CHECKPOINTS}/{cell_id}/{int(replicate)}{suffix}"
-
-
-def checkpoint_path(cell_id: str, replicate: int, generation: int, step: int) -> str:
-    """Return the path of one checkpoint."""
-    return f"{checkpoint_folder(cell_id, replicate, generation)}/{int(step):012d}.npz"
 
 
 def sweep_folder(name: str) -> str:
@@ -113,7 +167,7 @@ def sweep_folder(name: str) -> str:
     Raises:
         StoreError: the name could leave its folder or surprise a shell.
     """
-    if not _SWEEP_NAME.fullmatch(name):
+    if not re.fullmatch(_SWEEP, name):
         raise StoreError(
             f"sweep name {name!r} cannot name a folder; allowed: letters, digits and . _ + - after a letter or digit, "
             "at most 128 of them"
@@ -121,19 +175,9 @@ def sweep_folder(name: str) -> str:
     return f"{SWEEPS}/{name}"
 
 
-def sweep_record_path(name: str, record: str) -> str:
-    """Return the path of one record of a sweep."""
-    return f"{sweep_folder(name)}/{record}.json"
-
-
 def sweep_order_folder(name: str) -> str:
     """Return the folder whose highest number points to a sweep's latest record."""
     return f"{sweep_folder(name)}/order"
-
-
-def sweep_order_path(name: str, number: int) -> str:
-    """Return the path of one numbered pointer to a sweep's record."""
-    return f"{sweep_order_folder(name)}/{number:08d}.json"
 
 
 def claim_path(unit: str, attempt: int) -> str:
@@ -149,8 +193,3 @@ def pulse_path(part: str) -> str:
 def order_path(name: str) -> str:
     """Return the path of what an adaptive sweep wants run now."""
     return f"orders/{sweep_folder(name).removeprefix(SWEEPS + '/')}.json"
-
-
-def set_aside_path(path: str) -> str:
-    """Return where an unreadable file is moved to."""
-    return f"{SET_ASIDE}/{path}"

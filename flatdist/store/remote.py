@@ -1,170 +1,197 @@
-"""Object stores through fsspec: s3, gs, and every other scheme it knows.
+"""Object stores through obstore: S3, Google Cloud Storage and Azure Blob Storage, the same code for all three.
 
-One PUT makes an object: it appears whole or not at all. Requests that fail for reasons that pass (500, 503, a lost
-connection) are repeated here with growing pauses, in one place, until ``patience`` runs out; every request of the
-protocol may be repeated, because files are immutable and exclusive creation compares what it finds.
+obstore, because it creates an object conditionally on each of them, lists with ETags and time stamps, repeats nothing
+by itself when told so, and is imported in 30 ms. One PUT makes an object: it appears whole or not at all. Requests that
+fail for reasons that pass (500, 503, a lost connection) are repeated here with growing pauses, in one place, until
+patience runs out; every request of the protocol may be repeated, because files are immutable and exclusive creation
+compares what it finds.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import time
-import uuid
-from collections.abc import Callable
-from datetime import datetime
-from typing import Any, BinaryIO, TypeVar, cast
+import warnings
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
 
 from flatdist.errors import StoreError
-from flatdist.store.filesystem import FileInfo, Filesystem, LocalFilesystem
-from flatdist.store.location import is_local, redact
+from flatdist.store.filesystem import FileInfo, Filesystem, LocalFilesystem, StoreWarning
+from flatdist.store.location import SCHEMES, is_local, redact
 
 Answer = TypeVar("Answer")
 
 log = logging.getLogger(__name__)
 
 PATIENCE = 120.0  # seconds of failing requests before giving up
-HASTY = 10.0  # the same before anything has started
+HASTY = 10.0  # the same before the storage has answered at all
 LEAVING = 3.0  # the same once the user has asked to stop
+_SAID_AFTER = 1.0  # seconds of failing requests before a word of it
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 _GLANCE = 0.2  # seconds between two looks at whether the user has asked to stop
-_EXTRAS = {"s3": "flatdist[s3]", "s3a": "flatdist[s3]", "gs": "flatdist[gcs]", "gcs": "flatdist[gcs]"}
-_CONDITIONAL_CREATE = {"s3", "s3a", "gs", "gcs", "memory"}  # whose mode="create" reaches the server
-_HOPELESS = ("NoCredentials", "PartialCredentials", "ParamValidation", "ProfileNotFound", "InvalidRegion")
-_EXISTS = {"PreconditionFailed", "412"}
-_CONFLICT = {"ConditionalRequestConflict", "409"}
+_EXTRAS = {"s3": "flatdist[s3]", "gs": "flatdist[gcs]", "az": "flatdist[azure]"}
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
+_CONFLICT = ("ConditionalRequestConflict", "409 Conflict")
+_DENIED = ("PermissionDenied", "Unauthenticated", "403 Forbidden", "401 Unauthorized", "InvalidAccessKeyId")
 
 
-class RemoteFilesystem:
+class RemoteFilesystem(Filesystem):
     """A store behind a URI such as ``s3://bucket/folder``; credentials and endpoint come from the environment."""
 
-    def __init__(self, uri: str, patience: float = PATIENCE) -> None:
+    threads = 32
+
+    def __init__(self, uri: str, patience: float | None = None) -> None:
+        super().__init__()
         self.uri = uri
         self._patience = patience
-        self._scheme, _, self._root = uri.partition("://")
-        self._files = _open(uri, self._scheme)
-        self._exclusive: bool | None = None
+        self._answered = False
+        self._said = False
+        scheme, _, rest = uri.partition("://")
+        bucket, _, self._root = rest.partition("/")
+        self._bucket = _open(uri, SCHEMES[scheme], bucket)
         self._leaving: Callable[[], bool] = lambda: False
 
     def hurry_when(self, asked: Callable[[], bool]) -> None:
-        """Have little patience with failing requests from the moment that ``asked`` says so."""
+        """Wait out requests that fail for a while, but only for seconds from the moment that ``asked`` says so."""
         self._leaving = asked
+        self._answered = True
 
-    def read(self, path: str) -> bytes:
-        """Return an object's bytes."""
-        return cast(bytes, self._insist("read", path, lambda: self._files.cat_file(self._full(path))))
+    def _read(self, path: str, ranges: Sequence[tuple[int, int]] | None) -> list[bytes]:
+        import obstore
 
-    def open(self, path: str) -> BinaryIO:
-        """Open an object for reading parts of it."""
-        return cast(BinaryIO, self._insist("read", path, lambda: self._files.open(self._full(path), "rb")))
+        if ranges is None:
+            return [self._insist("read", path, lambda: obstore.get(self._bucket, self._full(path)).bytes().to_bytes())]
+        starts, lengths = [start for start, _ in ranges], [length for _, length in ranges]
+        found = self._insist(
+            "read", path, lambda: obstore.get_ranges(self._bucket, self._full(path), starts=starts, lengths=lengths)
+        )
+        return [bytes(part) for part in found]
 
-    def write(self, path: str, data: bytes) -> None:
-        """Create or replace an object by one PUT."""
-        self._insist("write", path, lambda: self._files.pipe_file(self._full(path), bytes(data)))
+    def _write(self, path: str, data: bytes) -> None:
+        import obstore
 
-    def create(self, path: str, data: bytes) -> bool:
-        """Write an object that must not exist yet by one conditional PUT."""
+        self._insist("write", path, lambda: obstore.put(self._bucket, self._full(path), data, use_multipart=False))
+
+    def _create(self, path: str, data: bytes) -> bool:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
         retried = False
 
         def attempt() -> bool:
             nonlocal retried
             again, retried = retried, True
             try:
-                self._files.pipe_file(self._full(path), bytes(data), mode="create")
-            except FileExistsError:
-                exists = True
-            except Exception as error:
-                if _error_code(error) in _CONFLICT:
+                obstore.put(self._bucket, self._full(path), data, mode="create", use_multipart=False)
+            except (AlreadyExistsError, PreconditionError) as error:
+                if any(code in str(error) for code in _CONFLICT):
                     raise ConnectionError("two conditional writes at once") from error  # ask again
-                if _error_code(error) not in _EXISTS:
-                    raise
-                exists = True
-            else:
-                return True
-            # an earlier attempt may have succeeded although its answer was lost: then what is there is ours
-            return exists and again and self.read(path) == data
+                # an earlier attempt may have succeeded although its answer was lost: then what is there is ours
+                return again and self._read(path, None)[0] == data
+            return True
 
         return self._insist("write", path, attempt)
 
-    def list(self, folder: str) -> list[FileInfo]:
-        """Return all objects below a folder, sorted by path: one request for every 1,000."""
-
-        def attempt() -> list[FileInfo]:
-            self._files.invalidate_cache()
-            try:
-                found = self._files.find(self._full(folder), detail=True)
-            except FileNotFoundError:
-                return []
-            prefix = self._root.strip("/") + "/"
-            return sorted(
-                (
-                    _info(name.lstrip("/")[len(prefix) :], details)
-                    for name, details in found.items()
-                    if details.get("type") != "directory"
-                ),
-                key=lambda info: info.path,
+    def _list(self, folder: str) -> tuple[list[FileInfo], list[str]]:
+        found, foreign = self._insist("list", folder, lambda: self._listed(folder))
+        cut = len(self._root) + 1 if self._root else 0
+        return [
+            FileInfo(
+                details["path"][cut:],
+                details["size"],
+                details["e_tag"] or f"{details['size']}-{details['last_modified']}",
+                details["last_modified"].timestamp(),
             )
+            for details in found
+        ], [path[cut:] for path in foreign]
 
-        return self._insist("list", folder, attempt)
+    def _listed(self, folder: str) -> tuple[list[Any], list[str]]:
+        """All objects below a folder: one request for every 1,000.
 
-    def delete(self, path: str) -> None:
-        """Delete an object; a missing one is no error."""
+        Keys with a segment such as ``..`` end obstore's listing. They sort before every name that a store may contain,
+        so where there are some, the listing begins behind them, a folder of parts at a time.
+        """
+        import obstore
+        from obstore.exceptions import InvalidPathError
+
+        def objects(prefix: str, offset: str | None = None) -> list[Any]:
+            return [item for page in obstore.list(self._bucket, prefix, offset=offset) for item in page]
+
+        try:
+            return objects(self._full(folder)), []
+        except InvalidPathError as error:
+            key = re.search(r'parsing Path "(.*?)":', str(error))
+            foreign = [key[1] if key else f"{self._full(folder)}/.."]
+        folders = [self._full(folder)]
+        if folder.endswith("/part"):
+            folders = [f"{folders[0]}/{number:02x}" for number in range(256)]
+        found: list[Any] = []
+        for name, listed in zip(
+            folders, self.map(lambda one: _unless(InvalidPathError, objects, one), folders), strict=True
+        ):
+            if listed is None:
+                raise StoreError(
+                    f"store {self.uri}: the key {foreign[0]!r} has a '.', '..' or empty part, which hides the files "
+                    f"around it under {name}; delete that key with the provider's tools"
+                )
+            found += listed
+        return found, foreign
+
+    def _delete(self, path: str) -> None:
+        import obstore
 
         def attempt() -> None:
             try:
-                self._files.rm_file(self._full(path))
+                obstore.delete(self._bucket, self._full(path))
             except FileNotFoundError:
                 return
 
         self._insist("delete", path, attempt)
 
-    def exclusive(self) -> bool:
-        """Ask the store itself, once: some S3-like stores accept a conditional PUT and ignore the condition."""
-        if self._exclusive is None:
-            path = f"probe-{uuid.uuid4().hex}"
-            self._exclusive = self._scheme in _CONDITIONAL_CREATE and (
-                self.create(path, b"first") and not self.create(path, b"second")
-            )
-            self.delete(path)
-        return self._exclusive
-
-    def hasty(self) -> RemoteFilesystem:
-        """Return the same store with the patience of somebody who waits for a command to start."""
-        return RemoteFilesystem(self.uri, min(self._patience, HASTY))
-
-    def delete_temporaries(self, older_than: float) -> int:
-        """An object appears whole or not at all: there are none."""
-        return 0
-
     def _full(self, path: str) -> str:
-        return f"{self._root}/{path}" if path else self._root
+        return "/".join(part for part in (self._root, path) if part)
 
     def _insist(self, action: str, path: str, attempt: Callable[[], Answer]) -> Answer:
         """Repeat a request while it fails for reasons that pass."""
         began, pause = time.monotonic(), _FIRST_PAUSE
         while True:
             try:
-                return attempt()
-            except FileNotFoundError as error:
-                if action == "read":
-                    raise FileNotFoundError(f"{self.uri}/{path}") from error
-                raise self._error(action, path, error, "the bucket does not exist; create it first") from error
-            except StoreError:
+                answer = attempt()
+            except (StoreError, AssertionError):
                 raise
             except Exception as error:
-                advice = _hopeless(error)
-                if advice:
+                text = str(error)
+                if any(word in text for word in _NO_BUCKET) or (
+                    isinstance(error, FileNotFoundError) and action != "read"
+                ):
+                    raise self._error(action, path, error, "the bucket does not exist; create it first") from error
+                if isinstance(error, FileNotFoundError):
+                    raise FileNotFoundError(f"{self.uri}/{path}") from error
+                if advice := _hopeless(error):
                     raise self._error(action, path, error, advice) from error
                 waited = time.monotonic() - began
-                patience = min(self._patience, LEAVING) if self._leaving() else self._patience
+                patience = self._patience or (PATIENCE if self._answered else HASTY)
+                if self._leaving():
+                    patience = min(patience, LEAVING)
                 if waited + pause > patience:
                     advice = f"tried for {waited:.0f} s; nothing acknowledged is lost: run the same command again later"
                     raise self._error(action, path, error, advice) from error
+                if waited + pause > _SAID_AFTER and not self._said:
+                    self._said = True
+                    reason = _short(error)
+                    text = f"store {self.uri}: no answer ({reason}); trying for up to {patience:.0f} s"
+                    warnings.warn(text, StoreWarning, stacklevel=2)
                 log.warning(
-                    "store %s: cannot %s %s, retrying in %.1f s: %s", self.uri, action, path, pause, redact(str(error))
+                    "store %s: cannot %s %s, retrying in %.1f s: %s", self.uri, action, path, pause, _short(error)
                 )
                 self._rest(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                self._answered = True
+                return answer
 
     def _rest(self, seconds: float) -> None:
         """Wait, but not past the moment that the user asks to stop."""
@@ -175,66 +202,73 @@ class RemoteFilesystem:
                 return
 
     def _error(self, action: str, path: str, error: Exception, advice: str) -> StoreError:
-        reason = redact(str(error)) or type(error).__name__
-        return StoreError(f"store {self.uri}: cannot {action} {path or '.'}: {reason}; {advice}")
+        return StoreError(f"store {self.uri}: cannot {action} {path or '.'}: {_short(error)}; {advice}")
 
 
-def _open(uri: str, scheme: str) -> Any:
-    import fsspec
-
-    options: dict[str, Any] = {"use_listings_cache": False}
-    if scheme in ("s3", "s3a"):
-        # repeated requests are ours to make, so that patience is one number and not a product of three
-        options["config_kwargs"] = {"retries": {"total_max_attempts": 1}, "connect_timeout": 10, "read_timeout": 60}
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        if endpoint:  # known to s3fs too, which shares its clients between equal options
-            options["endpoint_url"] = endpoint
+def _open(uri: str, kind: str, bucket: str) -> Any:
+    """The bucket of a URI; repeated requests are ours to make, so that patience is one number."""
     try:
-        files = fsspec.filesystem(scheme, **options)
+        from obstore.store import AzureStore, GCSStore, S3Store
     except ImportError as error:
-        extra = _EXTRAS.get(scheme)
-        remedy = f"pip install '{extra}'" if extra else redact(str(error))
-        raise StoreError(f"store {uri}: {scheme}:// needs a library that is not installed; {remedy}") from error
-    except ValueError as error:
-        allowed = "a folder, s3://, gs://, or another scheme that fsspec knows"
-        raise StoreError(f"store {uri}: no file system is known for {scheme}://; allowed: {allowed}") from error
-    if scheme in ("s3", "s3a"):
-        files.retries = 1
-    return files
+        text = f"store {uri}: {kind}:// needs a library that is not installed; pip install '{_EXTRAS[kind]}'"
+        raise StoreError(text) from error
+    options: dict[str, Any] = {
+        "client_options": {"connect_timeout": "5s", "timeout": "60s"},
+        "retry_config": {"max_retries": 0, "retry_timeout": timedelta(seconds=HASTY)},
+    }
+    try:
+        if kind == "s3":
+            endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+            if endpoint:
+                options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
+                options["client_options"]["allow_http"] = endpoint.startswith("http://")
+            return S3Store(bucket, credential_provider=_profile(uri), **options)
+        if kind == "gs":
+            return GCSStore(bucket, **options)
+        options["client_options"]["allow_http"] = os.environ.get("AZURE_STORAGE_USE_EMULATOR", "") != ""
+        return AzureStore(bucket, **options)
+    except Exception as error:  # obstore's own, of what it finds in the environment
+        raise StoreError(f"store {uri}: cannot be opened: {_short(error)}") from error
 
 
-def _info(path: str, details: dict[str, Any]) -> FileInfo:
-    size = int(details.get("size") or 0)
-    stamp = next((details[name] for name in ("LastModified", "mtime", "updated", "created") if details.get(name)), 0.0)
-    modified = stamp.timestamp() if isinstance(stamp, datetime) else _seconds(stamp)
-    token = next((str(details[name]) for name in ("ETag", "etag", "generation") if details.get(name)), "")
-    return FileInfo(path, size, token or f"{size}-{stamp}", modified)
+def _profile(uri: str) -> Any:
+    """Credentials of a profile, of single sign-on or of the machine's role, where the environment has no key."""
+    known = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
+    if any(os.environ.get(name) for name in (*known, "AWS_SKIP_SIGNATURE")):
+        return None
+    from botocore.exceptions import BotoCoreError
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    advice = "put credentials into the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)"
+    try:
+        return Boto3CredentialProvider()
+    except (BotoCoreError, ValueError) as error:
+        raise StoreError(f"store {uri}: no credentials: {_short(error)}; {advice}") from error
 
 
-def _seconds(stamp: Any) -> float:
-    if isinstance(stamp, str):
-        return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
-    return float(stamp)
+def _unless(error: type[Exception], do: Callable[..., Any], prefix: str) -> Any:
+    try:
+        return do(prefix, f"{prefix}/0")
+    except error:
+        return None
 
 
-def _error_code(error: BaseException | None) -> str:
-    """The error code of an S3 answer, on the exception or on the one it was made from."""
-    while error is not None:
-        response = getattr(error, "response", None)
-        if isinstance(response, dict):
-            return str(response.get("Error", {}).get("Code", ""))
-        error = error.__cause__
-    return ""
+def _short(error: Exception) -> str:
+    """The first lines of an error, without the library's own trace, on one line."""
+    text = str(error).split("\n\nDebug source", 1)[0]
+    message = re.search(r"<Message>(.*?)</Message>", text, re.DOTALL)
+    text = f"{text.split(': <?xml', 1)[0]}: {message[1]}" if message else text
+    return redact(" ".join(text.split()))[:400] or type(error).__name__
 
 
 def _hopeless(error: Exception) -> str:
     """Advice for an error that no repetition mends, else an empty string."""
-    if isinstance(error, PermissionError):
+    if type(error).__name__.startswith(("PermissionDenied", "Unauthenticated")) or any(
+        w in str(error) for w in _DENIED
+    ):
         return "the credentials in the environment do not allow it"
-    if type(error).__name__.startswith(_HOPELESS):
-        return "put credentials into the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)"
     if isinstance(error, (TypeError, ValueError, NotImplementedError)):
-        return "this file system cannot do it"
+        return "this storage cannot do it"
     return ""
 
 

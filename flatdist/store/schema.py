@@ -5,7 +5,6 @@ A schema is never inferred from rows: a column that happens to be all null would
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -16,11 +15,8 @@ from flatdist.cells.columns import BOOKKEEPING, SCHEMA_VERSION, TABLES, Column
 from flatdist.errors import StoreError, did_you_mean
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
-
-# Repeated text is stored as a dictionary; the other columns are numbers that hardly repeat.
-_DICTIONARY = ("string", "bool")
-ROW_GROUP = 1 << 18
 
 
 @cache
@@ -38,11 +34,6 @@ def schema(table: str) -> pa.Schema:
         for column in (*TABLES[table], *BOOKKEEPING)
     ]
     return pa.schema(fields, metadata={"flatdist.table": table, "flatdist.schema_version": str(SCHEMA_VERSION)})
-
-
-def encoded(table: str) -> list[str]:
-    """Return the columns of a table that repeat so much that they are read as dictionaries."""
-    return [name for name in ("cell_id", "part", "configuration_id") if name in schema(table).names]
 
 
 def arrow_type(column: Column) -> pa.DataType:
@@ -99,26 +90,6 @@ def rows_to_table(table: str, rows: Sequence[Mapping[str, Any]], bookkeeping: Ma
     return pa.Table.from_arrays(arrays, schema=schema(table))
 
 
-def to_parquet(table: pa.Table, metadata: Mapping[str, Any] | None = None) -> bytes:
-    """Serialise a table to Parquet in memory, so that writing it is one atomic step."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if metadata:
-        extra = {key: json.dumps(value) for key, value in metadata.items()}
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), **extra})
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        compression="snappy",
-        row_group_size=ROW_GROUP,
-        use_dictionary=[field.name for field in table.schema if str(field.type) in _DICTIONARY],
-        write_page_checksum=True,
-    )
-    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
-
-
 def conform(data: pa.Table, table: str) -> pa.Table:
     """Bring a table read from a file to the declared types, so that old and new parts concatenate.
 
@@ -142,6 +113,30 @@ def conform(data: pa.Table, table: str) -> pa.Table:
 @cache
 def _declared_types(table: str) -> dict[str, pa.DataType]:
     return {field.name: field.type for field in schema(table)}
+
+
+def plain(rows: pa.Table) -> pa.Table:
+    """A table whose text is not dictionary-encoded, as it is declared."""
+    import pyarrow as pa
+
+    for index, field in enumerate(rows.schema):
+        if pa.types.is_dictionary(field.type):
+            plain = field.with_type(field.type.value_type)
+            rows = rows.set_column(index, plain, rows.column(index).cast(plain.type))
+    return rows
+
+
+def with_columns(rows: pa.Table, table: str, columns: Sequence[str]) -> pa.Table:
+    """Return some columns; those that no file had are null."""
+    import pyarrow as pa
+
+    declared = empty(table).schema
+    for name in columns:
+        if name not in rows.column_names:
+            kind = declared.field(name).type if name in declared.names else pa.null()
+            kind = pa.dictionary(pa.int32(), pa.string()) if kind == pa.string() else kind  # as text is read
+            rows = rows.append_column(pa.field(name, kind), pa.nulls(len(rows), kind))
+    return rows.select(list(columns))
 
 
 def empty(table: str, columns: Iterable[str] | None = None) -> pa.Table:
@@ -170,3 +165,30 @@ def _fits(value: Any, kind: pa.DataType) -> bool:
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         return False
     return True
+
+
+def rows_to_frame(table: str, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return rows that are in no store as a DataFrame with the types that they would have if read from one."""
+    bookkeeping = {column.name: [0 if column.type == "int32" else ""] * len(rows) for column in BOOKKEEPING}
+    return to_frame(rows_to_table(table, rows, bookkeeping).drop_columns(list(bookkeeping)))
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """Convert a table.
+
+    Integers with nulls become float64, lists of integers (``width``) tuples, so that they can be grouped by; lists of
+    floats become arrays, maps dictionaries. Text that repeats is text, not a category.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    table = plain(table)
+    frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
+    for field in table.schema:
+        if pa.types.is_list(field.type) and pa.types.is_integer(field.type.value_type):
+            values = [None if item is None else tuple(int(entry) for entry in item) for item in frame[field.name]]
+            frame[field.name] = pd.Series(values, dtype=object, index=frame.index)
+        elif pa.types.is_map(field.type):
+            maps = [None if item is None else dict(item) for item in frame[field.name]]
+            frame[field.name] = pd.Series(maps, dtype=object, index=frame.index)
+    return frame

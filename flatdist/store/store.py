@@ -5,41 +5,42 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from flatdist.errors import StoreError
 from flatdist.expressions import Where
-from flatdist.store import failures as failure_rows
-from flatdist.store import maintenance
-from flatdist.store.acknowledged import Acknowledgements
-from flatdist.store.cache import IndexCache
+from flatdist.store import maintenance, rows
 from flatdist.store.checkpoints import CheckpointFolder
-from flatdist.store.compaction import GRACE, SMALL, Compaction, compact
-from flatdist.store.filesystem import Filesystem
-from flatdist.store.frame import to_frame
-from flatdist.store.layout import TOMBSTONES, part_folder
-from flatdist.store.location import normalise
+from flatdist.store.compaction import GRACE, SMALL, Compaction, Retry, compact, drop_segment, set_aside
+from flatdist.store.documents import Generations, Key, SweepRecord, SweepRecords, Tombstones
+from flatdist.store.filesystem import Damaged, Filesystem, warn_damaged
+from flatdist.store.layout import TOMBSTONES, part_folder, part_path
+from flatdist.store.location import is_local, normalise
 from flatdist.store.maintenance import Collected, Merged
-from flatdist.store.parts import warn_unreadable
-from flatdist.store.query import Reader, Scope
+from flatdist.store.reading import Reader, Scope, View
 from flatdist.store.remote import open_filesystem
-from flatdist.store.sweeps import SweepRecord, SweepRecords
-from flatdist.store.tombstones import Generations, Key, Tombstones
-from flatdist.store.writing import Row, check_access, write_rows
+from flatdist.store.rows import Row
+from flatdist.store.schema import to_frame
+from flatdist.store.snapshot import Catalog, take_snapshot
 
 if TYPE_CHECKING:
+    from typing import Any
+
     import pandas as pd
+    import pyarrow as pa
 
 Answer = TypeVar("Answer")
 
 _ATTEMPTS = 5  # reads that find a file gone, compacted away meanwhile, start anew
+_COMPACTIONS = 20  # others that may come first
+MANY_PARTS = 256  # a driver compacts a store with more
 
 
 class Store:
     """A folder or URI of results, shared by any number of sweeps, drivers and readers at once.
 
     Opening a store touches nothing; it comes into being when something is written. A row carries the generation of its
-    key (:mod:`flatdist.store.tombstones`) that was current when this object was first used, so a run opens its own.
+    key (:mod:`flatdist.store.documents`) that was current when this object was first used, so a run opens its own.
 
     Args:
         location: a folder, or a URI such as ``s3://bucket/folder``; credentials come from the environment.
@@ -53,8 +54,8 @@ class Store:
         self.uri = normalise(location)
         self.files = filesystem or open_filesystem(self.uri)
         self.tombstones = Tombstones(self.files)
-        self._acknowledged = Acknowledgements(self.files, self.tombstones, IndexCache(self.files))
-        self._reader = Reader(self.files, self.tombstones, IndexCache(self.files))
+        self._catalog = Catalog(self.files)
+        self._reader = Reader(self.files, self.tombstones, self._catalog)
         self._records = SweepRecords(self.files)
         self._generations: Generations | None = None
         self.checkpoints = CheckpointFolder(self.files, self.generations)
@@ -69,16 +70,16 @@ class Store:
         return self._generations
 
     def hurry_when(self, asked: Callable[[], bool]) -> None:
-        """Give up failing requests within seconds from the moment that ``asked`` says that the user wants to leave."""
+        """Wait out requests that fail, but only for seconds once ``asked`` says that the user wants to leave."""
         self.files.hurry_when(asked)
 
     def check_access(self) -> None:
-        """Write a file, read it back and delete it.
+        """Write a file where rows will be written, read it back and delete it.
 
         Raises:
             StoreError: says what the store does not allow, and what to do.
         """
-        check_access(self.files)
+        self.files.check_access()
 
     # Writing
 
@@ -86,44 +87,54 @@ class Store:
         """Write finished replicates; when this returns, they survive a crash and a power loss.
 
         Args:
-            trials: one row a replicate, with columns of :data:`flatdist.cells.columns.TRIALS`; missing ones become
-            null. history: their history, with columns of :data:`flatdist.cells.columns.HISTORY`.
+            trials: one row a replicate, with columns of :data:`flatdist.cells.columns.TRIALS`; missing ones are null.
+            history: their history, with columns of :data:`flatdist.cells.columns.HISTORY`.
 
         Returns:
-            The name of the part; writing the same replicates again replaces it. Empty without rows.
+            The name of the part's files; writing the same rows again changes nothing. Empty without rows.
 
         Raises:
             StoreError: a row is malformed, or the store cannot be written; then nothing of it is visible.
         """
-        return write_rows(self.files, self.generations(), trials, history)
+        return rows.write_rows(self.files, self.generations(), trials, history)
 
-    def write_failures(self, rows: Sequence[Row]) -> None:
-        """Record exceptions, with columns of :data:`flatdist.cells.columns.FAILURES`; credentials are removed from
-        texts."""
-        if rows:
-            failure_rows.write_failures(self.files, rows, self.generations())
+    def write_failures(self, failures: Sequence[Row]) -> None:
+        """Record exceptions, with columns of :data:`flatdist.cells.columns.FAILURES`, without credentials in texts."""
+        if failures:
+            rows.write_failures(self.files, failures, self.generations())
 
     # What there is
 
-    def done(self, cell_ids: Collection[str] | None = None) -> dict[str, set[int]]:
+    def done(self, cell_ids: Collection[str] | None = None, *, thorough: bool = False) -> dict[str, set[int]]:
         """Return the acknowledged replicates of every cell that has some.
 
-        Parts that cannot be read are named in a warning and set aside, so their replicates count as missing.
+        Damaged parts are named in a warning and set aside, so their replicates count as missing.
+
+        Args:
+            cell_ids: only these cells.
+            thorough: look at every byte of the cells' compacted files too (of a store in a folder), and set damage in
+                them aside in the same way; for who is about to run what is missing.
         """
         self.generations()
-        _, selection = self._again(self._acknowledged.read)
+        selection = self._again(lambda: self._acknowledged(cell_ids if thorough else ())).selection
         return (selection if cell_ids is None else selection.of_cells(cell_ids)).by_cell()
+
+    def diverged(self, cell_ids: Collection[str] | None = None) -> dict[str, set[int]]:
+        """Return the acknowledged replicates of every cell that diverged."""
+        view, damaged = self._again(self._reader.view)
+        self._reader.tell([*damaged.values()])
+        selection = Scope(cell_ids).narrow(view.selection)
+        return selection.where(selection.diverged).by_cell()
 
     def failed(self, cell_ids: Collection[str] | None = None) -> dict[str, dict[int, int]]:
         """Return cell -> replicate -> number of recorded failures, for replicates that are not done."""
-        table, unreadable = failure_rows.read_failures(self.files)
-        warn_unreadable(self.uri, unreadable, "left out")
+        table = self._failures()
         if len(table) == 0:
             return {}
         done = self.done(cell_ids)
         wanted = None if cell_ids is None else set(cell_ids)
         failed: dict[str, dict[int, int]] = {}
-        counts = failure_rows.count_failures(table, self.tombstones.generations())
+        counts = rows.count_failures(table, self.tombstones.generations())
         for (cell_id, replicate), count in sorted(counts.items()):
             if (wanted is None or cell_id in wanted) and replicate not in done.get(cell_id, ()):
                 failed.setdefault(cell_id, {})[replicate] = count
@@ -144,16 +155,15 @@ class Store:
 
         Args:
             cell_ids: only these cells.
-            where: only rows that satisfy it (:mod:`flatdist.expressions`); pushed down to Parquet.
-            columns: only these columns, in this order; pushed down to Parquet.
+            where: only rows that satisfy it (:mod:`flatdist.expressions`).
+            columns: only these columns, in this order; no others are read.
             all_numerics: also rows of older numerics, where a configuration has newer ones.
             follow_configurations: take the cells' configurations at any numerics instead of the very cells.
 
         Raises:
             StoreError: a column does not exist, or the store cannot be read.
         """
-        scope = Scope(cell_ids, follow_configurations, all_numerics)
-        return to_frame(self._again(lambda: self._reader.trials(scope, where, columns)))
+        return to_frame(self.table("trials", Scope(cell_ids, follow_configurations, all_numerics), where, columns))
 
     def history(
         self,
@@ -169,14 +179,20 @@ class Store:
         Arguments are those of :meth:`trials`. ``where`` and ``columns`` may also name columns of trials, such as
         ``rank`` or ``status``; a name that both tables have means the history's.
         """
-        scope = Scope(cell_ids, follow_configurations, all_numerics)
-        return to_frame(self._again(lambda: self._reader.history(scope, where, columns)))
+        return to_frame(self.table("history", Scope(cell_ids, follow_configurations, all_numerics), where, columns))
+
+    def table(
+        self, name: str, scope: Scope | None = None, where: Where = None, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """Return rows of trials, history or failures as an Arrow table; see :meth:`trials`."""
+        if name == "failures":
+            return self._failures().drop_columns(["generation", "part"])
+        read = self._reader.trials if name == "trials" else self._reader.history
+        return self._again(lambda: read(scope or Scope(), where, columns))
 
     def failures(self, cell_ids: Collection[str] | None = None) -> pd.DataFrame:
         """Return every recorded failure, those of replicates that succeeded later too."""
-        table, unreadable = failure_rows.read_failures(self.files)
-        warn_unreadable(self.uri, unreadable, "left out")
-        frame = to_frame(table).drop(columns=["generation", "part"])
+        frame = to_frame(self.table("failures"))
         if cell_ids is not None:
             frame = frame[frame["cell_id"].isin(set(cell_ids))].reset_index(drop=True)
         return frame
@@ -184,7 +200,7 @@ class Store:
     # Sweeps
 
     def save_sweep(self, name: str, source: str, cell_ids: Sequence[str], replicates: int, rounds: Any = None) -> None:
-        """Record what a sweep's name means from now on (:mod:`flatdist.store.sweeps`)."""
+        """Record what a sweep's name means from now on (:mod:`flatdist.store.documents`)."""
         self._records.save(name, source, cell_ids, replicates, rounds)
 
     def load_sweep(self, name: str) -> SweepRecord:
@@ -205,7 +221,7 @@ class Store:
         Returns:
             How many of the keys had something to void.
         """
-        _, selection = self._again(self._acknowledged.read)
+        selection = self._again(self._acknowledged).selection
         count = maintenance.invalidate(self.files, self.tombstones, selection, keys)
         self._generations = None
         return count
@@ -220,15 +236,23 @@ class Store:
         Args:
             grace: seconds that replaced files are kept for readers on their way to them.
             small: segments with fewer rows of history are joined with what is new.
+
+        Raises:
+            StoreError: the store cannot tell two compactions apart, or others compact without end.
         """
-        return self._again(lambda: compact(self.files, self._acknowledged, grace=grace, small=small))
+        return self._compact(grace, small)
+
+    def tidy(self) -> None:
+        """Compact if there are many parts and the store allows it; what a driver does now and then."""
+        if len(self.files.list(part_folder("trials"))) > MANY_PARTS and self.can_compact():
+            self.compact()
 
     def gc(self, grace: float = GRACE) -> Collected:
         """Drop rows of old numerics where newer ones exist, and delete files that nobody needs any more."""
-        before = len(self._again(self._acknowledged.read)[1])
-        compaction = self._again(lambda: compact(self.files, self._acknowledged, grace=grace, drop_old_numerics=True))
-        _, selection = self._again(self._acknowledged.read)
-        older_than = maintenance.storage_clock(self.files) - grace
+        before = len(self._again(self._acknowledged).selection)
+        compaction = self._compact(grace, SMALL, drop_old_numerics=True)
+        selection = self._again(self._acknowledged).selection
+        older_than = self.files.clock() - grace
         generations = self.tombstones.generations()
         leftovers = maintenance.collect_leftovers(self.files, selection.by_cell(), generations, older_than)
         return Collected(before - len(selection), compaction.deleted + leftovers)
@@ -236,15 +260,17 @@ class Store:
     def merge(self, other: Store | str | os.PathLike[str]) -> Merged:
         """Take in another store's tombstones, results, failures and sweeps; repeated, it changes nothing.
 
-        A replicate that both have keeps this store's row; a sweep that both have keeps this store's meaning.
+        A replicate that both have keeps this store's row; a sweep that both have keeps this store's meaning. Only what
+        is healthy, and what a store may contain, is taken in.
         """
         theirs = other if isinstance(other, Store) else Store(other)
         maintenance.copy_immutable(self.files, theirs.files, TOMBSTONES)
-        _, mine = self._again(self._acknowledged.read)
+        mine = self._again(self._acknowledged).selection
 
         def copy() -> int:
-            held = theirs._acknowledged.read()
-            return maintenance.merge_rows(self.files, self.tombstones.generations(), mine, theirs.files, held)
+            view, damaged = theirs._reader.view(whole=True)
+            warn_damaged(theirs.uri, [*damaged.values()], "not taken in")
+            return maintenance.merge_rows(self.files, self.tombstones.generations(), mine, theirs.files, view)
 
         replicates = self._again(copy)
         failed = maintenance.copy_immutable(self.files, theirs.files, part_folder("failures"))
@@ -253,7 +279,71 @@ class Store:
 
     def drop_segment(self, name: str) -> None:
         """Give up a damaged compacted file: its replicates count as missing and run again."""
-        maintenance.drop_segment(self.files, name)
+        drop_segment(self.files, take_snapshot(self.files, self.tombstones), name)
+
+    def _failures(self) -> pa.Table:
+        table, damaged = rows.read_failures(self.files)
+        warn_damaged(self.uri, damaged, "left out: the attempts that they record are not counted")
+        return table
+
+    def _acknowledged(self, thorough: Collection[str] | None = ()) -> View:
+        """The store without its damage, which is set aside; looks at every byte of the parts.
+
+        Args:
+            thorough: cells whose compacted files are looked at in full too; None for all.
+        """
+        view, damaged = self._reader.view(whole=True)
+        if damaged:
+            self._set_aside(damaged)
+            view, _ = self._reader.view(whole=True)
+        if thorough is None or len(thorough) > 0:
+            used = (view.selection if thorough is None else view.selection.of_cells(thorough)).used_sources()
+            segments = [one for one in view.snapshot.manifest.segments if one.name in used and is_local(self.uri)]
+            found = self._catalog.check_segments(segments)
+            if found or any(self._catalog.damage(segment.name) for segment in segments):
+                before = len(view.selection)
+                with contextlib.suppress(StoreError):  # a store that cannot be written is read without them
+                    self._compact(GRACE, SMALL)
+                view, _ = self._reader.view(whole=True)
+                lost = before - len(view.selection)
+                warn_damaged(self.uri, found, f"set aside: {lost} replicates count as missing and run again")
+        return view
+
+    def _set_aside(self, damaged: dict[str, Damaged]) -> None:
+        """Move both files of damaged parts away, and name them."""
+        for name in damaged:  # look again: another driver may have set the part aside and run it again meanwhile
+            self._catalog.forget(name)
+        _, still = self._reader.view(whole=True)
+        paths = [part_path(table, name) for name in still for table in ("trials", "history")]
+        moved = sum(set_aside(self.files, path) for path in paths)
+        outcome = "moved to set-aside/" if moved == len(paths) else "ignored, since they cannot be moved"
+        text = f"{outcome}; their replicates count as missing and run again"
+        warn_damaged(self.uri, [*still.values()], text)
+
+    def _compact(self, grace: float, small: int, *, drop_old_numerics: bool = False) -> Compaction:
+        if not self.files.exclusive():
+            raise StoreError(
+                f"store {self.uri} does not support conditional writes, without which two compactions could undo each "
+                "other; results stay readable as they are"
+            )
+
+        def attempt() -> Compaction | None:
+            view, damaged = self._reader.view()
+            self._reader.tell([*damaged.values()])
+            try:
+                return compact(
+                    self.files, self._catalog, view, grace=grace, small=small, drop_old_numerics=drop_old_numerics
+                )
+            except Retry as retry:
+                self._reader.tell(retry.damaged, "not compacted: their replicates count as missing and run again")
+                return None
+
+        for _ in range(_COMPACTIONS):
+            done = self._again(attempt)
+            if done is not None:
+                return done
+        text = f"store {self.uri}: {_COMPACTIONS} other compactions came first; leave compaction to one of them"
+        raise StoreError(text)
 
     def _again(self, read: Callable[[], Answer]) -> Answer:
         """Read again from a new snapshot where a file has vanished: a compaction has taken its rows over."""

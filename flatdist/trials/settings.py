@@ -39,8 +39,10 @@ class Checkpoints(Protocol):
     def save(self, cell_id: str, replicate: int, step: int, arrays: dict[str, Array]) -> None:
         """Keep a replicate's state at a step."""
 
-    def latest(self, cell_id: str, replicate: int) -> tuple[int, dict[str, Array]] | None:
-        """The newest kept state of a replicate, if there is one."""
+    def latest(
+        self, cell_id: str, replicate: int, problem: Callable[[int, dict[str, Array]], str | None]
+    ) -> tuple[int, dict[str, Array]] | None:
+        """The newest kept state of a replicate that has no ``problem``, if there is one."""
 
     def discard(self, cell_id: str, replicate: int) -> None:
         """Forget a replicate's states."""

@@ -52,7 +52,7 @@ def train(cell: Cell, replicates: Sequence[int], settings: RunSettings, hooks: H
     engine = load_engine(settings.engine, settings.device, cell)
     set_threads(settings.threads)
     ran_on = {"engine": engine.name, "device": settings.device}
-    trainees = [prepare(cell, replicate, engine.name, hooks.checkpoints) for replicate in replicates]
+    trainees = [prepare(cell, replicate, engine.name, settings.device, hooks.checkpoints) for replicate in replicates]
     for step in sorted({trainee.step for trainee in trainees}):
         together = [trainee for trainee in trainees if trainee.step == step]
         run = _Run(cell, together, engine, settings, hooks)
@@ -69,6 +69,7 @@ class _Run:
         self, cell: Cell, trainees: list[Trainee], engine: Engine, settings: RunSettings, hooks: Hooks
     ) -> None:
         self.cell, self.trainees, self.hooks, self.engine = cell, trainees, hooks, engine.name
+        self.device = settings.device
         method = cell.spec
         assert isinstance(method, GradientMethod), f"{cell.method} takes no gradient steps"
         self.method = method
@@ -234,7 +235,7 @@ class _Run:
             self._share_time()
             self._take_back()
             for trainee in self.trainees:
-                state = pack_state(trainee, self.engine)
+                state = pack_state(trainee, self.engine, self.device)
                 self.hooks.checkpoints.save(self.cell.cell_id, trainee.replicate, step, state)
             self._saved, self._saved_step = time.perf_counter(), step
 

@@ -49,8 +49,11 @@ class Trainee:
     snapshots: list[Array] = field(default_factory=list)  # per layer (BLOCK, d_j, d_{j-1})
 
 
-def prepare(cell: Cell, replicate: int, engine: str, checkpoints: Checkpoints | None) -> Trainee:
-    """A replicate at its start, or at its newest checkpoint if the same engine made it: engines differ in the bits."""
+def prepare(cell: Cell, replicate: int, engine: str, device: str, checkpoints: Checkpoints | None) -> Trainee:
+    """A replicate at its start, or at its newest checkpoint that the same engine made on the same kind of device.
+
+    Engines and devices differ in the bits, so any other checkpoint is named and passed over.
+    """
     started = time.perf_counter()
     problem = sample_stored(cell, replicate, storage_dtype(cell, engine))
     evaluations = len(evaluation_steps(cell.steps, cell.evaluations))
@@ -67,12 +70,14 @@ def prepare(cell: Cell, replicate: int, engine: str, checkpoints: Checkpoints | 
         history={name: np.full(evaluations, np.nan) for name in (*HISTORY_METRICS, *HISTORY_CLOCKS)},
     )
     trainee.snapshots = [np.zeros((BLOCK, *layer.shape)) for layer in trainee.layers]
-    saved = checkpoints.latest(cell.cell_id, replicate) if checkpoints is not None else None
-    if checkpoints is not None and saved is not None:
-        if str(saved[1].get("engine")) == engine:
+    if checkpoints is not None:
+
+        def objection(step: int, state: dict[str, Array]) -> str | None:
+            return state_problem(cell, pack_state(trainee, engine, device), step, state)
+
+        saved = checkpoints.latest(cell.cell_id, replicate, objection)
+        if saved is not None:
             unpack_state(trainee, *saved)
-        else:
-            checkpoints.discard(cell.cell_id, replicate)  # or it would stay the newest until this run is past its step
     trainee.seconds += time.perf_counter() - started
     return trainee
 
@@ -82,7 +87,7 @@ def storage_dtype(cell: Cell, engine: str) -> str:
     return ENSEMBLES[cell.ensemble].storage.narrowest(cell.dtype) if engine == "fused" else cell.dtype
 
 
-def pack_state(trainee: Trainee, engine: str) -> dict[str, Array]:
+def pack_state(trainee: Trainee, engine: str, device: str) -> dict[str, Array]:
     """A trainee's state as plain arrays; restoring it changes no bit of what follows."""
     state = {f"layer_{j}": layer for j, layer in enumerate(trainee.layers)}
     state |= {f"snapshot_{j}": snapshot for j, snapshot in enumerate(trainee.snapshots)}
@@ -90,7 +95,36 @@ def pack_state(trainee: Trainee, engine: str) -> dict[str, Array]:
     state |= {f"history_{name}": values for name, values in trainee.history.items()}
     diverged_at = -1 if trainee.diverged_at is None else trainee.diverged_at
     scalars = (trainee.learning_rate, trainee.flow_time, trainee.largest_loss, diverged_at, trainee.seconds)
-    return state | {"scalars": np.array(scalars), "engine": np.array(engine)}
+    return state | {
+        "scalars": np.array(scalars),
+        "engine": np.array(engine),
+        "device": np.array(device.split(":", maxsplit=1)[0]),
+    }
+
+
+def state_problem(cell: Cell, own: dict[str, Array], step: int, state: dict[str, Array]) -> str | None:
+    """What keeps a saved state from being resumed here, None for nothing.
+
+    Args:
+        cell: the cell.
+        own: a state as this run packs it.
+        step: the steps that the saved one has taken.
+        state: the saved one.
+    """
+    state = {name: array for name, array in state.items() if name != "format"}
+    if (
+        "device" not in state and str(state.get("engine")) == "fused"
+    ):  # release 0.1 did not say: that engine is the CPU's
+        state["device"] = np.array("cpu")
+    for name in ("engine", "device"):
+        if name not in state or state[name].shape != () or str(state[name]) != str(own[name]):
+            return f"its {name} is {str(state.get(name))[:40]!r}, and this run's is {str(own[name])!r}"
+    if missing := own.keys() ^ state.keys():
+        return f"it does not have the arrays of this version: {sorted(missing)[0]!r}"
+    for name in own.keys() - {"engine", "device"}:
+        if state[name].shape != own[name].shape or state[name].dtype != own[name].dtype:
+            return f"{name!r} is {state[name].dtype}{state[name].shape}, not {own[name].dtype}{own[name].shape}"
+    return None if 0 < step <= cell.steps else f"it has taken {step} steps of {cell.steps}"
 
 
 def unpack_state(trainee: Trainee, step: int, state: dict[str, Array]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 
 from flatdist.cells.cell import Cell
 from flatdist.cli import cli, main
-from flatdist.store import Store
+from flatdist.store import Store, StoreWarning
 from flatdist.store.layout import segment_folder
 
 SWEEP = (
@@ -215,17 +214,23 @@ def test_export_replaces_exports_only(run: Run, sweep: str, swept: str, tmp_path
     assert "is no folder; give an --out in one that exists" in run("export", sweep, "--out", below, status=2)
 
 
-def test_a_damaged_segment_is_given_up_by_the_command_that_the_message_names(
-    run: Run, sweep: str, swept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_segment_is_named_and_replaced(run: Run, sweep: str, swept: str, tmp_path: Path) -> None:
     run("compact")
     (segment,) = Path(swept).glob(f"{segment_folder('trials')}/*.parquet")
     segment.write_bytes(b"rubbish")
-    monkeypatch.chdir(tmp_path)
-    command = re.search(r"'flatdist (gc --drop-segment \S+)'", run("export", sweep, status=2))
-    assert command is not None
-    assert "gave up" in run(*command[1].split(), "--yes")
-    assert "wrote 12 rows" in run("export", sweep)  # from the files that it took over, which are still there
+    with pytest.warns(StoreWarning, match=f"damaged and left out; 'flatdist sweep' .*{segment.name}"):
+        assert "wrote 0 rows" in run("export", sweep, "--out", str(tmp_path / "none.parquet"))
+    with pytest.warns(StoreWarning, match="set aside: 0 replicates count as missing"):
+        run("plan", sweep)  # the files that it took over are still there
+    assert (Path(swept) / "set-aside" / segment.relative_to(swept)).read_bytes() == b"rubbish"
+    assert "wrote 12 rows" in run("export", sweep, "--out", str(tmp_path / "all.parquet"))
+    assert "gave up" in run("gc", "--drop-segment", _only_segment(swept), "--yes")
+
+
+def _only_segment(store: str) -> str:
+    names = {path.stem for path in Path(store).glob(f"{segment_folder('trials')}/*.parquet")}
+    listed = json.loads(max(Path(store).glob("manifest/v1/*.json")).read_text())["segments"]
+    return next(name for name, *_ in listed if name in names)
 
 
 def test_merge_compact_and_gc(run: Run, sweep: str, swept: str, tmp_path: Path) -> None:

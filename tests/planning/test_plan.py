@@ -47,7 +47,7 @@ class FakeStore:
     ) -> None:
         self._done, self._failed, self._rows = done or {}, failed or {}, list(rows)
 
-    def done(self, cell_ids: Collection[str] | None = None) -> dict[str, set[int]]:
+    def done(self, cell_ids: Collection[str] | None = None, *, thorough=False) -> dict[str, set[int]]:
         return {i: r for i, r in self._done.items() if cell_ids is None or i in cell_ids}
 
     def failed(self, cell_ids: Collection[str] | None = None) -> dict[str, dict[int, int]]:

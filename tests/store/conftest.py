@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flatdist.cells.cell import Cell
 from flatdist.store import Store
+from flatdist.store.layout import part_path
 
 Rows = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 EVALUATIONS = 3
@@ -58,6 +61,25 @@ def rows() -> Callable[..., Rows]:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "results")
+
+
+@pytest.fixture(scope="session")
+def old_form() -> Callable[..., None]:
+    """Puts a part into the form of release 0.1, without digests, after a change of its trials table."""
+
+    def convert(store: Store, name: str, change: Callable[[Any], Any] = lambda table: table) -> None:
+        part = name.split("-", maxsplit=1)[0]
+        for table in ("history", "trials"):
+            data = store.files.read(part_path(table, name))
+            if table == "trials":
+                sink = pa.BufferOutputStream()
+                pq.write_table(change(pq.read_table(pa.BufferReader(data))), sink, write_page_checksum=True)
+                data = sink.getvalue().to_pybytes()
+            store.files.write(part_path(table, part), data)
+        for table in ("trials", "history"):
+            store.files.delete(part_path(table, name))
+
+    return convert
 
 
 @dataclass

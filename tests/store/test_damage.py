@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import warnings
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from flatdist.errors import StoreError
-from flatdist.store import Store, StoreWarning
+from flatdist.store import Store, StoreWarning, parquet
 from flatdist.store.filesystem import LocalFilesystem
-from flatdist.store.layout import manifest_path, part_path, segment_path
+from flatdist.store.layout import manifest_path, part_path
 
 
 def truncate(store, path, size=None):
@@ -48,7 +50,7 @@ def test_readers_leave_a_damaged_part_out_and_where_it_is(store, cells, rows):
     part = store.write(*rows(cells[0], range(2)))
     store.write(*rows(cells[1], range(2)))
     truncate(store, part_path("trials", part))
-    with pytest.warns(StoreWarning, match=r"1 file cannot be read and left out.*trials/v1/part/"):
+    with pytest.warns(StoreWarning, match=r"1 file is damaged and left out.*trials/v1/part/"):
         assert set(store.trials()["cell_id"]) == {cells[1].cell_id}
     assert store.files.list("set-aside") == []
 
@@ -88,7 +90,7 @@ def test_trials_damaged_inside_a_page_run_again(store, cells, rows, change):
     part = store.write(*rows(cells[0], range(2)))
     store.write(*rows(cells[1], range(2)))
     damage_page(store, part_path("trials", part), "relative_error", change)
-    with pytest.warns(StoreWarning, match="left out; the next run sets them aside"):
+    with pytest.warns(StoreWarning, match="left out; .*flatdist sweep"):
         assert set(Store(store.uri).trials()["cell_id"]) == {cells[1].cell_id}
     with pytest.warns(StoreWarning, match="moved to set-aside/; their replicates count as missing and run again"):
         assert Store(store.uri).done() == {cells[1].cell_id: {0, 1}}
@@ -96,49 +98,193 @@ def test_trials_damaged_inside_a_page_run_again(store, cells, rows, change):
     assert Store(store.uri).done() == {cell.cell_id: {0, 1} for cell in cells[:2]}
 
 
-def test_a_flipped_bit_in_a_segment_is_an_error_that_says_what_to_do(store, cells, rows):
+@pytest.mark.parametrize("table", ["trials", "history"])
+@pytest.mark.parametrize("whole", [False, True], ids=["a page", "the footer"])
+def test_damage_in_a_segment_costs_its_rows_until_they_run_again(store, cells, rows, table, whole):
+    column = {"trials": "relative_error", "history": "population_loss"}[table]
+    for cell in cells[:2]:
+        store.write(*rows(cell, range(2)))
+    store.compact()
+    for one in (*store.files.list("trials/v1/part"), *store.files.list("history/v1/part")):
+        store.files.delete(one.path)  # as a later compaction would
+    wanted = store.history()
+    (info,) = store.files.list(f"{table}/v1/segment")
+    if whole:
+        truncate(store, info.path)
+    else:
+        damage_page(store, info.path, column, flip_last_bit)
+    with pytest.warns(StoreWarning, match=f"damaged and left out.*flatdist sweep.*{info.path}"):
+        assert len(getattr(Store(store.uri), table)(columns=[column])) == 0
+    if not whole:  # what is not asked for is not read
+        other = {"trials": "n", "history": "step"}[table]
+        assert len(getattr(Store(store.uri), table)(columns=[other])) in (4, 12)
+    assert sum(map(len, Store(store.uri).done().values())) == 4, "whoever only counts looks at the index"
+    with pytest.warns(StoreWarning, match=f"set aside: 4 replicates count as missing and run again: {info.path}"):
+        assert Store(store.uri).done(thorough=True) == {}
+    assert store.files.read(f"set-aside/{info.path}")
+    assert len(Store(store.uri).history()) == 0, "and no second warning"
+    for cell in cells[:2]:
+        store.write(*rows(cell, range(2)))
+    assert Store(store.uri).history().equals(wanted)
+    assert Store(store.uri).compact().parts == 2
+
+
+def test_only_the_damaged_row_groups_of_a_segment_are_lost(store, cells, rows, monkeypatch):
+    monkeypatch.setattr(parquet, "ROW_GROUP", 5)
+    monkeypatch.setattr(parquet.encode, "__kwdefaults__", {"row_group": 5})
+    for cell in cells[:4]:
+        store.write(*rows(cell, range(3)))
+    store.compact()
+    for one in (*store.files.list("trials/v1/part"), *store.files.list("history/v1/part")):
+        store.files.delete(one.path)
+    before = store.history()
+    (info,) = store.files.list("history/v1/segment")
+    damage_page(store, info.path, "population_loss", flip_last_bit)  # rows 0 to 4: replicates 0 and 1 of the first cell
+    first = before["cell_id"][0]
+    with pytest.warns(StoreWarning, match="column population_loss in row group 0"):
+        left = Store(store.uri).history()
+    assert left.equals(before[6:].reset_index(drop=True))
+    with pytest.warns(StoreWarning, match="set aside: 2 replicates"):
+        done = Store(store.uri).done(thorough=True)
+    assert done[first] == {2}
+    assert sum(map(len, done.values())) == 10
+    assert Store(store.uri).history().equals(left)
+
+
+def test_what_a_damaged_segment_took_over_counts_again_where_it_is_still_there(store, cells, rows):
     store.write(*rows(cells[0], range(2)))
     store.compact()
-    (info,) = store.files.list("trials/v1/segment")
-    damage_page(store, info.path, "relative_error", flip_last_bit)
-    with pytest.raises(StoreError, match=r"cannot be read .*checksum.*flatdist gc --drop-segment"):
-        Store(store.uri).trials()
-    assert Store(store.uri).trials(columns=["n"])["n"].tolist() == [cells[0].n] * 2
+    wanted = store.history()
+    (info,) = store.files.list("history/v1/segment")
+    truncate(store, info.path)
+    with pytest.warns(StoreWarning, match="set aside: 0 replicates count as missing"):
+        assert Store(store.uri).done(thorough=True) == {cells[0].cell_id: {0, 1}}
+    assert Store(store.uri).history().equals(wanted)
 
 
-def test_a_damaged_history_is_not_compacted_away(store, cells, rows):
-    """The footer can be read and the data cannot: the rest is compacted, the part stays."""
+def test_a_damaged_history_part_runs_again_and_is_not_compacted(store, cells, rows):
     part = store.write(*rows(cells[0], range(2)))
     store.write(*rows(cells[1], range(2)))
     damage_page(store, part_path("history", part), "population_loss", overwrite)
     with pytest.warns(StoreWarning, match="not compacted"):
         assert store.compact().parts == 1
-    superseded = [path for path in store.files.list("trials/v1/part") if part not in path.path]
-    assert len(superseded) == 1
-    assert set(store.trials()["cell_id"]) == {cell.cell_id for cell in cells[:2]}
-    assert store.done() == {cell.cell_id: {0, 1} for cell in cells[:2]}
+    assert {info.path for info in store.files.list("trials/v1/part")} > {part_path("trials", part)}
+    with pytest.warns(StoreWarning, match="moved to set-aside/; their replicates count as missing and run again"):
+        assert Store(store.uri).done() == {cells[1].cell_id: {0, 1}}
 
 
-def test_a_damaged_segment_is_an_error_that_says_what_to_do(store, cells, rows):
+def test_a_segment_can_be_given_up(store, cells, rows):
     store.write(*rows(cells[0], range(2)))
     store.compact()
     (info,) = store.files.list("trials/v1/segment")
     name = info.path.rsplit("/", 1)[-1].removesuffix(".parquet")
-    truncate(store, segment_path("trials", name))
-    with pytest.raises(StoreError, match=f"{name}.parquet cannot be read.*flatdist gc --drop-segment {name}'"):
-        Store(store.uri).trials()
     with pytest.raises(StoreError, match=f"no compacted file 'other'; it has {name}"):
         store.drop_segment("other")
     store.drop_segment(name)
     assert Store(store.uri).done() == {cells[0].cell_id: {0, 1}}  # the parts were still there
 
 
-def test_a_damaged_manifest_is_an_error_that_says_what_to_do(store, cells, rows):
+def test_behind_a_damaged_manifest_the_one_before_holds(store, cells, rows):
+    for cell in cells[:3]:
+        store.write(*rows(cell, range(2)))
+        store.compact(grace=0)
+    wanted = store.history()
+    for text in (None, "[" * 100_000, '{"format":2,"number":9' + "9" * 5000 + "}", "null", "[]", '{"format":2}'):
+        if text is None:
+            truncate(store, manifest_path(3))
+        else:
+            store.files.write(manifest_path(3), text.encode())
+        with pytest.warns(StoreWarning, match=r"00000003.json \(.*passed over|passed over.*00000003.json"):
+            assert Store(store.uri).history().equals(wanted)
+    with pytest.warns(StoreWarning, match="passed over"):
+        assert Store(store.uri).compact(grace=0).number == 4
+    assert Store(store.uri).history().equals(wanted)
+
+
+def test_without_its_index_a_manifest_is_read_from_the_segments(store, cells, rows):
     store.write(*rows(cells[0], range(2)))
     store.compact()
-    truncate(store, manifest_path(1))
-    with pytest.raises(StoreError, match=r"00000001.json is damaged.*delete it to return to the manifest before"):
-        store.done()
+    wanted = store.history()
+    (info,) = store.files.list("index/v1")
+    truncate(store, info.path)
+    with pytest.warns(StoreWarning, match="index/v1.*passed over|passed over.*index/v1"):
+        assert Store(store.uri).history().equals(wanted)
+    with pytest.warns(StoreWarning, match="passed over"):
+        assert Store(store.uri).compact().number == 2
+    assert Store(store.uri).history().equals(wanted)
+
+
+def test_a_damaged_tombstone_is_read_from_its_copy(store, cells, rows):
+    store.write(*rows(cells[0], range(2)))
+    store.invalidate([(cells[0].cell_id, 0)])
+    other, one = store.files.list("tombstones/v1")
+    truncate(store, one.path)
+    with pytest.warns(StoreWarning, match="read from the copy"):
+        assert Store(store.uri).done() == {cells[0].cell_id: {1}}
+    assert Store(store.uri).done() == {cells[0].cell_id: {1}}, "and the damage is mended"
+    for info in (one, other):
+        truncate(store, info.path)
+    with pytest.raises(StoreError, match=r"is damaged.*restore it from a backup, or delete it and run 'flatdist inval"):
+        Store(store.uri).done()
+
+
+def test_files_that_change_places_are_damage(store, cells, rows, old_form):
+    names = [store.write(*rows(cell, range(2))) for cell in cells[:4]]
+    for name in names[2:]:
+        old_form(store, name)
+    old = [name.split("-")[0] for name in names[2:]]
+    for table in ("trials", "history"):
+        for one, other in (names[:2], old):
+            paths = [part_path(table, one), part_path(table, other)]
+            contents = [store.files.read(path) for path in paths]
+            for path, content in zip(paths, reversed(contents), strict=True):
+                store.files.write(path, content)
+            with pytest.warns(StoreWarning, match="2 files are damaged and moved to set-aside"):
+                assert sum(map(len, Store(store.uri).done().values())) == 4
+            for where in ("trials", "history"):
+                for name in (one, other):
+                    path = part_path(where, name)
+                    store.files.write(path, store.files.read(f"set-aside/{path}", checked=False))
+            for path, content in zip(paths, contents, strict=True):
+                store.files.write(path, content)
+            assert sum(map(len, Store(store.uri).done().values())) == 8
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_flip_in_a_column_name_never_reads_as_null(store, cells, rows, old_form, old):
+    name = store.write(*rows(cells[0], range(2)))
+    if old:
+        old_form(store, name)
+        name = name.split("-")[0]
+    path = part_path("trials", name)
+    data = store.files.read(path)
+    at, places = -1, []
+    while (at := data.find(b"relative_error", at + 1)) >= 0:
+        places.append(at)
+    assert places
+    wanted = store.trials()
+    for place in places:
+        store.files.write(path, data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = Store(store.uri).trials()
+        assert found.equals(wanted) if not caught else len(found) == 0 and path in str(caught[0].message)
+        assert caught or old
+
+
+def test_absurd_sizes_are_refused_before_memory_is_full(store, cells, rows):
+    """A small file that declares 100 million rows, which Parquet's run lengths can hold."""
+    many = pa.table(
+        {"cell_id": pa.repeat("x", 30_000_000), "replicate": pa.repeat(pa.scalar(1, pa.int32()), 30_000_000)}
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(many, sink, compression="zstd", row_group_size=1 << 26)
+    data = sink.getvalue().to_pybytes()
+    assert len(data) < 200_000
+    path = part_path("trials", "ab" * 16)
+    store.files.write(path, data)
+    with pytest.warns(StoreWarning, match="declares 30,000,000 rows"):
+        assert len(store.trials()) == 0
 
 
 def test_nothing_is_unpickled(store, tmp_path):
@@ -152,5 +298,5 @@ def test_nothing_is_unpickled(store, tmp_path):
     buffer = io.BytesIO()
     np.savez(buffer, w=np.array([{"a": 1}], dtype=object))
     store.files.write("checkpoints/abc/0/000000000001.npz", buffer.getvalue())
-    with pytest.warns(StoreWarning, match="is not resumed from"):
+    with pytest.warns(StoreWarning, match="not resumed from"):
         assert store.checkpoints.latest("abc", 0) is None

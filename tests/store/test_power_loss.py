@@ -51,13 +51,13 @@ class Machine(SystemCalls):
             raise PowerLoss
         self.count += 1
 
-    def open(self, path, flags, mode=0o777):
+    def open(self, path, flags, mode=0o777, *, dir_fd=None):
         self._call()
-        handle = os.open(path, flags, mode)
-        self.paths[handle] = Path(path)
+        handle = os.open(path, flags, mode, dir_fd=dir_fd)
+        self.paths[handle] = self._path(path, dir_fd)
         if flags & os.O_CREAT:
-            self.unsynced.add(Path(path))
-            self._change(Path(path), lambda: Path(path).unlink(missing_ok=True))
+            self.unsynced.add(self.paths[handle])
+            self._change(self.paths[handle], lambda made=self.paths[handle]: made.unlink(missing_ok=True))
         return handle
 
     def write(self, handle, data):
@@ -75,32 +75,40 @@ class Machine(SystemCalls):
 
     def fsync(self, handle):
         self._call()
-        path = self.paths[handle]
+        path = self._path("", handle)
         self.unsynced.discard(path)
         self.forgettable = [(folder, undo) for folder, undo in self.forgettable if folder != path]
 
-    def replace(self, source, target):
+    def replace(self, source, target, *, src_dir_fd, dst_dir_fd):
         self._call()
-        self._change(Path(target), self._restoring(Path(target)))
-        if Path(source) in self.unsynced:
-            self.unsynced.add(Path(target))
-        os.replace(source, target)
+        before, after = self._path(source, src_dir_fd), self._path(target, dst_dir_fd)
+        self._change(after, self._restoring(after))
+        if before in self.unsynced:
+            self.unsynced.add(after)
+        os.replace(before, after)
 
-    def link(self, source, target):
+    def link(self, source, target, *, src_dir_fd, dst_dir_fd, follow_symlinks):
         self._call()
-        os.link(source, target)
-        self._change(Path(target), lambda: Path(target).unlink(missing_ok=True))
+        after = self._path(target, dst_dir_fd)
+        os.link(self._path(source, src_dir_fd), after, follow_symlinks=follow_symlinks)
+        self._change(after, lambda: after.unlink(missing_ok=True))
 
-    def unlink(self, path):
+    def unlink(self, path, *, dir_fd):
         self._call()
-        undo = self._restoring(Path(path))
-        os.unlink(path)
-        self._change(Path(path), undo)
+        gone = self._path(path, dir_fd)
+        undo = self._restoring(gone)
+        os.unlink(gone)
+        self._change(gone, undo)
 
-    def mkdir(self, path):
+    def mkdir(self, path, *, dir_fd=None):
         self._call()
-        os.mkdir(path)
-        self._change(Path(path), lambda: shutil.rmtree(path, ignore_errors=True))
+        made = self._path(path, dir_fd)
+        os.mkdir(made)
+        self._change(made, lambda: shutil.rmtree(made, ignore_errors=True))
+
+    @staticmethod
+    def _path(name, dir_fd) -> Path:
+        return Path(name) if dir_fd is None else Path(os.readlink(f"/proc/self/fd/{dir_fd}"), name)
 
     def _change(self, path: Path, undo: Callable[[], None]) -> None:
         self.forgettable.append((path.parent, undo))

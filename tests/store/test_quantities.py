@@ -11,8 +11,7 @@ import pytest
 from flatdist.cells.cell import Cell
 from flatdist.cli import main
 from flatdist.store import Store
-from flatdist.store.frame import to_frame
-from flatdist.store.schema import conform, rows_to_table, schema
+from flatdist.store.schema import conform, rows_to_table, schema, to_frame
 
 
 def row(replicate, quantities):

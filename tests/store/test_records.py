@@ -110,14 +110,51 @@ def test_a_location_with_credentials_is_refused_without_repeating_them(location)
     assert "secret-word" not in str(caught.value)
 
 
-def test_locations(tmp_path, monkeypatch):
+def test_locations_are_normalised(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert normalise("results") == str(tmp_path / "results")
-    assert normalise("file:///data/my%20results") == "/data/my results"
-    assert normalise("s3://bucket/folder/") == "s3://bucket/folder"
-    for bad in ("", "  ", "s3://", "file://host/x"):
-        with pytest.raises(StoreError):
-            normalise(bad)
+    monkeypatch.setenv("HOME", "/home/someone")
+    for given, meant in {
+        "results": str(tmp_path / "results"),
+        "results/": str(tmp_path / "results"),
+        "./a//b/": str(tmp_path / "a" / "b"),
+        "~/results": "/home/someone/results",
+        "file:///data/my%20results": "/data/my results",
+        "file:/data/results/": "/data/results",
+        "FILE:///data": "/data",
+        "s3://bucket/folder/": "s3://bucket/folder",
+        "s3://bucket//folder///x//": "s3://bucket/folder/x",
+        "S3://bucket": "s3://bucket",
+        "gs://bucket/x": "gs://bucket/x",
+        "az://container/x": "az://container/x",
+    }.items():
+        assert normalise(given) == meant
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("", "needs a location"),
+        ("  ", "needs a location"),
+        ("a\0b", "control characters"),
+        ("a\x1b[31m", "control characters"),
+        ("s3://", "names no bucket"),
+        ("s3:/bucket/x", r"is not a complete location; write s3://bucket/folder"),
+        ("s3:bucket", r"is not a complete location; write s3://bucket/folder"),
+        ("file:results", "is not a complete location; allowed: a folder, s3://"),
+        ("file://host/x", "names a folder of this machine"),
+        ("C:\\results", "looks like a Windows path"),
+        ("c:/results", "looks like a Windows path"),
+        ("$HOME/results", r"'\$' is not expanded here"),
+        ("s3://${BUCKET}/x", r"'\$' is not expanded here"),
+        ("~nobody-of-that-name/x", "there is no such home directory"),
+        ("s3://bucket/../x", "have no meaning in a bucket"),
+        ("s3://bucket/a\\b", "have no meaning in a bucket"),
+        ("hdfs://host/x", r"no storage is known for hdfs://; allowed: a folder, s3://"),
+    ],
+)
+def test_other_locations_are_refused(location, message):
+    with pytest.raises(StoreError, match=message):
+        Store(location)
 
 
 def test_checkpoints_keep_the_last_two_and_survive_a_damaged_one(store):
@@ -125,13 +162,13 @@ def test_checkpoints_keep_the_last_two_and_survive_a_damaged_one(store):
         arrays = {"layer_0": np.full((2, 3), step, np.float32), "keys": np.arange(2, dtype=np.uint32)}
         store.checkpoints.save("abc", 7, step, arrays)
     names = [info.path for info in store.files.list("checkpoints")]
-    assert names == [f"checkpoints/abc/7/{step:012d}.npz" for step in (20, 30)]
+    assert [name.split("-")[0] for name in names] == [f"checkpoints/abc/7/{step:012d}" for step in (20, 30)]
     step, arrays = store.checkpoints.latest("abc", 7)
     assert step == 30
     assert arrays["layer_0"].dtype == np.float32
     assert arrays["keys"].tolist() == [0, 1]
     store.files.write(names[1], store.files.read(names[1])[:100])
-    with pytest.warns(StoreWarning, match="is not resumed from"):
+    with pytest.warns(StoreWarning, match="not resumed from"):
         assert store.checkpoints.latest("abc", 7)[0] == 20
     Store(store.uri).checkpoints.save("abc", 7, 40, {"layer_0": np.ones(1)})
     assert len(store.files.list("checkpoints")) == 2

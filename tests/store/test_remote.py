@@ -105,17 +105,17 @@ def test_credentials_appear_in_no_error(bucket, s3, quick):
 def test_conditional_writes(bucket):
     files = RemoteFilesystem(bucket)
     assert files.exclusive()
-    assert files.create("a/b", b"first")
-    assert not files.create("a/b", b"second")
-    assert files.read("a/b") == b"first"
+    assert files.create("manifest/v1/00000001.json", b"first")
+    assert not files.create("manifest/v1/00000001.json", b"second")
+    assert files.read("manifest/v1/00000001.json") == b"first"
 
 
 def test_a_conditional_write_whose_answer_is_lost_is_recognised_as_done(bucket, s3, quick):
     files = RemoteFilesystem(bucket)
     s3.lose_answers = 1
-    assert files.create("a/b", b"mine")
+    assert files.create("manifest/v1/00000001.json", b"mine")
     s3.failures += [500]
-    assert not files.create("a/b", b"other")
+    assert not files.create("manifest/v1/00000001.json", b"other")
 
 
 def test_a_store_that_ignores_the_condition_is_not_compacted(bucket, cells, rows, monkeypatch):
@@ -147,5 +147,5 @@ def test_checkpoints(bucket):
 
 
 def test_an_unknown_scheme():
-    with pytest.raises(StoreError, match=r"no file system is known for s4://; allowed: a folder, s3://"):
+    with pytest.raises(StoreError, match=r"no storage is known for s4://; allowed: a folder, s3://"):
         Store("s4://bucket/folder")

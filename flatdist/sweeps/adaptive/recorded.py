@@ -17,7 +17,7 @@ from flatdist.sweeps.search.rounds import Request, Round, recorded_rounds, round
 
 if TYPE_CHECKING:
     from flatdist.store import Store
-    from flatdist.store.sweeps import SweepRecord
+    from flatdist.store.documents import SweepRecord
     from flatdist.sweeps import Sweep
 
 UNUSED = 10**9  # replicates from here on are nobody's

@@ -84,11 +84,15 @@ def paused_value(cell: Cell, state: tuple[int, Mapping[str, Any]] | None, rung: 
     steps = evaluation_steps(cell.steps, cell.evaluations)
     evaluated = int((steps <= step).sum()) // BLOCK * BLOCK
     index = int((steps < rung).sum())
-    if 0 <= float(arrays["scalars"][DIVERGED_AT]) <= steps[index]:
+    try:
+        diverged_at, values = float(arrays["scalars"][DIVERGED_AT]), arrays[f"history_{column}"]
+        value = float(values[index])
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None  # not a state that training saved; it says so when it gets there
+    if 0 <= diverged_at <= steps[index]:
         return math.inf
     if index >= evaluated:
         return None
-    value = float(arrays[f"history_{column}"][index])
     return value if math.isfinite(value) else math.inf
 
 

@@ -18,7 +18,7 @@ from flatdist.errors import CellError, StoreError
 
 if TYPE_CHECKING:
     from flatdist.store import Store
-    from flatdist.store.sweeps import SweepRecord
+    from flatdist.store.documents import SweepRecord
 
 FORMAT = 2
 _ATTEMPTS = 5

@@ -1,0 +1,345 @@
+"""Parquet files of a store: bytes to checked tables and back.
+
+A *part* is small and read whole; its name states its digest (:mod:`flatdist.store.layout`). A *segment* is large and
+read by columns; its :class:`Seal`, kept in the manifest, holds a digest of its footer and of every column chunk, so
+that what is read is checked and a damaged chunk costs the rows of one row group. Arrow is given checked bytes only.
+Files of release 0.1 state no digest: their page checksums are verified, and their footers compared with the second copy
+of the schema that Arrow keeps in them.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flatdist.store import layout
+from flatdist.store.filesystem import Damaged, Filesystem
+from flatdist.store.schema import conform, empty
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+ROW_GROUP = 1 << 16  # rows of a segment that are lost with a damaged chunk, at most
+_DIGITS = 32
+_FREE = 1 << 26  # bytes of memory that any file may ask for
+_GROWTH = 256  # times its own size that a file may ask for beyond that
+_TAIL = 8  # the footer's length and a magic word
+_ONCE = 1 << 28  # bytes of a segment that are checked at a time
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What a segment's file must be.
+
+    Attributes:
+        rows: number of rows.
+        size: bytes.
+        footer: where its footer begins.
+        digests: of the footer, then of every column chunk in order, row group by row group.
+    """
+
+    rows: int
+    size: int
+    footer: int
+    digests: tuple[str, ...]
+
+    @classmethod
+    def of(cls, data: bytes) -> Seal:
+        """Seal a file just made."""
+        footer = len(data) - _TAIL - int.from_bytes(data[-_TAIL:-4], "little")
+        metadata = _metadata(data)
+        ranges = [(footer, len(data) - footer), *_chunks(metadata)]
+        digests = tuple(layout.digest(data[start : start + length]) for start, length in ranges)
+        return cls(metadata.num_rows, len(data), footer, digests)
+
+    def to_json(self) -> list[Any]:
+        """Return it as JSON."""
+        return [self.rows, self.size, self.footer, "".join(self.digests)]
+
+    @classmethod
+    def from_json(cls, values: list[Any]) -> Seal:
+        """Read it from JSON.
+
+        Raises:
+            ValueError: it is not a seal.
+        """
+        rows, size, footer, text = values
+        numbers = (rows, size, footer)
+        if not all(type(number) is int for number in numbers) or not 0 <= footer < size < 1 << 48 or rows < 0:
+            raise ValueError("a seal needs three whole numbers")
+        return cls(*numbers, tuple(text[i : i + _DIGITS] for i in range(0, len(text), _DIGITS)))
+
+
+def encode(table: pa.Table, *, row_group: int = ROW_GROUP) -> bytes:
+    """Serialise a table to Parquet in memory, so that writing it is one atomic step."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        compression="snappy",
+        row_group_size=row_group,
+        # repeated text is stored as a dictionary; the other columns are numbers that hardly repeat
+        use_dictionary=[
+            field.name for field in table.schema if _is_text(field.type) or pa.types.is_boolean(field.type)
+        ],
+        write_page_checksum=True,
+    )
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def read_part(files: Filesystem, table: str, path: str, columns: Iterable[str] | None) -> pa.Table:
+    """Read a part's columns, those of ``columns`` that it has, all text dictionary-encoded.
+
+    Raises:
+        Damaged: it is not what was written, as far as that can be told.
+        FileNotFoundError: it has vanished since it was listed.
+    """
+    return decode(files.read(path), table, path, columns)
+
+
+def decode(data: bytes, table: str, path: str, columns: Iterable[str] | None) -> pa.Table:
+    """Read a Parquet file's columns, as :func:`read_part` does."""
+    import pyarrow as pa
+
+    sealed = "-" in path
+    try:
+        metadata = _metadata(data)
+        names = _names(metadata, checked=not sealed)
+        _check_sizes(metadata, len(data))
+        wanted = names if columns is None else [name for name in columns if name in names]
+        if missing := {"cell_id", "replicate"} - {*names}:
+            raise ValueError(f"it has no column {min(missing)}")
+        with _open(data, metadata, names, checked=not sealed) as file:
+            # without a digest the other columns tell, too, whether the file is whole
+            rows = file.read(columns=wanted if sealed else None, use_threads=False).select(wanted)
+        _check_texts(rows, len(data))
+        return conform(rows, table)
+    except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError, RecursionError) as error:
+        raise Damaged(path, f"{len(data)} bytes, {_first_line(error)}") from error
+
+
+@dataclass(frozen=True)
+class SegmentRows:
+    """What could be read of a segment's file.
+
+    Attributes:
+        table: the rows of the undamaged row groups, in order.
+        damage: what is damaged, None for nothing.
+        lost: (first, stop) of the rows in damaged row groups; None where nothing can be read.
+        rows: the rows' numbers in the file; None for all of them.
+    """
+
+    table: pa.Table
+    damage: Damaged | None = None
+    lost: Sequence[tuple[int, int]] | None = ()
+    rows: np.ndarray[Any, np.dtype[Any]] | None = None
+
+
+def read_segment(
+    files: Filesystem,
+    table: str,
+    name: str,
+    seal: Seal | None,
+    columns: Collection[str] | None,
+    spans: Sequence[tuple[int, int]] | None = None,
+) -> SegmentRows:
+    """Read a segment's columns, those of ``columns`` that it has, in the row groups that rows are wanted of.
+
+    Args:
+        files: the storage.
+        table: trials or history.
+        name: the segment's.
+        seal: what the file must be; None for one of release 0.1.
+        columns: what to read.
+        spans: (first, stop) of the wanted rows; None for all.
+    """
+    path = layout.segment_path(table, name)
+    if seal is None:
+        try:
+            return SegmentRows(decode(files.read(path), table, path, columns))
+        except Damaged as damage:
+            return SegmentRows(empty(table, columns), damage, None)
+    try:
+        return _read_sealed(files, table, path, seal, columns, spans)
+    except Damaged as damage:
+        return SegmentRows(empty(table, columns), damage, None)
+
+
+def check_segment(files: Filesystem, table: str, name: str, seal: Seal | None) -> SegmentRows:
+    """Look at all bytes of a segment; the table that is returned has no columns."""
+    if seal is None:
+        found = read_segment(files, table, name, None, ["cell_id"])
+        return SegmentRows(found.table.select([]), found.damage, found.lost)
+    path = layout.segment_path(table, name)
+    try:
+        metadata = _read_footer(files, path, seal)
+    except Damaged as damage:
+        return SegmentRows(empty(table, []), damage, None)
+    ranges, columns = _chunks(metadata), metadata.num_columns
+    bad: list[int] = []
+    step = max(1, int(_ONCE / (seal.size / max(len(ranges), 1) + 1)))
+    for first in range(0, len(ranges), step):
+        for number, data in enumerate(files.read_ranges(path, ranges[first : first + step]), start=first):
+            if layout.digest(data) != seal.digests[1 + number]:
+                bad.append(number)
+    return _lost(empty(table, []), path, metadata, {(number // columns, number % columns) for number in bad})
+
+
+def _read_sealed(
+    files: Filesystem,
+    table: str,
+    path: str,
+    seal: Seal,
+    columns: Collection[str] | None,
+    spans: Sequence[tuple[int, int]] | None,
+) -> SegmentRows:
+    import pyarrow as pa
+
+    metadata = _read_footer(files, path, seal)
+    names = _names(metadata, checked=False)
+    wanted = names if columns is None else [name for name in columns if name in names]
+    bounds = np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
+    groups = list(range(metadata.num_row_groups))
+    if spans is not None:
+        starts, stops = np.array(spans, np.int64).reshape(-1, 2).T
+        groups = [i for i in groups if ((starts < bounds[i + 1]) & (stops > bounds[i])).any()]
+    leaves = [i for i in range(metadata.num_columns) if metadata.schema.column(i).path.split(".")[0] in {*wanted}]
+    chunks = _chunks(metadata)
+    places = [(group, leaf) for group in groups for leaf in leaves]
+    ranges = [chunks[group * metadata.num_columns + leaf] for group, leaf in places]
+    buffer = np.zeros(seal.size, np.uint8)  # what is not read costs no memory, and is no Parquet
+    bad = set()
+
+    def check(item: tuple[tuple[int, int], tuple[int, int], bytes]) -> tuple[int, int] | None:
+        (group, leaf), (start, length), data = item
+        if layout.digest(data) != seal.digests[1 + group * metadata.num_columns + leaf]:
+            return group, leaf
+        buffer[start : start + length] = np.frombuffer(data, np.uint8)
+        return None
+
+    items = list(zip(places, ranges, files.read_ranges(path, ranges), strict=True))
+    bad = {place for place in files.map(check, items) if place}
+    whole = [group for group in groups if group not in {place[0] for place in bad}]
+    try:
+        if not wanted:
+            rows = pa.table({"": pa.nulls(int(sum(bounds[i + 1] - bounds[i] for i in whole)))}).select([])
+        else:
+            with _open(pa.py_buffer(buffer), metadata, names, checked=False) as file:
+                rows = file.read_row_groups(whole, columns=wanted, use_threads=True).select(wanted)
+        if bad:
+            return _lost(conform(rows, table), path, metadata, bad)
+        numbers = (
+            None
+            if len(groups) == metadata.num_row_groups
+            else np.concatenate([np.zeros(0, np.int64), *(np.arange(bounds[i], bounds[i + 1]) for i in groups)])
+        )
+        return SegmentRows(conform(rows, table), rows=numbers)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise Damaged(path, _first_line(error)) from error
+
+
+def _lost(rows: pa.Table, path: str, metadata: pq.FileMetaData, bad: Collection[tuple[int, int]]) -> SegmentRows:
+    if not bad:
+        return SegmentRows(rows)
+    bounds = np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
+    groups = sorted({group for group, _ in bad})
+    columns = sorted({metadata.schema.column(leaf).path.split(".")[0] for _, leaf in bad})
+    reason = f"bytes of column {', '.join(columns)} in row group {', '.join(map(str, groups))} are not those written"
+    return SegmentRows(rows, Damaged(path, reason), [(int(bounds[i]), int(bounds[i + 1])) for i in groups])
+
+
+def _read_footer(files: Filesystem, path: str, seal: Seal) -> pq.FileMetaData:
+    (footer,) = files.read_ranges(path, [(seal.footer, seal.size - seal.footer)])
+    if layout.digest(footer) != seal.digests[0]:
+        raise Damaged(path, "its footer is not the one that was written")
+    metadata = _metadata(b"PAR1" + footer)
+    if len(seal.digests) != 1 + len(_chunks(metadata)):
+        raise Damaged(path, "its seal does not fit")
+    _check_sizes(metadata, seal.size)
+    return metadata
+
+
+def _metadata(data: bytes) -> pq.FileMetaData:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return pq.read_metadata(pa.BufferReader(data))
+
+
+def _chunks(metadata: pq.FileMetaData) -> list[tuple[int, int]]:
+    """(start, length) of every column chunk, row group by row group."""
+    ranges = []
+    for group in (metadata.row_group(i) for i in range(metadata.num_row_groups)):
+        for column in (group.column(i) for i in range(metadata.num_columns)):
+            start = column.data_page_offset
+            if column.has_dictionary_page and column.dictionary_page_offset:
+                start = min(start, column.dictionary_page_offset)
+            ranges.append((start, column.total_compressed_size))
+    return ranges
+
+
+def _open(data: Any, metadata: pq.FileMetaData, names: Sequence[str], *, checked: bool) -> pq.ParquetFile:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = metadata.schema.to_arrow_schema()
+    texts = [name for name in names if _is_text(kinds.field(name).type)]
+    source = pa.BufferReader(data)
+    return pq.ParquetFile(source, metadata=metadata, read_dictionary=texts, page_checksum_verification=checked)
+
+
+def _names(metadata: pq.FileMetaData, *, checked: bool) -> list[str]:
+    """The columns of a file; with ``checked`` compared with the second copy of the schema that Arrow keeps."""
+    import pyarrow as pa
+
+    schema = metadata.schema.to_arrow_schema()
+    if checked and (copy := (metadata.metadata or {}).get(b"ARROW:schema")):
+        other = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(copy, validate=True)))
+        if not other.remove_metadata().equals(schema.remove_metadata()) or other.names != schema.names:
+            raise ValueError("its two schemas differ")
+    names: list[str] = schema.names
+    if len({*names}) != len(names):
+        raise ValueError("two of its columns have one name")
+    return names
+
+
+def _check_sizes(metadata: pq.FileMetaData, size: int) -> None:
+    """Refuse a file that would fill the memory before it is found to be wrong."""
+    asked = metadata.num_rows * metadata.num_columns
+    for group in (metadata.row_group(i) for i in range(metadata.num_row_groups)):
+        for column in (group.column(i) for i in range(metadata.num_columns)):
+            asked += 8 * max(column.num_values, 0) + max(column.total_uncompressed_size, 0)
+    if metadata.num_rows < 0 or asked > _FREE + _GROWTH * size:
+        raise ValueError(f"it declares {metadata.num_rows:,} rows and {asked:,} bytes in a file of {size:,}")
+
+
+def _check_texts(rows: pa.Table, size: int) -> None:
+    """Refuse text that is stored once and repeated without measure."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if len(rows) * size < _FREE:
+        return
+    for column in rows.columns:
+        if pa.types.is_dictionary(column.type) and column.num_chunks:
+            longest = max(pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0 for chunk in column.chunks)
+            if longest * len(rows) > _FREE + _GROWTH * size:
+                raise ValueError(f"it repeats a text of {longest:,} bytes {len(rows):,} times")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
