@@ -48,7 +48,7 @@ def plan_command(sweeps: tuple[str, ...], store: str, as_json: bool, **options: 
 
 def take_resources(options: dict[str, Any]) -> Resources:
     """The options that say what the work runs on."""
-    names = ("address", "executor", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "engine", "device")
+    names = ("address", "executor", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "engine", "device", "pack")
     return Resources(**{name: options[name] for name in names})
 
 

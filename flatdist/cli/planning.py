@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ class Resources:
         gpus_per_trial: GPUs of one trial; None takes one where there are any.
         engine: of the SGD steps.
         device: ``auto``, ``cpu`` or ``cuda``.
+        pack: replicates of different cells trained together at most; None fills a GPU.
     """
 
     address: str | None
@@ -41,12 +43,15 @@ class Resources:
     gpus_per_trial: float | None
     engine: str
     device: str
+    pack: int | None = None
 
     @property
     def uses_gpu(self) -> bool:
-        """Whether trials are expected to run on GPUs."""
+        """Whether trials are expected to run on GPUs; this process itself only where it is told to."""
         if self.device != "auto":
             return self.device != "cpu"
+        if self.executor == "inline":
+            return bool(self.gpus_per_trial)
         return bool(self.gpus_per_trial) if self.gpus_per_trial is not None else bool(local_gpus())
 
     @property
@@ -104,7 +109,10 @@ def resource_options(command: Command) -> Command:
         click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
         click.option("--engine", default="auto", show_default=True,
                      help="auto, fused, cuda, triton, batched or reference."),
-        click.option("--gpus-per-trial", type=click.FloatRange(min=0), help="GPUs of one trial; fractions pack."),
+        click.option("--pack", type=click.IntRange(min=1), metavar="N",
+                     help="Train up to N replicates of cells of one shape together; by default as many as fill a GPU."),
+        click.option("--gpus-per-trial", type=click.FloatRange(min=0),
+                     help="GPUs of one trial; a fraction shares a GPU's time, and fills it no better than packs do."),
         click.option("--cpus-per-trial", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
                      help="Processors of one trial, and its threads."),
         click.option("--max-concurrent", type=click.IntRange(min=1), metavar="K", help="At most K trials at a time."),
@@ -141,11 +149,17 @@ def plan_sweeps(
     seconds = None if budget is None else parse_duration(budget)
     if fit and seconds is None:
         raise SweepError("--fit needs --budget: give the time that the plan is to fit")
+    opened = open_store(store, must_exist=False)
     settings = plan_settings(resources, retry_failed=retry_failed, limit=limit)
+    free_to_choose = resources.device == resources.engine == "auto" and resources.gpus_per_trial is None
+    if settings.device == "cuda" and free_to_choose and resources.address is None:
+        on_cpu = plan_settings(dataclasses.replace(resources, device="cpu"), retry_failed=retry_failed, limit=limit)
+        plans = [make_plan(sweeps, opened, one) for one in (settings, on_cpu)]
+        settings = min(plans, key=lambda plan: plan.time.mid).settings  # never the slower one by its own forecast
     threads = max(1, int(resources.cpus_per_trial))
     can_probe = with_probe and (settings.device == "cpu" or local_gpus() > 0)
     probe = _announced(make_probe(settings.engine, settings.device, threads)) if can_probe else None
-    plan = make_plan(sweeps, open_store(store, must_exist=False), settings, probe=probe, forecast=forecast)
+    plan = make_plan(sweeps, opened, settings, probe=probe, forecast=forecast)
     return plan if seconds is None else keep_within(plan, seconds, fit=fit)
 
 
@@ -161,13 +175,14 @@ def plan_settings(resources: Resources, *, retry_failed: bool = False, limit: in
     check_here(resources)
     device = "cuda" if resources.uses_gpu else "cpu"
     return PlanSettings(
-        slots=resources.slots,
+        slots=dataclasses.replace(resources, device=device).slots,
         engine=resolve_engine(resources.engine, device),
         device=device,
         executor=resources.executor,
         retry_failed=retry_failed,
         limit=limit,
         local=resources.address is None and device == "cpu",
+        pack=resources.pack,
     )
 
 
@@ -221,6 +236,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "engine": plan.settings.engine,
         "device": plan.settings.device,
         "memory_bytes_per_trial": plan.memory_bytes,
+        "packs": [shard.replicates for shard in plan.shards if shard.together],
     }
 
 

@@ -186,6 +186,10 @@ def _settings(resources: Resources, options: dict[str, Any]) -> LaunchSettings:
 def _launch(plan: Plan, store: str, resources: Resources, options: dict[str, Any]) -> int:
     from flatdist.launch import launch
 
+    if resources.device == "auto" and resources.address is None:  # where the plan says
+        on_cpu = plan.settings.device == "cpu"
+        gpus = 0.0 if on_cpu else resources.gpus_per_trial or 1.0
+        resources = dataclasses.replace(resources, device=plan.settings.device, gpus_per_trial=gpus)
     settings = _settings(resources, options)
     executor = cast(Literal["ray", "inline"], resources.executor)
     result = launch(plan, store, executor=executor, settings=settings, display=options["display"])

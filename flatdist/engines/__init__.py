@@ -127,6 +127,17 @@ def load_engine(name: str, device: str = "cpu", cell: Cell | None = None) -> Eng
     return engine
 
 
+def device_label(device: str) -> str:
+    """What rows and checkpoints say of a device: ``cpu``, or a GPU's model, driver and CUDA version."""
+    if device == "cpu":
+        return device
+    import torch
+
+    kind = torch.device(device)
+    version = getattr(torch._C, "_cuda_getDriverVersion", lambda: 0)()
+    return f"cuda {torch.cuda.get_device_name(kind)}, CUDA {torch.version.cuda}, driver API {version}"
+
+
 def check_device(device: str) -> None:
     """Refuse a device that does not exist here.
 
@@ -148,4 +159,4 @@ def check_device(device: str) -> None:
         raise LaunchError(f"device {device!r} is absent: torch sees {count} CUDA devices; use --device cpu")
 
 
-__all__ = ["ENGINES", "ENGINE_NAMES", "Engine", "check_device", "load_engine", "resolve_engine"]
+__all__ = ["ENGINES", "ENGINE_NAMES", "Engine", "check_device", "device_label", "load_engine", "resolve_engine"]

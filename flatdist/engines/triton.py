@@ -43,8 +43,9 @@ class Configuration:
 
 # (largest width, configuration), the first that is wide enough counts.
 CONFIGURATIONS = (
-    (16, Configuration(1, 4)),
-    (32, Configuration(4, 4)),
+    (16, Configuration(1, 4, registers=128)),
+    (24, Configuration(4, 8, registers=128)),
+    (32, Configuration(4, 4, "tf32x3")),
     (64, Configuration(8, 2, "tf32x3")),
 )
 FACTOR_ROWS = 16  # products want 16 rows at least

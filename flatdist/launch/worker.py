@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from flatdist.cells.cell import Cell
     from flatdist.planning import Shard
     from flatdist.store import Store
+    from flatdist.trials.settings import Hooks
+
+    Pack = list[tuple[Cell, tuple[int, ...]]]  # cells, and the replicates of each, that are run together
 
 
 class Watch(Protocol):
@@ -70,7 +73,7 @@ def run_shard(
     device: str = "cpu",
     watch: Watch | None = None,
 ) -> ShardCounts:
-    """Run a shard's items one after the other and write their rows to the store as they finish.
+    """Run a shard's items, one after the other or all as one pack, and write their rows to the store as they finish.
 
     Args:
         shard: cells and the replicates wanted of each.
@@ -125,12 +128,14 @@ def run_shard(
     with RowBuffer(store, settings.flush_seconds, settings.store_patience, stored, notice, should_stop) as rows:
         checkpoints = PatientCheckpoints(store, rows, notice)
         work = _Work(store, checkpoints, settings, rows, report, number, should_stop, device, watch)
-        for item in shard.items:
-            missing = tuple(r for r in item.replicates if r not in done.get(item.cell.cell_id, ()))
+        for group in [shard.items] if shard.together else [(item,) for item in shard.items]:
+            pack = [
+                (item.cell, tuple(r for r in item.replicates if r not in done.get(item.cell.cell_id, ())))
+                for item in group
+            ]
             if should_stop():
                 break
-            if missing:
-                counts.failed += work.run(item.cell, missing, item.until)
+            counts.failed += work.run([(cell, missing) for cell, missing in pack if missing], group[0].until)
         work.report_steps()
     counts.stopped = should_stop()
     how = "stopped on request" if counts.stopped else "ended"
@@ -162,19 +167,14 @@ class _Work:
     steps: int = 0
     steps_reported: float = 0.0
 
-    def run(self, cell: Cell, replicates: tuple[int, ...], until: int | None = None) -> int:
-        """Run one cell's replicates together, or in halves where memory is short; returns how many failed.
+    def run(self, pack: Pack, until: int | None = None) -> int:
+        """Run replicates together, or in parts where memory is short or one cell fails; returns how many failed.
 
-        With ``until`` each replicate pauses, checkpointed, once its history has an evaluation at that step or later.
+        With ``until`` each replicate of the one cell pauses, checkpointed, once its history has an evaluation at that
+        step or later.
         """
-        from flatdist.trials.settings import Hooks, Interrupted, RunSettings
+        from flatdist.trials.settings import Hooks, Interrupted
 
-        run_replicates = load_runner(self.settings.runner)
-        run_settings = RunSettings(
-            engine=self.settings.engine,
-            device=self.device,
-            threads=self.settings.threads,
-        )
         paused: set[int] = set()  # replicates trained together get there together, and those left behind run again
 
         def note_history(replicate: int, rows: list[dict[str, Any]]) -> None:
@@ -199,24 +199,19 @@ class _Work:
             live=self.watch is not None,
         )
         failed = 0
-        batches = [replicates]
+        batches = [pack] if pack else []
         while batches and not self.should_stop():
             batch = batches.pop(0)
-            left = list(batch)
+            left = [(cell, replicate) for cell, replicates in batch for replicate in replicates]
             try:
-                for outcome in run_replicates(
-                    cell,
-                    batch,
-                    run_settings,
-                    hooks=hooks,
-                    provenance=self.settings.provenance or None,
-                ):
+                for outcome in self._outcomes(batch, hooks):
                     self.rows.add(outcome)
-                    left.remove(outcome.trial["replicate"])
+                    key = outcome.trial["cell_id"], outcome.trial["replicate"]
+                    left = [one for one in left if (one[0].cell_id, one[1]) != key]
             except Interrupted:
                 if self.should_stop() or not paused:
                     break
-                behind = tuple(r for r in left if r not in paused)
+                behind = regrouped([one for one in left if one[1] not in paused])
                 paused.clear()
                 batches[:0] = [behind] if behind else []
             except (StoreError, LaunchError):
@@ -226,15 +221,31 @@ class _Work:
                     raise StopNow from error
                 if len(left) > 1 and out_of_memory(error):
                     half = (len(left) + 1) // 2
-                    batches[:0] = [tuple(left[:half]), tuple(left[half:])]
-                    log.warning("cell %s: out of memory, retrying replicates %s in halves", cell.cell_id, left)
-                    continue
-                self.rows.write_failures(list(failure_rows(self.store, cell, left, error)))
-                log.error("cell %s: replicates %s failed", cell.cell_id, left, exc_info=error)
-                failed += len(left)
-                message = f"{type(error).__name__}: {error}"[:MESSAGE_LENGTH]
-                self.report(ItemFailed(self.number, cell.cell_id, tuple(left), message, time.monotonic()))
+                    batches[:0] = [regrouped(left[:half]), regrouped(left[half:])]
+                    log.warning("out of memory, retrying %d replicates in halves", len(left))
+                elif len(batch) > 1:  # one cell of a pack must not sink the others
+                    batches[:0] = [[item] for item in regrouped(left)]
+                else:
+                    failed += self._fail(batch[0][0], [replicate for _, replicate in left], error)
         return failed
+
+    def _outcomes(self, batch: Pack, hooks: Hooks) -> Iterator[Any]:
+        from flatdist.trials.run import run_pack
+        from flatdist.trials.settings import RunSettings
+
+        settings = RunSettings(engine=self.settings.engine, device=self.device, threads=self.settings.threads)
+        provenance = self.settings.provenance or None
+        if len(batch) > 1:
+            return run_pack(batch, settings, hooks=hooks, provenance=provenance)
+        cell, replicates = batch[0]
+        return load_runner(self.settings.runner)(cell, replicates, settings, hooks=hooks, provenance=provenance)
+
+    def _fail(self, cell: Cell, replicates: Sequence[int], error: Exception) -> int:
+        self.rows.write_failures(list(failure_rows(self.store, cell, replicates, error)))
+        log.error("cell %s: replicates %s failed", cell.cell_id, list(replicates), exc_info=error)
+        message = f"{type(error).__name__}: {error}"[:MESSAGE_LENGTH]
+        self.report(ItemFailed(self.number, cell.cell_id, tuple(replicates), message, time.monotonic()))
+        return len(replicates)
 
     def _count_steps(self, steps: int) -> None:
         self.steps += steps
@@ -248,6 +259,14 @@ class _Work:
         if self.steps:
             self.report(StepsTaken(self.number, self.steps))
             self.steps = 0
+
+
+def regrouped(replicates: Sequence[tuple[Cell, int]]) -> Pack:
+    """Replicates, those of a cell together."""
+    pack: dict[str, tuple[Cell, list[int]]] = {}
+    for cell, replicate in replicates:
+        pack.setdefault(cell.cell_id, (cell, []))[1].append(replicate)
+    return [(cell, tuple(numbers)) for cell, numbers in pack.values()]
 
 
 def load_runner(name: str) -> Callable[..., Iterator[Any]]:

@@ -54,6 +54,12 @@ SAMPLING = 2e-8  # seconds for one entry of a measurement
 ITERATION_FLOPS = 1e5  # what a solver's iteration costs however small the matrices are
 ENGINE_FACTORS = {"batched": 15.0, "reference": 150.0}  # of the fused engine's time for a step
 
+ON_CHIP = ("cuda", "triton")
+# An H100: fitted to benchmarks/gpu.py's times at d = 12, 20, 32 and 60 (docs/gpu.md), full of replicates and with few.
+CARD_BYTES, CARD_FLOPS = 7.4e12, 1.6e13  # per second, one after the other: drawn rows, arithmetic
+CARD_LATENCY, CARD_LATENCY_FLOPS = 2.0e-6, 8e10  # seconds a step, however few replicates; one block's arithmetic
+CARD_REPLICATE, CARD_SHARE = 5e-4, 1.15  # seconds of a processor for a replicate's rows; of stepping, with evaluations
+
 Probe = Callable[[Cell], float]  # the wall seconds of one replicate of a cell
 
 
@@ -161,6 +167,12 @@ class Forecast:
         """Predicted seconds of an item on one slot."""
         return self.replicate(item.cell).seconds * len(item.replicates)
 
+    def pack_seconds(self, items: Sequence[WorkItem]) -> float:
+        """Predicted seconds of items that one kernel launch trains together: never less than a step's latency."""
+        whole = sum(self.item_seconds(item) for item in items)
+        cell = items[0].cell
+        return max(whole, cell.steps * card_step(cell)[1]) if self.engine_of(cell) in ON_CHIP else whole
+
     def interval(self, items: Sequence[WorkItem]) -> Interval:
         """Predicted seconds of all items on one slot, and the limits of 90 %."""
         seconds, alone = 0.0, 0.0
@@ -230,8 +242,25 @@ def nominal_seconds(cell: Cell, engine: str = "fused") -> float:
     computing = 4 * method.drawn(cell) * entries / passing + 6 * chain / PRODUCT_FLOPS
     step = STEP_SECONDS + (2 if method.sharpness_aware else 1) * (LAYER_SECONDS * cell.depth + computing)
     evaluation = EVALUATION_SECONDS + cell.n * entries * (2 + 2 * cell.depth) / EVALUATION_FLOPS
+    if engine in ON_CHIP:
+        return CARD_REPLICATE + CARD_SHARE * cell.steps * card_step(cell)[0]
     stepping = cell.steps * step * ENGINE_FACTORS.get(engine, 1.0)
     return sampling + stepping + min(cell.evaluations, cell.steps + 1) * evaluation
+
+
+def card_step(cell: Cell) -> tuple[float, float]:
+    """Seconds of a replicate-step of the on-chip kernels on a full H100, and of a step of a replicate that is alone.
+
+    Args:
+        cell: a cell of a gradient method.
+    """
+    method, storage = cell.spec, ENSEMBLES[cell.ensemble].storage
+    assert isinstance(method, GradientMethod)
+    drawn = method.drawn(cell)
+    chain = sum(a * b * min(cell.widths[0], cell.widths[-1]) for a, b in pairwise(cell.widths))
+    read = drawn * storage.row_bytes(cell.d_out, cell.d_in, storage.narrowest(cell.dtype))
+    flops = 4 * drawn * cell.d_out * cell.d_in + 6 * chain * (cell.depth - 1) / cell.depth
+    return read / CARD_BYTES + flops / CARD_FLOPS, CARD_LATENCY + flops / CARD_LATENCY_FLOPS
 
 
 def stored_observations(store: TimedStore) -> list[Observation]:

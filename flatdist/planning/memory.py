@@ -35,7 +35,7 @@ def memory_bytes(cell: Cell, replicates: int, engine: str = "fused", executor: s
         return launcher + PROCESS_BYTES["solver"] + FLOAT64 * (3 * entries + 3 * cell.n**2)
     itemsize = 8 if cell.dtype == "float64" else 4
     storage = ENSEMBLES[cell.ensemble].storage
-    kept = storage.narrowest(cell.dtype) if engine == "fused" else cell.dtype
+    kept = cell.dtype if engine == "batched" else storage.narrowest(cell.dtype)
     measurements = cell.n * storage.row_bytes(cell.d_out, cell.d_in, kept)
     copies = 1 if engine == "fused" else 2  # torch's tensors beside the arrays that evaluations read
     weights = sum(a * b for a, b in pairwise(cell.widths))
@@ -45,6 +45,14 @@ def memory_bytes(cell: Cell, replicates: int, engine: str = "fused", executor: s
     products = 4 * FLOAT64 * cell.n * (cell.d_out + cell.d_in) if storage.structured else 0
     process = PROCESS_BYTES.get(engine, PROCESS_WITH_TORCH_BYTES) + WORKING_BYTES + products
     return launcher + process + replicates * (copies * measurements + layers + history)
+
+
+def pack_bytes(items: Iterable[tuple[Cell, int]], engine: str, executor: str) -> int:
+    """Peak memory of the process of a trial that holds replicates of several cells, (cell, how many), at once."""
+    parts = [
+        (memory_bytes(cell, 0, engine, executor), memory_bytes(cell, count, engine, executor)) for cell, count in items
+    ]
+    return max(empty for empty, _ in parts) + sum(whole - empty for empty, whole in parts)
 
 
 def replicates_that_fit(cell: Cell, limit: int, engine: str = "fused", executor: str = "ray") -> int:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from flatdist.cells.cell import Cell
 from flatdist.errors import counted, size
 from flatdist.planning.forecast import Forecast, Interval, Probe, make_forecast
-from flatdist.planning.memory import available_bytes, memory_bytes, replicates_that_fit, require_room
+from flatdist.planning.memory import available_bytes, memory_bytes, pack_bytes, replicates_that_fit, require_room
+from flatdist.planning.packs import Card, company, make_packs, pack_device_bytes
 from flatdist.planning.sharding import Sized, make_shards, makespan, shuffle, split_items
 from flatdist.planning.work import Shard, WorkItem
 
@@ -51,6 +52,9 @@ class PlanSettings:
         seed: shuffles the order.
         memory_limit: bytes that one trial may use; None for 80 % of this machine's free memory over the slots.
         local: the work runs on this machine, whose memory limits it.
+        pack: replicates of different cells that are trained together at most; None fills a GPU, and packs no cells on
+            the CPU.
+        card: the GPU that packs are cut for; None asks this machine's.
     """
 
     slots: int | None = None
@@ -62,6 +66,18 @@ class PlanSettings:
     seed: int = 0
     memory_limit: int | None = None
     local: bool = True
+    pack: int | None = None
+    card: Card | None = None
+
+    @property
+    def packs(self) -> bool:
+        """Whether cells are trained together."""
+        return self.pack is not None or self.device != "cpu"
+
+    @property
+    def resolved_card(self) -> Card | None:
+        """The GPU that packs are cut for, None on the CPU."""
+        return None if self.device == "cpu" else self.card or Card.here()
 
     @property
     def resolved_slots(self) -> int:
@@ -170,11 +186,26 @@ class Plan:
             f"time:   {self.time} on {slots} with the {self.settings.engine} engine, from {self.forecast.basis}"
         )
         lines.append(f"memory: {size(self.memory_bytes)} per trial at most")
+        lines += self._pack_lines()
         if self.settings.local and (free := available_bytes()) is not None and self.memory_bytes * self.slots > free:
             lines.append(
                 f"note:   that is more than the {size(free)} that are free here for {slots}; take --max-concurrent"
             )
         return lines
+
+    def _pack_lines(self) -> list[str]:
+        """How many packs, how large, and how they fill a card and its memory."""
+        packs = [shard for shard in self.shards if shard.together]
+        if not packs:
+            return []
+        sizes, card = [pack.replicates for pack in packs], self.settings.resolved_card
+        span = f"{max(sizes):,}" if min(sizes) == max(sizes) else f"{max(sizes):,} to {min(sizes):,}"
+        text = f"packs:  {counted(len(packs), 'pack')} of {span} replicates"
+        if card is not None:
+            fill = sum(company(pack, card) for pack in packs) / len(packs)
+            most = max(pack_device_bytes(pack, self.settings.engine) for pack in packs)
+            text += f" on {card.name}: {fill:.0%} full on average, {size(most)} of its {size(card.memory)} at most"
+        return [text]
 
     def __repr__(self) -> str:
         return "\n".join(self.lines())
@@ -315,8 +346,13 @@ def assemble(
         require_room((item.cell for item in items), free, engine, executor)
         limit = int(0.8 * free / slots)
     most = None if limit is None else lambda item: replicates_that_fit(item.cell, limit, engine, executor)
-    sized = split_items([Sized(item, forecast.item_seconds(item)) for item in items], slots, most)
-    shards = make_shards(shuffle(sized, slots, settings.seed), slots)
+    packs: list[Shard] = []
+    unpacked: Sequence[WorkItem] = items
+    if settings.packs:
+        card = settings.resolved_card
+        packs, unpacked = make_packs(items, engine, slots, forecast.pack_seconds, card, settings.pack)
+    sized = split_items([Sized(item, forecast.item_seconds(item)) for item in unpacked], slots, most)
+    shards = [*packs, *make_shards(shuffle(sized, slots, settings.seed), slots)]
     work = forecast.interval(items)
     done, failed = done_and_failed
     return Plan(
@@ -332,7 +368,11 @@ def assemble(
         time=_wall_time(shards, work, slots, settings.executor),
         basis=forecast.basis,
         memory_bytes=max(
-            (memory_bytes(part.item.cell, len(part.item.replicates), engine, executor) for part in sized), default=0
+            (
+                *(memory_bytes(part.item.cell, len(part.item.replicates), engine, executor) for part in sized),
+                *(pack_bytes([(i.cell, len(i.replicates)) for i in pack.items], engine, executor) for pack in packs),
+            ),
+            default=0,
         ),
         slots=slots,
         left_out=sum(count.left_out for count in counts),

@@ -30,10 +30,12 @@ class Shard:
     Attributes:
         items: in the order of execution.
         predicted_seconds: on one slot.
+        together: the items are trained together, as one pack; otherwise one after the other.
     """
 
     items: tuple[WorkItem, ...]
     predicted_seconds: float
+    together: bool = False
 
     @property
     def replicates(self) -> int:

@@ -41,8 +41,8 @@ def estimate_steps(steps: int) -> list[int]:
 def stable_learning_rate(
     layers: Sequence[Array],
     *,
-    n: int,
-    batch: int,
+    n: int | Array,
+    batch: int | Array,
     label_scale: Array,
     noise_std: Array,
     sam_radius: float = 0.0,
@@ -52,8 +52,8 @@ def stable_learning_rate(
 
     Args:
         layers: W_1 ... W_L, each (replicates, d_{j+1}, d_j).
-        n: number of measurements.
-        batch: number of measurements behind one step's gradient.
+        n: number of measurements, of all or (replicates,).
+        batch: number of measurements behind one step's gradient, of all or (replicates,).
         label_scale: (replicates,) root mean square of the labels, which estimates ||M*||_F.
         noise_std: (replicates,) label noise s, in units of the labels.
         sam_radius: length of SAM's perturbation, 0 without it.
@@ -69,7 +69,7 @@ def stable_learning_rate(
         top, trace = np.maximum(top, least_top), np.maximum(trace, least_trace)
         curvature = 2.0 * (np.sqrt(top) + np.sqrt(spread * trace / n)) ** 2
         stable = STABILITY * 2.0 / (curvature + 2.0 * spread * trace / batch)
-        directions = min(n, d_out * d_in)
+        directions = np.minimum(n, d_out * d_in)
         variance = np.square(noise_std) + sam_radius**2 * trace
         quiet = NORMAL_NOISE / len(layers) * energy * batch / (variance * directions)
         rates: Array = np.minimum(stable, quiet)

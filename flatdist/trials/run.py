@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from flatdist.trials.settings import RunSettings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from flatdist.methods.base import Produced
     from flatdist.trials.settings import Hooks
 
 
@@ -57,25 +58,60 @@ def run_replicates(
     from flatdist.trials.settings import Hooks
 
     replicates = replicate_numbers(replicates)
-    settings = settings or RunSettings()
-    hooks = hooks or Hooks()
-    provenance = dict(run_provenance() if provenance is None else provenance)
-    produced = cell.spec.run(cell, replicates, settings, hooks)
-    for replicate, trial, history in produced:
+    stamp = _stamp(provenance)
+    for produced in cell.spec.run(cell, replicates, settings or RunSettings(), hooks or Hooks()):
+        yield stamp(cell, produced)
+
+
+def run_pack(
+    items: Sequence[tuple[Cell, Sequence[int]]],
+    settings: RunSettings | None = None,
+    *,
+    hooks: Hooks | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Iterator[Outcome]:
+    """Train replicates of several cells together, a pack: see :func:`flatdist.trials.train.train_pack`.
+
+    Args:
+        items: cells of one :func:`~flatdist.trials.train.pack_key`, and the numbers of the replicates of each.
+        settings: engine, device, threads.
+        hooks: checkpoints, progress, interruption.
+        provenance: as for :func:`run_replicates`.
+
+    Yields:
+        One outcome per replicate, as it finishes.
+    """
+    from flatdist.trials.settings import Hooks
+    from flatdist.trials.train import train_pack
+
+    numbered = [(cell, replicate_numbers(replicates)) for cell, replicates in items]
+    stamp = _stamp(provenance)
+    for cell, produced in train_pack(numbered, settings or RunSettings(), hooks or Hooks()):
+        yield stamp(cell, produced)
+
+
+def _stamp(provenance: Mapping[str, Any] | None) -> Callable[[Cell, Produced], Outcome]:
+    """Makes outcomes of what a cell's method produced."""
+    everywhere = dict(run_provenance() if provenance is None else provenance)
+
+    def stamp(cell: Cell, produced: Produced) -> Outcome:
+        replicate, trial, history = produced
         key = {"cell_id": cell.cell_id, "replicate": replicate}
         stamped = {
             **key,
             "configuration_id": cell.configuration_id,
             **cell.row(),
             **trial,
-            **provenance,
+            **everywhere,
             **machine_provenance(),
             "plugins": ", ".join(map(str, loaded_plugins())) or None,
             "numerics_version": cell.numerics["method"],
             "sampling_version": cell.numerics["sampling"],
             "finished_at": datetime.datetime.now(datetime.UTC),
         }
-        yield Outcome(stamped, [key | row for row in history])
+        return Outcome(stamped, [key | row for row in history])
+
+    return stamp
 
 
 def replicate_numbers(replicates: Iterable[int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Training one cell's replicates by a gradient method, on any engine.
+"""Training replicates of one cell, or of several that fit one pack, by a gradient method on any engine.
 
 The steps are taken in segments whose ends depend on the cell alone: evaluations, re-estimates of an automatic step
 size, and at most ``SEGMENT_STEPS``. At each end a run can be stopped and resumed without changing a bit.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import bisect
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import frobenius_norm
-from flatdist.engines import Engine, load_engine
+from flatdist.engines import Engine, device_label, load_engine
 from flatdist.engines.base import Session, TrainingTask
 from flatdist.factorization.evaluation import BLOCK, evaluation_steps, trace_evaluations
 from flatdist.machine.extras import load
@@ -49,50 +49,99 @@ def train(cell: Cell, replicates: Sequence[int], settings: RunSettings, hooks: H
         Interrupted: ``hooks.should_stop`` said so; unfinished replicates were checkpointed.
         LaunchError: the engine or device is not available, or the method does not run on it.
     """
-    engine = load_engine(settings.engine, settings.device, cell)
+    for _, produced in train_pack([(cell, replicates)], settings, hooks):
+        yield produced
+
+
+def train_pack(
+    items: Sequence[tuple[Cell, Sequence[int]]], settings: RunSettings, hooks: Hooks
+) -> Iterator[tuple[Cell, Produced]]:
+    """Train replicates of several cells of one :func:`pack_key` together; see :func:`train`.
+
+    A replicate's result does not depend on the pack: to the bit on the fused, cuda and triton engines, within the
+    tolerance between engines on the batched one. ``hooks.on_history`` is told replicates' numbers without their cells.
+    """
+    first = items[0][0]
+    engine = load_engine(settings.engine, settings.device, first)
+    assert len({pack_key(cell, engine.name) for cell, _ in items}) == 1, "these cells do not train together"
     set_threads(settings.threads)
-    ran_on = {"engine": engine.name, "device": settings.device}
-    trainees = [prepare(cell, replicate, engine.name, settings.device, hooks.checkpoints) for replicate in replicates]
+    ran_on = {"engine": engine.name, "device": device_label(settings.device)}
+    trainees = [
+        prepare(cell, replicate, engine.name, ran_on["device"], hooks.checkpoints)
+        for cell, replicates in items
+        for replicate in replicates
+    ]
     for step in sorted({trainee.step for trainee in trainees}):
         together = [trainee for trainee in trainees if trainee.step == step]
-        run = _Run(cell, together, engine, settings, hooks)
+        run = _Run(together, engine, ran_on, settings, hooks)
         run.finish()
         for trainee in together:
-            history = history_rows(cell, trainee, 0, len(run.evaluations))
-            yield trainee.replicate, trial_row(cell, trainee) | ran_on, history
+            history = history_rows(trainee, 0, len(run.evaluations))
+            yield trainee.cell, (trainee.replicate, trial_row(trainee) | ran_on, history)
+
+
+def pack_key(cell: Cell, engine: str) -> Hashable | None:
+    """What cells must have in common to be trained in one pack; None where a cell is only run by itself.
+
+    They may differ in n, rank, ground truth, noise on the labels, step size, label noise, start and momentum.
+    """
+    method = cell.spec
+    if not isinstance(method, GradientMethod) or method.runner != GradientMethod.runner:
+        return None
+    batch = method.batch_size(cell)
+    return (
+        method.name,
+        cell.ensemble,
+        cell.widths,
+        batch,
+        cell.n if batch is None and engine == "batched" else None,  # it draws rectangles
+        cell.dtype,
+        cell.sam_radius if method.sharpness_aware else None,
+        (cell.steps, cell.evaluations, cell.schedule, cell.anneal_fraction, cell.learning_rate is None),
+    )
 
 
 class _Run:
-    """Replicates of one cell that stand at the same step, trained to the end."""
+    """Replicates of one pack that stand at the same step, trained to the end."""
 
     def __init__(
-        self, cell: Cell, trainees: list[Trainee], engine: Engine, settings: RunSettings, hooks: Hooks
+        self, trainees: list[Trainee], engine: Engine, ran_on: dict[str, str], settings: RunSettings, hooks: Hooks
     ) -> None:
-        self.cell, self.trainees, self.hooks, self.engine = cell, trainees, hooks, engine.name
-        self.device = settings.device
+        self.trainees, self.hooks, self.ran_on = trainees, hooks, ran_on
+        cells = [t.cell for t in trainees]
+        self.cell = cell = cells[0]  # for what all have in common
         method = cell.spec
         assert isinstance(method, GradientMethod), f"{cell.method} takes no gradient steps"
         self.method = method
         self.evaluations = evaluation_steps(cell.steps, cell.evaluations).tolist()
-        self.drawn, self.gain = method.drawn(cell), method.gain(cell)
-        self.with_trace = trace_evaluations(cell, self.drawn)
+        self.n, self.drawn = np.array([c.n for c in cells]), np.array([method.drawn(c) for c in cells])
+        self.gain = np.array([method.gain(c) for c in cells])
+        self.with_trace = [trace_evaluations(c, method.drawn(c)) for c in cells]
         self.anneal = noise_schedule(cell)
-        self.relative_noise = cell.label_noise_std if method.label_noise else 0.0
-        self.noise_std = np.array([self.relative_noise * frobenius_norm(t.problem.ground_truth) for t in trainees])
+        self.relative_noise = np.array([c.label_noise_std if method.label_noise else 0.0 for c in cells])
+        self.noise_std = self.relative_noise * [frobenius_norm(t.problem.ground_truth) for t in trainees]
         self.estimates = set(estimate_steps(cell.steps)) if cell.learning_rate is None else set()
         self.label_scale = np.array([np.sqrt(np.mean(t.problem.labels**2)) for t in trainees])
         self.sam_radius = cell.sam_radius if method.sharpness_aware else None
+        # (replicates, ...) of everything that changes; each replicate keeps a view of what is written for all at once
+        self.learning_rate, self.flow_time, self.largest = (
+            np.array([getattr(t, name) for t in trainees]) for name in ("learning_rate", "flow_time", "largest_loss")
+        )
+        self.diverged_at = np.array([-1 if t.diverged_at is None else t.diverged_at for t in trainees])
         self.snapshots = [np.stack(alike) for alike in zip(*(t.snapshots for t in trainees), strict=True)]
-        for r, trainee in enumerate(trainees):  # each replicate keeps a view of what is written for all at once
+        self.history = {name: np.stack([t.history[name] for t in trainees]) for name in trainees[0].history}
+        for r, trainee in enumerate(trainees):
             trainee.snapshots = [snapshot[r] for snapshot in self.snapshots]
+            trainee.history = {name: values[r] for name, values in self.history.items()}
+        constants = None if method.update is None else np.array([method.update.constants(c) for c in cells])
         self.session: Session = engine.start(
             TrainingTask(
                 widths=cell.widths,
                 measurements=[t.problem.measurements for t in trainees],
                 labels=[t.problem.labels.astype(cell.dtype) for t in trainees],
                 layers=[t.layers for t in trainees],
-                batch_keys=_keys(cell, trainees, BATCH),
-                noise_keys=_keys(cell, trainees, LABEL_NOISE),
+                batch_keys=_keys(trainees, BATCH),
+                noise_keys=_keys(trainees, LABEL_NOISE),
                 batch_size=method.batch_size(cell),
                 label_noise=method.label_noise,
                 sam_radius=self.sam_radius,
@@ -100,7 +149,7 @@ class _Run:
                 threads=settings.threads,
                 device=settings.device,
                 update=method.update,
-                constants=None if method.update is None else np.array([method.update.constants(cell)] * len(trainees)),
+                constants=constants,
                 state=[t.state for t in trainees],
             )
         )
@@ -121,7 +170,7 @@ class _Run:
         for end in segment_ends(self.cell):
             if end <= step:
                 continue
-            if all(trainee.diverged_at is not None for trainee in self.trainees):
+            if (self.diverged_at >= 0).all():
                 break  # there is nothing left to measure
             self._advance(step, end)
             step = end
@@ -131,60 +180,50 @@ class _Run:
                 self._update_learning_rates(step)
                 self._pause(step)
             self._hand_out(step)
-        self._take_back()
+        self._take_back(step)
         self._flush(bisect.bisect_right(self.evaluations, step))
         self._hand_out(self.cell.steps)
         self._share_time()
 
     def _advance(self, start: int, stop: int) -> None:
-        rates = np.array([t.learning_rate for t in self.trainees])
         anneal = self.anneal[start:stop]
-        largest = self.session.advance(start, stop, rates, self.noise_std, anneal)
-        squared = float(np.vdot(anneal, anneal))
-        for trainee, rate, noise, loss in zip(
-            self.trainees, rates.tolist(), self.noise_std.tolist(), largest.tolist(), strict=True
-        ):
-            trainee.step = stop
-            if trainee.diverged_at is not None:  # alone it would have stopped there; company must not change its row
-                continue
-            trainee.flow_time += (self.gain * rate * noise) ** 2 / (2 * self.drawn) * squared
-            if not math.isfinite(loss):
-                trainee.diverged_at, trainee.largest_loss = stop, math.inf
-            elif not trainee.largest_loss >= loss:  # the interval's maximum starts out as NaN
-                trainee.largest_loss = loss
+        largest = self.session.advance(start, stop, self.learning_rate, self.noise_std, anneal)
+        moved = np.array([x**2 for x in (self.gain * self.learning_rate * self.noise_std).tolist()])
+        moved = moved / (2 * self.drawn) * float(np.vdot(anneal, anneal))
+        running = self.diverged_at < 0  # alone the others would have stopped; company must not change their rows
+        self.flow_time = np.where(running, self.flow_time + moved, self.flow_time)
+        finite = np.isfinite(largest)
+        self.diverged_at = np.where(running & ~finite, stop, self.diverged_at)
+        with np.errstate(invalid="ignore"):
+            higher = running & finite & ~(self.largest >= largest)  # the interval's maximum starts out as NaN
+        self.largest = np.where(higher, largest, np.where(running & ~finite, math.inf, self.largest))
         self.hooks.on_steps((stop - start) * len(self.trainees))
 
     def _update_learning_rates(self, step: int) -> None:
         if self.cell.learning_rate is not None:
-            for trainee in self.trainees:
-                trainee.learning_rate = self.cell.learning_rate
+            self.learning_rate = np.array([t.cell.learning_rate for t in self.trainees])
         elif step in self.estimates:
             estimates = load(self.method.step_size)(
                 self.session.layers(),
-                n=self.cell.n,
+                n=self.n,
                 batch=self.drawn,
                 label_scale=self.label_scale,
                 noise_std=self.noise_std,
                 sam_radius=self.sam_radius or 0.0,
                 spread=ENSEMBLES[self.cell.ensemble].spread,
             )
-            for trainee, estimate in zip(self.trainees, estimates, strict=True):
-                if trainee.diverged_at is None:
-                    trainee.learning_rate = float(estimate) / self.gain
+            self.learning_rate = np.where(self.diverged_at < 0, estimates / self.gain, self.learning_rate)
 
     def _evaluate(self, index: int) -> None:
         """Keep the current weights for evaluation ``index``, and evaluate when a block of them is full."""
-        layers = self.session.layers()
         step = self.evaluations[index]
-        noise = self.relative_noise * (self.anneal[step - 1] if step else 1.0)
-        for snapshot, layer in zip(self.snapshots, layers, strict=True):
+        for snapshot, layer in zip(self.snapshots, self.session.layers(), strict=True):
             snapshot[:, index % BLOCK] = layer
-        for trainee in self.trainees:
-            trainee.history["train_loss_max"][index] = trainee.largest_loss
-            trainee.largest_loss = math.nan
-            clocks = zip(HISTORY_CLOCKS, (trainee.learning_rate, noise, trainee.flow_time), strict=True)
-            for name, value in clocks:
-                trainee.history[name][index] = value
+        noise = self.relative_noise * (self.anneal[step - 1] if step else 1.0)
+        clocks = zip(HISTORY_CLOCKS, (self.learning_rate, noise, self.flow_time), strict=True)
+        for name, values in (("train_loss_max", self.largest), *clocks):
+            self.history[name][:, index] = values
+        self.largest = np.full(len(self.trainees), math.nan)
         rested = self.hooks.live and time.perf_counter() - self._told >= LIVE_REST * self._telling
         if index % BLOCK == BLOCK - 1 or rested:
             self._flush(index + 1)
@@ -196,8 +235,8 @@ class _Run:
             return
         self._told = time.perf_counter()
         first = new // BLOCK * BLOCK
-        wanted = [new <= index < stop and self.with_trace[index] for index in range(first, first + BLOCK)]
-        for trainee in self.trainees:
+        for trainee, traced in zip(self.trainees, self.with_trace, strict=True):
+            wanted = [new <= index < stop and traced[index] for index in range(first, first + BLOCK)]
             measured = trainee.evaluator(trainee.snapshots, wanted)
             for name, values in measured.items():
                 trainee.history[name][new:stop] = values[new - first : stop - first]
@@ -209,10 +248,11 @@ class _Run:
             return
         if self.hooks.live and step < self.cell.steps:
             self._save(step)
+        self._tell_trainees(self.trainees[0].step if step == self.cell.steps else step)
         for trainee in self.trainees:
             for first in range(self._handed_out, self._evaluated, BLOCK):
                 stop = min(first + BLOCK, self._evaluated)
-                self.hooks.on_history(trainee.replicate, history_rows(self.cell, trainee, first, stop))
+                self.hooks.on_history(trainee.replicate, history_rows(trainee, first, stop))
         for trainee in self.trainees:
             if trainee.diverged_at is not None:
                 self.hooks.on_diverged(trainee.replicate)
@@ -233,14 +273,23 @@ class _Run:
         """Checkpoint all replicates, unless that was done at this step already."""
         if self.hooks.checkpoints is not None and step != self._saved_step:
             self._share_time()
-            self._take_back()
+            self._take_back(step)
             for trainee in self.trainees:
-                state = pack_state(trainee, self.engine, self.device)
-                self.hooks.checkpoints.save(self.cell.cell_id, trainee.replicate, step, state)
+                state = pack_state(trainee, self.ran_on["engine"], self.ran_on["device"])
+                self.hooks.checkpoints.save(trainee.cell.cell_id, trainee.replicate, step, state)
             self._saved, self._saved_step = time.perf_counter(), step
 
-    def _take_back(self) -> None:
-        """Give each replicate the weights, and what its update rule keeps, as the session has them."""
+    def _tell_trainees(self, step: int) -> None:
+        """Give each replicate its own numbers of what is kept for all at once."""
+        kept = zip(*(x.tolist() for x in (self.learning_rate, self.flow_time, self.largest)), strict=True)
+        for trainee, numbers, diverged_at in zip(self.trainees, kept, self.diverged_at.tolist(), strict=True):
+            trainee.step = step
+            trainee.learning_rate, trainee.flow_time, trainee.largest_loss = numbers
+            trainee.diverged_at = None if diverged_at < 0 else diverged_at
+
+    def _take_back(self, step: int) -> None:
+        """Give each replicate also the weights, and what its update rule keeps, as the session has them."""
+        self._tell_trainees(step)
         layers, state = self.session.layers(), self.session.state()
         for r, trainee in enumerate(self.trainees):
             trainee.layers, trainee.state = [layer[r] for layer in layers], [kept[r] for kept in state]
@@ -273,6 +322,6 @@ def segment_ends(cell: Cell) -> list[int]:
     return sorted(ends - {0})
 
 
-def _keys(cell: Cell, trainees: Sequence[Trainee], purpose: str) -> Array:
-    name = cell.training_stream()
-    return np.array([stream_key(name, trainee.replicate, purpose) for trainee in trainees], dtype=np.uint32)
+def _keys(trainees: Sequence[Trainee], purpose: str) -> Array:
+    names = {t.cell.cell_id: t.cell.training_stream() for t in trainees}
+    return np.array([stream_key(names[t.cell.cell_id], t.replicate, purpose) for t in trainees], dtype=np.uint32)

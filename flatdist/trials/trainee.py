@@ -34,6 +34,7 @@ HISTORY_CLOCKS = ("learning_rate", "label_noise_std", "flow_time")
 class Trainee:
     """One replicate while it is trained."""
 
+    cell: Cell
     replicate: int
     problem: StoredProblem  # its measurements are stored as the engine wants them
     evaluator: Evaluator
@@ -62,6 +63,7 @@ def prepare(cell: Cell, replicate: int, engine: str, device: str, checkpoints: C
     slots = 0 if method.update is None else len(method.update.state)
     layers = [layer.astype(cell.dtype) for layer in initial_layers(cell, replicate)]
     trainee = Trainee(
+        cell,
         replicate,
         problem,
         Evaluator(problem, cell.depth, sum(trace_evaluations(cell, method.drawn(cell))), cell.dtype),
@@ -83,8 +85,9 @@ def prepare(cell: Cell, replicate: int, engine: str, device: str, checkpoints: C
 
 
 def storage_dtype(cell: Cell, engine: str) -> str:
-    """How an engine stores the measurements: the fused engine reads signs as int8, a quarter of float32's bytes."""
-    return ENSEMBLES[cell.ensemble].storage.narrowest(cell.dtype) if engine == "fused" else cell.dtype
+    """How an engine stores the measurements: fused kernels read signs as int8, a quarter of float32's bytes."""
+    narrow = engine in ("fused", "cuda", "triton")
+    return ENSEMBLES[cell.ensemble].storage.narrowest(cell.dtype) if narrow else cell.dtype
 
 
 def pack_state(trainee: Trainee, engine: str, device: str) -> dict[str, Array]:
@@ -139,8 +142,9 @@ def unpack_state(trainee: Trainee, step: int, state: dict[str, Array]) -> None:
     trainee.seconds += seconds
 
 
-def trial_row(cell: Cell, trainee: Trainee) -> dict[str, Any]:
+def trial_row(trainee: Trainee) -> dict[str, Any]:
     """The measured columns of a finished replicate's ``trials`` row."""
+    cell = trainee.cell
     matrix = end_to_end([layer.astype(np.float64) for layer in trainee.layers])
     last_loss = float(trainee.history["train_loss"][-1])
     if trainee.diverged_at is None and not (np.isfinite(matrix).all() and math.isfinite(last_loss)):
@@ -161,9 +165,9 @@ def trial_row(cell: Cell, trainee: Trainee) -> dict[str, Any]:
     }
 
 
-def history_rows(cell: Cell, trainee: Trainee, first: int, stop: int) -> list[dict[str, Any]]:
+def history_rows(trainee: Trainee, first: int, stop: int) -> list[dict[str, Any]]:
     """History rows of evaluations first .. stop-1; a diverged replicate has none after the step it was noticed at."""
-    steps = evaluation_steps(cell.steps, cell.evaluations)
+    steps = evaluation_steps(trainee.cell.steps, trainee.cell.evaluations)
     last = math.inf if trainee.diverged_at is None else trainee.diverged_at
     return [
         {"step": int(steps[index])} | {name: _number(values[index]) for name, values in trainee.history.items()}

@@ -18,6 +18,8 @@ from flatdist.engines.fused import FusedEngine
 from flatdist.engines.reference import ReferenceEngine
 from flatdist.engines.triton import TritonEngine
 from flatdist.errors import LaunchError
+from flatdist.factorization.evaluation import BLOCK
+from flatdist.planning.packs import device_bytes
 from flatdist.sensing.draws import Stream
 from flatdist.sensing.measurements import as_measurements
 
@@ -250,3 +252,10 @@ def test_a_task_knows_the_n_of_each_replicate(make_task):
     assert isinstance(task, TrainingTask)
     assert (task.counts, task.drawn) == ([9, 20], 20)
     assert torch.equal(LaunchedSession(task, lambda launch: None).bases, torch.tensor([0, 9]))
+
+
+def test_the_estimate_of_a_replicates_memory_is_that_of_its_tensors(make_task):
+    cell = Cell(d_out=20, d_in=20, rank=1, n=200)
+    session = LaunchedSession(make_task(cell, [0], batch_size=50), lambda launch: None)
+    kept = session.first.nbytes + session.labels.nbytes + (1 + BLOCK) * session.weights.nbytes  # snapshots stay there
+    assert kept <= device_bytes(cell, "cuda") <= 1.2 * kept

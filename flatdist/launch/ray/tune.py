@@ -232,8 +232,15 @@ def keep_logs(scratch: Path, folder: Path) -> int:
 
 
 def split(shard: Shard) -> list[Shard]:
-    """A shard whose process died repeatedly, in parts: every cell alone, and its replicates in halves."""
+    """A shard whose process died repeatedly, in parts: a pack in two; else each cell alone, in halves."""
     from flatdist.planning import Shard
+
+    if shard.together and len(shard.items) > 1:
+        half = len(shard.items) // 2
+        return [
+            replace(shard, items=some, predicted_seconds=shard.predicted_seconds / 2)
+            for some in (shard.items[:half], shard.items[half:])
+        ]
 
     replicates = sum(len(item.replicates) for item in shard.items)
     parts = []

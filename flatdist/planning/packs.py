@@ -1,0 +1,158 @@
+"""Packs: replicates of several cells that one kernel launch trains together, cut to a card's memory and its company.
+
+A GPU's time for a pack is max(latency x steps, throughput x replicates x steps): up to the company that fills the card,
+more replicates cost nothing. Packs are as large as memory and the number of cards allow, and the last ones smaller, so
+that no card idles while another finishes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from flatdist.cells.cell import Cell
+from flatdist.factorization.evaluation import BLOCK
+from flatdist.planning.work import Shard, WorkItem
+from flatdist.sensing.ensembles import ENSEMBLES
+from flatdist.trials.train import pack_key
+
+RESIDENT = ((16, 8), (24, 4), (32, 3), (64, 2))  # (largest width, replicates that an SM trains at a time)
+SHARE_OF_MEMORY = 0.85  # of a card's free memory, for a pack
+SMALLEST_SHARE = 4  # the last packs hold at least this fraction of a card's fill
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a pack is cut for.
+
+    Attributes:
+        processors: streaming multiprocessors.
+        memory: bytes that are free.
+        name: its model.
+    """
+
+    processors: int = 132
+    memory: int = 80 * 10**9
+    name: str = "a card of 80 GB with 132 multiprocessors"
+
+    @classmethod
+    def here(cls) -> Card:
+        """This machine's first GPU, or the card that stands for one that cannot be asked."""
+        import torch
+
+        if not torch.cuda.is_available():
+            return cls()
+        found = torch.cuda.get_device_properties(0)
+        return cls(found.multi_processor_count, torch.cuda.mem_get_info(0)[0], found.name)
+
+    def fill(self, cell: Cell) -> int:
+        """Replicates of a cell's shape that fill the card."""
+        widest = max(cell.widths)
+        return self.processors * next((count for width, count in RESIDENT if widest <= width), 8)
+
+
+def device_bytes(cell: Cell, engine: str) -> int:
+    """Memory of one replicate on a GPU: its rows, layers, snapshots to be evaluated, and a step's draws.
+
+    Args:
+        cell: the configuration.
+        engine: what takes the steps; batched also gathers the drawn rows.
+    """
+    itemsize = 8 if cell.dtype == "float64" else 4
+    storage = ENSEMBLES[cell.ensemble].storage
+    kept = cell.dtype if engine == "batched" else storage.narrowest(cell.dtype)
+    row = storage.row_bytes(cell.d_out, cell.d_in, kept) + itemsize  # and its label
+    weights = sum(a * b for a, b in pairwise(cell.widths))
+    per_step = 16 * (cell.batch_size or cell.n) * 8
+    gathered = (cell.batch_size or cell.n) * row + 10 * weights * itemsize if engine == "batched" else 0
+    return cell.n * row + (BLOCK + 3) * weights * itemsize + per_step + gathered
+
+
+def pack_sizes(total: int, slots: int, fill: int, most: int) -> list[int]:
+    """Sizes of the packs of one shape, the largest first.
+
+    Args:
+        total: replicates.
+        slots: cards.
+        fill: replicates that fill a card.
+        most: replicates that fit into a card's memory.
+    """
+    sizes: list[int] = []
+    left = total
+    while left > slots * fill:
+        size = min(most, max(fill, -(-left // (2 * slots))))
+        sizes.append(size)
+        left -= size
+    parts = max(min(slots, -(-left * SMALLEST_SHARE // fill)), -(-left // most))
+    bounds = [round(left * part / parts) for part in range(parts + 1)] if left else [0]
+    return sorted((*sizes, *(b - a for a, b in pairwise(bounds) if b > a)), reverse=True)
+
+
+def make_packs(
+    items: Sequence[WorkItem],
+    engine: str,
+    slots: int,
+    seconds: Callable[[Sequence[WorkItem]], float],
+    card: Card | None,
+    size: int | None = None,
+) -> tuple[list[Shard], list[WorkItem]]:
+    """Cut items into packs.
+
+    Args:
+        items: replicates of cells.
+        engine: what takes the steps.
+        slots: packs that run at a time.
+        seconds: predicted time of a pack.
+        card: what they run on; None for a CPU, where ``size`` alone counts.
+        size: replicates of a pack at most; None leaves it to the card.
+
+    Returns:
+        The packs, the longest first, and the items that only run by themselves.
+    """
+    groups: dict[Hashable, list[WorkItem]] = {}
+    alone: list[WorkItem] = []
+    for item in items:
+        key = pack_key(item.cell, engine) if item.until is None else None
+        if key is None:
+            alone.append(item)
+        else:
+            groups.setdefault(key, []).append(item)
+    shards: list[Shard] = []
+    for group in groups.values():
+        total = sum(len(item.replicates) for item in group)
+        largest = max(group, key=lambda item: device_bytes(item.cell, engine)).cell
+        fill, most = size or total, size or total
+        if card is not None:
+            room = int(SHARE_OF_MEMORY * card.memory) // device_bytes(largest, engine)
+            fill = min(card.fill(largest), most if size else total)
+            most = max(1, min(room, size or room))
+        sizes = pack_sizes(total, slots, max(1, min(fill, most)), most)
+        shards += [Shard(tuple(part), seconds(part), together=True) for part in _cut(group, sizes)]
+    return sorted(shards, key=lambda shard: -shard.predicted_seconds), alone
+
+
+def _cut(items: Sequence[WorkItem], sizes: Sequence[int]) -> Iterator[list[WorkItem]]:
+    """The items' replicates, in order, in parts of these sizes."""
+    queue = list(items)
+    for size in sizes:
+        part: list[WorkItem] = []
+        left = size
+        while left:
+            item = queue.pop(0)
+            taken, rest = item.replicates[:left], item.replicates[left:]
+            part.append(replace(item, replicates=taken))
+            left -= len(taken)
+            if rest:
+                queue.insert(0, replace(item, replicates=rest))
+        yield part
+
+
+def company(shard: Shard, card: Card) -> float:
+    """Share of a card that a pack fills, at most 1."""
+    return min(1.0, shard.replicates / card.fill(shard.items[0].cell))
+
+
+def pack_device_bytes(shard: Shard, engine: str) -> int:
+    """Memory that a pack takes on a card."""
+    return sum(len(item.replicates) * device_bytes(item.cell, engine) for item in shard.items)
