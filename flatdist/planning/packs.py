@@ -15,7 +15,6 @@ from flatdist.cells.cell import Cell
 from flatdist.factorization.evaluation import BLOCK
 from flatdist.planning.work import Shard, WorkItem
 from flatdist.sensing.ensembles import ENSEMBLES
-from flatdist.trials.train import pack_key
 
 RESIDENT = ((16, 8), (24, 4), (32, 3), (64, 2))  # (largest width, replicates that an SM trains at a time)
 SHARE_OF_MEMORY = 0.85  # of a card's free memory, for a pack
@@ -110,6 +109,8 @@ def make_packs(
     Returns:
         The packs, the longest first, and the items that only run by themselves.
     """
+    from flatdist.trials.train import pack_key
+
     groups: dict[Hashable, list[WorkItem]] = {}
     alone: list[WorkItem] = []
     for item in items:
