@@ -38,8 +38,9 @@ class Memory:
     def save(self, cell_id, replicate, step, arrays):
         self.states[cell_id, replicate] = step, {name: np.array(value) for name, value in arrays.items()}
 
-    def latest(self, cell_id, replicate):
-        return self.states.get((cell_id, replicate))
+    def latest(self, cell_id, replicate, objection=lambda step, state: None):
+        saved = self.states.get((cell_id, replicate))
+        return None if saved is None or objection(*saved) else saved
 
     def discard(self, cell_id, replicate):
         self.states.pop((cell_id, replicate), None)
