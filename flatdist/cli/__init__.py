@@ -22,6 +22,7 @@ from flatdist.cli.housekeeping import compact_command, export_command, gc_comman
 from flatdist.cli.inspect import cells_command, failures_command, show_command
 from flatdist.cli.plan import plan_command
 from flatdist.cli.report import report_command
+from flatdist.cli.start import init_command, schema_command
 from flatdist.cli.status import status_command
 from flatdist.cli.submit import submit_command
 from flatdist.cli.sweep import sweep_command
@@ -51,6 +52,8 @@ def cli() -> None:
 
 
 for _command in (
+    init_command,
+    schema_command,
     plan_command,
     sweep_command,
     submit_command,

@@ -38,7 +38,9 @@ class Problems:
 
     def add(self, key: str, line: int, reason: str, allowed: str = "", value: Any = None) -> None:
         """Note one problem."""
-        self.found.append(Problem(key, line, reason, allowed, value))
+        problem = Problem(key, line, reason, allowed, value)
+        if problem not in self.found[-MAX_SHOWN:]:  # a group of axes that several blocks use is wrong once
+            self.found.append(problem)
 
     def unknown_key(self, path: str, name: str, line: int, known: Iterable[str], hint: str = "") -> None:
         """Note a key that means nothing where it stands."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flatdist.cells.cell import FIELDS
+from flatdist.errors import did_you_mean
 from flatdist.expressions import Expression, ExpressionError, parse_condition
 from flatdist.sweepfile.axes import Axis, read_axis
 from flatdist.sweepfile.chosen import UNTIL_IN_WORDS, ChosenN, Until, is_chosen, read_chosen, read_until
@@ -16,7 +17,7 @@ from flatdist.sweepfile.values import Given, InvalidValue, read_value
 from flatdist.sweepfile.yamltree import Node
 
 BLOCK_KEYS = ("fixed", "axes", "zip", "where")
-KEYS = ("name", "description", "plugin", "replicates", *BLOCK_KEYS, "blocks", "search")
+KEYS = ("name", "description", "plugin", "replicates", "groups", *BLOCK_KEYS, "blocks", "search")
 DEFAULT_REPLICATES = 8
 MAX_REPLICATES = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -111,11 +112,12 @@ def read_declaration(tree: Node, stem: str, changes: Changes, problems: Problems
         return Declaration(stem, "", 1, ())
     _check_keys(tree, "", KEYS, problems)
     entries = tree.value
-    top = _read_block(tree, "", None, changes, problems)
+    groups = _groups_of(entries.get("groups"), problems)
+    top = _read_block(tree, "", None, changes, groups, problems)
     inner = _blocks_of(entries.get("blocks"), problems)
     has_axes = any(entries.get(key) is not None and entries[key].value for key in ("axes", "zip"))
     has_own_cells = has_axes or not inner or "search" in entries
-    blocks = [_read_block(node, f"blocks[{index}].", top, changes, problems) for index, node in inner]
+    blocks = [_read_block(node, f"blocks[{index}].", top, changes, groups, problems) for index, node in inner]
     if has_own_cells:
         blocks.insert(0, top)
     else:  # its conditions could mean nothing but the blocks' cells
@@ -189,13 +191,27 @@ def _blocks_of(node: Node | None, problems: Problems) -> list[tuple[int, Node]]:
     return [(index, item) for index, item in enumerate(node.value) if isinstance(item.value, dict)]
 
 
-def _read_block(node: Node, key: str, outer: Block | None, changes: Changes, problems: Problems) -> Block:
+def _groups_of(node: Node | None, problems: Problems) -> dict[str, Node]:
+    """Groups of axes by name, to be used in any block's ``zip``; those that no block uses are checked here."""
+    if node is None or node.value is None:
+        return {}
+    if not isinstance(node.value, dict):
+        problems.add("groups", node.line, "expected names of groups", "{NAME: {FIELD: [...]}}", node.plain)
+        return {}
+    for name, axes in node.value.items():
+        _read_groups(Block("", node.line), [], Node([Node(name, axes.line)], axes.line), node.value, problems)
+    return dict(node.value)
+
+
+def _read_block(
+    node: Node, key: str, outer: Block | None, changes: Changes, groups: Mapping[str, Node], problems: Problems
+) -> Block:
     """Read one block; it inherits the fixed fields of the top level, and its own axes and fixed fields replace them."""
     block = Block(key, node.line)
     entries = node.value
     _read_fixed(block, entries.get("fixed"), problems)
     axes = _read_axes(block, f"{key}axes", entries.get("axes"), problems)
-    _read_groups(block, axes, entries.get("zip"), problems)
+    _read_groups(block, axes, entries.get("zip"), groups, problems)
     _read_conditions(block, entries.get("where"), changes, problems if outer is None else Problems(""), problems)
     if outer is not None:
         own = {*block.fixed, *block.unusable, *(axis.field for axis in block.axes)}
@@ -242,7 +258,7 @@ def _read_chosen(block: Block, key: str, node: Node, problems: Problems) -> None
         block.unusable.add("n")
 
 
-def _read_axes(block: Block, key: str, node: Node | None, problems: Problems) -> list[Axis]:
+def _read_axes(block: Block, key: str, node: Node | None, problems: Problems, *, together: bool = False) -> list[Axis]:
     axes = []
     for name, value in _fields_of(block, key, node, problems).items():
         taken = name in block.fixed or name in block.unusable or (name == "n" and block.chosen is not None)
@@ -251,7 +267,7 @@ def _read_axes(block: Block, key: str, node: Node | None, problems: Problems) ->
                 f"{key}.{name}", value.line, "is given twice in one block", "each field once: fixed, axes or zip"
             )
             continue
-        if is_chosen(name, value) and "zip" in key:
+        if is_chosen(name, value) and together:
             problems.add(f"{key}.{name}", value.line, "is chosen by the sweep and cannot advance with others", "axes.n")
             block.unusable.add(name)
             continue
@@ -266,21 +282,30 @@ def _read_axes(block: Block, key: str, node: Node | None, problems: Problems) ->
     return axes
 
 
-def _read_groups(block: Block, axes: list[Axis], node: Node | None, problems: Problems) -> None:
-    """Groups of axes that advance together; each entry of ``zip`` defines its axes, or names some of ``axes``."""
+def _read_groups(
+    block: Block, axes: list[Axis], node: Node | None, groups: Mapping[str, Node], problems: Problems
+) -> None:
+    """Groups of axes that advance together; an entry of ``zip`` holds its axes, or names some, or names a group."""
     key = f"{block.key}zip"
     block.groups = [[axis] for axis in axes]
     if node is None or node.value is None:
         return
     if not isinstance(node.value, list):
-        problems.add(key, node.line, "is no list", "a list of groups, as [{rank: [1, 2], n: [50, 90]}]", node.plain)
+        problems.add(key, node.line, "expected a list of groups", "[{rank: [1, 2], n: [50, 90]}]", node.plain)
         return
     for index, item in enumerate(node.value):
         place = f"{key}[{index}]"
         if isinstance(item.value, list):
             group = _named_group(block, place, item, problems)
+        elif isinstance(item.value, str):
+            if item.value not in groups:
+                reason = f"is not one of the file's groups{did_you_mean(item.value, groups)}"
+                problems.add(place, item.line, reason, ", ".join(groups) or "names under groups", item.value)
+                continue
+            place, item = f"groups.{item.value}", groups[item.value]  # noqa: PLW2901
+            group = _read_axes(block, place, item, problems, together=True)
         else:
-            group = _read_axes(block, place, item, problems)
+            group = _read_axes(block, place, item, problems, together=True)
         if len({axis.count for axis in group}) > 1:
             lengths = ", ".join(f"{axis.field} has {axis.count}" for axis in group)
             problems.add(place, item.line, f"has axes of different lengths: {lengths}", "axes of one length")

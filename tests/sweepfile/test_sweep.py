@@ -219,7 +219,7 @@ def test_everything_wrong_is_reported_at_once_with_line_value_and_nearest_name()
         (BASE + "axes: {steps: {range: [2, 30, -1]}}\n", "never arrives"),
         (BASE + "axes: {steps: {range: [2, n, 1]}}\n", "depends on other fields"),
         (BASE + "axes: {method: {linspace: [1, 2, 2]}}\n", "is a number axis, and method is no number"),
-        (BASE + "zip: {depth: [2]}\n", "zip: .*is no list"),
+        (BASE + "zip: {depth: [2]}\n", "zip: .*expected a list of groups"),
         (BASE + "zip: [{depth: [2, 3], steps: [10]}]\n", "axes of different lengths: depth has 2, steps has 1"),
         (BASE + "zip: [[depth]]\n", "is no axis of this block"),
         (BASE + "blocks: {fixed: {}}\n", "blocks: .*is no list"),

@@ -29,6 +29,28 @@ MAX_BUDGET = 10_000
 _FORMS_IN_WORDS = ", ".join(f"{{{form}: {arguments}}}" for form, arguments in FORMS.items())
 
 
+def search_schema() -> dict[str, Any]:
+    """What a sweep file's ``search`` may hold, as a JSON Schema."""
+    text, whole = {"type": "string"}, {"type": "integer", "minimum": 0}
+    forms = {"anyOf": [{"type": "object", "required": [form], "additionalProperties": False,
+                        "properties": {form: {"type": "array", "description": arguments}}}
+                       for form, arguments in FORMS.items()]}  # fmt: skip
+    stopping = {"type": "object", "required": ["first"], "additionalProperties": False,
+                "properties": dict.fromkeys(STOPPING_KEYS, whole)}  # fmt: skip
+    properties = {
+        "fields": {"type": "object", "additionalProperties": False, "properties": dict.fromkeys(FIELDS, forms)},
+        "searcher": {"enum": list(SEARCHERS)},
+        "metric": {**text, "description": f"{', '.join(numeric_columns())}, or steps_to=ERROR"},
+        "mode": {"enum": list(MODES)},
+        "budget": {**whole, "description": "cells to suggest in all"},
+        "round": {**whole, "description": "cells suggested at a time"},
+        "seed": whole,
+        "early_stopping": stopping,
+    }
+    assert tuple(properties) == KEYS
+    return {"type": "object", "required": ["fields", "budget"], "additionalProperties": False, "properties": properties}
+
+
 def read_search(node: Node, block: Block, problems: Problems) -> Search | None:
     """Read the ``search`` of a sweep file.
 
