@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from scipy import optimize
 
 from flatdist.errors import CellError
 from flatdist.theory.statdim import (
@@ -15,6 +16,7 @@ from flatdist.theory.statdim import (
     compute,
     exact_form,
     expected_minimum,
+    first_success,
     sampled_singular_values,
     statistical_dimension,
     statistical_dimension_asymptotic,
@@ -142,3 +144,58 @@ def test_loads_numpy_only() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def projections(d_out: int, d_in: int, rank: int, count: int, seed: int) -> np.ndarray:
+    """|| Pi_C(g) ||^2 of Gaussian matrices, minimising over tau numerically for each."""
+    generator = np.random.default_rng(seed)
+    found = np.empty(count)
+    for index in range(count):
+        draw = generator.standard_normal((d_out, d_in))
+        sigma = np.linalg.svd(draw[rank:, rank:], compute_uv=False)
+        tangent = (draw**2).sum() - (sigma**2).sum()
+        trace = np.trace(draw[:rank, :rank])
+
+        def distance(tau: float, sigma=sigma, tangent=tangent, trace=trace) -> float:
+            return tangent - 2 * tau * trace + rank * tau**2 + (np.maximum(sigma - tau, 0.0) ** 2).sum()
+
+        found[index] = optimize.minimize_scalar(
+            distance, bounds=(0.0, sigma[0] + abs(trace) + 1.0), method="bounded"
+        ).fun
+    return found
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (5, 9, 2)])
+def test_the_variance_of_the_first_success_is_that_of_projections_on_the_cone(shape) -> None:
+    squares = projections(*shape, 4000, 3)
+    law = first_success(*shape)
+    assert law.mean == pytest.approx(squares.mean() + 0.5, abs=4 * squares.std() / 4000**0.5 + 0.05)
+    error = squares.var() * (2 / 4000) ** 0.5
+    assert law.variance == pytest.approx(squares.var() - 2 * squares.mean() - 0.25, abs=4 * error)
+
+
+@pytest.mark.parametrize(
+    ("shape", "variance"), [((8, 8, 1), 13.5), ((12, 12, 2), 31.6), ((20, 20, 4), 87.3), ((30, 30, 1), 103.5)]
+)
+def test_first_success_at_known_shapes(shape, variance) -> None:
+    """Values of an independent program from 30,000 to 60,000 projections, good to 1.5 %."""
+    law = first_success(*shape)
+    assert law.mean == statistical_dimension(*shape) + 0.5
+    assert law.variance == pytest.approx(variance, rel=0.015)
+    assert first_success(shape[1], shape[0], shape[2]) == law
+    assert law.success(law.mean - 0.5) == pytest.approx(0.5)
+    curve = law.success(np.arange(400))
+    assert (1.0 - curve).sum() == pytest.approx(law.mean, abs=0.05)  # E N = sum over n of P(N > n)
+
+
+def test_full_rank_is_recovered_at_the_last_measurement_exactly() -> None:
+    law = first_success(4, 6, 4)
+    assert law == (24.0, 0.0)
+    np.testing.assert_array_equal(law.success([23, 24]), [0.0, 1.0])
+
+
+def test_a_first_success_of_impossible_or_very_large_sizes_is_refused() -> None:
+    with pytest.raises(CellError, match="rank"):
+        first_success(4, 6, 5)
+    with pytest.raises(CellError, match="choose smaller sizes"):
+        first_success(1000, 1000, 2)

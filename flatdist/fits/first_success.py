@@ -11,10 +11,10 @@ import pandas as pd
 from scipy import stats
 
 from flatdist.cells.cell import PROBLEM_FIELDS
-from flatdist.errors import FitError
+from flatdist.errors import CellError, FitError
 from flatdist.fits.grouping import group_rows
 from flatdist.fits.success import label_success, require_columns, resolve_tolerance
-from flatdist.theory import statistical_dimension
+from flatdist.theory import first_success, statistical_dimension
 
 SHAPE = ("d_out", "d_in", "rank")
 
@@ -62,39 +62,75 @@ def first_successes(trials: pd.DataFrame, by: Sequence[str], tolerance: float | 
 def mean_first_success(
     trials: pd.DataFrame, by: Sequence[str], tolerance: float | None = None, level: float = 0.95
 ) -> pd.DataFrame:
-    """E[N] in each group beside delta + 1/2.
+    """Mean and variance of N in each group, and what theory says of the nuclear norm's.
 
     Args:
         trials: of nested problems, with ``d_out``, ``d_in`` and ``rank`` constant in each group.
         by: columns whose values make a group.
         tolerance: of the success; the default of the methods present.
-        level: of the intervals, which are Student's.
+        level: of the intervals: Student's for the mean, that of a normal sample's variance for the ratio.
 
     Returns:
         One row per group: the columns of ``by``, ``mean``, ``mean_low``, ``mean_high``, ``standard_error``,
-        ``predicted`` = delta + 1/2, ``deviation`` in standard errors, ``n_replicates``, ``n_censored`` (replicates
-        whose N the data do not bracket: with any, the mean is NaN), ``resolution`` (largest gap between n around an N).
+        ``predicted`` = delta + 1/2, ``deviation`` in standard errors, ``variance``, ``predicted_variance``,
+        ``variance_ratio`` with ``_low`` and ``_high``, ``center`` and ``width`` (``agrees`` where theory's value lies
+        in the interval, ``differs`` where not, ``unknown``), ``n_replicates``, ``n_censored`` (replicates whose N the
+        data do not bracket: with any, the mean is NaN), ``resolution`` (largest gap between n around an N).
     """
-    require_columns(trials, ("d_out", "d_in", "rank"), "needed columns")
-    first = first_successes(trials, list(dict.fromkeys([*by, "d_out", "d_in", "rank"])), tolerance)
+    require_columns(trials, SHAPE, "needed columns")
+    first = first_successes(trials, list(dict.fromkeys([*by, *SHAPE])), tolerance)
     rows = []
     for key, group in group_rows(first, by):
-        shapes = group[["d_out", "d_in", "rank"]].drop_duplicates()
-        predicted = statistical_dimension(*(int(v) for v in shapes.iloc[0])) + 0.5 if len(shapes) == 1 else math.nan
+        shapes = group[list(SHAPE)].drop_duplicates()
+        law = _law(*(int(v) for v in shapes.iloc[0])) if len(shapes) == 1 else (math.nan, math.nan)
         known = group["n_first"].dropna().to_numpy(dtype=float)
         censored = len(group) - len(known)
-        row: dict[str, Any] = {"n_replicates": len(group), "n_censored": censored, "predicted": predicted}
         if censored or len(known) < 2:
-            row |= dict.fromkeys(("mean", "mean_low", "mean_high", "standard_error", "deviation"), math.nan)
-        else:
-            mean, error = float(known.mean()), float(known.std(ddof=1) / math.sqrt(len(known)))
-            reach = float(stats.t.ppf(0.5 + level / 2.0, len(known) - 1)) * error
-            deviation = (mean - predicted) / error if error > 0 else math.nan
-            row |= {"mean": mean, "mean_low": mean - reach, "mean_high": mean + reach}
-            row |= {"standard_error": error, "deviation": deviation}
-        row["resolution"] = float((group["n_high"] - group["n_low"]).replace(math.inf, math.nan).max())
-        rows.append({**key, **row})
+            known = known[:0]
+        rows.append(
+            {
+                **key,
+                "n_replicates": len(group),
+                "n_censored": censored,
+                **_moments(known, *law, level),
+                "resolution": float((group["n_high"] - group["n_low"]).replace(math.inf, math.nan).max()),
+            }
+        )
     return pd.DataFrame(rows)
+
+
+def _law(d_out: int, d_in: int, rank: int) -> tuple[float, float]:
+    """Mean and variance of the nuclear norm's N; no variance for sizes that are too large to sample."""
+    try:
+        return first_success(d_out, d_in, rank)
+    except CellError:
+        return statistical_dimension(d_out, d_in, rank) + 0.5, math.nan
+
+
+def _moments(first: np.ndarray, predicted: float, variance: float, level: float) -> dict[str, Any]:
+    """Mean and variance of (k,) first successes beside theory's; NaN without any."""
+    row: dict[str, Any] = {"predicted": predicted, "predicted_variance": variance}
+    names = ("mean", "mean_low", "mean_high", "standard_error", "deviation", "variance", "variance_ratio")
+    row |= dict.fromkeys((*names, "variance_ratio_low", "variance_ratio_high"), math.nan)
+    if len(first):
+        freedom, mean, found = len(first) - 1, float(first.mean()), float(first.var(ddof=1))
+        error = math.sqrt(found / len(first))
+        reach = float(stats.t.ppf(0.5 + level / 2.0, freedom)) * error
+        row |= {"mean": mean, "mean_low": mean - reach, "mean_high": mean + reach, "standard_error": error}
+        row |= {"deviation": (mean - predicted) / error if error > 0 else math.nan, "variance": found}
+        if variance > 0:
+            ratio = found / variance
+            low, high = (ratio * freedom / stats.chi2.ppf(0.5 + side * level / 2.0, freedom) for side in (1.0, -1.0))
+            row |= {"variance_ratio": ratio, "variance_ratio_low": float(low), "variance_ratio_high": float(high)}
+    row["center"] = _verdict(row["mean_low"], predicted, row["mean_high"])
+    row["width"] = _verdict(row["variance_ratio_low"], 1.0, row["variance_ratio_high"])
+    return row
+
+
+def _verdict(low: float, value: float, high: float) -> str:
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "unknown"
+    return "agrees" if low <= value <= high else "differs"
 
 
 def paired_first_success(
@@ -144,11 +180,21 @@ def paired_first_success(
 
 
 def agreement_lines(means: pd.DataFrame, series: Sequence[str]) -> list[str]:
-    """For each series, in how many shapes E[N] is within two standard errors of delta + 1/2."""
+    """For each series, in how many shapes mean and variance of N are theory's, and the variances together."""
     lines = []
     for key, group in group_rows(means, series):
+        name = ", ".join(str(value) for value in key.values() if value is not None) or "all"
         known = group["deviation"].dropna()
         near = int((known.abs() <= STANDARD_ERRORS).sum())
-        name = ", ".join(str(value) for value in key.values() if value is not None)
-        lines.append(f"{name or 'all'}: E[N] within 2 standard errors of delta + 1/2 in {near} of {len(known)} shapes")
+        lines.append(f"{name}: E[N] within 2 standard errors of delta + 1/2 in {near} of {len(known)} shapes")
+        told = group[group["variance_ratio"].notna()]
+        if len(told):
+            freedom = told["n_replicates"] - 1
+            ratio = float(np.average(told["variance_ratio"], weights=freedom))
+            error = math.sqrt(2.0 / float(freedom.sum()))
+            agree = int((told["width"] == "agrees").sum())
+            lines.append(
+                f"{name}: Var N is theory's (95 % interval) in {agree} of {len(told)} shapes; "
+                f"all together {ratio:.3f} +- {error:.3f} of it"
+            )
     return lines

@@ -20,6 +20,8 @@ from flatdist.theory.predictions import (
     rank_times_sizes,
 )
 from flatdist.theory.statdim import (
+    FirstSuccess,
+    first_success,
     statistical_dimension,
     statistical_dimension_asymptotic,
     statistical_dimension_upper_bound,
@@ -30,10 +32,12 @@ __all__ = [
     "PAPER",
     "RISK_CURVES",
     "SAMPLE_COMPLEXITIES",
+    "FirstSuccess",
     "RiskCurve",
     "SampleComplexity",
     "degrees_of_freedom",
     "entries",
+    "first_success",
     "flattest_limit",
     "flattest_risk_bound",
     "flattest_risk_shape",

@@ -19,13 +19,16 @@ exactly known trace moments as control variates.
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from flatdist.errors import CellError
 from flatdist.sensing.draws import Stream
@@ -68,6 +71,60 @@ def statistical_dimension(d_out: int, d_in: int, rank: int) -> float:
         CellError: sizes that are not whole numbers, or rank > min(d_out, d_in).
     """
     return _value(Shape.of(d_out, d_in, rank))
+
+
+class FirstSuccess(NamedTuple):
+    """The law of N, the first number of Gaussian measurements at which the nuclear norm recovers the ground truth.
+
+    Attributes:
+        mean: E N, in measurements.
+        variance: Var N, in squared measurements.
+    """
+
+    mean: float
+    variance: float
+
+    def success(self, n: ArrayLike) -> np.ndarray:
+        """P(N <= n) = Phi((n + 1/2 - E N) / sigma) = Phi((n - delta) / sigma), about; the shape of n."""
+        away = (np.asarray(n, dtype=float) + 0.5 - self.mean) / math.sqrt(2.0 * max(self.variance, 1e-12))
+        return np.asarray(0.5 * np.vectorize(math.erfc, otypes=[float])(-away))
+
+
+def first_success(d_out: int, d_in: int, rank: int) -> FirstSuccess:
+    """Mean and variance of the first n at which nuclear-norm minimisation recovers a matrix of this shape and rank.
+
+    One problem is given ever more Gaussian measurements. By the kinematic formula P(N > n) = 2 (v_(n+1) + v_(n+3) +
+    ...) with the intrinsic volumes v_k of the descent cone, so with V of law v_k
+
+        E N = delta + 1/2,    Var N = Var V - 1/4,    Var V = Var || Pi_C(g) ||^2 - 2 delta  (McCoy, Tropp 2014),
+
+    and V is asymptotically normal (Goldstein, Nourdin, Peccati 2017): the whole success curve follows without a fit.
+    The variance is accurate to 1 %, mostly far better.
+
+    >>> law = first_success(8, 8, 1)
+    >>> round(law.mean, 1), round(law.variance, 1)
+    (26.9, 13.5)
+
+    Args:
+        d_out, d_in: shape of the matrix.
+        rank: rank of the ground truth.
+
+    Raises:
+        CellError: impossible sizes, or more than 400,000 entries, for which the variance is not known.
+    """
+    shape = Shape.of(d_out, d_in, rank)
+    rows, columns = shape.normal
+    if rows * columns > LARGEST_SAMPLED:
+        raise CellError(
+            f"first success of d_out={d_out}, d_in={d_in}, rank={rank}: the variance is sampled for up to "
+            f"{LARGEST_SAMPLED:,} entries; choose smaller sizes"
+        )
+    return FirstSuccess(statistical_dimension(d_out, d_in, rank) + 0.5, _variance(shape))
+
+
+@lru_cache(maxsize=4096)
+def _variance(shape: Shape) -> float:
+    return max(intrinsic_volume_variance(shape, _SAMPLING)[0] - 0.25, 0.0)
 
 
 @lru_cache(maxsize=4096)
@@ -231,17 +288,47 @@ def expected_minimum(singular_values: np.ndarray, rank: int) -> np.ndarray:
     Returns:
         (count,)
     """
+    minima = _minima(singular_values, rank)
+    return np.asarray(sum(weight * minimum for weight, _, minimum in minima))
+
+
+def _minima(singular_values: np.ndarray, rank: int) -> Iterator[tuple[float, float, np.ndarray]]:
+    """The minimum over tau at each node of z: weight, z, and (count,) minima."""
     count, rows = singular_values.shape
     sums = np.concatenate((np.zeros((count, 1)), np.cumsum(singular_values, axis=1)), axis=1)  # (count, rows + 1)
     weights_below = rank + np.arange(rows + 1)
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-    expectation = np.zeros(count)
     for node, weight in zip(nodes, weights / weights.sum(), strict=True):
         pull = np.sqrt(rank) * node
         tau = np.maximum(((pull + sums) / weights_below).max(axis=1), 0.0)  # (count,)
         beyond = np.maximum(singular_values - tau[:, None], 0.0)
-        expectation += weight * (rank * tau**2 - 2.0 * pull * tau + (beyond**2).sum(axis=1))
-    return expectation
+        yield weight, node, rank * tau**2 - 2.0 * pull * tau + (beyond**2).sum(axis=1)
+
+
+def intrinsic_volume_variance(shape: Shape, version: int) -> tuple[float, float]:
+    """Variance of the intrinsic volumes V of the descent cone C, and the standard error of its computation.
+
+    Var V = Var || Pi_C(g) ||^2 - 2 delta (McCoy, Tropp 2014). By Moreau's decomposition || Pi_C(g) ||^2 is the squared
+    distance to the polar cone, whose mean is delta: a chi-squared variable with r (d_out + d_in - r) - 1 degrees of
+    freedom plus Q = z^2 + the minimum over tau. E Q^2 is averaged like E Q, with the trace moments times powers of the
+    trace as control variates: the trace of a Wishart matrix is independent of its shape, so their means are known.
+
+    Args:
+        shape: the problem's shape.
+        version: version of the sampling.
+    """
+    rows, columns = shape.normal
+    if rows == 0:  # a half-space: V is D or D - 1, each with probability one half
+        return 0.25, 0.0
+    singular_values = sampled_singular_values(rows, columns, version)
+    first, second = np.zeros((2, len(singular_values)))
+    for weight, z, minimum in _minima(singular_values, shape.rank):
+        first += weight * (z * z + minimum)
+        second += weight * (z * z + minimum) ** 2
+    mean, _ = controlled_mean(first, singular_values, columns, powers=2)
+    excess, error = controlled_mean(second - 2.0 * mean * first, singular_values, columns, powers=2)
+    freedom = shape.degrees_of_freedom - 1
+    return 2.0 * freedom + excess + mean**2 - 2.0 * (freedom + mean), error
 
 
 @lru_cache(maxsize=4)
@@ -282,7 +369,9 @@ def trace_moments(rows: int, columns: int) -> np.ndarray:
     )
 
 
-def controlled_mean(values: np.ndarray, singular_values: np.ndarray, columns: int) -> tuple[float, float]:
+def controlled_mean(
+    values: np.ndarray, singular_values: np.ndarray, columns: int, powers: int = 0
+) -> tuple[float, float]:
     """Mean of ``values`` with the first four trace moments as control variates, and its standard error.
 
     The moments' expectations are known, so their share of the noise is regressed out; for the smooth spectral functions
@@ -292,10 +381,17 @@ def controlled_mean(values: np.ndarray, singular_values: np.ndarray, columns: in
         values: (count,), a function of each row of ``singular_values``.
         singular_values: (count, rows).
         columns: columns of the sampled matrices.
+        powers: of the trace, by which the moments are multiplied for further control variates.
     """
     count, rows = singular_values.shape
-    powers = np.stack([(singular_values ** (2 * power)).sum(axis=1) for power in (1, 2, 3, 4)], axis=1)
-    controls = powers / trace_moments(rows, columns) - 1.0  # (count, 4), mean 0
+    moments = np.stack([(singular_values ** (2 * power)).sum(axis=1) for power in (1, 2, 3, 4)], axis=1)
+    trace, entries = moments[:, :1], rows * columns
+    controls = moments / trace_moments(rows, columns) - 1.0  # (count, 4), mean 0
+    for power in range(1, powers + 1):
+        # The trace is chi-squared and independent of W / tr W, of which tr W^j / (tr W)^j is a function.
+        growth = [math.prod(entries + 2 * (j + i) for i in range(power)) for j in (1, 2, 3, 4)]
+        more = moments * trace**power / (trace_moments(rows, columns) * np.array(growth, dtype=float)) - 1.0
+        controls = np.concatenate((controls, more), axis=1)
     design = np.concatenate((np.ones((count, 1)), controls), axis=1)
     coefficients = np.linalg.lstsq(design, values, rcond=None)[0]
     residual = values - design @ coefficients
