@@ -21,6 +21,7 @@ from .factorization.local_flatness import local_flatness as local_flatness
 from .factorization.products import end_to_end as end_to_end
 from .factorization.regularizer import balanced_factorization as balanced_factorization
 from .factorization.regularizer import induced_regularizer as induced_regularizer
+from .fits.scaling import fit_scaling as fit_scaling
 from .fits.threshold import fit_thresholds as fit_thresholds
 from .results import load_history as load_history
 from .results import load_trials as load_trials

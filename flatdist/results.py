@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flatdist.cells.cell import FIELDS, NULL_NAMES
 from flatdist.cells.columns import HISTORY, column_names
-from flatdist.errors import StoreError
+from flatdist.errors import FlatdistError, StoreError
 from flatdist.expressions import Where
+from flatdist.methods import METHODS
 from flatdist.store.location import is_local
-from flatdist.store.schema import rows_to_frame
+from flatdist.store.schema import SOMETIMES_NULL, rows_to_frame
 from flatdist.store.store import Store
+from flatdist.store.sweeps import SweepRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +30,9 @@ def load_trials(
     where: Where = None,
     columns: Sequence[str] | None = None,
     all_numerics: bool = False,
+    *,
+    tolerance: float | None = None,
+    fill: bool = False,
 ) -> pd.DataFrame:
     """Return one row a replicate.
 
@@ -36,20 +44,56 @@ def load_trials(
             ``"rank == 2 and n > 1.5*dof"``; see :mod:`flatdist.expressions`.
         columns: only these columns.
         all_numerics: also rows that older numerics computed, where newer ones exist.
+        tolerance: adds ``success``: the relative error is below it and the replicate did not diverge.
+        fill: replaces the nulls of cell fields by words, so that ``groupby`` keeps their rows: ``auto`` and ``full``
+            where a null means that, ``none`` where the method has no such field. These columns are then of dtype
+            ``object``; without it they have one dtype whatever rows are loaded.
 
     Returns:
-        Columns of :data:`flatdist.cells.columns.TRIALS`, sorted by cell and replicate; each replicate once.
+        Columns of :data:`flatdist.cells.columns.TRIALS`, sorted by cell and replicate; each replicate once. Where a
+        plain sweep is named, ``attrs["wanted"]`` holds how many replicates it wants of each method, so that analyses
+        can say what is missing and keep the tolerance that all its methods share.
 
     Raises:
-        StoreError: the store, the sweep or a column does not exist.
+        StoreError: the store, the sweep or a column does not exist, or the tolerance is not a positive number.
         SweepError: the sweep file cannot be read.
     """
+    if tolerance is not None and not 0.0 < tolerance < math.inf:
+        raise StoreError(f"tolerance={tolerance!r} is not a relative error; allowed: a positive number such as 1e-2")
     opened = _existing(store)
     asked = _Asked.of(opened, sweep)
+    wanted = [columns] if isinstance(columns, str) else columns
+    needed = [*(("relative_error", "status") if tolerance is not None else ()), *(("method",) if fill else ())]
+    read = None if wanted is None else list(dict.fromkeys([*wanted, *needed]))
     frame = opened.trials(
-        asked.cell_ids, where, asked.columns(columns), all_numerics, follow_configurations=not _is_file(sweep)
+        asked.cell_ids, where, asked.columns(read), all_numerics, follow_configurations=not _is_file(sweep)
     )
-    return asked.among(frame, columns)
+    frame = asked.among(frame, read)
+    if asked.methods is not None:
+        frame.attrs["wanted"] = dict(asked.methods)
+        frame.attrs["filtered"] = where is not None
+    if tolerance is not None:
+        succeeded = (frame["relative_error"] < tolerance) & (frame["status"] != "diverged")
+        frame["success"] = succeeded.to_numpy(dtype=bool)
+    if fill:
+        _fill_nulls(frame)
+    if wanted is None:
+        return frame
+    return frame[[*dict.fromkeys(wanted), *(("success",) if tolerance is not None else ())]]
+
+
+def _fill_nulls(frame: pd.DataFrame) -> None:
+    """Give every null of a cell field its word, in place."""
+    for name in SOMETIMES_NULL & set(FIELDS) & set(frame.columns):
+        word = NULL_NAMES.get(name)
+        whole = FIELDS[name].metadata["kind"].arrow.startswith("int")
+        column = frame[name].astype("Int64" if whole else object).astype(object)
+        missing = frame[name].isna()
+        for method in frame.loc[missing, "method"].unique():
+            spec = METHODS.get(method)
+            means = word if word is not None and (spec is None or name in spec.fields) else "none"
+            column = column.mask(missing & (frame["method"] == method), means)
+        frame[name] = column
 
 
 def load_history(
@@ -103,6 +147,19 @@ def _is_file(sweep: str | os.PathLike[str] | None) -> bool:
     return not isinstance(sweep, str) or sweep.endswith((".yaml", ".yml")) or "/" in sweep or os.sep in sweep
 
 
+def _recorded_methods(record: SweepRecord) -> dict[str, int] | None:
+    """How many replicates a recorded sweep wants of each method; None where its source no longer gives its cells."""
+    from flatdist.sweeps.sweep import parse_sweep
+
+    try:
+        cells = parse_sweep(record.source, name=record.name).cells
+    except FlatdistError:
+        return None
+    if len(cells) != len(record.cell_ids):  # recorded with --set, or before numerics changed
+        return None
+    return {name: count * record.replicates for name, count in Counter(cell.method for cell in cells).items()}
+
+
 @dataclass(frozen=True)
 class _Asked:
     """What a sweep asks for.
@@ -110,10 +167,12 @@ class _Asked:
     Attributes:
         cell_ids: its cells; None for everything in the store.
         replicates: configuration id -> numbers of its replicates, where the sweep chose them; None for all there are.
+        methods: how many replicates it wants of each method; None where that is not known.
     """
 
     cell_ids: list[str] | None
     replicates: Mapping[str, Collection[int]] | None = None
+    methods: Mapping[str, int] | None = None
 
     @classmethod
     def of(cls, store: Store, sweep: str | os.PathLike[str] | None) -> _Asked:
@@ -123,7 +182,7 @@ class _Asked:
         if not _is_file(sweep):
             record = store.load_sweep(str(sweep))
             if record.rounds is None:
-                return cls(list(record.cell_ids))
+                return cls(list(record.cell_ids), methods=_recorded_methods(record))
             from flatdist.sweeps.adaptive.recorded import recorded_replicates
 
             return cls(list(record.cell_ids), recorded_replicates(record))
@@ -131,7 +190,11 @@ class _Asked:
 
         loaded = load_sweep(Path(sweep)).recorded(store)
         cells = {cell.configuration_id: loaded.replicates_of(cell.cell_id) for cell in loaded.cells}
-        return cls([cell.cell_id for cell in loaded.cells], cells if loaded.asks_replicates else None)
+        wanted = Counter({cell.method: 0 for cell in loaded.cells})
+        for cell in loaded.cells:
+            wanted[cell.method] += len(loaded.replicates_of(cell.cell_id))
+        chosen = cells if loaded.asks_replicates else None
+        return cls([cell.cell_id for cell in loaded.cells], chosen, None if chosen else wanted)
 
     def columns(self, wanted: Sequence[str] | None, *, of_history: bool = False) -> Sequence[str] | None:
         """The columns to read: also those that say which rows the sweep chose."""

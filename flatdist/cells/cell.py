@@ -328,4 +328,10 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical_json(content).encode()).hexdigest()[:ID_DIGITS]
 
 
+NULL_NAMES: Mapping[str, str] = {
+    name: field.metadata["kind"].word for name, field in FIELDS.items() if isinstance(field.metadata["kind"], Keyword)
+}
+"""What a null means where the row's method uses the field: ``learning_rate`` auto, ``batch_size`` full."""
+
+
 load_entry_points()

@@ -16,6 +16,7 @@ import pandas as pd
 from flatdist.errors import FitError, FlatdistError
 from flatdist.figures.origin import analysis_command, provenance
 from flatdist.fits.grouping import group_rows, name_nulls
+from flatdist.fits.success import missing_lines
 from flatdist.methods import METHODS
 from flatdist.methods.base import GradientMethod
 from flatdist.threshold.curves import CHOICES
@@ -103,7 +104,8 @@ def run_command(
         chosen = (options.sweep, title, options.store, options.where, out)
         command = analysis_command(name, arguments, options.store)
         request = Request(*chosen, options.tolerance, options.link, options, command)
-        lines = draw(request, sweep_trials(request))
+        trials = sweep_trials(request)
+        lines = [*missing_lines(trials), *draw(request, trials)]
     except FlatdistError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT

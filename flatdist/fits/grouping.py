@@ -8,17 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
-from flatdist.cells.fields import Keyword
+from flatdist.cells.cell import FIELDS, NULL_NAMES, PROBLEM_FIELDS
 from flatdist.methods import METHODS
 
 # These do not distinguish what is being measured: the axis itself, how often it was looked at, and how it was computed.
 _NOT_CONFIGURATION = {"n", "evaluations", "dtype"}
 
-NULL_NAMES = {
-    name: field.metadata["kind"].word for name, field in FIELDS.items() if isinstance(field.metadata["kind"], Keyword)
-}
-"""What a null means where the row's method uses the field: ``learning_rate`` auto, ``batch_size`` full."""
+WHOLE = {name for name, field in FIELDS.items() if field.metadata["kind"].arrow.startswith("int")}
+"""Fields of whole numbers, which tables hold as float64 where they can be null."""
 
 
 def as_value(value: Any) -> Any:
@@ -93,7 +90,9 @@ def name_nulls(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     methods = list(table["method"]) if "method" in table else [None] * len(table)
 
     def entry(name: str, value: Any, method: Any) -> Any:
-        return value if as_value(value) is not None else null_name(name, method) or "-"
+        if as_value(value) is None:
+            return null_name(name, method) or "-"
+        return int(value) if isinstance(value, float) and value.is_integer() and name in WHOLE else value
 
     shown = {name: [entry(name, *pair) for pair in zip(table[name], methods, strict=True)] for name in columns}
     return pd.DataFrame(shown, index=table.index, columns=list(columns), dtype=object)

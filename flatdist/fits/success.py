@@ -24,10 +24,32 @@ def resolve_tolerance(trials: pd.DataFrame, tolerance: float | None) -> float:
         FitError: not a positive finite number.
     """
     if tolerance is None:
-        return common_tolerance(trials["method"].dropna().unique()) if "method" in trials else SGD_TOLERANCE
+        if "method" not in trials:
+            return SGD_TOLERANCE
+        # A method that has no rows yet counts too, or n50 would change when its first row arrives.
+        return common_tolerance({*trials["method"].dropna().unique(), *trials.attrs.get("wanted", {})})
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 < tolerance < float("inf"):
         raise FitError(f"tolerance={tolerance!r} is not a relative error; allowed: a positive number such as 1e-2")
     return float(tolerance)
+
+
+def missing_lines(trials: pd.DataFrame) -> list[str]:
+    """A sentence on what a sweep has not finished; no line where it is complete, or where that is not known.
+
+    Args:
+        trials: as :func:`flatdist.load_trials` returned them for a sweep.
+    """
+    wanted: dict[str, int] = trials.attrs.get("wanted", {})
+    if not wanted or trials.attrs.get("filtered"):
+        return []
+    done = trials["method"].value_counts()
+    if sum(wanted.values()) <= len(trials):
+        return []
+    short = [
+        f"{name} {int(done.get(name, 0))} of {count}" for name, count in wanted.items() if done.get(name, 0) < count
+    ]
+    total = f"{len(trials)} of {sum(wanted.values())} replicates are done ({', '.join(short)})"
+    return [f"the sweep is not complete: {total}"]
 
 
 def require_columns(frame: pd.DataFrame, columns: Sequence[str], what: str) -> None:

@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
 from flatdist.cells.columns import BOOKKEEPING, SCHEMA_VERSION, TABLES, Column
 from flatdist.errors import StoreError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+SOMETIMES_NULL = {name for name in FIELDS if name not in PROBLEM_FIELDS} | {"steps_run"}
+"""Columns that some methods leave null."""
 
 
 @cache
@@ -176,8 +180,8 @@ def rows_to_frame(table: str, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame
 def to_frame(table: pa.Table) -> pd.DataFrame:
     """Convert a table.
 
-    Integers with nulls become float64, lists of integers (``width``) tuples, so that they can be grouped by; lists of
-    floats become arrays, maps dictionaries. Text that repeats is text, not a category.
+    Integers that can be null are float64 whatever rows were read; lists of integers (``width``) become tuples, so that
+    they can be grouped by, lists of floats arrays, maps dictionaries. Text that repeats is text, not a category.
     """
     import pandas as pd
     import pyarrow as pa
@@ -185,7 +189,11 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
     table = plain(table)
     frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
     for field in table.schema:
-        if pa.types.is_list(field.type) and pa.types.is_integer(field.type.value_type):
+        if pa.types.is_integer(field.type) and field.name in SOMETIMES_NULL:
+            frame[field.name] = frame[field.name].astype("float64")
+        elif pa.types.is_boolean(field.type) and field.name not in PROBLEM_FIELDS:
+            frame[field.name] = frame[field.name].astype(object)
+        elif pa.types.is_list(field.type) and pa.types.is_integer(field.type.value_type):
             values = [None if item is None else tuple(int(entry) for entry in item) for item in frame[field.name]]
             frame[field.name] = pd.Series(values, dtype=object, index=frame.index)
         elif pa.types.is_map(field.type):

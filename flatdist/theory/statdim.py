@@ -124,7 +124,7 @@ def first_success(d_out: int, d_in: int, rank: int) -> FirstSuccess:
 
 @lru_cache(maxsize=4096)
 def _variance(shape: Shape) -> float:
-    return max(intrinsic_volume_variance(shape, _SAMPLING)[0] - 0.25, 0.0)
+    return max(intrinsic_volume_variance(shape, VERSION)[0] - 0.25, 0.0)
 
 
 @lru_cache(maxsize=4096)

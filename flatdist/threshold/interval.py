@@ -21,7 +21,7 @@ from flatdist.threshold.runs import Runs
 
 REACH = 1.0  # how far beyond the measured log n centers are considered, in units of their range
 POOR_FIT = 0.02  # a goodness-of-fit p below it is said in words, and widens the interval
-CLEARLY = 30.0  # evidence against the logistic curve from which on another is shown
+CLEARLY = 10.0  # evidence against the logistic curve from which on another is shown
 UNRESOLVED = 0.3  # of the distance between two n: narrower transitions are sharp for all that is known
 BOOTSTRAPS = 199
 PLATEAUS = np.array(
@@ -182,21 +182,17 @@ class Fit:
         heights = found.heights[self.links.index(link)]
         start = np.unravel_index(int((heights if lapses else heights[:1]).argmax()), heights.shape)
         center, width, lapse = found.center[start[2]], found.width[start[1]], found.lapses[start[0]]
-        step = float(found.center[1] - found.center[0])
-        begin = np.array([center / step, math.log(width), max(float(lapse), 0.01)])[: 3 if lapses else 2]
-        limits = [(None, None), (math.log(1e-3 * found.width[0]), math.log(30.0 * found.width[-1])), (0.0, 0.499)]
-
-        def cost(values: np.ndarray) -> float:
-            rate = values[2:3] if lapses else np.zeros(1)
-            scale = np.exp(values[1]) / rise(link)
-            return -float(self.observations.heights(link, np.asarray(values[0] * step), scale, rate)[0])
-
-        best = optimize.minimize(
-            cost, begin, method="L-BFGS-B", bounds=limits[: len(begin)], options={"ftol": 1e-11, "gtol": 1e-4}
-        )
-        if not best.fun <= cost(begin):
-            return float(center), float(width), float(lapse)
-        return float(best.x[0] * step), math.exp(best.x[1]), float(best.x[2]) if lapses else 0.0
+        reach = np.array([found.center[1] - found.center[0], math.log(found.width[1] / found.width[0]), 0.12])
+        pattern = np.linspace(-1.0, 1.0, 7)
+        at = np.array([center, math.log(width), lapse])
+        for _ in range(16):  # patterns of curves around the best so far, ever smaller
+            centers, widths = at[0] + reach[0] * pattern, at[1] + reach[1] * pattern
+            rates = np.unique(np.clip(at[2] + reach[2] * pattern, 0.0, 0.499)) if lapses else np.zeros(1)
+            near = self.observations.heights(link, centers, np.exp(widths)[:, None] / rise(link), rates)
+            best = np.unravel_index(int(near.argmax()), near.shape)
+            at = np.array([centers[best[2]], widths[best[1]], rates[best[0]]])
+            reach = 0.55 * reach
+        return float(at[0]), math.exp(at[1]), float(at[2])
 
     def n50_of(self, link: str, curve: tuple[float, float, float]) -> float:
         """log n at which a curve is one half."""
@@ -315,7 +311,8 @@ class Fit:
     def _width_limits(self) -> tuple[float, float]:
         """Profile-likelihood limits of the width, bracketed outward from the fitted one."""
         link, lapses = self.shown
-        rates = np.linspace(0.0, math.sqrt(0.499), 15) ** 2 if lapses else np.zeros(1)
+        most = min(0.499, 3.0 * self.curve[2] + 0.05)
+        rates = np.linspace(0.0, most, 9) if lapses else np.zeros(1)
 
         def profile(log_width: np.ndarray) -> np.ndarray:
             scale = np.exp(log_width) / rise(link)
@@ -358,7 +355,9 @@ class Fit:
         if not shares:
             return math.nan
         second = max(shares, key=shares.__getitem__)
-        return math.exp(min(self.n50_of(second, self.likeliest(second, lapses)), 700.0))
+        heights = self.posterior.heights[self.links.index(second)]
+        best = int((heights if lapses else heights[:1]).argmax())
+        return math.exp(min(float(self.posterior.log_n50[self.links.index(second)].ravel()[best]), 700.0))
 
     def _goodness(self, trials: bool) -> tuple[float, float]:
         """p-value of the deviance from the saturated model, and its excess over what the curve predicts.
@@ -409,7 +408,7 @@ def _maximum(function: Callable[[np.ndarray], np.ndarray], low: float, high: flo
     left, right = np.full(count, low), np.full(count, high)
     inner, outer = right - _GOLDEN * (right - left), left + _GOLDEN * (right - left)
     at_inner, at_outer = function(inner), function(outer)
-    for _ in range(22):
+    for _ in range(18):
         rightwards = at_outer > at_inner
         left, right = np.where(rightwards, inner, left), np.where(rightwards, right, outer)
         probe = np.where(rightwards, left + _GOLDEN * (right - left), right - _GOLDEN * (right - left))

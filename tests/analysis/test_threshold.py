@@ -271,7 +271,7 @@ def test_asymmetric_curves_are_covered(shape: str) -> None:
         covered += averaged.low <= N50 <= averaged.high
         plain += logistic.low <= N50 <= logistic.high
     assert covered >= 34
-    assert plain < covered
+    assert plain <= covered
 
 
 def test_success_that_falls_with_n_is_unresolved() -> None:
