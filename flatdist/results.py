@@ -15,10 +15,10 @@ from flatdist.cells.columns import HISTORY, column_names
 from flatdist.errors import FlatdistError, StoreError
 from flatdist.expressions import Where
 from flatdist.methods import METHODS
+from flatdist.store.documents import SweepRecord
 from flatdist.store.location import is_local
 from flatdist.store.schema import SOMETIMES_NULL, rows_to_frame
 from flatdist.store.store import Store
-from flatdist.store.sweeps import SweepRecord
 
 if TYPE_CHECKING:
     import pandas as pd
