@@ -59,6 +59,7 @@ def launch(
         StoreError: the store cannot be used.
     """
     from flatdist.store import Store
+    from flatdist.store.drivers import Driver, sharing_key
 
     if executor not in ("ray", "inline"):
         raise LaunchError(f"executor {executor!r} does not exist; allowed: ray, inline")
@@ -72,9 +73,17 @@ def launch(
     uri = store.uri  # absolute: a relative path is the driver's
     store.check_access()
     shards = one_cell_each(plan.shards) if settings.trials == "cells" else list(plan.shards)
-    run = _Launch(shards, store, uri, settings, shown)
-    progress = plan_progress(plan, store)
-    return run.inline(progress) if executor == "inline" else run.ray(progress)
+    key = sharing_key([sweep.name for sweep in plan.sweeps])
+    with Driver(store, key) as driver:
+        if driver.since is not None and shards:
+            end = "starts from the other end of the work and " if driver.slot % 2 else ""
+            ago = f"another driver wrote to this sweep {driver.since:.0f} s ago"
+            shown.message(f"{ago}; this one {end}skips what is done")
+        if driver.slot % 2:
+            shards = [dataclasses.replace(shard, items=shard.items[::-1]) for shard in reversed(shards)]
+        run = _Launch(shards, store, uri, dataclasses.replace(settings, sharing=key), shown)
+        progress = plan_progress(plan, store)
+        return run.inline(progress) if executor == "inline" else run.ray(progress)
 
 
 def plan_progress(plan: Plan, store: Store) -> Progress:

@@ -29,6 +29,7 @@ class LaunchSettings:
         engine: how SGD steps are executed; ``auto`` takes the fastest one that runs the cell.
         device: ``cpu`` or ``cuda``; ``auto`` follows the trial's GPUs.
         checkpoint_seconds: a trial saves its state to the store this often, in seconds.
+        sharing: what drivers that run the same sweeps have in common; set by the launch.
         flush_seconds: finished rows wait in a worker's memory for at most this long, in seconds.
         store_patience: seconds for which a worker goes on trying to write to a store that answers with errors.
         max_deaths: a shard whose process or node died this often is split, and its parts get as many tries again.
@@ -52,6 +53,7 @@ class LaunchSettings:
     engine: str = "auto"
     device: str = "auto"
     checkpoint_seconds: float = 60.0
+    sharing: str = ""
     flush_seconds: float = 10.0
     store_patience: float = 120.0
     max_deaths: int = 2

@@ -91,6 +91,7 @@ def run_shard(
     """
     from flatdist.machine.threads import set_threads
     from flatdist.store import Store
+    from flatdist.store.drivers import is_shared
 
     logs.configure(settings.log_level, settings.log_file, worker=True)
     report = report or (lambda event: None)
@@ -129,6 +130,9 @@ def run_shard(
         checkpoints = PatientCheckpoints(store, rows, notice)
         work = _Work(store, checkpoints, settings, rows, report, number, should_stop, device, watch)
         for group in [shard.items] if shard.together else [(item,) for item in shard.items]:
+            if is_shared(store, settings.sharing):  # another driver has stored some meanwhile, and wants to see ours
+                rows.flush()
+                done = store.done({item.cell.cell_id for item in group})
             pack = [
                 (item.cell, tuple(r for r in item.replicates if r not in done.get(item.cell.cell_id, ())))
                 for item in group

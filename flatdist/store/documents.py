@@ -198,7 +198,7 @@ class SweepRecords:
         record = digest(data)
         path = f"{layout.sweep_folder(name)}/{record}.json"
         for _ in range(_ATTEMPTS):
-            number = self._latest_number(name)
+            number = max(self._numbers(name), default=0)
             if number and self._is_latest(name, number, record, data):
                 return
             self._files.write(path, data)
@@ -213,18 +213,17 @@ class SweepRecords:
         Raises:
             StoreError: the store has no such sweep; names those it has.
         """
-        latest = self._latest_number(name)
-        for number in range(latest, 0, -1):
+        numbers = self._numbers(name)
+        for number in sorted(numbers, reverse=True):
             try:
-                record = self._read(name, number)
-            except (Damaged, FileNotFoundError) as error:
-                missing = Damaged(str(error), "is missing")
-                problem = error if isinstance(error, Damaged) else missing
-                outcome = "left out; run the sweep again, which writes it anew" if number == 1 else "passed over"
-                warn_damaged(self._files.uri, [problem], outcome)
-                continue
-            return record
-        if latest:
+                return self._read(name, number)
+            except Damaged as damage:
+                outcome = "passed over: the record before it holds until the sweep runs again"
+                warn_damaged(self._files.uri, [damage], outcome)
+            except FileNotFoundError:
+                missing = Damaged(_order_path(name, number), "the record that it names is missing")
+                warn_damaged(self._files.uri, [missing], "passed over")
+        if numbers:
             raise StoreError(
                 f"store {self._files.uri}: every record of sweep {name!r} is damaged; run the sweep again by its file"
             )
@@ -259,8 +258,8 @@ class SweepRecords:
                 taken.append(name)
         return tuple(taken), tuple(name for name in other.names() if name in mine)
 
-    def _latest_number(self, name: str) -> int:
-        return max((int(stem(info.path)) for info in self._files.list(layout.sweep_order_folder(name))), default=0)
+    def _numbers(self, name: str) -> list[int]:
+        return [int(stem(info.path)) for info in self._files.list(layout.sweep_order_folder(name))]
 
     def _is_latest(self, name: str, number: int, record: str, data: bytes) -> bool:
         """Whether a record is the latest one already, and healthy."""

@@ -242,10 +242,12 @@ class Store:
         """
         return self._compact(grace, small)
 
-    def tidy(self) -> None:
+    def tidy(self, many: int = MANY_PARTS) -> None:
         """Compact if there are many parts and the store allows it; what a driver does now and then."""
-        if len(self.files.list(part_folder("trials"))) > MANY_PARTS and self.can_compact():
-            self.compact()
+        if len(self.files.list(part_folder("trials"))) <= many or not self.can_compact():
+            return
+        if len(take_snapshot(self.files, self.tombstones).parts) > many:
+            Store(self.uri, filesystem=self.files).compact()  # an object of its own: this one may be in use meanwhile
 
     def gc(self, grace: float = GRACE) -> Collected:
         """Drop rows of old numerics where newer ones exist, and delete files that nobody needs any more."""
