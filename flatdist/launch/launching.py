@@ -73,7 +73,7 @@ def launch(
     uri = store.uri  # absolute: a relative path is the driver's
     store.check_access()
     shards = one_cell_each(plan.shards) if settings.trials == "cells" else list(plan.shards)
-    key = sharing_key([sweep.name for sweep in plan.sweeps])
+    key = sharing_key([cell.cell_id for cell in plan.cells])
     with Driver(store, key) as driver:
         if driver.since is not None and shards:
             end = "starts from the other end of the work and " if driver.slot % 2 else ""

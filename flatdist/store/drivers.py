@@ -27,13 +27,13 @@ MOST_SLOTS = 1000
 AT_THE_END = 16  # parts that are worth compacting then
 
 
-def sharing_key(names: list[str]) -> str:
-    """Return what drivers of the same sweeps have in common."""
-    return digest("\n".join(sorted(names)).encode())
+def sharing_key(cell_ids: list[str]) -> str:
+    """Return what drivers of the same cells have in common."""
+    return digest("\n".join(sorted(cell_ids)).encode())
 
 
 def is_shared(store: Store, key: str) -> bool:
-    """Whether more than one driver holds a slot of these sweeps."""
+    """Whether more than one driver holds a slot of these cells."""
     return bool(key) and len(store.files.list(f"{DRIVERS}/{key}")) > 1
 
 
