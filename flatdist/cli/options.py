@@ -24,7 +24,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 sweeps_argument = click.argument("sweeps", metavar="SWEEP...", nargs=-1, required=True)
 sweep_argument = click.argument("sweep", metavar="SWEEP")
 where_option = click.option(
-    "--where", "conditions", multiple=True, help="Only cells for which this holds, as 'n > dof'."
+    "--where", "conditions", multiple=True, help="Only cells for which this holds, such as 'n > dof'."
 )
 
 

@@ -70,7 +70,7 @@ class Resources:
 
 
 def check_here(resources: Resources) -> None:
-    """Refuse what this machine has not, before anything is probed or started; a cluster is asked later.
+    """Reject resources this machine does not have, before anything is probed or started; a cluster is checked later.
 
     Raises:
         LaunchError: no such device, no GPU, or a trial wider than this machine.
@@ -105,7 +105,7 @@ def resource_options(command: Command) -> Command:
         click.option("--no-probe", is_flag=True, help="Run no short probes to predict times."),
         click.option("--retry-failed", is_flag=True, help="Also run replicates whose last attempt failed."),
         click.option("--fit", is_flag=True, help="With --budget: run the part that fits, whole cells first."),
-        click.option("--budget", metavar="TIME", help="Refuse what is predicted to take longer, as 30m or 2h."),
+        click.option("--budget", metavar="TIME", help="Refuse what is predicted to take longer, such as 30m or 2h."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
         click.option("--engine", default="auto", show_default=True,
                      help="auto, fused, cuda, triton, batched or reference."),
@@ -193,7 +193,7 @@ def _announced(probe: Probe) -> Probe:
     def announced(cell: Cell) -> float:
         nonlocal told
         if not told:
-            click.echo("measuring kinds of cells that the store has no times of", err=True)
+            click.echo("timing a few cells (the store has no timings for them yet)", err=True)
             told = True
         return probe(cell)
 

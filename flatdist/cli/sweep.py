@@ -53,7 +53,7 @@ LONG_SECONDS = 3600.0  # a plan predicted to take longer is confirmed, where som
 @click.option("--display", type=click.Choice(["auto", "live", "plain", "none"]), default="auto", show_default=True)
 @click.option("--yes", is_flag=True, help="Do not ask before a long run.")
 def sweep_command(sweeps: tuple[str, ...], store: str, **options: Any) -> int:
-    """Run what is missing of SWEEP; the same command again goes on where it stopped.
+    """Run what is missing of SWEEP; rerun the command to resume.
 
     Several sweeps run as one. Exit status: 0 all done, 1 some replicates failed, 2 bad input, 130 interrupted.
     """

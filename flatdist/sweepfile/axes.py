@@ -69,7 +69,7 @@ def read_axis(field: str, key: str, node: Node, problems: Problems) -> Axis | No
     if isinstance(node.value, dict):
         return _number_axis(field, key, node, problems)
     hint = "a list of values" + (f", or one of {_FORMS_IN_WORDS}" if takes_numbers(field) else "")
-    problems.add(key, node.line, "is no list; a single value belongs under fixed", hint, node.plain)
+    problems.add(key, node.line, "expected a list; put a single value under `fixed`", hint, node.plain)
     return None
 
 
@@ -87,7 +87,10 @@ def _number_axis(field: str, key: str, node: Node, problems: Problems) -> Axis |
     key, arguments = f"{key}.{form}", node.value[form].plain
     if not takes_numbers(field):
         problems.add(
-            key, node.line, f"is a number axis, and {field} is no number", f"a list of: {kind_of(field).allowed}"
+            key,
+            node.line,
+            f"numeric axes need a numeric field; `{field}` is not numeric",
+            f"a list of: {kind_of(field).allowed}",
         )
         return None
     if not isinstance(arguments, list) or len(arguments) != 3:
@@ -162,12 +165,12 @@ def _range(form: str, arguments: Sequence[Any]) -> tuple[int, Callable[[int], st
 def _argument(form: str, part: Any) -> tuple[str, Fraction | None]:
     """An argument as expression text and, where it depends on no field, its value."""
     if isinstance(part, bool) or not isinstance(part, (int, float, str)):
-        raise InvalidValue(f"has an entry that is no number: {part!r}", FORMS[form])
+        raise InvalidValue(f"has an entry that is not a number: {part!r}", FORMS[form])
     try:
         expression = parse(repr(part) if not isinstance(part, str) else part)
         value = None if expression.names else expression.evaluate({})
     except ExpressionError as error:
         raise InvalidValue(f"has the entry {part!r}: character {error.position}: {error.reason}", FORMS[form]) from None
     if value is not None and (isinstance(value, bool) or not isinstance(value, Fraction)):
-        raise InvalidValue(f"has an entry that is no number: {part!r}", FORMS[form])
+        raise InvalidValue(f"has an entry that is not a number: {part!r}", FORMS[form])
     return expression.text, value

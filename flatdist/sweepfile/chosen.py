@@ -22,7 +22,7 @@ FORMS_IN_WORDS = (
 UNTIL_KEYS = ("min", "max", "until_ci", "tolerance")
 UNTIL_IN_WORDS = "{min: 8, max: 64, until_ci: 0.05}"
 MAX_RUNS = 1_000_000
-_PRECISION = "a number between 0 and 1, as 0.03 for 3 % of n50"
+_PRECISION = "a number between 0 and 1, such as 0.03 for 3 % of n50"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def read_chosen(key: str, node: Node, problems: Problems) -> ChosenN | None:
         return None
     inner, key = node.value[form], f"{key}.{form}"
     if not isinstance(inner.value, dict):
-        problems.add(key, inner.line, "is no mapping", FORMS_IN_WORDS, inner.plain)
+        problems.add(key, inner.line, "expected a mapping", FORMS_IN_WORDS, inner.plain)
         return None
     for name in inner.value:
         if name not in KEYS[form]:
@@ -124,7 +124,7 @@ def _end(key: str, node: Node, name: str, problems: Problems) -> Given:
 def _whole(key: str, node: Node, name: str, low: int, problems: Problems) -> int:
     value, line = _entry(node, name)
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= MAX_RUNS:
-        reason = "is required and missing" if name not in node.value else "is no such number"
+        reason = "is required and missing" if name not in node.value else "is not a whole number in range"
         problems.add(key, line, reason, f"a whole number from {low} to {MAX_RUNS}", value)
         return low
     return value
@@ -133,7 +133,7 @@ def _whole(key: str, node: Node, name: str, low: int, problems: Problems) -> int
 def _share(key: str, node: Node, name: str, problems: Problems) -> float:
     value, line = _entry(node, name)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
-        reason = "is required and missing" if name not in node.value else "is no precision"
+        reason = "is required and missing" if name not in node.value else "is not a precision"
         problems.add(key, line, reason, _PRECISION, value)
         return 0.5
     return float(value)
@@ -144,7 +144,7 @@ def _tolerance(key: str, node: Node, problems: Problems) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        problems.add(key, line, "is no relative error", "a positive number, as 1e-2", value)
+        problems.add(key, line, "is not a relative error", "a positive number, such as 1e-2", value)
         return None
     return float(value)
 

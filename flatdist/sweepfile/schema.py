@@ -108,7 +108,7 @@ def read_declaration(tree: Node, stem: str, changes: Changes, problems: Problems
         problems: collects what is wrong.
     """
     if not isinstance(tree.value, dict):
-        problems.add("the file", tree.line, "is empty or no mapping", f"keys: {', '.join(KEYS)}")
+        problems.add("the file", tree.line, "is empty or not a mapping", f"keys: {', '.join(KEYS)}")
         return Declaration(stem, "", 1, ())
     _check_keys(tree, "", KEYS, problems)
     entries = tree.value
@@ -145,9 +145,11 @@ def _check_keys(node: Node, path: str, known: tuple[str, ...], problems: Problem
 def _name(node: Node | None, stem: str, tree: Node, problems: Problems) -> str:
     name, line = (stem, tree.line) if node is None else (node.value, node.line)
     if not isinstance(name, str):
-        problems.add("name", line, "is no text; put it in quotes", _NAME_ALLOWED, name if node is None else node.plain)
+        problems.add(
+            "name", line, "must be text; put it in quotes", _NAME_ALLOWED, name if node is None else node.plain
+        )
     elif not _NAME.fullmatch(name) or ".." in name:
-        problems.add("name", line, "is no name for a sweep", _NAME_ALLOWED, name)
+        problems.add("name", line, "cannot name a sweep", _NAME_ALLOWED, name)
     return str(name)
 
 
@@ -155,7 +157,7 @@ def _text(node: Node | None, problems: Problems) -> str:
     if node is None or node.value is None:
         return ""
     if not isinstance(node.value, str):
-        problems.add("description", node.line, "is no text", "one line of text, in quotes", node.plain)
+        problems.add("description", node.line, "must be text", "one line of text, in quotes", node.plain)
     return str(node.value)
 
 
@@ -169,7 +171,7 @@ def _replicates(node: Node | None, problems: Problems) -> int:
         problems.add(
             "replicates",
             node.line,
-            "is no number of replicates",
+            "is not a number of replicates",
             f"a whole number from 1 to {MAX_REPLICATES}, or {UNTIL_IN_WORDS}",
             node.plain,
         )
@@ -181,13 +183,13 @@ def _blocks_of(node: Node | None, problems: Problems) -> list[tuple[int, Node]]:
     if node is None or node.value is None:
         return []
     if not isinstance(node.value, list):
-        problems.add("blocks", node.line, "is no list", "a list of {fixed, axes, zip, where}", node.plain)
+        problems.add("blocks", node.line, "expected a list", "a list of {fixed, axes, zip, where}", node.plain)
         return []
     for index, item in enumerate(node.value):
         if isinstance(item.value, dict):
             _check_keys(item, f"blocks[{index}]", BLOCK_KEYS, problems)
         else:
-            problems.add(f"blocks[{index}]", item.line, "is no mapping", "{fixed, axes, zip, where}", item.plain)
+            problems.add(f"blocks[{index}]", item.line, "expected a mapping", "{fixed, axes, zip, where}", item.plain)
     return [(index, item) for index, item in enumerate(node.value) if isinstance(item.value, dict)]
 
 
@@ -230,7 +232,7 @@ def _fields_of(block: Block, key: str, node: Node | None, problems: Problems) ->
     if node is None or node.value is None:
         return {}
     if not isinstance(node.value, dict):
-        problems.add(key, node.line, "is no mapping", "cell fields and their values", node.plain)
+        problems.add(key, node.line, "expected a mapping", "cell fields and their values", node.plain)
         return {}
     for name in node.value:
         if name not in FIELDS:
@@ -321,7 +323,7 @@ def _named_group(block: Block, place: str, node: Node, problems: Problems) -> li
     for item in node.value:
         if item.value not in lone:
             problems.add(
-                place, item.line, "is no axis of this block", ", ".join(lone) or "names under axes", item.plain
+                place, item.line, "is not an axis of this block", ", ".join(lone) or "names under axes", item.plain
             )
             continue
         group = lone.pop(item.value)
@@ -342,7 +344,7 @@ def _add_condition(block: Block, key: str, text: Any, line: int, problems: Probl
     if isinstance(text, bool):
         text = str(text)
     if not isinstance(text, str):
-        problems.add(key, line, "is no condition", "text such as 'n <= d_out*d_in'", text)
+        problems.add(key, line, "is not a condition", "text such as 'n <= d_out*d_in'", text)
         return
     try:
         block.conditions.append(Condition(parse_condition(text), key, line))

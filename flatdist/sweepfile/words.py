@@ -25,7 +25,7 @@ def read_words(words: Iterable[str]) -> dict[str, Any]:
         name, equals, text = word.partition("=")
         name = name.strip()
         if not equals:
-            problems.append(f"{word!r} is not of the form field=value, as rank=2")
+            problems.append(f"{word!r} is not of the form field=value, such as rank=2")
         elif name not in FIELDS:
             hint, allowed = did_you_mean(name, FIELDS), ", ".join(FIELDS)
             problems.append(f"{word!r}: there is no field {name!r}{hint}; allowed: {allowed}")

@@ -161,7 +161,7 @@ class GroupMaker(_Grouper):
         if known is not group and known == group:
             self.into.repeated += 1
         elif known is not group:
-            reason = "asks for cells that are asked for already, with another range, budget or precision"
+            reason = "requests cells that another block requests with a different range, budget or precision"
             self.count((self.chosen.key, self.chosen.line, reason), Cause("each group once", None, varied))
 
     def _rule(self, cell: Cell) -> Rule:

@@ -213,7 +213,7 @@ class Grouped:
         states = group_states(sweep, store)
         counts = count_groups(states)
         text = f"groups: {sweep.name}: {counts['finished']:,} of {counts['groups']:,} finished"
-        text += f", {counts['asked']:,} runs asked for so far"
+        text += f", {counts['asked']:,} runs requested so far"
         if counts["widest"] is not None:
             text += f", widest interval +-{counts['widest']:.1%}"
         stand_ins = "at stand-ins for the n that will be chosen"

@@ -74,7 +74,7 @@ class Sweep:
         return self.adaptive is not None
 
     def rows(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Those rows of trials or history, of its cells, that it asked for: all of a sweep that lists its cells."""
+        """Keep only the rows this sweep requested: all rows of its cells, where it lists them."""
         if not self.asks_replicates:
             return frame
         keys = zip(frame["cell_id"], frame["replicate"], strict=True)

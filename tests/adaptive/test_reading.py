@@ -115,17 +115,17 @@ def test_the_same_group_twice_counts_once_and_two_ranges_are_refused() -> None:
     sweep = parse_sweep(twice)
     assert len(groups(sweep)) == 1  # depth means nothing to this method
     assert sweep.repeated == 2
-    assert "asked for already, with another range" in problems(twice.replace("budget: 40", "budget: 41", 1))
+    assert "with a different range" in problems(twice.replace("budget: 40", "budget: 41", 1))
 
 
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
         ("{boundary: {from: entries, to: dof, budget: 9, precision: 0.1}}", "goes from n = 48 to 13; allowed: from"),
-        ("{boundary: {from: 1, to: 40, budget: 0, precision: 0.1}}", "budget: 0 is no such number"),
-        ("{boundary: {from: 1, to: 40, budget: 2.5, precision: 0.1}}", "budget: 2.5 is no such number"),
-        ("{boundary: {from: 1, to: 40, budget: 9, precision: 3}}", "precision: 3 is no precision"),
-        ("{boundary: {from: 1, to: 40, budget: 9, precision: 0}}", "precision: 0 is no precision"),
+        ("{boundary: {from: 1, to: 40, budget: 0, precision: 0.1}}", "budget: 0 is not a whole number in range"),
+        ("{boundary: {from: 1, to: 40, budget: 2.5, precision: 0.1}}", "budget: 2.5 is not a whole number in range"),
+        ("{boundary: {from: 1, to: 40, budget: 9, precision: 3}}", "precision: 3 is not a precision"),
+        ("{boundary: {from: 1, to: 40, budget: 9, precision: 0}}", "precision: 0 is not a precision"),
         ("{boundary: {from: 1, to: 40, budget: 9}}", "precision: is required and missing"),
         ("{boundary: {to: 40, budget: 9, precision: 0.1}}", "from: is required and missing"),
         ("{boundary: {from: 1, to: 2*n, budget: 9, precision: 0.1}}", "to: 2*n depends on n"),
@@ -133,8 +133,8 @@ def test_the_same_group_twice_counts_once_and_two_ranges_are_refused() -> None:
         ("{boundary: {from: 0, to: 40, budget: 9, precision: 0.1}}", "from: 0 is out of range"),
         ("{boundary: {from: 5/(rank-1), to: 40, budget: 9, precision: 0.1}}", "division by zero"),
         ("{boundary: {from: 1, to: 40, budgets: 9, precision: 0.1}}", "did you mean 'budget'"),
-        ("{boundary: {from: 1, to: 40, budget: 9, precision: 0.1, tolerance: -1}}", "-1 is no relative error"),
-        ("{boundary: 3}", "is no mapping"),
+        ("{boundary: {from: 1, to: 40, budget: 9, precision: 0.1, tolerance: -1}}", "-1 is not a relative error"),
+        ("{boundary: 3}", "expected a mapping"),
         ("{bondary: {from: 1, to: 40, budget: 9, precision: 0.1}}", "did you mean 'boundary'"),
         ("{boundary: {}, first_success: {}}", "is not exactly one form"),
         ("{first_success: {from: 1, to: 40}}", "nested: true"),
@@ -155,7 +155,7 @@ def test_what_is_wrong_is_said(entry: str, reason: str, place: str) -> None:
         ("{min: 8, until_ci: 0.1}", "replicates.max: is required and missing"),
         ("{min: 8, max: 16}", "until_ci: is required and missing"),
         ("{min: 8, max: 16, until: 0.1}", "did you mean 'until_ci'"),
-        ("{min: 8, max: 16, until_ci: 5}", "until_ci: 5 is no precision"),
+        ("{min: 8, max: 16, until_ci: 5}", "until_ci: 5 is not a precision"),
         ("many", "or {min: 8, max: 64, until_ci: 0.05}"),
     ],
 )

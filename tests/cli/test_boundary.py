@@ -42,7 +42,7 @@ def test_every_command_knows_a_boundary(
     path, store = sweep
     assert main(["plan", path, *store, "--no-probe"]) == 0
     planned = capsys.readouterr().out
-    assert "groups: edges: 0 of 2 finished, 0 runs asked for so far" in planned
+    assert "groups: edges: 0 of 2 finished, 0 runs requested so far" in planned
     assert "at most 55, which would take" in planned  # 40, and 5 steps for each of 3 replicates
     assert main(["plan", path, *store, "--no-probe", "--json"]) == 0
     forecast = json.loads(capsys.readouterr().out)["groups"][0]

@@ -54,6 +54,6 @@ def test_metrics_by_name() -> None:
     assert parse_metric("train_loss", columns).rung_column == "train_loss"
     assert parse_metric("wall_seconds", columns).rung_column is None
     for text, message in (("train_los", "did you mean 'train_loss'"), ("steps_to=-1", "needs a relative error"),
-                          ("train_loss=3", "is no metric"), (None, "is no metric")):  # fmt: skip
+                          ("train_loss=3", "is not a metric"), (None, "is not a metric")):  # fmt: skip
         with pytest.raises(SweepError, match=message):
             parse_metric(text, columns)

@@ -106,7 +106,7 @@ def parse_metric(text: object, columns: Sequence[str]) -> Metric:
     name, equals, target = str(text).replace(" ", "").partition("=")
     if name not in known or (equals and name != STEPS_TO):
         allowed = f"{', '.join(columns)}, or {STEPS_TO}=ERROR such as {STEPS_TO}=0.01"
-        raise SweepError(f"{text!r} is no metric{did_you_mean(name, known)}; allowed: {allowed}")
+        raise SweepError(f"{text!r} is not a metric{did_you_mean(name, known)}; allowed: {allowed}")
     if name != STEPS_TO:
         return Metric(name)
     try:

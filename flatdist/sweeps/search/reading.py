@@ -64,7 +64,7 @@ def read_search(node: Node, block: Block, problems: Problems) -> Search | None:
     """
     before = len(problems.found)
     if not isinstance(node.value, dict):
-        problems.add("search", node.line, "is no mapping", ", ".join(KEYS), node.plain)
+        problems.add("search", node.line, "expected a mapping", ", ".join(KEYS), node.plain)
         return None
     for axis in block.axes:
         allowed = "fixed beside a search; a list of values is {choice: [...]} under search.fields"
@@ -121,7 +121,7 @@ def _read_domain(name: str, key: str, node: Node, problems: Problems) -> Domain 
     form, arguments = forms[0], node.value[forms[0]].plain
     if form == "choice":
         if not isinstance(arguments, list) or not arguments:
-            problems.add(key, node.line, "is no list of values", FORMS[form], arguments)
+            problems.add(key, node.line, "expected a list of values", FORMS[form], arguments)
             return None
         unique = [option for index, option in enumerate(arguments) if option not in arguments[:index]]
         return Domain(name, form, options=tuple(unique), key=key, line=node.line)
@@ -131,7 +131,7 @@ def _read_domain(name: str, key: str, node: Node, problems: Problems) -> Domain 
 def _read_range(domain: Domain, arguments: Any, problems: Problems) -> Domain | None:
     name, form = domain.field, domain.form
     if not takes_numbers(name) or name == "width":
-        reason = f"is a range, and {name} is no single number"
+        reason = f"ranges need a numeric field; `{name}` is not numeric"
         problems.add(domain.key, domain.line, reason, "{choice: [...]}", arguments)
         return None
     if not isinstance(arguments, list) or len(arguments) != 2:
@@ -141,7 +141,7 @@ def _read_range(domain: Domain, arguments: Any, problems: Problems) -> Domain | 
     if low is None or high is None or low >= high or (form == "loguniform" and low <= 0):
         more = ", both greater than 0" if form == "loguniform" else ""
         allowed = f"[low, high]: two constants, low below high{more}"
-        problems.add(domain.key, domain.line, "is no range", allowed, arguments)
+        problems.add(domain.key, domain.line, "is not a range", allowed, arguments)
         return None
     kind = kind_of(name)
     whole = isinstance(kind.otherwise if isinstance(kind, Keyword) else kind, Integer)
@@ -171,14 +171,14 @@ def _read_stopping(node: Node | None, metric: Metric, problems: Problems) -> Ear
         return None
     key = "search.early_stopping"
     if not isinstance(node.value, dict):
-        problems.add(key, node.line, "is no mapping", "{first: STEPS, factor: 3}", node.plain)
+        problems.add(key, node.line, "expected a mapping", "{first: STEPS, factor: 3}", node.plain)
         return None
     for name in node.value:
         if name not in STOPPING_KEYS:
             problems.unknown_key(key, name, node.keys[name], STOPPING_KEYS)
     if metric.rung_column is None:
         allowed = "relative_error, train_loss, population_loss, nuclear_norm, hessian_trace, steps_to=ERROR"
-        problems.add(key, node.line, f"needs a metric that the history has, and {metric.text} is none", allowed)
+        problems.add(key, node.line, f"needs a metric that the history has; {metric.text} is not", allowed)
     first = _whole(f"{key}.first", node.value.get("first"), node.line, None, 1, 2**31 - 1, problems)
     factor = _whole(f"{key}.factor", node.value.get("factor"), node.line, 3, 2, 100, problems)
     return EarlyStopping(first, factor)
@@ -199,7 +199,7 @@ def _choice(
 def _whole(key: str, node: Node | None, line: int, default: int | None, low: int, high: int, problems: Problems) -> int:
     value = default if node is None else node.value
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        reason = "is required and missing" if node is None else "is no such number"
+        reason = "is required and missing" if node is None else "is not a whole number in range"
         allowed = f"a whole number from {low} to {high}"
         problems.add(key, line if node is None else node.line, reason, allowed, None if node is None else node.plain)
         return low
