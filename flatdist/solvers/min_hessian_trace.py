@@ -54,6 +54,7 @@ _FINISHED = 1e-10  # residual at which a descent ends
 _RANKED = 1e-6  # singular values below this part of the largest are none, once a descent has ended,
 _VISIBLE = 1e-4  # and while it goes on
 _GAP = 8.0  # ratio of neighbouring singular values that may separate a solution's from vanishing ones
+_RETURNS = 20  # projections back to the interpolators
 _NEAR = 0.1  # a finish that moves the matrix by more than this part of it has found another solution
 
 
@@ -270,6 +271,7 @@ class _Search:
         rows = np.eye(stack[0].size) if constraints.determined else constraints.whitened[0].numpy()
         self.problem = ScaledProblem(depth, stack / self.size, rows, rows @ self.smallest.ravel())
         self.judged: list[tuple[Array, _End | None]] = []
+        self.floor = 0  # the rank of the saddle that the present descent has left
 
     def answer(self, starts: int | None) -> _Answer:
         """The lowest proved end of all starts."""
@@ -382,27 +384,31 @@ class _Search:
     def descent(self, matrix: Array, width: int, firmness: float) -> _End:
         """Descend from the balanced layers of a matrix, out of every saddle on the way."""
         layers = _balanced(matrix, width, self.problem.depth)
-        multipliers, steps = np.zeros(len(self.problem.rows)), 0
+        multipliers, steps, self.floor = np.zeros(len(self.problem.rows)), 0, 0
         for _ in range(_GROWTHS):
             end = descend(
                 Point(self.problem, layers), multipliers, firmness * self.problem.unit,
                 tolerance=_FINISHED, steps=_STEPS, inspect=self.inspect,
             )  # fmt: skip
             steps += end.steps
-            found = end.found or self.finish(end.point, end.multipliers, _rank(end.point.matrix, _RANKED))
+            rank = min(max(_rank(end.point.matrix, _RANKED), self.floor + 1), end.point.k)
+            found = end.found or self.finish(end.point, end.multipliers, rank)
             if isinstance(found, _End):
                 return _End(found.point, found.nu, found.stationarity, steps)
             if not isinstance(found, _Saddle):
                 break
             layers, multipliers, firmness = self.grown(found), found.multipliers, _FIRMNESS[0]
+            self.floor = found.point.k
         return _End(end.point, (np.nan, np.nan), end.point.stationarity(end.multipliers), steps)
 
     def inspect(self, point: Point, multipliers: Array) -> _End | _Saddle | None:
         """Finish a descent at one of the ranks that its iterate shows; None where none of them is the answer."""
         spectrum = np.linalg.svd(point.matrix, compute_uv=False)[: point.k]
         ratios = spectrum[:-1] / np.maximum(spectrum[1:], 1e-12 * spectrum[0])
-        visible = int(np.sum(spectrum > _VISIBLE * spectrum[0]))
-        for rank in dict.fromkeys([*(np.flatnonzero(ratios > _GAP)[:2] + 1).tolist(), visible]):
+        least = min(self.floor + 1, point.k)
+        visible = max(least, int(np.sum(spectrum > _VISIBLE * spectrum[0])))
+        ranks = [*(np.flatnonzero(ratios > _GAP)[:2] + 1).tolist(), visible]
+        for rank in dict.fromkeys(rank for rank in ranks if rank >= least):
             fixed = degrees_of_freedom(rank, self.problem.shape) < len(self.problem.rows)
             found = self.planted(point.matrix, rank) if fixed else self.finish(point, multipliers, rank)
             if isinstance(found, _End) or (found is not None and rank == visible):
@@ -427,13 +433,26 @@ class _Search:
         return _Saddle(end.point, end.multipliers, direction) if low > 1.0 and direction is not None else None
 
     def grown(self, saddle: _Saddle) -> list[Array]:
-        """Layers past a saddle, in the direction in which F falls, with two hidden units to spare."""
-        matrix, rank = saddle.point.matrix, saddle.point.k
-        length = 0.1 * float(np.linalg.svd(matrix, compute_uv=False)[rank - 1])
-        ahead = _cut(matrix + length * saddle.direction, rank + 1)
-        width = min(rank + 3, *self.problem.shape)
-        layers = minimise_along_geodesics(ahead, self.problem.stack, self.problem.depth)[1]
-        return _balanced(ahead, width, self.problem.depth) if layers is None else _widened(layers, width)
+        """Layers past a saddle, at the lowest of several interpolators in the direction in which F falls.
+
+        In layers the saddle may be a local minimum (a hidden unit that is zero costs quadratically and gives
+        cubically), so the start must lie beyond: an interpolator whose own least trace is below the saddle's.
+        """
+        rank = saddle.point.k + 1
+        width = min(rank + 2, *self.problem.shape)
+        size = float(np.linalg.svd(saddle.point.matrix, compute_uv=False)[saddle.point.k - 1])
+        best: tuple[float, list[Array]] | None = None
+        for length in size * np.array([1.0, 0.3, 0.1, 0.03, 0.01, 0.003]):
+            ahead = _cut(saddle.point.matrix + length * saddle.direction, rank)
+            for _ in range(_RETURNS):
+                miss = self.problem.rows @ ahead.ravel() - self.problem.target
+                ahead = _cut(ahead - (miss @ self.problem.rows).reshape(ahead.shape), rank)
+            trace, layers = minimise_along_geodesics(ahead, self.problem.stack, self.problem.depth)
+            if layers is not None and (best is None or trace < best[0]):
+                best = trace, layers
+        if best is None:
+            return _balanced(_cut(saddle.point.matrix + 0.1 * size * saddle.direction, rank), width, self.problem.depth)
+        return _widened(best[1], width)
 
 
 def _rank(matrix: Array, threshold: float) -> int:
@@ -472,7 +491,7 @@ def _widened(layers: list[Array], width: int) -> list[Array]:
     wide = []
     for j, layer in enumerate(layers):
         shape = len(layer) if j == len(layers) - 1 else width, width if j else layer.shape[1]
-        wider = 1e-2 * np.sqrt(np.mean(layer**2)) * generator.standard_normal(shape)
+        wider = 1e-3 * np.sqrt(np.mean(layer**2)) * generator.standard_normal(shape)
         wider[: len(layer), : layer.shape[1]] += layer
         if 0 < j < len(layers) - 1:
             spare = np.arange(rank, width)

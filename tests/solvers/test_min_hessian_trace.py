@@ -251,3 +251,16 @@ def test_other_ensembles_shapes_and_depths_have_certified_minima(ensemble, d_out
     trace = float(hessian_trace(layers, stack))
     assert induced_regularizer(end_to_end(layers).numpy(), stack.numpy(), depth).value == pytest.approx(trace, rel=1e-8)
     assert trace <= induced_regularizer(sampled.ground_truth.numpy(), stack.numpy(), depth).value * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("d", "n", "replicate", "depth"), [(8, 19, 4, 4), (12, 37, 8, 3)])
+def test_a_saddle_that_layers_cannot_leave_by_small_steps_is_left(d, n, replicate, depth):
+    """A hidden unit that is zero costs quadratically and gives cubically: minima with a singular value of 1e-5."""
+    cell = Cell(d_out=d, d_in=d, rank=1, n=n, nested=True, depth=depth, method="min_hessian_trace")
+    sampled = sample_problem(cell, replicate)
+    layers, certificate = min_hessian_trace(sampled.measurements, sampled.labels, depth, return_certificate=True)
+    assert certificate.converged
+    spectrum = np.linalg.svd(end_to_end(layers).numpy(), compute_uv=False)
+    assert ((spectrum > 1e-6 * spectrum[0]) & (spectrum < 1e-3 * spectrum[0])).any()
+    truth = induced_regularizer(sampled.ground_truth.numpy(), sampled.measurements.numpy(), depth).value
+    assert float(hessian_trace(layers, sampled.measurements)) < truth
