@@ -497,6 +497,46 @@ def speed(bench: Bench) -> Result:
     return found
 
 
+def whole(bench: Bench) -> Result:
+    """A pack from cells to rows, as a sweep runs it: how much of its time is stepping."""
+    from flatdist.trials.run import run_pack
+    from flatdist.trials.settings import RunSettings
+
+    found: Result = {}
+    sizes = ((12, 256, 8, 10000), (32, 16, 8, 10000)) if bench.on_card else ((4, 3, 2, 60),)
+    for d, cells, replicates, steps in sizes:
+        made = [
+            Cell(d_out=d, d_in=d, rank=1 + i % 3, n=round(d * d * (0.3 + 0.6 * i / cells)), steps=steps)
+            for i in range(cells)
+        ]
+        for name in bench.kernels()[:: 2 if bench.on_card else 1]:
+            engine, spent = load_engine(name, bench.device), 0.0
+            kind: Any = type(engine.start(task_of(made[0], [0], bench.device)))
+            inner = kind.advance
+
+            def timed(self: Any, *arguments: Any, inner: Any = inner) -> Any:
+                nonlocal spent
+                bench.sync()
+                start = time.perf_counter()
+                largest = inner(self, *arguments)
+                spent += time.perf_counter() - start
+                return largest
+
+            kind.advance = timed
+            start = time.perf_counter()
+            try:
+                settings = RunSettings(engine=name, device=bench.device)
+                rows = list(run_pack([(cell, range(replicates)) for cell in made], settings, provenance={}))
+            finally:
+                kind.advance = inner
+            seconds, count = time.perf_counter() - start, cells * replicates
+            row = {"seconds": seconds, "stepping": spent / seconds, "us": 1e6 * seconds / count / steps}
+            row["statuses"] = sorted({str(one.trial["status"]) for one in rows})
+            found[f"{d} {name}"] = row
+            print(f"- {name}, d={d}, {cells} cells x {replicates}, {steps} steps: {row}", flush=True)
+    return found
+
+
 def profile(bench: Bench) -> Result:
     """Kernels a step of the batched engine, and where their time goes."""
     from torch.profiler import ProfilerActivity
@@ -543,6 +583,7 @@ def main() -> None:
         ("sessions", 15, sessions),
         ("sweep", 30, sweep),
         ("speed", 30, speed),
+        ("whole", 20, whole),
         ("profile", 10, profile),
         ("rivals", 30, lambda bench: rivals(bench.device, bench.quick, bench.clock, BATCH_SIZE)),
     ):

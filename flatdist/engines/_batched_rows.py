@@ -20,6 +20,10 @@ class DrawnRows(Protocol):
         """Draw the measurements with these numbers, (replicates * drawn,)."""
         ...
 
+    def take_all(self) -> None:
+        """Take every measurement of every replicate, once and for all: full batches are not copied."""
+        ...
+
     def apply(self, matrices: torch.Tensor, out: torch.Tensor) -> None:
         """<A_i, M> over the drawn ones; matrices (replicates, d_out, d_in), out (replicates, drawn, 1)."""
         ...
@@ -52,6 +56,9 @@ class DenseRows:
             start += len(one)
         self.gathered = torch.zeros(self.count * drawn, d_out * d_in, dtype=dtype, device=device)
 
+    def take_all(self) -> None:
+        self.gathered = self.rows
+
     def gather(self, rows: torch.Tensor) -> None:
         torch.index_select(self.rows, 0, rows, out=self.gathered)
 
@@ -80,6 +87,9 @@ class FactorRows:
         self.drawn_right, self.images = (
             torch.zeros(count, drawn, shape[1], dtype=dtype, device=device) for _ in range(2)
         )
+
+    def take_all(self) -> None:
+        self.gather(torch.arange(self.drawn_left.shape[0] * self.drawn_left.shape[1], device=self.drawn_left.device))
 
     def gather(self, rows: torch.Tensor) -> None:
         torch.index_select(self.left, 0, rows, out=self.drawn_left.view(len(rows), -1))

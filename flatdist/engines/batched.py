@@ -7,7 +7,9 @@ as a graph and replayed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -36,7 +38,6 @@ class BatchedSession:
     """See :class:`flatdist.engines.base.Session`."""
 
     def __init__(self, task: TrainingTask) -> None:
-        torch.set_float32_matmul_precision("highest")  # neither TF32 nor bfloat16, whatever the caller chose
         self.task = task
         self.device = torch.device(task.device)
         self.dtype = getattr(torch, task.dtype)
@@ -61,7 +62,7 @@ class BatchedSession:
         self.batch_keys = self._tensor(task.batch_keys[self.members], torch.int64)
         self.noise_keys = self._tensor(task.noise_keys[self.members], torch.int64)
         self._make_buffers()
-        self.graph: torch.cuda.CUDAGraph | None = None
+        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}  # by number of steps
 
     def _tensor(self, values: Array, dtype: torch.dtype) -> torch.Tensor:
         return torch.as_tensor(np.ascontiguousarray(values).astype(np.float64)).to(dtype).to(self.device)
@@ -80,13 +81,14 @@ class BatchedSession:
         self.counts = counts[:, None]  # (members, 1)
         self.row_offsets = self.counts.cumsum(0) - self.counts
         self.rows = torch.zeros(CHUNK, count, drawn, dtype=torch.int64, device=self.device)
-        if self.task.batch_size is None:
-            self.rows[:] = self.row_offsets + torch.arange(drawn, device=self.device)
         self.noise = buffer(CHUNK, count, drawn)
         self.noise_std = buffer(CHUNK, count)  # s_t, annealed
         self.learning_rate = buffer(count, 1, 1)
         self.largest = buffer(count)
-        self.targets = buffer(count * drawn)
+        self.targets = self.labels if self.task.batch_size is None else buffer(count * drawn)
+        if self.task.batch_size is None:
+            assert len(set(self.task.counts)) == 1, "full batches of different n are not one rectangle"
+            self.drawn.take_all()
         self.residual = buffer(count, drawn, 1)
         self.gradient = buffer(count, d_out, d_in)
         self.right = [buffer(count, width, d_in) for width in widths[2:]]  # W_2 W_1, W_3 W_2 W_1, ..., M
@@ -101,14 +103,19 @@ class BatchedSession:
         self.largest.zero_()
         # (stop - start, members), moved once: chunks then wait for nothing from the host
         levels = torch.as_tensor(anneal[:, None] * noise_std[self.members][None, :]).to(self.device, self.dtype)
-        for first in range(start, stop, CHUNK):
-            count = min(CHUNK, stop - first)
-            self.first_step.fill_(first)
-            self.noise_std[:count].copy_(levels[first - start : first - start + count])
-            if count == CHUNK and self.device.type == "cuda":
-                self._replay()
-            else:
-                self._chunk(count)
+        with _full_precision():
+            first = start
+            while first < stop:
+                count = CHUNK
+                while count > stop - first:  # 64, 32, ... 1
+                    count //= 2
+                self.first_step.fill_(first)
+                self.noise_std[:count].copy_(levels[first - start : first - start + count])
+                if self.device.type == "cuda":
+                    self._replay(count)
+                else:
+                    self._chunk(count)
+                first += count
         return self.largest[: self.task.replicates].to("cpu", torch.float64, copy=True).numpy()
 
     def layers(self) -> list[Array]:
@@ -119,23 +126,24 @@ class BatchedSession:
         """What the update rule keeps, L arrays (replicates, slots, d_j, d_{j-1})."""
         return [kept[:, : self.task.replicates].cpu().numpy().swapaxes(0, 1).copy() for kept in self.kept]
 
-    def _replay(self) -> None:
-        """Run a full chunk as a CUDA graph, captured the first time."""
-        if self.graph is None:
+    def _replay(self, count: int) -> None:
+        """Run a chunk as a CUDA graph, captured the first time."""
+        if count not in self.graphs:
             changed = (*self.weights, *self.kept, self.largest)
             saved = [tensor.clone() for tensor in changed]
-            stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+            stream = _side_stream(self.device)
             stream.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(stream):  # capture wants kernels and workspaces warmed up on a side stream
-                self._chunk(CHUNK)
+                self._chunk(count)
             torch.cuda.current_stream(self.device).wait_stream(stream)
-            self.graph = torch.cuda.CUDAGraph()
+            graph = torch.cuda.CUDAGraph()
             # On the same stream: its workspaces exist by now, and the default one may be another device's.
-            with torch.cuda.device(self.device), torch.cuda.graph(self.graph, stream=stream):
-                self._chunk(CHUNK)
+            with torch.cuda.device(self.device), torch.cuda.graph(graph, stream=stream):
+                self._chunk(count)
             for tensor, value in zip(changed, saved, strict=True):
                 tensor.copy_(value)
-        self.graph.replay()
+            self.graphs[count] = graph
+        self.graphs[count].replay()
 
     def _chunk(self, count: int) -> None:
         """Draw for ``count`` steps from ``first_step`` on, then take them."""
@@ -150,8 +158,9 @@ class BatchedSession:
             self._step(self.rows[step].view(-1), self.noise[step])
 
     def _step(self, rows: torch.Tensor, noise: torch.Tensor) -> None:
-        self.drawn.gather(rows)
-        torch.index_select(self.labels, 0, rows, out=self.targets)
+        if self.task.batch_size is not None:
+            self.drawn.gather(rows)
+            torch.index_select(self.labels, 0, rows, out=self.targets)
         self._layer_steps(self.weights, noise, self._record_loss)
         if self.task.sam_radius is not None:
             norm = torch.sqrt(sum((g * g).sum((1, 2), keepdim=True) for g in self.steps))  # type: ignore[arg-type]
@@ -198,3 +207,21 @@ class BatchedSession:
             torch.bmm(left[j].mT, gradient, out=self.pulled[j])
             torch.bmm(self.pulled[j], right[j - 1].mT, out=self.steps[j])
         torch.bmm(left[0].mT, gradient, out=self.steps[0])
+
+
+@contextlib.contextmanager
+def _full_precision() -> Iterator[None]:
+    """Products in neither TF32 nor bfloat16, whatever the process chose for its own, which it gets back."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream that all sessions on a device capture on: cuBLAS keeps a workspace for every stream it ever saw."""
+    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return stream

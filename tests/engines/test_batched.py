@@ -84,3 +84,13 @@ def test_the_captured_graph_matches_the_cpu(make_task):
     on_cpu, on_gpu = (trained(BatchedEngine(), dataclasses.replace(task, device=device)) for device in ("cpu", "cuda"))
     for a, b in zip(on_cpu[0], on_gpu[0], strict=True):
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-10)
+
+
+def test_the_process_keeps_the_precision_that_it_chose(make_task):
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        trained(BatchedEngine(), make_task(Cell(d_out=5, d_in=4, rank=1, n=15), [0]))
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
