@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from flatdist.cells.cell import Cell
-from flatdist.engines.batched import CHUNK, BatchedEngine
+from flatdist.engines.batched import CHUNK, BatchedEngine, BatchedSession
 from flatdist.engines.reference import ReferenceEngine
 
 STEPS = CHUNK + 41  # a full chunk and a part of one
@@ -64,12 +64,19 @@ def test_where_a_run_is_cut_does_not_change_it(make_task):
             np.testing.assert_array_equal(a, b)
 
 
-def test_products_are_not_rounded_to_fewer_bits_whatever_the_caller_chose(make_task):
+def test_products_are_not_rounded_to_fewer_bits_and_the_process_keeps_its_choice(make_task, monkeypatch):
+    seen = []
+    step = BatchedSession._step
+    monkeypatch.setattr(
+        BatchedSession, "_step", lambda *a: (seen.append(torch.get_float32_matmul_precision()), step(*a))[1]
+    )
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        BatchedEngine().start(make_task(Cell(d_out=6, d_in=5, rank=1, n=20), [0]))
-        assert torch.get_float32_matmul_precision() == "highest"
+        session = BatchedEngine().start(make_task(Cell(d_out=6, d_in=5, rank=1, n=20), [0]))
+        session.advance(0, 3, np.full(1, 0.03), np.full(1, 0.5), np.ones(3))
+        assert seen == ["highest"] * 3
+        assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
 
@@ -84,13 +91,3 @@ def test_the_captured_graph_matches_the_cpu(make_task):
     on_cpu, on_gpu = (trained(BatchedEngine(), dataclasses.replace(task, device=device)) for device in ("cpu", "cuda"))
     for a, b in zip(on_cpu[0], on_gpu[0], strict=True):
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-10)
-
-
-def test_the_process_keeps_the_precision_that_it_chose(make_task):
-    before = torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision("medium")
-        trained(BatchedEngine(), make_task(Cell(d_out=5, d_in=4, rank=1, n=15), [0]))
-        assert torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.set_float32_matmul_precision(before)
