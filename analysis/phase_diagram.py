@@ -1,6 +1,26 @@
-"""Heat maps of success for each method, with theory's predictions and the 50 % contour drawn over them."""
+"""Success over (n, rank), (n, size) or normalised axes for each method, with predictions and n50.
 
-from flatdist.figures.phase_diagram import main
+python analysis/phase_diagram.py SWEEP [--store S] [--out DIR] [--where TEXT] [--tolerance E] [--view …]
+"""
+
+import flatdist
+from flatdist import figures
+
+
+def draw(script: figures.Script) -> None:
+    """Fit n50 of every method, shape and rank, and draw success with it."""
+    trials, ask = script.trials, script.options
+    by = figures.diagram_columns(trials, ask.view)
+    thresholds = flatdist.fit_thresholds(trials, by=by, tolerance=ask.tolerance, link=ask.link)
+    figure = figures.phase_diagram(trials, tolerance=ask.tolerance, view=ask.view, thresholds=thresholds)
+    script.show(thresholds[[*by, "n50", "n50_low", "n50_high", "censored", "n_replicates"]])
+    script.save(figure, "phase_diagram" if ask.view == "rank" else f"phase_diagram_{ask.view}", by=by, view=ask.view)
+
+
+def main() -> int:
+    """Run the script and return its exit status."""
+    return figures.run_script(draw, __doc__, view="rank")
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -1,6 +1,22 @@
-"""Relative error against the number of steps: what stopping early is worth where labels are noisy."""
+"""Relative error against the number of steps: what stopping early is worth where labels are noisy.
 
-from flatdist.figures.risk_steps import main
+python analysis/risk_steps.py SWEEP [--store S] [--out DIR] [--where TEXT] [--tolerance E]
+"""
+
+from flatdist import figures
+
+
+def draw(script: figures.Script) -> None:
+    """Median errors and misfits over the steps."""
+    table, _, _ = figures.steps_table(script.trials)
+    script.save(figures.risk_steps(script.trials), "risk_steps")
+    script.save_table(table, "risk_steps")
+
+
+def main() -> int:
+    """Run the script and return its exit status."""
+    return figures.run_script(draw, __doc__)
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

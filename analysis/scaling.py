@@ -1,6 +1,24 @@
-"""Which law does n50 follow: c r(d+d')^a, c dof^a, c statdim^a or c (d d')^a?"""
+"""n50 against each law, with verdicts, and the collapse of the transitions.
 
-from flatdist.figures.scaling_figure import main
+python analysis/scaling.py SWEEP [--store S] [--out DIR] [--where TEXT] [--tolerance E]
+"""
+
+from flatdist import figures, fits
+
+
+def draw(script: figures.Script) -> None:
+    """Fit n50, the laws it may follow, and the transitions' widths; draw both."""
+    fitted = fits.fit_all(script.trials, script.options.tolerance, script.options.link)
+    laws = ["law", "ratio", "ratio_low", "ratio_high", "exponent", "exponent_low", "exponent_high", "verdict"]
+    script.show(fitted.laws[[*fitted.series, *laws]])
+    script.save(figures.scaling(script.trials, fits=fitted), "scaling", by=fitted.by)
+    script.save(figures.collapse(script.trials, fits=fitted), "collapse", by=fitted.by)
+
+
+def main() -> int:
+    """Run the script and return its exit status."""
+    return figures.run_script(draw, __doc__)
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -1,6 +1,21 @@
-"""Losses, nuclear norm and flatness along the training: the paper's Figures 1 and 2."""
+"""Losses, nuclear norm and flatness along the training of one problem: the paper's Figures 1 and 2.
 
-from flatdist.figures.training_curves import main
+python analysis/training_curves.py SWEEP [--store S] [--out DIR] [--where TEXT] [--tolerance E]
+"""
+
+from flatdist import figures
+
+
+def draw(script: figures.Script) -> None:
+    """Draw the history of every method that trains; --where chooses one problem of several."""
+    history = script.history(figures.CURVE_COLUMNS)
+    script.save(figures.training_curves(script.trials, history), "training_curves")
+
+
+def main() -> int:
+    """Run the script and return its exit status."""
+    return figures.run_script(draw, __doc__)
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -6,9 +6,8 @@ import contextlib
 import dataclasses
 import io
 import json
-import pkgutil
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from inspect import cleandoc, getdoc
 from pathlib import Path
@@ -217,17 +216,24 @@ def python() -> str:
 
 
 def analyses() -> str:
-    """The analyses: each command's own help, and the functions behind it."""
+    """The figures with their commands, and the functions behind them: figures first, then fits."""
+    from flatdist.figures.command import FIGURES, options_of
+
+    rows = [
+        (f"`flatdist figure {name.replace('_', '-')} SWEEP`", escape(line), code([f"--{o}" for o in options_of(name)]))
+        for name, (_, line) in FIGURES.items()
+    ]
     text = (
-        "# Analyses\n\nEach is a command, `python -m analysis.NAME SWEEP`, and functions from a DataFrame to a "
-        "DataFrame to a figure.\n"
+        "# Figures and fits\n\nEvery figure is a command, a function `flatdist.figures.NAME` from a DataFrame to axes "
+        "or a figure, and in a clone a script of at most 40 lines, `python analysis/NAME.py SWEEP`.\n\n"
+        + table(("command", "shows", "options of its own"), rows)
     )
-    modules = {name: import_module(name) for name in _analysis_modules()}
-    for name, module in sorted(modules.items(), key=lambda item: not hasattr(item[1], "main")):
-        text += f"\n## {name.removeprefix('flatdist.')}\n\n"
-        if hasattr(module, "main"):
-            text += f"```text\n{_help_of(module.main)}```\n\n"
-        text += f"::: {name}\n    options: {{heading_level: 3, show_root_heading: false}}\n"
+    for heading, package in (("Figures", flatdist.figures), ("Fits", flatdist.fits)):
+        text += f"\n## {heading}\n\n"
+        for name in package.__all__:
+            thing = getattr(package, name)
+            if hasattr(thing, "__module__") and thing.__module__.startswith(package.__name__):
+                text += _directive(f"{thing.__module__}.{thing.__name__}")
     return text
 
 
@@ -249,12 +255,6 @@ def _directive(path: str) -> str:
 
 def _module_text(name: str) -> str:
     return to_markdown(getdoc(import_module(name)) or "")
-
-
-def _analysis_modules() -> Iterator[str]:
-    for package in (flatdist.fits, flatdist.figures):
-        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            yield module.name
 
 
 def _help_of(main: Callable[[Sequence[str]], int]) -> str:

@@ -21,7 +21,7 @@ from flatdist.cli.doctor import doctor_command
 from flatdist.cli.housekeeping import compact_command, export_command, gc_command, invalidate_command, merge_command
 from flatdist.cli.inspect import cells_command, failures_command, show_command
 from flatdist.cli.plan import plan_command
-from flatdist.cli.report import report_command
+from flatdist.cli.report import figure_command, report_command, watch_command
 from flatdist.cli.start import init_command, schema_command
 from flatdist.cli.status import status_command
 from flatdist.cli.submit import submit_command
@@ -59,6 +59,8 @@ for _command in (
     submit_command,
     status_command,
     report_command,
+    watch_command,
+    figure_command,
     train_command,
     best_command,
     show_command,

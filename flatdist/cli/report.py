@@ -1,46 +1,165 @@
-"""``flatdist report``: a sweep's figures, and one page of everything that is known of it."""
+"""``flatdist report``, ``watch`` and ``figure``: what came out, as a page, a live page, and single figures."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from flatdist.cli.options import load_sweep, open_store, store_option, sweep_argument
 from flatdist.errors import FlatdistError, LaunchError
 
+_FORMATS = ("png", "svg", "pdf")
+tolerance_option = click.option(
+    "--tolerance", type=float, help="Success is a relative error below this (default: by method)."
+)
+link_option = click.option(
+    "--link", type=click.Choice(["auto", "logit", "probit", "cloglog", "loglog"]),
+    help="Success curve on log n (default: auto, by evidence)."
+)
+
 
 @click.command("report")
 @sweep_argument
 @store_option
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for page and figures (default: figures/SWEEP).")
-@click.option("--tolerance", type=float, help="Success is a relative error below this (default: by method).")
-@click.option(
-    "--link",
-    type=click.Choice(["auto", "logit", "probit", "cloglog", "loglog"]),
-    default="auto",
-    help="Success curve on log n; auto: by evidence.",
-)
-def report_command(sweep: str, store: str, out: Path | None, tolerance: float | None, link: str) -> None:
+@tolerance_option
+@link_option
+def report_command(sweep: str, store: str, out: Path | None, tolerance: float | None, link: str | None) -> None:
     """Write SWEEP's figures and one self-contained HTML page of its results; the page's path is the last line."""
     loaded = load_sweep(sweep, store)
     open_store(store)  # said before anything is imported
+    with_report = _imported()
+    folder = out or Path("figures") / loaded.name
+    settings = with_report.Settings(sweep, store, tolerance, link or "auto")
+    paths = _written(folder, lambda: with_report.write_report(loaded, settings, folder))
+    for path in paths[:-1]:
+        click.echo(f"wrote {path}")
+    click.echo(paths[-1])
+
+
+@click.command("watch")
+@sweep_argument
+@store_option
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port on 127.0.0.1 (default: a free one).")
+@click.option("--once", is_flag=True, help="Write the page to --out and stop, without serving it.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for --once (default: figures/SWEEP).")
+@tolerance_option
+@link_option
+def watch_command(
+    sweep: str, store: str, port: int, once: bool, out: Path | None, tolerance: float | None, link: str | None
+) -> None:
+    """Serve SWEEP's report as a live page that fills in as rows land; Ctrl-C ends it.
+
+    The page is on this machine's loopback alone, behind a random token in its address, and read-only. On a cluster,
+    forward the port: ssh -L PORT:127.0.0.1:PORT HOST, and open the printed address.
+    """
+    loaded = load_sweep(sweep, store)
+    with_report = _imported()
+    settings = with_report.Settings(sweep, store, tolerance, link or "auto")
+    if once:
+        folder = out or Path("figures") / loaded.name
+        click.echo(_written(folder, lambda: with_report.write_report(loaded, settings, folder, ()))[-1])
+        return
+    from flatdist.report.watch import Watch
+
     try:
-        from flatdist.report import write_report
+        watch = Watch(lambda: load_sweep(sweep, store), settings, port)
+    except OSError as error:
+        raise LaunchError(
+            f"port {port}: {error.strerror or error}; give another --port, or 0 for a free one"
+        ) from error
+    click.echo(watch.address)
+    watch.serve()
+
+
+@click.command("figure")
+@click.argument("name", metavar="NAME", required=False)
+@click.argument("sweeps", metavar="SWEEP...", nargs=-1)
+@store_option
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the files (default: figures/SWEEP).")
+@click.option("--where", help='Only trials for which this holds, such as "rank == 2 and n > 1.5*dof".')
+@click.option("--x", help="Column on the x axis, or arithmetic such as n/entries.")
+@click.option("--y", help="Column on the y axis, likewise.")
+@click.option("--value", help="Column whose statistic is drawn: success, n50, or any column of the trials.")
+@click.option("--agg", help="Statistic over replicates: mean, median, min, max, std or count.")
+@click.option("--color", help="Column told apart by colour; none for one colour.")
+@click.option("--facet", help="Column told apart by panels; none to pool.")
+@click.option(
+    "--log", help="Logarithmic axes among x, y and value, such as x,value; none for none (default: by spread)."
+)
+@click.option("--view", help="Axes of the phase diagram: rank, size or normalised.")
+@click.option("--over", help="What ratios divide n50 by: a prediction or a method.")
+@click.option("--margin", type=float, help="Relative distance from 1 that ratios count.")
+@click.option("--reference", help="Method that paired figures compare with.")
+@tolerance_option
+@link_option
+@click.option(
+    "--format", "formats", default=",".join(_FORMATS), show_default=True, help="Comma-separated file formats."
+)
+@click.option("--size", help="Width and height in inches, such as 3.4x2.5.")
+@click.pass_context
+def figure_command(
+    ctx: click.Context, /, name: str | None, sweeps: tuple[str, ...], store: str, out: Path | None, where: str | None,
+    formats: str, size: str | None, **options: Any,
+) -> None:  # fmt: skip
+    """Make the figure NAME of one or several SWEEPs; without a NAME, list the figures.
+
+    Each figure takes its own options among those below and names them where another is given.
+    """
+    from flatdist.figures.command import FIGURES, make_figure
+
+    if name is None:
+        width = max(map(len, FIGURES))
+        for figure, (_, line) in FIGURES.items():
+            click.echo(f"{figure.replace('_', '-'):<{width}}  {line}")
+        click.echo("\nflatdist figure NAME SWEEP makes one; --help lists the options.")
+        return
+    if not sweeps:
+        raise click.UsageError(f"give a sweep: flatdist figure {name} SWEEP", ctx)
+    kinds = [part.strip() for part in formats.split(",") if part.strip()]
+    made = _written(
+        out or Path("figures"),
+        lambda: make_figure(
+            name, sweeps, store=store, out=out, where=where, formats=kinds, size=_inches(size), **options
+        ),
+    )  # fmt: skip
+    click.echo("\n".join(made.lines()))
+    ctx.exit(int(made.violated))
+
+
+def _inches(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        width, height = (float(part) for part in text.lower().replace(",", "x").split("x"))
+    except ValueError:
+        width = height = 0.0
+    if not (0.5 <= width <= 60 and 0.5 <= height <= 60):
+        raise click.BadParameter(
+            f"{text!r} is not a size; give width and height in inches, such as 3.4x2.5", param_hint="--size"
+        )
+    return width, height
+
+
+def _imported() -> Any:
+    """The report's package, or a message that says what to install."""
+    try:
+        import flatdist.report
     except ModuleNotFoundError as error:
         raise LaunchError(
             f"a report needs {error.name}, which is not installed; pip install 'flatdist[report]'"
         ) from error
-    from flatdist.sweeps.sweep import names_a_file
+    return flatdist.report
 
-    named = Path(sweep) if names_a_file(sweep) else sweep
-    folder = out or Path("figures") / loaded.name
+
+def _written(folder: Path, make: Callable[[], Any]) -> Any:
+    """What ``make`` returns; files that cannot be written are one message."""
     try:
-        paths = write_report(loaded, named, store, folder, tolerance=tolerance, link=link)
+        return make()
     except FlatdistError:
         raise
     except OSError as error:
         raise LaunchError(f"{error.filename or folder}: {error.strerror or error}") from error
-    for path in paths[:-1]:
-        click.echo(f"wrote {path}")
-    click.echo(paths[-1])

@@ -1,59 +1,212 @@
-"""What the figure commands share: their arguments, loading a sweep's trials, and reporting what was made."""
+"""What a figure command does: load a sweep's trials, make the figure, write its files, say what is in it."""
 
 from __future__ import annotations
 
-import argparse
-import math
-import os
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from flatdist.errors import FitError, FlatdistError
-from flatdist.figures.origin import analysis_command, provenance
-from flatdist.fits.grouping import group_rows, name_nulls
-from flatdist.fits.success import missing_lines
-from flatdist.methods import METHODS
-from flatdist.methods.base import GradientMethod
-from flatdist.threshold.curves import CHOICES
+from flatdist.errors import FitError
+from flatdist.figures.origin import file_stem, origin, remake_command
+from flatdist.figures.style import FORMATS, atomic, save_figure
+from flatdist.figures.words import text_lines
+from flatdist.suggestions import did_you_mean
 
-BAD_INPUT = 2
-MANY_UNCONVERGED = 0.1  # share of a method's replicates
+FIGURES: Mapping[str, tuple[str, str]] = {
+    "phase_diagram": ("phase_diagram", "success over (n, rank), (n, size) or normalised axes, with the predictions"),
+    "sample_complexity": ("sample_complexity", "success against n with the fitted curve, n50 and the predictions"),
+    "scaling": ("scaling", "n50 against each law with verdicts, and the collapse of the transitions"),
+    "ratios": ("ratios", "n50 over a prediction or over another method's n50, shape by shape"),
+    "dependence": ("dependence", "n50 as a function of one numeric field of the cells (--x)"),
+    "tolerance": ("tolerance", "n50 as a function of the tolerance that defines success"),
+    "paired": ("paired", "methods on the same problems: paired differences of success"),
+    "first_success": ("first_success", "first successful n on nested problems, beside the conic prediction"),
+    "training_curves": ("training_curves", "losses, nuclear norm and flatness along the training of one problem"),
+    "heatmap": ("fields", "any statistic over any two fields (--x --y --value)"),
+    "lines": ("fields", "any statistic over one field, a line for each value of others (--x --value --color)"),
+    "scatter": ("fields", "one column against another, a point for each replicate (--x --y --color)"),
+    "risk": ("risk", "relative error against n where recovery is not exact, with predicted curves"),
+    "risk_steps": ("risk", "relative error against the number of steps, where labels are noisy"),
+    "theorems": ("theorems", "every statement of the paper against its measurements, with verdicts"),
+    "flow_limit": ("flow_limit", "label-noise SGD against the flow it follows at small learning rates"),
+    "flatness_gap": ("flatness_gap", "how far above the flattest trace annealed label-noise SGD ends"),
+}
+"""Name of a figure -> its module and one line. The module's ``make_NAME``, or ``make``, is what the command runs."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a figure command was asked for.
+class Context:
+    """Where a figure's rows come from.
 
     Attributes:
-        sweep: a sweep's name or file.
-        title: the sweep's own name, for files and headings.
-        store: where its results are.
-        where: which of its trials, as text; None for all.
-        out: folder for the pictures.
-        tolerance: relative error of a success; None for the default of the methods present.
-        link: of the fits.
-        options: the command's own arguments.
-        command: words that run the same again.
+        sweeps: names or files.
+        store: folder or URI of the results.
+        where: filter, as text; None for all.
     """
 
-    sweep: str
-    title: str
+    sweeps: Sequence[str]
     store: str
-    where: str | None
-    out: Path
-    tolerance: float | None
-    link: str
-    options: argparse.Namespace
-    command: Sequence[str] = ()
+    where: str | None = None
 
-    def origin(self, trials: pd.DataFrame, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """What a figure's file says of its origin."""
-        return provenance(self.title, trials, settings, store=self.store, where=self.where, command=self.command)
+    def history(self, columns: Sequence[str]) -> pd.DataFrame:
+        """The sweeps' training histories."""
+        import flatdist
+
+        return pd.concat([flatdist.load_history(self.store, sweep, columns=list(columns)) for sweep in self.sweeps])
+
+    @property
+    def title(self) -> str:
+        """The sweeps' own names, for files and headings."""
+        return " ".join(sweep_name(sweep) for sweep in self.sweeps)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the maker of a figure returns.
+
+    Attributes:
+        figures: name of the files -> figure.
+        tables: title -> text table to print.
+        settings: of fits and drawing, recorded in the files.
+        remarks: sentences on the data.
+        files: name -> table to write as CSV.
+        violated: whether a statement that should hold does not.
+    """
+
+    figures: Mapping[str, Figure]
+    tables: Mapping[str, pd.DataFrame]
+    settings: Mapping[str, Any]
+    remarks: Sequence[str] = ()
+    files: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    violated: bool = False
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a figure command made: tables and remarks to print, paths of what was written."""
+
+    tables: Mapping[str, pd.DataFrame]
+    remarks: Sequence[str]
+    paths: Sequence[Path]
+    violated: bool
+
+    def lines(self) -> list[str]:
+        """Everything as lines of text."""
+        parts = [
+            [*([f"{title}:"] if len(self.tables) > 1 else []), *text_lines(table)]
+            for title, table in self.tables.items()
+        ]
+        blocks = [*parts, list(self.remarks), [f"wrote {path}" for path in self.paths]]
+        return "\n\n".join("\n".join(block) for block in blocks if block).splitlines()
+
+
+def make_figure(
+    name: str,
+    sweeps: str | Sequence[str],
+    *,
+    store: str = "results",
+    out: str | Path | None = None,
+    where: str | None = None,
+    formats: Sequence[str] = FORMATS,
+    size: tuple[float, float] | None = None,
+    **options: Any,
+) -> Made:
+    """Make a figure of a sweep and write its files; what ``flatdist figure NAME SWEEP`` does.
+
+    Args:
+        name: of the figure, see :data:`FIGURES`.
+        sweeps: one or several, by name or file; several are read as one.
+        store: folder or URI of the results.
+        out: folder for the files; by default ``figures/SWEEP``.
+        where: filter, such as ``"rank == 2 and n > 1.5*dof"``.
+        formats: of png, svg and pdf.
+        size: width and height in inches; by default what suits the panels.
+        options: of the figure.
+
+    Raises:
+        FitError: no such figure or option, or no trials.
+        StoreError, SweepError: the store or a sweep cannot be read.
+    """
+    name = name.replace("-", "_")
+    maker = maker_of(name)
+    options = {key: value for key, value in options.items() if value is not None}
+    allowed = options_of(name)
+    for option in options:
+        if option not in allowed:
+            known = ", ".join(f"--{word}" for word in allowed) or "no option of its own"
+            raise FitError(f"figure {name} does not take --{option}; it takes {known}")
+    context = Context([sweeps] if isinstance(sweeps, str) else list(sweeps), str(store), where)
+    trials = load(context)
+    drawn: Drawn = maker(trials, context, **options)
+    folder = Path("figures") / context.title.replace(" ", "+") if out is None else Path(out)
+    words = remake_command(name, context.sweeps, context.store, where, options)
+    about = origin(context.title, trials, drawn.settings, store=context.store, where=where, command=words)
+    paths: list[Path] = []
+    for stem, figure in drawn.figures.items():
+        if size is not None:
+            figure.set_size_inches(*size)
+        paths += save_figure(figure, folder, stem, about, formats)
+    for stem, table in drawn.files.items():
+        paths.append(folder / f"{file_stem(stem, where)}.csv")
+        with atomic(paths[-1]) as temporary:
+            table.to_csv(temporary, index=False, float_format="%.6g")
+    return Made(drawn.tables, drawn.remarks, paths, drawn.violated)
+
+
+def maker_of(name: str) -> Callable[..., Drawn]:
+    """The function behind a figure command.
+
+    Raises:
+        FitError: no figure has this name.
+    """
+    if name not in FIGURES:
+        raise FitError(f"no figure is named {name!r}{did_you_mean(name, FIGURES)}; allowed: {', '.join(FIGURES)}")
+    module = import_module(f"flatdist.figures.{FIGURES[name][0]}")
+    maker: Callable[..., Drawn] = getattr(module, f"make_{name}", None) or module.make
+    return maker
+
+
+def options_of(name: str) -> list[str]:
+    """The options that a figure takes beyond those of all."""
+    return list(inspect.signature(maker_of(name)).parameters)[2:]
+
+
+def load(context: Context) -> pd.DataFrame:
+    """The trials of the sweeps, each once.
+
+    Raises:
+        FitError: there are none.
+        StoreError, SweepError: the store or a sweep cannot be read.
+    """
+    import flatdist
+
+    parts = [flatdist.load_trials(context.store, sweep=sweep, where=context.where) for sweep in context.sweeps]
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        raise FitError(no_trials(context))
+    if len(parts) == 1:
+        return parts[0]
+    trials = pd.concat([part.astype(object) for part in parts]).drop_duplicates(["cell_id", "replicate"])
+    return trials.infer_objects().reset_index(drop=True)
+
+
+def no_trials(context: Context) -> str:
+    """Message for an empty table."""
+    sweep, store = " ".join(context.sweeps), context.store
+    subject = (
+        f"sweep {context.sweeps[0]!r} has" if len(context.sweeps) == 1 else f"sweeps {', '.join(context.sweeps)} have"
+    )
+    if context.where:
+        known = f"`flatdist cells {sweep} --store {store}`"
+        return f"{subject} no trials in store {store!r} with --where {context.where!r}; {known} lists what there is"
+    run = f"`flatdist sweep {sweep} --store {store}`"
+    return f"{subject} no trials in store {store!r}; run it first with {run}, or give another --store"
 
 
 def sweep_name(sweep: str) -> str:
@@ -67,131 +220,3 @@ def sweep_name(sweep: str) -> str:
     from flatdist.sweeps import load_sweep
 
     return load_sweep(Path(sweep)).name
-
-
-def run_command(
-    name: str,
-    description: str,
-    draw: Callable[[Request, pd.DataFrame], Sequence[str]],
-    arguments: Sequence[str] | None = None,
-    extend: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
-) -> int:
-    """Parse, load, draw, and print what ``draw`` returns.
-
-    Args:
-        name: of the analysis, as in ``python -m analysis.NAME``.
-        description: one line.
-        draw: from the request and the sweep's trials to the lines to print.
-        arguments: command line; the process's own by default.
-        extend: adds the analysis's own arguments.
-
-    Returns:
-        Exit status: 0, or 2 for bad input, with one message.
-    """
-    parser = argparse.ArgumentParser(prog=f"python -m analysis.{name}", description=description)
-    parser.add_argument("sweep", metavar="SWEEP", help="name of a sweep in the store, or its YAML file")
-    parser.add_argument("--store", default="results", help="folder or URI of the results (default: results)")
-    parser.add_argument("--out", type=Path, help="folder for the pictures (default: figures/SWEEP)")
-    parser.add_argument("--tolerance", type=float, help="success is a relative error below this (default: by method)")
-    parser.add_argument("--link", choices=CHOICES, default="auto", help="success curve (default: auto, by evidence)")
-    add_where(parser)
-    extend(parser)
-    options = parser.parse_args(arguments)
-    out = options.out
-    try:
-        title = sweep_name(options.sweep)
-        out = out or Path("figures") / title
-        chosen = (options.sweep, title, options.store, options.where, out)
-        command = analysis_command(name, arguments, options.store)
-        request = Request(*chosen, options.tolerance, options.link, options, command)
-        trials = sweep_trials(request)
-        lines = [*missing_lines(trials), *draw(request, trials)]
-    except FlatdistError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except OSError as error:
-        print(f"error: {error.filename or out}: {error.strerror or error}", file=sys.stderr)
-        return BAD_INPUT
-    print_lines(lines)
-    return 0
-
-
-def add_where(parser: argparse.ArgumentParser) -> None:
-    """Add ``--where``, which chooses some of the trials."""
-    text = 'only trials that satisfy this, such as "rank == 2 and n > 1.5*dof" (default: all)'
-    parser.add_argument("--where", metavar="TEXT", help=text)
-
-
-def print_lines(lines: Iterable[str]) -> None:
-    """Print to a reader that may leave early, as ``head`` does."""
-    try:
-        print("\n".join(lines))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes standard output once more as it exits; that must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def sweep_trials(request: Request) -> pd.DataFrame:
-    """The sweep's trials.
-
-    Raises:
-        FitError: it has none yet, or none that was asked for.
-        StoreError, SweepError: the store or the sweep cannot be read.
-    """
-    import flatdist
-
-    trials = flatdist.load_trials(request.store, sweep=request.sweep, where=request.where)
-    if trials.empty:
-        raise FitError(no_trials(f"sweep {request.sweep!r} has", request.sweep, request.store, request.where))
-    return trials
-
-
-def no_trials(subject: str, sweep: str, store: str, where: str | None) -> str:
-    """Message for an empty table."""
-    if where:
-        known = f"`flatdist cells {sweep} --store {store}`"
-        return f"{subject} no trials in store {store!r} with --where {where!r}; {known} lists what there is"
-    run = f"`flatdist sweep {sweep} --store {store}`"
-    return f"{subject} no trials in store {store!r}; run it first with {run}, or give another --store"
-
-
-def table_lines(thresholds: pd.DataFrame, by: Sequence[str]) -> list[str]:
-    """The thresholds as text, one line a group."""
-    shown = name_nulls(thresholds, by)
-    shown["n50"] = thresholds["n50"].map(lambda value: "-" if pd.isna(value) else f"{value:.1f}")
-    limits = zip(thresholds["n50_low"], thresholds["n50_high"], strict=True)
-    shown["95 % interval"] = [f"{low:.1f} .. {high:.1f}" for low, high in limits]
-    shown["censored"] = thresholds["censored"]
-    widths = zip(thresholds["transition"], thresholds["n_spacing"], strict=True)
-    shown["10-90 %"] = [_width(width, spacing) for width, spacing in widths]
-    for name in ("n_replicates", "n_diverged", "n_unconverged"):
-        shown[name] = thresholds[name]
-    lines = shown.astype(object).where(shown.notna(), "-").to_string(index=False).splitlines()
-    return lines + _unfinished(thresholds)
-
-
-def _width(width: float, spacing: float) -> str:
-    """A transition's width, as far as the measured n resolve it."""
-    if not math.isnan(spacing) and not width >= spacing:
-        return f"< {spacing:g}"
-    return "-" if math.isnan(width) else f"{width:.1f}"
-
-
-def _unfinished(thresholds: pd.DataFrame) -> list[str]:
-    """A remark on each method of which many replicates were still training when their budget ended."""
-    lines = []
-    for key, group in group_rows(thresholds, ["method"] if "method" in thresholds else []):
-        unconverged, total = int(group["n_unconverged"].sum()), int(group["n_replicates"].sum())
-        trained = isinstance(METHODS.get(key.get("method", "")), GradientMethod)
-        if trained and unconverged > MANY_UNCONVERGED * total:
-            lines.append(
-                f"{key['method']}: {unconverged} of {total} replicates ended before they converged (budget_exhausted), "
-                "so n50 is that of the budget: raise `steps`"
-            )
-    return lines
-
-
-def path_lines(paths: Sequence[Path]) -> list[str]:
-    """Where the pictures are."""
-    return [f"wrote {path}" for path in paths]

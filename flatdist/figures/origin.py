@@ -6,11 +6,9 @@ back.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,7 +26,7 @@ def cells_hash(trials: pd.DataFrame) -> str:
     return hashlib.sha256("\n".join(cells).encode()).hexdigest()[:16]
 
 
-def provenance(
+def origin(
     sweep: str,
     trials: pd.DataFrame,
     settings: Mapping[str, Any],
@@ -63,22 +61,18 @@ def provenance(
     }
 
 
-def analysis_command(name: str, arguments: Sequence[str] | None, store: str) -> list[str]:
-    """The words that run an analysis again.
+def remake_command(
+    name: str, sweeps: Sequence[str], store: str, where: str | None, options: Mapping[str, Any]
+) -> list[str]:
+    """The words that make a figure again: the store is named, the folder of the files left out.
 
-    They are the words it was run with, except that the store is named even where it was the default, and that the
-    folder of the pictures is left out: where a picture lies is no part of what it shows.
-
-    Args:
-        name: of the analysis, as in ``python -m analysis.NAME``.
-        arguments: its command line; the process's own where None.
-        store: where it read.
+    >>> remake_command("heatmap", ["q.yaml"], "results", None, {"x": "n"})
+    ['flatdist', 'figure', 'heatmap', 'q.yaml', '--x', 'n', '--store', 'results']
     """
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--out")
-    parser.add_argument("--store")
-    _, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
-    return ["python", "-m", f"analysis.{name}", *rest, "--store", store]
+    words = ["flatdist", "figure", name, *sweeps]
+    for option, value in {"where": where, **options}.items():
+        words += [] if value is None else [f"--{option}", str(value)]
+    return [*words, "--store", store]
 
 
 def file_stem(name: str, where: str | None) -> str:

@@ -1,49 +1,45 @@
-"""Heat maps of success for each method, with theory's predictions and the 50 % contour drawn over them.
-
-``python -m analysis.phase_diagram SWEEP [--store S] [--out DIR] [--tolerance E] [--view rank|size|normalised]``
-
-Views: over (n, rank), over (n, size), and over (n / d d', rank / min(d, d')), where all shapes share one panel.
-"""
+"""Heat maps of success for each method, with theory's predictions and the 50 % contour drawn over them."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Mapping, Sequence, Set
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from flatdist.cells.cell import PROBLEM_FIELDS
-from flatdist.figures.command import Request, path_lines, run_command, table_lines
-from flatdist.figures.layout import describe, keys_of
+from flatdist.errors import FitError
+from flatdist.figures.command import Context, Drawn
+from flatdist.figures.panels import Panels, count_words, describe, keys_of, prediction_handles
 from flatdist.figures.style import (
-    COLUMN_WIDTH,
+    EDGE_OVER_HEAT,
     HEAT,
-    PAGE_WIDTH,
+    N50,
+    OVER_HEAT,
     PREDICTION_LINES,
+    UNMEASURED,
+    despine,
+    mark,
     plain_ticks,
-    save_figure,
-    themed,
 )
+from flatdist.figures.words import threshold_table, unfinished
 from flatdist.fits.grouping import configuration_columns, matching, series_columns
+from flatdist.fits.shapes import SHAPE
 from flatdist.fits.success import require_columns, resolve_tolerance, success_rates
 from flatdist.fits.threshold import fit_thresholds
 from flatdist.theory import prediction
 
 PREDICTIONS = ("dof", "rsum", "statdim", "entries")
-SHAPE = ("d_out", "d_in", "rank")
-# Over dark and light cells alike, lines are drawn in white with a dark edge.
-_LINE, _EDGE, _CONTOUR = "#ffffff", "#000000", "#D55E00"
 _ROW_HEIGHT = 0.21  # inches
-_PANELS_IN_ONE_COLUMN = 5
+
+Shape = tuple[int, int, int]
+Band = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -53,17 +49,19 @@ class View:
     Attributes:
         x_label, y_label: of the axes.
         shared: fields of the shape that rows may differ in; the others get panels of their own.
-        order: (d_out, d_in, rank) -> place among the rows.
+        height: (d_out, d_in, rank) -> place on the y axis, in the order of the rows.
         name: (d_out, d_in, rank) -> label of a row.
         unit: (d_out, d_in) -> number of measurements that is 1 on the x axis.
+        to_scale: whether y is a number drawn to scale, rather than one row after another.
     """
 
     x_label: str
     y_label: str
     shared: tuple[str, ...]
-    order: Callable[[int, int, int], float]
+    height: Callable[[int, int, int], float]
     name: Callable[[int, int, int], str]
     unit: Callable[[int, int], float]
+    to_scale: bool = False
 
 
 VIEWS: Mapping[str, View] = {
@@ -71,22 +69,84 @@ VIEWS: Mapping[str, View] = {
         "measurements $n$", "rank $r$", ("rank",), lambda a, b, r: r, lambda a, b, r: str(r), lambda a, b: 1.0
     ),
     "size": View(
-        "measurements $n$",
-        "size $d' \\times d$",
-        ("d_out", "d_in"),
-        lambda a, b, r: a * b,
-        lambda a, b, r: f"{a}" if a == b else f"{a}x{b}",
-        lambda a, b: 1.0,
+        "measurements $n$", "size $d' \\times d$", ("d_out", "d_in"), lambda a, b, r: a * b,
+        lambda a, b, r: f"{a}" if a == b else f"{a}x{b}", lambda a, b: 1.0,
     ),
     "normalised": View(
-        "$n / (d\\,d')$",
-        "$r / \\min(d, d')$",
-        SHAPE,
-        lambda a, b, r: r / min(a, b) + 1e-6 * a * b / (1.0 + a * b),
-        lambda a, b, r: f"{r / min(a, b):.2f}",
-        lambda a, b: float(a * b),
+        "$n / (d\\,d')$", "$r / \\min(d, d')$", SHAPE, lambda a, b, r: r / min(a, b),
+        lambda a, b, r: f"{r / min(a, b):.2g}", lambda a, b: float(a * b), to_scale=True,
     ),
-}
+}  # fmt: skip
+
+
+def phase_diagram(
+    trials: pd.DataFrame,
+    *,
+    tolerance: float | None = None,
+    link: str = "auto",
+    view: str = "rank",
+    thresholds: pd.DataFrame | None = None,
+    ax: Axes | None = None,
+) -> Any:
+    """Success over n for each rank or size: a panel for each method, with n50 and its 95 % interval.
+
+    Args:
+        trials: one row per replicate, with ``n``, ``replicate``, ``relative_error``, ``rank``, ``d_out``, ``d_in``.
+        tolerance: success is a relative error below this; by default the loosest of the methods' own.
+        link: success curve of the threshold fits; ``auto`` chooses by evidence.
+        view: ``rank`` (n and rank), ``size`` (n and shape) or ``normalised`` (n / d d' and rank / min(d, d')).
+        thresholds: fitted already, grouped by what makes panels and the shape; fitted here by default.
+        ax: axes for a single panel; by default a figure of all.
+
+    Returns:
+        The figure, or ``ax``.
+
+    Raises:
+        FitError: missing columns, an unknown view, or several panels for one ``ax``.
+
+    Example:
+        >>> import pandas as pd
+        >>> from flatdist import figures
+        >>> cells = [(n, i, n > 8 + i) for n in (5, 8, 11, 14) for i in range(4)]
+        >>> trials = pd.DataFrame({"n": n, "replicate": i, "relative_error": 0.5 * (not ok), "method": "sam",
+        ...                        "d_out": 4, "d_in": 4, "rank": 1} for n, i, ok in cells)
+        >>> figures.phase_diagram(trials).axes[0].get_title(loc="left")
+        '1-SAM'
+    """
+    require_columns(trials, SHAPE, "needed columns")
+    chosen = view_named(view)
+    tolerance = resolve_tolerance(trials, tolerance)
+    by = diagram_columns(trials, chosen)
+    rates = success_rates(trials, by, tolerance)
+    if thresholds is None:
+        thresholds = fit_thresholds(trials, by, tolerance, link=link)
+    keys = keys_of(rates, panel_columns(trials, chosen))
+    most = max(len(matching(rates, key)[list(SHAPE)].drop_duplicates()) for key in keys)
+    height = 0.34 + (1.6 if chosen.to_scale else _ROW_HEIGHT * min(max(most, 3), 14))
+    span = n_span(rates, chosen)
+    with Panels(keys, ax, row_height=height, rest=0.95, sharex=True) as panels:
+        for axes, key in panels:
+            diagram_panel(axes, matching(rates, key), matching(thresholds, key), chosen, span)
+            panels.title(axes, describe(key))
+        if ax is None:
+            plain_ticks(panels.flat[0].xaxis, *span)
+        panels.label(chosen.x_label, chosen.y_label)
+        shrink = 0.9 if -(-len(keys) // panels.columns) < 3 else 0.5
+        panels.color_bar(Normalize(0, 1), f"success probability (relative error < {tolerance:g})", shrink=shrink)
+        handles = _handles(_in_view(rates, chosen, span), set(thresholds["censored"]))
+        panels.legend(handles, ncols=2, columnspacing=1.0, handlelength=2.4)
+    return panels.result
+
+
+def view_named(name: str) -> View:
+    """A view by its name.
+
+    Raises:
+        FitError: there is none.
+    """
+    if name not in VIEWS:
+        raise FitError(f"no view of the phase diagram is named {name!r}; allowed: {', '.join(VIEWS)}")
+    return VIEWS[name]
 
 
 def panel_columns(trials: pd.DataFrame, view: View = VIEWS["rank"]) -> list[str]:
@@ -95,188 +155,160 @@ def panel_columns(trials: pd.DataFrame, view: View = VIEWS["rank"]) -> list[str]
     return [*series_columns(trials), *(name for name in varying if name in PROBLEM_FIELDS)]
 
 
-def phase_diagram_figure(
-    trials: pd.DataFrame, thresholds: pd.DataFrame, tolerance: float, view: View = VIEWS["rank"]
-) -> Figure:
-    """Draw success, a panel for each method, a row for each shape and rank.
+def diagram_columns(trials: pd.DataFrame, view: View | str = "rank") -> list[str]:
+    """Columns that tell rows of tiles apart: those of the panels and the shape."""
+    view = view_named(view) if isinstance(view, str) else view
+    return list(dict.fromkeys([*panel_columns(trials, view), *SHAPE]))
+
+
+def n_span(rates: pd.DataFrame, view: View) -> tuple[float, float]:
+    """Smallest and largest n, in the view's unit."""
+    shown = rates["n"] / [view.unit(int(a), int(b)) for a, b in zip(rates["d_out"], rates["d_in"], strict=True)]
+    return float(shown.min()), float(shown.max())
+
+
+def diagram_panel(
+    axes: Axes, rates: pd.DataFrame, thresholds: pd.DataFrame, view: View, span: tuple[float, float]
+) -> None:
+    """Tiles, predictions and n50 of one panel.
 
     Args:
-        trials: rows of the store, with ``rank``, ``d_out`` and ``d_in``.
-        thresholds: from :func:`flatdist.fits.threshold.fit_thresholds`, grouped by the panels' columns and the shape.
-        tolerance: of the success.
-        view: the axes.
+        axes: to draw into.
+        rates: of the panel, from :func:`flatdist.fits.success.success_rates`.
+        thresholds: of the panel.
+        view: what the axes are.
+        span: of n, in the view's unit; the same for all panels.
     """
-    panels = panel_columns(trials, view)
-    rates = success_rates(trials, list(dict.fromkeys([*panels, *SHAPE])), tolerance)
-    keys = keys_of(rates, panels)
-    columns = 1 if len(keys) <= _PANELS_IN_ONE_COLUMN else 2
-    lines = -(-len(keys) // columns)
-    most = max(matching(rates, key)[list(SHAPE)].drop_duplicates().shape[0] for key in keys)
-    height = lines * (0.34 + _ROW_HEIGHT * min(max(most, 3), 14)) + 0.95
-    with themed():
-        figure = Figure(figsize=(COLUMN_WIDTH if columns == 1 else PAGE_WIDTH, height), layout="constrained")
-        grid = figure.subplots(lines, columns, squeeze=False, sharex=True)
-        span = rates["n"] / [view.unit(int(a), int(b)) for a, b in zip(rates["d_out"], rates["d_in"], strict=True)]
-        for axes, key in zip(grid.flat, keys, strict=False):
-            _panel(axes, key, matching(rates, key), matching(thresholds, key), view)
-            axes.set_xlim(float(span.min()) / 1.05, float(span.max()) * 1.05)
-        plain_ticks(grid.flat[0].xaxis, float(span.min()), float(span.max()))
-        for axes in grid.flat[len(keys) :]:
-            axes.set_axis_off()
-        for axes in grid[:, 0]:
-            axes.set_ylabel(view.y_label)
-        for axes in grid.flat[max(len(keys) - columns, 0) : len(keys)]:
-            axes.set_xlabel(view.x_label)
-            axes.tick_params(labelbottom=True)
-        scale = mpl.cm.ScalarMappable(norm=Normalize(0, 1), cmap=HEAT)
-        bar = figure.colorbar(scale, ax=grid, location="right", shrink=0.9 if lines < 3 else 0.5, aspect=24, pad=0.02)
-        bar.set_label(f"success probability (relative error < {tolerance:g})")
-        bar.outline.set_linewidth(0.4)
-        figure.legend(
-            handles=_legend_handles(_in_view(rates, view), set(thresholds["censored"])),
-            loc="outside upper center",
-            ncols=2,
-            columnspacing=1.0,
-            handlelength=2.4,
-        )
-    return figure
-
-
-def _panel(axes: Axes, key: Mapping[str, Any], rates: pd.DataFrame, thresholds: pd.DataFrame, view: View) -> None:
-    shapes = sorted({tuple(map(int, row)) for row in rates[list(SHAPE)].to_numpy()}, key=lambda s: view.order(*s))
-    rows = {shape: index for index, shape in enumerate(shapes)}
+    shapes = sorted({shape_of(row) for row in rates.to_dict("records")}, key=lambda s: (view.height(*s), s[0] * s[1]))
+    rows = _places(shapes, view)
     axes.set_xscale("log")
-    axes.set_facecolor("#dddddd")  # nothing was measured there
-    for shape, row in rows.items():
+    axes.set_xlim(span[0] / 1.05, span[1] * 1.05)
+    axes.set_facecolor(UNMEASURED)
+    for shape, (bottom, top) in rows.items():
         mine = matching(rates, dict(zip(SHAPE, shape, strict=True))).sort_values("n")
         axes.pcolormesh(
-            log_edges(mine["n"].to_numpy(dtype=float) / view.unit(*shape[:2])),
-            np.array([row - 0.5, row + 0.5]),
-            mine["rate"].to_numpy(dtype=float)[None, :],
-            norm=Normalize(0, 1),
-            cmap=HEAT,
-            edgecolors="#ffffff",
-            linewidth=0.15,
-        )
-        counts = sorted(set(mine["count"]))
+            log_edges(mine["n"].to_numpy(dtype=float) / view.unit(*shape[:2])), np.array([bottom, top]),
+            mine["rate"].to_numpy(dtype=float)[None, :], norm=Normalize(0, 1), cmap=HEAT, edgecolors=OVER_HEAT,
+            linewidth=0.15, gid=mark("tile", mine.iloc[0], mine["n"]),
+        )  # fmt: skip
         axes.annotate(
-            f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}-{counts[-1]}",
-            (1.0, row),
-            xycoords=("axes fraction", "data"),
-            xytext=(1.5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=5.5,
-        )
-    _draw_predictions(axes, rows, view)
-    _draw_contour(axes, thresholds, rows, view)
-    _draw_censored(axes, thresholds, rows, view)
-    axes.set_ylim(-0.5, len(rows) - 0.5)
-    axes.set_yticks(range(len(rows)), [view.name(*shape) for shape in shapes])
+            count_words(mine["count"]), (1.0, (bottom + top) / 2), xycoords=("axes fraction", "data"), xytext=(1.5, 0),
+            textcoords="offset points", va="center", fontsize=5.5,
+        )  # fmt: skip
+    _predictions(axes, rows, view)
+    _contour(axes, thresholds, rows, view)
+    axes.set_ylim(min(bottom for bottom, _ in rows.values()), max(top for _, top in rows.values()))
+    if not view.to_scale:
+        axes.set_yticks(range(len(rows)), [view.name(*shape) for shape in shapes])
     axes.minorticks_off()
-    axes.set_title(describe(key), loc="left", pad=3)
-    sns.despine(ax=axes)
+    despine(axes)
+
+
+def _places(shapes: Sequence[Shape], view: View) -> dict[Shape, Band]:
+    """Bottom and top of each row: one after another, or around its value; rows of one value share its height."""
+    if not view.to_scale:
+        return {shape: (row - 0.5, row + 0.5) for row, shape in enumerate(shapes)}
+    levels = sorted({view.height(*shape) for shape in shapes})
+    ends = edges(np.array(levels))
+    places: dict[Shape, Band] = {}
+    for level, low, high in zip(levels, ends, ends[1:], strict=False):
+        mine = [shape for shape in shapes if view.height(*shape) == level]
+        cuts = np.linspace(low, high, len(mine) + 1).tolist()
+        places |= dict(zip(mine, itertools.pairwise(cuts), strict=True))
+    return places
+
+
+def shape_of(row: Mapping[Any, Any]) -> Shape:
+    """(d_out, d_in, rank) of a row."""
+    return int(row["d_out"]), int(row["d_in"]), int(row["rank"])
 
 
 def log_edges(n: np.ndarray) -> np.ndarray:
     """Edges of cells around increasing values, at the geometric means of neighbours, (k + 1,)."""
-    if len(n) == 1:
-        return np.array([n[0] / 1.05, n[0] * 1.05])
-    middles = np.sqrt(n[1:] * n[:-1])
-    return np.concatenate(([n[0] ** 2 / middles[0]], middles, [n[-1] ** 2 / middles[-1]]))
+    return np.array([n[0] / 1.05, n[0] * 1.05]) if len(n) == 1 else np.exp(edges(np.log(n)))
 
 
-def _draw_predictions(axes: Axes, rows: Mapping[tuple[int, ...], int], view: View) -> None:
+def edges(values: np.ndarray) -> np.ndarray:
+    """Edges of cells around increasing values, halfway between neighbours, (k + 1,)."""
+    if len(values) == 1:
+        return np.array([values[0] - 0.5, values[0] + 0.5])
+    middles = (values[1:] + values[:-1]) / 2
+    return np.concatenate(([2 * values[0] - middles[0]], middles, [2 * values[-1] - middles[-1]]))
+
+
+def _predictions(axes: Axes, rows: Mapping[Shape, Band], view: View) -> None:
     """Each prediction as a line through its value for every row, at the row's middle."""
-    y = np.array(list(rows.values()), dtype=float)
+    y = np.array([(bottom + top) / 2 for bottom, top in rows.values()])
+    bottom, top = min(band[0] for band in rows.values()), max(band[1] for band in rows.values())
     for name in PREDICTIONS:
         logs = np.log([prediction(name).value(*shape) / view.unit(*shape[:2]) for shape in rows])
         first, last = (logs[1] - logs[0], logs[-1] - logs[-2]) if len(logs) > 1 else (0.0, 0.0)
         x = np.exp(np.concatenate(([logs[0] - 0.5 * first], logs, [logs[-1] + 0.5 * last])))
-        ends = np.concatenate(([y[0] - 0.5], y, [y[-1] + 0.5]))
-        axes.plot(x, ends, color=_EDGE, linewidth=2.2, alpha=0.6, zorder=3, solid_capstyle="butt")
-        axes.plot(x, ends, color=_LINE, linewidth=1.2, linestyle=PREDICTION_LINES[name][0], zorder=4)
+        ends = np.concatenate(([bottom], y, [top]))
+        axes.plot(x, ends, color=EDGE_OVER_HEAT, linewidth=2.2, alpha=0.6, zorder=3, solid_capstyle="butt")
+        axes.plot(
+            x, ends, color=OVER_HEAT, linewidth=1.2, linestyle=PREDICTION_LINES[name][0], zorder=4,
+            gid=mark("prediction", {"name": name}),
+        )  # fmt: skip
 
 
-def _draw_contour(axes: Axes, thresholds: pd.DataFrame, rows: Mapping[tuple[int, ...], int], view: View) -> None:
-    """The 50 % contour through n50 of neighbouring rows, its band, and each row's interval."""
-    bracketed = thresholds[thresholds["censored"].isin(["none", "interval"])]
-    found = {}
-    for _, fit in bracketed.iterrows():
-        shape = (int(fit["d_out"]), int(fit["d_in"]), int(fit["rank"]))
-        unit = view.unit(*shape[:2])
-        found[rows[shape]] = tuple(float(fit[name]) / unit for name in ("n50_low", "n50", "n50_high"))
+def _contour(axes: Axes, thresholds: pd.DataFrame, rows: Mapping[Shape, Band], view: View) -> None:
+    """The 50 % contour through n50 of neighbouring rows, its band, each row's interval, arrows where censored."""
     left, right = axes.get_xlim()
-    for row, (low, middle, high) in found.items():
-        if row + 1 in found:
-            next_low, next_middle, next_high = found[row + 1]
-            y = [row, row + 1]
-            bounds = np.clip([low, next_low], left, right), np.clip([high, next_high], left, right)
-            axes.fill_betweenx(y, *bounds, color=_CONTOUR, alpha=0.35, linewidth=0, zorder=5)
-            axes.plot([middle, next_middle], y, color=_CONTOUR, linewidth=0.9, zorder=5)
-        for color, width in ((_LINE, 2.4), (_CONTOUR, 1.3)):
-            axes.plot([max(low, left), min(high, right)], [row, row], color=color, linewidth=width, zorder=6)
-        axes.plot([middle], [row], "o", color=_CONTOUR, markeredgecolor=_LINE, markeredgewidth=0.5, zorder=7)
-
-
-def _draw_censored(axes: Axes, thresholds: pd.DataFrame, rows: Mapping[tuple[int, ...], int], view: View) -> None:
-    """A mark at the edge of what was measured, pointing to where n50 is."""
-    for censored, marker, edge in (("right", ">", "n_max"), ("left", "<", "n_min")):
-        for _, fit in thresholds[thresholds["censored"] == censored].iterrows():
-            shape = (int(fit["d_out"]), int(fit["d_in"]), int(fit["rank"]))
+    found: dict[float, tuple[float, ...]] = {}
+    for fit in thresholds.to_dict("records"):
+        shape = shape_of(fit)
+        unit, y = view.unit(*shape[:2]), sum(rows[shape]) / 2
+        gid = mark("n50", fit)
+        if fit["censored"] in ("none", "interval"):
+            low, middle, high = (float(fit[name]) / unit for name in ("n50_low", "n50", "n50_high"))
+            found[y] = low, middle, high
+            for color, width in ((OVER_HEAT, 2.4), (N50, 1.3)):
+                axes.plot([max(low, left), min(high, right)], [y, y], color=color, linewidth=width, zorder=6)
+            axes.plot([middle], [y], "o", color=N50, markeredgecolor=OVER_HEAT, markeredgewidth=0.5, zorder=7, gid=gid)
+        elif fit["censored"] in ("left", "right"):
+            marker, edge = (">", "n_max") if fit["censored"] == "right" else ("<", "n_min")
             axes.plot(
-                [float(fit[edge]) / view.unit(*shape[:2])], [rows[shape]], marker, color=_CONTOUR,
-                markeredgecolor=_LINE, markeredgewidth=0.5, markersize=5, zorder=7, clip_on=False,
+                [float(fit[edge]) / unit], [y], marker, color=N50, markeredgecolor=OVER_HEAT, markeredgewidth=0.5,
+                markersize=5, zorder=7, clip_on=False, gid=gid,
             )  # fmt: skip
+    for y, next_y in itertools.pairwise(sorted(sum(band) / 2 for band in rows.values())):
+        if y in found and next_y in found:
+            low, middle, high = np.array([found[y], found[next_y]]).T
+            band = np.clip(low, left, right), np.clip(high, left, right)
+            axes.fill_betweenx([y, next_y], *band, color=N50, alpha=0.35, linewidth=0, zorder=5)
+            axes.plot(middle, [y, next_y], color=N50, linewidth=0.9, zorder=5)
 
 
-def _in_view(rates: pd.DataFrame, view: View) -> set[str]:
+def _in_view(rates: pd.DataFrame, view: View, span: tuple[float, float]) -> list[str]:
     """Predictions that lie within the measured n of any row."""
-    unit = np.array([view.unit(int(a), int(b)) for a, b in zip(rates["d_out"], rates["d_in"], strict=True)])
-    low, high = (rates["n"] / unit).min() / 1.05, (rates["n"] / unit).max() * 1.05
-    shapes = [tuple(map(int, row)) for row in rates[list(SHAPE)].drop_duplicates().to_numpy()]
-    found = set()
-    for name in PREDICTIONS:
-        values = [prediction(name).value(*shape) / view.unit(*shape[:2]) for shape in shapes]
-        if any(low <= value <= high for value in values):
-            found.add(name)
-    return found
+    shapes = {shape_of(row) for row in rates.to_dict("records")}
+    return [
+        name for name in PREDICTIONS
+        if any(span[0] / 1.05 <= prediction(name).value(*s) / view.unit(*s[:2]) <= span[1] * 1.05 for s in shapes)
+    ]  # fmt: skip
 
 
-def _legend_handles(shown: Set[str], censored: Set[str]) -> list[Line2D]:
-    handles = []
-    for name in (name for name in PREDICTIONS if name in shown):
-        dashes, grey = PREDICTION_LINES[name]
-        handles.append(Line2D([], [], color=grey, linestyle=dashes, linewidth=1.0, label=prediction(name).label))
-    handles.append(Line2D([], [], color=_CONTOUR, marker="o", linewidth=1.3, label="$n_{50}$, 95 % interval"))
+def _handles(shown: list[str], censored: set[str]) -> list[Line2D]:
+    handles = prediction_handles(shown, linewidth=1.0)
+    handles.append(Line2D([], [], color=N50, marker="o", linewidth=1.3, label="$n_{50}$, 95 % interval"))
     for kind, marker, text in (("right", ">", "above"), ("left", "<", "below")):
         if kind in censored:
             label = f"$n_{{50}}$ is {text} what was measured"
-            handles.append(Line2D([], [], color=_CONTOUR, marker=marker, linestyle="", label=label))
+            handles.append(Line2D([], [], color=N50, marker=marker, linestyle="", label=label))
     handles.append(Line2D([], [], color="none", label="right: replicates per cell"))
     return handles
 
 
-def draw(request: Request, trials: pd.DataFrame) -> list[str]:
-    """Fit, draw and save; returns the lines to print."""
+def make(
+    trials: pd.DataFrame, context: Context, *, tolerance: float | None = None, link: str = "auto", view: str = "rank"
+) -> Drawn:
+    """The figure, and the thresholds in it."""
     require_columns(trials, SHAPE, "needed columns")
-    name = getattr(request.options, "view", "rank")
-    view = VIEWS[name]
-    tolerance = resolve_tolerance(trials, request.tolerance)
-    by = list(dict.fromkeys([*panel_columns(trials, view), *SHAPE]))
-    thresholds = fit_thresholds(trials, by=by, tolerance=tolerance, link=request.link)
-    figure = phase_diagram_figure(trials, thresholds, tolerance, view)
-    settings = {"tolerance": tolerance, "link": request.link, "level": 0.95, "by": by, "view": name}
-    stem = "phase_diagram" if name == "rank" else f"phase_diagram_{name}"
-    paths = save_figure(figure, request.out, stem, request.origin(trials, settings))
-    return [*table_lines(thresholds, by), "", *path_lines(paths)]
-
-
-def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--view", choices=VIEWS, default="rank", help="the diagram's axes (default: n and rank)")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    description = "Success over (n, rank), (n, size) or normalised axes for each method, with predictions."
-    return run_command("phase_diagram", description, draw, arguments, _arguments)
+    tolerance = resolve_tolerance(trials, tolerance)
+    by = diagram_columns(trials, view_named(view))
+    thresholds = fit_thresholds(trials, by, tolerance, link=link)
+    stem = "phase_diagram" if view == "rank" else f"phase_diagram_{view}"
+    settings = {"tolerance": tolerance, "link": link, "level": 0.95, "by": by, "view": view}
+    figure = phase_diagram(trials, tolerance=tolerance, view=view, thresholds=thresholds)
+    return Drawn({stem: figure}, {"n50": threshold_table(thresholds, by)}, settings, unfinished(thresholds))

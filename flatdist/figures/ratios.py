@@ -1,28 +1,102 @@
-"""Thresholds over a prediction or over another method's, shape by shape: how far is n50 from where it should be?
-
-``python -m analysis.ratios SWEEP [--over statdim|METHOD] [--margin M] [--store S] [--out DIR] [--tolerance E]``
-
-Over a prediction the interval is n50's own. Over a method both thresholds are uncertain; their intervals are combined
-as if independent, which is too careful where the methods were run on the same problems.
-"""
+"""n50 over a prediction or another method's n50: a ratio a shape, a panel a depth, a colour a series."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
 
 from flatdist.errors import FitError
-from flatdist.figures.command import Request, path_lines, run_command
-from flatdist.figures.layout import keys_of
-from flatdist.figures.origin import file_stem
-from flatdist.figures.style import save_figure
-from flatdist.fits.grouping import matching, name_nulls
-from flatdist.fits.ratios import MARGIN, ratios, series_of, summarise
-from flatdist.fits.shapes import SHAPE
+from flatdist.figures.command import Context, Drawn
+from flatdist.figures.panels import Panels, arrow_handle, keys_of, label_size, legend_columns, series_handles, styled
+from flatdist.figures.style import INK, UNMEASURED, color_of, despine, marker_of, method_label, plain_ticks
+from flatdist.figures.words import shown
+from flatdist.fits.grouping import matching
+from flatdist.fits.ratios import MARGIN, series_of, summarise
+from flatdist.fits.ratios import ratios as ratio_table
+from flatdist.fits.shapes import SHAPE, predicted
 from flatdist.fits.success import require_columns, resolve_tolerance
 from flatdist.fits.threshold import fit_thresholds
+from flatdist.theory import SAMPLE_COMPLEXITIES, prediction
+
+_SPREAD = 0.012  # series of one shape are set side by side, by this much of log x
+_TICKS = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.7, 2.0, 3.0, 5.0)
+
+
+def ratios(
+    trials: pd.DataFrame,
+    *,
+    over: str = "statdim",
+    margin: float = MARGIN,
+    tolerance: float | None = None,
+    link: str = "auto",
+    table: pd.DataFrame | None = None,
+    ax: Axes | None = None,
+) -> Any:
+    """Draw the ratios against the statistical dimension of the shape and rank.
+
+    Over a prediction the interval is n50's own. Over a method both thresholds are uncertain; their intervals are
+    combined as if independent, which is too careful where the methods were run on the same problems.
+
+    Args:
+        trials: one row per replicate, with the shapes.
+        over: a prediction's name, or a method.
+        margin: half-width of the band around 1.
+        tolerance: success is a relative error below this; by default the loosest of the methods' own.
+        link: of the threshold fits.
+        table: from :func:`flatdist.fits.ratios.ratios`; fitted here by default.
+        ax: axes for a single panel; by default a figure of all.
+
+    Returns:
+        The figure, or ``ax``.
+
+    Raises:
+        FitError: missing columns, ``over`` is neither, a margin beyond 0 to 1, or several panels for one ``ax``.
+    """
+    series = series_of(trials)
+    if table is None:
+        table = _table(trials, over, resolve_tolerance(trials, tolerance), link)
+    keys = list(styled(keys_of(table, [name for name in series if name != "depth"])))
+    parts = panels_of(table)
+    x = predicted("statdim", table)
+    limits = _limits(table, margin)
+    handles: list[Any] = series_handles([key for _, key in keys], "all", linestyle="")
+    handles.append(Patch(color=UNMEASURED, label=f"within {100 * margin:g} %"))
+    if table["ratio"].isna().any():
+        handles.append(arrow_handle("censored: bound"))
+    columns = legend_columns(handles)
+    rest = 0.55 + 0.13 * -(-len(handles) // columns)
+    depths = [{} if depth is None else {"depth": depth} for depth, _ in parts]
+    with Panels(depths, ax, row_height=1.25, rest=rest, columns=1, sharex=True, sharey=True) as panels:
+        for (axes, depth), (_, part) in zip(panels, parts, strict=True):
+            axes.axhspan(1.0 - margin, 1.0 + margin, color=UNMEASURED, linewidth=0, zorder=0)
+            axes.axhline(1.0, color=INK, linewidth=0.6, zorder=1)
+            axes.set_yscale("log")
+            axes.set_ylim(*limits)
+            for place, (index, key) in enumerate(keys):
+                shift = np.exp(_SPREAD * (place - 0.5 * (len(keys) - 1)))
+                _points(axes, matching(part, key), shift, index, limits)
+            if depth:
+                panels.title(axes, f"depth {depth['depth']}")
+            despine(axes)
+        label = _ratio_label(over)
+        if ax is None:
+            panels.figure.supylabel(label, fontsize=label_size())
+        else:
+            ax.set_ylabel(label)
+        first, last = panels.flat[0], panels.flat[-1]
+        ticks = [tick for tick in _TICKS if limits[0] <= tick <= limits[1]]
+        first.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        first.minorticks_off()
+        last.set_xscale("log")
+        last.set_xlim(x.min() / 1.08, x.max() * 1.08)
+        plain_ticks(last.xaxis, x.min(), x.max())
+        last.set_xlabel("statistical dimension of the shape and rank")
+        panels.legend(handles, ncols=columns)
+    return panels.result
 
 
 def panels_of(table: pd.DataFrame) -> list[tuple[int | None, pd.DataFrame]]:
@@ -35,40 +109,68 @@ def panels_of(table: pd.DataFrame) -> list[tuple[int | None, pd.DataFrame]]:
     return [(int(depth), pd.concat([without, matching(table, {"depth": depth})])) for depth in known]
 
 
-def draw(request: Request, trials: pd.DataFrame) -> list[str]:
-    """Fit, draw and save; returns the lines to print."""
-    from flatdist.figures.ratios_figure import ratios_figure
-
+def _table(trials: pd.DataFrame, over: str, tolerance: float, link: str) -> pd.DataFrame:
     require_columns(trials, SHAPE, "needed columns")
-    over, margin = request.options.over, request.options.margin
+    return ratio_table(fit_thresholds(trials, _grouping(trials), tolerance, link=link), over)
+
+
+def _grouping(trials: pd.DataFrame) -> list[str]:
+    return list(dict.fromkeys([*series_of(trials), *SHAPE]))
+
+
+def _limits(table: pd.DataFrame, margin: float) -> tuple[float, float]:
+    """Range of the ratio axis: all ratios and the band, and intervals as far as they are not much wider."""
+    known = table["ratio"].dropna()
+    low, high = min(known.min(), 1.0 - margin) if len(known) else 0.5, max([*known, 1.0 + margin])
+    ends = table[["ratio_low", "ratio_high"]].to_numpy(dtype=float)
+    ends = ends[np.isfinite(ends) & (ends > 0.8 * low) & (ends < 1.25 * high)]
+    return min([low, *ends]) / 1.02, max([high, *ends]) * 1.02
+
+
+def _points(axes: Axes, table: pd.DataFrame, shift: float, index: int, limits: tuple[float, float]) -> None:
+    """Ratios with their intervals; a censored one as an arrow from the bound that is known."""
+    if table.empty:
+        return
+    x = predicted("statdim", table) * shift
+    ratio, low, high = (table[name].to_numpy(dtype=float) for name in ("ratio", "ratio_low", "ratio_high"))
+    known = ~np.isnan(ratio)
+    ends = np.clip([low[known], high[known]], *limits)
+    axes.errorbar(
+        x[known], ratio[known], yerr=[ratio[known] - ends[0], ends[1] - ratio[known]], color=color_of(index),
+        marker=marker_of(index), linestyle="", elinewidth=0.7, markersize=3, markeredgewidth=0.2,
+        markeredgecolor="white", zorder=3,
+    )  # fmt: skip
+    arrows = (("$\\uparrow$", low, (low > 0) & np.isinf(high)), ("$\\downarrow$", high, np.isfinite(high) & (low <= 0)))
+    for marker, bound, usable in arrows:
+        shown_here = ~known & usable
+        at = np.clip(bound[shown_here], *limits)
+        axes.plot(x[shown_here], at, color=color_of(index), marker=marker, linestyle="", markersize=5)
+
+
+def _ratio_label(over: str) -> str:
+    if over in SAMPLE_COMPLEXITIES:
+        return "$n_{50}$ / " + {"statdim": "stat. dim."}.get(over, prediction(over).label)
+    return f"$n_{{50}}$ / {method_label(over)}'s"
+
+
+def make(
+    trials: pd.DataFrame,
+    context: Context,
+    *,
+    over: str = "statdim",
+    margin: float = MARGIN,
+    tolerance: float | None = None,
+    link: str = "auto",
+) -> Drawn:
+    """The figure, a summary of the shapes, and the ratios as a file."""
     if not 0.0 < margin < 1.0:
         raise FitError(f"margin={margin!r} is not a relative distance; allowed: between 0 and 1, such as {MARGIN}")
-    tolerance = resolve_tolerance(trials, request.tolerance)
+    tolerance = resolve_tolerance(trials, tolerance)
+    table = _table(trials, over, tolerance, link)
     series = series_of(trials)
-    by = list(dict.fromkeys([*series, *SHAPE]))
-    thresholds = fit_thresholds(trials, by=by, tolerance=tolerance, link=request.link)
-    table = ratios(thresholds, over)
-    settings = {"tolerance": tolerance, "link": request.link, "level": 0.95, "by": by, "over": over, "margin": margin}
-    paths = save_figure(
-        ratios_figure(table, series, margin), request.out, f"ratios_{over}", request.origin(trials, settings)
-    )
-    path = request.out / f"{file_stem(f'ratios_{over}', request.where)}.csv"
-    table.to_csv(path, index=False, float_format="%.6g")
-    return [*_lines(table, series, margin), "", *path_lines([*paths, path])]
-
-
-def _lines(table: pd.DataFrame, series: Sequence[str], margin: float) -> list[str]:
-    summary = summarise(table, series, margin)
-    shown = pd.concat([name_nulls(summary, series), summary.drop(columns=list(series))], axis=1)
-    shown = shown.rename(columns={"within": f"within {100 * margin:g} %"})
-    return shown.to_string(index=False, float_format="{:.3f}".format).splitlines()
-
-
-def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--over", default="statdim", help="a prediction's name, or a method (default: statdim)")
-    parser.add_argument("--margin", type=float, default=MARGIN, help="relative distance that is counted (default: 0.1)")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    return run_command("ratios", "n50 over a prediction or another method's n50.", draw, arguments, _arguments)
+    summary = shown(summarise(table, series, margin)).rename(columns={"within": f"within {100 * margin:g} %"})
+    by = _grouping(trials)
+    settings = {"tolerance": tolerance, "link": link, "level": 0.95, "by": by, "over": over, "margin": margin}
+    figure = ratios(trials, over=over, margin=margin, table=table)
+    stem = f"ratios_{over}"
+    return Drawn({stem: figure}, {f"n50 over {over}": summary}, settings, files={stem: table})

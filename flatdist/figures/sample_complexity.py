@@ -1,120 +1,138 @@
-"""Success probability against the number of measurements, with n50 and theory's predictions.
-
-``python -m analysis.sample_complexity SWEEP [--store S] [--out DIR] [--tolerance E]``
-"""
+"""Success probability against the number of measurements, with n50 and theory's predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from flatdist.figures.command import Request, path_lines, run_command, table_lines
-from flatdist.figures.layout import describe, keys_of, styled
-from flatdist.figures.style import (
-    COLUMN_WIDTH,
-    PAGE_WIDTH,
-    PREDICTION_LINES,
-    color_of,
-    marker_of,
-    plain_ticks,
-    save_figure,
-    themed,
+from flatdist.figures.command import Context, Drawn
+from flatdist.figures.panels import (
+    Key,
+    Panels,
+    count_words,
+    describe,
+    keys_of,
+    prediction_handles,
+    series_handles,
+    styled,
+    two_blocks,
 )
+from flatdist.figures.style import PREDICTION_LINES, color_of, despine, mark, marker_of, plain_ticks
+from flatdist.figures.words import threshold_table, unfinished
 from flatdist.fits.grouping import matching, panel_columns, series_columns
+from flatdist.fits.shapes import SHAPE
 from flatdist.fits.success import resolve_tolerance, success_rates
 from flatdist.fits.threshold import fit_thresholds, grouping
 from flatdist.theory import prediction
 from flatdist.threshold.curves import curve
 
 PREDICTIONS = ("dof", "rsum", "statdim", "entries")
-_PANEL_HEIGHT = 1.25  # inches
-_PANELS_IN_ONE_COLUMN = 5
 _SPREAD = 0.004  # series are shifted by this much of log n's range, so that equal points stay visible
 
 
-def sample_complexity_figure(trials: pd.DataFrame, thresholds: pd.DataFrame, tolerance: float) -> Figure:
-    """Draw success against n: a panel for each problem, a colour for each method.
+def sample_complexity(
+    trials: pd.DataFrame,
+    *,
+    tolerance: float | None = None,
+    link: str = "auto",
+    thresholds: pd.DataFrame | None = None,
+    ax: Axes | None = None,
+) -> Any:
+    """Success against n with its fitted curve: a panel for each problem, a colour for each method.
 
     Args:
-        trials: rows of the store.
-        thresholds: from :func:`flatdist.fits.threshold.fit_thresholds`, grouped by :func:`grouping` of the trials.
-        tolerance: of the success.
+        trials: one row per replicate, with ``n``, ``replicate``, ``relative_error`` and whatever varies.
+        tolerance: success is a relative error below this; by default the loosest of the methods' own.
+        link: success curve of the threshold fits; ``auto`` chooses by evidence.
+        thresholds: fitted already, grouped by :func:`grouping`; fitted here by default.
+        ax: axes for a single panel; by default a figure of all.
+
+    Returns:
+        The figure, or ``ax``.
+
+    Raises:
+        FitError: missing columns, or several panels for one ``ax``.
+
+    Example:
+        >>> import pandas as pd
+        >>> from flatdist import figures
+        >>> cells = [(n, i, n > 8 + i) for n in (5, 8, 11, 14) for i in range(4)]
+        >>> trials = pd.DataFrame({"n": n, "replicate": i, "relative_error": 0.5 * (not ok)} for n, i, ok in cells)
+        >>> figures.sample_complexity(trials).axes[0].get_xlabel()
+        'measurements $n$'
     """
-    panels, series = panel_columns(trials), series_columns(trials)
-    rates = success_rates(trials, [*panels, *series], tolerance)
-    panel_keys, series_keys = keys_of(rates, panels), keys_of(rates, series)
-    columns = 1 if len(panel_keys) <= _PANELS_IN_ONE_COLUMN else 2
-    rows = -(-len(panel_keys) // columns)
+    tolerance = resolve_tolerance(trials, tolerance)
+    panel_names, series_names = panel_columns(trials), series_columns(trials)
+    rates = success_rates(trials, [*panel_names, *series_names], tolerance)
+    if thresholds is None:
+        thresholds = fit_thresholds(trials, grouping(trials), tolerance, link=link)
+    panel_keys, series_keys = keys_of(rates, panel_names), keys_of(rates, series_names)
     legend_height = 0.13 * (1 + max(len(series_keys), len(PREDICTIONS) + 1)) + 0.12
-    height = rows * _PANEL_HEIGHT + legend_height + 0.4
-    with themed():
-        figure = Figure(figsize=(COLUMN_WIDTH if columns == 1 else PAGE_WIDTH, height), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        shown: set[str] = set()
-        for axes, key in zip(grid.flat, panel_keys, strict=False):
-            _panel(axes, key, matching(rates, key), matching(thresholds, key), series_keys)
+    shown: set[str] = set()
+    with Panels(panel_keys, ax, row_height=1.25, rest=legend_height + 0.4, sharey=True) as panels:
+        for axes, key in panels:
+            mine = matching(rates, key)
+            success_panel(axes, mine, matching(thresholds, key), series_keys)
             shown |= draw_predictions(axes, matching(trials, key))
-        for axes in grid.flat[len(panel_keys) :]:
-            axes.set_axis_off()
-        for axes in grid[:, 0]:
-            axes.set_ylabel("success")
-        for axes in grid.flat[max(len(panel_keys) - columns, 0) : len(panel_keys)]:
-            axes.set_xlabel("measurements $n$")
-        figure.legend(
-            handles=two_blocks(_series_handles(series_keys), [*_prediction_handles(shown), _band_handle()]),
-            loc="outside upper center",
-            ncols=2,
-            columnspacing=1.2,
-            handlelength=2.2,
-            title=f"success: relative error < {tolerance:g}",
-            title_fontsize=6.5,
-        )
-    return figure
+            panels.title(axes, f"{describe(key)}   ({count_words(mine['count'])} replicates per point)")
+        panels.label("measurements $n$", "success")
+        band = Line2D([], [], color="#777777", alpha=0.3, linewidth=6, label="$n_{50}$, 95 % interval")
+        laws = prediction_handles([name for name in PREDICTIONS if name in shown], linewidth=0.8)
+        title = f"success: relative error < {tolerance:g}"
+        handles = two_blocks(series_handles(series_keys), [*laws, band])
+        panels.legend(handles, ncols=2, handlelength=2.2, title=title, title_fontsize=6.5)
+    return panels.result
 
 
-def _panel(
-    axes: Axes,
-    key: Mapping[str, Any],
-    rates: pd.DataFrame,
-    thresholds: pd.DataFrame,
-    series_keys: Sequence[Mapping[str, Any]],
-) -> None:
+def success_panel(axes: Axes, rates: pd.DataFrame, thresholds: pd.DataFrame, series_keys: Sequence[Key]) -> None:
+    """Points and fitted curves of one problem.
+
+    Args:
+        axes: to draw into.
+        rates: of the problem, from :func:`flatdist.fits.success.success_rates`.
+        thresholds: of the problem.
+        series_keys: of all panels, so that colours agree.
+    """
     low, high = float(rates["n"].min()), float(rates["n"].max())
     margin = (high / low) ** 0.04 if high > low else 1.2
     dense = np.geomspace(low, high, 300)
     for place, (index, series) in enumerate(styled(series_keys)):
         points, fits = matching(rates, series), matching(thresholds, series)
         shift = (high / low) ** (_SPREAD * (place - 0.5 * (len(series_keys) - 1)))
-        sns.scatterplot(
-            x=points["n"].to_numpy(dtype=float) * shift,
-            y=points["rate"].to_numpy(dtype=float),
-            color=color_of(index),
-            marker=marker_of(index),
-            s=11,
-            linewidth=0.2,
-            ax=axes,
-            legend=False,
-            zorder=3,
-            clip_on=False,
-        )
-        for _, fit in fits.iterrows():
-            _draw_fit(axes, fit, dense, color_of(index))
+        if len(points):
+            axes.scatter(
+                points["n"].to_numpy(dtype=float) * shift, points["rate"], color=color_of(index), s=11,
+                marker=marker_of(index), linewidth=0.2, edgecolors="w", zorder=3, clip_on=False,
+                gid=mark("point", points.iloc[0], points["n"]),
+            )  # fmt: skip
+        for fit in fits.to_dict("records"):
+            _fit(axes, fit, dense, color_of(index))
     axes.set_xscale("log")
     axes.set_xlim(low / margin, high * margin)
     axes.set_ylim(-0.04, 1.04)
     axes.set_yticks([0, 0.5, 1])
     plain_ticks(axes.xaxis, low, high)
-    counts = sorted(set(rates["count"]))
-    many = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
-    axes.set_title(f"{describe(key)}   ({many} replicates per point)", loc="left", pad=3)
-    sns.despine(ax=axes)
+    despine(axes)
+
+
+def _fit(axes: Axes, fit: Key, dense: np.ndarray, color: str) -> None:
+    """The fitted curve and the band of n50; a step over the gap where the data are separated."""
+    if fit["censored"] in ("none", "interval"):
+        axes.axvspan(
+            fit["n50_low"], fit["n50_high"], color=color, alpha=0.18, linewidth=0, zorder=0, gid=mark("band", fit)
+        )
+        axes.plot([fit["n50"]], [0.5], marker="|", color=color, markersize=7, markeredgewidth=1.2, zorder=4)
+    if fit["censored"] == "none":
+        rate = curve(fit["link"], dense, fit["n50"], fit["scale"], fit["lapse"])
+        axes.plot(dense, rate, color=color, zorder=2, gid=mark("curve", fit))
+    elif fit["censored"] == "interval":
+        edges = [dense[0], fit["n50_low"], fit["n50_high"], dense[-1]]
+        axes.plot(edges, [0, 0, 1, 1], color=color, linewidth=0.8, zorder=2, gid=mark("curve", fit))
 
 
 def draw_predictions(
@@ -138,9 +156,9 @@ def draw_predictions(
         Names of the predictions that were drawn.
     """
     shown: set[str] = set()
-    if not {"d_out", "d_in", "rank"} <= set(trials):
+    if not set(SHAPE) <= set(trials):
         return shown
-    shapes = trials[["d_out", "d_in", "rank"]].drop_duplicates()
+    shapes = trials[list(SHAPE)].drop_duplicates()
     if len(shapes) != 1:
         return shown
     d_out, d_in, rank = (int(size) for size in shapes.iloc[0])
@@ -150,71 +168,19 @@ def draw_predictions(
         value = prediction(name).value(d_out, d_in, rank)
         dashes, grey = PREDICTION_LINES[name]
         if low <= value <= high:
-            line(value, linestyle=dashes, color=grey, linewidth=linewidth, zorder=1)
+            gid = mark("prediction", {"name": name})
+            line(value, linestyle=dashes, color=grey, linewidth=linewidth, zorder=1, gid=gid)
             shown.add(name)
     return shown
 
 
-def _draw_fit(axes: Axes, fit: pd.Series, dense: np.ndarray, color: str) -> None:
-    """The fitted curve and the band of n50; a step over the gap where the data are separated."""
-    if fit["censored"] in ("none", "interval"):
-        axes.axvspan(fit["n50_low"], fit["n50_high"], color=color, alpha=0.18, linewidth=0, zorder=0)
-        axes.plot([fit["n50"]], [0.5], marker="|", color=color, markersize=7, markeredgewidth=1.2, zorder=4)
-    if fit["censored"] == "none":
-        rate = curve(fit["link"], dense, fit["n50"], fit["scale"], fit["lapse"])
-        axes.plot(dense, rate, color=color, zorder=2)
-    elif fit["censored"] == "interval":
-        edges = [dense[0], fit["n50_low"], fit["n50_high"], dense[-1]]
-        axes.plot(edges, [0, 0, 1, 1], color=color, linewidth=0.8, zorder=2)
-
-
-def _series_handles(keys: Sequence[Mapping[str, Any]]) -> list[Line2D]:
-    return [
-        Line2D([], [], color=color_of(index), marker=marker_of(index), label=describe(key) or "all trials")
-        for index, key in styled(keys)
-    ]
-
-
-def _prediction_handles(shown: Set[str]) -> list[Line2D]:
-    return [
-        Line2D(
-            [],
-            [],
-            color=PREDICTION_LINES[name][1],
-            linestyle=PREDICTION_LINES[name][0],
-            linewidth=0.8,
-            label=prediction(name).label,
-        )
-        for name in PREDICTIONS
-        if name in shown
-    ]
-
-
-def two_blocks(left: Sequence[Line2D], right: Sequence[Line2D]) -> list[Line2D]:
-    """Handles of a two-column legend, filled up so that each block has a column of its own."""
-    rows = max(len(left), len(right))
-    return [handle for block in (left, right) for handle in (*block, *[_blank()] * (rows - len(block)))]
-
-
-def _blank() -> Line2D:
-    return Line2D([], [], color="none", label=" ")
-
-
-def _band_handle() -> Line2D:
-    return Line2D([], [], color="#777777", alpha=0.3, linewidth=6, label="$n_{50}$, 95 % interval")
-
-
-def draw(request: Request, trials: pd.DataFrame) -> list[str]:
-    """Fit, draw and save; returns the lines to print."""
-    tolerance = resolve_tolerance(trials, request.tolerance)
+def make(trials: pd.DataFrame, context: Context, *, tolerance: float | None = None, link: str = "auto") -> Drawn:
+    """The figure, and the thresholds in it."""
+    tolerance = resolve_tolerance(trials, tolerance)
     by = grouping(trials)
-    thresholds = fit_thresholds(trials, by=by, tolerance=tolerance, link=request.link)
-    figure = sample_complexity_figure(trials, thresholds, tolerance)
-    origin = request.origin(trials, {"tolerance": tolerance, "link": request.link, "level": 0.95, "by": by})
-    paths = save_figure(figure, request.out, "sample_complexity", origin)
-    return [*table_lines(thresholds, by), "", *path_lines(paths)]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    return run_command("sample_complexity", "Success probability against n, with n50 and predictions.", draw, arguments)
+    thresholds = fit_thresholds(trials, by, tolerance, link=link)
+    figure = sample_complexity(trials, tolerance=tolerance, thresholds=thresholds)
+    settings = {"tolerance": tolerance, "link": link, "level": 0.95, "by": by}
+    return Drawn(
+        {"sample_complexity": figure}, {"n50": threshold_table(thresholds, by)}, settings, unfinished(thresholds)
+    )

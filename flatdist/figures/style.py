@@ -1,22 +1,27 @@
-"""One look for all figures: a paper's column, colours that colour-blind readers tell apart, origins in the files."""
+"""One look for every figure: a paper's column, colours that colour-blind readers tell apart, how files are saved."""
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import seaborn as sns
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from flatdist.cells.cell import FIELDS
+from flatdist.errors import FitError
 from flatdist.figures.origin import file_metadata, file_stem
 from flatdist.methods import METHODS
 
@@ -38,43 +43,51 @@ METHOD_ORDER = (
     "sam",
 )
 HEAT = "cividis"  # success from 0 to 1; reads the same in grey
+N50 = "#E5007D"  # of no series, and on no part of the heat map's scale
+INK, FAINT, UNMEASURED = "#222222", "#777777", "#dddddd"
+# White and black that stay so on a dark page are one bit off those that follow its theme; no eye or printer sees it.
+OVER_HEAT, EDGE_OVER_HEAT = "#fffffe", "#000001"
 
 # How each prediction is drawn, everywhere: (dash pattern, grey level).
 PREDICTION_LINES: Mapping[str, tuple[Any, str]] = {
-    "statdim": ("-", "#222222"),
-    "rsum": ((0, (5, 2)), "#222222"),
-    "dof": ((0, (1, 1.5)), "#222222"),
-    "entries": ((0, (5, 1.5, 1, 1.5)), "#222222"),
+    "statdim": ("-", INK),
+    "rsum": ((0, (5, 2)), INK),
+    "dof": ((0, (1, 1.5)), INK),
+    "entries": ((0, (5, 1.5, 1, 1.5)), INK),
     "statdim_upper": ("-", "#999999"),
     "statdim_asymptotic": ((0, (5, 2)), "#999999"),
 }
 
 _SETTINGS: Mapping[str, Any] = {
+    "font.sans-serif": ["Arial", "DejaVu Sans", "Liberation Sans", "Bitstream Vera Sans", "sans-serif"],
     "font.size": 7.5,
+    "text.color": ".15",
+    "axes.axisbelow": True,
+    "axes.edgecolor": ".15",
+    "axes.labelcolor": ".15",
     "axes.titlesize": 7.5,
     "axes.labelsize": 7.5,
-    "legend.fontsize": 6.5,
-    "xtick.labelsize": 6.5,
-    "ytick.labelsize": 6.5,
     "axes.linewidth": 0.6,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
     "lines.linewidth": 1.1,
     "lines.markersize": 3.2,
+    "lines.solid_capstyle": "round",
+    "patch.edgecolor": "w",
+    "patch.force_edgecolor": True,
     "grid.linewidth": 0.4,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
+    **{f"{axis}tick.{name}": value for axis in "xy" for name, value in {
+        "color": ".15", "labelsize": 6.5, "major.width": 0.6, "major.size": 2.5}.items()},
     "xtick.minor.size": 1.5,
-    "legend.frameon": False,
     "svg.hashsalt": "flatdist",
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
-}
+}  # fmt: skip
 
 
 def themed() -> Any:
-    """Context in which figures are made and saved: seaborn's ticks style, at print size."""
-    settings: dict[Any, Any] = {**sns.axes_style("ticks"), **_SETTINGS}
+    """Context in which figures are made and saved: ticks, thin lines, print size."""
+    settings: dict[Any, Any] = {**_SETTINGS}
     return mpl.rc_context(settings)
 
 
@@ -86,6 +99,12 @@ def color_of(index: int) -> str:
 def marker_of(index: int) -> str:
     """Marker of the index-th series, so that colour is never the only difference."""
     return MARKERS[index % len(MARKERS)]
+
+
+def despine(*many: Axes) -> None:
+    """Remove the top and right borders."""
+    for axes in many:
+        axes.spines[["top", "right"]].set_visible(False)
 
 
 def plain_ticks(axis: Axis, low: float, high: float, most: int = 8) -> None:
@@ -114,13 +133,43 @@ def round_values(low: float, high: float, most: int = 8) -> np.ndarray:
 
 
 def method_label(method: str) -> str:
-    """How figures call a method."""
+    """What figures call a method."""
     return METHODS[method].label if method in METHODS else str(method)
 
 
 def method_rank(method: str) -> int:
     """Place of a method in every legend."""
     return METHOD_ORDER.index(method) if method in METHOD_ORDER else len(METHOD_ORDER)
+
+
+# What a page knows of a figure's marks: an artist's gid in the SVG. Printed figures carry none.
+_marking = False
+
+
+@contextmanager
+def marked() -> Iterator[None]:
+    """Context in which :func:`mark` names artists, for a page that makes them answer to pointer and keyboard."""
+    global _marking  # noqa: PLW0603
+    before, _marking = _marking, True
+    try:
+        yield
+    finally:
+        _marking = before
+
+
+def mark(kind: str, row: Mapping[Any, Any] | pd.Series, n: Any = ()) -> str | None:
+    """The gid of an artist: its kind, the cell fields of its row, and the n of each of its parts if it has several.
+
+    None outside :func:`marked`. A collection's parts keep their order in the SVG, so part i is that of ``n[i]``.
+    """
+    if not _marking:
+        return None
+    key = {name: value for name, value in dict(row).items() if name in FIELDS or name in ("name", "law")}
+    return "mark:" + json.dumps([kind, key, list(n)], default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def save_figure(
@@ -135,32 +184,44 @@ def save_figure(
     Args:
         figure: what to draw.
         folder: made where it does not exist.
-        name: of the files; where the origin says that only some rows were asked for, the names say so too.
-        origin: from :func:`flatdist.figures.origin.provenance`.
+        name: of the files; where the origin holds a filter, the file names carry it too.
+        origin: from :func:`flatdist.figures.origin`.
         formats: of :data:`FORMATS`.
 
     Returns:
         The paths, in the order of ``formats``.
+
+    Raises:
+        FitError: an unknown format.
     """
+    unknown = [extension for extension in formats if extension not in FORMATS]
+    if unknown or not formats:
+        raise FitError(f"no figure format is named {', '.join(unknown) or ''!r}; allowed: {', '.join(FORMATS)}")
     metadata = file_metadata(name, origin)
     stem = file_stem(name, origin.get("where"))
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    paths = []
     logging.getLogger("fontTools").setLevel(logging.ERROR)  # remarks on the age of the fonts it embeds
+    paths = []
     with themed():
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # the layout is settled, and need not be solved for every format
         for extension in formats:
-            path = target / f"{stem}.{extension}"
-            handle, temporary = tempfile.mkstemp(dir=target, prefix=f".{stem}.", suffix=f".{extension}")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    figure.savefig(file, format=extension, dpi=RESOLUTION, metadata=metadata[extension])
-                Path(temporary).chmod(0o644)
-                os.replace(temporary, path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            path = Path(folder) / f"{stem}.{extension}"
+            with atomic(path) as temporary:
+                figure.savefig(temporary, format=extension, dpi=RESOLUTION, metadata=metadata[extension])
             paths.append(path)
     return paths
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary file beside a path, which takes its place if nothing is raised; the folder is made if needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    os.close(handle)
+    try:
+        yield Path(name)
+        Path(name).chmod(0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -15,9 +15,7 @@ from flatdist.errors import FigureError
 
 _LARGEST = 256 * 2**20  # bytes; flatdist's own figures are below one hundredth of that
 _ANALYSIS = re.compile(r"analysis\.[a-z_]+")
-_HINT = (
-    "flatdist writes it into every figure that `python -m analysis.NAME` makes; tools that edit pictures may drop it"
-)
+_HINT = "flatdist writes it into every figure that `flatdist figure` makes; tools that edit pictures may drop it"
 
 
 def read_origin(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -63,8 +61,8 @@ def command_of(origin: Mapping[str, Any]) -> list[str] | None:
     words = origin.get("command")
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         return None
-    is_analysis = words[:2] == ["python", "-m"] and len(words) > 2 and _ANALYSIS.fullmatch(words[2])
-    return words if is_analysis or words[:2] == ["flatdist", "report"] else None
+    is_script = words[:2] == ["python", "-m"] and len(words) > 2 and _ANALYSIS.fullmatch(words[2])
+    return words if is_script or words[:2] in (["flatdist", "figure"], ["flatdist", "report"]) else None
 
 
 class _Damaged(Exception):

@@ -1,7 +1,5 @@
 """Losses, nuclear norm and flatness along the training: the paper's Figures 1 and 2.
 
-``python -m analysis.training_curves SWEEP [--store S] [--out DIR]``
-
 Each line is the median over replicates, each band the interquartile range. Horizontal lines show where theory says the
 flattest solution lies: the minimum nuclear norm, from the sweep's ``min_nuclear_norm`` trials, and Lemma 4's value of
 the Hessian's trace at that norm, 2 L (d_in d_out)^(1/L) ||M||_*^(2(L-1)/L); where the sweep has ``min_hessian_trace``
@@ -15,16 +13,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
 from flatdist.errors import FitError
-from flatdist.figures.command import Request, path_lines, run_command
-from flatdist.figures.layout import describe, keys_of
-from flatdist.figures.style import PAGE_WIDTH, color_of, plain_ticks, save_figure, themed
+from flatdist.figures.command import Context, Drawn
+from flatdist.figures.panels import Key, describe, keys_of
+from flatdist.figures.style import FAINT, INK, PAGE_WIDTH, color_of, despine, plain_ticks, themed
 from flatdist.fits.grouping import configuration_columns, matching
 from flatdist.methods import METHODS
 from flatdist.methods.base import GradientMethod
@@ -37,10 +34,70 @@ MEASURES: Mapping[str, str] = {
     "hessian_trace": "tr Hess $L$",
 }
 _QUARTILES = (0.25, 0.5, 0.75)
-_REFERENCE = "#222222"
+COLUMNS = ("cell_id", "replicate", "step", *MEASURES, "train_loss_max")
+"""Columns of the history that the figure needs."""
 
 
-def training_curves(history: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+def training_curves(trials: pd.DataFrame, history: pd.DataFrame) -> Figure:
+    """Medians and quartiles over the steps: a row for each measure, a column for each depth, a colour for each method.
+
+    Args:
+        trials: rows of one problem, from :func:`flatdist.load_trials`.
+        history: with :data:`COLUMNS`, from :func:`flatdist.load_history`.
+
+    Raises:
+        FitError: no trial trains step by step, the trials hold several problems, or there is no history.
+    """
+    trained = trained_trials(trials)
+    series = series_columns(trained)
+    # From the trials: the history's own learning rate and label noise are those of each step.
+    rows = history.merge(trained[["cell_id", "replicate", "depth", *series]], on=["cell_id", "replicate"])
+    curves = quartiles(rows, ["depth", *series])
+    if curves.empty:
+        raise FitError("no trial here has a value in its history: the store has none, or all of them diverged")
+    levels = reference_levels(trials)
+    depths, keys = keys_of(curves, ["depth"]), keys_of(curves, series)
+    with themed():
+        figure = Figure(figsize=(PAGE_WIDTH, 1.35 * len(MEASURES) + 0.7), layout="constrained")
+        grid = figure.subplots(len(MEASURES), len(depths), squeeze=False, sharex="col")
+        for column, depth in zip(grid.T, depths, strict=True):
+            at_depth = matching(curves, depth)
+            for axes, (measure, label) in zip(column, MEASURES.items(), strict=True):
+                _panel(axes, matching(at_depth, {"measure": measure}), keys)
+                if measure == "train_loss":
+                    _spikes(axes, matching(at_depth, {"measure": "train_loss_max"}), keys)
+                if len(levels):
+                    _references(axes, levels[(levels["depth"] == depth["depth"]) & (levels["measure"] == measure)])
+                _plain_where_short(axes)
+                if column is grid.T[0] or axes in grid[:, 0]:
+                    axes.set_ylabel(label)
+            column[0].set_title(describe(depth), loc="left")
+            column[-1].set_xlabel("step")
+        figure.legend(handles=_handles(keys, levels), loc="outside upper center", ncols=2)
+    return figure
+
+
+def trained_trials(trials: pd.DataFrame) -> pd.DataFrame:
+    """Those of the trials that have curves.
+
+    Raises:
+        FitError: there are none, or the trials are of more than one problem.
+    """
+    trained = trials[trials["method"].map(_is_trained)]
+    if trained.empty:
+        raise FitError("there are no trials of a method that trains step by step, so there is nothing to draw")
+    problems = [name for name in PROBLEM_FIELDS if trials[name].nunique(dropna=False) > 1]
+    if problems:
+        values = {name: trained[name].astype(object).iloc[0] for name in problems}
+        example = " and ".join(f"{name} == {value!r}" for name, value in values.items())
+        raise FitError(
+            f"these trials hold several problems ({', '.join(problems)} vary); training curves show one: choose one "
+            f"with --where, such as --where {example!r}"
+        )
+    return trained
+
+
+def quartiles(history: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Quartiles over replicates at each step.
 
     Args:
@@ -51,17 +108,17 @@ def training_curves(history: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         One row per group, measure and step: columns of ``by``, ``measure``, ``step``, ``low``, ``median``, ``high`` and
         ``replicates`` (those that have a value there; diverged replicates have none after they diverged).
     """
-    measures = [*MEASURES, "train_loss_max"]
     rows = []
     for key in keys_of(history, by):
         group = matching(history, key)
-        for measure in measures:
+        for measure in (*MEASURES, "train_loss_max"):
             values = group.dropna(subset=[measure]).groupby("step")[measure]
-            quartiles = values.quantile(np.array(_QUARTILES)).unstack()
-            if quartiles.empty:
+            table = values.quantile(np.array(_QUARTILES)).unstack()
+            if table.empty:
                 continue
-            quartiles.columns = pd.Index(["low", "median", "high"])
-            rows.append(quartiles.assign(replicates=values.count(), measure=measure, **_repeated(key, quartiles)))
+            table.columns = pd.Index(["low", "median", "high"])
+            repeated = {name: [value] * len(table) for name, value in key.items()}
+            rows.append(table.assign(replicates=values.count(), measure=measure, **repeated))
     return pd.concat(rows).reset_index() if rows else pd.DataFrame()
 
 
@@ -84,39 +141,15 @@ def reference_levels(trials: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _level(depth: int, measure: str, values: Any, label: str, line: str) -> dict[str, Any]:
+    level = float(np.median(values))
+    return {"depth": depth, "measure": measure, "level": level, "label": label, "line": line, "problems": len(values)}
+
+
 def series_columns(trained: pd.DataFrame) -> list[str]:
     """Columns that tell the curves of one depth apart: the method, and its fields that vary within a depth."""
     varying = {name for _, group in trained.groupby("depth") for name in configuration_columns(group)}
     return ["method", *(name for name in FIELDS if name in varying - {"method", "depth"})]
-
-
-def training_curves_figure(curves: pd.DataFrame, levels: pd.DataFrame, series: Sequence[str]) -> Figure:
-    """Draw the curves: a row for each measure, a column for each depth, a colour for each series.
-
-    Args:
-        curves: from :func:`training_curves`, grouped by ``depth`` and the columns of ``series``.
-        levels: from :func:`reference_levels`.
-        series: columns that make a series within a panel.
-    """
-    depths, keys = keys_of(curves, ["depth"]), keys_of(curves, series)
-    with themed():
-        figure = Figure(figsize=(PAGE_WIDTH, 1.35 * len(MEASURES) + 0.7), layout="constrained")
-        grid = figure.subplots(len(MEASURES), len(depths), squeeze=False, sharex="col")
-        for column, depth in zip(grid.T, depths, strict=True):
-            at_depth = matching(curves, depth)
-            for axes, measure in zip(column, MEASURES, strict=True):
-                _panel(axes, matching(at_depth, {"measure": measure}), keys)
-                if measure == "train_loss":
-                    _spikes(axes, matching(at_depth, {"measure": "train_loss_max"}), keys)
-                if len(levels):
-                    _references(axes, levels[(levels["depth"] == depth["depth"]) & (levels["measure"] == measure)])
-                _plain_where_short(axes)
-            column[0].set_title(describe(depth), loc="left")
-            column[-1].set_xlabel("step")
-        for axes, label in zip(grid[:, 0], MEASURES.values(), strict=True):
-            axes.set_ylabel(label)
-        figure.legend(handles=_handles(keys, levels), loc="outside upper center", ncols=2)
-    return figure
 
 
 def _plain_where_short(axes: Axes) -> None:
@@ -127,7 +160,7 @@ def _plain_where_short(axes: Axes) -> None:
         axes.set_ylim(low, high)
 
 
-def _panel(axes: Axes, curves: pd.DataFrame, keys: Sequence[Mapping[str, Any]]) -> None:
+def _panel(axes: Axes, curves: pd.DataFrame, keys: Sequence[Key]) -> None:
     for index, key in enumerate(keys):
         line = matching(curves, key)
         line = line[line["step"] > 0]  # logarithmic axis
@@ -136,10 +169,10 @@ def _panel(axes: Axes, curves: pd.DataFrame, keys: Sequence[Mapping[str, Any]]) 
         axes.plot(steps, line["median"], color=color_of(index))
     axes.set_xscale("log")
     axes.set_yscale("log")
-    sns.despine(ax=axes)
+    despine(axes)
 
 
-def _spikes(axes: Axes, largest: pd.DataFrame, keys: Sequence[Mapping[str, Any]]) -> None:
+def _spikes(axes: Axes, largest: pd.DataFrame, keys: Sequence[Key]) -> None:
     """The largest mini-batch loss since the evaluation before, thin: where training is not smooth it stands out."""
     for index, key in enumerate(keys):
         line = matching(largest, key)
@@ -148,85 +181,28 @@ def _spikes(axes: Axes, largest: pd.DataFrame, keys: Sequence[Mapping[str, Any]]
 
 def _references(axes: Axes, levels: pd.DataFrame) -> None:
     for level, line in zip(levels["level"], levels["line"], strict=True):
-        axes.axhline(level, color=_REFERENCE, linestyle=line, linewidth=0.9, zorder=1)
+        axes.axhline(level, color=INK, linestyle=line, linewidth=0.9, zorder=1)
 
 
-def _handles(keys: Sequence[Mapping[str, Any]], levels: pd.DataFrame) -> list[Line2D]:
+def _handles(keys: Sequence[Key], levels: pd.DataFrame) -> list[Line2D]:
     handles = [Line2D([], [], color=color_of(index), label=describe(key)) for index, key in enumerate(keys)]
-    handles.append(Line2D([], [], color="#777777", linewidth=0.5, label="largest mini-batch loss between evaluations"))
+    handles.append(Line2D([], [], color=FAINT, linewidth=0.5, label="largest mini-batch loss between evaluations"))
     lines = dict(zip(levels["label"], levels["line"], strict=True)) if len(levels) else {}
-    return handles + [
-        Line2D([], [], color=_REFERENCE, linestyle=line, linewidth=0.9, label=label) for label, line in lines.items()
-    ]
-
-
-def _level(depth: int, measure: str, values: np.ndarray, label: str, line: str) -> dict[str, Any]:
-    level = float(np.median(values))
-    return {"depth": depth, "measure": measure, "level": level, "label": label, "line": line, "problems": len(values)}
-
-
-def _repeated(key: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
-    return {name: [value] * len(rows) for name, value in key.items()}
+    style: Mapping[str, Any] = {"color": INK, "linewidth": 0.9}
+    return handles + [Line2D([], [], linestyle=line, label=label, **style) for label, line in lines.items()]
 
 
 def _is_trained(method: str) -> bool:
     return isinstance(METHODS.get(method), GradientMethod)
 
 
-def draw(request: Request, trials: pd.DataFrame) -> list[str]:
-    """Draw and save; returns the lines to print.
-
-    Raises:
-        FitError: no trial of the sweep has a history, or the sweep holds more than one problem.
-    """
-    import flatdist
-
-    trained = trained_trials(request, trials)
-    measured = ["cell_id", "replicate", "step", *MEASURES, "train_loss_max"]
-    return draw_history(request, trials, trained, flatdist.load_history(request.store, request.sweep, columns=measured))
-
-
-def trained_trials(request: Request, trials: pd.DataFrame) -> pd.DataFrame:
-    """Those of the trials that have curves.
-
-    Raises:
-        FitError: there are none, or the trials are of more than one problem.
-    """
-    trained = trials[trials["method"].map(_is_trained)]
-    if trained.empty:
-        raise FitError(f"sweep {request.sweep!r} has no trials of a method that trains step by step: nothing to draw")
-    problems = [name for name in PROBLEM_FIELDS if trials[name].nunique(dropna=False) > 1]
-    if problems:
-        values = {name: trained[name].astype(object).iloc[0] for name in problems}
-        example = " and ".join(f"{name} == {value!r}" for name, value in values.items())
-        raise FitError(
-            f"sweep {request.sweep!r} holds several problems ({', '.join(problems)} vary); training curves show one: "
-            f"choose one with --where, such as --where {example!r}"
-        )
-    return trained
-
-
-def draw_history(request: Request, trials: pd.DataFrame, trained: pd.DataFrame, history: pd.DataFrame) -> list[str]:
-    """Draw and save the curves of trained trials whose history is at hand; returns the lines to print.
-
-    Raises:
-        FitError: every replicate diverged before it was first evaluated.
-    """
-    series = series_columns(trained)
-    # From the trials: the history's own learning rate and label noise are those of each step.
-    history = history.merge(trained[["cell_id", "replicate", "depth", *series]], on=["cell_id", "replicate"])
-    curves = training_curves(history, ["depth", *series])
-    if curves.empty:
-        raise FitError(f"no trial of sweep {request.sweep!r} has a value in its history: all of them diverged")
+def make(trials: pd.DataFrame, context: Context) -> Drawn:
+    """The figure, and the levels in it."""
+    trained = trained_trials(trials)
+    figure = training_curves(trials, context.history(COLUMNS))
     levels = reference_levels(trials)
-    figure = training_curves_figure(curves, levels, series)
-    origin = request.origin(trials, {"band": "interquartile range over replicates", "series": series})
-    lines = [
+    remarks = [
         f"{row.label}, depth {row.depth}: {row.level:.6g} (median of {row.problems})" for row in levels.itertuples()
     ]
-    return [*lines, *path_lines(save_figure(figure, request.out, "training_curves", origin))]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    return run_command("training_curves", "Losses, nuclear norm and flatness along the training.", draw, arguments)
+    settings = {"band": "interquartile range over replicates", "series": series_columns(trained)}
+    return Drawn({"training_curves": figure}, {}, settings, remarks)

@@ -143,7 +143,7 @@ def series_columns(trials: pd.DataFrame) -> list[str]:
     return [*(["method"] if "method" in trials else []), *others]
 
 
-def matching(table: pd.DataFrame, key: Mapping[str, Any]) -> pd.DataFrame:
+def matching(table: pd.DataFrame, key: Mapping[Any, Any]) -> pd.DataFrame:
     """Rows of a table with this key, nulls equal to nulls."""
     chosen = np.ones(len(table), dtype=bool)
     for name, value in key.items():

@@ -1,12 +1,6 @@
-"""``flatdist report``: a sweep's figures, and one HTML page of everything that is known of it.
+"""The page of a sweep: answers first, the paper's figures as SVG that answers to pointer and keyboard, every cell."""
 
-Rows are gathered once (:mod:`flatdist.report.material`); every section is a module with a function ``build`` from them
-to what its template shows, and a template of its name in ``templates/sections``; :mod:`flatdist.report.page` puts them
-together. Needs the extra ``report``: Altair writes the charts, Vega draws them, Jinja fills in the templates.
-"""
+from flatdist.report.material import Settings
+from flatdist.report.page import write_report
 
-from __future__ import annotations
-
-from flatdist.report.writing import write_report
-
-__all__ = ["write_report"]
+__all__ = ["Settings", "write_report"]

@@ -1,28 +1,27 @@
-"""What a report is made of: the sweep, its rows, and the fits that several sections need."""
+"""What a report is made of: the sweep, its rows, and the fits that several parts need."""
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from flatdist.cells.cell import FIELDS
-from flatdist.errors import FitError
-from flatdist.figures.command import Request
-from flatdist.fits.grouping import configuration_columns, panel_columns, series_columns
+from flatdist.errors import FitError, FlatdistError
+from flatdist.figures.panels import keys_of
+from flatdist.fits.collapse import Fits, fit_all
+from flatdist.fits.grouping import as_value, configuration_columns, panel_columns, series_columns
+from flatdist.fits.shapes import SHAPE
 from flatdist.fits.success import label_success, resolve_tolerance
 from flatdist.fits.threshold import fit_thresholds
 
 if TYPE_CHECKING:
     from flatdist.sweeps import Sweep
 
-SHAPE = ("d_out", "d_in", "rank")
 MEASURES: Mapping[str, str] = {
     "train_loss": "train loss",
     "population_loss": "test loss",
@@ -33,19 +32,36 @@ MEASURES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
+class Settings:
+    """How a report is made.
+
+    Attributes:
+        named: the sweep as the user named it: the path of its file, or its name.
+        store: folder or URI of the results.
+        tolerance: relative error of a success; None for the default of the methods present.
+        link: success curve of the threshold fits; ``auto`` chooses by evidence.
+    """
+
+    named: str
+    store: str
+    tolerance: float | None = None
+    link: str = "auto"
+
+
+@dataclass(frozen=True)
 class Material:
     """One sweep's rows, read once.
 
     Attributes:
         sweep: with the cells that it asks for; a search's are those it has asked for so far.
-        request: where the rows are from and where the pictures go, as the figure commands take it.
+        settings: where the rows are from and how they are judged.
         trials: one row a replicate; empty where nothing is done.
-        history: of those, the columns of :data:`MEASURES` and ``train_loss_max``.
+        history: of those, the columns of :data:`MEASURES`.
         failures: every recorded failure of the sweep's cells, those of replicates that succeeded later too.
     """
 
     sweep: Sweep
-    request: Request
+    settings: Settings
     trials: pd.DataFrame
     history: pd.DataFrame
     failures: pd.DataFrame
@@ -53,6 +69,8 @@ class Material:
     @cached_property
     def judged(self) -> pd.DataFrame:
         """The trials of methods that estimate the ground truth; a probe of a problem neither succeeds nor diverges."""
+        if self.trials.empty:
+            return self.trials
         error = pd.to_numeric(self.trials["relative_error"])
         estimates = error.notna() | (self.trials["status"] == "diverged")
         return self.trials[self.trials["method"].isin(set(self.trials.loc[estimates, "method"]))]
@@ -60,18 +78,18 @@ class Material:
     @cached_property
     def tolerance(self) -> float:
         """Relative error below which a replicate is a success, the same for all methods."""
-        return resolve_tolerance(self.judged, self.request.tolerance)
+        return resolve_tolerance(self.judged, self.settings.tolerance)
 
     @cached_property
     def labelled(self) -> pd.DataFrame:
-        """The judged trials with ``success``, ``diverged`` and ``unconverged``.
+        """The judged trials with ``success``, ``diverged``, ``unconverged``, and ``cell_row`` in :attr:`cells`.
 
         Raises:
             FitError: there are none.
         """
         if self.judged.empty:
             raise FitError("no method of this sweep estimates the ground truth, so there is no success to show")
-        return label_success(self.judged, self.tolerance)
+        return label_success(self.judged, self.tolerance).assign(cell_row=self.cell_rows.loc[self.judged.index])
 
     @cached_property
     def panels(self) -> list[str]:
@@ -83,10 +101,10 @@ class Material:
         """The method and its fields that vary: what makes a colour of its own."""
         return series_columns(self.judged)
 
-    @property
-    def naming(self) -> list[str]:
-        """Columns whose values name a configuration."""
-        return [*self.series, *self.panels]
+    @cached_property
+    def series_keys(self) -> list[dict[str, Any]]:
+        """The series, in the order of legends."""
+        return keys_of(self.judged, self.series) if len(self.judged) else []
 
     @cached_property
     def configuration(self) -> list[str]:
@@ -94,9 +112,25 @@ class Material:
         return list(dict.fromkeys([*self.series, *self.panels, *SHAPE]))
 
     @cached_property
+    def over_n(self) -> bool:
+        """Whether any configuration was measured at several n, so that there is a transition to place."""
+        if self.judged.empty:
+            return False
+        groups = self.judged[[*self.configuration, "n"]].map(as_value).groupby(self.configuration, dropna=False)
+        return bool(groups["n"].nunique().max() > 1)
+
+    @cached_property
     def thresholds(self) -> pd.DataFrame:
-        """n50 of every configuration, from :func:`flatdist.fits.threshold.fit_thresholds`."""
-        return fit_thresholds(self.judged, self.configuration, self.tolerance, link=self.request.link)
+        """n50 of every configuration."""
+        return fit_thresholds(self.judged, self.configuration, self.tolerance, link=self.settings.link)
+
+    @cached_property
+    def fits(self) -> Fits | None:
+        """Laws and widths; None where there is nothing to fit."""
+        try:
+            return fit_all(self.judged, self.tolerance, self.settings.link)
+        except FlatdistError:
+            return None
 
     @cached_property
     def cells(self) -> pd.DataFrame:
@@ -109,12 +143,15 @@ class Material:
 
     @cached_property
     def varying(self) -> list[str]:
-        """Fields that tell the sweep's cells apart."""
+        """Fields that tell the sweep's cells apart, the method first and n last."""
         if self.cells.empty:
             return []
-        return [*configuration_columns(self.cells), *(["n"] if self.cells["n"].nunique() > 1 else [])]
+        names = configuration_columns(self.cells)
+        names = sorted(names, key=lambda name: name != "method")
+        return [*names, *(["n"] if self.cells["n"].nunique() > 1 else [])]
 
-    def cell_of_trials(self) -> pd.Series:
+    @cached_property
+    def cell_rows(self) -> pd.Series:
         """For each trial, its cell's row in :attr:`cells`; rows of older numerics belong to the cell of today."""
         by_id = {key: row for row, key in enumerate(self.cells["cell_id"])}
         by_configuration = {key: row for row, key in enumerate(self.cells["configuration_id"])}
@@ -130,24 +167,8 @@ def wanted_replicates(sweep: Sweep, cell_id: str) -> Collection[int]:
     return () if cell_id in sweep.stopped else sweep.replicates_of(cell_id)
 
 
-def gather(
-    sweep: Sweep,
-    named: str | os.PathLike[str],
-    store: str,
-    out: Path,
-    *,
-    tolerance: float | None = None,
-    link: str = "auto",
-) -> Material:
+def gather(sweep: Sweep, settings: Settings) -> Material:
     """Read what the store has of a sweep.
-
-    Args:
-        sweep: the sweep.
-        named: how it was asked for: the path of its file, or its name.
-        store: folder or URI of the results.
-        out: folder for the pictures.
-        tolerance: of a success; None for the default of the methods present.
-        link: of the threshold fits.
 
     Raises:
         StoreError: the store cannot be read.
@@ -155,10 +176,8 @@ def gather(
     import flatdist
     from flatdist.store import Store
 
-    trials = flatdist.load_trials(store, named)
-    columns = ["cell_id", "replicate", "step", *MEASURES, "train_loss_max"]
-    history = flatdist.load_history(store, named, columns=columns)
-    failures = Store(store).failures([cell.cell_id for cell in sweep.cells])
-    options = argparse.Namespace()
-    request = Request(os.fspath(named), sweep.name, store, None, out, tolerance, link, options)
-    return Material(sweep, request, trials, history, failures)
+    named: str | os.PathLike[str] = settings.named
+    trials = flatdist.load_trials(settings.store, named)
+    history = flatdist.load_history(settings.store, named, columns=["cell_id", "replicate", "step", *MEASURES])
+    failures = Store(settings.store).failures([cell.cell_id for cell in sweep.cells])
+    return Material(sweep, settings, trials, history, failures)

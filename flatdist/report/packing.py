@@ -1,4 +1,4 @@
-"""Training curves in few bytes: logarithms as 16-bit integers, in base64.
+"""Training curves in few bytes: logarithms as 16-bit integers, their differences deflated, in base64.
 
 A curve is read by eye, on a logarithmic axis: a step of 1/65534 of the range of a measure's logarithms is finer than
 any screen. Where even so there is too much, evaluations are thinned first, then replicates.
@@ -7,6 +7,7 @@ any screen. Where even so there is too much, evaluations are thinned first, then
 from __future__ import annotations
 
 import base64
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-MOST_VALUES = 500_000  # 1 MB, 1.3 MB in base64
+from flatdist.report.material import MEASURES
+
+MOST_VALUES = 500_000
 FEWEST_STEPS = 16
 _MISSING, _LARGEST = 0, 65535
 
@@ -24,50 +27,57 @@ class Packed:
     """The curves of a sweep.
 
     Attributes:
-        curves: for each cell its curves, None where it has none: ``steps`` (number of one of the lists below),
-            ``replicates`` (how many) and ``values``, (measure, replicate, step) little-endian 16-bit integers in
-            base64; 0 is missing, 1 ... 65535 run from ``low`` to ``high``.
+        index: for each cell None, or where its values begin, how many replicates it has, and the number of its steps.
+            Its values are (measure, replicate, step): 0 is missing, 1 ... 65535 run from ``low`` to ``high``.
         steps: lists of steps.
         low, high: decadic logarithms, one for each measure.
+        size: values in all.
+        deflated: differences between neighbouring steps modulo 65536, all low bytes before all high bytes, deflated.
         thinned: what was left out, in words; empty where nothing was.
     """
 
-    curves: list[dict[str, Any] | None]
+    index: list[tuple[int, int, int] | None]
     steps: list[list[int]]
     low: list[float]
     high: list[float]
+    size: int
+    deflated: str
     thinned: str
 
 
-def pack(history: pd.DataFrame, cell_rows: Sequence[int], cells: int, measures: Sequence[str]) -> Packed:
+def pack(history: pd.DataFrame, cell_rows: Sequence[int], cells: int) -> Packed:
     """Pack the curves of every cell.
 
     Args:
-        history: with ``replicate``, ``step`` and the measures.
+        history: with ``replicate``, ``step`` and the :data:`flatdist.report.material.MEASURES`.
         cell_rows: for each row of it, the number of its cell; -1 for none.
         cells: how many cells there are.
-        measures: columns to pack.
     """
+    measures = list(MEASURES)
     rows = history.assign(cell_row=np.asarray(cell_rows, dtype=int))
     rows = rows[rows["cell_row"] >= 0]
     low, high = _ranges(rows, measures)
     groups = {int(str(cell)): group for cell, group in rows.groupby("cell_row")}
     keep_steps, keep_replicates, thinned = _budget(groups, len(measures))
     known: dict[tuple[int, ...], int] = {}
-    curves: list[dict[str, Any] | None] = [None] * cells
+    index: list[tuple[int, int, int] | None] = [None] * cells
+    blocks, size = [np.zeros(0, dtype="<u2")], 0
     for cell, group in groups.items():
         steps = _thin(sorted(group["step"].unique()), keep_steps)
         replicates = sorted(group["replicate"].unique())[:keep_replicates]
         if not replicates:
             continue
-        layers = []
+        index[cell] = (size, len(replicates), known.setdefault(tuple(steps), len(known)))
         for measure, at, top in zip(measures, low, high, strict=True):
             table = group.pivot_table(index="replicate", columns="step", values=measure, aggfunc="last", dropna=False)
-            layers.append(_quantised(table.reindex(index=replicates, columns=steps).to_numpy(dtype=float), at, top))
-        packed = base64.b64encode(np.stack(layers).astype("<u2").tobytes()).decode()
-        number = known.setdefault(tuple(steps), len(known))
-        curves[cell] = {"steps": number, "replicates": len(replicates), "values": packed}
-    return Packed(curves, [list(steps) for steps in known], low, high, thinned)
+            values = table.reindex(index=replicates, columns=steps).to_numpy(dtype=float)
+            codes = _quantised(values, at, top).astype(np.int64)
+            blocks.append((np.diff(codes, axis=1, prepend=0) % 65536).astype("<u2").ravel())
+            size += values.size
+    flat = np.concatenate(blocks)
+    planes = np.concatenate([(flat & 255).astype("u1"), (flat >> 8).astype("u1")]).tobytes()
+    deflated = base64.b64encode(zlib.compress(planes, 9)).decode()
+    return Packed(index, [list(steps) for steps in known], low, high, size, deflated, thinned)
 
 
 def _ranges(rows: pd.DataFrame, measures: Sequence[str]) -> tuple[list[float], list[float]]:

@@ -1,4 +1,4 @@
-"""From sections to one HTML page that needs nothing but itself."""
+"""From a sweep's rows to one HTML page that needs nothing but itself, and the figures beside it."""
 
 from __future__ import annotations
 
@@ -6,53 +6,238 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
-from functools import cache
+import warnings
+from collections.abc import Callable, Mapping
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import altair
-import vl_convert
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from flatdist.report.section import Section
+from flatdist.errors import FlatdistError
+from flatdist.figures import training_curves
+from flatdist.figures.command import Context, Drawn, maker_of
+from flatdist.figures.origin import origin
+from flatdist.figures.panels import styled
+from flatdist.figures.style import FORMATS, PREDICTION_LINES, atomic, save_figure
+from flatdist.figures.theorems import theorem
+from flatdist.figures.words import counted, name_of
+from flatdist.report import answers, tables
+from flatdist.report.material import Material, Settings, gather
+from flatdist.report.packing import pack
+from flatdist.report.panels import MOST_SERIES, Painter, first_cell, levels
+from flatdist.threshold.curves import CHOICES
+
+if TYPE_CHECKING:
+    from flatdist.sweeps import Sweep
+
+Part = TypeVar("Part")
+_CURVES = ("index", "steps", "low", "high", "size", "deflated")
 
 
-def render(title: str, description: str, sections: Sequence[Section], origin: Mapping[str, Any]) -> str:
-    """The page.
+class ReportWarning(UserWarning):
+    """A part of the page that could not be made as it should."""
 
-    Nothing in it comes from elsewhere, and its content security policy allows no connection and no script but its own,
-    known by their hashes: text of a sweep file could not run or call home even if it were not escaped.
+
+def write_report(sweep: Sweep, settings: Settings, out: Path, formats: tuple[str, ...] = FORMATS) -> list[Path]:
+    """Write a sweep's figures and its page.
 
     Args:
-        title: the sweep's name.
-        description: its one line.
-        sections: in their order.
-        origin: of the page, from :func:`flatdist.figures.origin.provenance`.
+        sweep: the sweep.
+        settings: where its rows are and how they are judged.
+        out: folder for page and figures, made where it does not exist.
+        formats: of the figures.
+
+    Returns:
+        What was written, the page last.
+
+    Raises:
+        StoreError: the store cannot be read.
     """
+    material = gather(sweep, settings)
+    page = out / f"{sweep.name}.html"
+    with atomic(page) as temporary:
+        temporary.write_text(build(material)["html"], encoding="utf-8")
+    return [*_figures(material, out, formats), page]
+
+
+def build(material: Material, live: bool = False) -> dict[str, str]:
+    """The page's parts: ``html``, and for a live page that swaps its content ``main``, ``css`` and ``data``.
+
+    Nothing in the page comes from elsewhere, and its content security policy allows no connection (but a live page's to
+    its own server) and no script or style but its own, known by their hashes: text of a sweep file could not run or
+    call home even if it were not escaped.
+    """
+    painter = Painter(material)
+    over_n = material.over_n
+    packed = None
+    if len(material.history):
+        keys = dict(
+            zip(
+                zip(material.trials["cell_id"], material.trials["replicate"], strict=True),
+                material.cell_rows,
+                strict=True,
+            )
+        )
+        rows = [
+            keys.get(key, -1) for key in zip(material.history["cell_id"], material.history["replicate"], strict=True)
+        ]
+        packed = pack(material.history, rows, len(material.cells))
+    has_curves = [packed is not None and packed.index[row] is not None for row in range(len(material.cells))]
+    nothing: dict[str, Any] = {"panels": [], "note": ""}
+    frames, places = painter.frames(packed) if packed is not None and any(has_curves) else ([], [])
+    no_theorems: tuple[dict[str, Any] | None, list[Any]] = (None, [])
+    no_replies: list[dict[str, Any]] = []
+    statements, _ = _safe("theorems", lambda: tables.theorems(material), no_theorems)
+    replies = _safe("answers", lambda: answers.answers(material), no_replies) if over_n else no_replies
+    scale = answers.scale_of(replies)
+    cells = tables.cell_table(material)
+    about = origin(
+        material.sweep.name, material.trials,
+        {"tolerance": material.settings.tolerance, "link": material.settings.link}, store=material.settings.store,
+        command=_command(material.settings),
+    )  # fmt: skip
+    content = {
+        "title": material.sweep.name,
+        "description": material.sweep.description,
+        "source": material.sweep.source,
+        "banner": answers.banner(material),
+        "tolerance": f"{material.tolerance:g}" if len(material.judged) else "",
+        "answers": replies,
+        "more_series": max(len(material.series_keys) - len(replies), 0) if over_n else 0,
+        "at": lambda ratio: (
+            f"{4 + 112 * math.log(np.clip(ratio, *scale) / scale[0]) / math.log(scale[1] / scale[0]):.1f}"
+        ),
+        "best": [] if over_n else answers.best(material),
+        "colors": [index for index, _ in styled(material.series_keys)],
+        "legend": [name_of(key) for key in material.series_keys[:MOST_SERIES]] if len(material.series_keys) > 1 else [],
+        "heat_maps": _safe("heat maps", painter.heat_maps, nothing) if len(material.judged) else nothing,
+        "diagrams": _safe("phase diagrams", painter.diagrams, nothing) if over_n else nothing,
+        "complexity": _safe("success against n", painter.complexity, nothing) if over_n else nothing,
+        "laws": _safe("laws", painter.laws, nothing) if over_n else nothing,
+        "dashes": {name: _dash(PREDICTION_LINES[name][0]) for name in ("dof", "rsum", "statdim", "entries")},
+        "thresholds": _safe("thresholds", lambda: tables.threshold_rows(material), None) if over_n else None,
+        "law_table": _safe("laws", lambda: tables.law_rows(material), None) if over_n else None,
+        "frames": frames,
+        "thinned": packed.thinned if packed is not None else "",
+        "cells": cells,
+        "outcomes": tables.outcomes(material),
+        "theorems": statements,
+        "machines": tables.machines(material),
+        "facts": _facts(material),
+        "origin": about,
+        "live": live,
+    }
+    data = {
+        "ids": cells["ids"],
+        "curves": {name: getattr(packed, name) for name in _CURVES} if frames else None,
+        "frames": places,
+        "levels": levels(material) if frames else {},
+        "first": cells["ids"][min(first_cell(material, has_curves), len(cells["ids"]) - 1)] if cells["ids"] else None,
+    }  # fmt: skip
     environment = Environment(
         loader=PackageLoader("flatdist.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    charts = {name: chart for section in sections for name, chart in section.charts.items()}
-    data = {section.name: section.data for section in sections if section.data is not None}
-    scripts = [Markup(_bundle()), Markup(_asset("report.js"))]  # noqa: S704 - files of the package, no text of users
-    return environment.get_template("page.html.j2").render(
-        title=title,
-        description=description,
-        sections=sections,
-        origin=origin,
-        style=Markup(_asset("report.css")),  # noqa: S704
-        scripts=scripts,
-        hashes=[_hash(script) for script in scripts],
-        payload=embedded({"charts": charts, "data": data}),
+    main = environment.get_template("main.html.j2").render(content)
+    css, script = _asset("page.css") + painter.inliner.css, _asset("page.js")
+    payload = embedded(data)
+    html = environment.get_template("page.html.j2").render(
+        content, main=Markup(main), css=Markup(css), script=Markup(script), data=payload,  # noqa: S704
+        hashes={"script": _hash(script), "style": _hash(css)},
+    )  # fmt: skip
+    return {"html": html, "main": main, "css": css, "data": str(payload)}
+
+
+def _safe(name: str, make: Callable[[], Part], otherwise: Part) -> Part:
+    """A part of the page; where it cannot be made the page goes without, and a fault is a warning."""
+    try:
+        return make()
+    except FlatdistError as error:
+        reason = str(error)
+    except Exception as error:  # one part's fault takes neither the page nor the others
+        reason = f"This part could not be made: {type(error).__name__}: {error}"
+        warnings.warn(f"the report's {name}: {type(error).__name__}: {error}", ReportWarning, stacklevel=2)
+    return {"panels": [], "note": reason} if isinstance(otherwise, dict) else otherwise  # type: ignore[return-value]
+
+
+def _facts(material: Material) -> dict[str, str]:
+    sweep = material.sweep
+    stopped = f" ({counted(len(sweep.stopped), 'cell')} stopped early)" if sweep.stopped else ""
+    facts = {
+        "cells": f"{len(sweep.cells):,}{stopped}",
+        "trials": f"{len(material.trials):,}",
+        "replicates of each cell": f"{sweep.replicates:,}" if not sweep.asked else "chosen as results come in",
+        "fields that vary": ", ".join(material.varying) or "none",
+        "store": material.settings.store,
+    }
+    if sweep.left_out:
+        facts["left out"] = f"{counted(sweep.left_out, 'candidate')}, by the sweep's conditions"
+    return facts
+
+
+def _figures(material: Material, out: Path, formats: tuple[str, ...]) -> list[Path]:
+    """The figures of the figure commands, beside the page."""
+    paths: list[Path] = []
+    options = {"tolerance": material.settings.tolerance, "link": material.settings.link}
+    context = Context([material.settings.named], material.settings.store)
+    wanted = ["phase_diagram", "sample_complexity", "scaling"] if material.over_n else []
+    for name in wanted if len(material.series_keys) <= MOST_SERIES else wanted[:1]:
+        drawn = _safe(name, lambda name=name: maker_of(name)(material.judged, context, **options), None)  # type: ignore[misc]
+        if isinstance(drawn, Drawn):
+            words = [*_command(material.settings, name)]
+            about = origin(
+                material.sweep.name, material.judged, drawn.settings, store=material.settings.store, command=words
+            )
+            for stem, figure in drawn.figures.items():
+                paths += save_figure(figure, out, stem, about, formats)
+    curves = (
+        _safe("training curves", lambda: training_curves(material.trials, _full_history(material)), None)
+        if len(material.history)
+        else None
     )
+    drawn_curves: dict[str, Any] = {} if curves is None else {"training_curves": curves}
+    _, checks = tables.theorems(material)
+    for stem, figure in {**drawn_curves, **{check.name: theorem(check, material.trials) for check in checks}}.items():
+        command = _command(material.settings, "training_curves" if stem == "training_curves" else "theorems")
+        about = origin(
+            material.sweep.name, material.trials, {"figure": stem}, store=material.settings.store, command=command
+        )
+        paths += save_figure(figure, out, stem, about, formats)
+    return paths
+
+
+def _full_history(material: Material) -> Any:
+    return Context([material.settings.named], material.settings.store).history(
+        [
+            "cell_id",
+            "replicate",
+            "step",
+            "train_loss",
+            "population_loss",
+            "nuclear_norm",
+            "hessian_trace",
+            "train_loss_max",
+        ]
+    )
+
+
+def _command(settings: Settings, figure: str = "") -> list[str]:
+    words = ["flatdist", "figure", figure] if figure else ["flatdist", "report"]
+    words += [settings.named, "--store", settings.store]
+    words += [] if settings.tolerance is None else ["--tolerance", f"{settings.tolerance:g}"]
+    return words + ([] if settings.link == CHOICES[0] else ["--link", settings.link])
+
+
+def _dash(pattern: Any) -> str:
+    return "" if isinstance(pattern, str) else " ".join(f"{length:g}" for length in pattern[1])
 
 
 def embedded(content: Any) -> Markup:
     """JSON for a script element: nothing in it can end the element or begin another; NaN and infinities are null."""
-    text = json.dumps(_finite(content), separators=(",", ":"), ensure_ascii=True, allow_nan=False, default=_number)
+    text = json.dumps(_finite(content), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)  # noqa: S704 - what HTML would read as markup is escaped above
@@ -70,24 +255,10 @@ def _finite(content: Any) -> Any:
     return content
 
 
-def _number(value: Any) -> Any:
-    return str(value)
-
-
 def _asset(name: str) -> str:
     return files("flatdist.report").joinpath("static", name).read_text(encoding="utf-8")
 
 
-@cache
-def _bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, of the version that Altair writes charts for."""
-    version = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    bundle = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version))
-    assert "</script" not in bundle.lower()
-    assert "<!--" not in bundle
-    return bundle
-
-
-def _hash(script: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+def _hash(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return f"'sha256-{digest}'"

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from flatdist.cells.cell import Cell
+from flatdist.cli import main
 from flatdist.theory import statistical_dimension
 
 # n50 as a multiple of the statistical dimension, and the scale of log n: what the figures must show again.
@@ -51,3 +52,8 @@ def quickstart_like(
                     error = 1e-4 if succeeded else float(generator.uniform(0.1, 0.8))
                     rows.append({**row, "replicate": replicate, "status": "converged", "relative_error": error})
     return pd.DataFrame(rows)
+
+
+def figure(name: str, *arguments: str) -> int:
+    """Run ``flatdist figure NAME`` and return its exit status."""
+    return main(["figure", name, *arguments])

@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from statsmodels.stats.proportion import proportion_confint
-from synthetic import quickstart_like
+from synthetic import figure, quickstart_like
 
 import flatdist
 from flatdist.errors import FitError
-from flatdist.figures import paired, phase_diagram, tolerance
 from flatdist.fits.first_success import first_successes, mean_first_success
 from flatdist.fits.paired import mean_differences, newcombe_interval, paired_differences, wilson_interval
 from flatdist.fits.threshold import fit_over_tolerances
@@ -137,11 +136,11 @@ def test_the_other_commands_draw(
     two = pd.concat([trials, quickstart_like((1,), ("label_noise_sgd", "min_nuclear_norm"), d_out=8, replicates=12)])
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: two, raising=False)
     out = ["--out", str(tmp_path), "--tolerance", "1e-2"]
-    assert paired.main(["demo", *out]) == 0
-    assert tolerance.main(["demo", *out]) == 0
-    assert phase_diagram.main(["demo", *out, "--view", "size"]) == 0
-    assert phase_diagram.main(["demo", *out, "--view", "normalised"]) == 0
+    assert figure("paired", "demo", *out) == 0
+    assert figure("tolerance", "demo", *out) == 0
+    assert figure("phase_diagram", "demo", *out, "--view", "size") == 0
+    assert figure("phase_diagram", "demo", *out, "--view", "normalised") == 0
     stems = {path.stem for path in tmp_path.iterdir()}
     assert stems == {"paired", "tolerance", "phase_diagram_size", "phase_diagram_normalised"}
-    assert paired.main(["demo", *out, "--reference", "nothing"]) == 2
+    assert figure("paired", "demo", *out, "--reference", "nothing") == 2
     assert "allowed: label_noise_sgd, min_nuclear_norm" in capsys.readouterr().err

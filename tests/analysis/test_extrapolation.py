@@ -8,8 +8,7 @@ import pytest
 
 from flatdist.cells.cell import Cell
 from flatdist.errors import FitError
-from flatdist.figures.flatness_gap import gap_figure
-from flatdist.figures.flow_limit import flow_figure
+from flatdist.figures import flatness_gap, flow_limit
 from flatdist.fits.extrapolation import differences, gaps, paths, series_of, to_zero
 
 RATES = (0.01, 0.02, 0.04)
@@ -60,12 +59,15 @@ def flow_tables(bias):
 
 
 def test_runs_above_the_flow_by_their_learning_rate_meet_it_at_zero():
-    path = paths(*flow_tables(bias=7.0))
+    tables = flow_tables(bias=7.0)
+    path = paths(*tables)
     table = differences(path)
     assert np.allclose(table["difference"], 7 * table["learning_rate"])
     limit = to_zero(table, "relative")
     assert abs(limit.value) < 1e-12
-    flow_figure(path, table, [limit])
+    left, right = flow_limit(*tables).axes
+    assert len(left.lines) == len(RATES) + 1
+    assert right.get_xlabel().startswith("learning rate")
 
 
 def test_a_flow_without_runs_and_other_problems_are_refused():
@@ -102,7 +104,8 @@ def test_gaps_are_paired_by_problem_and_depth():
     assert series_of(table) == ["depth"]
     limits = [[to_zero(group, "gap"), to_zero(group, "gap", 2)] for _, group in table.groupby("depth")]
     assert abs(limits[1][0].value) < 1e-12
-    gap_figure(table, limits)
+    labels = [text.get_text() for text in flatness_gap(trials).axes[0].get_legend().get_texts()]
+    assert labels == ["depth 2", "depth 3"]
     with pytest.raises(FitError, match="no run of label_noise_sgd has a certified"):
         gaps(trials.assign(status="budget_exhausted"))
 

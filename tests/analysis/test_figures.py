@@ -14,18 +14,21 @@ import pytest
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from PIL import Image
-from synthetic import quickstart_like
+from synthetic import figure, quickstart_like
 
 import flatdist
 from analysis import fit_thresholds
-from flatdist.errors import StoreError
+from flatdist import figures
+from flatdist.errors import FitError, StoreError
 from flatdist.figures import phase_diagram, sample_complexity, style
-from flatdist.figures.command import table_lines
 from flatdist.figures.origin import cells_hash
-from flatdist.figures.phase_diagram import log_edges
+from flatdist.figures.phase_diagram import diagram_columns, log_edges
+from flatdist.figures.words import text_lines, threshold_table, unfinished
+from flatdist.fits.success import success_rates
+from flatdist.fits.threshold import grouping
 from flatdist.theory import prediction
 
-COMMANDS = {"sample_complexity": sample_complexity, "phase_diagram": phase_diagram}
+COMMANDS = ("sample_complexity", "phase_diagram")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +41,7 @@ def test_command_writes_pictures_with_their_origin(
     name: str, trials: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials, raising=False)
-    assert COMMANDS[name].main(["demo", "--store", "s", "--out", str(tmp_path)]) == 0
+    assert figure(name, "demo", "--store", "s", "--out", str(tmp_path)) == 0
     printed = capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.{kind}" for kind in ("pdf", "png", "svg")]
     assert all(str(path) in printed for path in tmp_path.iterdir())
@@ -65,30 +68,28 @@ def test_equal_figures_are_equal_files(tmp_path: Path) -> None:
 
 
 def test_sample_complexity_draws_the_predictions_where_they_are(trials: pd.DataFrame) -> None:
-    by = sample_complexity.grouping(trials)
-    assert by == ["method", "rank"]
-    figure = sample_complexity.sample_complexity_figure(trials, fit_thresholds(trials, by=by), 1e-2)
-    panels = [axes for axes in figure.axes if axes.get_xlabel() or axes.get_ylabel()]
+    assert grouping(trials) == ["method", "rank"]
+    drawn = sample_complexity(trials, tolerance=1e-2)
+    panels = [axes for axes in drawn.axes if axes.get_xlabel() or axes.get_ylabel()]
     assert len(panels) == 2
     verticals = [line.get_xdata()[0] for line in panels[1].lines if len(set(line.get_xdata())) == 1]
     for name in ("statdim", "rsum", "dof"):
         assert prediction(name).value(12, 12, 2) in verticals
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    labels = [text.get_text() for text in drawn.legends[0].get_texts()]
     assert {"label-noise SGD", "statistical dimension", "$r(d+d')$", "$d\\,d'$"} <= set(labels)
 
 
 def test_phase_diagram_has_a_panel_for_each_method_and_a_cell_for_each_n(trials: pd.DataFrame) -> None:
-    by = [*phase_diagram.panel_columns(trials), "rank"]
-    assert by == ["method", "rank"]
-    figure = phase_diagram.phase_diagram_figure(trials, fit_thresholds(trials, by=by), 1e-2)
-    panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
+    assert diagram_columns(trials) == ["method", "d_out", "d_in", "rank"]
+    drawn = phase_diagram(trials, tolerance=1e-2)
+    panels = [axes for axes in drawn.axes if axes.get_title(loc="left")]
     assert [axes.get_title(loc="left") for axes in panels] == ["label-noise SGD", "min nuclear norm"]
     cells = [mesh.get_array().size for mesh in panels[0].collections if isinstance(mesh, QuadMesh)]
     assert cells == [trials.loc[trials["rank"] == rank, "n"].nunique() for rank in (1, 2)]
 
 
 def test_success_rates_count(trials: pd.DataFrame) -> None:
-    rates = sample_complexity.success_rates(trials, ["method", "rank"], 1e-2)
+    rates = success_rates(trials, ["method", "rank"], 1e-2)
     assert rates["count"].unique().tolist() == [8]
     one = trials[(trials["method"] == "label_noise_sgd") & (trials["rank"] == 2)]
     mine = rates[(rates["method"] == "label_noise_sgd") & (rates["rank"] == 2)].set_index("n")["rate"]
@@ -118,40 +119,38 @@ def test_odd_data_still_make_a_figure(name: str, case: str, trials: pd.DataFrame
         ).drop_duplicates(["cell_id", "replicate"]),
     }[case]()
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: table, raising=False)
-    monkeypatch.setattr(style, "FORMATS", ("svg",))
-    assert COMMANDS[name].main(["demo", "--out", str(tmp_path)]) == 0
+    assert figure(name, "demo", "--out", str(tmp_path), "--format", "svg") == 0
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_bad_input_is_one_message_and_status_2(
     name: str, trials: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main = COMMANDS[name].main
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials.iloc[:0], raising=False)
-    assert main(["demo"]) == 2
+    assert figure(name, "demo") == 2
     assert "sweep 'demo' has no trials in store 'results'" in capsys.readouterr().err
 
     def missing(store: str, sweep: str, where: str | None = None) -> pd.DataFrame:
         raise StoreError("store nowhere: there is no such folder")
 
     monkeypatch.setattr(flatdist, "load_trials", missing, raising=False)
-    assert main(["demo", "--store", "nowhere"]) == 2
+    assert figure(name, "demo", "--store", "nowhere") == 2
     assert capsys.readouterr().err == "error: store nowhere: there is no such folder\n"
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials, raising=False)
-    assert main(["demo", "--tolerance", "-1"]) == 2
+    assert figure(name, "demo", "--tolerance", "-1") == 2
     assert "tolerance=-1.0" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
-    assert main(["demo", "--out", str(tmp_path / "file")]) == 2
+    assert figure(name, "demo", "--out", str(tmp_path / "file")) == 2
     assert "error:" in capsys.readouterr().err
 
 
-def test_analysis_loads_no_training_libraries() -> None:
-    modules = [
-        f"flatdist.{room}.{path.stem}"
-        for room in ("fits", "figures", "report")
-        for path in (Path(flatdist.__file__).parent / room).glob("*.py")
-        if path.stem != "__init__"
-    ]
+def test_reading_and_drawing_load_no_training_libraries() -> None:
+    package = Path(flatdist.__file__).parent
+    rooms = [path for room in ("fits", "figures", "report") for path in (package / room).rglob("*.py")]
+    modules = sorted(
+        ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__") for path in rooms
+    )
+    assert {"flatdist.fits.threshold", "flatdist.figures.fields", "flatdist.report.watch"} <= set(modules)
     code = (
         "import sys\n"
         "class Blocked:\n"
@@ -177,10 +176,9 @@ def test_pictures_are_named_after_the_sweep_however_it_is_given(
     sweep_file: Path, trials: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(style, "FORMATS", ("svg",))
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials, raising=False)
     for sweep in ("my-question", str(sweep_file)):
-        assert sample_complexity.main([sweep]) == 0
+        assert figure("sample-complexity", sweep, "--format", "svg") == 0
     assert [path.name for path in Path("figures").iterdir()] == ["my-question"]
 
 
@@ -194,19 +192,19 @@ def test_where_reaches_the_store_and_the_picture(
         return trials.query(where)
 
     monkeypatch.setattr(flatdist, "load_trials", load, raising=False)
-    assert sample_complexity.main(["demo", "--where", "rank == 2", "--out", str(tmp_path)]) == 0
+    assert figure("sample_complexity", "demo", "--where", "rank == 2", "--out", str(tmp_path)) == 0
     assert asked == ["rank == 2"]
     (stem,) = {path.stem for path in tmp_path.iterdir()}
     assert stem.startswith("sample_complexity-where-rank-2-"), "the whole sweep's picture must stay"
     assert "rank == 2" in (tmp_path / f"{stem}.svg").read_text()
-    assert sample_complexity.main(["demo", "--where", "rank != 2", "--out", str(tmp_path)]) == 0
+    assert figure("sample_complexity", "demo", "--where", "rank != 2", "--out", str(tmp_path)) == 0
     assert len({path.stem for path in tmp_path.iterdir()}) == 2
-    assert sample_complexity.main(["demo", "--where", "rank == 7"]) == 2
+    assert figure("sample_complexity", "demo", "--where", "rank == 7") == 2
     assert "with --where 'rank == 7'" in capsys.readouterr().err
 
 
 def test_a_reader_that_leaves_early_sees_no_traceback() -> None:
-    code = "from flatdist.figures.command import print_lines; print_lines(['line'] * 100_000)"
+    code = "from flatdist.figures.script import print_lines; print_lines(['line'] * 100_000)"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -232,33 +230,28 @@ def test_unresolved_widths_and_unfinished_replicates_are_said(trials: pd.DataFra
     sharp["status"] = np.where(sharp["replicate"] < 3, "budget_exhausted", "converged")
     thresholds = fit_thresholds(sharp, by=["method", "rank"])
     assert (thresholds["transition"] < thresholds["n_spacing"]).all()
-    lines = table_lines(thresholds, ["method", "rank"])
+    lines = text_lines(threshold_table(thresholds, ["method", "rank"])) + unfinished(thresholds)
     assert f"< {thresholds['n_spacing'].iloc[0]:g} " in lines[1]
     assert lines[-1].startswith(f"label_noise_sgd: {3 * len(sharp) // 8} of {len(sharp)} replicates ended before")
     assert "raise `steps`" in lines[-1]
     finished = fit_thresholds(sharp.assign(status="converged"), by=["method", "rank"])
-    assert len(table_lines(finished, ["method", "rank"])) == 2
+    assert unfinished(finished) == []
 
 
 def test_legends_name_only_predictions_in_view(trials: pd.DataFrame) -> None:
     near = trials[(trials["rank"] == 2) & (trials["n"] > 60) & (trials["n"] < 120)]
-    thresholds = fit_thresholds(near, by=["method", "rank"])
-    for figure in (
-        sample_complexity.sample_complexity_figure(near, thresholds, 1e-2),
-        phase_diagram.phase_diagram_figure(near, fit_thresholds(near, by=["method", *phase_diagram.SHAPE]), 1e-2),
-    ):
-        labels = {text.get_text() for text in figure.legends[0].get_texts()}
+    for drawn in (sample_complexity(near, tolerance=1e-2), phase_diagram(near, tolerance=1e-2)):
+        labels = {text.get_text() for text in drawn.legends[0].get_texts()}
         assert "statistical dimension" in labels
         assert not {"$r(d+d')$", "$d\\,d'$"} & labels
 
 
 def test_phase_diagram_points_to_a_threshold_beyond_its_data(trials: pd.DataFrame) -> None:
     one = trials[(trials["method"] == "label_noise_sgd") & (trials["rank"] == 1)]
-    by = ["method", *phase_diagram.SHAPE]
     for error, marker, edge in ((1.0, ">", one["n"].max()), (0.0, "<", one["n"].min())):
         table = one.assign(relative_error=error)
-        figure = phase_diagram.phase_diagram_figure(table, fit_thresholds(table, by=by), 1e-2)
-        marks = [line for line in figure.axes[0].lines if line.get_marker() == marker]
+        drawn = phase_diagram(table, tolerance=1e-2)
+        marks = [line for line in drawn.axes[0].lines if line.get_marker() == marker]
         assert [mark.get_xdata()[0] for mark in marks] == [edge]
 
 
@@ -270,3 +263,35 @@ def test_ticks_are_plain_numbers_at_any_size() -> None:
         labels = [label.get_text() for label in axes.get_yticklabels()]
         assert len(labels) >= 2
         assert all(low * 0.96 <= float(label) <= high * 1.04 for label in labels)
+
+
+def test_every_figure_is_listed_and_takes_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    from flatdist.cli import main
+
+    assert main(["figure"]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"{name.replace('_', '-')} " in listed for name in figures.FIGURES)
+    assert figure("phase-diagram", "demo", "--x", "n") == 2
+    assert "does not take --x; it takes --tolerance, --link, --view" in capsys.readouterr().err
+    assert figure("fase-diagram", "demo") == 2
+    assert "did you mean 'phase_diagram'?" in capsys.readouterr().err
+    assert figure("heatmap") == 2
+    assert "give a sweep: flatdist figure heatmap SWEEP" in capsys.readouterr().err
+
+
+def test_one_panel_is_drawn_into_axes_that_are_given(trials: pd.DataFrame) -> None:
+    one = trials[(trials["rank"] == 2) & (trials["method"] == "label_noise_sgd")]
+    ax = Figure().subplots()
+    assert sample_complexity(one, ax=ax) is ax
+    assert phase_diagram(one, ax=Figure().subplots()).get_xlabel() == "measurements $n$"
+    with pytest.raises(FitError, match=r"these rows make 2 panels \(rank vary\) and ax= is one"):
+        sample_complexity(trials, ax=ax)
+
+
+def test_normalised_ranks_are_drawn_to_scale(trials: pd.DataFrame) -> None:
+    shapes = pd.concat([trials, quickstart_like((3,), ("label_noise_sgd",), d_out=24, d_in=24)])
+    axes = phase_diagram(shapes[shapes["method"] == "label_noise_sgd"], view="normalised").axes[0]
+    bands = [mesh.get_coordinates()[:, 0, 1] for mesh in axes.collections if isinstance(mesh, QuadMesh)]
+    assert sorted(round(float((low + high) / 2), 4) for low, high in bands)[::2] == [0.0833, 0.1667]
+    with pytest.raises(FitError, match="no view of the phase diagram is named 'sizes'"):
+        phase_diagram(trials, view="sizes")

@@ -8,10 +8,10 @@ from synthetic import quickstart_like
 
 from analysis import fit_scaling, fit_thresholds
 from flatdist.errors import FitError
-from flatdist.figures.command import table_lines
-from flatdist.figures.layout import describe
+from flatdist.figures.panels import describe
 from flatdist.figures.phase_diagram import panel_columns
 from flatdist.figures.training_curves import series_columns as curve_columns
+from flatdist.figures.words import text_lines, threshold_table
 from flatdist.fits.grouping import configuration_columns, series_columns, varying_fields
 from flatdist.fits.paired import paired_differences
 
@@ -42,7 +42,7 @@ def test_a_keyword_and_a_value_are_two_configurations(field: str, value: float, 
         f"label-noise SGD, {name}",
         "min nuclear norm",
     ]
-    lines = table_lines(thresholds, ["method", field])
+    lines = text_lines(threshold_table(thresholds, ["method", field]))
     printed = [line.split()[1] for line in lines[1:4]]
     assert printed == [str(float(value)), name.split()[1], "-"]
 

@@ -10,18 +10,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from synthetic import figure as run
 from synthetic import quickstart_like
 
 import flatdist
 from analysis import fit_thresholds
 from flatdist.errors import FitError
-from flatdist.figures import dependence, first_success, ratios, style
-from flatdist.figures.dependence import dependence_figure, in_panel
-from flatdist.figures.layout import legend_columns
+from flatdist.figures import dependence, style
+from flatdist.figures import ratios as ratios_figure
+from flatdist.figures.dependence import in_panel
+from flatdist.figures.panels import legend_columns
 from flatdist.figures.ratios import panels_of
-from flatdist.figures.ratios_figure import ratios_figure
 from flatdist.fits.first_success import first_successes, paired_first_success
-from flatdist.fits.ratios import changes, ratio_of, shape_name, split, summarise
+from flatdist.fits.ratios import changes, ratio_of, ratios, shape_name, split, summarise
 from flatdist.theory import prediction, statistical_dimension
 
 SHAPE = ["d_out", "d_in", "rank"]
@@ -45,7 +46,7 @@ def trials() -> pd.DataFrame:
 
 
 def test_over_a_prediction_the_interval_is_scaled() -> None:
-    table = ratios.ratios(pd.DataFrame([threshold(30.0), threshold(20.0, d_out=12)]), "dof").iloc[0]
+    table = ratios(pd.DataFrame([threshold(30.0), threshold(20.0, d_out=12)]), "dof").iloc[0]
     assert table["reference"] == prediction("dof").value(8, 8, 1) == 15
     assert table[["ratio", "ratio_low", "ratio_high"]].tolist() == pytest.approx(
         [2.0, 2.0 * math.exp(-0.05), 2.0 * math.exp(0.05)]
@@ -95,7 +96,7 @@ def test_a_censored_threshold_leaves_a_bound() -> None:
 
 def test_ratios_recover_what_was_simulated(trials: pd.DataFrame) -> None:
     thresholds = fit_thresholds(trials, by=["method", "depth", *SHAPE], tolerance=1e-2)
-    table = ratios.ratios(thresholds, "min_nuclear_norm")
+    table = ratios(thresholds, "min_nuclear_norm")
     assert set(table["method"]) == {"label_noise_sgd"}
     assert len(table) == 6
     assert table["ratio"].to_numpy() == pytest.approx(1.03 / 0.95, rel=0.1)
@@ -109,11 +110,11 @@ def test_ratios_recover_what_was_simulated(trials: pd.DataFrame) -> None:
 def test_the_summary_counts_what_is_censored() -> None:
     rows = [threshold(1.2 * 26.4), threshold(1.01 * 44.1, d_out=12, d_in=12)]
     rows.append({**threshold(math.nan, d_out=9), "n50_low": 0.0, "censored": "left", "n50_high": 10.0})
-    row = summarise(ratios.ratios(pd.DataFrame(rows)), ["method"]).iloc[0]
+    row = summarise(ratios(pd.DataFrame(rows)), ["method"]).iloc[0]
     assert (row["shapes"], row["censored"], row["within"], row["contains_one"]) == (3, 1, 1, 1)
     assert row["worst_shape"] == "8x8 rank 1"
     assert row["worst_distance"] == pytest.approx(1.2 * 26.4 / statistical_dimension(8, 8, 1) - 1)
-    nothing = summarise(ratios.ratios(pd.DataFrame(rows[2:])), []).iloc[0]
+    nothing = summarise(ratios(pd.DataFrame(rows[2:])), []).iloc[0]
     assert nothing["worst_shape"] == ""
     assert shape_name(rows[0]) == "8x8 rank 1"
 
@@ -129,15 +130,15 @@ def test_the_summary_counts_what_is_censored() -> None:
 )
 def test_bad_input_has_one_clear_message(change: object, over: str, message: str) -> None:
     with pytest.raises(FitError, match=message):
-        ratios.ratios(change(pd.DataFrame([threshold(30.0)])), over)  # type: ignore[operator]
+        ratios(change(pd.DataFrame([threshold(30.0)])), over)  # type: ignore[operator]
 
 
 def test_methods_without_a_depth_are_in_every_panel(trials: pd.DataFrame) -> None:
-    table = ratios.ratios(fit_thresholds(trials, by=["method", "depth", *SHAPE], tolerance=1e-2))
+    table = ratios(fit_thresholds(trials, by=["method", "depth", *SHAPE], tolerance=1e-2))
     panels = panels_of(table)
     assert [depth for depth, _ in panels] == [2, 3]
     assert all(set(part["method"]) == {"label_noise_sgd", "min_nuclear_norm"} for _, part in panels)
-    figure = ratios_figure(table, ["method", "depth"], 0.1)
+    figure = ratios_figure(trials, table=table)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["depth 2", "depth 3"]
     drawn = sorted(y for line in figure.axes[0].lines for y in line.get_ydata() if line.get_marker() == "o")
     mine = table[(table["method"] == "label_noise_sgd") & (table["depth"] == 2)]
@@ -167,7 +168,7 @@ def test_dependence_draws_n50_against_the_field() -> None:
     trials = pd.concat([with_field({0.1: 0.6, 0.5: 1.0, 1.0: 1.0}), quickstart_like((1,), ("min_nuclear_norm",))])
     panels, series = split(trials, "init_scale")
     assert (panels, series) == (["rank"], ["method"])
-    figure = dependence_figure(trials, fit_thresholds(trials, by=["method", "rank", "init_scale"]), "init_scale")
+    figure = dependence(trials, "init_scale")
     drawn = next(line for line in figure.axes[0].lines if line.get_marker() == "o" and len(line.get_xdata()) == 3)
     assert drawn.get_xdata().tolist() == [0.1, 0.5, 1.0]
     assert drawn.get_ydata()[0] < 0.75 * drawn.get_ydata()[1]
@@ -195,7 +196,7 @@ def test_fields_without_several_numbers_are_refused(
 ) -> None:
     table = trials.assign(sam_radius=trials["sam_radius"].astype(float))
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: table, raising=False)
-    assert dependence.main(["demo", "--field", field]) == 2
+    assert run("dependence", "demo", "--x", field) == 2
     assert message in capsys.readouterr().err
 
 
@@ -227,16 +228,16 @@ def test_pairs_of_first_successes_cancel_what_replicates_share() -> None:
         paired_first_success(nested("sam", 0), ["method"], "sam")
 
 
-def commands(trials: pd.DataFrame) -> dict[str, tuple[object, pd.DataFrame, list[str], str]]:
+def commands(trials: pd.DataFrame) -> dict[str, tuple[str, pd.DataFrame, list[str], str]]:
     streams = [nested("min_nuclear_norm", 0), nested("min_hessian_trace", -2)]
     larger = [nested("min_nuclear_norm", 5, shape=(8, 10, 1)), nested("min_hessian_trace", 1, shape=(8, 10, 1))]
     return {
-        "ratios_statdim": (ratios, trials, [], "within 10 %"),
-        "ratios_min_nuclear_norm": (ratios, trials, ["--over", "min_nuclear_norm"], "median_ratio"),
+        "ratios_statdim": ("ratios", trials, [], "within 10 %"),
+        "ratios_min_nuclear_norm": ("ratios", trials, ["--over", "min_nuclear_norm"], "median_ratio"),
         "dependence_init_scale": (
-            dependence, with_field({0.1: 0.6, 0.5: 1.0}), ["--field", "init_scale"], "ratio_high",
+            "dependence", with_field({0.1: 0.6, 0.5: 1.0}), ["--x", "init_scale"], "n50 at the higher value",
         ),
-        "first_success": (first_success, pd.concat(streams + larger, ignore_index=True), [], "in 0 of 2 shapes"),
+        "first_success": ("first-success", pd.concat(streams + larger, ignore_index=True), [], "in 0 of 2 shapes"),
     }  # fmt: skip
 
 
@@ -246,9 +247,9 @@ def commands(trials: pd.DataFrame) -> dict[str, tuple[object, pd.DataFrame, list
 def test_commands_write_pictures_with_their_origin(
     name: str, trials: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module, table, options, printed = commands(trials)[name]
+    command, table, options, printed = commands(trials)[name]
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: table, raising=False)
-    assert module.main(["demo", "--out", str(tmp_path), *options]) == 0  # type: ignore[attr-defined]
+    assert run(command, "demo", "--out", str(tmp_path), *options) == 0
     assert printed in capsys.readouterr().out
     assert {path.suffix for path in tmp_path.glob(f"{name}.*")} >= {".png", ".svg", ".pdf"}
     with Image.open(tmp_path / f"{name}.png") as picture:
@@ -265,16 +266,15 @@ def test_odd_data_still_make_a_figure(case: str, trials: pd.DataFrame, monkeypat
         "one shape": lambda: trials[trials["d_out"] == 8],
     }[case]()
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: table, raising=False)
-    monkeypatch.setattr(style, "FORMATS", ("svg",))
     for options in ([], ["--over", "min_nuclear_norm"]):
-        assert ratios.main(["demo", "--out", str(tmp_path), *options]) == 0
-    assert dependence.main(["demo", "--out", str(tmp_path), "--field", "d_in"]) in (0, 2)
+        assert run("ratios", "demo", "--out", str(tmp_path), "--format", "svg", *options) == 0
+    assert run("dependence", "demo", "--out", str(tmp_path), "--x", "d_in") == (2 if case == "one shape" else 0)
 
 
 @pytest.mark.parametrize("margin", ["0", "2", "nan"])
 def test_margins_are_relative_distances(margin: str, trials: pd.DataFrame, monkeypatch, capsys) -> None:
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials, raising=False)
-    assert ratios.main(["demo", "--margin", margin]) == 2
+    assert run("ratios", "demo", "--margin", margin) == 2
     assert "is not a relative distance" in capsys.readouterr().err
 
 

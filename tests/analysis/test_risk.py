@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 from scipy import stats
+from synthetic import figure
 
 import flatdist
 from flatdist.cells.cell import Cell
 from flatdist.errors import FitError
-from flatdist.figures import risk, risk_steps
-from flatdist.figures.risk_figure import ratio_figure, risk_figure, steps_figure
+from flatdist.figures import risk, risk_ratios, risk_steps, steps_table
 from flatdist.fits.risk import error_ratios, median, median_interval, ratios_by_regime, risk_table
 from flatdist.fits.risk_predictions import Setting, prediction_curves, quantile_test
 from flatdist.theory.risk import MinimumNormLaw, interpolation_law, tangent_fit_error
@@ -112,7 +112,7 @@ def test_a_divergence_is_an_infinite_error(trials: pd.DataFrame) -> None:
     broken.loc[chosen, "relative_error"] = np.inf
     table = risk_table(broken)
     assert np.isinf(table.query("method == 'min_nuclear_norm' and n == 20")["error"]).all()
-    figure = risk_figure(table, prediction_curves(broken, ["rank"]), ["method", "depth"], ["rank"])
+    figure = risk(trials)
     drawn = [line.get_ydata() for line in figure.axes[0].lines]
     assert all(np.isfinite(np.asarray(y, dtype=float)).all() for y in drawn)
 
@@ -159,8 +159,7 @@ def test_curves_say_what_applies() -> None:
 
 
 def test_figures_show_every_series_and_prediction(trials: pd.DataFrame) -> None:
-    series, panels = ["method", "depth"], ["rank"]
-    figure = risk_figure(risk_table(trials), prediction_curves(trials, panels), series, panels)
+    figure = risk(trials)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "label-noise SGD, depth 3" in labels
     assert "least error of any interpolator" in labels
@@ -168,7 +167,7 @@ def test_figures_show_every_series_and_prediction(trials: pd.DataFrame) -> None:
     assert axes.get_xscale() == axes.get_yscale() == "log"
     assert len(axes.lines) == 4 + 4  # no tail
     assert "20 problems" in figure.legends[0].get_title().get_text()
-    ratios = ratio_figure(error_ratios(trials, "min_nuclear_norm"), series, panels, "min_nuclear_norm")
+    ratios = risk_ratios(trials, reference="min_nuclear_norm")
     assert len(ratios.axes[0].lines) == 1 + 3
 
 
@@ -176,7 +175,7 @@ def test_the_command_writes_pictures_and_tables(
     trials: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials, raising=False)
-    assert risk.main(["demo", "--store", "s", "--out", str(tmp_path)]) == 0
+    assert figure("risk", "demo", "--store", "s", "--out", str(tmp_path)) == 0
     printed = capsys.readouterr().out
     pictures = {f"{name}.{kind}" for name in ("risk", "risk_ratios") for kind in ("pdf", "png", "svg")}
     tables = {"risk.csv", "risk_ratios.csv", "risk_ratios_by_regime.csv"}
@@ -193,18 +192,18 @@ def test_steps_are_an_axis(
     sgd = trials["method"] == "label_noise_sgd"
     longer = trials[sgd].assign(steps=80000, relative_error=3 * trials["relative_error"])
     both = pd.concat([trials, longer], ignore_index=True)
-    table, series, panels = risk_steps.steps_table(both)
+    table, series, panels = steps_table(both)
     assert series == ["method", "depth"]
     assert panels == ["rank", "n"]
     trained = table[table["steps"].notna()].set_index(["depth", "n", "steps"])["error"].unstack()
     np.testing.assert_allclose(trained[80000] / trained[40000], 3.0)
-    assert len(steps_figure(table[table["n"] == 13], series, panels).axes) == 2
+    assert len(risk_steps(both[both["n"] == 13]).axes) == 2
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: both[both["n"] < 20], raising=False)
-    assert risk_steps.main(["demo", "--out", str(tmp_path)]) == 0
+    assert figure("risk-steps", "demo", "--out", str(tmp_path)) == 0
     assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".svg", ".pdf", ".csv"}
     assert "misfit" in capsys.readouterr().out
     with pytest.raises(FitError, match="no two numbers of steps"):
-        risk_steps.steps_table(trials)
+        steps_table(trials)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +221,7 @@ def test_bad_input_is_one_message(
     change, message: str, trials: pd.DataFrame, monkeypatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: change(trials), raising=False)
-    assert risk.main(["demo", "--store", "s", "--out", str(tmp_path)]) == 2
+    assert figure("risk", "demo", "--store", "s", "--out", str(tmp_path)) == 2
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.err.count("\n") == 1

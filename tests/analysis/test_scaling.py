@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import quickstart_like
+from synthetic import figure, quickstart_like
 
 import flatdist
 from analysis import fit_scaling, fit_thresholds
 from flatdist.errors import FitError
-from flatdist.figures import scaling_figure
-from flatdist.figures.scaling_figure import collapse_figure
+from flatdist.figures import collapse
+from flatdist.figures import scaling as scaling_figure
 from flatdist.fits import scaling
 from flatdist.fits.collapse import collapse_table, fit_width_law, master_curve, unresolved_lines, width_table
 from flatdist.fits.power_law import EXPONENT, Points, fit_power_law, log_likelihood, profile_limits
@@ -178,7 +178,7 @@ def test_command_writes_both_pictures(
     trials: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials, raising=False)
-    assert scaling_figure.main(["demo", "--out", str(tmp_path), "--tolerance", "1e-2"]) == 0
+    assert figure("scaling", "demo", "--out", str(tmp_path), "--tolerance", "1e-2") == 0
     assert {path.stem for path in tmp_path.iterdir()} == {"scaling", "collapse"}
     printed = capsys.readouterr().out
     assert "statdim" in printed
@@ -191,14 +191,14 @@ def test_one_size_is_nothing_to_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     laws = fit_scaling(thresholds).set_index("law")
     assert laws.loc["entries", "verdict"] == "undecided: one size"
     assert laws.loc["statdim", "verdict"] == "undecided"
-    figure = scaling_figure.scaling_figure(thresholds, laws.reset_index(), ["method"])
-    assert [axes.get_title() for axes in figure.axes if axes.get_title()] == [
+    drawn = scaling_figure(trials)
+    assert [axes.get_title() for axes in drawn.axes if axes.get_title()] == [
         *["label-noise SGD:\nundecided"] * 3, "label-noise SGD:\nundecided: one size"
     ]  # fmt: skip
-    low, high = figure.axes[3].get_xlim()
+    low, high = drawn.axes[3].get_xlim()
     assert low < 144 < high < 300
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials[trials["rank"] == 1])
-    assert scaling_figure.main(["demo", "--out", str(tmp_path)]) == 0
+    assert figure("scaling", "demo", "--out", str(tmp_path)) == 0
     printed = capsys.readouterr().out
     assert printed.count("undecided: one size") == 4
     assert "nan" not in printed
@@ -253,8 +253,7 @@ def test_widths_below_the_grids_distance_are_bounds() -> None:
 def test_bounds_are_drawn_as_such() -> None:
     thresholds = fit_thresholds(width_trials(0.15, 1), by=["method", "d_out", "d_in", "rank"], tolerance=1e-2)
     assert set(width_table(thresholds)["width_censored"]) == {"none", "left"}
-    rates = pd.DataFrame({"method": ["min_nuclear_norm"], "z": [0.0], "rate": [0.5]})
-    figure = collapse_figure(rates, thresholds, fit_width_law(thresholds, ["method"]), ["method"])
-    arrows = [line for line in figure.axes[1].lines if line.get_marker() == "$\\downarrow$"]
+    drawn = collapse(width_trials(0.15, 1), tolerance=1e-2)
+    arrows = [line for line in drawn.axes[1].lines if line.get_marker() == "$\\downarrow$"]
     assert sum(len(line.get_xdata()) for line in arrows) == (width_table(thresholds)["width_censored"] == "left").sum()
     assert "narrower than the measured n resolve: bound" in [t.get_text() for t in figure.legends[0].get_texts()]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic import figure
 
 import flatdist
-from flatdist.figures.theorem_checks import CHECKS
-from flatdist.figures.theorem_checks.check import HOLDS, UNRESOLVED, VACUOUS, VIOLATED, combined, judge
-from flatdist.figures.theorems import main, run_checks, verdict_table
+from flatdist.fits.theorem_checks import CHECKS, run_checks, verdict_table
+from flatdist.fits.theorem_checks.check import HOLDS, UNRESOLVED, VACUOUS, VIOLATED, combined, judge
 from flatdist.store import Store
 
 SMALL = {"d_out": 3, "d_in": 4, "rank": 2}
@@ -131,14 +131,14 @@ def test_the_command_reads_a_sweep_from_the_store(tmp_path, capsys):
     )
     store, out = str(tmp_path / "store"), tmp_path / "figures"
     (tmp_path / "store").mkdir()
-    assert main([str(sweep), "--store", store, "--out", str(out)]) == 2
-    assert "have no trials in store" in capsys.readouterr().err
+    assert figure("theorems", str(sweep), "--store", store, "--out", str(out)) == 2
+    assert "has no trials in store" in capsys.readouterr().err
     cells = [flatdist.Cell(d_out=2, d_in=3, rank=1, n=60, method="theorem_probe", depth=depth) for depth in (2, 3)]
     from flatdist.trials.run import run_replicates
 
     outcomes = [outcome for cell in cells for outcome in run_replicates(cell, range(2))]
     Store(store).write([outcome.trial for outcome in outcomes], [])
-    assert main([str(sweep), "--store", store, "--out", str(out)]) == 0
+    assert figure("theorems", str(sweep), "--store", store, "--out", str(out)) == 0
     text = capsys.readouterr().out
     assert "Lemma 3: holds" in text
     assert "theorem_4: no trial bears on it" in text
@@ -156,6 +156,6 @@ def test_without_probes_the_other_statements_are_checked(trials):
 def test_trials_that_bear_on_nothing_are_one_message(trials, monkeypatch, tmp_path, capsys):
     nuclear = trials[trials["method"] == "min_nuclear_norm"]
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: nuclear)
-    assert main(["demo", "--out", str(tmp_path)]) == 2
-    assert "no trial of demo bears on any statement" in capsys.readouterr().err
+    assert figure("theorems", "demo", "--out", str(tmp_path)) == 2
+    assert "no trial here bears on a statement" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

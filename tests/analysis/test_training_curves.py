@@ -3,17 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import quickstart_like
+from synthetic import figure, quickstart_like
 
 import flatdist
-from flatdist.figures.training_curves import (
-    MEASURES,
-    main,
-    reference_levels,
-    series_columns,
-    training_curves,
-    training_curves_figure,
-)
+from flatdist.figures.training_curves import MEASURES, quartiles, reference_levels, series_columns, training_curves
 from flatdist.theory import flattest_trace
 
 
@@ -45,7 +38,7 @@ def trials():
 
 
 def test_quartiles_at_each_step(history):
-    curves = training_curves(history, ["depth", "method"])
+    curves = quartiles(history, ["depth", "method"])
     line = curves[(curves["depth"] == 3) & (curves["measure"] == "train_loss")].set_index("step")
     np.testing.assert_allclose(line["median"], [3 / 10, 3 / 100, 3 / 1000])
     np.testing.assert_allclose(line["low"], [2 / 10, 2 / 100, 2 / 1000])
@@ -71,7 +64,7 @@ def test_only_what_varies_within_a_depth_makes_a_series(trials):
 
 
 def test_the_figure_has_a_panel_for_each_measure_and_depth(history, trials):
-    figure = training_curves_figure(training_curves(history, ["depth", "method"]), reference_levels(trials), ["method"])
+    figure = training_curves(trials, history)
     assert len(figure.axes) == 2 * len(MEASURES)
     spikes = figure.axes[0].lines[1]
     np.testing.assert_allclose(spikes.get_ydata(), 2.0)
@@ -82,14 +75,14 @@ def test_the_figure_has_a_panel_for_each_measure_and_depth(history, trials):
 def test_several_problems_are_refused_with_a_way_out(monkeypatch, capsys):
     trials = quickstart_like(ranks=(1, 2), methods=("label_noise_sgd",), replicates=1)
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials)
-    assert main(["demo"]) == 2
+    assert figure("training-curves", "demo") == 2
     n = trials["n"].iloc[0]
     assert f"choose one with --where, such as --where 'rank == 1 and n == {n}'" in capsys.readouterr().err
 
 
 def test_short_axes_have_plain_numbers(history, trials):
     short = history.assign(nuclear_norm=np.where(history["step"] > 10, 1.2, 1.9), train_loss_max=1e9)
-    figure = training_curves_figure(training_curves(short, ["depth", "method"]), reference_levels(trials), ["method"])
+    figure = training_curves(trials, short)
     norm = figure.axes[2 * list(MEASURES).index("nuclear_norm")]
     labels = [label.get_text() for label in norm.get_yticklabels()]
     assert "1.5" in labels

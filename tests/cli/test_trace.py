@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,11 +13,9 @@ from PIL import Image, PngImagePlugin
 
 from flatdist.cli import main
 from flatdist.cli.trace import shell_command, shown
-from flatdist.figures import paired, sample_complexity, theorems
-from flatdist.figures.origin import analysis_command, file_stem
+from flatdist.figures.origin import file_stem, remake_command
 from flatdist.figures.style import FORMATS, save_figure
 
-ANALYSES = {"analysis.sample_complexity": sample_complexity, "analysis.paired": paired, "analysis.theorems": theorems}
 SWEEP = (
     "name: small\ndescription: a test\nreplicates: 4\nfixed: {d_out: 4, d_in: 4}\n"
     "axes: {rank: [1, 2], n: [4, 8, 12, 16], method: [min_frobenius_norm, min_nuclear_norm]}\n"
@@ -49,25 +46,25 @@ def traced(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    ("module", "options"),
+    ("name", "options"),
     [
-        ("analysis.sample_complexity", ["--where", "rank == 2 and n > 1*rank", "--link", "probit", "--tol", "1e-3"]),
-        ("analysis.paired", ["--out=elsewhere", "--reference", "min_frobenius_norm"]),
+        ("sample_complexity", ["--where", "rank == 2 and n > 1*rank", "--link", "probit", "--tolerance", "1e-3"]),
+        ("paired", ["--out=elsewhere", "--reference", "min_frobenius_norm"]),
     ],
 )
 def test_the_printed_command_draws_the_same_figure(
-    module: str, options: list[str], swept: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
+    name: str, options: list[str], swept: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
     store = str(swept / "a store")
-    assert ANALYSES[module].main([str(swept / "small.yaml"), "--store", store, *options, "--out", "first"]) == 0
+    assert main(["figure", name, str(swept / "small.yaml"), "--store", store, *options, "--out", "first"]) == 0
     first = {path.name: path for path in Path("first").iterdir()}
     found = traced(capsys, *map(str, first.values()))
     assert len({one["command"] for one in found}) == 1
-    assert all((one["sweep"], one["store"], one["figure"]) == ("small", store, module[9:]) for one in found)
+    assert all((one["sweep"], one["store"], one["figure"]) == ("small", store, name) for one in found)
     words = shlex.split(found[0]["command"])
-    assert words[:3] == ["python", "-m", module]
-    assert ANALYSES[module].main(words[3:]) == 0
+    assert words[:3] == ["flatdist", "figure", name]
+    assert main(words[1:]) == 0
     again = {path.name: path for path in Path("figures/small").iterdir()}
     assert again.keys() == first.keys()
     assert all(path.read_bytes() == first[name].read_bytes() for name, path in again.items())
@@ -76,24 +73,23 @@ def test_the_printed_command_draws_the_same_figure(
 def test_the_theorems_are_traced_too(swept: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["theorems", str(swept / "small.yaml"), "--store", str(swept / "a store"), "--where", "n < 16"]
-    monkeypatch.setattr(sys, "argv", words)
-    assert theorems.main() in (0, 1)
-    made = sorted(Path("figures/theorems").glob("*.png"))
+    assert main(["figure", *words]) in (0, 1)
+    made = sorted(Path("figures/small").glob("*.png"))
     assert made
-    assert Path(f"figures/theorems/{file_stem('theorems', 'n < 16')}.csv").exists()
+    assert Path(f"figures/small/{file_stem('theorems', 'n < 16')}.csv").exists()
     (found,) = traced(capsys, str(made[0]))
     assert shlex.split(found["command"])[3:] == [words[1], "--where", "n < 16", "--store", words[3]]
 
 
 def test_the_text_names_everything(tmp_path: Path, capsys) -> None:
-    command = analysis_command("paired", ["s", "--where", "n > 2", "--out", "x"], "s3://bucket/results")
+    command = remake_command("paired", ["s"], "s3://bucket/results", "n > 2", {})
     origin = {**ORIGIN, "where": "n > 2", "command": command, "git_revision": "abc", "git_dirty": True}
     for path in picture(tmp_path, origin):
         assert main(["trace", str(path)]) == 0
         text = capsys.readouterr().out
         for part in ("n > 2", "level = 0.95", "0" * 16, "3, hash", "revision abc with changes"):
             assert part in text
-        assert text.endswith("  python -m analysis.paired s --where 'n > 2' --store s3://bucket/results\n")
+        assert text.endswith("  flatdist figure paired s --where 'n > 2' --store s3://bucket/results\n")
 
 
 def test_characters_that_a_terminal_obeys_are_escaped(tmp_path: Path, capsys) -> None:

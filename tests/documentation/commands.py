@@ -140,7 +140,8 @@ def parse_module(words: Sequence[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT))
         module = importlib.import_module(name)
-        if not inspect.signature(module.main).parameters and "parse_args" not in inspect.getsource(module):
+        source = inspect.getsource(module)
+        if not inspect.signature(module.main).parameters and not re.search("parse_args|run_script", source):
             assert not arguments, f"{name} takes no arguments"
             return
         patch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)

@@ -117,4 +117,5 @@ def test_the_reference_is_complete() -> None:
             assert option in pages["commands"], f"{name} {option}"
     for name in set(flatdist.__all__) - {"__version__", "theory"}:
         assert f".{name}\n" in pages["python"]
-    assert "usage: python -m analysis.phase_diagram" in pages["analyses"]
+    assert "`flatdist figure phase-diagram SWEEP`" in pages["analyses"]
+    assert "::: flatdist.figures.fields.heatmap\n" in pages["analyses"]

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.columns import FAILURES, HISTORY
-from flatdist.figures.command import Request
 from flatdist.methods import METHODS
 from flatdist.methods.base import GradientMethod
-from flatdist.report.material import MEASURES, Material
+from flatdist.report.material import MEASURES, Material, Settings
 from flatdist.results import history_frame, trials_frame
 from flatdist.sweeps import parse_sweep
 
@@ -28,11 +25,11 @@ def recovers_from(n: int) -> Outcome:
 
 def lost(cell: Cell, replicate: int) -> Mapping[str, Any]:
     """Every replicate diverges."""
-    return {"status": "diverged", "relative_error": None, "steps_run": 7, "learning_rate_final": 3.0}
+    return {"status": "diverged", "relative_error": None, "steps_run": 7, "learning_rate_final": 5.0}
 
 
 def make_material(
-    text: str, out: Path, outcome: Outcome | None = None, failures: list[Mapping[str, Any]] | None = None
+    text: str, outcome: Outcome | None = None, failures: list[Mapping[str, Any]] | None = None
 ) -> Material:
     """A sweep's material with chosen outcomes, recovery from 8 measurements by default; None leaves a replicate out."""
     sweep, outcome = parse_sweep(text), outcome or recovers_from(8)
@@ -53,13 +50,12 @@ def make_material(
             if isinstance(METHODS[cell.method], GradientMethod):
                 values = dict.fromkeys(MEASURES, None if found.get("status") == "diverged" else 0.5)
                 history += [{**key, "step": step, **values} for step in (0, 10, 100)]
-    columns = ["cell_id", "replicate", "step", *MEASURES, "train_loss_max"]
-    request = Request(f"{sweep.name}.yaml", sweep.name, "results", None, out, None, "logit", argparse.Namespace())
+    columns = ["cell_id", "replicate", "step", *MEASURES]
     names = [column.name for column in FAILURES]
     assert set(columns) <= {column.name for column in HISTORY}
     return Material(
         sweep,
-        request,
+        Settings(f"{sweep.name}.yaml", "results"),
         trials_frame(trials),
         history_frame(history)[columns],
         pd.DataFrame(failures or [], columns=names),

@@ -7,18 +7,15 @@ import json
 import re
 from html.parser import HTMLParser
 
+import matplotlib as mpl
 import pytest
+from chosen import make_material
 from conftest import HOSTILE
 
+import flatdist
 from flatdist.cli import main
-from flatdist.report.page import embedded, render
-from flatdist.report.section import Section
+from flatdist.report.page import build, embedded
 from flatdist.store import Store
-
-ORIGIN = {
-    "flatdist_version": "0", "git_revision": None, "git_dirty": None, "cells": 1, "cells_hash": "0", "trials": 1,
-    "command": ["flatdist"],
-}  # fmt: skip
 
 
 class Elements(HTMLParser):
@@ -55,78 +52,98 @@ def parsed(page):
 
 
 def test_text_of_the_sweep_file_stays_text(parsed):
-    assert len(parsed.scripts) == 3, "the data, the library and the page's own"
+    assert len(parsed.scripts) == 2, "the data and the page's own"
     assert HOSTILE in parsed.texts, "the description, word for word"
     assert any("blocks:" in text and "</script>" in text for text in parsed.texts), "the file, word for word"
-    assert not any(name.startswith("on") for _, attributes in parsed.elements for name in attributes)
-    assert "49" not in "".join(text for text in parsed.texts if "window.hacked" in text)
+    assert not parsed.of("img")
 
 
-def test_a_name_and_data_cannot_break_out_either():
-    section = Section("outcomes", HOSTILE, message=HOSTILE, data={HOSTILE: HOSTILE})
-    found = Elements(render(HOSTILE, HOSTILE, [section], {**ORIGIN, "command": [HOSTILE]}))
-    assert len(found.scripts) == 3
-    assert json.loads(found.scripts[0])["data"]["outcomes"] == {HOSTILE: HOSTILE}
-    assert not found.of("img")
+def test_the_policy_allows_the_pages_own_script_and_style_alone(page, parsed):
+    (policy,) = [meta["content"] for meta in parsed.of("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    assert "connect-src" not in policy
+    text = page.read_text()
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)[1]
+    for content in (parsed.scripts[1], style):
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+    for _, attributes in parsed.elements:
+        assert "style" not in attributes
+        assert not [name for name in attributes if name.startswith("on")]
 
 
-def test_embedded_json_has_no_markup_and_no_number_that_json_lacks():
-    text = embedded({"a": [float("nan"), float("inf"), 0.1 + 0.2], "b": "</script><!-- & \u2028"})
-    assert not set("<>&\u2028") & set(text)
-    assert json.loads(text) == {"a": [None, None, 0.3], "b": "</script><!-- & \u2028"}
+def test_nothing_is_fetched_and_no_id_occurs_twice(parsed):
+    for tag, attributes in parsed.elements:
+        for name in ("src", "href", "xlink:href", "data", "action"):
+            value = attributes.get(name)
+            assert value is None or value.startswith("#"), (tag, name, value)
+    ids = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    used = [attributes["href"][1:] for attributes in parsed.of("use")]
+    assert set(used) <= set(ids)
 
 
-def test_only_the_pages_own_scripts_may_run(parsed):
-    (policy,) = (meta["content"] for meta in parsed.of("meta") if meta.get("http-equiv") == "Content-Security-Policy")
-    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
-    assert rules["default-src"] == "'none'"
-    assert rules["img-src"] == "data:"
-    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in parsed.scripts[1:]]
-    assert rules["script-src"] == "'unsafe-eval' " + " ".join(f"'sha256-{digest}'" for digest in hashes)
+def test_tiles_are_the_cells_of_the_store_in_the_heat_maps_colours(page, parsed):
+    trials = flatdist.load_trials(page.parents[1] / "results")
+    trials["success"] = (trials["relative_error"] < 1e-2) & (trials["status"] != "diverged")
+    style = re.search(r"<style>(.*?)</style>", page.read_text(), re.DOTALL)[1]
+    ids = json.loads(parsed.scripts[0])["ids"]
+    rates = trials.groupby("cell_id")["success"].mean()
+    tiles = [a for _, a in parsed.elements if a.get("data-mark") == "tile"]
+    assert len(tiles) == len(ids) == 13
+    for tile in tiles:
+        rule = re.search(rf"\.{tile['class'].split()[0]}{{([^}}]*)}}", style)[1]
+        expected = mpl.colors.to_hex(mpl.colormaps["cividis"](float(rates[ids[int(tile["data-cell"])]])))
+        assert f"fill:{expected}" in rule
 
 
-def test_nothing_is_loaded_from_elsewhere(parsed):
-    links = [attributes["href"] for attributes in parsed.of("a")]
-    assert all(link.startswith("#") or link == "https://vega.github.io" for link in links)
-    assert all(image["src"].startswith("data:") and image["alt"] for image in parsed.of("img"))
-    assert not parsed.of("link")
-    assert not parsed.of("iframe")
-
-
-def test_the_outline_is_in_order_and_tables_are_described(parsed):
-    levels = [int(tag[1]) for tag, _ in parsed.elements if re.fullmatch("h[1-6]", tag)]
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
-    assert len(parsed.of("caption")) == len(parsed.of("table")) >= 5
-    assert all(head.get("scope") in ("row", "col") for head in parsed.of("th"))
-    assert all(place["aria-label"] for place in parsed.of("div") if "data-chart" in place)
-    targets = {attributes["id"] for _, attributes in parsed.elements if "id" in attributes}
-    assert {link["href"][1:] for link in parsed.of("a") if link["href"].startswith("#")} <= targets
-
-
-def test_every_chart_has_a_place_and_every_place_a_chart(parsed):
-    charts = json.loads(parsed.scripts[0])["charts"]
-    places = [place["data-chart"] for place in parsed.of("div") if "data-chart" in place]
-    assert sorted(places) == sorted(charts)
-
-
-def test_the_page_is_small_and_tells_divergences(parsed, page):
-    assert page.stat().st_size < 2_500_000
+def test_answers_and_cells_are_there_without_scripts(parsed):
     text = " ".join(parsed.texts)
-    assert "is beyond B / R" in text
-    assert "3 of 3" in text
+    for part in ("label-noise SGD", "min nuclear norm", "n50", "Law:", "the statistical dimension", "Training curves"):
+        assert part in text
+    rows = [a for tag, a in parsed.elements if tag == "tr" and "data-cell" in a]
+    assert len(rows) == 13
+    assert sum("data-trouble" in row for row in rows) >= 1, "the cell that diverged"
+    assert not [a for _, a in parsed.elements if a.get("data-mark") == "tile" and a.get("role")], "no dead buttons"
 
 
-def test_the_page_says_how_it_is_made_again(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    store = Store("results")
-    store.save_sweep("none", "name: none\nfixed: {d_out: 4, d_in: 4, rank: 1, n: 9, method: min_nuclear_norm}", [], 1)
-    words = ["report", "none", "--store", "results", "--tolerance", "0.5", "--link", "probit"]
-    assert main([*words, "--out", "out"]) == 0
-    page = Elements((tmp_path / "out" / "none.html").read_text())
-    (origin,) = (json.loads(meta["content"]) for meta in page.of("meta") if meta.get("name") == "flatdist:origin")
-    assert origin["command"] == ["flatdist", *words]
-    assert origin["settings"] == {"tolerance": 0.5, "link": "probit"}
-    assert origin["store"] == "results", "as it was given: where a folder lies on this machine says nothing to others"
-    assert str(tmp_path) not in "".join(page.texts)
+def test_the_page_is_small(page):
+    assert page.stat().st_size < 400_000
+
+
+def test_figures_lie_beside_the_page_and_name_their_command(page, capsys):
+    made = {path.name for path in page.parent.iterdir()}
+    assert {"phase_diagram.png", "sample_complexity.svg", "scaling.pdf", "small.html"} <= made
+    assert main(["trace", str(page.parent / "phase_diagram.svg")]) == 0
+    assert "flatdist figure phase_diagram" in capsys.readouterr().out
+
+
+def test_json_cannot_end_its_element():
+    text = str(embedded({"a": "</script><!-- & é", "b": float("nan"), "c": [float("inf"), 1.23456789012]}))
+    assert not set("<>&") & set(text)
+    assert json.loads(text) == {"a": "</script><!-- & é", "b": None, "c": [None, 1.234568]}
+
+
+def test_two_thousand_trials_are_a_page_below_two_megabytes():
+    text = (
+        "name: many\nreplicates: 8\nfixed: {d_out: 12, d_in: 12, depth: 2}\naxes:\n  rank: [1, 2, 3, 4]\n"
+        "  n: {range: [20, 144, 2]}\n  method: [min_nuclear_norm]\n"
+    )
+    material = make_material(text)
+    assert len(material.trials) >= 1900
+    page = build(material)["html"]
+    assert len(page.encode()) < 2_000_000
+
+
+def test_a_sweep_with_nothing_done_says_what_to_run(tmp_path, capsys):
+    file = tmp_path / "empty.yaml"
+    file.write_text("name: empty\nreplicates: 2\nfixed: {d_out: 3, d_in: 3, rank: 1}\naxes: {n: [4, 6]}\n")
+    Store(str(tmp_path / "results")).write([], [])
+    (tmp_path / "results").mkdir(exist_ok=True)
+    assert main(["report", str(file), "--store", str(tmp_path / "results"), "--out", str(tmp_path)]) == 0
+    text = (tmp_path / "empty.html").read_text()
+    assert "4 of 4 replicates are missing (label-noise SGD 4)" in text
+    assert "flatdist sweep" in text
+    assert "No result yet" in text
+    assert list(itertools.islice(tmp_path.glob("*.png"), 1)) == []

@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.figure import Figure
 from scipy import stats
 
-from flatdist.figures.style import color_of, marker_of, themed
-from flatdist.figures.theorem_checks.check import (
+from flatdist.fits.grouping import group_rows
+from flatdist.fits.theorem_checks.check import (
     HOLDS,
     UNRESOLVED,
     VACUOUS,
@@ -23,9 +21,7 @@ from flatdist.figures.theorem_checks.check import (
     records,
     where_of,
 )
-from flatdist.figures.theorem_checks.pictures import REFERENCE, bound_figure, panel
-from flatdist.figures.theorem_checks.tables import flattest_beside_nuclear, problems
-from flatdist.fits.grouping import group_rows
+from flatdist.fits.theorem_checks.tables import flattest_beside_nuclear, problems
 from flatdist.theory import flattest_risk_bound, minimum_norm_law, minimum_norm_relative_error
 
 EXACT = 1e-9  # below it a recovery is exact: drawn there on logarithmic axes, and not compared
@@ -55,12 +51,6 @@ def theorem_2(trials: pd.DataFrame) -> Check | None:
         f"left side at most {rows['measured'].max():.2f} ||M*||_*^2; the bound says something of {useful} problems",
         rows,
         f"smallest delta_2 at least {worst['lower']:.2f}, at {where_of(worst)}",
-        lambda: bound_figure(
-            rows.assign(measured=rows["measured"].clip(lower=EXACT)),
-            {"the bound, depth 2": lambda delta: flattest_risk_bound(delta, 1.0)},
-            "$\\delta_2$: lower bound; grey: vacuous",
-            "$\\|\\hat M - M^*\\|_F^2 \\,/\\, \\|M^*\\|_*^2$",
-        ),
     )
 
 
@@ -98,7 +88,6 @@ def theorem_3(trials: pd.DataFrame) -> Check | None:
         f"C needed: {listed}",
         rows,
         f"C >= {worst['measured']:.4f} at {where_of(worst)}",
-        lambda: _constant_figure(rows),
     )
 
 
@@ -141,7 +130,6 @@ def theorem_4(trials: pd.DataFrame) -> Check | None:
         f"{int(table['replicates'].min())} replicates)",
         table,
         f"p = {worst['least']:.3f} at {int(worst['d_out'])} x {int(worst['d_in'])}, n = {int(worst['n'])}",
-        lambda: _law_figure(table),
     )
 
 
@@ -185,64 +173,4 @@ def corollary_1(trials: pd.DataFrame) -> Check | None:
         table,
         f"exponent {worst['slope']:.2f} +- {worst['error']:.2f} at {int(worst['d_out'])} x {int(worst['d_in'])}, "
         f"delta_{worst['delta']} from {'below' if worst['side'] == 'lower' else 'above'}",
-        lambda: _scaling_figure(problems(trials)),
     )
-
-
-def _constant_figure(rows: pd.DataFrame) -> Figure:
-    figure, axes = panel()
-    with themed():
-        for index, (size, group) in enumerate(rows.groupby("size")):
-            shown = np.maximum(group["measured"].to_numpy(dtype=float), EXACT)
-            color, marker = color_of(index), marker_of(index)
-            axes.plot(group["n"], shown, marker, color=color, markersize=2.6, label=f"$d + d' = {size:g}$")
-        axes.set_yscale("log")
-        axes.set_xlabel("number of measurements $n$")
-        axes.set_ylabel("$C$ needed; bottom: exact recovery")
-        axes.legend()
-    return figure
-
-
-def _law_figure(table: pd.DataFrame) -> Figure:
-    figure, axes = panel()
-    with themed():
-        for index, row in enumerate(records(table)):
-            uniform = (np.arange(len(row["ranks"])) + 0.5) / len(row["ranks"])
-            label = f"{row['d_out']} x {row['d_in']}, n = {row['n']}"
-            axes.plot(uniform, row["ranks"] - uniform, color=color_of(index), linewidth=0.7, label=label)
-        limit = stats.kstwo.ppf(1.0 - SIGNIFICANCE / (2 * len(table)), int(table["replicates"].min()))
-        for side in (-limit, limit):
-            axes.axhline(side, color=REFERENCE, linestyle="--", linewidth=0.8)
-        axes.set_xlabel("quantile; dashed: beyond is a violation")
-        axes.set_ylabel("Beta law at the error $-$ quantile")
-        axes.set_ylim(-1.3 * limit, 2.4 * limit)
-        axes.legend(ncols=2, fontsize=5)
-        sns.despine(ax=axes)
-    return figure
-
-
-def _scaling_figure(rows: pd.DataFrame) -> Figure:
-    figure, axes = panel()
-    with themed():
-        for index, rank in enumerate((1, 2)):
-            load = rank * (rows["d_out"] + rows["d_in"]) / rows["n"]
-            for side, filled in (("lower", True), ("upper", False)):
-                axes.plot(
-                    1.0 / load,
-                    rows[f"delta_{rank}_{side}"],
-                    marker_of(index),
-                    color=color_of(index),
-                    markersize=2.4,
-                    markerfacecolor=color_of(index) if filled else "none",
-                    markeredgewidth=0.5,
-                    label=f"$\\delta_{rank}$ from {'below' if filled else 'above'}",
-                )
-        grid = np.geomspace(float(rows["n"].min()) / 60, float(rows["n"].max()) / 5, 50)
-        axes.plot(grid, 2.0 / np.sqrt(grid), color=REFERENCE, linewidth=0.8, label="exponent $-1/2$")
-        axes.axhline(1.0, color="#bbbbbb", linewidth=0.6, zorder=0)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlabel("$n \\,/\\, r(d + d')$")
-        axes.set_ylabel("isometry constant $\\delta_r$")
-        axes.legend()
-    return figure

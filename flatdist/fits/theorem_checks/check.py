@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 HOLDS = "holds"
 VIOLATED = "violated"
@@ -34,7 +33,6 @@ class Check:
         measured: what was found, in a line.
         instances: one row each, with ``verdict``.
         worst: the instance that came nearest to failing, in words.
-        draw: makes the figure.
         name: of the figure's file.
     """
 
@@ -44,7 +42,6 @@ class Check:
     measured: str
     instances: pd.DataFrame
     worst: str
-    draw: Callable[[], Figure]
 
     @property
     def verdict(self) -> str:

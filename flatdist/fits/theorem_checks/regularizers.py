@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flatdist.figures.theorem_checks.check import VACUOUS, Check, judge, judge_equality, largest, records, where_of
-from flatdist.figures.theorem_checks.pictures import bound_figure, error_figure
-from flatdist.figures.theorem_checks.tables import flattest_beside_nuclear, probes
+from flatdist.fits.theorem_checks.check import VACUOUS, Check, judge, judge_equality, largest, records, where_of
+from flatdist.fits.theorem_checks.tables import flattest_beside_nuclear, probes
 from flatdist.theory import flattest_trace, nuclear_norm_ratio_bound
 
 CLOSED_FORM = 1e-6
@@ -39,9 +38,6 @@ def theorem_1_regularizer(trials: pd.DataFrame) -> Check | None:
         f"left side at most {worst['measured'] / worst['lower']:.3f} of delta_1's lower bound",
         rows,
         f"{worst['measured']:.4f} with delta_1 in [{worst['lower']:.4f}, {worst['upper']:.4f}] at {where_of(worst)}",
-        lambda: bound_figure(
-            rows, {"the bound": float}, "$\\delta_1$: lower bound, bar to upper", "$|F(M^*)/G(M^*) - 1|$"
-        ),
     )
 
 
@@ -61,7 +57,6 @@ def theorem_1_nuclear_norm(trials: pd.DataFrame) -> Check | None:
     shown = rows if useful.empty else useful
     worst = largest(shown, shown["measured"])
     bound = nuclear_norm_ratio_bound(float(worst["lower"]), int(worst["depth"]))
-    bounds = {f"the bound, depth {depth}": _ratio_bound(depth) for depth in sorted(set(rows["depth"].astype(int)))}
     return Check(
         "Theorem 1, nuclear norm",
         "theorem_1_nuclear_norm",
@@ -70,9 +65,6 @@ def theorem_1_nuclear_norm(trials: pd.DataFrame) -> Check | None:
         + ("vacuous everywhere" if useful.empty else f"{useful['measured'].max():.4f} where delta_1 may be below 1"),
         rows,
         f"{worst['measured']:.4f} against {bound:.2f} at {where_of(worst)}",
-        lambda: bound_figure(
-            rows, bounds, "$\\delta_1$: lower bound; grey: vacuous", "$\\|\\hat M\\|_* \\,/\\, \\min \\|M\\|_*$"
-        ),
     )
 
 
@@ -123,13 +115,4 @@ def _equality(rows: pd.DataFrame, statement: str, name: str, formula: str) -> Ch
         f"{rows['minimiser'].max():.1e} and product by {rows['closed_product'].max():.1e}",
         rows,
         f"{worst['measured']:.1e} at {where_of(worst)}",
-        lambda: error_figure(
-            rows,
-            {
-                "optimised": "optimised along geodesics",
-                "minimiser": "trace at the explicit minimiser",
-                "closed_product": "its product",
-            },
-            (CLOSED_FORM,) * 3,
-        ),
     )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from flatdist.figures.theorem_checks.check import HOLDS, VIOLATED, Check, judge, judge_equality, largest, where_of
-from flatdist.figures.theorem_checks.pictures import bound_figure, error_figure
-from flatdist.figures.theorem_checks.tables import probes
+from flatdist.fits.theorem_checks.check import HOLDS, VIOLATED, Check, judge, judge_equality, largest, where_of
+from flatdist.fits.theorem_checks.tables import probes
 
 LEMMA_2 = 1e-10
 LEMMA_4 = 1e-10
@@ -29,9 +28,6 @@ def lemma_2(trials: pd.DataFrame) -> Check | None:
         "elsewhere",
         rows,
         f"{worst['measured']:.1e} at {where_of(worst)}",
-        lambda: error_figure(
-            rows, {"lemma2_on": "interpolating layers", "lemma2_off": "other layers"}, (LEMMA_2, LEMMA_2)
-        ),
     )
 
 
@@ -47,7 +43,6 @@ def lemma_3(trials: pd.DataFrame) -> Check | None:
         "Lemma 3",
         "lemma_3",
         "|tr Hess L / (2 R) - 1| <= delta_1",
-        "largest $|\\mathrm{tr\\,Hess}\\,L\\,/\\,2R - 1|$",
     )
 
 
@@ -68,9 +63,6 @@ def lemma_4(trials: pd.DataFrame) -> Check | None:
         f"{rows['lemma4_product'].max():.1e}; other factorizations end {rows['lemma4_others'].min():.1%} or more above",
         rows,
         f"{abs(worst['lemma4_excess']):.1e} at {where_of(worst)}",
-        lambda: error_figure(
-            rows, {"lemma4_excess": "R at balanced layers", "lemma4_product": "their product"}, (LEMMA_4, PRODUCT)
-        ),
     )
 
 
@@ -85,7 +77,6 @@ def lemma_5(trials: pd.DataFrame) -> Check | None:
         "Lemma 5",
         "lemma_5",
         "|(1/n) sum <A_i, X>^2 - ||X||_F^2| <= delta_2 ||X||_*^2",
-        "largest left side $/\\,\\|X\\|_*^2$",
     )
 
 
@@ -101,12 +92,11 @@ def _bounded(rows: pd.DataFrame, measured: pd.Series, rank: int) -> pd.DataFrame
     return rows.assign(verdict=[judge(value, float, low, high) for value, low, high in triples])
 
 
-def _delta_check(rows: pd.DataFrame, statement: str, name: str, predicted: str, label: str) -> Check:
+def _delta_check(rows: pd.DataFrame, statement: str, name: str, predicted: str) -> Check:
     useful = rows[rows["lower"] < 1.0]
     vacuous = useful.empty
     useful = rows if vacuous else useful
     worst = largest(useful, useful["measured"] / useful["lower"])
-    rank = 2 if statement == "Lemma 5" else 1
     return Check(
         statement,
         name,
@@ -115,5 +105,4 @@ def _delta_check(rows: pd.DataFrame, statement: str, name: str, predicted: str, 
         + (" (all beyond 1)" if vacuous else ""),
         rows,
         f"{worst['measured']:.4f} with delta in [{worst['lower']:.4f}, {worst['upper']:.4f}] at {where_of(worst)}",
-        lambda: bound_figure(rows, {"the bound": float}, f"$\\delta_{rank}$: lower bound, bar to upper", label),
     )

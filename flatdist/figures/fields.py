@@ -1,0 +1,651 @@
+"""Any statistic over any fields: heat maps, lines and scatters of whatever a sweep varied.
+
+Columns are named as in the trials table, or computed by the language of sweep files: ``n/entries``, ``n/statdim``,
+``rank/d_out``. Numbers are drawn to scale and sort as numbers; texts and lists of widths stand one after another.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.ticker import LogLocator
+
+from flatdist.errors import FitError
+from flatdist.figures.command import Context, Drawn
+from flatdist.figures.panels import Key, Panels, describe, keys_of, legend_columns, series_handles, styled
+from flatdist.figures.style import (
+    EDGE_OVER_HEAT,
+    HEAT,
+    OVER_HEAT,
+    UNMEASURED,
+    color_of,
+    despine,
+    mark,
+    marker_of,
+    round_values,
+)
+from flatdist.figures.words import number, plain, shown
+from flatdist.fits.grouping import as_value, configuration_columns, distinct, group_rows, matching
+from flatdist.fits.paired import wilson_interval
+from flatdist.fits.success import label_success, resolve_tolerance
+from flatdist.fits.threshold import fit_thresholds
+from flatdist.suggestions import did_you_mean
+
+AGGREGATES = ("mean", "median", "min", "max", "std", "count")
+FITTED, SUCCESS = "n50", "success"
+_SHARES = {SUCCESS, "diverged", "unconverged"}
+_SPREADS = 8.0  # an axis whose positive numbers spread by more than this factor is logarithmic unless told otherwise
+_MOST_LEVELS, _MOST_SERIES, _DECADES = 60, 14, 10
+
+
+def heatmap(
+    trials: pd.DataFrame,
+    x: str | None = None,
+    y: str | None = None,
+    value: str = SUCCESS,
+    *,
+    agg: str | None = None,
+    facet: str | None = None,
+    log: str | None = None,
+    tolerance: float | None = None,
+    table: pd.DataFrame | None = None,
+    ax: Axes | None = None,
+) -> Any:
+    """A statistic over two fields: a panel for each method, or for each value of ``facet``.
+
+    Args:
+        trials: one row per replicate.
+        x, y: columns, or arithmetic over them such as ``n/entries``; by default the fields that vary most.
+        value: column whose statistic is the colour; ``success`` is the share of replicates that succeed, ``n50`` the
+            fitted threshold.
+        agg: one of :data:`AGGREGATES`; by default the mean of shares and the median of everything else.
+        facet: column that makes panels; ``none`` pools everything into one.
+        log: which of x, y and value are logarithmic, such as ``x,value``; ``none`` for none; by default those whose
+            positive numbers spread widely.
+        tolerance: success is a relative error below this; by default the loosest of the methods' own.
+        table: from :func:`field_table`; made here by default.
+        ax: axes for a single panel; by default a figure of all.
+
+    Returns:
+        The figure, or ``ax``.
+
+    Raises:
+        FitError: a column that is missing, does not vary, or cannot be logarithmic; or several panels for one ``ax``.
+
+    Example:
+        >>> import pandas as pd
+        >>> from flatdist import figures
+        >>> trials = pd.DataFrame({"learning_rate": [0.1, 0.1, 0.3, 0.3], "depth": [2, 3, 2, 3], "n": 9,
+        ...                        "replicate": 0, "relative_error": [0.2, 0.5, 0.1, 0.4]})
+        >>> figures.heatmap(trials, "learning_rate", "depth", "relative_error").axes[0].get_xlabel()
+        'learning_rate'
+    """
+    x, y = axes_of(trials, x, y)
+    facets = facet_of(trials, facet, (x, y))
+    if table is None:
+        table = field_table(trials, [x, y, *facets], value, agg, tolerance)
+    scales = scales_of(table, {"x": x, "y": y, "value": value}, log)
+    keys = keys_of(table, facets)
+    norm = norm_of(table["value"], value, "value" in scales)
+    rows = table[y].map(as_value).nunique()
+    with Panels(keys, ax, row_height=0.5 + 0.2 * min(max(rows, 4), 14), rest=0.35) as panels:
+        for axes, key in panels:
+            heat_panel(axes, matching(table, key), x, y, norm, scales, levels=table)
+            panels.title(axes, describe(key))
+        panels.label(axis_name(x), axis_name(y))
+        panels.color_bar(norm, value_name(value, agg))
+    return panels.result
+
+
+def lines(
+    trials: pd.DataFrame,
+    x: str | None = None,
+    value: str = SUCCESS,
+    *,
+    agg: str | None = None,
+    color: str | None = None,
+    facet: str | None = None,
+    log: str | None = None,
+    tolerance: float | None = None,
+    table: pd.DataFrame | None = None,
+    ax: Axes | None = None,
+) -> Any:
+    """A statistic over one field, with its spread: a line for each value of ``color``.
+
+    Shares have their 95 % interval as bars (Wilson), ``n50`` that of the fit, everything else its quartiles.
+
+    Args:
+        trials: one row per replicate.
+        x: column, or arithmetic over columns; by default the number that varies most.
+        value: as in :func:`heatmap`.
+        agg: as in :func:`heatmap`.
+        color: column whose values are told apart by colour; by default the method and whatever else varies.
+        facet: column that makes panels; by default none.
+        log: which of x and value are logarithmic, such as ``x,value``; ``none`` for none.
+        tolerance: success is a relative error below this; by default the loosest of the methods' own.
+        table: from :func:`field_table`; made here by default.
+        ax: axes for a single panel; by default a figure of all.
+
+    Returns:
+        The figure, or ``ax``.
+
+    Raises:
+        FitError: a column that is missing, does not vary, or cannot be logarithmic; or several panels for one ``ax``.
+    """
+    x, _ = axes_of(trials, x, x)
+    series, facets = series_of(trials, color, (x, facet)), [facet] if facet not in (None, "none") else []
+    if table is None:
+        table = field_table(trials, [x, *facets, *series], value, agg, tolerance)
+    scales = scales_of(table, {"x": x, "value": value}, log)
+    keys, series_keys = keys_of(table, facets), keys_of(table, series)
+    _check_series(series_keys, series)
+    places = _places(table, x)
+    rest = 0.45 + 0.13 * len(series_keys)
+    with Panels(keys, ax, row_height=1.6, rest=rest, most_in_column=4, sharey=True) as panels:
+        for axes, key in panels:
+            mine = matching(table, key)
+            for index, name in styled(series_keys):
+                line = matching(mine, name).assign(place=lambda rows: rows[x].map(as_value).map(places))
+                line = line.sort_values("place")
+                middle = line["value"].to_numpy(dtype=float)
+                ends = [line[name].to_numpy(dtype=float) for name in ("low", "high")]
+                bars = [np.maximum(np.nan_to_num(middle - ends[0]), 0), np.maximum(np.nan_to_num(ends[1] - middle), 0)]
+                axes.errorbar(
+                    line["place"], middle, yerr=bars, color=color_of(index), marker=marker_of(index), elinewidth=0.6
+                )
+            _axis(axes, "x", places, "x" in scales)
+            if "value" in scales:
+                axes.set_yscale("log")
+            if value in _SHARES:
+                axes.set_ylim(-0.04, 1.04)
+            panels.title(axes, describe(key))
+            despine(axes)
+        panels.label(axis_name(x), value_name(value, agg))
+        handles = series_handles(series_keys)
+        panels.legend(handles if series else [], ncols=legend_columns(handles))
+    return panels.result
+
+
+def scatter(
+    trials: pd.DataFrame,
+    x: str = "nuclear_norm",
+    y: str = "relative_error",
+    *,
+    color: str | None = None,
+    facet: str | None = None,
+    log: str | None = None,
+    ax: Axes | None = None,
+) -> Any:
+    """One column against another, a point for each replicate: what goes with what?
+
+    Args:
+        trials: one row per replicate.
+        x, y: columns of numbers, or arithmetic over them.
+        color: column whose values are told apart by colour; by default the method.
+        facet: column that makes panels; by default none.
+        log: which of x and y are logarithmic; ``none`` for none; by default those that spread widely.
+        ax: axes for a single panel; by default a figure of all.
+
+    Returns:
+        The figure, or ``ax``.
+
+    Raises:
+        FitError: a column that is missing, holds no numbers or cannot be logarithmic, or several panels for one ``ax``.
+
+    Example:
+        >>> import pandas as pd
+        >>> from flatdist import figures
+        >>> trials = pd.DataFrame({"hessian_trace": [3.0, 4.0], "relative_error": [0.1, 0.2]})
+        >>> figures.scatter(trials, "hessian_trace").axes[0].get_ylabel()
+        'relative_error'
+    """
+    series = [color] if color else [name for name in ("method",) if name in trials and trials[name].nunique() > 1]
+    series = [name for name in series if name != "none"]
+    facets = [facet] if facet not in (None, "none") else []
+    table = pd.DataFrame({name: column(trials, name) for name in dict.fromkeys([x, y, *series, *facets])})
+    for name in (x, y):
+        if not _numeric(table[name]):
+            raise FitError(f"{name!r} holds no numbers, and a scatter draws numbers; use it as --color or --facet")
+    table = table[np.isfinite(table[[x, y]].to_numpy(dtype=float)).all(axis=1)]
+    if table.empty:
+        raise FitError(f"no replicate has both {x!r} and {y!r}")
+    scales = scales_of(table, {"x": x, "y": y}, log)
+    keys, series_keys = keys_of(table, facets), keys_of(table, series)
+    _check_series(series_keys, series)
+    with Panels(keys, ax, row_height=2.0, rest=0.45 + 0.13 * len(series_keys), sharex=True, sharey=True) as panels:
+        for axes, key in panels:
+            mine = matching(table, key)
+            for index, series_key in styled(series_keys):
+                rows = matching(mine, series_key)
+                axes.scatter(
+                    rows[x], rows[y], s=7, alpha=0.7, linewidth=0, color=color_of(index), marker=marker_of(index)
+                )
+            axes.set_xscale("log" if "x" in scales else "linear")
+            axes.set_yscale("log" if "y" in scales else "linear")
+            panels.title(axes, describe(key))
+            despine(axes)
+        panels.label(axis_name(x), axis_name(y))
+        handles = series_handles(series_keys, linestyle="")
+        panels.legend(handles if series else [], ncols=legend_columns(handles))
+    return panels.result
+
+
+def heat_panel(
+    axes: Axes,
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    norm: Normalize,
+    scales: set[str],
+    levels: pd.DataFrame | None = None,
+) -> None:
+    """Tiles of one panel, each with its number where there is room.
+
+    Args:
+        axes: to draw into.
+        table: of the panel, from :func:`field_table`.
+        x, y: columns of it.
+        norm: of the colours.
+        scales: which axes are logarithmic.
+        levels: the table of all panels, whose values make the axes; by default the panel's own.
+    """
+    levels = table if levels is None else levels
+    across, up = _places(levels, x), _places(levels, y)
+    grid = np.full((len(up), len(across)), np.nan)
+    keys = {name: {value: place for place, value in enumerate(places)} for name, places in ((x, across), (y, up))}
+    for entry in table.to_dict("records"):
+        grid[keys[y][as_value(entry[y])], keys[x][as_value(entry[x])]] = entry["value"]
+    edges = [_edges(np.array(list(places.values())), name in scales) for name, places in (("x", across), ("y", up))]
+    axes.set_facecolor(UNMEASURED)
+    xs, known = np.array(list(across.values())), np.isfinite(grid)
+    own = list(across) == xs.tolist() and len(xs) > 1.5 * known.sum(axis=1).max()  # rows with values of their own
+    fixed = {str(name): value for name, value in table.iloc[0].items() if name not in (x, y)}
+    for row, level in enumerate(up):
+        here = known[row]
+        if not here.any():
+            continue
+        parts = [[_key(level), _key(value)] for value, drawn in zip(across, here, strict=True) if drawn or not own]
+        columns = xs[here] if own else xs
+        axes.pcolormesh(
+            _edges(columns, "x" in scales), edges[1][row : row + 2],
+            np.ma.masked_invalid(grid[row, here] if own else grid[row])[None, :], norm=norm, cmap=HEAT,
+            edgecolors=OVER_HEAT, linewidth=0.15, gid=mark("heat", {**fixed, "name": [x, y]}, parts),
+        )  # fmt: skip
+    if len(across) <= 10 and len(up) <= 16:
+        for (row, place), number_here in np.ndenumerate(grid):
+            if np.isfinite(number_here):
+                ink = OVER_HEAT if norm(number_here) < 0.55 else EDGE_OVER_HEAT
+                at = (list(across.values())[place], list(up.values())[row])
+                axes.text(*at, number(number_here, 2), ha="center", va="center", fontsize=5, color=ink)
+    _axis(axes, "x", across, "x" in scales)
+    _axis(axes, "y", up, "y" in scales)
+    axes.set_xlim(edges[0][0], edges[0][-1])
+    axes.set_ylim(edges[1][0], edges[1][-1])
+    despine(axes)
+
+
+def field_table(
+    trials: pd.DataFrame, by: Sequence[str], value: str, agg: str | None = None, tolerance: float | None = None
+) -> pd.DataFrame:
+    """A statistic of each group: the columns of ``by``, ``value``, ``low``, ``high``, ``count``.
+
+    ``low`` and ``high`` are the 95 % interval of shares and of n50, and quartiles elsewhere.
+
+    Raises:
+        FitError: a missing column, an unknown statistic, or values that are no numbers.
+    """
+    if agg is not None and agg not in AGGREGATES:
+        raise FitError(f"no statistic is named {agg!r}; allowed: {', '.join(AGGREGATES)}")
+    by = list(dict.fromkeys(by))
+    named = trials.assign(**{name: column(trials, name) for name in by})
+    if value == FITTED:
+        if "n" in by:
+            raise FitError("n50 is fitted over n, so n cannot be an axis of it; use value=success over n")
+        fits = fit_thresholds(named, by, tolerance)
+        largest = fits["d_out"] * fits["d_in"] if {"d_out", "d_in"} <= set(fits) else np.inf
+        counts = {"low": fits["n50_low"], "high": np.minimum(fits["n50_high"], largest), "count": fits["n_replicates"]}
+        return fits[by].assign(value=fits["n50"], **counts)
+    if value in _SHARES:
+        named = label_success(named, resolve_tolerance(named, tolerance))
+        numbers = named[value].astype(float)
+    else:
+        numbers = column(trials, value)
+        if not _numeric(numbers):
+            raise FitError(f"{value!r} holds no numbers, so it has no {agg or 'median'}; choose a column of numbers")
+    how = agg or ("mean" if value in _SHARES else "median")
+    rows = []
+    for key, group in group_rows(named.assign(**{"": pd.to_numeric(numbers)}), by):
+        known = group[""].dropna()
+        low, high = known.quantile([0.25, 0.75]) if len(known) else (np.nan, np.nan)
+        if value in _SHARES and len(known) and how == "mean":
+            low, high = wilson_interval(int(known.sum()), len(known), 0.95)
+        rows.append({**key, "value": float(known.agg(how)) if len(known) or how == "count" else np.nan,
+                     "low": low, "high": high, "count": len(group)})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def column(trials: pd.DataFrame, name: str) -> pd.Series:
+    """A column by its name, or computed from others by the language of sweep files.
+
+    Nulls that are a keyword (a learning rate ``auto``) become that word where the whole column is not numbers.
+
+    Raises:
+        FitError: neither a column nor arithmetic over columns.
+    """
+    if name in trials:
+        return trials[name].map(as_value) if name == "width" else trials[name]
+    from flatdist.expressions import DERIVED, DERIVED_FROM, TRIAL_NAMES, ExpressionError, derived, parse, to_value
+
+    try:
+        expression = parse(name, TRIAL_NAMES)
+        needed = sorted({field for used in expression.names for field in DERIVED_FROM.get(used, (used,))})
+        rows = trials[needed].drop_duplicates()
+
+        def value_of(row: Mapping[Any, Any]) -> float:
+            names = {key: to_value(as_value(entry)) for key, entry in row.items()}
+            names |= {key: derived(key, names) for key in expression.names if key in DERIVED}
+            value = expression.evaluate(names)
+            return np.nan if value is None else float(value)  # type: ignore[arg-type]
+
+        values = [value_of(row) for row in rows.to_dict("records")]
+    except KeyError as error:
+        raise FitError(f"{name!r} needs the column {error}, which these trials do not have") from error
+    except (ExpressionError, TypeError, ValueError) as error:
+        near = did_you_mean(name, [*map(str, trials), *DERIVED, SUCCESS, FITTED])
+        raise FitError(f"{name!r} is neither a column nor arithmetic over columns{near}: {error}") from error
+    merged = trials[needed].merge(rows.assign(**{"": values}), on=needed, how="left")[""]
+    return pd.Series(merged.to_numpy(dtype=float), index=trials.index).round(12)
+
+
+def axes_of(trials: pd.DataFrame, x: str | None, y: str | None) -> tuple[str, str]:
+    """The two axes: those asked for, else the fields that take the most values.
+
+    Raises:
+        FitError: one does not vary, or fewer than two fields do.
+    """
+    fields = varying_fields(trials)
+    for name in (x, y):
+        values = set() if name is None else _values_of(trials, name)
+        if name is not None and len(values) < 2:
+            only = cell_word(min(values)) if values else "no value"
+            words = f"these vary: {', '.join(fields)}" if fields else "no field of these trials varies"
+            raise FitError(f"{name!r} has one value here ({only}), so there is nothing to draw over it; {words}")
+    free = [name for name in fields if name not in (x, y) and name != "method"] + ["method"] * ("method" in fields)
+    if x is None:
+        if not free:
+            raise FitError(
+                "no field of these trials varies, so there is nothing to draw over; the trials are of one cell"
+            )
+        x = free.pop(0)
+    if y is None:
+        if not free:
+            raise FitError(f"only {x} varies in these trials, and a heat map needs two fields; `lines` draws over one")
+        y = free.pop(0)
+    return x, y
+
+
+def _values_of(trials: pd.DataFrame, name: str) -> set[Any]:
+    """Distinct values of a column; a null counts where it means something, such as a learning rate ``auto``."""
+    values = {as_value(value) for value in distinct(column(trials, name))}
+    applies = name in configuration_columns(trials) and len(values) == 2
+    return values if applies else values - {None}
+
+
+def varying_fields(trials: pd.DataFrame) -> list[str]:
+    """Fields that tell the trials apart, those with the most values first, numbers before words."""
+    names = [*configuration_columns(trials), *(["n"] if "n" in trials and trials["n"].nunique() > 1 else [])]
+
+    def order(name: str) -> tuple[bool, int]:
+        return not _numeric(trials[name]), -len({as_value(value) for value in distinct(trials[name])})
+
+    return sorted(names, key=order)
+
+
+def facet_of(trials: pd.DataFrame, facet: str | None, used: Sequence[str]) -> list[str]:
+    """Columns that make panels: the one asked for, else the method, which pooling would blur."""
+    if facet == "none":
+        return []
+    if facet is not None:
+        return [facet]
+    return ["method"] if "method" in trials and trials["method"].nunique() > 1 and "method" not in used else []
+
+
+def series_of(trials: pd.DataFrame, color: str | None, used: Sequence[str | None]) -> list[str]:
+    """Columns that make colours: the one asked for, else everything that varies beside the axes and n."""
+    if color == "none":
+        return []
+    if color is not None:
+        return [color]
+    free = [name for name in varying_fields(trials) if name not in used and name != "n"]
+    return sorted(free, key=lambda name: name != "method")
+
+
+def pooled(trials: pd.DataFrame, used: Sequence[str]) -> list[str]:
+    """A remark on the fields that vary within a group and that the statistic pools over."""
+    drawn = " ".join(used)
+    left = [name for name in varying_fields(trials) if name not in drawn]
+    return (
+        [f"each value pools over {', '.join(left)}; choose one with --where, or show it with --facet"] if left else []
+    )
+
+
+def value_name(value: str, agg: str | None) -> str:
+    """What the colour or the y axis is."""
+    if value == FITTED:
+        return "$n_{50}$"
+    if value == SUCCESS and agg in (None, "mean"):
+        return "success"
+    return f"{value}, {agg or ('mean' if value in _SHARES else 'median')}"
+
+
+def axis_name(name: str) -> str:
+    """What an axis is."""
+    known = {"n": "measurements $n$", "rank": "rank $r$"}
+    return known.get(name, name)
+
+
+def cell_word(value: Any) -> str:
+    """One value as a tick label."""
+    value = as_value(value)
+    if isinstance(value, tuple):
+        same = len(set(value)) == 1
+        return number(value[0], 6) if same else "-".join(number(part, 6) for part in value)
+    return value if isinstance(value, str) else number(value, 4)
+
+
+def _check_series(keys: Sequence[Key], series: Sequence[str]) -> None:
+    if len(keys) > _MOST_SERIES:
+        raise FitError(
+            f"{len(keys)} combinations of {', '.join(series)} are too many colours to tell apart ({_MOST_SERIES} at "
+            "most); give --color one field, or choose some of the trials with --where"
+        )
+
+
+def _key(value: Any) -> Any:
+    value = as_value(value)
+    return list(value) if isinstance(value, tuple) else value.item() if hasattr(value, "item") else value
+
+
+def _numeric(values: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+
+
+def _places(table: pd.DataFrame, name: str) -> dict[Any, float]:
+    """Each value of a column and where it is drawn: numbers at their value, everything else one after another."""
+    values = [key[name] for key in keys_of(table, [name])]
+    if len(values) > _MOST_LEVELS and not all(isinstance(value, (int, float)) for value in values):
+        raise FitError(f"{name!r} has {len(values)} values, too many to stand side by side; choose some with --where")
+    numbers = [value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value for value in values]
+    if all(_is_number(value) for value in numbers) and len(set(numbers)) == len(numbers):
+        return {value: float(place) for value, place in zip(values, numbers, strict=True)}
+    return {value: float(place) for place, value in enumerate(values)}
+
+
+def _edges(places: np.ndarray, logarithmic: bool) -> np.ndarray:
+    from flatdist.figures.phase_diagram import edges, log_edges
+
+    return log_edges(places) if logarithmic else edges(places)
+
+
+def scales_of(table: pd.DataFrame, names: Mapping[str, str], log: str | None) -> set[str]:
+    """Which of the axes (x, y, value) are logarithmic.
+
+    Raises:
+        FitError: one that is asked for holds text or numbers that are not positive.
+    """
+    asked = None if log is None else {part.strip() for part in log.split(",")} - {"none", ""}
+    unknown = sorted((asked or set()) - {*names, *names.values()})
+    if unknown:
+        raise FitError(f"--log {unknown[0]}: no such axis; allowed: {', '.join(names)}, or none")
+    found = set()
+    for axis, name in names.items():
+        column_name = "value" if axis == "value" else name
+        places = table["value"] if axis == "value" else list(_places(table, name).values())
+        entries = np.array(places, dtype=float)
+        entries = entries[np.isfinite(entries)]
+        is_number = axis == "value" or _numbers_to_scale(table[column_name])
+        positive = is_number and len(entries) > 0 and bool((entries > 0).all())
+        if asked is not None and asked & {axis, name}:
+            if not positive:
+                what = "holds zero or negative numbers" if is_number else "holds text, not numbers"
+                raise FitError(f"{name!r} {what}, so its axis cannot be logarithmic; leave it out of --log")
+            found.add(axis)
+        elif asked is None and positive and entries.max() > _SPREADS * entries.min() and name not in (*_SHARES,):
+            found.add(axis)
+    return found
+
+
+def _numbers_to_scale(values: pd.Series) -> bool:
+    entries = {as_value(value) for value in distinct(values)}
+    return all(
+        _is_number(entry[0] if isinstance(entry, tuple) and len(set(entry)) == 1 else entry) for entry in entries
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
+def norm_of(column: pd.Series, value: str, logarithmic: bool) -> Normalize:
+    """The scale of the colours."""
+    if value in _SHARES:
+        return Normalize(0, 1)
+    values = column.to_numpy(dtype=float)
+    values = values[np.isfinite(values)]
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    low = max(low, high * 10.0**-_DECADES) if logarithmic else low
+    if low == high:
+        low, high = (low / 1.1, high * 1.1) if low > 0 else (low - 0.5, high + 0.5)
+    return LogNorm(low, high) if logarithmic else Normalize(low, high)
+
+
+def _axis(axes: Axes, which: str, places: Mapping[Any, float], logarithmic: bool) -> None:
+    """Ticks at the values where they are few or words, at round numbers elsewhere."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    positions = np.array(list(places.values()))
+    if logarithmic:
+        (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    named = list(places) != list(positions)
+    if len(positions) <= 7 or named:
+        step = -(-len(positions) // 24)
+        words = [cell_word(value) for value in places][::step]
+        turned = which == "x" and max(len(word) for word in words) * len(words) > 48
+        ha = "center" if which == "x" and not turned else "right"
+        axis.set_ticks(positions[::step], labels=words, rotation=40 if turned else 0, ha=ha)
+        axes.minorticks_off()
+    elif logarithmic and positions[-1] < 1000 * positions[0]:
+        ticks = round_values(positions[0], positions[-1])
+        axis.set_ticks(list(ticks), labels=[f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+    elif logarithmic:
+        axis.set_major_locator(LogLocator(numticks=6))
+
+
+def make_heatmap(
+    trials: pd.DataFrame,
+    context: Context,
+    *,
+    x: str | None = None,
+    y: str | None = None,
+    value: str = SUCCESS,
+    agg: str | None = None,
+    facet: str | None = None,
+    log: str | None = None,
+    tolerance: float | None = None,
+) -> Drawn:
+    """The heat map and its numbers."""
+    x, y = axes_of(trials, x, y)
+    facets = facet_of(trials, facet, (x, y))
+    table = field_table(trials, [x, y, *facets], value, agg, tolerance)
+    figure = heatmap(trials, x, y, value, agg=agg, facet=facet, log=log, tolerance=tolerance, table=table)
+    settings = {"x": x, "y": y, "value": value, "agg": agg, "facet": facet, "log": log, "tolerance": tolerance}
+    remarks = pooled(trials, [x, y, *facets, *(["n"] if value == FITTED else [])])
+    title = plain(f"{value_name(value, agg)} over {x} and {y}")
+    return Drawn({_stem("heatmap", value, x, y): figure}, {title: _numbers(table, x, y, facets)}, settings, remarks)
+
+
+def make_lines(
+    trials: pd.DataFrame,
+    context: Context,
+    *,
+    x: str | None = None,
+    value: str = SUCCESS,
+    agg: str | None = None,
+    color: str | None = None,
+    facet: str | None = None,
+    log: str | None = None,
+    tolerance: float | None = None,
+) -> Drawn:
+    """The lines and their numbers."""
+    x, _ = axes_of(trials, x, x)
+    by = [x, *([facet] if facet not in (None, "none") else []), *series_of(trials, color, (x, facet))]
+    table = field_table(trials, by, value, agg, tolerance)
+    figure = lines(trials, x, value, agg=agg, color=color, facet=facet, log=log, tolerance=tolerance, table=table)
+    settings = {"x": x, "value": value, "agg": agg, "color": color, "facet": facet, "log": log, "tolerance": tolerance}
+    text = shown(table.rename(columns={"value": value, "low": f"{value}_low", "high": f"{value}_high"}))
+    remarks = pooled(trials, [*by, *(["n"] if value == FITTED else [])])
+    return Drawn({_stem("lines", value, x): figure}, {f"{value} over {x}": text}, settings, remarks)
+
+
+def make_scatter(
+    trials: pd.DataFrame,
+    context: Context,
+    *,
+    x: str = "nuclear_norm",
+    y: str = "relative_error",
+    color: str | None = None,
+    facet: str | None = None,
+    log: str | None = None,
+) -> Drawn:
+    """The scatter."""
+    figure = scatter(trials, x, y, color=color, facet=facet, log=log)
+    return Drawn({_stem("scatter", y, x): figure}, {}, {"x": x, "y": y, "color": color, "facet": facet, "log": log})
+
+
+def _numbers(table: pd.DataFrame, x: str, y: str, facets: Sequence[str]) -> pd.DataFrame:
+    """A table with a row for each y and a column for each x."""
+    columns = [cell_word(key[x]) for key in keys_of(table, [x])]
+    rows = []
+    for key in itertools.product(keys_of(table, facets), reversed(keys_of(table, [y]))):
+        named = {**key[0], **key[1]}
+        mine = matching(table, named)
+        values = dict(zip((cell_word(value) for value in mine[x]), mine["value"], strict=True))
+        if len(mine):
+            rows.append(
+                {name: cell_word(value) for name, value in named.items()}
+                | {f"{c}": number(values.get(c)) for c in columns}
+            )
+    return pd.DataFrame(rows)
+
+
+def _stem(kind: str, *names: str) -> str:
+    """A file name from the names in a figure."""
+    return "_".join(
+        [kind, *("".join(char if char.isalnum() or char == "_" else "-" for char in name) for name in names)]
+    )

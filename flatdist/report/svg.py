@@ -1,0 +1,123 @@
+"""A matplotlib figure as markup of a page: themed, its marks addressable, fit for a strict content security policy.
+
+Styles become classes of the page's one style sheet, so that the policy needs no ``unsafe-inline``; colours that follow
+the theme become variables; the gids of marks (:func:`flatdist.figures.style.mark`) become attributes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+from defusedxml import ElementTree as Parser
+from matplotlib.figure import Figure
+
+from flatdist.figures.style import COLORS, EDGE_OVER_HEAT, FAINT, INK, N50, OVER_HEAT, UNMEASURED, marked, themed
+
+if True:  # the standard library writes what defusedxml has read
+    from xml.etree import ElementTree
+
+_SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
+_THEME: Mapping[str, str] = {
+    **{color.lower(): f"var(--s{index})" for index, color in enumerate(COLORS)},
+    "#262626": "var(--ink)", INK: "var(--ink)", FAINT: "var(--faint)", "#999999": "var(--faint)",
+    UNMEASURED: "var(--unmeasured)", N50.lower(): "var(--n50)", OVER_HEAT: "#fff", EDGE_OVER_HEAT: "#000",
+    "#ffffff": "var(--paper)",
+}  # fmt: skip
+_DECIMALS = re.compile(r"-?\d+\.\d+")
+
+Describe = Callable[[str, Mapping[str, Any], Any], Mapping[str, str]]
+"""(kind, key, part) of a mark -> attributes of its element; part is a tile's or point's n, None of a whole artist."""
+
+
+class Inliner:
+    """Turns figures into markup and collects their styles, so that equal ones are one class.
+
+    Args:
+        describe: attributes of marks.
+    """
+
+    def __init__(self, describe: Describe) -> None:
+        self._describe = describe
+        self._classes: dict[str, str] = {}
+        self._figures = 0
+
+    @property
+    def css(self) -> str:
+        """Rules of every class in use."""
+        return "\n".join(f".{name}{{{style}}}" for style, name in self._classes.items())
+
+    def inline(
+        self, draw: Callable[[Figure], Any], size: tuple[float, float], label: str, layout: Any = "constrained"
+    ) -> str:
+        """Draw a figure and return its markup.
+
+        Args:
+            draw: fills the empty figure.
+            size: in inches.
+            label: text alternative.
+            layout: of matplotlib; ``none`` where ``draw`` places the axes.
+        """
+        self._figures += 1
+        settings: dict[Any, Any] = {"axes.facecolor": "none", "figure.facecolor": "none", "svg.fonttype": "none"}
+        with themed(), mpl.rc_context({**settings, "svg.hashsalt": f"f{self._figures}"}), marked():
+            figure = Figure(figsize=size, layout=layout)
+            draw(figure)
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="svg")
+        root = Parser.fromstring(buffer.getvalue())
+        for parent in list(root.iter()):
+            for child in list(parent):
+                if child.tag.endswith(("metadata", "style")):
+                    parent.remove(child)
+        for element in list(root.iter()):
+            self._convert(element)
+        for name in ("width", "height", "version"):
+            root.attrib.pop(name, None)
+        root.set("role", "group")
+        root.set("aria-label", label)
+        ElementTree.register_namespace("", _SVG[1:-1])
+        return re.sub(r"\n\s*", "", ElementTree.tostring(root, encoding="unicode"))
+
+    def _convert(self, element: Any) -> None:
+        identity = element.get("id", "")
+        if identity.startswith("mark:"):
+            self._attributes(element, *json.loads(identity[5:]))
+        if identity and element.tag == f"{_SVG}g":
+            del element.attrib["id"]
+        elif identity:
+            element.set("id", f"f{self._figures}{identity}")
+        for name in (_LINK, "clip-path"):
+            if name in element.attrib:
+                found = element.attrib.pop(name)
+                element.set(name.rpartition("}")[2], found.replace("#", f"#f{self._figures}"))
+        if "d" in element.attrib:
+            path = re.sub(r"\s*([A-Za-z])\s*", r"\1", element.get("d").replace("\n", " "))
+            element.set("d", _DECIMALS.sub(_rounded, path))
+        for name in ("x", "y", "width", "height", "transform"):
+            if name in element.attrib:
+                element.set(name, _DECIMALS.sub(_rounded, element.get(name)))
+        style = element.attrib.pop("style", "")
+        if style:
+            style = re.sub(r"#[0-9a-f]{6}", lambda found: _THEME.get(found[0], found[0]), style)
+            style = re.sub(r"(px|font-family:) *'[^;]*", r"\1 var(--font)", style)  # the page's own font
+            name = self._classes.setdefault(re.sub(r"\s*([:;])\s*", r"\1", style), f"m{len(self._classes)}")
+            element.set("class", f"{name} {element.get('class', '')}".strip())
+
+    def _attributes(self, group: Any, kind: str, key: Mapping[str, Any], parts: list[Any]) -> None:
+        hidden = {id(one) for defs in group.iter(f"{_SVG}defs") for one in defs.iter()}
+        drawn = [one for one in group.iter() if one.tag in (f"{_SVG}path", f"{_SVG}use") and id(one) not in hidden]
+        if parts:
+            assert len(drawn) == len(parts), (kind, len(drawn), len(parts))
+        for element, part in zip(drawn, parts, strict=True) if parts else [(group, None)]:
+            for name, value in {"data-mark": kind, **self._describe(kind, key, part)}.items():
+                element.set(name, value)
+
+
+def _rounded(found: re.Match[str]) -> str:
+    return f"{float(found[0]):.2f}".rstrip("0").rstrip(".")

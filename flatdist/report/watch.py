@@ -1,0 +1,140 @@
+"""The report as a live page: loopback only, behind a random token, made anew when the store has new rows."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from flatdist.errors import FlatdistError
+from flatdist.report.material import Material, Settings, gather
+from flatdist.report.page import build
+
+HOSTS = ("127.0.0.1", "localhost")
+REBUILD_SECONDS = 3.0
+_HEADERS: Mapping[str, str] = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class Watch:
+    """A server of one sweep's page; nothing it answers to changes anything.
+
+    Args:
+        load: reads the sweep, with the cells that the store has recorded so far.
+        settings: where its rows are and how they are judged.
+        port: to listen on; 0 for a free one.
+
+    Raises:
+        OSError: the port is taken.
+    """
+
+    def __init__(self, load: Callable[[], Any], settings: Settings, port: int = 0) -> None:
+        self._load, self._settings = load, settings
+        self._token = secrets.token_urlsafe(16)
+        self._parts: dict[str, str] = {}
+        self._version, self._state = 0, "Live: reading the store."
+        self._seen: Any = None
+        self._ended = threading.Event()
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+        self._server.daemon_threads = True
+
+    @property
+    def address(self) -> str:
+        """Where the page is, its token included."""
+        return f"http://127.0.0.1:{self._server.server_port}/{self._token}/"
+
+    def serve(self) -> None:
+        """Serve until :meth:`close`, or until interrupted."""
+        follower = threading.Thread(target=self._follow, daemon=True)
+        follower.start()
+        try:
+            self._server.serve_forever(poll_interval=0.2)
+        finally:
+            self._ended.set()
+            self._server.server_close()
+
+    def close(self) -> None:
+        """End :meth:`serve` from another thread."""
+        self._ended.set()
+        self._server.shutdown()
+
+    def refresh(self) -> bool:
+        """Make the page anew where the store has new rows; whether it was."""
+        try:
+            material = gather(self._load(), self._settings)
+            mark = _mark(material)
+            if mark == self._seen:
+                return False
+            parts = build(material, live=True)
+        except (FlatdistError, OSError) as error:  # a store that is being written or cannot be reached: tried again
+            self._state = f"Live: the store could not be read just now ({error}); what is shown stays."
+            return False
+        self._version += 1
+        self._parts, self._seen = parts, mark
+        done = len(material.trials)
+        self._state = f"Live: {done:,} replicate{'' if done == 1 else 's'} so far; new ones appear by themselves."
+        return True
+
+    def _follow(self) -> None:
+        while not self._ended.is_set():
+            self.refresh()
+            self._ended.wait(REBUILD_SECONDS)
+
+    def _answer(self, target: str, host: str) -> tuple[int, str, str]:
+        """Status, content type and body of a request."""
+        url = urlsplit(target)
+        _, token, page = (*url.path.split("/", 2), "", "")[:3]
+        known = secrets.compare_digest(token.encode(errors="replace"), self._token.encode())
+        if host.rpartition(":")[0] not in HOSTS or not known or page not in ("", "news"):
+            return 404, "text/plain", "not found"
+        if page == "news":
+            since = parse_qs(url.query).get("since", ["0"])[0]
+            news: dict[str, Any] = {"version": self._version, "state": self._state}
+            if since != str(self._version):
+                news |= {name: self._parts[name] for name in ("main", "css", "data") if name in self._parts}
+            return 200, "application/json", json.dumps(news)
+        if not self._parts:
+            return 503, "text/plain", "The page is being made; reload it in a moment."
+        return (
+            200,
+            "text/html",
+            self._parts["html"].replace('data-version="VERSION"', f'data-version="{self._version}"', 1),
+        )
+
+    def _handler(watch) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            server_version, sys_version = "flatdist", ""
+            timeout = 30
+
+            def do_GET(self) -> None:
+                status, kind, text = watch._answer(self.path, self.headers.get("Host", ""))
+                body = text.encode()
+                self.send_response(status)
+                for name, value in {**_HEADERS, "Content-Type": f"{kind}; charset=utf-8"}.items():
+                    self.send_header(name, value)
+                if status == 503:
+                    self.send_header("Refresh", "1")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                """Log nothing: a token belongs in no log."""
+
+        return Handler
+
+
+def _mark(material: Material) -> tuple[Any, ...]:
+    """What tells one state of the store from another."""
+    trials = material.trials
+    last = trials["finished_at"].max() if len(trials) else None
+    return len(trials), str(last), len(material.history), len(material.failures), len(material.sweep.cells)
