@@ -16,8 +16,9 @@ tolerance_option = click.option(
     "--tolerance", type=float, help="Success is a relative error below this (default: by method)."
 )
 link_option = click.option(
-    "--link", type=click.Choice(["auto", "logit", "probit", "cloglog", "loglog"]),
-    help="Success curve on log n (default: auto, by evidence)."
+    "--link",
+    type=click.Choice(["auto", "logit", "probit", "cloglog", "loglog"]),
+    help="Success curve on log n (default: auto, by evidence).",
 )
 
 

@@ -13,11 +13,11 @@ from flatdist.figures.words import DELTA, PREDICTIONS, counted, name_of, number,
 from flatdist.fits.collapse import Fits
 from flatdist.fits.grouping import group_rows, matching
 from flatdist.fits.shapes import SHAPE, predicted
+from flatdist.fits.threshold import POOR_FIT
 from flatdist.report.material import Material, wanted_replicates
 
 MOST_SERIES, MOST_LINES, MOST_BEST = 6, 6, 6
 MARGIN = 0.03  # n50 and delta are called equal where the interval of their ratio lies within it
-_MISFIT = 0.01  # p-value of a success curve's deviance below which the curve is said not to fit
 
 
 def banner(material: Material) -> list[str]:
@@ -133,8 +133,8 @@ def _beware(trials: pd.DataFrame, fits: pd.DataFrame) -> str:
     counts = {"diverged": int(trials["diverged"].sum()), "did not converge": int(trials["unconverged"].sum())}
     words = [f"{count:,} of {total:,} replicates {what}" for what, count in counts.items() if count]
     if "fit_p" in fits:
-        bad = int((pd.to_numeric(fits["fit_p"]) < _MISFIT).sum())
-        words += [f"the success curve fits badly at {counted(bad, 'problem')} (p < {_MISFIT})"] if bad else []
+        bad = int((pd.to_numeric(fits["fit_p"]) < POOR_FIT).sum())
+        words += [f"the success curve fits badly at {counted(bad, 'problem')} (p < {POOR_FIT})"] if bad else []
     return "; ".join(words)
 
 

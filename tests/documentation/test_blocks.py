@@ -28,7 +28,7 @@ WITH_BLOCKS = [page for page in PAGES if blocks_of(page) and name_of(page) not i
 BUCKET = "s3://my-bucket/flatdist"
 MESSAGES = ["flatdist is X there and Y here"]  # what looks like a command and is none
 # Page -> commands that its first block takes for granted.
-BEFORE = {"docs/figures.md": ["python -m analysis.paired quickstart --where 'rank == 2'"]}
+BEFORE = {"docs/figures.md": ["flatdist figure paired quickstart --where 'rank == 2'"]}
 
 
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=name_of)

@@ -15,6 +15,7 @@ from flatdist.report.material import MEASURES, Material, Settings
 from flatdist.results import history_frame, trials_frame
 from flatdist.sweeps import parse_sweep
 
+HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> & \"quotes\" {{ 7 * 7 }}"
 Outcome = Callable[[Cell, int], Mapping[str, Any] | None]
 
 

@@ -12,8 +12,8 @@ import pytest
 from flatdist.cli import main
 
 sys.path.insert(0, str(Path(__file__).parent))
+from chosen import HOSTILE
 
-HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> & \"quotes\" {{ 7 * 7 }}"
 RUN = f"""\
 name: small
 description: {json.dumps(HOSTILE)}

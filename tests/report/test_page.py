@@ -9,8 +9,7 @@ from html.parser import HTMLParser
 
 import matplotlib as mpl
 import pytest
-from chosen import make_material
-from conftest import HOSTILE
+from chosen import HOSTILE, make_material
 
 import flatdist
 from flatdist.cli import main
