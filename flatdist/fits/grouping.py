@@ -30,6 +30,8 @@ def group_rows(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[st
     if not by:
         yield {}, frame
         return
+    if frame.empty:
+        return
     ranks, keys = zip(*(_ranked(frame[name]) for name in by), strict=True)
     table = np.stack(ranks, axis=1)  # (row, column of by)
     groups, inverse = np.unique(table, axis=0, return_inverse=True)

@@ -169,7 +169,9 @@ def _facts(material: Material) -> dict[str, str]:
     facts = {
         "cells": f"{len(sweep.cells):,}{stopped}",
         "trials": f"{len(material.trials):,}",
-        "replicates of each cell": f"{sweep.replicates:,}" if not sweep.asked else "chosen as results come in",
+        "replicates of each cell": f"{sweep.replicates:,}"
+        if not sweep.asks_replicates
+        else "chosen as results come in",
         "fields that vary": ", ".join(material.varying) or "none",
         "store": material.settings.store,
     }
