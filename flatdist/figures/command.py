@@ -12,11 +12,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from flatdist.errors import FitError
+from flatdist.errors import FitError, did_you_mean
 from flatdist.figures.origin import file_stem, origin, remake_command
 from flatdist.figures.style import FORMATS, atomic, save_figure
 from flatdist.figures.words import text_lines
-from flatdist.suggestions import did_you_mean
 
 FIGURES: Mapping[str, tuple[str, str]] = {
     "phase_diagram": ("phase_diagram", "success over (n, rank), (n, size) or normalised axes, with the predictions"),

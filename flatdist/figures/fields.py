@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import LogLocator
 
-from flatdist.errors import FitError
+from flatdist.errors import FitError, did_you_mean
 from flatdist.figures.command import Context, Drawn
 from flatdist.figures.panels import Key, Panels, describe, keys_of, legend_columns, series_handles, styled
 from flatdist.figures.style import (
@@ -35,7 +35,6 @@ from flatdist.fits.grouping import as_value, configuration_columns, distinct, gr
 from flatdist.fits.paired import wilson_interval
 from flatdist.fits.success import label_success, resolve_tolerance
 from flatdist.fits.threshold import fit_thresholds
-from flatdist.suggestions import did_you_mean
 
 AGGREGATES = ("mean", "median", "min", "max", "std", "count")
 FITTED, SUCCESS = "n50", "success"

@@ -111,7 +111,7 @@ def phase_diagram(
         >>> trials = pd.DataFrame({"n": n, "replicate": i, "relative_error": 0.5 * (not ok), "method": "sam",
         ...                        "d_out": 4, "d_in": 4, "rank": 1} for n, i, ok in cells)
         >>> figures.phase_diagram(trials).axes[0].get_title(loc="left")
-        '1-SAM'
+        'SAM'
     """
     require_columns(trials, SHAPE, "needed columns")
     chosen = view_named(view)

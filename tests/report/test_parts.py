@@ -166,5 +166,5 @@ def test_words():
     assert [number(v) for v in (None, 0.0, 12345.6, 0.00012345, np.inf)] == ["-", "0", "12346", "0.000123", "∞"]
     assert [duration(v) for v in (1.5, 130, 9000)] == ["1.5 s", "2.17 min", "2.5 h"]
     assert plain("rank $r$, $d' \\times d$") == f"rank r, d{PRIME} {TIMES} d"
-    assert name_of({"method": "sam", "n": 7}) == "1-SAM, n = 7"
+    assert name_of({"method": "sam", "n": 7}) == "SAM, n = 7"
     assert threshold_words({"censored": "left", "n_min": 8}) == "below 8"
