@@ -16,6 +16,7 @@ from flatdist.errors import FitError, did_you_mean
 from flatdist.figures.origin import file_stem, origin, remake_command
 from flatdist.figures.style import FORMATS, atomic, save_figure
 from flatdist.figures.words import text_lines
+from flatdist.fits.success import missing_lines
 
 FIGURES: Mapping[str, tuple[str, str]] = {
     "phase_diagram": ("phase_diagram", "success over (n, rank), (n, size) or normalised axes, with the predictions"),
@@ -155,7 +156,8 @@ def make_figure(
         paths.append(folder / f"{file_stem(stem, where)}.csv")
         with atomic(paths[-1]) as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g")
-    return Made(drawn.tables, drawn.remarks, paths, drawn.violated)
+    remarks = [*missing_lines(trials), *drawn.remarks]
+    return Made(drawn.tables, remarks, paths, drawn.violated)
 
 
 def maker_of(name: str) -> Callable[..., Drawn]:
