@@ -254,6 +254,8 @@ class Reader:
             if part.kind not in ("number", "widths"):
                 shown = show(part.value) if part.is_constant or part.op == "name" else "this"
                 raise self.error(part.position, f"{shown} is {KINDS[part.kind]}, not a number")
+        if what in ("/", "//") and parts[1].is_constant and parts[1].value == 0:
+            raise self.error(position, f"{what}: division by zero")
         return self._folded(Node("apply", "number", position, what, parts))
 
     def _call(self, name: str, position: int, arguments: Sequence[Node]) -> Node:

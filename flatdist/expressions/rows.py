@@ -282,8 +282,8 @@ def _arrow_functions() -> Mapping[str, Callable[..., Any]]:
 
     half = pc.scalar(0.5)
     return {
-        "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "**": pc.power,
-        "//": lambda left, right: pc.floor(left / right),
+        "+": operator.add, "-": operator.sub, "*": operator.mul, "/": pc.divide, "**": pc.power,
+        "//": lambda left, right: pc.floor(pc.divide(left, right)),
         "negative": pc.negate, "positive": lambda value: value, "as stored": lambda value: value,
         "min": functools.partial(pc.min_element_wise, skip_nulls=False),
         "max": functools.partial(pc.max_element_wise, skip_nulls=False),
