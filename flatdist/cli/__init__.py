@@ -18,7 +18,14 @@ import click
 from flatdist.cli.best import best_command
 from flatdist.cli.diff import diff_command
 from flatdist.cli.doctor import doctor_command
-from flatdist.cli.housekeeping import compact_command, export_command, gc_command, invalidate_command, merge_command
+from flatdist.cli.housekeeping import (
+    compact_command,
+    export_command,
+    gc_command,
+    invalidate_command,
+    merge_command,
+    sql_command,
+)
 from flatdist.cli.inspect import cells_command, failures_command, show_command
 from flatdist.cli.plan import plan_command
 from flatdist.cli.report import figure_command, report_command, watch_command
@@ -69,6 +76,7 @@ for _command in (
     diff_command,
     trace_command,
     export_command,
+    sql_command,
     invalidate_command,
     merge_command,
     compact_command,

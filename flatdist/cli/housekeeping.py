@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import csv as csv_module
 import json
 import os
+import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,14 +66,20 @@ def export_command(
     read = opened.trials if table == "trials" else opened.history
     frame = loaded.rows(read([cell.cell_id for cell in loaded.cells], where=where))
     path = out or Path(f"{loaded.name}-{table}.{kind}")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     if not path.parent.is_dir():
         raise StoreError(f"{path}: cannot be written: {path.parent} is no folder; give an --out in one that exists")
     if not force and not _may_replace(path):
         raise StoreError(
             f"{path} exists and is no export of flatdist: add --force to replace it, or give another --out"
         )
+    temporary = Path()
     try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # never an existing name, or a link
+        temporary = Path(name)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.fchmod(handle, 0o666 & ~umask)
+        os.close(handle)
         _write_frame(frame, temporary, kind)
         temporary.replace(path)
     except OSError as error:
@@ -109,6 +118,9 @@ def _write_frame(frame: pd.DataFrame, path: Path, kind: str) -> None:
             frame[name] = [value if value is None else json.dumps(list(value), default=float) for value in frame[name]]
     if "quantities" in frame:
         frame["quantities"] = [value if value is None else json.dumps(value) for value in frame["quantities"]]
+    for name in frame.columns:
+        if frame[name].dtype in ("object", "str"):
+            frame[name] = [_safe_cell(value) for value in frame[name]]
     frame.to_csv(path, index=False)
 
 
@@ -179,6 +191,52 @@ def gc_command(store: str, drop_segment: str | None, yes: bool) -> None:
     _confirm(f"Drop rows of old numerics from {opened.uri}?", yes)
     collected: Any = opened.gc()
     click.echo(f"dropped {counted(collected.rows, 'row')} and {counted(collected.files, 'file')}")
+
+
+@click.command("sql")
+@click.argument("query")
+@store_option
+@click.option("--csv", is_flag=True, help="Print CSV.")
+def sql_command(query: str, store: str, csv: bool) -> None:
+    """Run a DuckDB QUERY over the tables trials, history and failures.
+
+    They hold exactly the rows that load_trials and load_history see: each replicate once, without what was invalidated
+    or superseded by newer numerics. Only the tables and columns that the query names are read.
+    """
+    try:
+        import duckdb
+    except ImportError as error:
+        raise StoreError("flatdist sql needs DuckDB; pip install 'flatdist[sql]'") from error
+    from flatdist.store.reading import HISTORY_NAMES, TRIAL_NAMES
+    from flatdist.store.schema import plain
+
+    opened = open_store(store)
+    words = {word.lower() for word in re.findall(r"\w+", query)}
+    bare = re.sub(r"count\s*\(\s*\*\s*\)", "", query, flags=re.IGNORECASE)
+    everything = "*" in bare or "select" not in words or bool(words & {"columns", "natural", "describe", "summarize"})
+    connection = duckdb.connect()
+    for name, known in (("trials", TRIAL_NAMES), ("history", HISTORY_NAMES), ("failures", ())):
+        if name in words:
+            wanted = [column for column in known if column in words] or ["cell_id", "replicate"]
+            columns = None if everything or name == "failures" else wanted
+            connection.register(name, plain(opened.table(name, columns=columns)))
+    try:
+        answer = connection.sql(query)
+        if answer is None:
+            return
+        head, found = answer.columns, answer.fetchall()
+    except duckdb.Error as error:
+        raise StoreError(f"DuckDB: {error}") from error
+    if csv:
+        lines = csv_module.writer(sys.stdout)
+        lines.writerows([head, *([_safe_cell(value) for value in row] for row in found)])
+    else:
+        print_table(head, found)
+
+
+def _safe_cell(value: Any) -> Any:
+    """Text that a spreadsheet would take for a formula, quoted as it advises: by an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _confirm(question: str, yes: bool) -> None:

@@ -373,7 +373,8 @@ def test_a_compaction_in_the_middle_of_anything_changes_no_row(store, cells, row
     for act in (lambda one: one.done(), lambda one: one.history(), lambda one: one.compact(grace=0)):
         opened = Store(store.uri, filesystem=Interrupted(store.uri, what, k, rival))
         act(opened)
-        opened.done()  # the rival may only come now
+        for _ in range(k):  # the rival may only come now
+            opened.done()
         found = Store(store.uri).done()
         assert {cell: found[cell] for cell in wanted} == wanted
         assert opened.done() == found
