@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flatdist.cli.options import load_sweep, open_store, store_option, sweep_argument
+from flatdist.cli.output import print_table
 from flatdist.errors import StoreError, SweepError, counted
 
 if TYPE_CHECKING:
