@@ -54,7 +54,7 @@ def crossing(link: str, lapse: float) -> float:
 def curve(link: str, n: np.ndarray, n50: float, scale: float, lapse: float = 0.0) -> np.ndarray:
     """P(success) at n measurements, in the shape of n; one half at n50.
 
-    >>> float(curve("logit", np.array([40.0]), n50=40.0, scale=0.1, lapse=0.05)[0])
+    >>> round(float(curve("logit", np.array([40.0]), n50=40.0, scale=0.1, lapse=0.05)[0]), 12)
     0.5
     """
     argument = (np.log(n) - np.log(n50)) / scale + crossing(link, lapse)

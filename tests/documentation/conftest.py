@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-HERE = str(Path(__file__).parent)
-if HERE not in sys.path:  # its modules are found by name
-    sys.path.insert(0, HERE)
 
 ROOT = Path(__file__).parents[2]
 

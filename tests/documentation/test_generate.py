@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -18,16 +16,11 @@ from flatdist.theory import RISK_CURVES, SAMPLE_COMPLEXITIES
 
 pytest.importorskip("latex2mathml")
 pytest.importorskip("griffe")
-GENERATE = str(Path(__file__).parents[2] / "docs" / "generate")
-sys.path.insert(0, GENERATE)  # as mkdocs does
-try:
-    import docstrings
-    import formulas
-    import hooks
-    import links
-    import reference
-finally:
-    sys.path.remove(GENERATE)
+import docstrings
+import formulas
+import hooks
+import links
+import reference
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,6 @@ import pytest
 
 from flatdist.cells.cell import Cell
 from flatdist.planning import Shard, WorkItem
-
-HERE = str(Path(__file__).parent)
-if HERE not in sys.path:  # the runners of launch_fakes are found by name, here and in Ray's workers
-    sys.path.insert(0, HERE)
 
 
 @dataclass
@@ -54,7 +49,8 @@ def local_ray() -> Iterator[None]:
     """Ray on two CPUs, for all tests of the session."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # else Ray leaves a token in the home folder
-        patch.setenv("PYTHONPATH", HERE)
+        helpers = str(Path(__file__).parents[1] / "helpers")  # the runners of launch_fakes are found by name there
+        patch.setenv("PYTHONPATH", helpers)
         from flatdist.launch.ray.cluster import ClusterSession
         from flatdist.launch.settings import LaunchSettings
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from flatdist.errors import LaunchError
-from flatdist.launch import LaunchSettings, launch, preflight
+from flatdist.launch import LaunchSettings, launch
+from flatdist.launch.ray import cluster as preflight
 from flatdist.launch.ray.cluster import ClusterSession, NodeReport, check_nodes, find_problems, inspect_node, versions
 
 EXPECTED = {"flatdist": "1.0", "numerics of sam": 2}

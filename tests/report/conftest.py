@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from chosen import HOSTILE
 
 from flatdist.cli import main
-
-sys.path.insert(0, str(Path(__file__).parent))
-from chosen import HOSTILE
 
 RUN = f"""\
 name: small
