@@ -34,6 +34,7 @@ def best_command(
     step at which a replicate's relative error is below 0.01.
     """
     from flatdist.sweeps.search.metric import LEVEL, rank
+    from flatdist.threshold.median import LEAST
 
     loaded = load_sweep(sweep, store)
     cells = {cell.cell_id: cell for cell in loaded.cells}
@@ -50,7 +51,9 @@ def best_command(
     print_table(["cell_id", *fields, *head[1:]], rows)
     stopped = f", {len(loaded.stopped)} were stopped early" if loaded.stopped else ""
     have = f"{len(ranked)} of {len(cells)} cells have rows{stopped}"
-    click.echo(f"median {chosen.text}, {LEVEL:.0%} interval over replicates; {have}")
+    click.echo(f"median {chosen.text}, interval over replicates of at least {LEVEL:.0%} confidence; {have}")
+    if any(row[-1] < LEAST for row in ranked[:limit]):
+        click.echo(f"fewer than {LEAST} replicates bound no median at {LEVEL:.0%}: their intervals are infinite")
 
 
 def metric_of(sweep: Sweep, given: str | None, highest: bool) -> tuple[Metric, bool]:

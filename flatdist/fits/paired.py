@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
 from flatdist.cells.cell import PROBLEM_FIELDS
 from flatdist.errors import FitError
@@ -96,7 +97,9 @@ def newcombe_interval(counts: tuple[int, int, int, int], level: float) -> tuple[
     total = sum(counts)
     first, second = both + only_first, both + only_second
     difference = (first - second) / total
-    (low1, high1), (low2, high2) = wilson_interval(first, total, level), wilson_interval(second, total, level)
+    (low1, high1), (low2, high2) = (
+        proportion_confint(successes, total, alpha=1.0 - level, method="wilson") for successes in (first, second)
+    )
     margins = first * (total - first) * second * (total - second)
     excess = float(both * neither - only_first * only_second)
     if excess > 0:
@@ -108,15 +111,6 @@ def newcombe_interval(counts: tuple[int, int, int, int], level: float) -> tuple[
         return float(np.sqrt(max(a * a - 2.0 * correlation * a * b + b * b, 0.0)))
 
     return difference - reach(p1 - low1, high2 - p2), difference + reach(high1 - p1, p2 - low2)
-
-
-def wilson_interval(successes: int, total: int, level: float) -> tuple[float, float]:
-    """Score interval of a proportion (Wilson 1927)."""
-    z = float(stats.norm.ppf(0.5 + level / 2.0))
-    share = successes / total
-    center = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return max(center - float(half), 0.0), min(center + float(half), 1.0)
 
 
 def mean_differences(differences: pd.DataFrame, by: Sequence[str], level: float = 0.95) -> pd.DataFrame:

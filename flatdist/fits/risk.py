@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from flatdist.errors import FitError
 from flatdist.fits.grouping import group_rows, panel_columns, series_columns
@@ -16,6 +14,7 @@ from flatdist.fits.paired import with_reference
 from flatdist.fits.risk_predictions import Setting, predictions
 from flatdist.fits.success import label_success, require_columns
 from flatdist.theory import statistical_dimension
+from flatdist.threshold.median import median_interval
 
 SHAPE = ("d_out", "d_in", "rank")
 
@@ -50,7 +49,7 @@ def risk_table(trials: pd.DataFrame, by: Sequence[str] | None = None, level: flo
     settings = []
     for key, group in group_rows(labelled, [*by, "n"]):
         errors = group["error"].to_numpy(dtype=float)
-        low, high = median_interval(errors, level)
+        middle, low, high, _ = median_interval(errors, level)
         quartiles = np.quantile(errors, [0.25, 0.75], method="closest_observation")
         rows.append(
             {
@@ -59,12 +58,12 @@ def risk_table(trials: pd.DataFrame, by: Sequence[str] | None = None, level: flo
                 "replicates": len(group),
                 "diverged": int(group["diverged"].sum()),
                 "unconverged": int(group["unconverged"].sum()),
-                "error": median(errors),
-                "error_low": low,
+                "error": middle,
+                "error_low": max(low, 0.0),
                 "error_high": high,
                 "error_q25": float(quartiles[0]),
                 "error_q75": float(quartiles[1]),
-                "misfit": median(group["misfit"].to_numpy(dtype=float)),
+                "misfit": median_interval(group["misfit"]).median,
             }
         )
         settings.append(Setting.of(group))
@@ -155,28 +154,6 @@ def _paired(labelled: pd.DataFrame, reference: str) -> pd.DataFrame:
 
 def _compared(ratios: pd.Series, level: float) -> dict[str, float]:
     values = ratios.to_numpy(dtype=float)
-    low, high = median_interval(values, level)
+    middle, low, high, _ = median_interval(values, level)
     worse = float(np.mean(values > 1.0) + 0.5 * np.mean(values == 1.0))
-    return {"pairs": len(values), "ratio": median(values), "ratio_low": low, "ratio_high": high, "worse": worse}
-
-
-def median(values: np.ndarray) -> float:
-    """The median, infinite values in their place; NaN of nothing but NaN."""
-    known = np.sort(values[~np.isnan(values)])
-    if not len(known):
-        return math.nan
-    lower, upper = known[(len(known) - 1) // 2], known[len(known) // 2]
-    return float(lower if lower == upper else 0.5 * (lower + upper))
-
-
-def median_interval(values: np.ndarray, level: float = _LEVEL) -> tuple[float, float]:
-    """Order statistics between which the median lies with at least this confidence, whatever the distribution.
-
-    Returns:
-        The limits; 0 and infinity, which bound nothing, where there are too few values.
-    """
-    known = np.sort(values[~np.isnan(values)])
-    outside = int(stats.binom.ppf((1.0 - level) / 2.0, len(known), 0.5)) if len(known) else 0
-    if outside < 1:
-        return 0.0, math.inf
-    return float(known[outside - 1]), float(known[len(known) - outside])
+    return {"pairs": len(values), "ratio": middle, "ratio_low": max(low, 0.0), "ratio_high": high, "worse": worse}

@@ -12,18 +12,18 @@ import pytest
 from flatdist.cli import main
 from flatdist.store import Store
 from flatdist.sweeps import load_sweep
-from flatdist.sweeps.search.metric import median_interval
+from flatdist.threshold.median import median_interval
 
 
 def test_median_intervals_cover() -> None:
     generator = random.Random(5)
     covered = 0
     for _ in range(2000):
-        _, low, high = median_interval([generator.expovariate(1.0) for _ in range(12)])
+        _, low, high, coverage = median_interval([generator.expovariate(1.0) for _ in range(12)])
         covered += low <= math.log(2) <= high
+    assert coverage == pytest.approx(0.9614, abs=1e-4)
     assert 0.95 < covered / 2000 < 0.98  # 0.961 exactly: the third smallest and third largest of 12
-    assert median_interval([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0)
-    assert median_interval([7.0]) == (7.0, 7.0, 7.0)
+    assert median_interval([3.0, 1.0, 2.0]) == (2.0, -math.inf, math.inf, 1.0)  # three values bound nothing
 
 
 def test_ranking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,4 +47,4 @@ def test_ranking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["best", str(path), "--store", store, "--where", "relative_error < 0"]) == 2
     assert "nothing to rank" in capsys.readouterr().err
     assert main(["best", str(path), "--store", store]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split()[1:4] == ["0.2", "0.3", "0.1"]
+    assert capsys.readouterr().out.splitlines()[1].split()[1:5] == ["0.2", "0.3", "-inf", "inf"]

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, cast
 from flatdist.errors import SweepError, did_you_mean
 
 if TYPE_CHECKING:
-    from flatdist.store import Store
+    from flatdist.threshold.median import median_interval
+from flatdist.store import Store
+from flatdist.threshold.median import median_interval
 
 LEVEL = 0.95  # of intervals
 STEPS_TO = "steps_to"
@@ -147,21 +149,5 @@ def rank(
     ranked = []
     for cell_id, values in metric.values(store, cell_ids, where=where).items():
         finite = [value if math.isfinite(value) else worst for value in values.values()]
-        ranked.append((cell_id, *median_interval(finite), len(finite)))
+        ranked.append((cell_id, *median_interval(finite, LEVEL)[:3], len(finite)))
     return sorted(ranked, key=lambda row: (-row[1] if highest else row[1], row[0]))
-
-
-def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """The median and its distribution-free 95 % interval, (median, low, high).
-
-    The k-th smallest and k-th largest values enclose the median with probability 1 - 2 P(Binomial(n, 1/2) < k); below
-    six values even the extremes do so less often than 95 %, and they are returned.
-    """
-    ordered = sorted(values)
-    count = len(ordered)
-    k, tail = 1, 2 * 0.5**count
-    while k < count / 2 and tail + 2 * math.comb(count, k) * 0.5**count <= 1 - LEVEL:
-        tail += 2 * math.comb(count, k) * 0.5**count
-        k += 1
-    middle = ordered[count // 2] if count % 2 else (ordered[count // 2 - 1] + ordered[count // 2]) / 2
-    return middle, ordered[k - 1], ordered[count - k]

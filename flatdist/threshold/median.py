@@ -1,0 +1,53 @@
+"""The median of a few values and its distribution-free interval: the one rule of searches, tables and figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+LEAST = 6  # values; even the extremes of fewer enclose the median less often than 95 %
+
+
+class Median(NamedTuple):
+    """A median with its interval.
+
+    Attributes:
+        median: infinite values in their place; NaN without values.
+        low, high: order statistics; infinite where too few values bound the median at this level.
+        coverage: with which probability the limits enclose the median, whatever the distribution; 1 where infinite.
+    """
+
+    median: float
+    low: float
+    high: float
+    coverage: float
+
+
+def median_interval(values: Iterable[float], level: float = 0.95) -> Median:
+    """The median, and the narrowest pair of order statistics that encloses it with at least this confidence.
+
+    The k-th smallest and k-th largest of m values do so with probability 1 - 2 P(Binomial(m, 1/2) < k).
+
+    >>> median_interval([3.0, 1.0, 2.0, 5.0, 4.0, 6.0])
+    Median(median=3.5, low=1.0, high=6.0, coverage=0.96875)
+    >>> median_interval([3.0, 1.0, 2.0]).high
+    inf
+
+    Args:
+        values: any number; NaN are left out.
+        level: least confidence.
+    """
+    ordered = sorted(value for value in values if not math.isnan(value))
+    count = len(ordered)
+    if not count:
+        return Median(math.nan, -math.inf, math.inf, 1.0)
+    lower, upper = ordered[(count - 1) // 2], ordered[count // 2]
+    middle = lower if lower == upper else 0.5 * (lower + upper)
+    outside, tail = 0, 0.0  # values left out on either side, and the chance that the median is beyond
+    while outside < count / 2 and 2.0 * (tail + math.comb(count, outside) * 0.5**count) <= 1.0 - level:
+        tail += math.comb(count, outside) * 0.5**count
+        outside += 1
+    if outside == 0:
+        return Median(middle, -math.inf, math.inf, 1.0)
+    return Median(middle, ordered[outside - 1], ordered[count - outside], 1.0 - 2.0 * tail)
