@@ -20,8 +20,8 @@ CELL = {"d_out": 4, "d_in": 4, "rank": 1, "n": 8, "method": "min_frobenius_norm"
     [
         ([0.5], "0.5 is not a whole number; allowed: whole numbers of at least 0, as range"),
         (["0"], "'0' is not a whole number"),
-        (3, "3 is no list of numbers of replicates"),
-        ("01", "'01' is no list"),
+        (3, r"expected a list of whole numbers \(got 3\)"),
+        ("01", r"expected a list of whole numbers \(got '01'\)"),
         ([0, -1], "-1 is negative"),
     ],
 )

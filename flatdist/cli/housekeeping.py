@@ -34,7 +34,7 @@ _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--table", type=click.Choice(["trials", "history"]), default="trials", show_default=True)
 @_where
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: SWEEP-TABLE.KIND]")
-@click.option("--force", is_flag=True, help="Replace --out even if it is no earlier export.")
+@click.option("--force", is_flag=True, help="Replace --out even if it is not an earlier export.")
 @click.option("--to", type=click.Choice(["tensorboard", "mlflow", "wandb", "optuna"]), help="Publish to another tool.")
 @click.option("--per", type=click.Choice(["cell", "replicate"]), default="cell", show_default=True,
               help="With --to: a run is a cell's medians, or a replicate.")  # fmt: skip
@@ -68,10 +68,10 @@ def export_command(
     frame = loaded.rows(read([cell.cell_id for cell in loaded.cells], where=where))
     path = out or Path(f"{loaded.name}-{table}.{kind}")
     if not path.parent.is_dir():
-        raise StoreError(f"{path}: cannot be written: {path.parent} is no folder; give an --out in one that exists")
+        raise StoreError(f"{path}: cannot be written: {path.parent} is not a folder; give an --out in one that exists")
     if not force and not _may_replace(path):
         raise StoreError(
-            f"{path} exists and is no export of flatdist: add --force to replace it, or give another --out"
+            f"{path} exists and is not an export of flatdist: add --force to replace it, or give another --out"
         )
     temporary = Path()
     try:

@@ -139,8 +139,8 @@ def plan_sweeps(
     """Make the plan that the options ask for.
 
     Raises:
-        SweepError: it does not fit the budget, or the budget is no length of time.
-        LaunchError: the engine does not exist or does not run on the device, or this machine has not what is asked for.
+        SweepError: it does not fit the budget, or the budget cannot be read as a duration.
+        LaunchError: the engine does not exist or does not run on the device, or this machine lacks what was requested.
     """
     from flatdist.cli.options import open_store
     from flatdist.errors import SweepError
@@ -167,7 +167,7 @@ def plan_settings(resources: Resources, *, retry_failed: bool = False, limit: in
     """What a plan depends on beside sweeps and store.
 
     Raises:
-        LaunchError: the engine does not exist or does not run on the device, or this machine has not what is asked for.
+        LaunchError: the engine does not exist or does not run on the device, or this machine lacks what was requested.
     """
     from flatdist.engines import resolve_engine
     from flatdist.planning import PlanSettings

@@ -32,9 +32,9 @@ def read_origin(path: str | os.PathLike[str]) -> dict[str, Any]:
         if file.is_dir():
             raise FigureError(f"{file}: is a folder; give the path of a PNG, SVG or PDF file")
         if file.exists() and not file.is_file():  # a device or a pipe may never end
-            raise FigureError(f"{file}: is no ordinary file; give the path of a PNG, SVG or PDF file")
+            raise FigureError(f"{file}: is not an ordinary file; give the path of a PNG, SVG or PDF file")
         if file.stat().st_size > _LARGEST:
-            raise FigureError(f"{file}: has more than {_LARGEST >> 20} MiB, so it is no figure of flatdist's")
+            raise FigureError(f"{file}: has more than {_LARGEST >> 20} MiB, so it is not a figure of flatdist's")
         content = file.read_bytes()
     except OSError as error:
         raise FigureError(f"{file}: cannot be read: {error.strerror or error}; give the path of a figure") from error

@@ -51,7 +51,9 @@ def match_cells(first: pd.DataFrame, second: pd.DataFrame, across: Sequence[str]
     """
     for name in across:
         if name not in FIELDS:
-            raise FitError(f"{name!r} is no field of a cell{did_you_mean(name, FIELDS)}; allowed: {', '.join(FIELDS)}")
+            raise FitError(
+                f"{name!r} is not a field of a cell{did_you_mean(name, FIELDS)}; allowed: {', '.join(FIELDS)}"
+            )
         if name in PROBLEM_FIELDS:
             raise FitError(f"cells that differ in {name} share no problem; allowed: fields of the method")
     left, right = _cells(first), _cells(second)

@@ -411,9 +411,7 @@ class RowBuffer:
                 patience = min(self._patience, PATIENCE_WHEN_STOPPING) if self._should_stop() else self._patience
                 if waited + wait > patience:
                     raise
-                self._notice(
-                    f"the store does not answer as it should, trying again for {patience - waited:.0f} s: {error}"
-                )
+                self._notice(f"store write failed; retrying for up to {patience - waited:.0f} s: {error}")
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 

@@ -24,10 +24,10 @@ def parse_duration(text: str) -> float:
     compact = text.replace(" ", "")
     parts = _PART.findall(compact)
     if not parts or "".join(number + unit for number, unit in parts) != compact or compact.startswith("0s"):
-        raise SweepError(f"{text!r} is no length of time; allowed: 90s, 30m, 1.5h, 1h30m, 2d")
+        raise SweepError(f"cannot read {text!r} as a duration; allowed: 90s, 30m, 1.5h, 1h30m, 2d")
     seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
     if seconds <= 0:
-        raise SweepError(f"{text!r} leaves no time; allowed: 90s, 30m, 1.5h, 1h30m, 2d")
+        raise SweepError(f"a budget must be longer than 0 (got {text!r}); allowed: 90s, 30m, 1.5h, 1h30m, 2d")
     return seconds
 
 
@@ -69,7 +69,9 @@ def keep_within(plan: Plan, seconds: float, *, fit: bool) -> Plan:
             chosen.append(part)
             left -= forecast.item_seconds(part)
     if not chosen:
-        raise SweepError(f"not one replicate fits a budget of {duration(seconds)}; the whole takes {plan.time}")
+        raise SweepError(
+            f"a single replicate already exceeds the {duration(seconds)} budget; everything takes {plan.time}"
+        )
     position = {cell.cell_id: index for index, cell in enumerate(plan.cells)}
     chosen.sort(key=lambda item: position[item.cell.cell_id])
     cells = {cell.cell_id: cell for cell in plan.cells}

@@ -72,7 +72,7 @@ def require_room(cells: Iterable[Cell], free: int, engine: str, executor: str) -
     if cell is not None and need > free:
         raise LaunchError(
             f"one replicate of {cell.method} with d_out={cell.d_out}, d_in={cell.d_in}, n={cell.n} needs "
-            f"{need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free here; take a smaller n, or run it on a "
+            f"{need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are available here; take a smaller n, or run it on a "
             "cluster with --address"
         )
 

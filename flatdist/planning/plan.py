@@ -188,9 +188,7 @@ class Plan:
         lines.append(f"memory: {size(self.memory_bytes)} per trial at most")
         lines += self._pack_lines()
         if self.settings.local and (free := available_bytes()) is not None and self.memory_bytes * self.slots > free:
-            lines.append(
-                f"note:   that is more than the {size(free)} that are free here for {slots}; take --max-concurrent"
-            )
+            lines.append(f"note:   this exceeds the {size(free)} available for {slots}; lower --max-concurrent")
         return lines
 
     def _pack_lines(self) -> list[str]:

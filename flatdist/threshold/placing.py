@@ -66,7 +66,7 @@ def place(
 
     Chosen one after the other, each taken to have come out as predicted, in shares of a success and a failure, before
     the next is chosen. What is minimised is the mean variance of two points of the curve, log n50 +- scale, which is
-    Var(log n50) + Var(scale): n50 cannot be told without the scale.
+    Var(log n50) + Var(scale): n50 is not identifiable without the scale.
 
     Args:
         runs: of one group so far; there may be none.

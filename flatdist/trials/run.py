@@ -116,9 +116,9 @@ def _stamp(provenance: Mapping[str, Any] | None) -> Callable[[Cell, Produced], O
 
 def replicate_numbers(replicates: Iterable[int]) -> list[int]:
     """The numbers of replicates, checked."""
-    allowed = "allowed: whole numbers of at least 0, as range(8) or [0, 3]"
+    allowed = "allowed: whole numbers of at least 0, such as range(8) or [0, 3]"
     if isinstance(replicates, str) or not isinstance(replicates, Iterable):
-        raise CellError(f"replicates: {replicates!r} is no list of numbers of replicates; {allowed}")
+        raise CellError(f"replicates: expected a list of whole numbers (got {replicates!r}); {allowed}")
     numbers = []
     for replicate in replicates:
         try:

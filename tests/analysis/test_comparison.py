@@ -171,7 +171,7 @@ def test_several_values_need_a_word() -> None:
     assert found.trials == len(first)
     with pytest.raises(FitError, match="differ in rank share no problem"):
         compare(first, other, across=["rank"])
-    with pytest.raises(FitError, match=r"'step' is no field of a cell.*steps"):
+    with pytest.raises(FitError, match=r"'step' is not a field of a cell.*steps"):
         compare(first, other, across=["step"])
 
 

@@ -204,14 +204,14 @@ def test_export_writes_one_flat_file(run: Run, sweep: str, swept: str, tmp_path:
 def test_export_replaces_exports_only(run: Run, sweep: str, swept: str, tmp_path: Path) -> None:
     notes = tmp_path / "notes.csv"
     notes.write_text("my notes, of years\n")
-    assert "is no export of flatdist: add --force" in run("export", sweep, "--csv", "--out", str(notes), status=2)
+    assert "is not an export of flatdist: add --force" in run("export", sweep, "--csv", "--out", str(notes), status=2)
     assert notes.read_text() == "my notes, of years\n"
     run("export", sweep, "--csv", "--out", str(notes), "--force")
     assert "wrote 12 rows" in run("export", sweep, "--parquet", "--out", str(notes))  # over the export
     assert "wrote 12 rows" in run("export", sweep, "--csv", "--out", str(notes))
     assert "exclude each other" in run("export", sweep, "--csv", "--parquet", status=2)
     below = str(notes / "x.csv")
-    assert "is no folder; give an --out in one that exists" in run("export", sweep, "--out", below, status=2)
+    assert "is not a folder; give an --out in one that exists" in run("export", sweep, "--out", below, status=2)
 
 
 def test_a_damaged_segment_is_named_and_replaced(run: Run, sweep: str, swept: str, tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_train_runs_one_cell_and_stores_only_when_asked(run: Run, store: str) ->
         (["plan", "missing"], "'missing' is not a file, and store"),
         (["plan"], "Missing argument 'SWEEP...'"),
         (["plna"], "No such command 'plna'"),
-        (["plan", "SWEEP", "--budget", "soon"], "'soon' is no length of time"),
+        (["plan", "SWEEP", "--budget", "soon"], "cannot read 'soon' as a duration"),
         (["plan", "SWEEP", "--budget", "1s", "--no-probe"], "add --fit"),
         (["plan", "SWEEP", "--fit"], "--fit needs --budget"),
         (["plan", "SWEEP", "--set", "rnak=2"], "did you mean 'rank'"),

@@ -148,7 +148,7 @@ def test_a_file_cut_short_is_refused(kind: str, share: float, tmp_path: Path, ca
 def test_foreign_files_are_refused(tmp_path: Path, capsys) -> None:
     assert "cannot be read: No such file" in refused(capsys, tmp_path / "missing.png")
     assert "is a folder" in refused(capsys, tmp_path)
-    assert "is no ordinary file" in refused(capsys, Path("/dev/null"))
+    assert "is not an ordinary file" in refused(capsys, Path("/dev/null"))
     foreign = tmp_path / "x.png"
     for content, text in ((b"", "is empty"), (b"text", "none of PNG, SVG and PDF"), (b"\xff\xd8\xff", "none of PNG")):
         foreign.write_bytes(content)

@@ -156,7 +156,7 @@ def same_curves(trial: Path, cell_id: str) -> None:
 def test_a_config_is_checked_like_a_sweep_file() -> None:
     cell = cell_of(BASE, {"learning_rate": np.float64(0.1), "depth": np.int64(2)})
     assert (cell.learning_rate, cell.depth, cell.n) == (0.1, 2, cell_of(BASE, {}).n)
-    with pytest.raises(CellError, match=r"deph: is no cell field \(did you mean 'depth'\?\)"):
+    with pytest.raises(CellError, match=r"deph: is not a cell field \(did you mean 'depth'\?\)"):
         trainable({"deph": 3})
     with pytest.raises(CellError, match="rank: 9 exceeds min"):
         cell_of(BASE, {"rank": 9, "n": 30})

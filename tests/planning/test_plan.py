@@ -385,7 +385,7 @@ def test_fit_takes_whole_cells_first_and_stays_within_the_budget() -> None:
     assert counts.count(8) >= len(counts) - 2
     assert set(planned(part)) < set(planned(plan))
     assert part.missing == plan.missing
-    with pytest.raises(SweepError, match="not one replicate fits"):
+    with pytest.raises(SweepError, match="a single replicate already exceeds the"):
         keep_within(plan, 1, fit=True)
 
 

@@ -474,7 +474,7 @@ def check_names(given: Mapping[str, Any]) -> None:
     """Refuse a config with keys that are no cell fields: a CellError names the nearest."""
     unknown = [name for name in given if name not in FIELDS]
     if unknown:
-        lines = [f"  {name}: is no cell field{did_you_mean(name, FIELDS)}" for name in unknown]
+        lines = [f"  {name}: is not a cell field{did_you_mean(name, FIELDS)}" for name in unknown]
         raise CellError("\n".join(["a trial's config is a cell's fields:", *lines, f"  allowed: {', '.join(FIELDS)}"]))
 
 
