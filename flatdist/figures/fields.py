@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import LogLocator
+from statsmodels.stats.proportion import proportion_confint
 
 from flatdist.errors import FitError, did_you_mean
 from flatdist.figures.command import Context, Drawn
@@ -32,7 +33,6 @@ from flatdist.figures.style import (
 )
 from flatdist.figures.words import number, plain, shown
 from flatdist.fits.grouping import as_value, configuration_columns, distinct, group_rows, matching
-from flatdist.fits.paired import wilson_interval
 from flatdist.fits.success import label_success, resolve_tolerance
 from flatdist.fits.threshold import fit_thresholds
 
@@ -323,7 +323,7 @@ def field_table(
         known = group[""].dropna()
         low, high = known.quantile([0.25, 0.75]) if len(known) else (np.nan, np.nan)
         if value in _SHARES and len(known) and how == "mean":
-            low, high = wilson_interval(int(known.sum()), len(known), 0.95)
+            low, high = proportion_confint(int(known.sum()), len(known), alpha=0.05, method="wilson")
         rows.append({**key, "value": float(known.agg(how)) if len(known) or how == "count" else np.nan,
                      "low": low, "high": high, "count": len(group)})  # fmt: skip
     return pd.DataFrame(rows)

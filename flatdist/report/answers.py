@@ -13,8 +13,8 @@ from flatdist.figures.words import DELTA, PREDICTIONS, counted, name_of, number,
 from flatdist.fits.collapse import Fits
 from flatdist.fits.grouping import group_rows, matching
 from flatdist.fits.shapes import SHAPE, predicted
-from flatdist.fits.threshold import POOR_FIT
 from flatdist.report.material import Material, wanted_replicates
+from flatdist.threshold.interval import POOR_FIT
 
 MOST_SERIES, MOST_LINES, MOST_BEST = 6, 6, 6
 MARGIN = 0.03  # n50 and delta are called equal where the interval of their ratio lies within it

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from statsmodels.stats.proportion import proportion_confint
 
 from flatdist.figures.style import method_label, method_rank
 from flatdist.figures.words import (
@@ -23,7 +24,6 @@ from flatdist.figures.words import (
     threshold_table,
 )
 from flatdist.fits.grouping import as_value, group_rows, null_name
-from flatdist.fits.paired import wilson_interval
 from flatdist.fits.shapes import predicted
 from flatdist.fits.theorem_checks import run_checks
 from flatdist.fits.theorem_checks.check import VERDICTS, Check
@@ -148,7 +148,7 @@ def _outcomes(material: Material, medians: Sequence[str]) -> dict[int, dict[str,
         return found
     for row, group in material.labelled.groupby("cell_row"):
         successes, count = int(group["success"].sum()), len(group)
-        low, high = wilson_interval(successes, count, 0.95)
+        low, high = proportion_confint(successes, count, alpha=0.05, method="wilson")
         finite = pd.to_numeric(group.loc[~group["diverged"], "relative_error"])
         found[int(str(row))] |= {
             "success": successes / count,
