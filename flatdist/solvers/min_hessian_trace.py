@@ -251,11 +251,11 @@ class _End:
 
 @dataclass(frozen=True)
 class _Saddle:
-    """A stationary point from which F falls along ``direction``, which raises the rank."""
+    """A point from which F falls along ``direction``, which raises the rank; None where more hidden units may do."""
 
     point: Point
     multipliers: Array
-    direction: Array
+    direction: Array | None
 
 
 class _Search:
@@ -398,7 +398,7 @@ class _Search:
             if not isinstance(found, _Saddle):
                 break
             layers, multipliers, firmness = self.grown(found), found.multipliers, _FIRMNESS[0]
-            self.floor = found.point.k
+            self.floor = 0 if found.direction is None else found.point.k
         return _End(end.point, (np.nan, np.nan), end.point.stationarity(end.multipliers), steps)
 
     def inspect(self, point: Point, multipliers: Array) -> _End | _Saddle | None:
@@ -413,6 +413,8 @@ class _Search:
             found = self.planted(point.matrix, rank) if fixed else self.finish(point, multipliers, rank)
             if isinstance(found, _End) or (found is not None and rank == visible):
                 return found
+        if visible == point.k < min(self.problem.shape):  # every hidden unit is in use, and that is no minimum
+            return _Saddle(point, multipliers, None)
         return None
 
     def finish(self, point: Point, multipliers: Array, rank: int) -> _End | _Saddle | None:
@@ -440,6 +442,8 @@ class _Search:
         """
         rank = saddle.point.k + 1
         width = min(rank + 2, *self.problem.shape)
+        if saddle.direction is None:
+            return _widened(saddle.point.layers, width)
         size = float(np.linalg.svd(saddle.point.matrix, compute_uv=False)[saddle.point.k - 1])
         best: tuple[float, list[Array]] | None = None
         for length in size * np.array([1.0, 0.3, 0.1, 0.03, 0.01, 0.003]):
