@@ -64,6 +64,7 @@ def dependence(
     Raises:
         FitError: no such column, values that are no numbers, a single value, or several panels for one ``ax``.
     """
+    trials = _with_numbers(trials, x)
     check_field(trials, x)
     if thresholds is None:
         thresholds = fit_thresholds(trials, grouping(trials, x), resolve_tolerance(trials, tolerance), link=link)
@@ -99,6 +100,14 @@ def grouping(trials: pd.DataFrame, x: str) -> list[str]:
     """The columns that this figure groups trials by."""
     panels, series = split(trials, x)
     return list(dict.fromkeys([*series, *panels, x, *(name for name in SHAPE if name in trials)]))
+
+
+def _with_numbers(trials: pd.DataFrame, x: str) -> pd.DataFrame:
+    """The trials with the field as numbers where a plain table keeps them as objects, beside nulls."""
+    if x not in trials or trials[x].dtype != object:
+        return trials
+    numbers = pd.to_numeric(trials[x], errors="coerce")
+    return trials.assign(**{x: numbers}) if numbers.notna().sum() == trials[x].notna().sum() else trials
 
 
 def in_panel(table: pd.DataFrame, key: Key) -> pd.DataFrame:
@@ -171,6 +180,7 @@ def make(
     link: str = "auto",
 ) -> Drawn:
     """The figure, the thresholds, and how neighbouring values differ."""
+    trials = _with_numbers(trials, x)
     check_field(trials, x)
     tolerance = resolve_tolerance(trials, tolerance)
     by = grouping(trials, x)

@@ -86,7 +86,7 @@ def trained_trials(trials: pd.DataFrame) -> pd.DataFrame:
     trained = trials[trials["method"].map(_is_trained)]
     if trained.empty:
         raise FitError("there are no trials of a method that trains step by step, so there is nothing to draw")
-    problems = [name for name in PROBLEM_FIELDS if trials[name].nunique(dropna=False) > 1]
+    problems = [name for name in PROBLEM_FIELDS if name in trials and trials[name].nunique(dropna=False) > 1]
     if problems:
         values = {name: trained[name].astype(object).iloc[0] for name in problems}
         example = " and ".join(f"{name} == {value!r}" for name, value in values.items())

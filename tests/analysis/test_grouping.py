@@ -44,7 +44,7 @@ def test_a_keyword_and_a_value_are_two_configurations(field: str, value: float, 
     ]
     lines = text_lines(threshold_table(thresholds, ["method", field]))
     printed = [line.split()[1] for line in lines[1:4]]
-    assert printed == [str(float(value)), name.split()[1], "-"]
+    assert printed == [f"{value:g}", name.split()[1], "-"]
 
 
 @pytest.mark.parametrize(("field", "value", "name"), KEYWORDS)
