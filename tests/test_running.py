@@ -18,7 +18,7 @@ CELL = {"d_out": 4, "d_in": 4, "rank": 1, "n": 8, "method": "min_frobenius_norm"
 @pytest.mark.parametrize(
     ("replicates", "message"),
     [
-        ([0.5], "0.5 is not a whole number; allowed: whole numbers of at least 0, as range"),
+        ([0.5], "0.5 is not a whole number; allowed: whole numbers of at least 0, such as range"),
         (["0"], "'0' is not a whole number"),
         (3, r"expected a list of whole numbers \(got 3\)"),
         ("01", r"expected a list of whole numbers \(got '01'\)"),
