@@ -503,7 +503,7 @@ def whole(bench: Bench) -> Result:
     from flatdist.trials.settings import RunSettings
 
     found: Result = {}
-    sizes = ((12, 256, 8, 10000), (32, 16, 8, 10000)) if bench.on_card else ((4, 3, 2, 60),)
+    sizes = ((12, 256, 8, 10000), (32, 16, 8, 10000)) if bench.on_card else ((4, 2, 1, 20),)
     for d, cells, replicates, steps in sizes:
         made = [
             Cell(d_out=d, d_in=d, rank=1 + i % 3, n=round(d * d * (0.3 + 0.6 * i / cells)), steps=steps)
@@ -525,7 +525,7 @@ def whole(bench: Bench) -> Result:
             kind.advance = timed
             start = time.perf_counter()
             try:
-                settings = RunSettings(engine=name, device=bench.device)
+                settings = RunSettings(engine=name, device=bench.device, threads=os.cpu_count() if bench.on_card else 1)
                 rows = list(run_pack([(cell, range(replicates)) for cell in made], settings, provenance={}))
             finally:
                 kind.advance = inner

@@ -9,7 +9,9 @@ from __future__ import annotations
 import bisect
 import math
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,6 +30,9 @@ from flatdist.trials.learning_rate import estimate_steps
 from flatdist.trials.settings import Hooks, Interrupted, RunSettings
 from flatdist.trials.trainee import HISTORY_CLOCKS, Trainee, history_rows, pack_state, prepare, trial_row
 from flatdist.types import Array
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 SEGMENT_STEPS = 1000  # at most, between two pauses
 LIVE_REST = 4.0  # history is handed out early again after so many times what that took the last time
@@ -66,11 +71,11 @@ def train_pack(
     assert len({pack_key(cell, engine.name) for cell, _ in items}) == 1, "these cells do not train together"
     set_threads(settings.threads)
     ran_on = {"engine": engine.name, "device": device_label(settings.device)}
-    trainees = [
-        prepare(cell, replicate, engine.name, ran_on["device"], hooks.checkpoints)
-        for cell, replicates in items
-        for replicate in replicates
-    ]
+
+    def prepared(one: tuple[Cell, int]) -> Trainee:
+        return prepare(*one, engine.name, ran_on["device"], hooks.checkpoints)
+
+    trainees = side_by_side(prepared, [(cell, r) for cell, replicates in items for r in replicates], settings.threads)
     for step in sorted({trainee.step for trainee in trainees}):
         together = [trainee for trainee in trainees if trainee.step == step]
         run = _Run(together, engine, ran_on, settings, hooks)
@@ -107,7 +112,7 @@ class _Run:
     def __init__(
         self, trainees: list[Trainee], engine: Engine, ran_on: dict[str, str], settings: RunSettings, hooks: Hooks
     ) -> None:
-        self.trainees, self.hooks, self.ran_on = trainees, hooks, ran_on
+        self.trainees, self.hooks, self.ran_on, self.threads = trainees, hooks, ran_on, settings.threads
         cells = [t.cell for t in trainees]
         self.cell = cell = cells[0]  # for what all have in common
         method = cell.spec
@@ -235,11 +240,14 @@ class _Run:
             return
         self._told = time.perf_counter()
         first = new // BLOCK * BLOCK
-        for trainee, traced in zip(self.trainees, self.with_trace, strict=True):
+
+        def evaluate(one: tuple[Trainee, list[bool]]) -> None:
+            trainee, traced = one
             wanted = [new <= index < stop and traced[index] for index in range(first, first + BLOCK)]
-            measured = trainee.evaluator(trainee.snapshots, wanted)
-            for name, values in measured.items():
+            for name, values in trainee.evaluator(trainee.snapshots, wanted).items():
                 trainee.history[name][new:stop] = values[new - first : stop - first]
+
+        side_by_side(evaluate, list(zip(self.trainees, self.with_trace, strict=True)), self.threads)
         self._evaluated = stop
 
     def _hand_out(self, step: int) -> None:
@@ -299,6 +307,14 @@ class _Run:
         for trainee in self.trainees:
             trainee.seconds += (now - self._since) / len(self.trainees)
         self._since = now
+
+
+def side_by_side(work: Callable[[Item], Made], items: Sequence[Item], threads: int) -> list[Made]:
+    """What ``work`` makes of each item, in order, on some threads: replicates are independent of each other."""
+    if threads == 1 or len(items) == 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(threads, "flatdist-replicates") as pool:
+        return list(pool.map(work, items))
 
 
 def noise_schedule(cell: Cell) -> Array:

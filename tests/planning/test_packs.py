@@ -50,6 +50,12 @@ def test_a_pack_of_different_cells_has_the_rows_of_each_alone(engine):
     assert together == alone
 
 
+def test_threads_change_no_bit_of_a_pack():
+    items = [(cell, [0, 3]) for cell in CELLS]
+    one, three = (measured(run_pack(items, RunSettings(threads=threads))) for threads in (1, 3))
+    assert one == three
+
+
 def test_a_batched_pack_agrees_within_the_tolerance_between_engines():
     together = measured(run_pack([(cell, [0, 3]) for cell in CELLS], RunSettings(engine="batched")))
     alone = {}
