@@ -5,9 +5,15 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-# Another build of torch: make setup TORCH_INDEX=<the wheel index that PyTorch's install page names for it>. On Linux the
-# default build may bring gigabytes of CUDA; the page's index for CPUs does not.
+# Which build of torch: without an NVIDIA card the one for CPUs, since the ordinary one may bring gigabytes of CUDA on Linux;
+# with a card the one for its driver. Another one: make setup TORCH=cpu, TORCH=cu128, ... (uv's --torch-backend).
+TORCH ?= $(if $(wildcard /dev/nvidia[0-9]*),auto,cpu)
+# Or an index of your own, such as a mirror: make setup TORCH_INDEX=URL
 TORCH_INDEX ?=
+# uv knows where PyTorch keeps each build; where that place cannot be reached, the ordinary index has to do.
+TORCH_BY_UV = $(INSTALL) uv && { $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend $(TORCH) \
+  --constraint constraints.txt torch || { echo "PyTorch's own index cannot be reached: taking torch from pip's" >&2; \
+  $(INSTALL) torch; }; }
 SWEEP ?= sweeps/quickstart.yaml
 STORE ?= results
 OUT ?= figures
@@ -24,7 +30,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "flatdist needs Python 3.11 or newer; name one with: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@echo "torch: the build for '$(if $(TORCH_INDEX),$(TORCH_INDEX),$(TORCH))'; another one: make $(MAKECMDGOALS) TORCH=cpu|cu128|..." >&2
+	$(if $(TORCH_INDEX),$(INSTALL) --index-url $(TORCH_INDEX) torch,$(TORCH_BY_UV))
 	$(INSTALL) --editable '.[run,report]'
 	touch $@
 

@@ -86,6 +86,7 @@ def sweep(
         KeyboardInterrupt: it was interrupted; what was finished is stored.
         SweepError, LaunchError, StoreError: as the command.
     """
+    from flatdist.cli.bundle import keep_diff
     from flatdist.cli.driving import Launching, run_rounds
     from flatdist.launch import LaunchSettings, launch
 
@@ -111,6 +112,7 @@ def sweep(
         planned = _plan(loaded, store, resources, probe=probe, **options)
         if not changed:
             opened.save_sweep(loaded.name, loaded.source, [cell.cell_id for cell in loaded.cells], loaded.replicates)
+            keep_diff(opened, loaded.name)
         missing = planned.failed
         if planned.shards:
             result = launch(planned, opened.uri, executor=executor, settings=settings, display=display)

@@ -29,6 +29,7 @@ SHOWN = {source: page for page, source in MOVED.items()} | {
     "flatdist/__init__.py": "reference/python.md",
     "analysis": "reference/analyses.md",
     "analysis/explore.ipynb": "reference/analyses.md",
+    "analysis/first_phase_diagram.ipynb": "reference/analyses.md",
     "sweeps": "reference/examples.md",
     "cluster.yaml": "reference/examples.md#clusteryaml",
     "docs": "index.md",

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import click
 
 from flatdist.cli.best import best_command
+from flatdist.cli.bundle import bundle_command, verify_command
 from flatdist.cli.diff import diff_command
 from flatdist.cli.doctor import doctor_command
 from flatdist.cli.housekeeping import (
@@ -77,6 +78,8 @@ for _command in (
     trace_command,
     export_command,
     sql_command,
+    bundle_command,
+    verify_command,
     invalidate_command,
     merge_command,
     compact_command,

@@ -56,7 +56,7 @@ def inspect(store_uri: str) -> dict[str, Any]:
     found = {name: package_version(name) for name in PACKAGES}
     sha, dirty = revision()
     if found["torch"] is None or found["numba"] is None:
-        problems.append("torch or numba is missing: cells cannot run here; pip install 'flatdist[run]'")
+        problems.append("no torch or no numba, so no cell can run: in your clone of flatdist: pip install '.[run]'")
     facts: dict[str, Any] = {
         "host": socket.gethostname(),
         "python": platform.python_version(),

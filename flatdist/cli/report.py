@@ -151,7 +151,7 @@ def _imported() -> Any:
         import flatdist.report
     except ModuleNotFoundError as error:
         raise LaunchError(
-            f"a report needs {error.name}, which is not installed; pip install 'flatdist[report]'"
+            f"a report needs {error.name}, which is not installed; in your clone of flatdist: pip install '.[report]'"
         ) from error
     return flatdist.report
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
+from flatdist.cli.bundle import keep_diff
 from flatdist.cli.driving import Launching, check_options, outlook_lines, run_rounds
 from flatdist.cli.options import (
     load_sweep,
@@ -80,6 +81,7 @@ def sweep_command(sweeps: tuple[str, ...], store: str, **options: Any) -> int:
                 continue  # recorded round by round
             ids = [cell.cell_id for cell in whole.cells]
             opened.save_sweep(whole.name, whole.source, ids, whole.replicates)
+            keep_diff(opened, whole.name)
     if part is not None:
         return _run_part(part, plan, loaded, store, resources, options)
     if not plan.shards and len(plain) == len(loaded):

@@ -136,8 +136,10 @@ class _Launch:
         """Run as Tune trials; shards whose processes died repeatedly run once more in parts."""
         if not self._shards:
             return self._result(False, None)
-        if not is_connected():
-            self._display.message("starting Ray" if self._settings.address is None else "joining the Ray cluster")
+        connects = not is_connected()
+        if connects:
+            alone = self._settings.address is None
+            self._display.message("starting Ray (5 to 20 s)" if alone else "joining the Ray cluster")
         stopped = None
         with Interrupts(patience=0.0) as interrupts:  # until something runs there is nothing to wait for
             try:
@@ -149,6 +151,9 @@ class _Launch:
                     if note is not None:
                         self._display.message(note)
                     progress.slots = session.slots()
+                    self._display.message(
+                        f"Ray is up after {time.monotonic() - self._start:.0f} s: {progress.slots} slots"
+                    )
                     self._display.start(progress)
                     interrupts.patience = None
                     self._store.hurry_when(lambda: interrupts.requested)

@@ -261,7 +261,7 @@ class _Work:
     def report_steps(self) -> None:
         """Tell the steps taken since the last time."""
         if self.steps:
-            self.report(StepsTaken(self.number, self.steps))
+            self.report(StepsTaken(self.number, self.steps, time.monotonic()))
             self.steps = 0
 
 

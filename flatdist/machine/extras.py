@@ -23,4 +23,5 @@ def load(path: str) -> Any:
 
 def missing(error: ModuleNotFoundError) -> LaunchError:
     """What to say where the extra ``run`` is not installed."""
-    return LaunchError(f"running cells needs {error.name}, which is not installed; pip install 'flatdist[run]'")
+    remedy = "in your clone of flatdist: pip install '.[run]'"
+    return LaunchError(f"running cells needs {error.name}, which is not installed; {remedy}")

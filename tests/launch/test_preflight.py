@@ -130,7 +130,5 @@ def test_without_ray_the_message_says_what_to_install(monkeypatch):
     from flatdist.machine.environment import import_ray
 
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(
-        LaunchError, match=r"running cells needs ray, which is not installed; pip install 'flatdist\[run\]'"
-    ):
+    with pytest.raises(LaunchError, match=r"needs ray, which is not installed; in .*pip install '\.\[run\]'"):
         import_ray(local=True)

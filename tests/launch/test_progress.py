@@ -166,6 +166,33 @@ def test_diagram_shows_the_share_of_successes_at_its_place() -> None:
     assert "n = 10 … 30" in str(diagram)
 
 
+def test_ranks_with_measurements_of_their_own_fill_their_rows() -> None:
+    cells = [make_cell(n, rank=rank) for rank, sizes in ((1, (10, 20)), (2, (30, 45, 60))) for n in sizes]
+    tallies = {cell.cell_id: CellTally(stored=1, successes=1) for cell in cells}
+    (diagram,) = diagrams({cell.cell_id: cell for cell in cells}, tallies)
+    assert diagram.rows == (("rank 2", "███"), ("rank 1", "██"))
+    assert str(diagram).splitlines()[1:] == ["   rank 2 ███ n = 30 … 60", "   rank 1 ██  n = 10 … 20"]
+
+
+def test_steps_taken_count_before_the_first_row_does() -> None:
+    """One shard whose rows all come at the end: its steps say how far it is, and how long the rest takes."""
+    cells = [make_cell(10, steps=1000), make_cell(11, steps=1000)]
+    progress, clock = progress_of([Shard(tuple(WorkItem(cell, (0, 1)) for cell in cells), 10.0)], slots=1)
+    progress.apply(ShardStarted(0, BOOT))
+    assert progress.eta() is None
+    clock.now = 6.0
+    progress.apply(StepsTaken(0, 1200, BOOT + 6.0))
+    assert progress.share == pytest.approx(0.3)
+    assert "0/4 replicates (30%)" in counts_line(progress)
+    scale = (6.0 + 0.5) / (3.0 + 0.5)
+    assert progress.eta() == pytest.approx(scale * 7.0)
+    progress.apply(stored(0, cells[0], 0, BOOT + 6.5))
+    assert progress.share == pytest.approx(0.3)  # that row's steps are among them
+    mixed, _ = progress_of([Shard((WorkItem(make_cell(method="min_nuclear_norm"), (0, 1)),), 1.0)], slots=1)
+    mixed.apply(StepsTaken(0, 1, BOOT))
+    assert mixed.share == 0.0  # a solver has no steps
+
+
 def test_large_diagrams_stay_coarse() -> None:
     cells = [make_cell(n, d_out=100, d_in=100, rank=rank) for rank in range(1, 40) for n in range(1, 300, 3)]
     (diagram,) = diagrams({cell.cell_id: cell for cell in cells}, {})

@@ -80,5 +80,5 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     search = made_up("optuna").search
     assert search is not None
-    with pytest.raises(LaunchError, match=r"pip install 'flatdist\[search\]'"):
+    with pytest.raises(LaunchError, match=r"pip install '\.\[search\]'"):
         SEARCHERS["optuna"](search, [], 0)

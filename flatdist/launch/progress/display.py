@@ -45,8 +45,7 @@ class Display(Protocol):
 
 def counts_line(progress: Progress) -> str:
     """Progress in one line: counts, throughput, failures, time left."""
-    share = progress.finished / progress.wanted if progress.wanted else 1.0
-    parts = [f"{progress.finished}/{progress.wanted} replicates ({share:.0%})"]
+    parts = [f"{progress.finished}/{progress.wanted} replicates ({progress.share:.0%})"]
     if progress.done_before:
         parts.append(f"{progress.done_before} before")
     if progress.running:
@@ -214,7 +213,7 @@ def view(progress: Progress, width: int) -> Group:
 
     shown = diagrams(progress.cells, progress.tallies)
     parts: list[RenderableType] = [
-        _bar(progress.finished / max(progress.wanted, 1), min(width, BAR_WIDTH)),
+        _bar(progress.share, min(width, BAR_WIDTH)),
         Text(counts_line(progress)),
     ]
     if shown:
@@ -258,19 +257,24 @@ class Diagram:
     Attributes:
         method: its name.
         rows: (label, characters) from the highest rank to the lowest; a dot where nothing is known yet.
-        n_first, n_last: number of measurements at the left and the right end.
+        spans: smallest and largest number of measurements of each row, at its left and right end.
     """
 
     method: str
     rows: tuple[tuple[str, str], ...]
-    n_first: int
-    n_last: int
+    spans: tuple[tuple[int, int], ...]
 
     def __str__(self) -> str:
-        width = len(self.rows[0][1])
-        axis = f"n = {self.n_first} … {self.n_last}"
-        lines = [self.method, *(f"{label:>9} {characters}" for label, characters in self.rows)]
-        return "\n".join([*lines, " " * 10 + axis[: max(width, len(axis))]])
+        if len(set(self.spans)) == 1:
+            low, high = self.spans[0]
+            lines = [f"{label:>9} {characters}" for label, characters in self.rows]
+            return "\n".join([self.method, *lines, f"{'':10}n = {low} … {high}"])
+        width = max(len(characters) for _, characters in self.rows)
+        lines = [
+            f"{label:>9} {characters:<{width}} n = {low} … {high}"
+            for (label, characters), (low, high) in zip(self.rows, self.spans, strict=True)
+        ]
+        return "\n".join([self.method, *lines])
 
 
 def diagrams(cells: Mapping[str, Cell], tallies: Mapping[str, CellTally]) -> list[Diagram]:
@@ -287,31 +291,35 @@ def diagrams(cells: Mapping[str, Cell], tallies: Mapping[str, CellTally]) -> lis
 
 
 def _diagram(method: str, ids: list[str], cells: Mapping[str, Cell], tallies: Mapping[str, CellTally]) -> Diagram:
-    sizes = sorted({cells[cell_id].n for cell_id in ids})
-    ranks = sorted({cells[cell_id].rank for cell_id in ids}, reverse=True)
-    columns = _bins(len(sizes), MAX_COLUMNS)
-    lines = _bins(len(ranks), MAX_ROWS)
-    column_of = {n: columns[position] for position, n in enumerate(sizes)}
-    line_of = {rank: lines[position] for position, rank in enumerate(ranks)}
+    sizes: dict[int, set[int]] = {}  # rank -> its numbers of measurements: ranks rarely share them
+    for cell_id in ids:
+        sizes.setdefault(cells[cell_id].rank, set()).add(cells[cell_id].n)
+    ranks = sorted(sizes, reverse=True)
+    bins = _bins(len(ranks), MAX_ROWS)
+    line_of = {rank: bins[position] for position, rank in enumerate(ranks)}
+    widths = [min(MAX_COLUMNS, max(len(sizes[r]) for r in ranks if line_of[r] == line)) for line in range(bins[-1] + 1)]
+    place_of: dict[tuple[int, int], tuple[int, int]] = {}
+    for rank in ranks:
+        line, own = line_of[rank], sorted(sizes[rank])
+        columns = [position * widths[line] // len(own) for position in range(len(own))]
+        place_of |= {(rank, n): (line, column) for n, column in zip(own, columns, strict=True)}
     stored: dict[tuple[int, int], int] = {}
     successes: dict[tuple[int, int], int] = {}
     for cell_id in ids:
         tally = tallies.get(cell_id)
         if tally is not None and tally.stored:
-            place = line_of[cells[cell_id].rank], column_of[cells[cell_id].n]
+            place = place_of[cells[cell_id].rank, cells[cell_id].n]
             stored[place] = stored.get(place, 0) + tally.stored
             successes[place] = successes.get(place, 0) + tally.successes
     labels: dict[int, str] = {}
     for rank in ranks:
         labels.setdefault(line_of[rank], f"rank {rank}")
     rows = tuple(
-        (
-            labels[line],
-            "".join(_shade(successes.get((line, c), 0), stored.get((line, c), 0)) for c in range(columns[-1] + 1)),
-        )
-        for line in range(lines[-1] + 1)
+        (labels[line], "".join(_shade(successes.get((line, c), 0), stored.get((line, c), 0)) for c in range(width)))
+        for line, width in enumerate(widths)
     )
-    return Diagram(method, rows, sizes[0], sizes[-1])
+    within = [[n for rank in ranks if line_of[rank] == line for n in sizes[rank]] for line in range(len(widths))]
+    return Diagram(method, rows, tuple((min(numbers), max(numbers)) for numbers in within))
 
 
 def _bins(count: int, most: int) -> list[int]:

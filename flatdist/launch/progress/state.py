@@ -24,16 +24,19 @@ _NUMBERS = re.compile(r"\d+(\.\d+)?")
 class _ShardState:
     rows: int
     predicted: float  # seconds
+    all_steps: int = 0  # that engines are to take; 0 where solvers run too, whose work has no steps
     finished: int = 0
+    steps: int = 0
     started: float | None = None  # worker's clock: events may reach the driver late, and many at a time
-    last_row: float = 0.0  # worker's clock, when the last row was stored, or the shard started
+    last_row: float = 0.0  # worker's clock, of the last news of its rows or steps, or of its start
     heard: float = 0.0  # driver's clock, when it learnt of that
     ended: bool = False
 
     @property
     def share(self) -> float:
-        """Share of its rows that are finished."""
-        return self.finished / max(self.rows, 1)
+        """Share of its work that is done: finished rows, or steps taken on the way to the next ones."""
+        taken = min(self.steps / self.all_steps, 1.0) if self.all_steps else 0.0
+        return max(self.finished / max(self.rows, 1), taken)
 
     def end(self, at: float) -> float:
         """Mark as ended; returns the seconds that it took."""
@@ -89,7 +92,10 @@ class Progress:
                 state.rows = state.finished
         for number, shard in shards:
             rows = sum(len(item.replicates) for item in shard.items)
-            self._shards[number] = _ShardState(rows, max(shard.predicted_seconds, 1e-3))
+            steps = 0
+            if all(item.cell.spec.takes_steps for item in shard.items):
+                steps = sum(len(i.replicates) * min(i.cell.steps, i.until or i.cell.steps) for i in shard.items)
+            self._shards[number] = _ShardState(rows, max(shard.predicted_seconds, 1e-3), steps)
 
     def known(self, cell_id: str, successes: int, stored: int) -> None:
         """Take in what the store held of a cell before this run."""
@@ -104,6 +110,10 @@ class Progress:
             self._row(event, now)
         elif isinstance(event, StepsTaken):
             self.steps += event.steps
+            state = self._shards.get(event.shard)
+            if state is not None and event.at:
+                state.steps += event.steps
+                state.last_row, state.heard = max(state.last_row, event.at), now
         elif isinstance(event, ItemFailed):
             self.failed += len(event.replicates)
             self.tallies[event.cell_id].failed += len(event.replicates)
@@ -145,6 +155,14 @@ class Progress:
         return self.done_before + self.stored + self.failed
 
     @property
+    def share(self) -> float:
+        """Share of the wanted replicates that is done, those in progress counted by the steps they have taken."""
+        if not self.wanted:
+            return 1.0
+        in_progress = sum(max(0.0, s.rows * s.share - s.finished) for s in self._shards.values() if not s.ended)
+        return min(1.0, (self.finished + in_progress) / self.wanted)
+
+    @property
     def elapsed(self) -> float:
         """Seconds since the sweep started."""
         return self.clock() - self.started_at
@@ -162,10 +180,10 @@ class Progress:
     def eta(self) -> float | None:
         """Seconds until the rest is done, or None before anything has been measured.
 
-        A finished row is worth its share of its shard's predicted time. Slot-seconds spent per predicted second correct
-        the prediction, as if ``PRIOR`` of the whole had gone as predicted: the first rows may be of a kind that the
-        prediction is wrong about. Work in progress counts by the time since its shard was last heard of; what is
-        overdue is expected to take a fifth longer still.
+        A finished row, or a step taken, is worth its share of its shard's predicted time. Slot-seconds spent per
+        predicted second correct the prediction, as if ``PRIOR`` of the whole had gone as predicted: the first rows may
+        be of a kind that the prediction is wrong about. Work in progress counts by the time since its shard was last
+        heard of; what is overdue is expected to take a fifth longer still.
         """
         if not self._shards:  # seen from outside: only the rate of rows is known
             return (self.wanted - self.finished) * self.elapsed / self.stored if self.stored else None
@@ -219,6 +237,7 @@ class StepsTaken(NamedTuple):
 
     shard: int
     steps: int
+    at: float = 0.0  # seconds on the worker's monotonic clock; 0 where it does not say
 
 
 class ItemFailed(NamedTuple):

@@ -218,7 +218,7 @@ def inspect_node(
             problem = str(error)
     torch_version = package_version("torch")
     if torch_version is None:
-        raise LaunchError("torch is not installed; pip install 'flatdist[run]'")
+        raise LaunchError("torch is not installed; in the node's clone of flatdist: pip install '.[run]'")
     devices = cuda_devices() if look_for_gpus else ()
     if compile_steps and not devices:
         from flatdist.engines.fused import warm

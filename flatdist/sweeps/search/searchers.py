@@ -104,7 +104,8 @@ def _optuna(search: Search, told: Sequence[Told], number: int) -> TuneSearcher:
     try:
         import optuna
     except ImportError as error:
-        raise LaunchError("search.searcher: optuna needs a package: pip install 'flatdist[search]'") from error
+        remedy = "in your clone of flatdist: pip install '.[search]'"
+        raise LaunchError(f"search.searcher: optuna needs a package; {remedy}") from error
     from flatdist.machine.environment import import_ray
 
     import_ray(local=False)
