@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import itertools
 import json
 import math
 import random
@@ -37,7 +39,7 @@ _WHEN = (1980, 1, 1, 0, 0, 0)  # of every entry, so that the same contents make 
 def keep_diff(store: Store, name: str) -> None:
     """Keep what a dirty checkout has changed with a sweep's record; nothing for a clean one or an installed package."""
     from flatdist.machine.provenance import revision
-    from flatdist.store.layout import digest, sweep_folder
+    from flatdist.store.layout import diff_folder, digest
     from flatdist.store.location import redact
 
     _, dirty = revision()
@@ -50,8 +52,8 @@ def keep_diff(store: Store, name: str) -> None:
     except (OSError, subprocess.SubprocessError):
         return
     data = redact(diff[:MOST_DIFF].decode(errors="replace")).encode()
-    path = f"{sweep_folder(name)}/diff/{digest(data)}.patch"
-    if not any(info.path == path for info in store.files.list(sweep_folder(name))):
+    path = f"{diff_folder(name)}/{digest(data)}.patch"
+    if not any(info.path == path for info in store.files.list(diff_folder(name))):
         store.files.write(path, data)
 
 
@@ -64,6 +66,8 @@ def keep_diff(store: Store, name: str) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Archive to write.  [default: SWEEP.zip]")
 def bundle_command(sweep: str, store: str, figures: Path | None, out: Path | None) -> None:
     """Write SWEEP into one archive: its file, rows, figures, versions and uncommitted changes, with a hash to cite."""
+    from flatdist.store.layout import diff_folder
+
     loaded, opened = load_sweep(sweep, store), open_store(store)
     ids = [cell.cell_id for cell in loaded.cells]
     trials = loaded.rows(opened.trials(ids))
@@ -73,7 +77,7 @@ def bundle_command(sweep: str, store: str, figures: Path | None, out: Path | Non
     contents["history.parquet"] = _parquet(loaded.rows(opened.history(ids)))
     versions = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions()}, key=str.lower)
     contents["versions.txt"] = ("\n".join(versions) + "\n").encode()
-    for info in opened.files.list(f"sweeps/{loaded.name}/diff"):
+    for info in opened.files.list(diff_folder(loaded.name)):
         contents[f"diff/{Path(info.path).name}"] = opened.files.read(info.path)
     folder = figures or Path("figures") / loaded.name
     for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
@@ -159,19 +163,23 @@ def cell_of_row(row: dict[str, Any]) -> Cell:
     """
     from flatdist.cells.cell import FIELDS, Cell
     from flatdist.cells.fields import Keyword
-    from flatdist.methods import METHODS
 
-    method = METHODS.get(str(row["method"]))
     given: dict[str, Any] = {}
     for name, field in FIELDS.items():
         value = row.get(name)
         value = list(map(int, value)) if name == "width" and value is not None else value
-        if value is not None and not (isinstance(value, float) and math.isnan(value)):
+        if not _is_null(value):
             given[name] = value.item() if hasattr(value, "item") else value
             if isinstance(given[name], float) and given[name].is_integer() and field.metadata["kind"].arrow == "int64":
                 given[name] = int(given[name])
-        elif isinstance(field.metadata["kind"], Keyword) and method is not None and name in method.fields:
-            given[name] = None
+    words = [n for n, field in FIELDS.items() if isinstance(field.metadata["kind"], Keyword) and n not in given]
+    # Null stands for the field's word, such as full, or for a field that does not matter: the identity tells which.
+    for count in range(len(words), -1, -1):
+        for some in itertools.combinations(words, count):
+            with contextlib.suppress(CellError):
+                cell = Cell(**given, **dict.fromkeys(some))
+                if cell.cell_id == row["cell_id"]:
+                    return cell
     return Cell(**given)
 
 

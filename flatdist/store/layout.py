@@ -12,6 +12,7 @@
     tombstones/v1/<digest>.json, -copy.json     keys whose rows no longer count, twice
     checkpoints/<cell_id>/<replicate>/<step>-<digest>.npz
     sweeps/<name>/<digest>.json                 a sweep's record; order/<number>.json says which is the latest
+    sweeps/<name>/diff/<hash>.patch             what a dirty checkout that ran it had changed
     claims/<unit>.<attempt>.claim               work that a part of a job array has claimed
     pulses/<part>.json                          replaced every few seconds by a part that is alive
     orders/<sweep>.json                         what the part that drives an adaptive sweep wants run now
@@ -56,6 +57,7 @@ _KNOWN = re.compile(
             rf"{CHECKPOINTS}/{_CELL}/[0-9]{{1,10}}(?:\.[0-9]{{1,10}})?/[0-9]{{12}}(?:-{_NAME})?\.npz",
             rf"{SWEEPS}/{_SWEEP}/{_NAME}\.json",
             rf"{SWEEPS}/{_SWEEP}/order/[0-9]{{8}}\.json",
+            rf"{SWEEPS}/{_SWEEP}/diff/{_NAME}\.patch",
             rf"{DRIVERS}/{_NAME}/[0-9]{{1,4}}\.json",
             rf"{CLAIMS}/[0-9a-z-]{{1,64}}\.[0-9]{{4}}\.claim",
             rf"{PULSES}/[0-9]{{1,9}}-of-[0-9]{{1,9}}-[0-9a-f]{{12}}\.json",
@@ -178,6 +180,11 @@ def sweep_folder(name: str) -> str:
 def sweep_order_folder(name: str) -> str:
     """Return the folder whose highest number points to a sweep's latest record."""
     return f"{sweep_folder(name)}/order"
+
+
+def diff_folder(name: str) -> str:
+    """Return the folder of what dirty checkouts had changed when they ran a sweep."""
+    return f"{sweep_folder(name)}/diff"
 
 
 def claim_path(unit: str, attempt: int) -> str:
