@@ -72,7 +72,12 @@ class ClusterSession:
         except SystemExit as stop:  # Ray's own answer to a SIGTERM that comes while it connects
             ray.shutdown()
             raise KeyboardInterrupt from stop
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except Exception as error:
+            if (
+                not isinstance(error, (ConnectionError, RuntimeError, ValueError, OSError))
+                and type(error) is not Exception
+            ):
+                raise  # Ray raises a bare Exception where it does not come up in time
             where = "on this machine" if settings.address is None else f"at {settings.address!r}"
             raise LaunchError(
                 f"Ray could not be reached {where}: {error}; allowed for --address: auto (a cluster that this machine "
