@@ -22,8 +22,8 @@ from flatdist.fits.theorem_checks.tables import problems
 from flatdist.fits.theorem_checks.traces import LEMMA_2, LEMMA_4, PRODUCT
 from flatdist.theory import flattest_risk_bound, nuclear_norm_ratio_bound
 
-_COLORS = dict(zip(VERDICTS, ("#0072B2", "#E69F00", "#999999", "#D55E00"), strict=True))
-_MARKERS = dict(zip(VERDICTS, ("o", "D", "v", "X"), strict=True))
+_COLORS = dict(zip(VERDICTS, ("#0072B2", "#E69F00", "#BBBBBB", "#999999", "#D55E00"), strict=True))
+_MARKERS = dict(zip(VERDICTS, ("o", "D", "s", "v", "X"), strict=True))
 _SMALLEST = 1e-17  # where an error of exactly zero is drawn on a logarithmic axis
 
 Draw = Callable[[Axes, Check, pd.DataFrame], None]

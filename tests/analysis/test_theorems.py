@@ -10,7 +10,7 @@ from synthetic import figure
 import flatdist
 from flatdist.figures import theorem
 from flatdist.fits.theorem_checks import CHECKS, run_checks, verdict_table
-from flatdist.fits.theorem_checks.check import HOLDS, UNRESOLVED, VACUOUS, VIOLATED, combined, judge
+from flatdist.fits.theorem_checks.check import HOLDS, NO_POWER, UNRESOLVED, VACUOUS, VIOLATED, combined, judge
 from flatdist.store import Store
 
 SMALL = {"d_out": 3, "d_in": 4, "rank": 2}
@@ -37,14 +37,19 @@ def trials():
     return pd.concat([part.astype(object) for part in parts], ignore_index=True).infer_objects()
 
 
-EXPECTED = {check.__name__: HOLDS for check in CHECKS} | {"theorem_1_nuclear_norm": VACUOUS, "theorem_2": VACUOUS}
+EXPECTED = {check.__name__: HOLDS for check in CHECKS} | {
+    "theorem_1_nuclear_norm": VACUOUS,
+    "theorem_2": VACUOUS,
+    "theorem_3": NO_POWER,
+}
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_short_version(check, trials):
     found = check(trials)
     assert found.verdict == EXPECTED[check.__name__], found.row()
-    assert found.row()["instances"] == sum(found.row()[name] for name in (HOLDS, UNRESOLVED, VACUOUS, VIOLATED))
+    counts = [found.row()[name] for name in (HOLDS, NO_POWER, UNRESOLVED, VACUOUS, VIOLATED)]
+    assert found.row()["instances"] == sum(counts)
     assert theorem(found, trials).axes[0].get_xlabel()
 
 

@@ -19,7 +19,8 @@ HOLDS = "holds"
 VIOLATED = "violated"
 UNRESOLVED = "unresolved"
 VACUOUS = "vacuous"
-VERDICTS = (HOLDS, UNRESOLVED, VACUOUS, VIOLATED)
+NO_POWER = "no power"  # these measurements would have looked the same had the statement been false
+VERDICTS = (HOLDS, UNRESOLVED, NO_POWER, VACUOUS, VIOLATED)
 ROUNDING = 1e-9  # relative; bounds that are attained exactly must not fail by it
 
 
@@ -65,7 +66,7 @@ class Check:
 def combined(verdicts: Sequence[str] | pd.Series) -> str:
     """One verdict for several instances: vacuous ones count only where there are no others."""
     present = set(verdicts)
-    return next((verdict for verdict in (VIOLATED, UNRESOLVED, HOLDS) if verdict in present), VACUOUS)
+    return next((verdict for verdict in (VIOLATED, UNRESOLVED, HOLDS, NO_POWER) if verdict in present), VACUOUS)
 
 
 def judge(measured: float, bound: Callable[[float], float], lower: float, upper: float) -> str:
