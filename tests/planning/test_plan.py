@@ -27,6 +27,7 @@ from flatdist.planning import (
 )
 from flatdist.planning.forecast import DRIFT, PROBE_STEPS, Forecast, nominal_seconds, shortened
 from flatdist.planning.memory import memory_bytes, replicates_that_fit, require_room
+from flatdist.planning.plan import SHARD_SECONDS, START_SECONDS
 from flatdist.planning.sharding import Sized, make_shards, makespan, shuffle, split_items
 from flatdist.sweeps import parse_sweep
 
@@ -411,3 +412,13 @@ def test_one_measurement_makes_a_wider_interval_than_many() -> None:
     many = Forecast([Observation(cell, 1.0, "fused", "cpu")] * 50, "fused", "cpu").replicate(cell)
     assert one.seconds == pytest.approx(many.seconds) == pytest.approx(1.0)
     assert one.doubt > 2 * many.doubt
+
+
+@pytest.mark.parametrize("executor", ["ray", "inline"])
+def test_the_time_counts_starting_the_launcher_and_every_shard(executor: str) -> None:
+    plan = make_plan([parse_sweep(TEXT)], FakeStore(), PlanSettings(slots=2, executor=executor))
+    start, each = START_SECONDS[executor], SHARD_SECONDS[executor] * len(plan.shards) / plan.slots
+    running = makespan(plan.shards, plan.slots)
+    assert plan.time.mid == pytest.approx(start + each + running)
+    assert plan.time.low == pytest.approx(0.6 * start + each + running * plan.work.low / plan.work.mid)
+    assert plan.time.high == pytest.approx(1.5 * start + each + running * plan.work.high / plan.work.mid)
