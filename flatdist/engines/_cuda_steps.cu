@@ -3,8 +3,7 @@
 // Compiled by NVRTC for one shape, or by a C++ compiler for a block of ordinary threads, which checks it without a card.
 // Given as macros: DEPTH, WIDTHS (d_0 ... d_L rounded up to multiples of 4), BATCH (0: every row once), NOISE, SAM,
 // STORAGE (0 float rows, 1 int8 rows, 2 factors, 3 entries), THREADS, LANES (threads that share a row), ROWS (rows a
-// thread holds at a time), TALL x WIDE (a thread's tile of a product), AHEAD (steps drawn at a time), BLOCKS_PER_SM,
-// PREFETCHED (rows of the next step that are called into the L2 cache during the products).
+// thread holds at a time), TALL x WIDE (a thread's tile of a product), AHEAD (steps drawn at a time), BLOCKS_PER_SM.
 #ifdef __CUDACC__
 #define DEVICE __device__ __forceinline__
 #define KERNEL extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM)
@@ -18,7 +17,6 @@ DEVICE float bits_float(int bits) { return __int_as_float(bits); }
 DEVICE int float_bits(float value) { return __float_as_int(value); }
 DEVICE float fused(float a, float b, float c) { return fmaf(a, b, c); }
 DEVICE float root(float a) { return __fsqrt_rn(a); }
-DEVICE void call_in(const void *at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
 #else
 #include <cmath>
 #include <cstring>
@@ -55,7 +53,6 @@ DEVICE float bits_float(int bits) { float value; std::memcpy(&value, &bits, 4); 
 DEVICE int float_bits(float value) { int bits; std::memcpy(&bits, &value, 4); return bits; }
 DEVICE float fused(float a, float b, float c) { return std::fma(a, b, c); }
 DEVICE float root(float a) { return std::sqrt(a); }
-DEVICE void call_in(const void *) {}
 #endif
 
 DEVICE constexpr int width(int j) { constexpr int widths[] = WIDTHS; return widths[j]; }
@@ -449,11 +446,6 @@ KERNEL run_steps(float *weights, const void *first, const void *second, const fl
     const float *added = noise + turn * room;
     forward<2>(layers);
     float squares = squares_of_all(gather(first, second, labels, base, count, drawn, added, share, scale));
-    if (PREFETCHED && turn + 1 < AHEAD && t + 1 < total) {
-      constexpr int bytes = OUT * IN * (STORAGE == 1 ? 1 : 4), lines = (bytes + 127) / 128;
-      for (int q = THREAD; q < (PREFETCHED < count ? PREFETCHED : count) * lines; q += THREADS)
-        call_in((const char *)first + (base + drawn[room + q / lines]) * bytes + q % lines * 128);
-    }
     float loss = squares / count;
     if (loss > worst || loss != loss) worst = loss;
 #if SAM

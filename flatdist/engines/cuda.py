@@ -35,7 +35,6 @@ class Configuration:
         wide: columns of that tile.
         blocks: blocks that an SM is to hold at least; bounds the registers of a thread.
         ahead: steps whose draws are made together.
-        prefetched: rows of the next step that are called into the second-level cache while layers are multiplied.
     """
 
     threads: int
@@ -45,7 +44,6 @@ class Configuration:
     wide: int
     blocks: int
     ahead: int = 8
-    prefetched: int = 0
 
 
 # (largest width, configuration), the first that is wide enough counts: the fastest that benchmarks/gpu.py tried
@@ -56,7 +54,7 @@ CONFIGURATIONS = (
     (24, Configuration(128, 32, 2, 2, 2, 4)),
     (32, Configuration(128, 32, 2, 2, 4, 3)),
     (48, Configuration(256, 128, 2, 4, 4, 2)),
-    (64, Configuration(256, 256, 3, 4, 4, 2, prefetched=6)),
+    (64, Configuration(256, 256, 3, 4, 4, 2)),
 )
 
 
@@ -81,7 +79,6 @@ def macros(shape: Shape, chosen: Configuration) -> dict[str, Any]:
         "WIDE": chosen.wide,
         "AHEAD": chosen.ahead if shape.batch else 1,
         "BLOCKS_PER_SM": chosen.blocks,
-        "PREFETCHED": chosen.prefetched if shape.batch and shape.storage in ("rows", "signs") else 0,
     }
 
 

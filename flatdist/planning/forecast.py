@@ -58,7 +58,6 @@ ON_CHIP = ("cuda", "triton")
 # An H100: fitted to benchmarks/gpu.py's times at d = 12, 20, 32 and 60 (docs/gpu.md), full of replicates and with few.
 CARD_BYTES, CARD_FLOPS = 7.4e12, 1.6e13  # per second, one after the other: drawn rows, arithmetic
 CARD_LATENCY, CARD_LATENCY_FLOPS = 2.0e-6, 8e10  # seconds a step, however few replicates; one block's arithmetic
-CARD_REPLICATE, CARD_SHARE = 5e-4, 1.15  # seconds of a processor for a replicate's rows; of stepping, with evaluations
 
 Probe = Callable[[Cell], float]  # the wall seconds of one replicate of a cell
 
@@ -242,9 +241,9 @@ def nominal_seconds(cell: Cell, engine: str = "fused") -> float:
     computing = 4 * method.drawn(cell) * entries / passing + 6 * chain / PRODUCT_FLOPS
     step = STEP_SECONDS + (2 if method.sharpness_aware else 1) * (LAYER_SECONDS * cell.depth + computing)
     evaluation = EVALUATION_SECONDS + cell.n * entries * (2 + 2 * cell.depth) / EVALUATION_FLOPS
-    if engine in ON_CHIP:
-        return CARD_REPLICATE + CARD_SHARE * cell.steps * card_step(cell)[0]
-    stepping = cell.steps * step * ENGINE_FACTORS.get(engine, 1.0)
+    # On a GPU too a processor samples and evaluates.
+    step = card_step(cell)[0] if engine in ON_CHIP else step * ENGINE_FACTORS.get(engine, 1.0)
+    stepping = cell.steps * step
     return sampling + stepping + min(cell.evaluations, cell.steps + 1) * evaluation
 
 
