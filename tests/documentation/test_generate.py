@@ -31,7 +31,7 @@ import reference
         ("index.md", "docs/tutorial.md", "tutorial.md"),
         ("index.md", "docs/results/index.md", "results/index.md"),
         ("results/index.md", "../../sweeps/theorems/problems.yaml", "../reference/examples.md#theorems-problems"),
-        ("reading.md", "../flatdist/columns.py", "reference/tables.md"),
+        ("reading.md", "../flatdist/cells/columns.py", "reference/tables.md"),
         ("contributing.md", "docs/extending.md", "extending.md"),
         ("index.md", "https://arxiv.org/abs/2306.13239", "https://arxiv.org/abs/2306.13239"),
     ],
