@@ -43,7 +43,7 @@ class Watch:
         self._parts: dict[str, str] = {}
         self._version, self._state = 0, "Live: reading the store."
         self._seen: Any = None
-        self._ended = threading.Event()
+        self._ended, self._making = threading.Event(), threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self._server.daemon_threads = True
 
@@ -69,6 +69,10 @@ class Watch:
 
     def refresh(self) -> bool:
         """Make the page anew where the store has new rows; whether it was."""
+        with self._making:
+            return self._refresh()
+
+    def _refresh(self) -> bool:
         try:
             material = gather(self._load(), self._settings)
             mark = _mark(material)

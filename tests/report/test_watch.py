@@ -73,6 +73,7 @@ def test_without_the_token_and_beyond_the_page_there_is_nothing(watch, path):
     with pytest.raises(urllib.error.HTTPError) as caught:
         ask(f"{root}/{path.format(token=token)}")
     assert caught.value.code == 404
+    caught.value.close()
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example:80", ""])
@@ -80,6 +81,7 @@ def test_other_hosts_names_are_refused(watch, host):
     with pytest.raises(urllib.error.HTTPError) as caught:
         ask(watch.address, Host=host)
     assert caught.value.code == 404
+    caught.value.close()
 
 
 def test_it_listens_on_loopback_alone_and_changes_nothing(watch):
@@ -89,6 +91,7 @@ def test_it_listens_on_loopback_alone_and_changes_nothing(watch):
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(urllib.request.Request(watch.address, data=b"x", method=method), timeout=60)
         assert caught.value.code == 501
+        caught.value.close()
 
 
 def test_once_writes_the_page_and_no_figures(swept, tmp_path, capsys):
