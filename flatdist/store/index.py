@@ -273,8 +273,8 @@ def _texts(column: pa.ChunkedArray) -> tuple[list[str], Array]:
     if column.num_chunks == 0:
         return [], np.zeros(0, np.int64)
     values = column.chunk(0).dictionary.to_pylist()
-    codes = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    return values, np.concatenate(codes).astype(np.int64)
+    codes = np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in column.chunks])
+    return values, _whole(codes, -1)
 
 
 def _ranked(column: pa.ChunkedArray) -> tuple[list[str], Array]:
@@ -289,10 +289,12 @@ def _ranked(column: pa.ChunkedArray) -> tuple[list[str], Array]:
 
 
 def _integers(column: pa.ChunkedArray) -> Array:
-    import pyarrow.compute as pc
+    return _whole(column.to_numpy(), 0)
 
-    filled = column if column.null_count == 0 else pc.fill_null(column, 0)
-    return filled.to_numpy().astype(np.int64)  # type: ignore[no-any-return]
+
+def _whole(numbers: Array, null: int) -> Array:
+    """Whole numbers of a column; Arrow's own way of filling nulls would import pandas."""
+    return np.nan_to_num(numbers, nan=null).astype(np.int64)
 
 
 def _coalesce(column: pa.ChunkedArray, otherwise: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -134,7 +134,7 @@ def with_columns(rows: pa.Table, table: str, columns: Sequence[str]) -> pa.Table
     """Return some columns; those that no file had are null."""
     import pyarrow as pa
 
-    declared = empty(table).schema
+    declared = schema(table)
     for name in columns:
         if name not in rows.column_names:
             kind = declared.field(name).type if name in declared.names else pa.null()
@@ -145,7 +145,9 @@ def with_columns(rows: pa.Table, table: str, columns: Sequence[str]) -> pa.Table
 
 def empty(table: str, columns: Iterable[str] | None = None) -> pa.Table:
     """Return a table without rows."""
-    whole = schema(table).empty_table()
+    import pyarrow as pa
+
+    whole = pa.Table.from_batches([], schema(table))  # not empty_table(), which imports pandas
     return whole if columns is None else whole.select(list(columns))
 
 

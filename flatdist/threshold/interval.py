@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy import optimize, special, stats
+import scipy
+from scipy import optimize, special
 
 from flatdist.threshold.curves import LINKS, Observations, crossing, probabilities, quantile, rise
 from flatdist.threshold.posterior import LINK_WEIGHTS, Posterior, posterior, width_range
@@ -104,7 +105,7 @@ def _one_value(n: float, won: int, lost: int, level: float) -> Interval:
 
 def _drop(level: float) -> float:
     """How far below its maximum a profile log-likelihood may fall within an interval."""
-    return 0.5 * float(stats.chi2.ppf(level, 1))
+    return 0.5 * float(scipy.stats.chi2.ppf(level, 1))
 
 
 class Fit:
@@ -439,7 +440,7 @@ def _clustering(runs: Runs, fit: Fit, level: float) -> float:
         return math.inf
     between = count / (count - 1) * float((np.bincount(unit, score) ** 2).sum())
     information = float((slope**2 / (chance * (1.0 - chance))).sum())
-    student = float(stats.t.ppf(0.5 + 0.5 * level, count - 1) / stats.norm.ppf(0.5 + 0.5 * level))
+    student = float(scipy.stats.t.ppf(0.5 + 0.5 * level, count - 1) / scipy.stats.norm.ppf(0.5 + 0.5 * level))
     return max(1.0, between / max(information, 1e-12)) * student**2
 
 
@@ -464,7 +465,7 @@ def _fall(observations: Observations) -> tuple[float, bool] | None:
     above = np.flatnonzero(rate > 0.5)
     for place in range(above[0] + 1 if len(above) else size, size):
         for stop in (place + 1, size):
-            chance = stats.binom.cdf(successes[place:stop].sum(), total[place:stop].sum(), 0.5)
+            chance = scipy.stats.binom.cdf(successes[place:stop].sum(), total[place:stop].sum(), 0.5)
             if rate[place] < 0.5 and chance < 0.05:
                 return float(round(n[place], 6)), True
     falls = np.flatnonzero(np.diff(rate) < 0)
