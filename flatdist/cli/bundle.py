@@ -166,7 +166,7 @@ def cell_of_row(row: dict[str, Any]) -> Cell:
 
     given: dict[str, Any] = {}
     for name, field in FIELDS.items():
-        value = row.get(name)
+        value: Any = row.get(name)
         value = list(map(int, value)) if name == "width" and value is not None else value
         if not _is_null(value):
             given[name] = value.item() if hasattr(value, "item") else value
@@ -177,7 +177,7 @@ def cell_of_row(row: dict[str, Any]) -> Cell:
     for count in range(len(words), -1, -1):
         for some in itertools.combinations(words, count):
             with contextlib.suppress(CellError):
-                cell = Cell(**given, **dict.fromkeys(some))
+                cell = Cell(**given | dict.fromkeys(some))
                 if cell.cell_id == row["cell_id"]:
                     return cell
     return Cell(**given)
