@@ -47,7 +47,8 @@ def finished(runs: Runs, within: Range, precision: float) -> bool:
 def _outside(found: Interval, runs: Runs, values: np.ndarray) -> bool:
     """n50 is beyond an end of the range, by enough runs there."""
     end = values[0] if found.censored == "left" else values[-1]
-    beyond = found.high <= end if found.censored == "left" else found.low >= end
+    rounding = 1e-9 * end  # of limits that were logarithms
+    beyond = found.high <= end + rounding if found.censored == "left" else found.low >= end - rounding
     return bool(beyond and (runs.n == end).sum() >= ENOUGH)
 
 
