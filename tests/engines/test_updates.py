@@ -105,8 +105,9 @@ class Kept(dict):
     def save(self, cell_id, replicate, step, arrays):
         self[cell_id, replicate] = step, {name: np.array(value) for name, value in arrays.items()}
 
-    def latest(self, cell_id, replicate):
-        return self.get((cell_id, replicate))
+    def latest(self, cell_id, replicate, problem):
+        saved = self.get((cell_id, replicate))
+        return None if saved is None or problem(*saved) else saved
 
     def discard(self, cell_id, replicate):
         self.pop((cell_id, replicate), None)
