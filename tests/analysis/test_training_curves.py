@@ -37,6 +37,14 @@ def trials():
     return pd.DataFrame(rows)
 
 
+def draw(history, trials):
+    """The figure, with the runs of the history as trials beside the solved ones."""
+    named = history.assign(cell_id="depth " + history["depth"].astype(str))
+    runs = named[["cell_id", "replicate", "depth", "method"]].drop_duplicates().assign(d_out=6, d_in=5)
+    solved = trials[trials["method"].str.startswith("min_")].assign(cell_id="solved", replicate=0)
+    return training_curves(pd.concat([runs, solved], ignore_index=True), named.drop(columns=["depth", "method"]))
+
+
 def test_quartiles_at_each_step(history):
     curves = quartiles(history, ["depth", "method"])
     line = curves[(curves["depth"] == 3) & (curves["measure"] == "train_loss")].set_index("step")
@@ -64,7 +72,7 @@ def test_only_what_varies_within_a_depth_makes_a_series(trials):
 
 
 def test_the_figure_has_a_panel_for_each_measure_and_depth(history, trials):
-    figure = training_curves(trials, history)
+    figure = draw(history, trials)
     assert len(figure.axes) == 2 * len(MEASURES)
     spikes = figure.axes[0].lines[1]
     np.testing.assert_allclose(spikes.get_ydata(), 2.0)
@@ -82,7 +90,7 @@ def test_several_problems_are_refused_with_a_way_out(monkeypatch, capsys):
 
 def test_short_axes_have_plain_numbers(history, trials):
     short = history.assign(nuclear_norm=np.where(history["step"] > 10, 1.2, 1.9), train_loss_max=1e9)
-    figure = training_curves(trials, short)
+    figure = draw(short, trials)
     norm = figure.axes[2 * list(MEASURES).index("nuclear_norm")]
     labels = [label.get_text() for label in norm.get_yticklabels()]
     assert "1.5" in labels
