@@ -256,4 +256,4 @@ def test_bounds_are_drawn_as_such() -> None:
     drawn = collapse(width_trials(0.15, 1), tolerance=1e-2)
     arrows = [line for line in drawn.axes[1].lines if line.get_marker() == "$\\downarrow$"]
     assert sum(len(line.get_xdata()) for line in arrows) == (width_table(thresholds)["width_censored"] == "left").sum()
-    assert "narrower than the measured n resolve: bound" in [t.get_text() for t in figure.legends[0].get_texts()]
+    assert "narrower than the measured n resolve: bound" in [t.get_text() for t in drawn.legends[0].get_texts()]
