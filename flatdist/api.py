@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -94,9 +95,10 @@ def sweep(
     opened.check_access()
     resources = _resources(executor, options)
     extra = ("checkpoint_seconds", "trials", "loggers", "log_folder")
+    shared = {field.name for field in dataclasses.fields(LaunchSettings)} & vars(resources).keys()
     settings = LaunchSettings(
         **{name: options.pop(name) for name in extra if name in options},
-        **{name: value for name, value in vars(resources).items() if name != "executor"},
+        **{name: getattr(resources, name) for name in shared},
     )
     changed = bool(where) or bool(set)
     if loaded.chooses:

@@ -102,6 +102,9 @@ def name_nulls(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 def _values(trials: pd.DataFrame, name: str) -> set[Any]:
     """Distinct values of a column where it applies; hidden widths that are the default of their shape count as one."""
+    if name == "batch_size" and "method" in trials:  # 1-SAM's batch of one follows from the method
+        apart = trials.groupby("method")[name].nunique(dropna=False) > 1
+        trials = trials[trials["method"].map(lambda method: apart[method] or uses(method, name))]
     values = {as_value(value) for value in distinct(trials[name])}
     if name == "width" and {"d_out", "d_in"} <= set(trials.columns):
         rows = {

@@ -229,7 +229,7 @@ def test_every_command_selects_the_same_cells(filled, text, lines, monkeypatch, 
     assert voided == expected
 
 
-@pytest.mark.parametrize(("text", "where"), VALUES, ids=[str(where)[:60] for _, where in VALUES])
+@pytest.mark.parametrize(("text", "where"), VALUES, ids=[text[:60] for text, _ in VALUES])
 def test_values_from_python_select_as_the_text_does(filled, text, where):
     expected = flatdist.load_trials(filled.store, where=text)["cell_id"].tolist()
     if "statdim" not in text:
