@@ -6,11 +6,12 @@ its upper end fast and its lower end slowly, ``loglog`` the other way round. A *
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import NormalDist
 
 import numpy as np
-from scipy import special
 
 LINKS = ("logit", "probit", "cloglog", "loglog")
 CHOICES = ("auto", *LINKS)  # of a fit: by evidence, or one of them
@@ -19,6 +20,8 @@ _LEAST = 1e-300  # probabilities below it count as this
 
 def probabilities(link: str, argument: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """F and 1 - F, each accurate in its own tail; shapes of the argument."""
+    from scipy import special
+
     if link == "logit":
         return special.expit(argument), special.expit(-argument)
     if link == "probit":
@@ -33,9 +36,9 @@ def probabilities(link: str, argument: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def quantile(link: str, probability: float) -> float:
     """Inverse of F."""
     if link == "logit":
-        return float(special.logit(probability))
+        return math.log(probability / (1.0 - probability))
     if link == "probit":
-        return float(special.ndtri(probability))
+        return NormalDist().inv_cdf(probability)
     if link == "cloglog":
         return float(np.log(-np.log1p(-probability)))
     return float(-np.log(-np.log(probability)))

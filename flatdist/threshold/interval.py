@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import scipy
-from scipy import optimize, special
 
 from flatdist.threshold.curves import LINKS, Observations, crossing, probabilities, quantile, rise
 from flatdist.threshold.posterior import LINK_WEIGHTS, Posterior, posterior, width_range
@@ -96,6 +94,8 @@ def interval(runs: Runs, *, level: float = 0.95, link: str = "auto", details: bo
 def _one_value(n: float, won: int, lost: int, level: float) -> Interval:
     """A single n says at most on which side of it n50 is."""
     # Likelihood of the observed share against one half, the only thing that n50 = n would predict.
+    from scipy import special
+
     evidence = sum(special.xlogy(part, 2.0 * part / (won + lost)) for part in (won, lost))
     if evidence <= _drop(level):
         reason = "one value of n does not tell on which side of it success crosses one half"
@@ -105,7 +105,9 @@ def _one_value(n: float, won: int, lost: int, level: float) -> Interval:
 
 def _drop(level: float) -> float:
     """How far below its maximum a profile log-likelihood may fall within an interval."""
-    return 0.5 * float(scipy.stats.chi2.ppf(level, 1))
+    from scipy import stats
+
+    return 0.5 * float(stats.chi2.ppf(level, 1))
 
 
 class Fit:
@@ -366,6 +368,8 @@ class Fit:
         The curve is fitted anew to data simulated from it (parametric bootstrap), on the grid of the posterior: the
         log-likelihood is linear in the counts, so all refits are one product of matrices.
         """
+        from scipy import special
+
         values, size = self.values, len(self.values)
         observed = self.observations
         if trials:
@@ -426,6 +430,8 @@ def _clustering(runs: Runs, fit: Fit, level: float) -> float:
     curve is fitted as if they were independent, and its log-likelihood is divided by this factor, which includes that
     of Student's quantile for as many replicates.
     """
+    from scipy import stats
+
     link, _ = fit.shown
     center, width, lapse = fit.curve
     argument = (np.log(runs.n) - center) / (width / rise(link))
@@ -440,7 +446,7 @@ def _clustering(runs: Runs, fit: Fit, level: float) -> float:
         return math.inf
     between = count / (count - 1) * float((np.bincount(unit, score) ** 2).sum())
     information = float((slope**2 / (chance * (1.0 - chance))).sum())
-    student = float(scipy.stats.t.ppf(0.5 + 0.5 * level, count - 1) / scipy.stats.norm.ppf(0.5 + 0.5 * level))
+    student = float(stats.t.ppf(0.5 + 0.5 * level, count - 1) / stats.norm.ppf(0.5 + 0.5 * level))
     return max(1.0, between / max(information, 1e-12)) * student**2
 
 
@@ -449,6 +455,8 @@ def _fall(observations: Observations) -> tuple[float, bool] | None:
 
     The deviance of the best curve that never falls, of any shape, is compared with that of data simulated from it.
     """
+    from scipy import stats
+
     won, lost, _ = observations.kinds
     size = len(observations.values)
     successes = np.bincount(observations.until[won], observations.count[won], size)
@@ -465,7 +473,7 @@ def _fall(observations: Observations) -> tuple[float, bool] | None:
     above = np.flatnonzero(rate > 0.5)
     for place in range(above[0] + 1 if len(above) else size, size):
         for stop in (place + 1, size):
-            chance = scipy.stats.binom.cdf(successes[place:stop].sum(), total[place:stop].sum(), 0.5)
+            chance = stats.binom.cdf(successes[place:stop].sum(), total[place:stop].sum(), 0.5)
             if rate[place] < 0.5 and chance < 0.05:
                 return float(round(n[place], 6)), True
     falls = np.flatnonzero(np.diff(rate) < 0)
@@ -474,6 +482,8 @@ def _fall(observations: Observations) -> tuple[float, bool] | None:
 
 
 def _isotonic_deviance(successes: np.ndarray, total: np.ndarray) -> tuple[float, np.ndarray]:
+    from scipy import optimize, special
+
     rising = np.asarray(optimize.isotonic_regression(successes / total, weights=total).x)
     failures = total - successes
     saturated = special.xlogy(successes, successes / total) + special.xlogy(failures, failures / total)

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-import scipy
 
 from flatdist.threshold.curves import LINKS, Observations, crossing, rise
 from flatdist.threshold.runs import Runs
@@ -182,9 +181,11 @@ def posterior(
 @lru_cache(maxsize=64)
 def _log_prior(links: tuple[str, ...], lapses: tuple[float, ...]) -> np.ndarray:
     """(k, l)"""
+    from scipy import stats
+
     rates = np.array(lapses)
     edges = np.concatenate(([0.0], 0.5 * (rates[2:] + rates[1:-1]), [0.5]))
-    mass = np.diff(scipy.stats.beta.cdf(edges, 1.0, _BETA))
+    mass = np.diff(stats.beta.cdf(edges, 1.0, _BETA))
     lapse = np.concatenate(([_NO_LAPSE], (1.0 - _NO_LAPSE) * mass / mass.sum()))
     link = np.array([LINK_WEIGHTS[name] for name in links])
     return np.log(np.outer(link / link.sum(), lapse))
