@@ -123,9 +123,10 @@ def success_panel(axes: Axes, rates: pd.DataFrame, thresholds: pd.DataFrame, ser
 def _fit(axes: Axes, fit: Key, dense: np.ndarray, color: str) -> None:
     """The fitted curve and the band of n50; a step over the gap where the data are separated."""
     if fit["censored"] in ("none", "interval"):
-        axes.axvspan(
-            fit["n50_low"], fit["n50_high"], color=color, alpha=0.18, linewidth=0, zorder=0, gid=mark("band", fit)
-        )
+        low, high = np.clip(
+            [fit["n50_low"], fit["n50_high"]], 0.5 * dense[0], 2.0 * dense[-1]
+        )  # limits may be infinite
+        axes.axvspan(low, high, color=color, alpha=0.18, linewidth=0, zorder=0, gid=mark("band", fit))
         axes.plot([fit["n50"]], [0.5], marker="|", color=color, markersize=7, markeredgewidth=1.2, zorder=4)
     if fit["censored"] == "none":
         rate = curve(fit["link"], dense, fit["n50"], fit["scale"], fit["lapse"])
