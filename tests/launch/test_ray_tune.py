@@ -143,7 +143,12 @@ plan = SimpleNamespace(cells=cells, shards=shards, done=0)
 settings = LaunchSettings(runner="launch_fakes:sleeping", slots=1, flush_seconds=0.5)
 sys.exit(launch(plan, sys.argv[1], settings=settings, display="plain").exit_code)
 """
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "RAY_AUTH_MODE": "disabled"}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parents[1] / "helpers"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ),
+        "RAY_AUTH_MODE": "disabled",
+    }
     process = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path / "store")], stderr=subprocess.PIPE, env=environment, text=True
     )
