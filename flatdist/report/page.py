@@ -60,7 +60,7 @@ def write_report(sweep: Sweep, settings: Settings, out: Path, formats: tuple[str
     page = out / f"{sweep.name}.html"
     with atomic(page) as temporary:
         temporary.write_text(build(material)["html"], encoding="utf-8")
-    return [*_figures(material, out, formats), page]
+    return [*(_figures(material, out, formats) if formats else []), page]
 
 
 def build(material: Material, live: bool = False) -> dict[str, str]:
