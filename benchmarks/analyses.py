@@ -1,101 +1,126 @@
-"""CPU seconds of every table of findings, for sweeps of about 10,000 and 100,000 rows.
+"""CPU seconds of the figure commands and the report, for sweeps of about 10,000 and 100,000 rows.
 
-``python -m benchmarks.analyses [--rows 10000 100000] [--out FILE]``
+    python -m benchmarks.analyses [--rows 10000 100000] [--against CHECKOUT] [--out FILE]
 
-Made-up rows: six shapes of ranks 1 to 3, four methods, 12 values of n, logistic transitions at the statistical
-dimension with 2 % of failures however large n is; the number of replicates gives the number of rows.
+Each command runs in a process of its own, imports included, on made-up rows: six shapes of ranks 1 to 3, four methods,
+12 values of n, logistic transitions at the statistical dimension with 2 % of failures however large n is; the number
+of replicates gives the number of rows. ``--against`` runs the same commands of another checkout beside them, each
+checkout on a store that it wrote itself (such as ``git worktree add ../released fe91866``, which is 0.1.0).
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-import warnings
-from collections.abc import Callable
+import datetime
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
-
-import numpy as np
-import pandas as pd
-
-from flatdist.fits.collapse import fit_all
-from flatdist.fits.paired import paired_differences
-from flatdist.fits.success import success_rates
-from flatdist.fits.threshold import fit_over_tolerances, fit_thresholds, grouping
-from flatdist.theory import statistical_dimension
+from typing import Any
 
 SHAPES = ((12, 12), (12, 24), (16, 16), (20, 20), (20, 30), (24, 24))
 METHODS = ("label_noise_sgd", "min_nuclear_norm", "min_hessian_trace", "minibatch_sgd")
 RANKS = (1, 2, 3)
 VALUES = 12
+EVALUATIONS = 8
+FIGURES = ("sample_complexity", "phase_diagram", "scaling", "tolerance", "paired")
+HERE = Path(__file__).resolve().parents[1]
 
 
-def made_up(rows: int) -> pd.DataFrame:
-    """Trials with about this many rows."""
-    generator = np.random.default_rng(0)
+def sweep_text(rows: int) -> str:
+    """A sweep of about this many replicates."""
     replicates = max(rows // (len(SHAPES) * len(RANKS) * len(METHODS) * VALUES), 2)
-    parts = []
-    for d_out, d_in in SHAPES:
-        for rank in RANKS:
-            delta = statistical_dimension(d_out, d_in, rank)
-            n = np.unique(np.rint(delta * np.geomspace(0.5, 2.0, VALUES)).astype(int))
-            for method in METHODS:
-                size = (len(n), replicates)
-                margin = np.log(n / delta)[:, None] / 0.1 - generator.logistic(size=size)
-                succeeded = (margin > 0) & (generator.random(size) > 0.02)
-                error = np.where(
-                    succeeded, 10.0 ** -generator.uniform(2.1, 6.5, size), generator.uniform(0.1, 1.0, size)
-                )
-                parts.append(
-                    pd.DataFrame(
-                        {
-                            "method": method, "d_out": d_out, "d_in": d_in, "rank": rank, "ensemble": "gaussian",
-                            "ground_truth": "unit_frobenius", "spectral_tail": 0.0, "observation_noise_std": 0.0,
-                            "nested": False, "depth": np.nan if method == "min_nuclear_norm" else 3.0,
-                            "n": np.repeat(n, replicates), "replicate": np.tile(np.arange(replicates), len(n)),
-                            "relative_error": error.ravel(), "status": "converged",
-                        }
-                    )
-                )  # fmt: skip
-    return pd.concat(parts, ignore_index=True)
+    sizes = [list(column) for column in zip(*SHAPES, strict=True)]
+    shares = [f"{0.5 * 4.0 ** (place / (VALUES - 1)):.4f}*statdim" for place in range(VALUES)]
+    return f"""name: made_up
+replicates: {replicates}
+fixed: {{evaluations: {EVALUATIONS}}}
+axes:
+  d_out: {sizes[0]}
+  d_in: {sizes[1]}
+  rank: {list(RANKS)}
+  method: {list(METHODS)}
+  n: {shares}
+zip: [[d_out, d_in]]
+"""
 
 
-def measure(trials: pd.DataFrame) -> dict[str, float]:
-    """CPU seconds of each table."""
-    by = grouping(trials)
-    tables: dict[str, Callable[[], object]] = {
-        "success rates": lambda: success_rates(trials, by, 1e-2),
-        "thresholds": lambda: fit_thresholds(trials, by, 1e-2),
-        "tolerances": lambda: fit_over_tolerances(trials, by),
-        "scaling": lambda: fit_all(trials, 1e-2),
-        "paired": lambda: paired_differences(trials, "min_nuclear_norm", 1e-2),
-    }
-    seconds = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name, table in tables.items():
-            start = time.process_time()
-            table()
-            seconds[name] = time.process_time() - start
-    return seconds
+def write(sweep_file: Path, location: str) -> None:
+    """Fill a store with made-up rows of the sweep, by whichever flatdist is imported."""
+    import numpy as np
+
+    from flatdist.store import Store
+    from flatdist.theory import statistical_dimension
+
+    try:
+        from flatdist.sweeps import load_sweep
+    except ImportError:  # 0.1
+        from flatdist.sweepfile import load_sweep  # type: ignore[attr-defined, no-redef]
+    sweep, generator = load_sweep(sweep_file), np.random.default_rng(0)
+    trials: list[dict[str, Any]] = []
+    history: list[dict[str, Any]] = []
+    now = datetime.datetime.now(datetime.UTC)
+    for cell in sweep.cells:
+        margin = np.log(cell.n / statistical_dimension(cell.d_out, cell.d_in, cell.rank)) / 0.1
+        size = sweep.replicates
+        succeeded = (margin > generator.logistic(size=size)) & (generator.random(size) > 0.02)
+        errors = np.where(succeeded, 10.0 ** -generator.uniform(2.1, 6.5, size), generator.uniform(0.1, 1.0, size))
+        fixed = {**cell.row(), "cell_id": cell.cell_id, "configuration_id": cell.configuration_id}
+        fixed |= {"status": "converged", "numerics_version": 1, "sampling_version": 1, "finished_at": now}
+        fixed |= {"nuclear_norm": 1.0, "nuclear_norm_truth": 1.0, "wall_seconds": 1.0, "engine": "fused"}
+        for replicate, error in enumerate(errors):
+            trials.append({**fixed, "replicate": replicate, "relative_error": error, "population_loss": error})
+            if cell.method.endswith("_sgd"):
+                measured = dict.fromkeys(("train_loss", "population_loss", "nuclear_norm", "hessian_trace"), error)
+                key = {"cell_id": cell.cell_id, "replicate": replicate}
+                history += [{**key, "step": 5000 * step, **measured} for step in range(EVALUATIONS)]
+    store = Store(location)
+    store.write(trials, history)
+    store.save_sweep(sweep.name, sweep_file.read_text(), [cell.cell_id for cell in sweep.cells], sweep.replicates)
+
+
+def cpu_seconds(checkout: Path, words: list[str]) -> float:
+    """Of one Python process and its children; its output is shown where it fails."""
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    before = os.times()
+    subprocess.run([sys.executable, *words], cwd=checkout, env=environment, check=True, stdout=subprocess.PIPE)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def measure(checkout: Path, rows: int) -> dict[str, float]:
+    """CPU seconds of each command of a checkout."""
+    with tempfile.TemporaryDirectory() as folder:
+        sweep, store, out = Path(folder, "made_up.yaml"), str(Path(folder, "store")), str(Path(folder, "out"))
+        sweep.write_text(sweep_text(rows))
+        cpu_seconds(checkout, [__file__, "--write", str(sweep), store])
+        released = not (checkout / "flatdist" / "figures").exists()  # 0.1
+        commands = {name: [f"analysis.{name}"] if released else ["flatdist", "figure", name] for name in FIGURES}
+        commands["report"] = ["flatdist", "report"]
+        files = [str(sweep), "--store", store, "--out", out]
+        return {name: cpu_seconds(checkout, ["-m", *words, *files]) for name, words in commands.items()}
 
 
 def main() -> None:
     """Print the table, and write it as CSV."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--against", type=Path, help="another checkout, measured beside this one")
     parser.add_argument("--out", type=Path, help="write the table here, as CSV")
+    parser.add_argument("--write", nargs=2, metavar=("SWEEP", "STORE"), help="only fill a store")
     options = parser.parse_args()
-    rows = []
-    for count in options.rows:
-        trials = made_up(count)
-        rows.append({"rows": len(trials), **measure(trials)})
-        print(
-            "  ".join(
-                f"{name} {value:.2f}" if name != "rows" else f"{value:,} rows:" for name, value in rows[-1].items()
-            )
-        )
+    if options.write:
+        write(Path(options.write[0]), options.write[1])
+        return
+    checkouts = {"before": options.against.resolve()} if options.against else {}
+    lines = ["rows,checkout," + ",".join([*FIGURES, "report"])]
+    for rows in options.rows:
+        for name, checkout in {**checkouts, "now": HERE}.items():
+            lines.append(f"{rows},{name}," + ",".join(f"{value:.2f}" for value in measure(checkout, rows).values()))
+            print("\n".join(lines[-1:] if len(lines) > 2 else lines), flush=True)
     if options.out:
-        pd.DataFrame(rows).to_csv(options.out, index=False, float_format="%.2f")
+        options.out.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

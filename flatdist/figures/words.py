@@ -13,6 +13,7 @@ import pandas as pd
 from flatdist.figures.panels import describe
 from flatdist.fits.grouping import as_value, group_rows, name_nulls
 from flatdist.fits.shapes import SHAPE, predicted
+from flatdist.fits.threshold import threshold_remark
 from flatdist.methods import METHODS
 from flatdist.methods.base import GradientMethod
 
@@ -152,7 +153,8 @@ def threshold_table(thresholds: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame
     ]
     for name, title in (("n_replicates", "trials"), ("n_diverged", "diverged"), ("n_unconverged", "not converged")):
         table[title] = thresholds[name].map(number)
-    return table
+    remarks = [threshold_remark(fit) for fit in thresholds.to_dict("records")]
+    return table.assign(remark=remarks) if any(remarks) else table
 
 
 def unfinished(thresholds: pd.DataFrame) -> list[str]:

@@ -25,20 +25,25 @@ def as_value(value: Any) -> Any:
     return None if value is None or pd.isna(value) else value
 
 
+def grouped(frame: pd.DataFrame, by: Sequence[str]) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """The keys of the groups in the order of their values, nulls last, and each row's group, (rows,)."""
+    if not by or frame.empty:
+        return [{}] if not by else [], np.zeros(len(frame), dtype=np.int64)
+    ranks, values = zip(*(_ranked(frame[name]) for name in by), strict=True)
+    groups, index = np.unique(np.stack(ranks, axis=1), axis=0, return_inverse=True)
+    keys = [{name: known[rank] for name, known, rank in zip(by, values, group, strict=True)} for group in groups]
+    return keys, index.ravel()
+
+
 def group_rows(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Groups with their key, in the order of their values, nulls last; one group where ``by`` is empty."""
+    """Groups with their key, as :func:`grouped` orders them; one group where ``by`` is empty."""
     if not by:
         yield {}, frame
         return
-    if frame.empty:
-        return
-    ranks, keys = zip(*(_ranked(frame[name]) for name in by), strict=True)
-    table = np.stack(ranks, axis=1)  # (row, column of by)
-    groups, inverse = np.unique(table, axis=0, return_inverse=True)
-    order = np.argsort(inverse.ravel(), kind="stable")
-    ends = np.cumsum(np.bincount(inverse.ravel(), minlength=len(groups)))
-    for group, positions in zip(groups, np.split(order, ends[:-1]), strict=True):
-        key = {name: values[rank] for name, values, rank in zip(by, keys, group, strict=True)}
+    keys, index = grouped(frame, by)
+    ends = np.cumsum(np.bincount(index, minlength=len(keys)))[:-1]
+    parts = np.split(np.argsort(index, kind="stable"), ends) if keys else []
+    for key, positions in zip(keys, parts, strict=True):
         yield key, frame.iloc[positions]
 
 
@@ -62,16 +67,11 @@ def _order(value: Any) -> tuple[int, float, str]:
     return (0, float(value), "") if hasattr(value, "item") and not isinstance(value, str) else (1, 0.0, str(value))
 
 
-def varying_fields(group: pd.DataFrame, by: Sequence[str]) -> list[str]:
-    """Cell fields that take several values within a group although they are not among ``by``.
+def configuration_columns(trials: pd.DataFrame, but: Sequence[str] = ()) -> list[str]:
+    """Cell fields other than ``n`` that take several values in these trials: what a figure must tell apart.
 
     A null counts as a value where the row's method uses the field (see :data:`NULL_NAMES`), not where it does not.
     """
-    return configuration_columns(group, but=by)
-
-
-def configuration_columns(trials: pd.DataFrame, but: Sequence[str] = ()) -> list[str]:
-    """Cell fields other than ``n`` that take several values in these trials: what a figure must tell apart."""
     names = [name for name in FIELDS if name in trials.columns and name not in _NOT_CONFIGURATION and name not in but]
     return [name for name in names if len(_values(trials, name)) > 1]
 

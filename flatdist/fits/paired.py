@@ -15,6 +15,7 @@ from flatdist.errors import FitError
 from flatdist.fits.grouping import (
     configuration_columns,
     group_rows,
+    grouped,
     panel_columns,
     series_columns,
 )
@@ -43,23 +44,16 @@ def paired_differences(
     labelled = label_success(trials, resolve_tolerance(trials, tolerance))
     series, panels = series_columns(labelled), panel_columns(labelled)
     pairs = with_reference(labelled, reference, ["success"])
-    rows = []
-    for key, group in group_rows(pairs, [*series, *panels, "n"]):
-        mine, other = group["success"].to_numpy(dtype=bool), group["success_reference"].to_numpy(dtype=bool)
-        counts = [int(np.sum(mask)) for mask in (mine & other, mine & ~other, ~mine & other, ~mine & ~other)]
-        low, high = newcombe_interval((counts[0], counts[1], counts[2], counts[3]), level)
-        names = ("both", "only_method", "only_reference", "neither")
-        rows.append(
-            {
-                **key,
-                "pairs": len(group),
-                **dict(zip(names, counts, strict=True)),
-                "difference": (counts[1] - counts[2]) / len(group),
-                "difference_low": low,
-                "difference_high": high,
-            }
-        )
-    return pd.DataFrame(rows)
+    keys, index = grouped(pairs, [*series, *panels, "n"])
+    mine, other = (pairs[name].to_numpy(dtype=bool) for name in ("success", "success_reference"))
+    names = ("both", "only_method", "only_reference", "neither")
+    masks = (mine & other, mine & ~other, ~mine & other, ~mine & ~other)
+    counts = np.stack([np.bincount(index, mask, len(keys)).astype(int) for mask in masks])  # (name, group)
+    table = pd.DataFrame(keys).assign(pairs=counts.sum(axis=0), **dict(zip(names, counts, strict=True)))
+    limits = np.array([newcombe_interval((a, b, c, d), level) for a, b, c, d in counts.T.tolist()])
+    return table.assign(
+        difference=(counts[1] - counts[2]) / table["pairs"], difference_low=limits[:, 0], difference_high=limits[:, 1]
+    )
 
 
 def with_reference(trials: pd.DataFrame, reference: str, columns: Sequence[str]) -> pd.DataFrame:
@@ -113,7 +107,7 @@ def newcombe_interval(counts: tuple[int, int, int, int], level: float) -> tuple[
     return difference - reach(p1 - low1, high2 - p2), difference + reach(high1 - p1, p2 - low2)
 
 
-def mean_differences(differences: pd.DataFrame, by: Sequence[str], level: float = 0.95) -> pd.DataFrame:
+def mean_differences(differences: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """The differences averaged over the pairs of all n in each group, with an exact test of no difference.
 
     Returns:

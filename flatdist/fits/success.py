@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from flatdist.errors import FitError, did_you_mean
-from flatdist.fits.grouping import group_rows
+from flatdist.fits.grouping import grouped
 from flatdist.threshold.recovery import SGD_TOLERANCE, default_tolerance
 
 
@@ -39,17 +39,23 @@ def missing_lines(trials: pd.DataFrame) -> list[str]:
     Args:
         trials: as :func:`flatdist.load_trials` returned them for a sweep.
     """
-    wanted: dict[str, int] = trials.attrs.get("wanted", {})
-    if not wanted or trials.attrs.get("filtered"):
-        return []
-    done = trials["method"].value_counts()
-    if sum(wanted.values()) <= len(trials):
-        return []
-    short = [
-        f"{name} {int(done.get(name, 0))} of {count}" for name, count in wanted.items() if done.get(name, 0) < count
-    ]
-    total = f"{len(trials)} of {sum(wanted.values())} replicates are done ({', '.join(short)})"
-    return [f"the sweep is not complete: {total}"]
+    lines = [f"the sweep is not complete: {trials.attrs['outlook']}"] if trials.attrs.get("outlook") else []
+    asked: dict[str, int] = trials.attrs.get("asked") or {}
+    done = {name: min(int((trials["method"] == name).sum()), count) for name, count in asked.items()}
+    if done == asked:
+        return lines
+    short = ", ".join(f"{name} {done[name]:,} of {count:,}" for name, count in asked.items() if done[name] < count)
+    total = f"{sum(done.values()):,} of {sum(asked.values()):,} replicates are done"
+    return [*lines, f"the sweep is not complete: {total} ({short})"]
+
+
+def success_words(tolerance: float) -> str:
+    """What counts as a success, said wherever n50 is printed.
+
+    >>> success_words(1e-2)
+    'success: relative error below 0.01'
+    """
+    return f"success: relative error below {tolerance:g}"
 
 
 def require_columns(frame: pd.DataFrame, columns: Sequence[str], what: str) -> None:
@@ -99,10 +105,9 @@ def label_success(trials: pd.DataFrame, tolerance: float) -> pd.DataFrame:
 def success_rates(trials: pd.DataFrame, by: Sequence[str], tolerance: float) -> pd.DataFrame:
     """Success probability for each group and n: columns of ``by``, ``n``, ``rate``, ``count``, ``diverged``."""
     labelled = label_success(trials, tolerance)
-    rows = []
-    for key, group in group_rows(labelled, by):
-        for n, cell in group.groupby("n"):
-            rows.append(
-                {**key, "n": n, "rate": cell["success"].mean(), "count": len(cell), "diverged": cell["diverged"].sum()}
-            )
-    return pd.DataFrame(rows)
+    names = list(dict.fromkeys([*by, "n"]))
+    keys, index = grouped(labelled, names)
+    count = np.bincount(index)
+    totals = {name: np.bincount(index, labelled[name]) for name in ("success", "diverged")}
+    table = pd.DataFrame(keys, columns=names)
+    return table.assign(rate=totals["success"] / count, count=count, diverged=totals["diverged"].astype(int))

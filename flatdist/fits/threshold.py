@@ -30,6 +30,13 @@ UNITS = ("auto", "trial", "replicate")
 CONTEXT = ("d_out", "d_in", "rank", "ensemble", "depth")
 TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4, 1e-5, 1e-6)
 
+_FITTED = ("n", "replicate", "relative_error", "nested", "diverged", "unconverged")
+_COLUMNS = {
+    "n50": "n50", "n50_low": "low", "n50_high": "high", "censored": "censored", "reason": "reason", "fit_p": "fit_p",
+    "lapse": "lapse", "lapse_evidence": "lapse_evidence", "transition": "width", "transition_low": "width_low",
+    "transition_high": "width_high", "scale": "scale", "link": "link", "n50_other_link": "other",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -103,31 +110,9 @@ def fit_thresholds(
     Raises:
         FitError: no trials, an unknown column, or settings that are not allowed.
     """
-    settings = FitSettings(link, level, unit)
     by = [by] if isinstance(by, str) else list(by)
     require_columns(trials, by, "grouping columns")
-    tolerance = resolve_tolerance(trials, tolerance)
-    labelled = label_success(trials, tolerance)
-    context = [name for name in CONTEXT if name in labelled and name not in by]
-    varying = configuration_columns(labelled, but=by)
-    looked_at = [*varying, *(name for name in ("method", "d_out", "d_in") if name in labelled and name not in varying)]
-    rows, abouts = [], []
-    mixed: set[str] = set()
-    for key, group in group_rows(labelled, by):
-        mixed |= set(configuration_columns(group[looked_at], but=by)) if varying else set()
-        rows.append({**key, **_fit_group(group, settings), "tolerance": tolerance})
-        abouts.append({name: {as_value(value) for value in distinct(group[name])} for name in context})
-    if mixed:
-        warnings.warn(
-            f"groups mix trials that differ in {', '.join(sorted(mixed))}; add these columns to `by` unless pooling "
-            "them is meant",
-            UserWarning,
-            stacklevel=2,
-        )
-    single = [name for name in context if all(len(about[name]) == 1 for about in abouts)]
-    return pd.DataFrame(
-        [{**row, **{name: next(iter(about[name])) for name in single}} for row, about in zip(rows, abouts, strict=True)]
-    )
+    return _fit_groups(trials, by, [resolve_tolerance(trials, tolerance)], FitSettings(link, level, unit), details=True)
 
 
 def fit_over_tolerances(
@@ -135,13 +120,46 @@ def fit_over_tolerances(
 ) -> pd.DataFrame:
     """The thresholds at every tolerance, stacked; ``tolerance`` tells them apart.
 
+    What takes long beside n50 and its interval is left out, NaN in the table: ``fit_p`` (and with it the wider interval
+    of a poor fit), the limits of the transition, ``n50_other_link`` and ``n50_converged``.
+
     Raises:
         FitError: no tolerances, or what :func:`fit_thresholds` raises.
     """
     if not tolerances:
         raise FitError("no tolerances are given; allowed: one or more positive numbers")
-    tables = [fit_thresholds(trials, by=by, tolerance=tolerance, link=link) for tolerance in tolerances]
-    return pd.concat(tables, ignore_index=True)
+    require_columns(trials, by, "grouping columns")
+    chosen = [resolve_tolerance(trials, tolerance) for tolerance in tolerances]
+    return _fit_groups(trials, by, chosen, FitSettings(link), details=False)
+
+
+def _fit_groups(
+    trials: pd.DataFrame, by: Sequence[str], tolerances: Sequence[float], settings: FitSettings, *, details: bool
+) -> pd.DataFrame:
+    """A row for each tolerance and group."""
+    labelled = label_success(trials, tolerances[0])
+    context = [name for name in CONTEXT if name in labelled and name not in by]
+    varying = configuration_columns(labelled, but=by)
+    looked_at = [*varying, *(name for name in ("method", "d_out", "d_in") if name in labelled and name not in varying)]
+    needed = [name for name in (*_FITTED, *context, *looked_at) if name in labelled]
+    groups = list(group_rows(labelled[list(dict.fromkeys([*by, *needed]))], by))
+    mixed = {name for _, group in groups for name in configuration_columns(group[looked_at], but=by)} if varying else ()
+    if mixed:
+        warnings.warn(
+            f"groups mix trials that differ in {', '.join(sorted(mixed))}; add these columns to `by` unless pooling "
+            "them is meant",
+            UserWarning,
+            stacklevel=3,
+        )
+    abouts = [{name: {as_value(value) for value in distinct(group[name])} for name in context} for _, group in groups]
+    single = [name for name in context if all(len(about[name]) == 1 for about in abouts)]
+    rows: list[dict[str, Any]] = []
+    for tolerance in tolerances:
+        for (key, group), about in zip(groups, abouts, strict=True):
+            succeeded = (group["relative_error"] < tolerance) & ~group["diverged"]
+            fit = _fit_group(group.assign(success=succeeded), settings, details=details)
+            rows.append({**key, **fit, "tolerance": tolerance, **{name: next(iter(about[name])) for name in single}})
+    return pd.DataFrame(rows)
 
 
 def grouping(trials: pd.DataFrame) -> list[str]:
@@ -149,12 +167,12 @@ def grouping(trials: pd.DataFrame) -> list[str]:
     return [*series_columns(trials), *panel_columns(trials)]
 
 
-def _fit_group(group: pd.DataFrame, settings: FitSettings) -> dict[str, Any]:
+def _fit_group(group: pd.DataFrame, settings: FitSettings, *, details: bool) -> dict[str, Any]:
     """Everything about one group but its key."""
     lost = (group["diverged"] | group["unconverged"]).to_numpy(dtype=bool)
-    estimate = estimate_threshold(group, settings)
-    converged = estimate["n50"]
-    if lost.any():
+    estimate = estimate_threshold(group, settings, details=details)
+    converged = estimate["n50"] if details else math.nan
+    if details and lost.any():
         converged = estimate_threshold(group[~lost], settings, details=False)["n50"] if not lost.all() else math.nan
     n = group["n"].to_numpy(dtype=float)
     return {
@@ -194,22 +212,7 @@ def estimate_threshold(group: pd.DataFrame, settings: FitSettings, *, details: b
     else:
         replicate = group["replicate"].to_numpy()
         found = interval(Runs(n, success, replicate), level=settings.level, link=settings.link, details=details)
-    return {
-        "n50": found.n50,
-        "n50_low": found.low,
-        "n50_high": found.high,
-        "censored": found.censored,
-        "reason": found.reason,
-        "fit_p": found.fit_p,
-        "lapse": found.lapse,
-        "lapse_evidence": found.lapse_evidence,
-        "transition": found.width,
-        "transition_low": found.width_low,
-        "transition_high": found.width_high,
-        "scale": found.scale,
-        "link": found.link,
-        "n50_other_link": found.other,
-    }
+    return {column: getattr(found, name) for column, name in _COLUMNS.items()}
 
 
 @lru_cache(maxsize=4096)
@@ -234,22 +237,3 @@ def threshold_remark(row: Any) -> str:
     if row["lapse"] > 0:
         words.append(f"{100 * row['lapse']:.0f} % fail at large n")
     return "; ".join(words)
-
-
-def threshold_text(row: Any) -> str:
-    """n50 as it is printed everywhere: with its interval, the tolerance that defines success, and what else to know.
-
-    Args:
-        row: of :func:`fit_thresholds`.
-    """
-    low, high, at = row["n50_low"], row["n50_high"], f"success: relative error < {row['tolerance']:g}"
-    if row["censored"] == "right":
-        value = f"> {low:.1f}"
-    elif row["censored"] == "left":
-        value = f"< {high:.1f}"
-    elif row["censored"] == "unresolved":
-        value = "unresolved"
-    else:
-        value = f"{row['n50']:.1f} [{low:.1f}, {high:.1f}]"
-    remark = threshold_remark(row)
-    return f"{value} ({at}{'; ' + remark if remark else ''})"

@@ -7,8 +7,7 @@ its upper end fast and its lower end slowly, ``loglog`` the other way round. A *
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from statistics import NormalDist
 
 import numpy as np
@@ -73,90 +72,100 @@ class Observations:
 
     Attributes:
         values: (v,) the different log n, increasing.
-        above: (m,) index of the value that the threshold exceeds; -1 where none is known.
-        until: (m,) index of the value that it does not exceed; v where none is known.
-        count: (m,) how many such observations.
+        won: (v,) how many thresholds are known to lie at or below each value, and nothing else of them: successes.
+        lost: (v,) how many are known to lie above each value: failures.
+        above, until: (m,) indices of the values that thresholds known from both sides lie between.
+        count: (m,) how many such thresholds.
     """
 
     values: np.ndarray
-    above: np.ndarray
-    until: np.ndarray
-    count: np.ndarray
-
-    @classmethod
-    def of_counts(cls, values: np.ndarray, won: np.ndarray, lost: np.ndarray) -> Observations:
-        """Independent trials: successes and failures at each of the values of log n, (v,) each."""
-        places = np.arange(len(values))
-        above = np.concatenate((np.full(len(values), -1), places))
-        until = np.concatenate((places, np.full(len(values), len(values))))
-        return cls(values, above, until, np.concatenate((won, lost)).astype(float))._compact()
+    won: np.ndarray
+    lost: np.ndarray
+    above: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
+    until: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
+    count: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     @classmethod
     def of_replicates(cls, values: np.ndarray, above: np.ndarray, until: np.ndarray) -> Observations:
-        """Replicates with their last failure and first success, as indices of the values; (k,) each."""
-        bounds, count = np.unique(np.stack((above, until)), axis=1, return_counts=True)
-        return cls(values, bounds[0], bounds[1], count.astype(float))._compact()
-
-    def _compact(self) -> Observations:
-        informative = (self.count > 0) & ~((self.above < 0) & (self.until >= len(self.values)))
-        return Observations(self.values, self.above[informative], self.until[informative], self.count[informative])
-
-    @cached_property
-    def kinds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(m,) masks: thresholds known from above alone (successes), from below alone (failures), from both sides."""
-        open_below, open_above = self.above < 0, self.until >= len(self.values)
-        return open_below, open_above, ~open_below & ~open_above
+        """Replicates with their last failure (-1 without one) and first success (v without one), as indices; (k,)."""
+        size, low, high = len(values), above >= 0, until < len(values)
+        bounds, count = np.unique(np.stack((above, until))[:, low & high], axis=1, return_counts=True)
+        won = np.bincount(until[high & ~low], minlength=size).astype(float)
+        lost = np.bincount(above[low & ~high], minlength=size).astype(float)
+        return cls(values, won, lost, bounds[0], bounds[1], count.astype(float))
 
     @property
     def all_failed(self) -> bool:
         """No success anywhere."""
-        return bool(np.all(self.kinds[1]))
+        return not self.won.any() and not len(self.count)
 
     @property
     def all_succeeded(self) -> bool:
         """No failure anywhere."""
-        return bool(np.all(self.kinds[0]))
+        return not self.lost.any() and not len(self.count)
 
     @property
     def gap(self) -> tuple[float, float] | None:
         """The two log n between which every threshold may lie, where all fail up to one and succeed from the other."""
-        if self.all_failed or self.all_succeeded or self.above.max() >= self.until.min():
+        above = np.concatenate((np.flatnonzero(self.lost), self.above))
+        until = np.concatenate((np.flatnonzero(self.won), self.until))
+        if not len(above) or not len(until) or above.max() >= until.min():
             return None
-        return float(self.values[self.above.max()]), float(self.values[self.until.min()])
+        return float(self.values[above.max()]), float(self.values[until.min()])
 
-    def table(self, link: str, center: np.ndarray, scale: np.ndarray, lapse: np.ndarray) -> np.ndarray:
-        """Log-probability of each observation at each curve: the broadcast shape of the parameters, then (m,)."""
-        argument = (self.values - np.asarray(center)[..., None]) / np.asarray(scale)[..., None]
-        below, beyond = probabilities(link, argument)
+    def outcomes(self, *, trials: bool) -> np.ndarray | None:
+        """(columns,) how often each outcome of :meth:`chances` was observed; None where values were left out."""
+        if trials:
+            return np.concatenate((self.won, self.lost))
+        if self.won[1:].any() or self.lost[:-1].any() or np.any(self.until != self.above + 1):
+            return None
+        bins = np.bincount(self.until, self.count, len(self.values) + 1)
+        bins[0], bins[-1] = self.won[0], self.lost[-1]
+        return np.asarray(bins)
+
+    def chances(
+        self, link: str, center: np.ndarray, scale: np.ndarray, lapse: np.ndarray, *, trials: bool
+    ) -> np.ndarray:
+        """Probability of each outcome on each curve: the broadcast shape of the parameters, then (columns,).
+
+        Of trials the success at each value, then the failure at each; of replicates that are followed the number of
+        values that their threshold lies above.
+        """
         lapse = np.asarray(lapse)[..., None]
-        won, lost, between = self.kinds
-        table = np.empty((*np.broadcast_shapes(below.shape[:-1], lapse.shape[:-1]), len(self.count)))
-        table[..., won] = (1.0 - lapse) * below[..., self.until[won]]
-        table[..., lost] = beyond[..., self.above[lost]] + lapse * below[..., self.above[lost]]
-        if between.any():
-            table[..., between] = (1.0 - lapse) * _between(below, beyond, self.above[between], self.until[between])
-        return np.log(np.maximum(table, _LEAST))
+        below, beyond = self._tails(link, center, scale)
+        succeed, fail = (1.0 - lapse) * below, beyond + lapse * below
+        if trials:
+            return np.concatenate((succeed, fail), axis=-1)
+        place = np.arange(len(self.values) - 1)
+        inside = (1.0 - lapse) * _between(below, beyond, place, place + 1)
+        return np.concatenate((succeed[..., :1], inside, fail[..., -1:]), axis=-1)
 
     def heights(self, link: str, center: np.ndarray, scale: np.ndarray, lapses: np.ndarray) -> np.ndarray:
-        """Log-likelihood at each curve and each lapse rate: (l,), then the broadcast shape of center and scale.
+        """Log-likelihood at each curve and each lapse rate: (l,), then the broadcast shape of center and scale."""
+        below, beyond = self._tails(link, center, scale)  # (..., v)
+        won, lost = self.won > 0, self.lost > 0
+        total = np.log(np.maximum(below[..., won], _LEAST)) @ self.won[won]
+        if len(self.count):
+            inside = _between(below, beyond, self.above, self.until)
+            total = total + np.log(np.maximum(inside, _LEAST)) @ self.count
+        rates = lapses.reshape(-1, *(1,) * total.ndim)
+        chance = beyond[..., lost] + rates[..., None] * below[..., lost]
+        np.log(np.maximum(chance, _LEAST, out=chance), out=chance)
+        succeeded = float(self.won.sum() + self.count.sum())
+        return np.asarray(chance @ self.lost[lost] + total + succeeded * np.log1p(-rates))
 
-        The same as ``table @ count``; successes need their logarithm once for all lapse rates.
-        """
-        argument = (self.values - np.asarray(center)[..., None]) / np.asarray(scale)[..., None]
-        below, beyond = probabilities(link, argument)  # (..., v)
-        won, lost, between = self.kinds
-        total = np.log(np.maximum(below[..., self.until[won]], _LEAST)) @ self.count[won]
-        if between.any():
-            inside = _between(below, beyond, self.above[between], self.until[between])
-            total = total + np.log(np.maximum(inside, _LEAST)) @ self.count[between]
-        succeeded = self.count[won].sum() + self.count[between].sum()
-        places = self.above[lost]
-        failed, escaped = beyond[..., places], below[..., places]
-        found = np.empty((len(lapses), *total.shape))
-        for place, lapse in enumerate(lapses):
-            chance = failed + lapse * escaped if lapse > 0 else failed
-            found[place] = total + succeeded * np.log1p(-lapse) + np.log(np.maximum(chance, _LEAST)) @ self.count[lost]
-        return found
+    def most_below(self, most: float) -> float:
+        """An upper bound of the log-likelihood of curves that stay below a success probability everywhere."""
+        total = self.won + self.lost
+        chance = np.minimum(self.won / np.maximum(total, 1.0), most)
+        from scipy.special import xlogy
+
+        return float(
+            (xlogy(self.won, chance) + xlogy(self.lost, 1.0 - chance)).sum() + self.count.sum() * math.log(most)
+        )
+
+    def _tails(self, link: str, center: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return probabilities(link, (self.values - np.asarray(center)[..., None]) / np.asarray(scale)[..., None])
 
 
 def _between(below: np.ndarray, beyond: np.ndarray, above: np.ndarray, until: np.ndarray) -> np.ndarray:

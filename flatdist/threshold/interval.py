@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from flatdist.threshold.curves import LINKS, Observations, crossing, probabilities, quantile, rise
-from flatdist.threshold.posterior import LINK_WEIGHTS, Posterior, posterior, width_range
+from flatdist.threshold.posterior import FINE, LINK_WEIGHTS, Posterior, posterior, width_range
 from flatdist.threshold.runs import Runs
 
 REACH = 1.0  # how far beyond the measured log n centers are considered, in units of their range
@@ -87,7 +87,7 @@ def interval(runs: Runs, *, level: float = 0.95, link: str = "auto", details: bo
     bounds = runs.bounds()
     fit = Fit(runs.observations(), LINKS if link == "auto" else (link,), level)
     if runs.replicate is not None and bounds is None:
-        return Fit(fit.observations, fit.links, level, _clustering(runs, fit, level)).report(details, trials=False)
+        return Fit(fit.observations, fit.links, level, clustering(runs, fit, level)).report(details, trials=False)
     return fit.report(details, trials=bounds is None)
 
 
@@ -186,15 +186,22 @@ class Fit:
         start = np.unravel_index(int((heights if lapses else heights[:1]).argmax()), heights.shape)
         center, width, lapse = found.center[start[2]], found.width[start[1]], found.lapses[start[0]]
         reach = np.array([found.center[1] - found.center[0], math.log(found.width[1] / found.width[0]), 0.12])
-        pattern = np.linspace(-1.0, 1.0, 7)
-        at = np.array([center, math.log(width), lapse])
-        for _ in range(16):  # patterns of curves around the best so far, ever smaller
-            centers, widths = at[0] + reach[0] * pattern, at[1] + reach[1] * pattern
-            rates = np.unique(np.clip(at[2] + reach[2] * pattern, 0.0, 0.499)) if lapses else np.zeros(1)
+        pattern = np.linspace(-1.0, 1.0, 5)
+        at, size, best = np.array([center, math.log(width), lapse]), 1.0, -math.inf
+        for _ in range(30):  # patterns of curves around the best so far, ever smaller
+            centers, widths = at[0] + size * reach[0] * pattern, at[1] + size * reach[1] * pattern
+            rates = (
+                np.unique(np.clip(at[2] + size * reach[2] * pattern, 0.0, FINE.lapses[-1])) if lapses else np.zeros(1)
+            )
             near = self.observations.heights(link, centers, np.exp(widths)[:, None] / rise(link), rates)
-            best = np.unravel_index(int(near.argmax()), near.shape)
-            at = np.array([centers[best[2]], widths[best[1]], rates[best[0]]])
-            reach = 0.55 * reach
+            rate, row, column = np.unravel_index(int(near.argmax()), near.shape)
+            moved = {row, column} - {1, 2, 3} and near[rate, row, column] > best + 1e-6
+            if near[rate, row, column] > best + 1e-9:
+                at, best = np.array([centers[column], widths[row], rates[rate]]), float(near[rate, row, column])
+            if not moved:
+                size *= 0.4
+            if size < 1e-3:
+                break
         return float(at[0]), math.exp(at[1]), float(at[2])
 
     def n50_of(self, link: str, curve: tuple[float, float, float]) -> float:
@@ -228,8 +235,7 @@ class Fit:
     def _one_sided(self) -> Interval:
         """All succeed or all fail: an n50 on the wrong side of an outcome gives it a chance of one half at best."""
         failed = self.observations.all_failed
-        places = self.observations.above if failed else self.observations.until
-        counts = np.bincount(places, self.observations.count, len(self.values))
+        counts = self.observations.lost if failed else self.observations.won
         contrary = np.cumsum(counts[::-1])[::-1] if failed else np.cumsum(counts)
         allowed = np.flatnonzero(contrary * math.log(2.0) / self.dispersion <= self.drop)
         if failed:
@@ -284,6 +290,9 @@ class Fit:
 
     def _plateau(self) -> tuple[float, float]:
         """Greatest log-likelihood of curves that never reach one half, and where the likeliest of them levels off."""
+        most = self.observations.most_below(1.0 - PLATEAUS[0]) / self.dispersion
+        if most < float(self.posterior.heights.max()) - self.drop:
+            return most, math.nan
         center = np.linspace(*self.ends, 41)
         narrow, wide = width_range(self.values)
         width = np.geomspace(max(narrow, center[1] - center[0]), wide, 9)[:, None]
@@ -329,15 +338,16 @@ class Fit:
         top = max(float(profile(np.array([start]))[0]), self._height(self.curve))
         sides = np.array([[-1.0], [1.0]])
         reach = np.tile([0.0, 0.03, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0], (2, 1))
-        for zoom in range(3):
+        while True:
             heights = profile((start + sides * reach).ravel()).reshape(reach.shape) - (top - self.drop)
             heights[:, 0] = np.maximum(heights[:, 0], 0.0)
             open_ended = ~np.any(heights < 0.0, axis=1)
             after = np.where(open_ended, reach.shape[1] - 1, np.argmax(heights < 0.0, axis=1))
             pair = np.arange(2), after - 1
             inner, outer = reach[pair], reach[np.arange(2), after]
-            if zoom < 2:
-                reach = np.linspace(inner, outer, 7, axis=1)
+            if np.all((outer - inner < 0.15 * outer) | open_ended):
+                break
+            reach = np.linspace(inner, outer, 7, axis=1)
         fall = heights[pair] - heights[np.arange(2), after]
         share = np.where(np.isfinite(fall) & (fall > 0.0), heights[pair] / np.where(fall > 0.0, fall, 1.0), 0.5)
         limits = start + sides[:, 0] * (inner + np.clip(share, 0.0, 1.0) * (outer - inner))
@@ -370,38 +380,26 @@ class Fit:
         """
         from scipy import special
 
-        values, size = self.values, len(self.values)
-        observed = self.observations
-        if trials:
-            counts = np.zeros((2, size))
-            won, lost, _ = observed.kinds
-            np.add.at(counts[0], observed.until[won], observed.count[won])
-            np.add.at(counts[1], observed.above[lost], observed.count[lost])
-            columns = Observations(
-                values, np.concatenate((np.full(size, -1), np.arange(size))),
-                np.concatenate((np.arange(size), np.full(size, size))), counts.ravel(),
-            )  # fmt: skip
-            total = counts.sum(axis=0)
-        else:
-            if np.any(observed.until != observed.above + 1):
-                return math.nan, 1.0
-            columns = Observations(values, np.arange(-1, size), np.arange(size + 1), np.zeros(size + 1))
-            np.add.at(columns.count, observed.above + 1, observed.count)
-            total = np.full(1, observed.count.sum())
-        link, _ = self.shown
-        found = self.posterior
-        lapse, width, center = np.meshgrid(found.lapses, found.width, found.center[::2], indexing="ij")
-        table = columns.table(link, center, width / rise(link), lapse).reshape(-1, len(columns.count))
-        best = self.curve
-        chance = np.exp(columns.table(link, np.asarray(best[0]), np.asarray(best[1] / rise(link)), np.asarray(best[2])))
+        observed, size = self.observations.outcomes(trials=trials), len(self.values)
+        if observed is None:
+            return math.nan, 1.0
+        (link, _), best, found = self.shown, self.curve, self.posterior
+
+        def chances(center: np.ndarray, width: np.ndarray, lapse: np.ndarray) -> np.ndarray:
+            return self.observations.chances(link, center, width / rise(link), lapse, trials=trials)
+
+        grid = chances(found.center[::2], found.width[:, None], found.lapses[:, None, None])
+        table = np.log(np.maximum(grid, 1e-300)).reshape(-1, len(observed))
+        chance = chances(*(np.asarray(value) for value in best))
         generator = np.random.Generator(np.random.Philox(key=20240229))
         if trials:
+            total = observed[:size] + observed[size:]
             drawn = generator.binomial(total.astype(int), np.clip(chance[:size], 0.0, 1.0), (BOOTSTRAPS, size))
-            samples = np.concatenate((drawn, total - drawn), axis=1)
+            samples, totals = np.concatenate((drawn, total - drawn), axis=1), np.tile(total, 2)
         else:
-            samples = generator.multinomial(int(total[0]), chance / chance.sum(), BOOTSTRAPS)
-        samples = np.concatenate((columns.count[None], samples)).astype(float)  # (1 + BOOTSTRAPS, columns)
-        totals = np.concatenate((total, total)) if trials else total
+            totals = np.full(1, observed.sum())
+            samples = generator.multinomial(int(totals[0]), chance / chance.sum(), BOOTSTRAPS)
+        samples = np.concatenate((observed[None], samples))  # (1 + BOOTSTRAPS, columns)
         saturated = special.xlogy(samples, samples / np.maximum(totals, 1.0)).sum(axis=1)
         deviance = 2.0 * (saturated - (table @ samples.T).max(axis=0))
         p_value = (1.0 + float((deviance[1:] >= deviance[0]).sum())) / (1.0 + BOOTSTRAPS)
@@ -423,7 +421,7 @@ def _maximum(function: Callable[[np.ndarray], np.ndarray], low: float, high: flo
     return np.asarray(np.maximum(at_inner, at_outer))
 
 
-def _clustering(runs: Runs, fit: Fit, level: float) -> float:
+def clustering(runs: Runs, fit: Fit, level: float) -> float:
     """By how much the runs of a replicate agree with each other: the variance of their scores over independent ones'.
 
     Where a replicate fails after it succeeded, its runs at several n are neither independent nor one threshold. The
@@ -457,22 +455,19 @@ def _fall(observations: Observations) -> tuple[float, bool] | None:
     """
     from scipy import stats
 
-    won, lost, _ = observations.kinds
-    size = len(observations.values)
-    successes = np.bincount(observations.until[won], observations.count[won], size)
-    total = successes + np.bincount(observations.above[lost], observations.count[lost], size)
-    deviance, rising = _isotonic_deviance(successes, total)
-    if deviance < 4.0:
+    successes, total = observations.won, observations.won + observations.lost
+    deviance, rising = _isotonic_deviance(successes[None], total)
+    if deviance[0] < 4.0:
         return None
     generator = np.random.Generator(np.random.Philox(key=20240301))
-    drawn = generator.binomial(total.astype(int), np.clip(rising, 0.0, 1.0), (BOOTSTRAPS, size))
-    extreme = sum(_isotonic_deviance(sample, total)[0] >= deviance for sample in drawn)
+    drawn = generator.binomial(total.astype(int), np.clip(rising[0], 0.0, 1.0), (BOOTSTRAPS, len(total)))
+    extreme = int((_isotonic_deviance(drawn, total)[0] >= deviance[0]).sum())
     if (1.0 + extreme) / (1.0 + BOOTSTRAPS) >= POOR_FIT:
         return None
     n, rate = np.exp(observations.values), successes / total
     above = np.flatnonzero(rate > 0.5)
-    for place in range(above[0] + 1 if len(above) else size, size):
-        for stop in (place + 1, size):
+    for place in range(above[0] + 1 if len(above) else len(total), len(total)):
+        for stop in (place + 1, len(total)):
             chance = stats.binom.cdf(successes[place:stop].sum(), total[place:stop].sum(), 0.5)
             if rate[place] < 0.5 and chance < 0.05:
                 return float(round(n[place], 6)), True
@@ -481,11 +476,22 @@ def _fall(observations: Observations) -> tuple[float, bool] | None:
     return float(round(n[steepest + 1], 6)), False
 
 
-def _isotonic_deviance(successes: np.ndarray, total: np.ndarray) -> tuple[float, np.ndarray]:
-    from scipy import optimize, special
+def _isotonic_deviance(successes: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each sample (s, v) of successes the deviance of its best curve that never falls, (s,), and that curve, (s, v).
 
-    rising = np.asarray(optimize.isotonic_regression(successes / total, weights=total).x)
+    The curve at i is the greatest over j <= i of the least over k >= i of the mean from j to k (Barlow et al. 1972).
+    """
+    from scipy import special
+
+    size = len(total)
+    sums = np.pad(np.cumsum(successes, axis=1), ((0, 0), (1, 0)))
+    totals = np.pad(np.cumsum(total), (1, 0))
+    rising = np.full(successes.shape, -np.inf)
+    for start in range(size):
+        means = (sums[:, start + 1 :] - sums[:, start : start + 1]) / (totals[start + 1 :] - totals[start])
+        least = np.minimum.accumulate(means[:, ::-1], axis=1)[:, ::-1]
+        np.maximum(rising[:, start:], least, out=rising[:, start:])
     failures = total - successes
     saturated = special.xlogy(successes, successes / total) + special.xlogy(failures, failures / total)
     fitted = special.xlogy(successes, rising) + special.xlogy(failures, 1.0 - rising)
-    return 2.0 * float((saturated - fitted).sum()), rising
+    return 2.0 * (saturated - fitted).sum(axis=1), rising

@@ -23,6 +23,7 @@ from flatdist.threshold.runs import Runs
 
 LINK_WEIGHTS = {"logit": 1 / 6, "probit": 1 / 6, "cloglog": 1 / 3, "loglog": 1 / 3}
 DEPTH = 7.0  # log posterior below the highest at which curves are given up
+FAR = 10.0  # the same for lapse rates
 _BEYOND = 0.25  # of a searched range's logarithm, on either side: where n50 may lie outside of it
 _LEAST_RANGE = 0.4  # a range of one value or of few is taken to be this wide, on log n
 _SHARPEST = 1.0  # least width, in measurements at the range's upper end
@@ -145,26 +146,28 @@ def posterior(
     """
     (first, last), (narrow, wide) = ends, widths
     edges = (-math.inf, -math.inf)
+    most = 1.0  # lapse rate that the observations allow
     for stage in range(grid.stages):
         size = Grid(grid.first, 9, grid.lapses[::2]) if stage == 0 else grid
-        lapses, center = np.array(size.lapses), np.linspace(first, last, size.centers)
+        lapses, center = np.array([rate for rate in size.lapses if rate < most]), np.linspace(first, last, size.centers)
         step = float(center[1] - center[0])
         # A sharper curve would fall between two centers and be judged by accident.
         width = np.geomspace(max(narrow, step), max(wide, 3.0 * step), size.widths)
-        heights = np.zeros((len(links), len(size.lapses), size.widths, size.centers))
-        if len(observations.count):
-            for place, link in enumerate(links):
-                scale = width[:, None] / rise(link)
-                heights[place] = observations.heights(link, center[None, :], scale, lapses) / dispersion
+        heights = np.stack([observations.heights(link, center, width[:, None] / rise(link), lapses) for link in links])
+        heights /= dispersion
         if stage == 0:
             edges = float(heights[..., 0].max()), float(heights[..., -1].max())
-        log_prior = _log_prior(links, size.lapses)[:, :, None, None] + np.zeros_like(heights)
+        log_prior = _log_prior(links, size.lapses)[:, : len(lapses), None, None] + np.zeros_like(heights)
         found = Posterior(links, center, width, lapses, heights, log_prior, edges)
         if prior is not None:
             away = ((found.log_n50 - prior.center) / prior.center_sd) ** 2
             away = away + ((np.log(width)[:, None] - prior.width) / prior.width_sd) ** 2
             found = Posterior(links, center, width, lapses, heights, log_prior - 0.5 * away, edges)
-        high = (found.heights + found.log_prior).max(axis=(0, 1))  # (w, x)
+        high = found.heights + found.log_prior
+        if stage == 0:
+            possible = high.max(axis=(0, 2, 3)) > high.max() - FAR
+            most = float(np.append(lapses, 1.0)[max(int(np.flatnonzero(possible)[-1]) + 1, 2)])
+        high = high.max(axis=(0, 1))  # (w, x)
         kept = high > high.max() - DEPTH
         inside = np.flatnonzero(kept.any(axis=0))
         if stage == grid.stages - 1 or (stage > 0 and len(inside) > 0.5 * size.centers):
@@ -212,7 +215,7 @@ def search_posterior(runs: Runs, low: float, high: float, prior: Prior | None = 
 def _searched(
     n: tuple[float, ...], won: tuple[float, ...], lost: tuple[float, ...], low: float, high: float, prior: Prior | None
 ) -> Posterior:
-    observations = Observations.of_counts(np.log(n), np.array(won), np.array(lost))
+    observations = Observations(np.log(n), np.array(won), np.array(lost))
     middle, span = 0.5 * math.log(low * high), max(math.log(high / low), _LEAST_RANGE)
     reach = (0.5 + _BEYOND) * span
     widths = (_SHARPEST / high, _WIDEST * span)

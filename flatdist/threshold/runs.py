@@ -62,5 +62,5 @@ class Runs:
         values, won, lost = self.counts()
         bounds = self.bounds()
         if bounds is None:
-            return Observations.of_counts(np.log(values), won, lost)
+            return Observations(np.log(values), won, lost)
         return Observations.of_replicates(np.log(values), *bounds)

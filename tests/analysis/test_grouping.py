@@ -12,7 +12,7 @@ from flatdist.figures.panels import describe
 from flatdist.figures.phase_diagram import panel_columns
 from flatdist.figures.training_curves import series_columns as curve_columns
 from flatdist.figures.words import text_lines, threshold_table
-from flatdist.fits.grouping import configuration_columns, series_columns, varying_fields
+from flatdist.fits.grouping import configuration_columns, series_columns
 from flatdist.fits.paired import paired_differences
 
 KEYWORDS = [("learning_rate", 0.01, "rate auto"), ("batch_size", 10, "batch full")]
@@ -29,7 +29,7 @@ def with_keyword(field: str, value: float, **fields: object) -> pd.DataFrame:
 def test_a_keyword_and_a_value_are_two_configurations(field: str, value: float, name: str) -> None:
     trials = with_keyword(field, value)
     assert configuration_columns(trials) == ["method", field]
-    assert varying_fields(trials, ["method"]) == [field]
+    assert configuration_columns(trials, but=["method"]) == [field]
     assert series_columns(trials) == ["method", field]
     assert panel_columns(trials) == ["method", field]
     assert curve_columns(trials[trials["method"] == "label_noise_sgd"]) == ["method", field]

@@ -13,8 +13,10 @@ from scipy import optimize, special, stats
 
 from analysis import fit_thresholds
 from flatdist.errors import FitError
-from flatdist.fits.threshold import FitSettings, estimate_threshold, threshold_text
+from flatdist.fits.threshold import FitSettings, estimate_threshold, threshold_remark
 from flatdist.threshold import Runs, interval
+from flatdist.threshold.curves import LINKS
+from flatdist.threshold.interval import Fit, clustering
 
 N50 = 45.0
 VALUES = np.unique(np.geomspace(22, 90, 12).round().astype(int))
@@ -220,7 +222,7 @@ def test_curves_without_a_crossing_are_unresolved_and_say_why(share: tuple[float
     assert re.search(reason, fit["reason"])
     assert math.isnan(fit["n50"])
     assert (fit["n50_low"], fit["n50_high"]) == (0.0, math.inf)
-    assert re.match(r"unresolved \(success: relative error < 0.01; .*" + reason, threshold_text(fit))
+    assert re.search(reason, threshold_remark(fit))
 
 
 def test_a_plateau_above_one_half_is_a_lapse_and_n50_where_the_curve_crosses() -> None:
@@ -244,8 +246,8 @@ def test_a_curve_that_no_model_describes_has_a_small_p_and_a_wider_interval() ->
     smooth = curve_of(dict(zip(GRID, (0, 1, 2, 8, 12, 15, 22, 28, 31, 32, 32, 32), strict=True)), 32)
     assert jagged["fit_p"] < 0.02 < 0.2 < smooth["fit_p"]
     assert jagged["n50_high"] / jagged["n50_low"] > smooth["n50_high"] / smooth["n50_low"]
-    assert "poor fit" in threshold_text(jagged)
-    assert "poor fit" not in threshold_text(smooth)
+    assert "poor fit" in threshold_remark(jagged)
+    assert "poor fit" not in threshold_remark(smooth)
 
 
 def test_goodness_of_fit_rejects_true_models_rarely() -> None:
@@ -308,6 +310,19 @@ def test_replicates_that_fail_after_a_success_are_the_unit() -> None:
         alone += independent.low <= N50 <= independent.high
     assert covered >= 20
     assert alone < covered
+
+
+@pytest.mark.parametrize("count", [3, 12])
+def test_few_such_replicates_have_the_quantile_of_students_law(count: int) -> None:
+    generator = np.random.default_rng(9)
+    n, unit = np.tile(VALUES, count), np.repeat(np.arange(count), len(VALUES))
+    own = math.log(N50) + 0.5 * generator.standard_normal(count)
+    runs = Runs(n, np.log(n) >= own[unit] + 0.1 * generator.logistic(size=len(n)), unit)
+    assert runs.bounds() is None
+    fit = Fit(runs.observations(), LINKS, 0.95)
+    wide, middle = (clustering(runs, fit, level) for level in (0.95, 0.6))
+    quantiles = [stats.t.ppf(p, count - 1) / stats.norm.ppf(p) for p in (0.975, 0.8)]
+    assert math.sqrt(wide / middle) == pytest.approx(quantiles[0] / quantiles[1])
 
 
 def test_nested_replicates_that_fail_after_succeeding_use_it() -> None:

@@ -114,3 +114,19 @@ def test_a_search_goes_on_where_little_is_known(counts):
 )
 def test_a_search_ends_where_no_run_can_say_more(counts):
     assert finished(runs(counts), WITHIN, 0.0001)
+
+
+def test_a_search_is_not_believed_before_it_has_24_runs():
+    """Whatever precision is asked for: so few outcomes are precise by luck."""
+    few = {30: (0, 5), 40: (3, 3), 44: (2, 1), 60: (9, 0)}
+    assert len(runs(few)) == 23
+    assert not finished(runs(few), WITHIN, 0.9)
+    assert finished(runs(few | {60: (10, 0)}), WITHIN, 0.9)
+
+
+@pytest.mark.parametrize("counts", [{36: (1, 11), 44: (9, 11), 54: (12, 1)}, {40: (3, 15), 48: (14, 4), 60: (10, 0)}])
+def test_the_reported_interval_has_the_last_word(counts):
+    """A coarse posterior says when to look; the search ends by the interval that is reported."""
+    half_width = interval(runs(counts)).half_width
+    assert not finished(runs(counts), WITHIN, 0.98 * half_width)
+    assert finished(runs(counts), WITHIN, 1.02 * half_width)
