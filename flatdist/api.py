@@ -100,7 +100,6 @@ def sweep(
         **{name: options.pop(name) for name in extra if name in options},
         **{name: getattr(resources, name) for name in shared},
     )
-    changed = bool(where) or bool(set)
     if loaded.chooses:
         limit, retry = options.pop("limit", None), options.pop("retry_failed", False)
         if options:
@@ -112,8 +111,8 @@ def sweep(
         loaded = loaded.recorded(opened)
     else:
         planned = _plan(loaded, store, resources, probe=probe, **options)
-        if not changed:
-            opened.save_sweep(loaded.name, loaded.source, [cell.cell_id for cell in loaded.cells], loaded.replicates)
+        if not where:
+            loaded.record(opened)
             keep_diff(opened, loaded.name)
         missing = planned.failed
         if planned.shards:

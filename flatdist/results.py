@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flatdist.cells.cell import FIELDS, NULL_NAMES
+from flatdist.cells.cell import FIELDS, NULL_NAMES, Cell
 from flatdist.cells.columns import HISTORY, column_names
 from flatdist.errors import FlatdistError, StoreError
-from flatdist.expressions import Where
+from flatdist.expressions import CELL_NAMES, ExpressionError, Row, Where, parse_where
 from flatdist.methods import METHODS
 from flatdist.store.documents import SweepRecord
 from flatdist.store.location import is_local
@@ -22,6 +22,8 @@ from flatdist.store.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from flatdist.sweeps import Sweep
 
 
 def load_trials(
@@ -51,8 +53,9 @@ def load_trials(
 
     Returns:
         Columns of :data:`flatdist.cells.columns.TRIALS`, sorted by cell and replicate; each replicate once. Where a
-        plain sweep is named, ``attrs["wanted"]`` holds how many replicates it wants of each method, so that analyses
-        can say what is missing and keep the tolerance that all its methods share.
+        sweep is named, ``attrs`` hold how many replicates it wants of each method (``wanted``), how many of those
+        satisfy ``where`` (``asked``), and how far one is that still chooses its runs (``outlook``): analyses can say
+        what is missing, and keep the tolerance that all its methods share.
 
     Raises:
         StoreError: the store, the sweep or a column does not exist, or the tolerance is not a positive number.
@@ -69,9 +72,7 @@ def load_trials(
         asked.cell_ids, where, asked.columns(read), all_numerics, follow_configurations=not _is_file(sweep)
     )
     frame = asked.among(frame, read)
-    if asked.methods is not None:
-        frame.attrs["wanted"] = dict(asked.methods)
-        frame.attrs["filtered"] = where is not None
+    frame.attrs |= asked.attributes(where)
     if tolerance is not None:
         succeeded = (frame["relative_error"] < tolerance) & (frame["status"] != "diverged")
         frame["success"] = succeeded.to_numpy(dtype=bool)
@@ -147,17 +148,59 @@ def _is_file(sweep: str | os.PathLike[str] | None) -> bool:
     return not isinstance(sweep, str) or sweep.endswith((".yaml", ".yml")) or "/" in sweep or os.sep in sweep
 
 
-def _recorded_methods(record: SweepRecord) -> dict[str, int] | None:
-    """How many replicates a recorded sweep wants of each method; None where its source no longer gives its cells."""
+def asked_for(
+    store: Store | str | os.PathLike[str], sweeps: Sequence[str | os.PathLike[str]], where: Where = None
+) -> dict[str, Any]:
+    """The ``attrs`` of the trials of several sweeps together, see :func:`load_trials`."""
+    parts = [_Asked.of(_existing(store), sweep) for sweep in sweeps]
+    together: dict[Cell, int] | None = {}
+    for part in parts:
+        if part.cells is None or together is None:
+            together = None
+        else:
+            together |= {cell: max(count, together.get(cell, 0)) for cell, count in part.cells.items()}
+    outlook = "; ".join(part.outlook for part in parts if part.outlook)
+    return _Asked(None, cells=together, outlook=outlook).attributes(where)
+
+
+def _counted(cells: Mapping[Cell, int], where: Where) -> dict[str, int] | None:
+    """How many replicates of each method are wanted of the cells that a filter keeps; None where results decide."""
+    try:
+        conditions = parse_where(where, CELL_NAMES)
+        rows = {cell: Row(cell.row()) for cell in cells} if conditions else {}
+        kept = [cell for cell in cells if all(one.expression.holds(rows[cell]) for one in conditions)]
+    except ExpressionError:
+        return None
+    counts = Counter({cell.method: 0 for cell in kept})
+    for cell in kept:
+        counts[cell.method] += cells[cell]
+    return dict(counts)
+
+
+def _recorded_cells(record: SweepRecord) -> dict[Cell, int] | None:
+    """A recorded sweep's cells and how many replicates each gets; None where its source no longer gives its cells."""
+    from flatdist.sweepfile import Changes
     from flatdist.sweeps.sweep import parse_sweep
 
     try:
-        cells = parse_sweep(record.source, name=record.name).cells
+        cells = parse_sweep(record.source, name=record.name, changes=Changes(record.changes)).cells
     except FlatdistError:
         return None
-    if len(cells) != len(record.cell_ids):  # recorded with --set, or before numerics changed
+    if len(cells) != len(record.cell_ids):  # recorded by another version
         return None
-    return {name: count * record.replicates for name, count in Counter(cell.method for cell in cells).items()}
+    return dict.fromkeys(cells, record.replicates)
+
+
+def _outlook(sweep: Sweep | str, store: Store) -> str:
+    """How far a sweep is that chooses its runs, where it may still ask for more; empty where that is not known."""
+    from flatdist.sweeps import open_sweep
+
+    try:
+        loaded = open_sweep(sweep, store) if isinstance(sweep, str) else sweep
+        found = loaded.outlook(store)
+    except FlatdistError:
+        return ""
+    return found.text if found.may_ask else ""
 
 
 @dataclass(frozen=True)
@@ -167,12 +210,14 @@ class _Asked:
     Attributes:
         cell_ids: its cells; None for everything in the store.
         replicates: configuration id -> numbers of its replicates, where the sweep chose them; None for all there are.
-        methods: how many replicates it wants of each method; None where that is not known.
+        cells: how many replicates each cell gets; None where that is not known.
+        outlook: how far a sweep is that still chooses its runs, in words; empty for others.
     """
 
     cell_ids: list[str] | None
     replicates: Mapping[str, Collection[int]] | None = None
-    methods: Mapping[str, int] | None = None
+    cells: Mapping[Cell, int] | None = None
+    outlook: str = ""
 
     @classmethod
     def of(cls, store: Store, sweep: str | os.PathLike[str] | None) -> _Asked:
@@ -182,19 +227,24 @@ class _Asked:
         if not _is_file(sweep):
             record = store.load_sweep(str(sweep))
             if record.rounds is None:
-                return cls(list(record.cell_ids), methods=_recorded_methods(record))
+                return cls(list(record.cell_ids), cells=_recorded_cells(record))
             from flatdist.sweeps.adaptive.recorded import recorded_replicates
 
-            return cls(list(record.cell_ids), recorded_replicates(record))
+            return cls(list(record.cell_ids), recorded_replicates(record), outlook=_outlook(str(sweep), store))
         from flatdist.sweeps import load_sweep
 
         loaded = load_sweep(Path(sweep)).recorded(store)
-        cells = {cell.configuration_id: loaded.replicates_of(cell.cell_id) for cell in loaded.cells}
-        wanted = Counter({cell.method: 0 for cell in loaded.cells})
-        for cell in loaded.cells:
-            wanted[cell.method] += len(loaded.replicates_of(cell.cell_id))
-        chosen = cells if loaded.asks_replicates else None
-        return cls([cell.cell_id for cell in loaded.cells], chosen, None if chosen else wanted)
+        chosen = {cell.configuration_id: loaded.replicates_of(cell.cell_id) for cell in loaded.cells}
+        cells = {cell: len(loaded.replicates_of(cell.cell_id)) for cell in loaded.cells}
+        outlook = _outlook(loaded, store) if loaded.chooses else ""
+        return cls([cell.cell_id for cell in loaded.cells], chosen if loaded.asks_replicates else None, cells, outlook)
+
+    def attributes(self, where: Where) -> dict[str, Any]:
+        """What :func:`load_trials` notes in ``attrs``."""
+        noted: dict[str, Any] = {"outlook": self.outlook} if self.outlook else {}
+        if self.cells is not None:
+            noted |= {"wanted": _counted(self.cells, None), "asked": _counted(self.cells, where)}
+        return {name: value for name, value in noted.items() if value is not None}
 
     def columns(self, wanted: Sequence[str] | None, *, of_history: bool = False) -> Sequence[str] | None:
         """The columns to read: also those that say which rows the sweep chose."""

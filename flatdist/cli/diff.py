@@ -154,10 +154,14 @@ def _older(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _print(comparison: Comparison, sides: tuple[Side, Side], tables: list[pd.DataFrame], everything: bool) -> None:
+    from flatdist.fits.success import missing_lines, success_words
+
     matching = comparison.matching
     for name, side, trials in zip("AB", sides, tables, strict=True):
         cells = counted(trials["cell_id"].nunique(), "cell")
         click.echo(f"{name}: {side}: {counted(len(trials), 'trial')} of {cells}, {_revisions(trials)}")
+        for line in missing_lines(trials):
+            click.echo(f"  {line}")
     for name, (mine, theirs) in matching.changed.items():
         click.echo(f"paired cells differ in {name}: {cell_text(mine)} in A, {cell_text(theirs)} in B")
     alone = len(matching.only_first), len(matching.only_second)
@@ -175,6 +179,8 @@ def _print(comparison: Comparison, sides: tuple[Side, Side], tables: list[pd.Dat
         click.echo(f"{comparison.other_problems} of them only on the same law: another version drew the problems")
     changes = comparison.changes
     shown = changes if everything else changes[changes["moved"] | (changes["scope"] == "method")]
+    if (shown["measure"] == "n50").any():
+        click.echo(success_words(comparison.tolerance))
     if len(shown):
         click.echo()
         names = [name for name in comparison.fields if shown[name].notna().any()]

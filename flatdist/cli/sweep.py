@@ -72,16 +72,14 @@ def sweep_command(sweeps: tuple[str, ...], store: str, **options: Any) -> int:
     plan = plan_sweeps([sweep.expected(opened) for sweep in loaded], store, resources, **take_planning(options))
     click.echo("\n".join([*plan.lines(), *outlook_lines(loaded, opened, plan)]))
     plain = [sweep for sweep in loaded if not sweep.chooses]
-    if words:  # a changed field makes other cells than the sweep's name stands for
-        click.echo("--set makes other cells: their rows are stored, and the sweep's name keeps its meaning", err=True)
-    else:
-        for name in sweeps:
-            whole = load_sweep(name, store) if conditions else loaded[sweeps.index(name)]
-            if whole.chooses:
-                continue  # recorded round by round
-            ids = [cell.cell_id for cell in whole.cells]
-            opened.save_sweep(whole.name, whole.source, ids, whole.replicates)
-            keep_diff(opened, whole.name)
+    for name, sweep in zip(sweeps, loaded, strict=True):
+        whole = load_sweep(name, store, read_changes(words, ())) if conditions else sweep
+        if whole.chooses:
+            continue  # recorded round by round
+        whole.record(opened)
+        keep_diff(opened, whole.name)
+        if words:
+            click.echo(f"--set makes other cells; this sweep is called {whole.name} in the store", err=True)
     if part is not None:
         return _run_part(part, plan, loaded, store, resources, options)
     if not plan.shards and len(plain) == len(loaded):

@@ -17,7 +17,7 @@ and ``full`` are stored as null, as is a field that the cell's method does not u
 from flatdist.expressions.exact import ARITHMETIC, COMPARISONS, FUNCTIONS
 from flatdist.expressions.grammar import Expression, parse, parse_condition
 from flatdist.expressions.names import CELL_NAMES, DERIVED, DERIVED_FROM, HISTORY_NAMES, TRIAL_NAMES, derived
-from flatdist.expressions.rows import Condition, Where, conjunction, holding, parse_where
+from flatdist.expressions.rows import Condition, Row, Where, conjunction, holding, parse_where
 from flatdist.expressions.values import (
     ExpressionError,
     Names,
@@ -42,6 +42,7 @@ __all__ = [
     "Expression",
     "ExpressionError",
     "Names",
+    "Row",
     "Value",
     "Where",
     "Word",

@@ -131,7 +131,7 @@ def holding(table: pa.Table, conditions: Sequence[Condition]) -> npt.NDArray[np.
             rows, zip(*(_values(table.column(name).take(rows)) for name in names), strict=True), strict=True
         ):
             if key not in known:
-                known[key] = condition.expression.holds(_Row(dict(zip(names, key, strict=True))))
+                known[key] = condition.expression.holds(Row(dict(zip(names, key, strict=True))))
             mask[row] = known[key]
     return mask
 
@@ -140,7 +140,7 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     return [tuple(value) if isinstance(value, list) else value for value in column.to_pylist()]
 
 
-class _Row:
+class Row:
     """A row's values by name, as the exact back end computes with them."""
 
     def __init__(self, row: Mapping[str, Any]) -> None:

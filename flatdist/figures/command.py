@@ -16,7 +16,7 @@ from flatdist.errors import FitError, did_you_mean
 from flatdist.figures.origin import file_stem, origin, remake_command
 from flatdist.figures.style import FORMATS, atomic, save_figure
 from flatdist.figures.words import text_lines
-from flatdist.fits.success import missing_lines
+from flatdist.fits.success import missing_lines, success_words
 
 FIGURES: Mapping[str, tuple[str, str]] = {
     "phase_diagram": ("phase_diagram", "success over (n, rank), (n, size) or normalised axes, with the predictions"),
@@ -156,7 +156,8 @@ def make_figure(
         paths.append(folder / f"{file_stem(stem, where)}.csv")
         with atomic(paths[-1]) as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g")
-    remarks = [*missing_lines(trials), *drawn.remarks]
+    judged = [success_words(drawn.settings["tolerance"])] if drawn.settings.get("tolerance") else []
+    remarks = [*missing_lines(trials), *judged, *drawn.remarks]
     return Made(drawn.tables, remarks, paths, drawn.violated)
 
 
@@ -186,15 +187,17 @@ def load(context: Context) -> pd.DataFrame:
         StoreError, SweepError: the store or a sweep cannot be read.
     """
     import flatdist
+    from flatdist.results import asked_for
 
     parts = [flatdist.load_trials(context.store, sweep=sweep, where=context.where) for sweep in context.sweeps]
-    parts = [part for part in parts if len(part)]
-    if not parts:
+    if not any(map(len, parts)):
         raise FitError(no_trials(context))
     if len(parts) == 1:
         return parts[0]
-    trials = pd.concat([part.astype(object) for part in parts]).drop_duplicates(["cell_id", "replicate"])
-    return trials.infer_objects().reset_index(drop=True)
+    trials = pd.concat([part.astype(object) for part in parts if len(part)]).drop_duplicates(["cell_id", "replicate"])
+    trials = trials.infer_objects().reset_index(drop=True)
+    trials.attrs |= asked_for(context.store, context.sweeps, context.where)
+    return trials
 
 
 def no_trials(context: Context) -> str:

@@ -17,6 +17,7 @@ from flatdist.figures.command import Context, load
 from flatdist.figures.origin import file_stem, origin
 from flatdist.figures.style import atomic, save_figure
 from flatdist.figures.words import shown, text_lines
+from flatdist.fits.success import missing_lines, resolve_tolerance, success_words
 from flatdist.threshold.curves import CHOICES
 
 BAD_INPUT = 2
@@ -37,13 +38,16 @@ class Script:
         self._context = Context(options.sweeps, options.store, options.where)
         self.out = options.out or Path("figures") / self._context.title.replace(" ", "+")
         self.trials = load(self._context)
+        self.lines += missing_lines(self.trials)
 
     def history(self, columns: Sequence[str]) -> pd.DataFrame:
         """The sweeps' training histories."""
         return self._context.history(columns)
 
     def show(self, table: pd.DataFrame) -> None:
-        """Print a table."""
+        """Print a table, and what counts as a success where it holds thresholds."""
+        if any(str(name).startswith("n50") for name in table) and "tolerance" not in table:
+            self.lines.append(success_words(resolve_tolerance(self.trials, self.options.tolerance)))
         self.lines += [*text_lines(shown(table)), ""]
 
     def save(self, figure: Figure, name: str, **settings: Any) -> None:

@@ -22,6 +22,7 @@ from flatdist.errors import FitError
 from flatdist.fits.grouping import configuration_columns, group_rows
 from flatdist.fits.paired import newcombe_interval
 from flatdist.fits.pairing import SIDES, Matching, match_cells, pair_trials
+from flatdist.fits.ratios import ratio_of
 from flatdist.fits.signed_rank import shift_interval, signed_rank_test
 from flatdist.fits.success import label_success, resolve_tolerance
 from flatdist.fits.threshold import FitSettings, estimate_threshold
@@ -47,6 +48,7 @@ class Comparison:
         cells: the matching's cells with ``trials`` and ``identical``.
         changes: see :func:`compare`.
         level: of the intervals; what moved is wrong in at most ``1 - level`` of the cases in which nothing did.
+        tolerance: relative error below which a replicate counts as a success, for n50.
     """
 
     matching: Matching
@@ -57,6 +59,7 @@ class Comparison:
     cells: pd.DataFrame
     changes: pd.DataFrame
     level: float
+    tolerance: float
 
     @property
     def moved(self) -> pd.DataFrame:
@@ -102,7 +105,7 @@ def compare(
     pairs = pair_trials(first, second, matching.cells)
     if pairs.empty:
         raise FitError(_nothing_shared(matching))
-    tolerance = resolve_tolerance(pd.concat([first[["method"]], second[["method"]]]), tolerance)
+    tolerance = max(resolve_tolerance(trials, tolerance) for trials in (first, second))
     names = _naming_fields(matching.cells)
     table = _measurements(first, second, pairs, matching.cells, tolerance)
     rows = list(_rows(table, matching.cells, names, level))
@@ -111,7 +114,7 @@ def compare(
     cells = matching.cells.assign(trials=counts["size"].to_numpy(), identical=counts["sum"].to_numpy())
     return Comparison(
         matching, names, len(pairs), int(pairs["identical"].sum()), _other_problems(first, second, pairs), cells,
-        changes, level,
+        changes, level, tolerance,
     )  # fmt: skip
 
 
@@ -246,7 +249,7 @@ def _tested(differences: np.ndarray) -> dict[str, float]:
 def _n50_change(table: Table, level: float) -> dict[str, Any]:
     """The ratio of two groups' n50, its interval from theirs as if they were independent, and a test of pairs.
 
-    The interval (Donner and Zou 2012) is too wide where the pairs agree; the test is of the successes of each problem.
+    The interval is too wide where the pairs agree; the test is of the successes of each problem.
     """
     fits = []
     for side in SIDES:
@@ -255,18 +258,10 @@ def _n50_change(table: Table, level: float) -> dict[str, Any]:
         unit = "replicate" if len(np.unique(table["unit"])) < len(labelled) else "trial"
         fits.append(estimate_threshold(labelled, FitSettings(level=level, unit=unit)))
     mine, theirs = fits
-    with np.errstate(divide="ignore"):
-        logs = [[float(np.log(fit[name])) for name in ("n50", "n50_low", "n50_high")] for fit in fits]
-    (a, a_low, a_high), (b, b_low, b_high) = logs
-    change = b - a
-    if math.isnan(change):  # one is only known to lie on one side of what was measured
-        low, high = b_low - a_high, b_high - a_low
-    else:
-        low = change - math.hypot(b - b_low, a_high - a)
-        high = change + math.hypot(b_high - b, a - a_low)
+    ratio = ratio_of(theirs, mine)
     differences = _per_unit(table["success_second"] - table["success_first"], table["unit"])
     row = {"pairs": len(table["n"]), "first": mine["n50"], "second": theirs["n50"]}
-    row |= {"change": _exp(change), "low": _exp(low), "high": _exp(high)}
+    row |= {"change": ratio["ratio"], "low": ratio["ratio_low"], "high": ratio["ratio_high"]}
     return {"measure": "n50", "kind": "ratio", **row, **_tested(differences)}
 
 

@@ -44,8 +44,8 @@ def banner(material: Material) -> list[str]:
     absent = [method_label(name) for name in missing if name not in set(material.trials["method"])]
     if absent and len(material.judged):
         words.append(
-            f"Nothing of {', '.join(absent)} is in the store: the tolerance {material.tolerance:g} is the "
-            "loosest default of the methods present, and may change when these arrive."
+            f"Nothing of {', '.join(absent)} is in the store yet; the tolerance {material.tolerance:g} is the one that "
+            "all methods of the sweep share."
         )
     return words
 

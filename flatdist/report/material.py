@@ -16,7 +16,7 @@ from flatdist.figures.panels import keys_of
 from flatdist.fits.collapse import Fits, fit_all
 from flatdist.fits.grouping import as_value, configuration_columns, panel_columns, series_columns
 from flatdist.fits.shapes import SHAPE
-from flatdist.fits.success import label_success, resolve_tolerance
+from flatdist.fits.success import common_tolerance, label_success, resolve_tolerance
 from flatdist.fits.threshold import fit_thresholds
 
 if TYPE_CHECKING:
@@ -78,7 +78,10 @@ class Material:
     @cached_property
     def tolerance(self) -> float:
         """Relative error below which a replicate is a success, the same for all methods."""
-        return resolve_tolerance(self.judged, self.settings.tolerance)
+        chosen = self.settings.tolerance
+        present = self.judged["method"].unique() if len(self.judged) else ()
+        methods = {*present, *(cell.method for cell in self.sweep.cells)}  # also those that have no rows yet
+        return common_tolerance(methods) if chosen is None else resolve_tolerance(self.judged, chosen)
 
     @cached_property
     def labelled(self) -> pd.DataFrame:

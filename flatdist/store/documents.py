@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from flatdist.errors import StoreError, did_you_mean
@@ -167,6 +167,7 @@ class SweepRecord:
         replicates: how many each gets.
         rounds: what an adaptive sweep has asked for so far; None for a plain one.
         number: counts the versions, from 1.
+        changes: field -> value that ``--set`` gave every cell of the source.
     """
 
     name: str
@@ -175,6 +176,7 @@ class SweepRecord:
     replicates: int
     rounds: Any = None
     number: int = 0
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 class SweepRecords:
@@ -183,18 +185,25 @@ class SweepRecords:
     def __init__(self, files: Filesystem) -> None:
         self._files = files
 
-    def save(self, name: str, source: str, cell_ids: Sequence[str], replicates: int, rounds: Any = None) -> None:
+    def save(
+        self,
+        name: str,
+        source: str,
+        cell_ids: Sequence[str],
+        replicates: int,
+        rounds: Any = None,
+        changes: Mapping[str, Any] | None = None,
+    ) -> None:
         """Make this the latest version of a sweep; saving the latest version again writes nothing."""
-        data = to_json(
-            {
-                "format": FORMAT,
-                "name": name,
-                "source": redact(source),
-                "cell_ids": list(cell_ids),
-                "replicates": int(replicates),
-                "rounds": rounds,
-            }
-        )
+        content = {
+            "format": FORMAT,
+            "name": name,
+            "source": redact(source),
+            "cell_ids": list(cell_ids),
+            "replicates": int(replicates),
+            "rounds": rounds,
+        }
+        data = to_json(content | ({"changes": dict(changes)} if changes else {}))
         record = digest(data)
         path = f"{layout.sweep_folder(name)}/{record}.json"
         for _ in range(_ATTEMPTS):
@@ -254,7 +263,7 @@ class SweepRecords:
                 except StoreError as error:
                     warn_damaged(other._files.uri, [Damaged(layout.sweep_folder(name), str(error))], "not taken in")
                     continue
-                self.save(name, record.source, record.cell_ids, record.replicates, record.rounds)
+                self.save(name, record.source, record.cell_ids, record.replicates, record.rounds, record.changes)
                 taken.append(name)
         return tuple(taken), tuple(name for name in other.names() if name in mine)
 
@@ -287,9 +296,9 @@ class SweepRecords:
             if values["name"] != name:
                 raise ValueError(f"it is a record of sweep {values['name']!r}")
             cells = tuple(str(cell) for cell in values["cell_ids"])
-            return SweepRecord(
-                name, str(values["source"]), cells, whole(values["replicates"]), values["rounds"], number
-            )
+            changes = {str(field): value for field, value in dict(values.get("changes", {})).items()}
+            replicates = whole(values["replicates"])
+            return SweepRecord(name, str(values["source"]), cells, replicates, values["rounds"], number, changes)
 
         return read_json(self._files, path, meaning)
 

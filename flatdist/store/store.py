@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from flatdist.errors import StoreError
@@ -199,9 +199,17 @@ class Store:
 
     # Sweeps
 
-    def save_sweep(self, name: str, source: str, cell_ids: Sequence[str], replicates: int, rounds: Any = None) -> None:
+    def save_sweep(
+        self,
+        name: str,
+        source: str,
+        cell_ids: Sequence[str],
+        replicates: int,
+        rounds: Any = None,
+        changes: Mapping[str, Any] | None = None,
+    ) -> None:
         """Record what a sweep's name means from now on (:mod:`flatdist.store.documents`)."""
-        self._records.save(name, source, cell_ids, replicates, rounds)
+        self._records.save(name, source, cell_ids, replicates, rounds, changes)
 
     def load_sweep(self, name: str) -> SweepRecord:
         """Return the latest record of a sweep; StoreError names the sweeps there are where it is not one of them."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ class Sweep:
             a store has recorded (:func:`flatdist.sweeps.adaptive.with_recorded_runs`), beside those that the file
             lists.
         asked: cell id -> numbers of its replicates, where they are not the first ``replicates``.
+        changes: field -> value that ``--set`` gives every cell; the name says so where the sweep lists its cells.
     """
 
     name: str
@@ -63,6 +65,12 @@ class Sweep:
     stopped: Mapping[str, Stopped] = field(default_factory=dict, compare=False)
     adaptive: AdaptiveSweep | None = field(default=None, compare=False)
     asked: Mapping[str, Collection[int]] = field(default_factory=dict, compare=False)
+    changes: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def record(self, store: Store) -> None:
+        """Note in a store what the sweep's name means from now on; of a sweep that lists its cells."""
+        ids = [cell.cell_id for cell in self.cells]
+        store.save_sweep(self.name, self.source, ids, self.replicates, changes=self.changes)
 
     def replicates_of(self, cell_id: str) -> Collection[int]:
         """The numbers of the replicates that a cell is to have."""
@@ -155,8 +163,9 @@ def parse_sweep(source: str, *, path: Path | None = None, name: str = "sweep", c
     problems.raise_any()
     if not expansion.cells and not expansion.groups:
         _blame_empty(expansion.left_out, tree, source, path, name, changes or Changes(), problems)
+    adaptive, fixed = _adaptive(expansion), dict(changes.fixed) if changes else {}
     return Sweep(
-        name=declaration.name,
+        name=declaration.name if adaptive else changed_name(declaration.name, fixed),
         description=declaration.description,
         replicates=declaration.replicates,
         cells=tuple(expansion.cells.values()),
@@ -164,8 +173,19 @@ def parse_sweep(source: str, *, path: Path | None = None, name: str = "sweep", c
         source=source,
         path=path,
         repeated=expansion.repeated,
-        adaptive=_adaptive(expansion),
+        adaptive=adaptive,
+        changes=fixed,
     )
+
+
+def changed_name(name: str, fixed: Mapping[str, Any]) -> str:
+    """What a sweep is called whose fields were changed by ``--set``: other cells than its own name stands for.
+
+    >>> changed_name("quickstart", {"steps": 200, "width": [16, 16]})
+    'quickstart+steps-200+width-16-16'
+    """
+    words = [re.sub(r"[^\w.]+", "-", f"{field}-{value}").strip("-") for field, value in fixed.items()]
+    return "+".join([name, *words])[:128]
 
 
 def _load_plugin(node: Node, path: Path | None, problems: Problems) -> None:
@@ -259,10 +279,14 @@ def open_sweep(
         try:
             if store is None:
                 raise StoreError("no store was given to look for the name in")
-            source = store.load_sweep(os.fspath(sweep)).source
+            record = store.load_sweep(os.fspath(sweep))
         except StoreError as error:
             raise SweepError(f"{os.fspath(sweep)!r} is not a file, and {error}") from error
-        loaded = parse_sweep(source, name=os.fspath(sweep), changes=changes)
+        given = changes or Changes()
+        merged = Changes({**record.changes, **given.fixed}, given.conditions)
+        loaded = parse_sweep(record.source, name=record.name, changes=merged)
+        if record.changes:
+            loaded = replace(loaded, name=changed_name(record.name, given.fixed))
     return loaded.recorded(store) if store is not None else loaded
 
 

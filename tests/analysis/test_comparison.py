@@ -100,7 +100,9 @@ def tables(
 
 @pytest.mark.parametrize("nested", [False, True])
 def test_identical_laws_raise_no_alarm_beyond_the_nominal_rate(nested: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    bounds = dict.fromkeys(("n50", "n50_low", "n50_high"), 1.0)  # the fits are slow, and no test depends on them
+    bounds = dict.fromkeys(("n50", "n50_low", "n50_high"), 1.0) | {
+        "censored": "none"
+    }  # the fits are slow, and no test depends on them
     monkeypatch.setattr(comparison, "estimate_threshold", lambda group, settings: bounds)
     alarms = sum(len(compare(*tables(seed, nested=nested)).moved) > 0 for seed in range(60))
     assert alarms <= 8  # 5 % of 60 are 3; more than 8 has odds of 1:300
