@@ -34,7 +34,7 @@ def best_command(
     step at which a replicate's relative error is below 0.01.
     """
     from flatdist.sweeps.search.metric import LEVEL, rank
-    from flatdist.threshold.median import LEAST
+    from flatdist.threshold.median import few_words
 
     loaded = load_sweep(sweep, store)
     cells = {cell.cell_id: cell for cell in loaded.cells}
@@ -52,8 +52,8 @@ def best_command(
     stopped = f", {len(loaded.stopped)} were stopped early" if loaded.stopped else ""
     have = f"{len(ranked)} of {len(cells)} cells have rows{stopped}"
     click.echo(f"median {chosen.text}, interval over replicates of at least {LEVEL:.0%} confidence; {have}")
-    if any(row[-1] < LEAST for row in ranked[:limit]):
-        click.echo(f"fewer than {LEAST} replicates bound no median at {LEVEL:.0%}: their intervals are infinite")
+    for line in few_words((row[-1] for row in ranked[:limit]), LEVEL):
+        click.echo(line)
 
 
 def metric_of(sweep: Sweep, given: str | None, highest: bool) -> tuple[Metric, bool]:

@@ -18,6 +18,7 @@ from flatdist.figures.words import shown
 from flatdist.fits.grouping import group_rows, matching, panel_columns, series_columns
 from flatdist.fits.risk import error_ratios, ratios_by_regime, risk_table
 from flatdist.fits.risk_predictions import prediction_curves, quantile_test
+from flatdist.threshold.median import few_words
 
 CURVE_LINES: Mapping[str, tuple[Any, str, str]] = {
     "nuclear_norm": ("-", INK, "nuclear norm, predicted"),
@@ -243,7 +244,7 @@ def make(trials: pd.DataFrame, context: Context, *, reference: str = "min_nuclea
         "risk_ratios_by_regime": ratios_by_regime(trials, reference),
     }
     figures = {"risk": risk(trials), "risk_ratios": risk_ratios(trials, reference=reference)}
-    remarks = [*quantile_test(trials), *agreement(files["risk"])]
+    remarks = [*quantile_test(trials), *agreement(files["risk"]), *few_words(files["risk"]["replicates"])]
     tables = {f"error over that of {reference}": shown(files["risk_ratios_by_regime"])}
     return Drawn(figures, tables, {"level": 0.95, "reference": reference}, remarks, files)
 
@@ -253,6 +254,5 @@ def make_risk_steps(trials: pd.DataFrame, context: Context) -> Drawn:
     table, series, panel_names = steps_table(trials)
     names = ("error", "error_low", "error_high", "misfit", "replicates", "diverged")
     text = shown(table[[*series, *panel_names, "steps", *names]])
-    return Drawn(
-        {"risk_steps": risk_steps(trials)}, {"relative error": text}, {"level": 0.95}, files={"risk_steps": table}
-    )
+    figures, remarks = {"risk_steps": risk_steps(trials)}, few_words(table["replicates"])
+    return Drawn(figures, {"relative error": text}, {"level": 0.95}, remarks, {"risk_steps": table})

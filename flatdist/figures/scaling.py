@@ -33,6 +33,10 @@ from flatdist.theory import prediction
 
 _BRACKETED = ("none", "interval")
 _FINE_TICKS, _COARSE_TICKS = (0.9, 0.95, 1.0, 1.05, 1.1), (0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
+LEVELS = (
+    "n50 / law has a 90 % interval, whose ends are two one-sided tests at 5 % each, as equivalence needs (Schuirmann "
+    "1987); all other intervals are at 95 %"
+)
 
 
 def scaling(
@@ -237,4 +241,5 @@ def make(trials: pd.DataFrame, context: Context, *, tolerance: float | None = No
     figures = {"scaling": scaling(trials, fits=fits), "collapse": collapse(trials, fits=fits)}
     settings = {"tolerance": fits.tolerance, "link": link, "level": 0.95, "by": fits.by}
     tables = {"n50": threshold_table(fits.thresholds, fits.by), "laws": law_table(fits.laws, fits.series)}
-    return Drawn(figures, tables, settings, unresolved_lines(fits.thresholds))
+    remarks = [*unresolved_lines(fits.thresholds), *([LEVELS] if len(fits.laws) else [])]
+    return Drawn(figures, tables, settings, remarks)

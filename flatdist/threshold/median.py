@@ -51,3 +51,13 @@ def median_interval(values: Iterable[float], level: float = 0.95) -> Median:
     if outside == 0:
         return Median(middle, -math.inf, math.inf, 1.0)
     return Median(middle, ordered[outside - 1], ordered[count - outside], 1.0 - 2.0 * tail)
+
+
+def few_words(counts: Iterable[int], level: float = 0.95) -> list[str]:
+    """A remark where some of the medians are of fewer values than bound one; none where all have enough.
+
+    >>> few_words([8, 5])
+    ['fewer than 6 replicates bound no median at 95 %: their intervals are infinite']
+    """
+    text = f"fewer than {LEAST} replicates bound no median at {100 * level:.0f} %: their intervals are infinite"
+    return [text] if any(count < LEAST for count in counts) else []
