@@ -9,7 +9,33 @@ import pytest
 from scipy.integrate import quad
 
 from flatdist import theory
-from flatdist.theory.flattest import _inverse_moment, edge, simulated_edge
+from flatdist.theory.flattest import _inverse_moment, edge
+
+
+def simulated_edge(alpha: float, depth: float, d: int, generator: np.random.Generator) -> float:
+    """The squared dual norm over d of one normal matrix, by the definition: no free probability.
+
+    Args:
+        alpha: n / d.
+        depth: L, at least 3, or infinity.
+        d: size.
+        generator: of the measurements along u and v, and of the normal matrix.
+    """
+    n = round(alpha * d)
+    moments = []
+    for _ in range(2):
+        draws = generator.standard_normal((n, d))
+        moments.append(np.linalg.eigvalsh(draws.T @ draws / n))
+    normal = generator.standard_normal((d, d))
+
+    def norm(slope: float, level: float) -> float:
+        rows, columns = (slope * values + level for values in moments)
+        return float(np.linalg.norm(normal / np.sqrt(np.outer(rows, columns)), 2)) ** 2 / d
+
+    if depth == math.inf:
+        return norm(1.0, 0.0)
+    kappa = edge(1.0 / alpha, depth)[1]
+    return max(norm(kappa * factor + depth - 3.0, 1.0 / (kappa * factor)) for factor in (0.9, 1.0, 1.1))
 
 
 def test_the_limits_have_their_published_values():

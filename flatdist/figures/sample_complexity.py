@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -28,10 +28,12 @@ from flatdist.fits.grouping import matching, panel_columns, series_columns
 from flatdist.fits.shapes import SHAPE
 from flatdist.fits.success import resolve_tolerance, success_rates
 from flatdist.fits.threshold import fit_thresholds, grouping
-from flatdist.theory import prediction
+from flatdist.theory import first_success, prediction
+from flatdist.theory.statdim import LARGEST_SAMPLED
 from flatdist.threshold.curves import curve
 
 PREDICTIONS = ("dof", "rsum", "statdim", "entries")
+LAW: Mapping[str, Any] = {"color": "#777777", "linestyle": (0, (4, 1.5)), "linewidth": 0.7}
 _SPREAD = 0.004  # series are shifted by this much of log n's range, so that equal points stay visible
 
 
@@ -83,6 +85,7 @@ def sample_complexity(
         panels.label("measurements $n$", "success")
         band = Line2D([], [], color="#777777", alpha=0.3, linewidth=6, label="$n_{50}$, 95 % interval")
         laws = prediction_handles([name for name in PREDICTIONS if name in shown], linewidth=0.8)
+        laws += [Line2D([], [], label="theory of the nuclear norm, not fitted", **LAW)] if "law" in shown else []
         title = f"success: relative error < {tolerance:g}"
         handles = two_blocks(series_handles(series_keys), [*laws, band])
         panels.legend(handles, ncols=2, handlelength=2.2, title=title, title_fontsize=6.5)
@@ -146,6 +149,8 @@ def draw_predictions(
 ) -> set[str]:
     """A line for each predicted n, where the trials have one shape and rank and the line is in view.
 
+    Over an axis of n also the nuclear norm's whole success curve, Phi((n - delta) / sigma), which nothing is fitted to.
+
     Args:
         axes: the panel.
         trials: the panel's trials.
@@ -154,7 +159,7 @@ def draw_predictions(
         linewidth: in points.
 
     Returns:
-        Names of the predictions that were drawn.
+        Names of the predictions that were drawn, and ``law`` for the curve.
     """
     shown: set[str] = set()
     if not set(SHAPE) <= set(trials):
@@ -172,7 +177,19 @@ def draw_predictions(
             gid = mark("prediction", {"name": name})
             line(value, linestyle=dashes, color=grey, linewidth=linewidth, zorder=1, gid=gid)
             shown.add(name)
+    if n_axis == "x" and _has_a_law(trials):
+        dense = np.geomspace(low, high, 200)
+        axes.plot(dense, first_success(d_out, d_in, rank).success(dense), zorder=1, **LAW)
+        shown.add("law")
     return shown
+
+
+def _has_a_law(trials: pd.DataFrame) -> bool:
+    """Whether theory has the nuclear norm's success on these problems: Gaussian, exact labels, exact rank, not huge."""
+    plain = {"ensemble": "gaussian", "observation_noise_std": 0.0, "spectral_tail": 0.0}
+    if not all((trials[name] == value).all() for name, value in plain.items() if name in trials):
+        return False
+    return bool(trials["d_out"].iloc[0] * trials["d_in"].iloc[0] <= LARGEST_SAMPLED)
 
 
 def make(trials: pd.DataFrame, context: Context, *, tolerance: float | None = None, link: str = "auto") -> Drawn:

@@ -1,7 +1,7 @@
 """What theory predicts, as objects with a name, a formula, a reference and a domain; figures draw them by name.
 
-Two kinds: a :class:`SampleComplexity` says at how many measurements recovery starts, a :class:`RiskCurve` how large the
-relative error ||M - M*||_F^2 / ||M*||_F^2 is at n measurements. "The paper" is Gatmiry, Li, Ma, Reddi, Jegelka and
+Two kinds: ``SAMPLE_COMPLEXITIES`` say at how many measurements recovery starts, ``RISK_CURVES`` how large the relative
+error ||M - M*||_F^2 / ||M*||_F^2 is at n measurements. "The paper" is Gatmiry, Li, Ma, Reddi, Jegelka and
 Chuang, NeurIPS 2023 (arXiv 2306.13239). Only numpy is loaded; scipy when the Beta law is asked for.
 """
 
@@ -28,8 +28,8 @@ LIVING_ON_THE_EDGE = "Amelunxen, Lotz, McCoy, Tropp 2014"
 
 
 @dataclass(frozen=True)
-class SampleComplexity:
-    """A predicted number of measurements.
+class Prediction:
+    """A predicted number of measurements, or a predicted or bounded relative error.
 
     Attributes:
         name: how code and sweep files call it.
@@ -38,7 +38,7 @@ class SampleComplexity:
         reference: where it is derived.
         domain: for what it is a prediction.
         exact: the constant is part of the prediction; False where the theorem holds up to a constant.
-        value: (d_out, d_in, rank) -> number of measurements.
+        value: (d_out, d_in, rank) -> number of measurements, or (d_out, d_in, rank, n) -> relative error.
     """
 
     name: str
@@ -47,24 +47,10 @@ class SampleComplexity:
     reference: str
     domain: str
     exact: bool
-    value: Callable[[int, int, int], float]
+    value: Callable[..., float]
 
 
-@dataclass(frozen=True)
-class RiskCurve:
-    """A predicted or bounded relative error; attributes as of :class:`SampleComplexity`.
-
-    Attributes:
-        value: (d_out, d_in, rank, n) -> relative error.
-    """
-
-    name: str
-    label: str
-    formula: str
-    reference: str
-    domain: str
-    exact: bool
-    value: Callable[[int, int, int, int], float]
+SampleComplexity = RiskCurve = Prediction
 
 
 def rank_times_sizes(d_out: int, d_in: int, rank: int) -> float:
@@ -164,7 +150,7 @@ def flattest_trace(nuclear_norm: float, d_out: int, d_in: int, depth: int) -> fl
     return float(2.0 * depth * (d_in * d_out) ** (1.0 / depth) * nuclear_norm ** (2.0 * (depth - 1.0) / depth))
 
 
-def _flattest(depth: float) -> SampleComplexity:
+def _flattest(depth: float) -> Prediction:
     """The limit of the flattest interpolator's n50 at one depth, in units of the statistical dimension."""
 
     def value(d_out: int, d_in: int, rank: int) -> float:
@@ -173,7 +159,7 @@ def _flattest(depth: float) -> SampleComplexity:
             raise ValueError(f"{shape} is outside of the limit's domain: {DOMAIN}")
         return flattest_limit(depth) * statistical_dimension(d_out, d_in, rank)
 
-    return SampleComplexity(
+    return Prediction(
         f"flattest_limit_{depth}",
         f"flattest, depth {'infinite' if depth == math.inf else depth} (limit)",
         "alpha / 6 times the statistical dimension, alpha = 2 + s^2 (1 + ((L - 1)^2 - 1) (alpha - 2) / alpha)",
@@ -186,95 +172,55 @@ def _flattest(depth: float) -> SampleComplexity:
 
 _GAUSSIAN_NUCLEAR = "minimum nuclear norm, Gaussian measurements, exact recovery; transition width O(sqrt(d_out d_in))"
 
-SAMPLE_COMPLEXITIES: Mapping[str, SampleComplexity] = {
-    prediction.name: prediction
-    for prediction in (
-        SampleComplexity(
-            "statdim",
-            "statistical dimension",
-            "E min_tau ||P_T(G) - tau U V^T||_F^2 + sum_i max(sigma_i - tau, 0)^2",
-            LIVING_ON_THE_EDGE,
-            _GAUSSIAN_NUCLEAR,
-            True,
-            statistical_dimension,
-        ),
-        SampleComplexity(
-            "statdim_upper",
-            "statistical dimension (upper bound)",
-            "min_tau r (d_out + d_in - r) + r tau^2 + E sum_i max(sigma_i - tau, 0)^2",
-            LIVING_ON_THE_EDGE,
-            _GAUSSIAN_NUCLEAR,
-            True,
-            statistical_dimension_upper_bound,
-        ),
-        SampleComplexity(
-            "statdim_asymptotic",
-            "statistical dimension (asymptotic)",
-            "the upper bound with the Marchenko-Pastur law for sigma",
-            LIVING_ON_THE_EDGE,
-            _GAUSSIAN_NUCLEAR + "; large matrices",
-            True,
-            statistical_dimension_asymptotic,
-        ),
-        SampleComplexity(
-            "rsum",
-            "$r(d+d')$",
-            "rank * (d_out + d_in)",
-            f"{PAPER}, Theorem 3 and Corollary 1",
-            "flattest interpolator, Gaussian or sign measurements, up to a constant and logarithms",
-            False,
-            rank_times_sizes,
-        ),
-        SampleComplexity(
-            "dof",
-            "$r(d+d'-r)$",
-            "rank * (d_out + d_in - rank)",
-            "dimension of the manifold of rank-r matrices",
-            "any method: fewer measurements cannot determine a generic rank-r matrix locally",
-            True,
-            degrees_of_freedom,
-        ),
-        SampleComplexity(
-            "entries",
-            "$d\\,d'$",
-            "d_out * d_in",
-            f"{PAPER}, Theorem 4",
-            "minimum Frobenius norm, Gaussian measurements: relative error eps needs (1 - eps) d_out d_in",
-            True,
-            entries,
-        ),
-    )
-}
 
-LIMITS: Mapping[str, SampleComplexity] = {limit.name: limit for limit in map(_flattest, (3, 4, 5, math.inf))}
+def _named(*rows: tuple[str, str, str, str, str, bool, Callable[..., float]]) -> Mapping[str, Prediction]:
+    return {row[0]: Prediction(*row) for row in rows}
+
+
+SAMPLE_COMPLEXITIES: Mapping[str, Prediction] = _named(
+    (
+        "statdim", "statistical dimension", "E min_tau ||P_T(G) - tau U V^T||_F^2 + sum_i max(sigma_i - tau, 0)^2",
+        LIVING_ON_THE_EDGE, _GAUSSIAN_NUCLEAR, True, statistical_dimension,
+    ), (
+        "statdim_upper", "statistical dimension (upper bound)",
+        "min_tau r (d_out + d_in - r) + r tau^2 + E sum_i max(sigma_i - tau, 0)^2",
+        LIVING_ON_THE_EDGE, _GAUSSIAN_NUCLEAR, True, statistical_dimension_upper_bound,
+    ), (
+        "statdim_asymptotic", "statistical dimension (asymptotic)",
+        "the upper bound with the Marchenko-Pastur law for sigma",
+        LIVING_ON_THE_EDGE, f"{_GAUSSIAN_NUCLEAR}; large matrices", True, statistical_dimension_asymptotic,
+    ), (
+        "rsum", "$r(d+d')$", "rank * (d_out + d_in)", f"{PAPER}, Theorem 3 and Corollary 1",
+        "flattest interpolator, Gaussian or sign measurements, up to a constant and logarithms",
+        False, rank_times_sizes,
+    ), (
+        "dof", "$r(d+d'-r)$", "rank * (d_out + d_in - rank)", "dimension of the manifold of rank-r matrices",
+        "any method: fewer measurements cannot determine a generic rank-r matrix locally", True, degrees_of_freedom,
+    ), (
+        "entries", "$d\\,d'$", "d_out * d_in", f"{PAPER}, Theorem 4",
+        "minimum Frobenius norm, Gaussian measurements: relative error eps needs (1 - eps) d_out d_in", True, entries,
+    ),
+)  # fmt: skip
+
+LIMITS: Mapping[str, Prediction] = {limit.name: limit for limit in map(_flattest, (3, 4, 5, math.inf))}
 """Limits for large matrices, which raise a ValueError outside of their domain."""
 
-RISK_CURVES: Mapping[str, RiskCurve] = {
-    curve.name: curve
-    for curve in (
-        RiskCurve(
-            "minimum_norm",
-            "$1 - n/(d\\,d')$",
-            "1 - n / (d_out d_in); the error itself is Beta((D - n)/2, n/2) distributed, D = d_out d_in",
-            f"{PAPER}, Theorem 4",
-            "minimum Frobenius norm, Gaussian measurements, n <= d_out d_in",
-            True,
-            minimum_norm_relative_error,
-        ),
-        RiskCurve(
-            "flattest_bound",
-            "$r(d+d')\\,\\log^3 n / n$",
-            "C r (d_out + d_in) / n * log(n)^3 with C = 1; the constant is not known",
-            f"{PAPER}, Theorem 3",
-            "flattest interpolator, Gaussian measurements, up to a constant",
-            False,
-            flattest_risk_shape,
-        ),
-    )
-}
+RISK_CURVES: Mapping[str, Prediction] = _named(
+    (
+        "minimum_norm", "$1 - n/(d\\,d')$",
+        "1 - n / (d_out d_in); the error itself is Beta((D - n)/2, n/2) distributed, D = d_out d_in",
+        f"{PAPER}, Theorem 4", "minimum Frobenius norm, Gaussian measurements, n <= d_out d_in",
+        True, minimum_norm_relative_error,
+    ), (
+        "flattest_bound", "$r(d+d')\\,\\log^3 n / n$",
+        "C r (d_out + d_in) / n * log(n)^3 with C = 1; the constant is not known",
+        f"{PAPER}, Theorem 3", "flattest interpolator, Gaussian measurements, up to a constant",
+        False, flattest_risk_shape,
+    ),
+)  # fmt: skip
 
 
-def prediction(name: str) -> SampleComplexity:
+def prediction(name: str) -> Prediction:
     """The predicted number of measurements of that name.
 
     Raises:
@@ -284,23 +230,3 @@ def prediction(name: str) -> SampleComplexity:
     if name not in known:
         raise KeyError(f"no prediction is named {name!r}; allowed: {', '.join(known)}")
     return known[name]
-
-
-__all__ = [
-    "RISK_CURVES",
-    "SAMPLE_COMPLEXITIES",
-    "RiskCurve",
-    "SampleComplexity",
-    "degrees_of_freedom",
-    "entries",
-    "flattest_risk_bound",
-    "flattest_risk_shape",
-    "minimum_norm_law",
-    "minimum_norm_relative_error",
-    "nuclear_norm_ratio_bound",
-    "prediction",
-    "rank_times_sizes",
-    "statistical_dimension",
-    "statistical_dimension_asymptotic",
-    "statistical_dimension_upper_bound",
-]

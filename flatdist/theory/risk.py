@@ -195,11 +195,3 @@ def _largest_root(places: Array, excess: Array) -> float:
     last = int(turns[-1])
     share = -excess[last] / (excess[last + 1] - excess[last])
     return float((1.0 - share) * places[last] + share * places[last + 1])
-
-
-__all__ = [
-    "MinimumNormLaw",
-    "interpolation_law",
-    "minimum_nuclear_errors",
-    "tangent_fit_error",
-]

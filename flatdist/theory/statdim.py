@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -203,15 +203,22 @@ def statistical_dimension_upper_bound(d_out: int, d_in: int, rank: int) -> float
     rows, columns = shape.normal
     if rows == 0:
         return float(shape.degrees_of_freedom)
-    singular_values = sampled_singular_values(rows, columns, _SAMPLING)
-
-    def slope(tau: float) -> float:
-        return rank * tau - float(np.maximum(singular_values - tau, 0.0).sum(axis=1).mean())
-
-    tau = _root(slope, float(singular_values.max()))
-    beyond = (np.maximum(singular_values - tau, 0.0) ** 2).sum(axis=1)
-    mean, _ = controlled_mean(beyond, singular_values, columns)
+    values = sampled_singular_values(rows, columns, _SAMPLING)
+    tau = _threshold(rank, values, np.ones(rows), len(values))
+    mean, _ = controlled_mean((np.maximum(values - tau, 0.0) ** 2).sum(axis=1), values, columns)
     return round(shape.degrees_of_freedom + rank * tau**2 + mean, 2)
+
+
+def _threshold(rank: int, values: np.ndarray, weights: np.ndarray, count: int = 1) -> float:
+    """The tau at which r tau is the mean of the weighted sums of max(sigma - tau, 0), by bisection."""
+    lower, upper = 0.0, float(values.max())
+    for _ in range(60):
+        middle = 0.5 * (lower + upper)
+        if rank * middle < float((np.maximum(values - middle, 0.0) @ weights).sum()) / count:
+            lower = middle
+        else:
+            upper = middle
+    return 0.5 * (lower + upper)
 
 
 def statistical_dimension_asymptotic(d_out: int, d_in: int, rank: int) -> float:
@@ -227,11 +234,7 @@ def statistical_dimension_asymptotic(d_out: int, d_in: int, rank: int) -> float:
     if rows == 0:
         return float(shape.degrees_of_freedom)
     values, weights = _marchenko_pastur(rows, columns)
-
-    def slope(tau: float) -> float:
-        return rank * tau - float(weights @ np.maximum(values - tau, 0.0))
-
-    tau = _root(slope, float(values.max()))
+    tau = _threshold(rank, values, weights)
     beyond = float(weights @ np.maximum(values - tau, 0.0) ** 2)
     return round(shape.degrees_of_freedom + rank * tau**2 + beyond, 2)
 
@@ -246,18 +249,6 @@ def _marchenko_pastur(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
     squares = center + radius * np.cos(angle)
     weights = np.sin(angle) ** 2 / squares
     return np.sqrt(squares), weights * (rows / weights.sum())
-
-
-def _root(slope: Callable[[float], float], upper: float) -> float:
-    """The zero of an increasing function on [0, upper], by bisection."""
-    lower = 0.0
-    for _ in range(60):
-        middle = 0.5 * (lower + upper)
-        if slope(middle) < 0.0:
-            lower = middle
-        else:
-            upper = middle
-    return 0.5 * (lower + upper)
 
 
 def exact_form(shape: Shape, version: int) -> tuple[float, float]:
