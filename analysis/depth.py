@@ -10,7 +10,7 @@ import pandas as pd
 
 from flatdist.figures.effective_norm import depth_figure
 from flatdist.figures.style import save_figure
-from flatdist.fits.effective_norm import depth_ratios, local_against_global
+from flatdist.fits.effective_norm import beside_nuclear_norm, depth_ratios, local_against_global
 
 
 def main() -> None:
@@ -19,11 +19,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=Path("docs/results/depth"))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    ratios = depth_ratios(pd.read_csv(options.folder / "effective_norm.csv"))
+    firsts = pd.read_csv(options.folder / "effective_norm.csv")
+    ratios = depth_ratios(firsts)
     solved = options.folder / "effective_norm_solver.csv"
     out = options.out or options.folder
     ratios.to_csv(out / "depth_ratios.csv", index=False, float_format="%.5g")
     print(ratios.round(3).to_string())
+    print(beside_nuclear_norm(firsts).to_string())
     if solved.exists():
         print(local_against_global(pd.read_csv(solved)).to_string())
     origin = {"command": "python analysis/depth.py", "data": "effective_norm.csv"}

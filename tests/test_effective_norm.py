@@ -8,7 +8,7 @@ import pytest
 
 from flatdist.errors import FitError
 from flatdist.figures.effective_norm import depth_figure
-from flatdist.fits.effective_norm import depth_ratios, local_against_global
+from flatdist.fits.effective_norm import beside_nuclear_norm, depth_ratios, local_against_global
 
 
 def streams(ratio, scatter, count, seed=0):
@@ -68,3 +68,14 @@ def test_the_figure_draws_ratios_with_their_limits():
     limits = [line for line in ratio.lines if list(line.get_xdata()) == [1.0, 1.04]]
     assert len(limits) == 5
     assert limits[1].get_ydata()[0] == pytest.approx(0.927, abs=1e-3)
+
+
+def test_streams_are_counted_beside_the_nuclear_norm():
+    pairs = [(80, 90), (95, 80), (85, 95), (99, 99), (90, 90)]  # first successes of depth 3 and of the nuclear norm
+    firsts = streams(1.0, 1.0, len(pairs))
+    firsts.loc[firsts["norm"] == "3", "first_success"] = [mine for mine, _ in pairs]
+    firsts.loc[firsts["norm"] == "nuclear norm", "first_success"] = [nuclear for _, nuclear in pairs]
+    row = beside_nuclear_norm(firsts).iloc[0]
+    assert row["n"] == 90
+    assert row[["both", "nuclear_only", "norm_only", "neither"]].tolist() == [2, 1, 1, 1]
+    assert row[["later", "equal", "earlier"]].tolist() == [1, 2, 2]

@@ -62,6 +62,30 @@ def depth_ratios(firsts: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def beside_nuclear_norm(firsts: pd.DataFrame, share: float = 0.9) -> pd.DataFrame:
+    """Which streams each norm has recovered, and which the nuclear norm has, at n = share * statistical dimension.
+
+    Args:
+        firsts: as for :func:`depth_ratios`.
+        share: of the statistical dimension; n is rounded.
+
+    Returns:
+        Per shape and norm ``n``, the counts ``both``, ``nuclear_only``, ``norm_only`` and ``neither``, and in how many
+        streams the norm's first success is ``later`` than the nuclear norm's, ``equal`` or ``earlier``.
+    """
+    key = [*SHAPE, "replicate", "statdim"]
+    base = firsts[firsts["norm"] == REFERENCE].set_index(key)["first_success"]
+    others = firsts[firsts["norm"] != REFERENCE].join(base.rename("nuclear"), on=key, how="inner")
+    n, mine, nuclear = (share * others["statdim"]).round(), others["first_success"], others["nuclear"]
+    counts = {
+        "both": (mine <= n) & (nuclear <= n), "nuclear_only": (mine > n) & (nuclear <= n),
+        "norm_only": (mine <= n) & (nuclear > n), "neither": (mine > n) & (nuclear > n),
+        "later": mine > nuclear, "equal": mine == nuclear, "earlier": mine < nuclear,
+    }  # fmt: skip
+    table = others.assign(n=n.astype(int), **counts).dropna(subset=["first_success", "nuclear"])
+    return table.groupby([*SHAPE, "norm", "n"])[list(counts)].sum().reset_index()
+
+
 def _variance_ratio(n: np.ndarray, base: np.ndarray) -> float:
     return float(n.var(ddof=1) / base.var(ddof=1))
 
