@@ -29,6 +29,7 @@ class Interrupts:
         self.patience = patience
         self._event = threading.Event()
         self._previous: dict[int, Any] = {}
+        self._alarm: tuple[float, float] | None = None  # the process's own alarm, which ours took the place of
 
     def __enter__(self) -> Interrupts:
         self.install()
@@ -37,18 +38,22 @@ class Interrupts:
     def install(self) -> None:
         """Set the handlers, again where a library (Ray, on connecting) has put its own in their place."""
         if threading.current_thread() is threading.main_thread():
-            handlers = {signal.SIGINT: self._handle, signal.SIGTERM: self._handle, signal.SIGALRM: self._break}
-            for number, handler in handlers.items():
-                self._previous.setdefault(number, signal.getsignal(number))
-                signal.signal(number, handler)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._take(number, self._handle)
+
+    def _take(self, number: int, handler: Any) -> None:
+        self._previous.setdefault(number, signal.getsignal(number))
+        signal.signal(number, handler)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if signal.SIGALRM in self._previous:
+        if self._alarm is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self._alarm is not None:
+            signal.setitimer(signal.ITIMER_REAL, *self._alarm)
 
     @property
     def requested(self) -> bool:
@@ -64,7 +69,8 @@ class Interrupts:
             return
         self.request()
         if self.patience is not None:
-            signal.setitimer(signal.ITIMER_REAL, max(self.patience, 1e-3))
+            self._take(signal.SIGALRM, self._break)
+            self._alarm = signal.setitimer(signal.ITIMER_REAL, max(self.patience, 1e-3))
 
     def _break(self, number: int, frame: FrameType | None) -> None:
         raise StopNow

@@ -90,6 +90,8 @@ def run_flatdist(words: Sequence[str]) -> None:
     if words[0] == "sweep":
         words += [] if "--executor" in words else ["--executor", "inline"]
         words += ["--yes", "--display", "none"]
+    if words[0] == "watch" and "--once" not in words:
+        words.append("--once")  # serving lasts until it is interrupted; tests/report/test_watch.py serves
     status = main(words)
     allowed = (0, 1) if words[0] in ("status", "diff") else (0,)  # 1: some replicates are missing, or something moved
     assert status in allowed, f"exit status {status}"

@@ -122,6 +122,25 @@ def test_handlers_are_put_back() -> None:
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+def test_an_alarm_of_the_process_is_kept() -> None:
+    """A caller's own deadline, such as a test's, outlives a launch and the time that an interrupt grants it."""
+    heard: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, frame: heard.append(number))
+    timer = signal.setitimer(signal.ITIMER_REAL, 1000)
+    try:
+        with Interrupts(patience=500):
+            assert signal.getitimer(signal.ITIMER_REAL)[0] > 900
+        with Interrupts(patience=500):
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert 400 < signal.getitimer(signal.ITIMER_REAL)[0] < 501
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 900
+        signal.raise_signal(signal.SIGALRM)
+        assert heard == [signal.SIGALRM]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_bad_settings_are_named_all_at_once() -> None:
     with pytest.raises(LaunchError) as caught:
         LaunchSettings(cpus_per_trial=0, gpus_per_trial=1.5, engine="fussed", runner="nowhere")
