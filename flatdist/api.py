@@ -86,6 +86,13 @@ def sweep(
     Raises:
         KeyboardInterrupt: it was interrupted; what was finished is stored.
         SweepError, LaunchError, StoreError: as the command.
+
+    Example:
+        >>> spec = {"name": "tiny", "replicates": 2, "axes": {"n": [5, 9]},
+        ...         "fixed": {"d_out": 3, "d_in": 3, "rank": 1, "method": "min_nuclear_norm"}}
+        >>> trials = sweep(spec, "here", executor="inline", display="none", probe=False)
+        >>> len(trials), trials["status"].unique().tolist()
+        (4, ['converged'])
     """
     from flatdist.cli.bundle import keep_diff
     from flatdist.cli.driving import Launching, run_rounds

@@ -60,6 +60,14 @@ def load_trials(
     Raises:
         StoreError: the store, the sweep or a column does not exist, or the tolerance is not a positive number.
         SweepError: the sweep file cannot be read.
+
+    Example:
+        >>> import flatdist
+        >>> spec = {"name": "tiny", "replicates": 2, "axes": {"n": [5, 9]},
+        ...         "fixed": {"d_out": 3, "d_in": 3, "rank": 1, "method": "min_nuclear_norm"}}
+        >>> _ = flatdist.sweep(spec, "there", executor="inline", display="none", probe=False)
+        >>> load_trials("there", "tiny", where="n == 9", columns=["replicate", "status"]).to_dict("list")
+        {'replicate': [0, 1], 'status': ['converged', 'converged']}
     """
     if tolerance is not None and not 0.0 < tolerance < math.inf:
         raise StoreError(f"tolerance={tolerance!r} is not a relative error; allowed: a positive number such as 1e-2")
@@ -111,6 +119,14 @@ def load_history(
 
     Returns:
         Columns of :data:`flatdist.cells.columns.HISTORY`, sorted by cell, replicate and step.
+
+    Example:
+        >>> import flatdist
+        >>> spec = {"name": "two", "replicates": 1,
+        ...         "fixed": {"d_out": 3, "d_in": 3, "rank": 1, "n": 6, "steps": 20, "evaluations": 3}}
+        >>> _ = flatdist.sweep(spec, "there", executor="inline", display="none", probe=False)
+        >>> load_history("there", "two", columns=["step"])["step"].tolist()
+        [0, 10, 20]
     """
     opened = _existing(store)
     asked = _Asked.of(opened, sweep)
@@ -180,7 +196,7 @@ def _counted(cells: Mapping[Cell, int], where: Where) -> dict[str, int] | None:
 def _recorded_cells(record: SweepRecord) -> dict[Cell, int] | None:
     """A recorded sweep's cells and how many replicates each gets; None where its source no longer gives its cells."""
     from flatdist.sweepfile import Changes
-    from flatdist.sweeps.sweep import parse_sweep
+    from flatdist.sweeps import parse_sweep
 
     try:
         cells = parse_sweep(record.source, name=record.name, changes=Changes(record.changes)).cells
@@ -228,7 +244,7 @@ class _Asked:
             record = store.load_sweep(str(sweep))
             if record.rounds is None:
                 return cls(list(record.cell_ids), cells=_recorded_cells(record))
-            from flatdist.sweeps.adaptive.recorded import recorded_replicates
+            from flatdist.sweeps.groups import recorded_replicates
 
             return cls(list(record.cell_ids), recorded_replicates(record), outlook=_outlook(str(sweep), store))
         from flatdist.sweeps import load_sweep

@@ -88,15 +88,21 @@ def param_space(sweep: str | os.PathLike[str] | Mapping[str, Any] | Sweep) -> di
 
     Raises:
         SweepError: the sweep cannot be used, or chooses its runs from the store.
+
+    Example:
+        >>> search = {"fields": {"depth": {"choice": [2, 3]}}, "budget": 2}
+        >>> space = param_space({"fixed": {"d_out": 6, "d_in": 6, "rank": 1, "n": 20}, "search": search})
+        >>> space["depth"].categories
+        [2, 3]
     """
     from flatdist.sweeps import open_sweep
-    from flatdist.sweeps.search.searchers import tune_domain
+    from flatdist.sweeps.searchers import tune_domain
 
     sweep = open_sweep(sweep)
-    if sweep.search is not None:
-        fixed = {name: _word(name, entry.value) for name, entry in sweep.search.block.fixed.items()}
-        return fixed | {domain.field: tune_domain(domain, by_value=True) for domain in sweep.search.domains}
-    if sweep.adaptive is not None:
+    if sweep.kind.domains:
+        fixed = {name: _word(name, value) for name, value in sweep.kind.fixed.items()}
+        return fixed | {domain.field: tune_domain(domain, by_value=True) for domain in sweep.kind.domains}
+    if sweep.chooses:
         raise SweepError(f"sweep {sweep.name!r} chooses its runs from stored results; run it with 'flatdist sweep'")
     return grid_space(sweep.cells)
 
@@ -121,23 +127,25 @@ def evaluated(
     Raises:
         SweepError: the sweep or the metric does not exist.
         StoreError: the store does not exist.
+
+    Example:
+        >>> import flatdist
+        >>> spec = {"name": "tiny", "replicates": 2, "axes": {"n": [5, 9]},
+        ...         "fixed": {"d_out": 3, "d_in": 3, "rank": 1, "method": "min_nuclear_norm"}}
+        >>> _ = flatdist.sweep(spec, "there", executor="inline", display="none", probe=False)
+        >>> evaluated("there", "tiny")["points_to_evaluate"]
+        [{'n': 5}, {'n': 9}]
     """
     from flatdist.store import Store
     from flatdist.sweeps import open_sweep
-    from flatdist.sweeps.search.metric import cell_value, numeric_columns, parse_metric
+    from flatdist.sweeps.metric import cell_value, parse_metric
 
     opened = store if isinstance(store, Store) else Store(store)
     sweep = open_sweep(sweep, opened)
-    search = sweep.search
-    chosen = search.metric if metric is None and search is not None else None
-    chosen = chosen or parse_metric(metric or "relative_error", numeric_columns())
-    if search is not None:
-        fields = [domain.field for domain in search.domains]
-        domains = {domain.field: domain for domain in search.domains}
-    else:
-        words = [cell.words() for cell in sweep.cells]
-        fields = [name for name in FIELDS if len({repr(row[name]) for row in words}) > 1]
-        domains = {}
+    chosen = sweep.kind.ranking[0] if metric is None else parse_metric(metric)
+    domains = {domain.field: domain for domain in sweep.kind.domains}
+    words = [cell.words() for cell in sweep.cells]
+    fields = list(domains) or [name for name in FIELDS if len({repr(row[name]) for row in words}) > 1]
     ids = [cell.cell_id for cell in sweep.cells]
     values = chosen.values(opened, ids, guide=True) if ids else {}
     points: list[dict[str, Any]] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 
 import flatdist
-from flatdist import api
 from flatdist.api import MissingReplicates
 from flatdist.errors import CellError, LaunchError, SweepError
 from flatdist.launch.progress import display
@@ -113,11 +111,3 @@ def test_a_notebook_gets_one_block_that_fills_in(monkeypatch: pytest.MonkeyPatch
     assert "0/8 replicates" in shown[0]
     assert "8/8 replicates (100%)" in shown[-2]
     assert "8 of 8 replicates are stored" in shown[-1]
-
-
-@pytest.mark.parametrize("module", [api, flatdist.cells.cell, __import__("flatdist.launch.parts", fromlist=["x"])])
-def test_the_docstrings_examples_run(module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    result = doctest.testmod(module)
-    assert result.attempted
-    assert not result.failed

@@ -20,7 +20,7 @@ MOVED = {
 
 SHOWN = {source: page for page, source in MOVED.items()} | {
     "flatdist/cli/__init__.py": "reference/commands.md",
-    "flatdist/sweepfile/schema.py": "reference/sweep-files.md",
+    "flatdist/sweepfile/declaration.py": "reference/sweep-files.md",
     "flatdist/cells/cell.py": "reference/cell-fields.md",
     "flatdist/cells/columns.py": "reference/tables.md",
     "flatdist/methods/__init__.py": "reference/methods.md",

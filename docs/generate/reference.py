@@ -27,15 +27,11 @@ from flatdist.cli import cli
 from flatdist.expressions import ARITHMETIC, COMPARISONS, DERIVED, FUNCTIONS
 from flatdist.methods import METHODS
 from flatdist.sensing.ensembles import ENSEMBLES
-from flatdist.sweepfile.axes import FORMS
-from flatdist.sweepfile.chosen import KEYS as CHOSEN
-from flatdist.sweepfile.chosen import UNTIL_KEYS
-from flatdist.sweepfile.schema import KEYS
-from flatdist.sweeps.search.domains import FORMS as DOMAINS
-from flatdist.sweeps.search.reading import KEYS as SEARCH_KEYS
-from flatdist.sweeps.search.searchers import SEARCHERS
+from flatdist.sweepfile.declaration import DOMAINS, FORMS, Boundary, FirstSuccess, SearchKeys, SweepKeys, Until
+from flatdist.sweeps.searchers import SEARCHERS
 
 ROOT = Path(__file__).resolve().parents[2]
+CHOSEN = {"boundary": Boundary.names(), "first_success": FirstSuccess.names()}
 EXTENSION_POINTS = {
     "Predictions": ["flatdist.theory"],
     "The store": ["flatdist.store.Store", "flatdist.store.StoreWarning"],
@@ -44,7 +40,7 @@ EXTENSION_POINTS = {
         "flatdist.sweeps.parse_sweep",
         "flatdist.sweeps.sweep.Sweep",
     ],
-    "Searches": ["flatdist.sweeps.search.rounds", "flatdist.launch.rounds"],
+    "Searches": ["flatdist.sweeps.rounds", "flatdist.launch.rounds"],
     "What a method declares": ["flatdist.methods.base"],
     "What an ensemble declares": ["flatdist.sensing.ensembles.base"],
     "What a cell field declares": ["flatdist.cells.fields"],
@@ -188,9 +184,9 @@ def sweep_files() -> str:
                 "[How to write one](../sweeps.md) says what each is for, [how to search](../search.md) "
                 "those of `search`, and [how to find a threshold](../boundary.md) those after it."
             ),
-            f"## Keys\n\nOf the file: {code(KEYS)}.\n\nOf `search`: {code(SEARCH_KEYS)}.\n\n"
+            f"## Keys\n\nOf the file: {code(SweepKeys.names())}.\n\nOf `search`: {code(SearchKeys.names())}.\n\n"
             + "\n\n".join(f"Of `{form}`: {code(keys)}." for form, keys in CHOSEN.items())
-            + f"\n\nOf `replicates`: {code(UNTIL_KEYS)}.",
+            + f"\n\nOf `replicates`: {code(Until.names())}.",
             "## Axes\n\n" + table(("form", "arguments"), [(f"`{name}`", escape(form)) for name, form in FORMS.items()]),
             "## Domains of a search\n\n"
             + table(("form", "arguments"), [(f"`{name}`", escape(form)) for name, form in DOMAINS.items()]),

@@ -8,13 +8,14 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from flatdist.cells.fields import Choice, Flag, Integer, Keyword, Number, Widths, declare
 from flatdist.cells.plugins import digests_of, load_entry_points
 from flatdist.errors import CellError, did_you_mean
 from flatdist.machine.extras import load
 from flatdist.methods import METHODS, Method, method_names
+from flatdist.methods.base import GradientMethod
 from flatdist.sensing.ensembles import ENSEMBLES, SAMPLING_VERSION, ensemble_names
 
 GROUND_TRUTHS = ("unit_frobenius", "gaussian_factors", "flat_spectrum")
@@ -128,6 +129,12 @@ class Cell(metaclass=_ByName):
     def spec(self) -> Method:
         """The method's declaration."""
         return METHODS[self.method]
+
+    @property
+    def training(self) -> GradientMethod:
+        """The declaration of a method that takes steps."""
+        assert self.spec.takes_steps, f"{self.method} takes no steps"
+        return cast("GradientMethod", self.spec)
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -70,6 +70,14 @@ def sample_problem(cell: Cell, replicate: int = 0) -> Problem[torch.Tensor]:
 
     Raises:
         CellError: there is no such replicate.
+
+    Example:
+        >>> from flatdist import Cell, sample_problem
+        >>> problem = sample_problem(Cell(d_out=4, d_in=5, rank=1, n=12), replicate=3)
+        >>> tuple(problem.measurements.shape), tuple(problem.labels.shape)
+        ((12, 4, 5), (12,))
+        >>> round(float(problem.ground_truth.square().sum()), 6)
+        1.0
     """
     import torch
 

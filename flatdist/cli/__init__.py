@@ -28,6 +28,7 @@ from flatdist.cli.housekeeping import (
     sql_command,
 )
 from flatdist.cli.inspect import cells_command, failures_command, show_command
+from flatdist.cli.options import with_log
 from flatdist.cli.plan import plan_command
 from flatdist.cli.report import figure_command, report_command, watch_command
 from flatdist.cli.start import init_command, schema_command
@@ -86,7 +87,7 @@ for _command in (
     gc_command,
     doctor_command,
 ):
-    cli.add_command(_command)
+    cli.add_command(_command if _command in (init_command, schema_command, trace_command) else with_log(_command))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from flatdist.errors import StoreError, SweepError
 
 if TYPE_CHECKING:
     from flatdist.sweeps import Sweep
-    from flatdist.sweeps.search.metric import Metric
+    from flatdist.sweeps.metric import Metric
 
 
 @click.command("best")
@@ -33,7 +33,7 @@ def best_command(
     A replicate without a finite value, as one that diverged, counts as the worst. steps_to=0.01 is the first evaluated
     step at which a replicate's relative error is below 0.01.
     """
-    from flatdist.sweeps.search.metric import LEVEL, rank
+    from flatdist.sweeps.metric import LEVEL, rank
     from flatdist.threshold.median import few_words
 
     loaded = load_sweep(sweep, store)
@@ -62,12 +62,12 @@ def metric_of(sweep: Sweep, given: str | None, highest: bool) -> tuple[Metric, b
     Raises:
         SweepError: the metric does not exist; names the nearest.
     """
-    from flatdist.sweeps.search.metric import numeric_columns, parse_metric
+    from flatdist.sweeps.metric import parse_metric
 
     if given is None:
         chosen, mode = sweep.kind.ranking
         return chosen, highest or mode == "max"
     try:
-        return parse_metric(given, numeric_columns()), highest
+        return parse_metric(given), highest
     except SweepError as error:
         raise SweepError(f"--metric {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from flatdist.errors import StoreError, SweepError
+from flatdist.machine.logs import LEVELS, configure
 
 if TYPE_CHECKING:
     from flatdist.store import Store
@@ -106,3 +108,23 @@ def open_store(location: str, *, must_exist: bool = True) -> Store:
     if must_exist and is_local(store.uri) and not Path(store.uri).is_dir():
         raise StoreError(f"store {location}: there is no such folder; run a sweep into it first, or give --store")
     return store
+
+
+def with_log(command: click.Command) -> click.Command:
+    """A command with ``--log-level`` and ``--log-file``, which take effect before it begins."""
+    run = command.callback
+    assert run is not None
+
+    @functools.wraps(run)
+    def logged(*arguments: Any, log_level: str | None, log_file: str | None, **options: Any) -> Any:
+        configure(log_level, log_file)
+        return run(*arguments, **options)
+
+    command.callback = logged
+    command.params += [
+        click.Option(["--log-level"], type=click.Choice(LEVELS), envvar="FLATDIST_LOG_LEVEL",
+                     help="Say what this process and its workers do; silent by default."),
+        click.Option(["--log-file"], metavar="FILE", envvar="FLATDIST_LOG_FILE", help="Write that to FILE, each worker "
+                     "to FILE.HOST-PID beside it; by default to standard error."),
+    ]  # fmt: skip
+    return command

@@ -72,7 +72,6 @@ def schema_command() -> None:
 
 def schema_text() -> str:
     """The JSON Schema of a sweep file as text."""
-    from flatdist.sweepfile.editors import json_schema
-    from flatdist.sweeps.search.reading import search_schema
+    from flatdist.sweepfile.declaration import json_schema
 
-    return json.dumps(json_schema(search_schema()), indent=1) + "\n"
+    return json.dumps(json_schema(), indent=1) + "\n"

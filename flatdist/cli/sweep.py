@@ -45,10 +45,6 @@ LONG_SECONDS = 3600.0  # a plan predicted to take longer is confirmed, where som
 @click.option("--logger", "loggers", multiple=True, metavar="NAME", help="With --trials cells: switch on a logger of "
               "Ray Tune: tensorboard, csv, json, mlflow or wandb.")  # fmt: skip
 @click.option("--log-folder", default="tune-logs", show_default=True, metavar="DIR", help="Where loggers keep files.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), envvar="FLATDIST_LOG_LEVEL",
-              help="Say what the driver and every worker do; silent by default.")  # fmt: skip
-@click.option("--log-file", metavar="FILE", envvar="FLATDIST_LOG_FILE", help="Write that to FILE, each worker to "
-              "FILE.HOST-PID beside it; by default to standard error.")  # fmt: skip
 @click.option("--part", metavar="K/N", help="Run part K of N in this process, without Ray, as "
               "one job of an array; auto asks Slurm's, Kubernetes' or SkyPilot's variables.")  # fmt: skip
 @click.option("--display", type=click.Choice(["auto", "live", "plain", "none"]), default="auto", show_default=True)
@@ -134,6 +130,7 @@ def _run_part(
     options: dict[str, Any],
 ) -> int:
     """Run one part of the sweeps; the exit status is that of the whole, as far as this part saw it."""
+    from flatdist.engines import resolve_engine
     from flatdist.launch.parts import Claims, PartRun, drive_together
     from flatdist.launch.progress.display import make_display
     from flatdist.machine.provenance import run_provenance
@@ -147,7 +144,8 @@ def _run_part(
     retried = {cell_id: set(r) for cell_id, r in opened.failed(plain).items()} if options["retry_failed"] else {}
     statuses = [0]
     with Claims(opened, part) as claims:
-        run = PartRun(part, claims, opened, settings, plan.settings.engine, make_display(options["display"]))
+        engine = resolve_engine(plan.settings.engine, plan.settings.device)  # every part cuts the same units by it
+        run = PartRun(part, claims, opened, settings, engine, make_display(options["display"]))
         if items:
             result = run.run(items, retried=retried)
             statuses.append(result.exit_code)
@@ -167,6 +165,7 @@ def _run_part(
 def _settings(resources: Resources, options: dict[str, Any]) -> LaunchSettings:
     from flatdist.launch import LaunchSettings
 
+    log = click.get_current_context().params  # workers log as the driver does
     return LaunchSettings(
         address=resources.address,
         max_concurrent=resources.max_concurrent,
@@ -178,8 +177,8 @@ def _settings(resources: Resources, options: dict[str, Any]) -> LaunchSettings:
         trials=options["trials"],
         loggers=tuple(options["loggers"]),
         log_folder=options["log_folder"],
-        log_level=options["log_level"],
-        log_file=options["log_file"],
+        log_level=log["log_level"],
+        log_file=log["log_file"],
     )
 
 

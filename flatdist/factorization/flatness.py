@@ -34,6 +34,12 @@ def hessian_trace(layers: Sequence[Any], measurements: Any) -> Any:
 
     Returns:
         Shape (...): the trace, in units of the squared labels over the squared weights.
+
+    Example:
+        >>> import numpy as np
+        >>> from flatdist import hessian_trace
+        >>> float(hessian_trace([np.eye(2)] * 2, np.eye(2)[None]))  # one label, tr(W_2 W_1)
+        8.0
     """
     stored = as_measurements(measurements)
     total = 0.0

@@ -20,7 +20,14 @@ Matrix = TypeVar("Matrix")
 
 
 def end_to_end(layers: Sequence[Matrix]) -> Matrix:
-    """The end-to-end matrix W_L ... W_1 (equation 1), shape (..., d_out, d_in)."""
+    """The end-to-end matrix W_L ... W_1 (equation 1), shape (..., d_out, d_in).
+
+    Example:
+        >>> import numpy as np
+        >>> from flatdist import end_to_end
+        >>> end_to_end([np.ones((2, 3)), np.ones((1, 2))]).tolist()  # W_2 W_1
+        [[2.0, 2.0, 2.0]]
+    """
     product = layers[0]
     for layer in layers[1:]:
         product = layer @ product  # type: ignore[operator]

@@ -103,6 +103,13 @@ def balanced_factorization(
 
     Raises:
         SolverError: a depth or widths that cannot be.
+
+    Example:
+        >>> import numpy as np
+        >>> from flatdist import balanced_factorization, end_to_end
+        >>> layers = balanced_factorization(np.diag([8.0, 1.0]), depth=3)
+        >>> np.round(end_to_end(layers), 6).tolist()
+        [[8.0, 0.0], [0.0, 1.0]]
     """
     tensor = torch.as_tensor(matrix).to(torch.float64)
     d_out, d_in = tensor.shape[-2:]
@@ -139,6 +146,12 @@ def induced_regularizer(
 
     Raises:
         SolverError: shapes that do not fit, or a formula that does not apply.
+
+    Example:
+        >>> import numpy as np
+        >>> from flatdist import induced_regularizer
+        >>> induced_regularizer(np.diag([3.0, 1.0]), np.eye(4).reshape(4, 2, 2), depth=2).attained
+        True
     """
     target = torch.as_tensor(matrix).to(torch.float64).numpy()
     stack = torch.as_tensor(measurements).to(torch.float64).numpy()

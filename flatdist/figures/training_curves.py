@@ -23,8 +23,7 @@ from flatdist.figures.command import Context, Drawn
 from flatdist.figures.panels import Key, describe, keys_of
 from flatdist.figures.style import FAINT, INK, PAGE_WIDTH, color_of, despine, plain_ticks, themed
 from flatdist.fits.grouping import configuration_columns, matching
-from flatdist.methods import METHODS
-from flatdist.methods.base import GradientMethod
+from flatdist.methods import takes_steps
 from flatdist.theory import flattest_trace
 
 MEASURES: Mapping[str, str] = {
@@ -83,7 +82,7 @@ def trained_trials(trials: pd.DataFrame) -> pd.DataFrame:
     Raises:
         FitError: there are none, or the trials are of more than one problem.
     """
-    trained = trials[trials["method"].map(_is_trained)]
+    trained = trials[trials["method"].map(takes_steps)]
     if trained.empty:
         raise FitError("there are no trials of a method that trains step by step, so there is nothing to draw")
     problems = [name for name in PROBLEM_FIELDS if name in trials and trials[name].nunique(dropna=False) > 1]
@@ -124,7 +123,7 @@ def quartiles(history: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 def reference_levels(trials: pd.DataFrame) -> pd.DataFrame:
     """Horizontal lines: ``depth``, ``measure``, ``level``, ``label``, ``line`` and ``problems`` (how many)."""
-    depths = sorted(trials.loc[trials["method"].map(_is_trained), "depth"].dropna().astype(int).unique())
+    depths = sorted(trials.loc[trials["method"].map(takes_steps), "depth"].dropna().astype(int).unique())
     smallest = trials[trials["method"] == "min_nuclear_norm"]
     rows: list[dict[str, Any]] = []
     for depth in depths:
@@ -190,10 +189,6 @@ def _handles(keys: Sequence[Key], levels: pd.DataFrame) -> list[Line2D]:
     lines = dict(zip(levels["label"], levels["line"], strict=True)) if len(levels) else {}
     style: Mapping[str, Any] = {"color": INK, "linewidth": 0.9}
     return handles + [Line2D([], [], linestyle=line, label=label, **style) for label, line in lines.items()]
-
-
-def _is_trained(method: str) -> bool:
-    return isinstance(METHODS.get(method), GradientMethod)
 
 
 def make(trials: pd.DataFrame, context: Context) -> Drawn:

@@ -14,8 +14,7 @@ from flatdist.figures.panels import describe
 from flatdist.fits.grouping import as_value, group_rows, name_nulls
 from flatdist.fits.shapes import SHAPE, predicted
 from flatdist.fits.threshold import threshold_remark
-from flatdist.methods import METHODS
-from flatdist.methods.base import GradientMethod
+from flatdist.methods import takes_steps
 
 ABSENT = "-"
 TIMES, PRIME, DELTA = "\N{MULTIPLICATION SIGN}", "\N{PRIME}", "\N{GREEK SMALL LETTER DELTA}"
@@ -162,7 +161,7 @@ def unfinished(thresholds: pd.DataFrame) -> list[str]:
     lines = []
     for key, group in group_rows(thresholds, ["method"] if "method" in thresholds else []):
         unconverged, total = int(group["n_unconverged"].sum()), int(group["n_replicates"].sum())
-        trained = isinstance(METHODS.get(key.get("method", "")), GradientMethod)
+        trained = takes_steps(key.get("method", ""))
         if trained and unconverged > MANY_UNCONVERGED * total:
             lines.append(
                 f"{key['method']}: {unconverged} of {total} replicates ended before they converged (budget_exhausted), "

@@ -71,6 +71,15 @@ def fit_scaling(
 
     Raises:
         FitError: missing columns, an unknown law, or no threshold that the data bracket.
+
+    Example:
+        >>> import numpy as np
+        >>> rank = np.arange(1, 7)
+        >>> n50 = 2.0 * rank * (40 - rank)  # twice the degrees of freedom
+        >>> shapes = pd.DataFrame({"method": "sam", "d_out": 20, "d_in": 20, "rank": rank, "censored": "none"})
+        >>> thresholds = shapes.assign(n50=n50, n50_low=0.98 * n50, n50_high=1.02 * n50)
+        >>> fit_scaling(thresholds, laws=["dof"])[["coefficient", "exponent"]].round(2).values.tolist()
+        [[2.0, 1.0]]
     """
     require_columns(thresholds, (*SHAPE, "n50", "n50_low", "n50_high", "censored"), "needed columns")
     unknown = [law for law in laws if law not in LAWS]

@@ -9,7 +9,8 @@ import pandas as pd
 
 from flatdist.errors import FitError, did_you_mean
 from flatdist.fits.grouping import grouped
-from flatdist.threshold.recovery import SGD_TOLERANCE, default_tolerance
+from flatdist.methods.base import SGD_TOLERANCE
+from flatdist.threshold.recovery import default_tolerance
 
 
 def common_tolerance(methods: Iterable[str]) -> float:

@@ -109,6 +109,16 @@ def fit_thresholds(
 
     Raises:
         FitError: no trials, an unknown column, or settings that are not allowed.
+
+    Example:
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> n = np.repeat(np.arange(20, 60, 2), 8)
+        >>> error = np.random.default_rng(1).random(n.size) > 1 / (1 + (40 / n) ** 20)
+        >>> trials = pd.DataFrame({"n": n, "replicate": np.tile(range(8), 20), "relative_error": error.astype(float)})
+        >>> trials["status"] = "converged"
+        >>> fit_thresholds(trials, by=[], tolerance=0.01)["n50"].round().tolist()  # half succeed at 40
+        [40.0]
     """
     by = [by] if isinstance(by, str) else list(by)
     require_columns(trials, by, "grouping columns")

@@ -241,7 +241,7 @@ class _Launch:
         items = [item for shard in self._shards for item in shard.items if item.until is not None]
         if not items:
             return {}
-        from flatdist.sweeps.search.early_stopping import is_paused
+        from flatdist.sweeps.early_stopping import is_paused
 
         paused: Keys = {}
         for item in items:

@@ -358,7 +358,7 @@ class _Work:
     def _is_paused(self, item: WorkItem, replicate: int) -> bool:
         if item.until is None:
             return False
-        from flatdist.sweeps.search.early_stopping import is_paused
+        from flatdist.sweeps.early_stopping import is_paused
 
         return is_paused(self.store, item.cell, replicate, item.until)
 

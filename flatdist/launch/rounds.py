@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from flatdist.cells.cell import Cell
 from flatdist.launch.launching import LaunchResult
 from flatdist.planning.work import WorkItem
-from flatdist.sweeps.kinds import Halving
-from flatdist.sweeps.search.early_stopping import is_paused
-from flatdist.sweeps.search.rounds import Request, Round, RoundLog, Rung, Strategy
+from flatdist.sweeps.early_stopping import is_paused
+from flatdist.sweeps.rounds import Request, Round, RoundLog, Rung, Strategy
+from flatdist.sweeps.sweep import Halving
 
 if TYPE_CHECKING:
     from flatdist.store import Store

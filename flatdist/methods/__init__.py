@@ -33,4 +33,13 @@ def method_names() -> tuple[str, ...]:
     return tuple(METHODS)
 
 
-__all__ = ["METHODS", "Method", "method_names"]
+def takes_steps(method: str) -> bool:
+    """Whether an engine runs a method step by step; False of a name that is not known.
+
+    >>> takes_steps("sam"), takes_steps("min_nuclear_norm")
+    (True, False)
+    """
+    return method in METHODS and METHODS[method].takes_steps
+
+
+__all__ = ["METHODS", "Method", "method_names", "takes_steps"]

@@ -137,6 +137,7 @@ class StudyMethod(Method):
     """
 
     study: str = ""
+    runner: str = "flatdist.trials.solve:study"
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,7 @@ from flatdist.fits.grouping import as_value, group_rows, matching
 from flatdist.fits.scaling import LAWS
 from flatdist.fits.shapes import SHAPE
 from flatdist.fits.success import success_rates
-from flatdist.methods import METHODS
-from flatdist.methods.base import GradientMethod
+from flatdist.methods import takes_steps
 from flatdist.report.material import MEASURES, Material
 from flatdist.report.packing import Packed
 from flatdist.report.svg import Inliner
@@ -271,7 +270,7 @@ def levels(material: Material) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for row, group in trials[trials["cell_row"] >= 0].groupby("cell_row"):
         first = group.iloc[0]
-        if not isinstance(METHODS.get(first["method"]), GradientMethod):
+        if not takes_steps(first["method"]):
             continue
         lines = [_level("nuclear_norm", group["nuclear_norm_truth"].median(), "truth", "truth")]
         norm = least.get(keyed.loc[group.index[0]])

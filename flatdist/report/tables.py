@@ -27,8 +27,7 @@ from flatdist.fits.grouping import as_value, group_rows, null_name
 from flatdist.fits.shapes import predicted
 from flatdist.fits.theorem_checks import run_checks
 from flatdist.fits.theorem_checks.check import VERDICTS, Check
-from flatdist.methods import METHODS
-from flatdist.methods.base import GradientMethod
+from flatdist.methods import takes_steps
 from flatdist.report.material import Material, wanted_replicates
 from flatdist.theory import flattest_trace
 
@@ -234,7 +233,7 @@ def divergence_words(row: Mapping[Any, Any]) -> str:
     Mini-batches of B measurements add curvature noise 2 R / B to a Hessian of trace R (flatdist.trials.learning_rate),
     so steps beyond B / R are unstable even where R is smallest: at the flattest interpolator, by Lemma 4.
     """
-    if not isinstance(METHODS.get(str(row["method"])), GradientMethod):
+    if not takes_steps(str(row["method"])):
         return "The solver returned no finite answer; `flatdist show` has its certificate."
     rate, batch, norm = (row.get(name) for name in ("learning_rate_final", "batch_size", "nuclear_norm_truth"))
     advice = "use learning_rate: auto, or a smaller one"

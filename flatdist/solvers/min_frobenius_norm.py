@@ -28,6 +28,12 @@ def min_frobenius_norm(measurements: ArrayLike, labels: ArrayLike, *, return_cer
 
     Raises:
         SolverError: shapes that do not fit, entries that are not finite, or labels that no matrix satisfies.
+
+    Example:
+        >>> import torch
+        >>> from flatdist import min_frobenius_norm
+        >>> min_frobenius_norm(torch.eye(2).double()[None], torch.tensor([2.0]).double()).tolist()  # tr M = 2
+        [[1.0, 0.0], [0.0, 1.0]]
     """
     return solve_min_frobenius_norm(measurements, labels).returned("min_frobenius_norm", return_certificate)
 

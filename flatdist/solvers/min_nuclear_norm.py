@@ -55,6 +55,13 @@ def min_nuclear_norm(measurements: ArrayLike, labels: ArrayLike, *, return_certi
 
     Raises:
         SolverError: shapes that do not fit, entries that are not finite, or labels that no matrix satisfies.
+
+    Example:
+        >>> from flatdist import Cell, min_nuclear_norm, sample_problem
+        >>> problem = sample_problem(Cell(d_out=4, d_in=4, rank=1, n=14))
+        >>> answer = min_nuclear_norm(problem.measurements, problem.labels)
+        >>> bool((answer - problem.ground_truth).norm() < 1e-6)
+        True
     """
     return solve_min_nuclear_norm(measurements, labels).returned("min_nuclear_norm", return_certificate)
 

@@ -1,5 +1,5 @@
 """Sweep files: YAML with positions, checks that report everything at once, and expansion to cells."""
 
-from flatdist.sweepfile.schema import Changes
+from flatdist.sweepfile.blocks import Changes
 
 __all__ = ["Changes"]

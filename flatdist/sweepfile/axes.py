@@ -11,19 +11,11 @@ from typing import Any
 
 from flatdist.cells.fields import Integer
 from flatdist.expressions import ExpressionError, parse
-from flatdist.sweepfile.chosen import KEYS as CHOSEN
+from flatdist.sweepfile.declaration import BOUNDARY, FIRST_SUCCESS, FORMS, RANDOM
 from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.values import Given, InvalidValue, kind_of, read_value, takes_numbers
 from flatdist.sweepfile.yamltree import Node
 
-FORMS = {
-    "linspace": "[start, stop, count]",
-    "logspace": "[start, stop, count]",
-    "range": "[start, stop, step]",
-    "uniform": "[low, high, count]",
-    "loguniform": "[low, high, count]",
-}
-RANDOM = ("uniform", "loguniform")  # these take a seed beside them
 _FORMS_IN_WORDS = ", ".join(f"{{{form}: {arguments}}}" for form, arguments in FORMS.items())
 
 
@@ -76,7 +68,7 @@ def read_axis(field: str, key: str, node: Node, problems: Problems) -> Axis | No
 def _number_axis(field: str, key: str, node: Node, problems: Problems) -> Axis | None:
     for name in node.value:
         if name not in (*FORMS, "seed"):
-            known = (*FORMS, "seed", *(CHOSEN if field == "n" else ()))
+            known = (*FORMS, "seed", *((BOUNDARY, FIRST_SUCCESS) if field == "n" else ()))
             problems.unknown_key(key, name, node.keys[name], known)
             return None
     forms = [name for name in node.value if name in FORMS]

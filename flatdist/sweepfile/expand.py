@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from flatdist.cells.cell import ALWAYS_RELEVANT, FIELDS, Cell, check_values, relevant_fields
 from flatdist.cells.fields import Keyword
@@ -21,12 +21,10 @@ from flatdist.expressions import (
     show,
     to_value,
 )
+from flatdist.sweepfile.blocks import Block, Condition
+from flatdist.sweepfile.declaration import Until
 from flatdist.sweepfile.problems import Problems
-from flatdist.sweepfile.schema import Block, Condition
 from flatdist.sweepfile.values import Given, InvalidValue, computed, kind_of, names_in
-
-if TYPE_CHECKING:
-    from flatdist.sweepfile.chosen import Until
 
 MAX_CELLS = 250_000  # a cell takes 70 us and 1 KB to make
 
@@ -48,7 +46,7 @@ class Expansion:
     repeated: int = 0
     replicates: int = 1
     until: Until | None = None  # how replicates are raised until n50 is known
-    groups: dict[str, Any] = field(default_factory=dict)  # of flatdist.sweeps.adaptive, by what their cells share
+    groups: dict[str, Any] = field(default_factory=dict)  # of flatdist.sweeps.groups, by what their cells share
     grids: dict[str, tuple[dict[str, Any], dict[int, Cell]]] = field(default_factory=dict)  # likewise: n -> cell
 
 

@@ -1,7 +1,7 @@
 """YAML 1.2 into a small tree that remembers where everything stands; nothing in a file can make it grow or run code.
 
-Built from the parser's events with an explicit stack, not from a loader: so no tag constructs anything, no alias
-multiplies anything, no nesting recurses, a duplicate key is seen, and every value knows its line. Scalars follow the
+Built from the parser's events, not by a loader: so no tag constructs anything, no alias multiplies anything, nesting is
+bounded, a duplicate key is seen, and every value knows its line. Scalars follow the
 core schema of YAML 1.2: ``1e-3`` is a number, ``012`` is 12, and ``1:30``, ``yes`` and ``1_000`` are text.
 """
 
@@ -15,6 +15,13 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    NodeEvent,
+    ScalarEvent,
+    SequenceStartEvent,
+)
 
 from flatdist.errors import SweepError
 
@@ -88,7 +95,7 @@ def parse_tree(text: str, name: str) -> Node:
     if len(text) > MAX_BYTES:
         raise SweepError(f"{name}: is larger than {MAX_BYTES} characters")
     try:
-        return _Builder(name).build(iter(YAML(typ="safe", pure=True).parse(text)))
+        return _Builder(name, iter(YAML(typ="safe", pure=True).parse(text))).build()
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
@@ -101,62 +108,53 @@ def parse_tree(text: str, name: str) -> Node:
 class _Builder:
     """Folds parser events into nodes."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, events: Iterator[Any]) -> None:
+        self.name, self.events = name, events
 
-    def build(self, events: Iterator[Any]) -> Node:
-        open_nodes: list[tuple[Node, str | None]] = []  # the collections being read, and a mapping's pending key
+    def build(self) -> Node:
+        """The one document."""
         root: Node | None = None
-        for event in events:
-            kind = type(event).__name__
-            if kind == "AliasEvent":
-                raise self._error(event, f"the alias *{event.anchor} is not allowed; write the values out")
-            if kind in ("MappingEndEvent", "SequenceEndEvent"):
-                finished, pending = open_nodes.pop()
-                assert pending is None
-                root = self._attach(finished, open_nodes, event) or root
-            elif kind in ("MappingStartEvent", "SequenceStartEvent", "ScalarEvent"):
-                if root is not None and not open_nodes:
+        for event in self.events:
+            if isinstance(event, NodeEvent):
+                if root is not None:
                     raise self._error(event, "a sweep file holds one document; remove the second")
-                node = self._start(kind, event)
-                if kind == "ScalarEvent":
-                    root = self._attach(node, open_nodes, event) or root
-                    continue
-                if len(open_nodes) >= MAX_DEPTH:
-                    raise self._error(event, f"is nested more than {MAX_DEPTH} deep")
-                open_nodes.append((node, None))
+                root = self._node(event, 0)
         return root if root is not None else Node(None, 1)
 
-    def _start(self, kind: str, event: Any) -> Node:
+    def _node(self, event: Any, depth: int) -> Node:
+        """The node that begins with an event."""
         line = event.start_mark.line + 1
+        if isinstance(event, AliasEvent):
+            raise self._error(event, f"the alias *{event.anchor} is not allowed; write the values out")
         if event.tag not in (None, "!"):
             raise self._error(event, f"the tag {event.tag} is not allowed; sweep files hold plain values only")
-        if kind == "MappingStartEvent":
-            return Node({}, line)
-        if kind == "SequenceStartEvent":
-            return Node([], line)
-        is_plain = event.style is None and event.tag is None
-        return Node(self._scalar(event) if is_plain else event.value, line)
+        if isinstance(event, ScalarEvent):
+            if any("\ud800" <= character <= "\udfff" for character in event.value):
+                raise self._error(event, "holds half of a surrogate pair, which is not text")
+            is_plain = event.style is None and event.tag is None
+            return Node(self._scalar(event) if is_plain else event.value, line)
+        if depth >= MAX_DEPTH:
+            raise self._error(event, f"is nested more than {MAX_DEPTH} deep")
+        if isinstance(event, SequenceStartEvent):
+            return Node([self._node(item, depth + 1) for item in self._inside()], line)
+        node = Node({}, line)
+        for name in self._inside():
+            key = self._node(name, depth + 1)
+            if not isinstance(key.value, (str, int, float)):
+                raise self._error(name, "a key must be a name")
+            text = str(key.value)
+            if text in node.value:
+                raise self._error(name, f"the key {text!r} is given twice (first in line {node.keys[text]})")
+            node.keys[text] = key.line
+            node.value[text] = self._node(next(self.events), depth + 1)
+        return node
 
-    def _attach(self, node: Node, open_nodes: list[tuple[Node, str | None]], event: Any) -> Node | None:
-        """Put a finished node into the collection it belongs to; return it where it is the document itself."""
-        if not open_nodes:
-            return node
-        parent, key = open_nodes[-1]
-        if isinstance(parent.value, list):
-            parent.value.append(node)
-        elif key is None:
-            if not isinstance(node.value, (str, int, float)):
-                raise self._error(event, "a key must be a name")
-            name = str(node.value)
-            if name in parent.value:
-                raise self._error(event, f"the key {name!r} is given twice (first in line {parent.keys[name]})")
-            parent.keys[name] = node.line
-            open_nodes[-1] = (parent, name)
-        else:
-            parent.value[key] = node
-            open_nodes[-1] = (parent, None)
-        return None
+    def _inside(self) -> Iterator[Any]:
+        """The events up to the end of a collection; what an event begins is read before the next is taken."""
+        for event in self.events:
+            if isinstance(event, CollectionEndEvent):
+                return
+            yield event
 
     def _scalar(self, event: Any) -> Any:
         text = event.value

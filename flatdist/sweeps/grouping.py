@@ -8,11 +8,12 @@ from typing import Any
 
 from flatdist.cells.cell import Cell
 from flatdist.expressions import Expression, ExpressionError
-from flatdist.sweepfile.chosen import FIRST_SUCCESS, ChosenN
+from flatdist.sweepfile.blocks import Block
+from flatdist.sweepfile.declaration import FIRST_SUCCESS
 from flatdist.sweepfile.expand import MAX_CELLS, Cause, CellMaker, Doubt, Expansion, Scope, Unresolved, fields_needed
-from flatdist.sweepfile.schema import Block
 from flatdist.sweepfile.values import Given, InvalidValue, parse_literal
-from flatdist.sweeps.adaptive import Boundary, FirstSuccess, Group, Plain, Rule, Span, UntilInterval
+from flatdist.sweeps.groups import Group
+from flatdist.sweeps.rules import Boundary, FirstSuccess, Plain, Rule, Span, UntilInterval
 from flatdist.threshold.recovery import default_tolerance
 
 MAX_RANGE = 1_000_000  # numbers of measurements that a group may choose from: all of a 1000 x 1000 matrix
@@ -63,7 +64,7 @@ class GroupMaker(_Grouper):
     def __init__(self, block: Block, into: Expansion, values: Mapping[str, Sequence[Given]]) -> None:
         super().__init__(block, into, values)
         assert block.chosen is not None
-        self.chosen: ChosenN = block.chosen
+        self.chosen, self.chooses = block.chosen, block.chosen.what.rule
         self.places["n"] = (self.chosen.key, self.chosen.line)
         over_n = {id(condition): self.depends(condition.expression) for condition in block.conditions}
         self._on_groups = [condition for condition in block.conditions if not over_n[id(condition)]]
@@ -77,7 +78,7 @@ class GroupMaker(_Grouper):
         if doubt is True:
             self.into.left_out += 1
             return
-        ends = [self._end(scope, "from", self.chosen.low, varied), self._end(scope, "to", self.chosen.high, varied)]
+        ends = [self._end(scope, "from", self.chooses.low, varied), self._end(scope, "to", self.chooses.high, varied)]
         low, high = ends
         if low is None or high is None or doubt:
             self._cell(given, unusable, varied, low or high or 1, doubt)
@@ -93,7 +94,7 @@ class GroupMaker(_Grouper):
         first = cells[0]
         if low >= high or first is None or None in cells:
             return
-        if self.chosen.form == FIRST_SUCCESS and not first.nested:
+        if self.chosen.what.form == FIRST_SUCCESS and not first.nested:
             reason = "bisects each replicate's own threshold, which only nested problems have"
             self.count((self.chosen.key, self.chosen.line, reason), Cause("nested: true beside it", None, varied))
             return
@@ -165,11 +166,11 @@ class GroupMaker(_Grouper):
             self.count((self.chosen.key, self.chosen.line, reason), Cause("each group once", None, varied))
 
     def _rule(self, cell: Cell) -> Rule:
-        chosen = self.chosen
-        tolerance = default_tolerance(cell.method) if chosen.tolerance is None else chosen.tolerance
-        if chosen.form == FIRST_SUCCESS:
+        chosen = self.chosen.what
+        tolerance = default_tolerance(cell.method) if self.chooses.tolerance is None else self.chooses.tolerance
+        if chosen.boundary is None:
             return FirstSuccess(self.into.replicates, tolerance)
-        return Boundary(chosen.budget, chosen.precision, tolerance)
+        return Boundary(chosen.boundary.budget, chosen.boundary.precision, tolerance)
 
     def _at(self, cell: Cell, given: Mapping[str, Given]) -> Callable[[int], Cell]:
         """From n to the group's cell."""

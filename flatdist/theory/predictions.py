@@ -54,24 +54,44 @@ SampleComplexity = RiskCurve = Prediction
 
 
 def rank_times_sizes(d_out: int, d_in: int, rank: int) -> float:
-    """r (d_out + d_in), the paper's sample complexity up to a constant (Theorem 3)."""
+    """r (d_out + d_in), the paper's sample complexity up to a constant (Theorem 3).
+
+    Example:
+        >>> rank_times_sizes(20, 30, 2)
+        100.0
+    """
     shape = Shape.of(d_out, d_in, rank)
     return float(shape.rank * (shape.small + shape.large))
 
 
 def degrees_of_freedom(d_out: int, d_in: int, rank: int) -> float:
-    """r (d_out + d_in - r), the dimension of the rank-r matrices: no method can need fewer for generic recovery."""
+    """r (d_out + d_in - r), the dimension of the rank-r matrices: no method can need fewer for generic recovery.
+
+    Example:
+        >>> degrees_of_freedom(20, 20, 2)
+        76.0
+    """
     return float(Shape.of(d_out, d_in, rank).degrees_of_freedom)
 
 
 def entries(d_out: int, d_in: int, rank: int) -> float:
-    """d_out d_in, where the measurements determine every matrix."""
+    """d_out d_in, where the measurements determine every matrix.
+
+    Example:
+        >>> entries(20, 30, 2)
+        600.0
+    """
     shape = Shape.of(d_out, d_in, rank)
     return float(shape.small * shape.large)
 
 
 def minimum_norm_relative_error(d_out: int, d_in: int, rank: int, n: int) -> float:
-    """Theorem 4: the minimum-Frobenius-norm interpolator's mean relative error, 1 - n / (d_out d_in), from 1 to 0."""
+    """Theorem 4: the minimum-Frobenius-norm interpolator's mean relative error, 1 - n / (d_out d_in), from 1 to 0.
+
+    Example:
+        >>> minimum_norm_relative_error(20, 20, 2, n=100)
+        0.75
+    """
     return max(1.0 - n / entries(d_out, d_in, rank), 0.0)
 
 
@@ -84,6 +104,10 @@ def minimum_norm_law(d_out: int, d_in: int, n: int) -> rv_frozen:
 
     Raises:
         ValueError: n is outside of 0 < n < D, where the error is the constant 1 or 0.
+
+    Example:
+        >>> round(float(minimum_norm_law(20, 20, n=100).mean()), 6)
+        0.75
     """
     from scipy.stats import beta
 
@@ -97,6 +121,10 @@ def flattest_risk_shape(d_out: int, d_in: int, rank: int, n: int) -> float:
     """Theorem 3 without its constant: r (d_out + d_in) / n * log(n)^3, by ||M*||_*^2 <= r ||M*||_F^2.
 
     The constant is not known, so only its dependence on the sizes can be compared with measurements.
+
+    Example:
+        >>> round(flattest_risk_shape(20, 20, 2, n=100) / flattest_risk_shape(20, 20, 1, n=100), 6)
+        2.0
     """
     return rank_times_sizes(d_out, d_in, rank) / n * math.log(max(n, 1)) ** 3
 
@@ -115,6 +143,10 @@ def flattest_risk_bound(delta: float, nuclear_norm: float, depth: int = 2) -> fl
 
     Returns:
         A squared Frobenius norm; infinite where delta >= 1.
+
+    Example:
+        >>> round(flattest_risk_bound(0.1, nuclear_norm=1.0, depth=2), 3)
+        0.494
     """
     if delta >= 1.0:
         return math.inf
@@ -127,6 +159,10 @@ def nuclear_norm_ratio_bound(delta: float, depth: int) -> float:
     """Theorem 1: the flattest interpolator's nuclear norm over the least one is at most this under (1, delta)-RIP.
 
     ((1 + delta) / (1 - delta))^{L / (2 (L - 1))}; infinite where delta >= 1.
+
+    Example:
+        >>> round(nuclear_norm_ratio_bound(0.1, depth=3), 3)
+        1.162
     """
     if not delta >= 0.0 or depth < 2:
         raise ValueError(f"delta={delta!r}, depth={depth!r}; allowed: delta at least 0, depth at least 2")
@@ -146,6 +182,10 @@ def flattest_trace(nuclear_norm: float, d_out: int, d_in: int, depth: int) -> fl
         d_out: its rows.
         d_in: its columns.
         depth: number of layers L.
+
+    Example:
+        >>> round(flattest_trace(1.0, 20, 20, depth=2), 3)
+        80.0
     """
     return float(2.0 * depth * (d_in * d_out) ** (1.0 / depth) * nuclear_norm ** (2.0 * (depth - 1.0) / depth))
 
@@ -225,6 +265,10 @@ def prediction(name: str) -> Prediction:
 
     Raises:
         KeyError: names the predictions that exist.
+
+    Example:
+        >>> prediction("dof").name
+        'dof'
     """
     known = {**SAMPLE_COMPLEXITIES, **LIMITS}
     if name not in known:

@@ -198,6 +198,10 @@ def statistical_dimension_upper_bound(d_out: int, d_in: int, rank: int) -> float
 
     Raises:
         CellError: sizes that are not whole numbers, or rank > min(d_out, d_in).
+
+    Example:
+        >>> round(statistical_dimension_upper_bound(20, 20, 2), 1)
+        141.7
     """
     shape = Shape.of(d_out, d_in, rank)
     rows, columns = shape.normal
@@ -228,6 +232,10 @@ def statistical_dimension_asymptotic(d_out: int, d_in: int, rank: int) -> float:
 
     Raises:
         CellError: sizes that are not whole numbers, or rank > min(d_out, d_in).
+
+    Example:
+        >>> round(statistical_dimension_asymptotic(20, 20, 2), 1)
+        140.5
     """
     shape = Shape.of(d_out, d_in, rank)
     rows, columns = shape.normal

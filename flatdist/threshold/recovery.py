@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 
 from flatdist.methods import METHODS
-from flatdist.methods.base import GradientMethod
-
-SGD_TOLERANCE = 1e-2  # annealed label noise ends at 1e-3 ... 1e-5; the noise floor of short runs is above that
-SOLVER_TOLERANCE = 1e-6  # float64 solvers tell exact recovery from a near miss
+from flatdist.methods.base import SGD_TOLERANCE
 
 
 def default_tolerance(method: str) -> float:
     """The relative error below which one method's replicate is a success by default."""
-    spec = METHODS.get(method)
-    return SGD_TOLERANCE if spec is None or isinstance(spec, GradientMethod) else SOLVER_TOLERANCE
+    return METHODS[method].tolerance if method in METHODS else SGD_TOLERANCE
 
 
 def recovered(relative_error: float | None, status: str | None, tolerance: float) -> bool:

@@ -145,6 +145,12 @@ def run_cell(cell: Cell, replicates: Sequence[int] = range(8), **settings: Any) 
         CellError: a replicate is no whole number of at least 0.
         LaunchError: the engine or device is not available.
         SolverError: the problem cannot be solved as posed.
+
+    Example:
+        >>> from flatdist import Cell, run_cell
+        >>> trials, history = run_cell(Cell(d_out=4, d_in=4, rank=1, n=14, method="min_nuclear_norm"), range(3))
+        >>> trials["status"].tolist()
+        ['converged', 'converged', 'converged']
     """
     from flatdist.results import history_frame, trials_frame
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -16,36 +16,44 @@ from flatdist.factorization.flatness import hessian_trace, sharpness
 from flatdist.factorization.products import end_to_end
 from flatdist.machine.extras import load
 from flatdist.machine.threads import set_threads
-from flatdist.methods.base import Produced, SolverMethod, StudyMethod
 from flatdist.solvers.flattest_local import nu_bracket
 from flatdist.trials.settings import Hooks, Interrupted, RunSettings
 
+if TYPE_CHECKING:
+    from flatdist.methods.base import Produced, SolverMethod, StudyMethod
+
 
 def solve(cell: Cell, replicates: Sequence[int], settings: RunSettings, hooks: Hooks) -> Iterator[Produced]:
-    """Solve or study replicates of a cell one after the other.
+    """Solve replicates of a cell of a :class:`~flatdist.methods.base.SolverMethod`, one after the other."""
+    method = cast("SolverMethod", cell.spec)
+    solver = load(method.solver)  # outside the measured time
 
-    Args:
-        cell: a cell of a solver or study method.
-        replicates: numbers of the replicates.
-        settings: threads; solvers run on the CPU.
-        hooks: progress and interruption; a solver is interrupted between replicates.
+    def solved(replicate: int, problem: StoredProblem) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        return _solved(method, solver, cell, problem), []
 
-    Yields:
-        Per replicate its number, the measured columns of its ``trials`` row, and its history, empty for solvers.
-    """
-    method = cell.spec
-    assert isinstance(method, SolverMethod | StudyMethod)
-    function = load(method.study if isinstance(method, StudyMethod) else method.solver)  # outside the measured time
+    return _one_by_one(solved, cell, replicates, settings, hooks)
+
+
+def study(cell: Cell, replicates: Sequence[int], settings: RunSettings, hooks: Hooks) -> Iterator[Produced]:
+    """Study the problems of replicates of a cell of a :class:`~flatdist.methods.base.StudyMethod`, one by one."""
+    function = load(cast("StudyMethod", cell.spec).study)
+    return _one_by_one(lambda r, problem: function(cell, r, problem.arrays()), cell, replicates, settings, hooks)
+
+
+def _one_by_one(
+    compute: Callable[[int, StoredProblem], tuple[dict[str, Any], list[dict[str, Any]]]],
+    cell: Cell,
+    replicates: Sequence[int],
+    settings: RunSettings,
+    hooks: Hooks,
+) -> Iterator[Produced]:
+    """What is computed of each replicate's problem, on the CPU; interrupted between replicates."""
     set_threads(settings.threads)
     for replicate in replicates:
         if hooks.should_stop():
             raise Interrupted
         started = time.perf_counter()
-        problem = sample_stored(cell, replicate)
-        if isinstance(method, StudyMethod):
-            trial, history = function(cell, replicate, problem.arrays())
-        else:
-            trial, history = _solved(method, function, cell, problem), []
+        trial, history = compute(replicate, sample_stored(cell, replicate))
         hooks.on_steps(1)
         seconds = time.perf_counter() - started
         yield replicate, trial | {"wall_seconds": seconds, "engine": "solver", "device": "cpu"}, history

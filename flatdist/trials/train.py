@@ -90,9 +90,9 @@ def pack_key(cell: Cell, engine: str) -> Hashable | None:
 
     They may differ in n, rank, ground truth, noise on the labels, step size, label noise, start and momentum.
     """
-    method = cell.spec
-    if not isinstance(method, GradientMethod) or method.runner != GradientMethod.runner:
+    if cell.spec.runner != GradientMethod.runner:
         return None
+    method = cell.training
     batch = method.batch_size(cell)
     return (
         method.name,
@@ -115,9 +115,7 @@ class _Run:
         self.trainees, self.hooks, self.ran_on, self.threads = trainees, hooks, ran_on, settings.threads
         cells = [t.cell for t in trainees]
         self.cell = cell = cells[0]  # for what all have in common
-        method = cell.spec
-        assert isinstance(method, GradientMethod), f"{cell.method} takes no gradient steps"
-        self.method = method
+        self.method = method = cell.training
         self.evaluations = evaluation_steps(cell.steps, cell.evaluations).tolist()
         self.n, self.drawn = np.array([c.n for c in cells]), np.array([method.drawn(c) for c in cells])
         self.gain = np.array([method.gain(c) for c in cells])

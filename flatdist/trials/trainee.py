@@ -21,7 +21,6 @@ from flatdist.factorization.evaluation import (
 )
 from flatdist.factorization.flatness import sharpness
 from flatdist.factorization.products import end_to_end, initial_layers
-from flatdist.methods.base import GradientMethod
 from flatdist.sensing.ensembles import ENSEMBLES
 from flatdist.trials.settings import Checkpoints
 from flatdist.types import Array
@@ -58,8 +57,7 @@ def prepare(cell: Cell, replicate: int, engine: str, device: str, checkpoints: C
     started = time.perf_counter()
     problem = sample_stored(cell, replicate, storage_dtype(cell, engine))
     evaluations = len(evaluation_steps(cell.steps, cell.evaluations))
-    method = cell.spec
-    assert isinstance(method, GradientMethod)
+    method = cell.training
     slots = 0 if method.update is None else len(method.update.state)
     layers = [layer.astype(cell.dtype) for layer in initial_layers(cell, replicate)]
     trainee = Trainee(

@@ -76,7 +76,7 @@ def read_yaml(text: str) -> None:
             parse_sweep(text, path=Path("f.yaml"))
         return
     content = YAML(typ="safe").load(text)
-    if "cluster_name" in content:  # tests/test_cluster_yaml.py lets Ray check it
+    if "cluster_name" in content:  # tests/launch/test_cluster_yaml.py lets Ray check it
         return
     sweep = parse_sweep(text)
     if claim := re.match(r"# (\d+ cells(?:, \d+ left out)?)", first):

@@ -29,8 +29,8 @@ ONLY_PARSED = {
     "--device cuda": "needs a GPU",
     "--store A": "trains for three minutes on purpose: it shows the slower engine",
     "--store B": "its twin on the faster engine",
-    "sweeps/theorems/": "minutes of computing; tests/analysis/test_theorems.py runs the analysis on small sweeps",
-    "sweeps/figure": "minutes of computing; tests/analysis/test_training_curves.py runs the analysis",
+    "sweeps/theorems/": "minutes of computing; tests/fits/test_theorems.py runs the analysis on small sweeps",
+    "sweeps/figure": "minutes of computing; tests/figures/test_training_curves.py runs the analysis",
     **{
         f"sweeps/{name}": "minutes to hours of computing; a page of results says what came out"
         for name in (

@@ -14,8 +14,8 @@ from flatdist.launch.rounds import Driver
 from flatdist.planning.work import WorkItem
 from flatdist.store import Store
 from flatdist.sweeps import Sweep, parse_sweep
-from flatdist.sweeps.adaptive import GroupStrategy
-from flatdist.sweeps.search import RoundLog
+from flatdist.sweeps.groups import Groups, GroupState, GroupStrategy
+from flatdist.sweeps.rounds import RoundLog
 
 TEXT = """
 name: made-up
@@ -94,8 +94,8 @@ class Runner:
 
 def driver(sweep: Sweep, folder: Path, *, keep: bool = True, **options: Any) -> tuple[Driver, Runner]:
     """A driver of a sweep over made-up trials."""
-    adaptive = sweep.adaptive
-    assert adaptive is not None
+    adaptive = sweep.kind
+    assert isinstance(adaptive, Groups)
     store = Store(folder)
     log = RoundLog(store, sweep.name, sweep.source, None, adaptive.identity, keep=keep, current=adaptive.current)
     runner = Runner(store)
@@ -110,3 +110,9 @@ def asked(one: Driver) -> set[tuple[str, int]]:
 def stored(folder: Path) -> set[tuple[str, int]]:
     """The rows of a store."""
     return {(cell_id, r) for cell_id, numbers in Store(folder).done().items() for r in numbers}
+
+
+def states_of(sweep: Sweep, store: Store) -> list[GroupState]:
+    """How far the groups of a sweep are."""
+    assert isinstance(sweep.kind, Groups)
+    return sweep.kind.states(sweep, store)

@@ -12,7 +12,7 @@ from flatdist.launch import LaunchSettings, launch
 from flatdist.launch.progress.display import SilentDisplay
 from flatdist.planning import Shard, WorkItem
 from flatdist.store import Store
-from flatdist.sweeps.search.early_stopping import is_paused
+from flatdist.sweeps.early_stopping import is_paused
 
 
 @pytest.mark.ray

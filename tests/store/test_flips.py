@@ -1,4 +1,4 @@
-"""The short version of ``tests/flips.py``: 200 random flips, cuts and swaps in files of every kind."""
+"""The short version of ``tests/store/flips.py``: 200 random flips, cuts and swaps in files of every kind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_no_reader_is_misled_and_a_run_mends_what_is_damaged():
-    spec = importlib.util.spec_from_file_location("flips", Path(__file__).parents[1] / "flips.py")
+    spec = importlib.util.spec_from_file_location("flips", Path(__file__).with_name("flips.py"))
     assert spec is not None
     assert spec.loader is not None
     flips = importlib.util.module_from_spec(spec)

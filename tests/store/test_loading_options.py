@@ -9,8 +9,7 @@ from flatdist.errors import StoreError
 from flatdist.figures.command import Context, load
 from flatdist.fits.success import missing_lines, resolve_tolerance
 from flatdist.sweepfile import Changes
-from flatdist.sweeps import load_sweep, open_sweep
-from flatdist.sweeps.sweep import parse_sweep
+from flatdist.sweeps import load_sweep, open_sweep, parse_sweep
 
 SWEEP = """
 name: two

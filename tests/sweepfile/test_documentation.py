@@ -10,8 +10,7 @@ import pytest
 from flatdist.cells.cell import FIELDS
 from flatdist.errors import SweepError
 from flatdist.expressions import DERIVED, FUNCTIONS
-from flatdist.sweepfile.axes import FORMS
-from flatdist.sweepfile.schema import KEYS
+from flatdist.sweepfile.declaration import FORMS, SweepKeys
 from flatdist.sweeps import parse_sweep
 
 TEXT = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text(encoding="utf-8")
@@ -32,5 +31,5 @@ def test_example(example: str) -> None:
 
 def test_every_key_name_and_function_is_mentioned() -> None:
     required = [name for name in ("d_out", "d_in", "rank", "n") if name in FIELDS]
-    for word in (*KEYS, *DERIVED, *FUNCTIONS, *FORMS, *required):
+    for word in (*SweepKeys.names(), *DERIVED, *FUNCTIONS, *FORMS, *required):
         assert re.search(rf"`[^`]*\b{word}\b[^`]*`", TEXT) or f"{word}:" in TEXT, word

@@ -98,7 +98,7 @@ blocks:
     [
         ("groups: {shapes: {depth: [2]}}\nzip: [shaps]\n", r"zip\[0\]: shaps is not one of .* \(did you mean 'shapes'"),
         ("zip: [shapes]\n", "names under groups"),
-        ("groups: [1]\n", "groups: .* expected names of groups"),
+        ("groups: [1]\n", "groups: .* expected a mapping"),
         ("groups: {a: {stepz: [1]}}\nzip: [a]\nblocks: [{zip: [a]}]\n", r"groups.a.stepz: .*did you mean 'steps'"),
         ("groups: {a: {depth: [2, 3], steps: [1]}}\n", "groups.a: has axes of different lengths"),
     ],

@@ -62,7 +62,7 @@ def shard_trial(config: dict[str, Any], *, packed: PackedShards, numbers: Sequen
     shard = packed[config["position"]]
     with _taken_up(numbers[config["position"]], task) as shared:
         if shared is not None:
-            device = trial_device(task.settings, task.gpus)
+            device = trial_device(task.settings, task.gpus if shard.takes_steps else 0.0)
             counts = run_shard(shard, task.store_uri, task.settings, device=device, **shared)
             tune.report({"stored": counts.stored, "failed": counts.failed})
 
@@ -387,7 +387,7 @@ class _Reports:
         return metrics
 
     def _squared_truth(self, replicate: int) -> float:
-        from flatdist.sweeps.search.early_stopping import squared_truth
+        from flatdist.sweeps.early_stopping import squared_truth
 
         if math.isnan(self._truth[replicate]):
             self._truth[replicate] = squared_truth(self._cell, replicate)
@@ -415,6 +415,10 @@ def cell_of(base: Mapping[str, Any], config: Mapping[str, Any]) -> Cell:
 
     Raises:
         CellError: every field that is unknown, missing or wrong.
+
+    Example:
+        >>> cell_of({"d_out": 6, "d_in": 6, "rank": 1}, {"n": "2*dof"}).n
+        22
     """
     from flatdist.sweepfile.words import resolved_values
 
@@ -462,6 +466,11 @@ def trial_name(trial: Any) -> str:
     """A name for Tune's tools, for ``TuneConfig(trial_name_creator=trial_name, trial_dirname_creator=trial_name)``.
 
     The fields that say most, and as many digits of the cell's identity as keep names apart.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> trial_name(SimpleNamespace(config={"rank": 2, "n": 40}, trial_id="0_1"))
+        'label_noise_sgd-r2-n40-0_1'
     """
     config = trial.config
     words = [str(config.get("method", "label_noise_sgd"))]

@@ -1,0 +1,138 @@
+"""Successive halving: cells are compared at rungs of growing numbers of steps, and only the best go on.
+
+The rule is that of ASHA: at a rung a cell goes on if it is among the best 1/factor of all that ever reached that rung,
+in this and in earlier rounds. The cells of one round arrive at a rung together, so decisions depend on results alone
+and not on who was faster; Tune's ASHAScheduler decides in the order of arrival, forgets its rungs with the driver, and
+stops Tune trials, of which each holds several cells here.
+
+A cell that is stopped keeps its checkpoints and has no row of trials: its round records the step and the value it was
+stopped with. Whoever wants it later, be it another sweep, goes on from the checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flatdist.cells.cell import Cell
+from flatdist.sweeps.metric import Metric, cell_value
+
+if TYPE_CHECKING:
+    from flatdist.store import Store
+
+DIVERGED_AT = 3  # position among a checkpoint's scalars
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """When cells are compared, and how many go on.
+
+    Attributes:
+        first: steps at the first rung.
+        factor: each rung has so many times the steps of the one before, and one in so many cells goes on.
+    """
+
+    first: int
+    factor: int = 3
+
+    def rungs(self, steps: int) -> list[int]:
+        """The rungs of a training of so many steps; the last is at steps / factor: stopping later saves little."""
+        rungs = []
+        rung = self.first
+        while rung * self.factor <= steps:
+            rungs.append(rung)
+            rung *= self.factor
+        return rungs
+
+    def stopped(self, here: Mapping[int, float], before: Sequence[float], mode: str) -> tuple[int, ...]:
+        """Which candidates are not to go on.
+
+        Args:
+            here: candidate -> value at the rung.
+            before: values of earlier rounds at this rung.
+            mode: ``min`` or ``max``.
+        """
+        sign = 1.0 if mode == "min" else -1.0
+        ranked = sorted(sign * value for value in (*here.values(), *before))
+        cutoff = ranked[math.ceil(len(ranked) / self.factor) - 1] if ranked else 0.0
+        return tuple(index for index, value in here.items() if sign * value > cutoff or not math.isfinite(value))
+
+
+def paused_value(cell: Cell, state: tuple[int, Mapping[str, Any]] | None, rung: int, column: str) -> float | None:
+    """What a checkpoint says of a replicate at a rung.
+
+    Training evaluates its history in blocks, so what is compared is the first evaluation at or after the rung, and a
+    replicate pauses at the end of that block. Both depend on the cell alone.
+
+    Args:
+        cell: the cell.
+        state: its checkpoint, (step, arrays), or None.
+        rung: steps.
+        column: of the history.
+
+    Returns:
+        The value; infinite where the replicate has diverged; None where it has not got that far.
+    """
+    if state is None or not cell.spec.takes_steps:
+        return None
+    from flatdist.factorization.evaluation import BLOCK, evaluation_steps
+
+    step, arrays = state
+    steps = evaluation_steps(cell.steps, cell.evaluations)
+    evaluated = int((steps <= step).sum()) // BLOCK * BLOCK
+    index = int((steps < rung).sum())
+    try:
+        diverged_at, values = float(arrays["scalars"][DIVERGED_AT]), arrays[f"history_{column}"]
+        value = float(values[index])
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None  # not a state that training saved; it says so when it gets there
+    if 0 <= diverged_at <= steps[index]:
+        return math.inf
+    if index >= evaluated:
+        return None
+    return value if math.isfinite(value) else math.inf
+
+
+def is_paused(store: Store, cell: Cell, replicate: int, rung: int) -> bool:
+    """Whether a replicate has been trained up to a rung."""
+    return paused_value(cell, store.checkpoints.latest(cell.cell_id, replicate), rung, "population_loss") is not None
+
+
+class RungValues:
+    """Values of a metric's history column at rungs, from rows and from checkpoints."""
+
+    def __init__(self, store: Store, metric: Metric, worst: float) -> None:
+        assert metric.rung_column is not None, "checked when the sweep file is read"
+        self._store, self._metric, self._column, self._worst = store, metric, metric.rung_column, worst
+
+    def of(self, cell: Cell, replicates: Collection[int], rung: int) -> float:
+        """The median over a cell's replicates at a rung; one that failed or diverged counts as the worst."""
+        values = self._stored(cell, rung)
+        for replicate in set(replicates) - values.keys():
+            state = self._store.checkpoints.latest(cell.cell_id, replicate)
+            value = paused_value(cell, state, rung, self._column)
+            if value is not None:
+                values[replicate] = value
+        if self._metric.relative:
+            values = {replicate: value / squared_truth(cell, replicate) for replicate, value in values.items()}
+        return cell_value(values, replicates, self._worst)
+
+    def _stored(self, cell: Cell, rung: int) -> dict[int, float]:
+        columns = ["replicate", "step", self._column]
+        rows = self._store.history([cell.cell_id], where=[("step", ">=", rung)], columns=columns)
+        first = rows.sort_values("step").drop_duplicates("replicate")
+        return {int(r): float(value) for r, value in zip(first["replicate"], first[self._column], strict=True)}
+
+
+def squared_truth(cell: Cell, replicate: int) -> float:
+    """||M*||_F^2 of a replicate's problem."""
+    if cell.ground_truth != "gaussian_factors":
+        return 1.0  # by definition
+    import dataclasses
+
+    from flatdist.cells.problems import frobenius_norm, sample_arrays
+
+    one = dataclasses.replace(cell, n=1, nested=True) if cell.nested else cell  # M* does not depend on n then
+    return frobenius_norm(sample_arrays(one, replicate).ground_truth) ** 2

@@ -1,0 +1,230 @@
+"""Searches: sweeps that suggest their cells, round after round, from what the store holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from flatdist.cells.cell import Cell
+from flatdist.errors import SweepError
+from flatdist.expressions import Expression
+from flatdist.sweepfile.blocks import Block, Fixed
+from flatdist.sweepfile.expand import Expansion, expand
+from flatdist.sweepfile.problems import Problems
+from flatdist.sweepfile.values import InvalidValue, read_value
+from flatdist.sweeps.early_stopping import EarlyStopping, RungValues
+from flatdist.sweeps.metric import Metric, cell_value, rank
+from flatdist.sweeps.rounds import Request, Round, RoundLog, Stopped, recorded_rounds
+from flatdist.sweeps.searchers import SEARCHERS, Domain, Told
+from flatdist.sweeps.sweep import Halving, Kind, Outlook, Rounds, Sweep
+
+if TYPE_CHECKING:
+    from flatdist.store import Store
+
+TRIES = 50  # suggestions in a row that bring no new cell, after which the domains count as exhausted
+
+
+@dataclass(frozen=True)
+class Search(Kind):
+    """Suggests cells until the budget is spent or the searcher has nothing new to say.
+
+    Attributes:
+        block: the fixed fields and conditions that every suggestion is completed with.
+        domains: the searched fields.
+        searcher: who suggests.
+        metric: what is best.
+        mode: ``min`` or ``max``.
+        budget: number of cells to suggest in all.
+        round_size: cells suggested at a time.
+        seed: of the searcher.
+        replicates: of each cell.
+        early_stopping: when cells are given up early; None for never.
+    """
+
+    block: Block = field(repr=False)
+    domains: tuple[Domain, ...] = field()
+    searcher: str
+    metric: Metric
+    mode: str
+    budget: int
+    round_size: int
+    seed: int
+    replicates: int
+    early_stopping: EarlyStopping | None = None
+    chooses = True
+
+    @property
+    def worst(self) -> float:
+        """The worst value of the metric."""
+        return float("inf") if self.mode == "min" else float("-inf")
+
+    def cell(self, point: Mapping[str, Any]) -> Cell | None:
+        """The cell of a suggestion; None where a condition leaves it out or no trial could run it."""
+        expansion = Expansion({})
+        problems = Problems("search")
+        self.expand(point, expansion, problems)
+        return None if problems.found else next(iter(expansion.cells.values()), None)
+
+    def expand(self, point: Mapping[str, Any], into: Expansion, problems: Problems) -> None:
+        """Add the cell of a suggestion to an expansion, and what is wrong with it to the problems."""
+        block = dataclasses.replace(self.block, fixed=dict(self.block.fixed))
+        for domain in self.domains:
+            value = point[domain.field]
+            try:
+                block.fixed[domain.field] = Fixed(read_value(domain.field, value), domain.key, domain.line)
+            except InvalidValue as error:
+                problems.add(domain.key, domain.line, error.reason, error.allowed, value)
+                block.unusable = {*block.unusable, domain.field}
+        expand(block, into, problems)
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that decides which cells a search would ask for; recorded rounds belong to one identity.
+
+        A larger budget, more replicates, another round size or early stopping go on with the rounds there are.
+        """
+        content = {
+            "fixed": {name: _plain(entry.value) for name, entry in sorted(self.block.fixed.items())},
+            "where": sorted(condition.expression.text for condition in self.block.conditions),
+            "fields": sorted(domain.plain() for domain in self.domains),
+            "searcher": self.searcher,
+            "metric": self.metric.text,
+            "mode": self.mode,
+            "seed": self.seed,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:20]
+
+    @property
+    def ranking(self) -> tuple[Metric, str]:  # type: ignore[override]
+        """What it searches for."""
+        return self.metric, self.mode
+
+    @property
+    def fixed(self) -> Mapping[str, Any]:  # type: ignore[override]
+        """The values of fields that are not searched."""
+        return {name: entry.value for name, entry in self.block.fixed.items()}
+
+    def next_round(self, rounds: Sequence[Round], store: Store) -> list[Request]:
+        """The next cells; none that was asked for before."""
+        asked = {request.cell.cell_id for one in rounds for request in one.requests}
+        count = min(self.round_size, self.budget - len(asked))
+        if count <= 0:
+            return []
+        searcher = SEARCHERS[self.searcher](self, self.told(rounds, store), len(rounds))
+        wanted = tuple(range(self.replicates))
+        requests: list[Request] = []
+        misses = 0
+        while len(requests) < count and misses < TRIES + len(asked):
+            point = searcher.suggest()
+            cell = self.cell(point)
+            if cell is None or cell.cell_id in asked:
+                misses += 1
+                continue
+            misses = 0
+            asked.add(cell.cell_id)
+            requests.append(Request(cell, wanted, point))
+        return requests
+
+    def told(self, rounds: Sequence[Round], store: Store) -> list[Told]:
+        """Every earlier point with its result, in the order in which they were asked for."""
+        ids = [request.cell.cell_id for one in rounds for request in one.requests]
+        values = self.metric.values(store, ids, guide=True) if ids else {}
+        told = []
+        for one in rounds:
+            stopped = one.stopped() if self.early_stopping is not None else {}
+            for index, request in enumerate(one.requests):
+                if index in stopped:
+                    rungs = tuple(rung.values[index] for rung in one.rungs if index in rung.values)
+                    told.append(Told(request.note, stopped[index].value, rungs))
+                else:
+                    found = values.get(request.cell.cell_id, {})
+                    told.append(Told(request.note, cell_value(found, request.replicates, self.worst)))
+        return told
+
+    def recorded(self, sweep: Sweep, store: Store) -> Sweep:
+        """The sweep with the cells of its recorded rounds, and which of them were stopped early."""
+        rounds = recorded_rounds(store, sweep.name, self.identity, sweep.replicates)
+        cells = {request.cell.cell_id: request.cell for one in rounds for request in one.requests}
+        stopped: dict[str, Stopped] = {}
+        if self.early_stopping is not None:
+            for one in rounds:
+                stopped |= {one.requests[index].cell.cell_id: where for index, where in one.stopped().items()}
+        return dataclasses.replace(sweep, cells=tuple(cells.values()), stopped=stopped)
+
+    def expected(self, sweep: Sweep, store: Store) -> Sweep:
+        """Without the cells that were stopped, and with random draws for those yet to come.
+
+        Raises:
+            SweepError: its conditions leave out everything.
+        """
+        known = {cell.cell_id for cell in sweep.cells}
+        left = max(0, self.budget - len(known))
+        stand_ins: dict[str, Cell] = {}
+        index = misses = 0
+        while len(stand_ins) < left and misses < TRIES + len(known):
+            cell = self.cell({domain.field: domain.drawn(self.seed, index) for domain in self.domains})
+            index += 1
+            if cell is None or cell.cell_id in known or cell.cell_id in stand_ins:
+                misses += 1
+                continue
+            misses = 0
+            stand_ins[cell.cell_id] = cell
+        if not known and not stand_ins and left:
+            raise SweepError(
+                f"sweep {sweep.name!r}: where leaves out all of {misses} suggestions that were tried; widen "
+                "search.fields or loosen where"
+            )
+        running = [cell for cell in sweep.cells if cell.cell_id not in sweep.stopped]
+        return dataclasses.replace(sweep, cells=(*running, *stand_ins.values()))
+
+    def outlook(self, sweep: Sweep, store: Store) -> Outlook:
+        """How much of the budget is spent."""
+        left = max(0, self.budget - len(sweep.cells))
+        text = f"search: {sweep.name}: {len(sweep.cells)} of {self.budget} cells suggested so far"
+        if sweep.stopped:
+            text += f", {len(sweep.stopped)} of them stopped early"
+        if left:
+            text += f"; the other {left} stand for what {self.searcher} will suggest, {self.round_size} a round"
+        if self.early_stopping is not None:
+            text += "; early stopping makes it shorter"
+        return Outlook(text, may_ask=left > 0, headings=("stopped",))
+
+    def rounds(self, sweep: Sweep, store: Store, limit: int | None) -> Rounds:
+        """Until the budget is spent; another search than the file's, as ``--where`` makes it, is not recorded."""
+        search = self if limit is None else dataclasses.replace(self, budget=min(self.budget, limit))
+        own = sweep.whole is not None and sweep.whole().kind.identity == search.identity
+        log = RoundLog(store, sweep.name, sweep.source, sweep.replicates, search.identity, keep=own)
+        halving = None
+        if search.early_stopping is not None:
+            halving = Halving(search.early_stopping, RungValues(store, search.metric, search.worst), search.mode)
+        return Rounds(
+            search,
+            log,
+            lambda requests: f"{len(requests)} cells",
+            lambda: self._best(log, store),
+            halving,
+            "" if own else f"{sweep.name}: this is another search than the file's; its rounds are not recorded",
+        )
+
+    def _best(self, log: RoundLog, store: Store) -> str:
+        cells = {request.cell.cell_id: request.cell for request in log.requests()}
+        ranked = rank(store, list(cells), self.metric, highest=self.mode == "max") if cells else []
+        if not ranked:
+            return ""
+        cell_id, middle, low, high, _ = ranked[0]
+        values = ((domain.field, getattr(cells[cell_id], domain.field)) for domain in self.domains)
+        at = ", ".join(
+            f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in values
+        )
+        found = f"{middle:.4g} (95 % interval {low:.4g} to {high:.4g})"
+        return f"best so far: median {self.metric.text} {found} at {at}; 'flatdist best' ranks all"
+
+
+def _plain(given: Any) -> Any:
+    if isinstance(given, Expression):
+        return {"expression": given.text}
+    return [_plain(item) for item in given] if isinstance(given, tuple) else given

@@ -1,0 +1,47 @@
+"""The short version of ``tests/launch/chaos.py``: one kill of each kind."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+import pytest
+
+SCRIPT = Path(__file__).with_name("chaos.py")
+
+
+@pytest.fixture(scope="module")
+def chaos() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("chaos", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_kills_of_each_kind_leave_the_results_of_an_undisturbed_run(tmp_path: Path) -> None:
+    options = ["--kinds", "worker,driver,node", "--cells", "5", "--steps", "150000", "--interval", "1"]
+    ended = subprocess.run(
+        [sys.executable, str(SCRIPT), *options, "--folder", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    logs = "\n".join(path.read_text() for path in tmp_path.glob("*.log"))
+    assert ended.returncode == 0, ended.stdout + ended.stderr + logs
+    assert "3 kills (1 x driver, 1 x node, 1 x worker)" in ended.stdout
+    assert "every result column equal: True" in ended.stdout
+
+
+def test_the_comparison_sees_what_is_missing_twice_or_different(chaos: ModuleType) -> None:
+    table = pd.DataFrame({"cell_id": ["a", "a", "b"], "replicate": [0, 1, 0], "train_loss": [0.1, None, 0.3]})
+    assert chaos.differences(table.copy(), table) == []
+    assert "instead of 3" in chaos.differences(table[:2], table)[0]
+    twice = pd.concat([table, table[:1]], ignore_index=True)
+    assert chaos.differences(twice, table)[0] == "1 keys are there twice"
+    other = table.assign(train_loss=[0.1, None, 0.3000000000000001])
+    assert chaos.differences(other, table) == ["column train_loss differs in 1 rows"]
