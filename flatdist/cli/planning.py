@@ -174,15 +174,17 @@ def plan_settings(resources: Resources, *, retry_failed: bool = False, limit: in
 
     check_here(resources)
     device = "cuda" if resources.uses_gpu else "cpu"
+    resolve_engine(resources.engine, device)  # refused here rather than by every cell
     return PlanSettings(
         slots=dataclasses.replace(resources, device=device).slots,
-        engine=resolve_engine(resources.engine, device),
+        engine=resources.engine,
         device=device,
         executor=resources.executor,
         retry_failed=retry_failed,
         limit=limit,
         local=resources.address is None and device == "cpu",
         pack=resources.pack,
+        cpu_slots=dataclasses.replace(resources, device="cpu").slots,
     )
 
 
@@ -233,7 +235,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "seconds": _interval(plan.time),
         "slot_seconds": _interval(plan.work),
         "basis": plan.forecast.basis,
-        "engine": plan.settings.engine,
+        "engine": plan.engine,
         "device": plan.settings.device,
         "memory_bytes_per_trial": plan.memory_bytes,
         "packs": [shard.replicates for shard in plan.shards if shard.together],

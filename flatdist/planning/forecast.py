@@ -23,7 +23,6 @@ from flatdist.cells.cell import FIELDS, Cell
 from flatdist.cells.fields import Keyword
 from flatdist.engines import resolve_engine
 from flatdist.errors import FlatdistError, StoreError
-from flatdist.methods.base import GradientMethod
 from flatdist.planning.work import WorkItem
 from flatdist.sensing.ensembles import ENSEMBLES
 from flatdist.types import Array
@@ -116,15 +115,21 @@ class Forecast:
         engine: the engine of gradient methods, or ``auto``.
         device: ``cpu``, or a torch device.
         basis: where the measurements come from, in words.
+        card: the model of the GPU, as torch names it; empty where any model will do.
     """
 
     def __init__(
-        self, observations: Iterable[Observation], engine: str, device: str, basis: str = "nothing to run"
+        self,
+        observations: Iterable[Observation],
+        engine: str,
+        device: str,
+        basis: str = "nothing to run",
+        card: str = "",
     ) -> None:
-        self.engine, self.device, self.basis = engine, device, basis
+        self.engine, self.device, self.basis, self.card = engine, device, basis, card
         ratios: dict[str, dict[tuple[float, ...], list[float]]] = defaultdict(lambda: defaultdict(list))
         for one in observations:
-            ran_here = one.engine == self.engine_of(one.cell) and one.device == device
+            ran_here = one.engine == self.engine_of(one.cell) and is_device(one.device, device, card)
             if one.seconds > 0 and (ran_here or not one.cell.spec.takes_steps):
                 ratio = math.log(one.seconds / nominal_seconds(one.cell, one.engine))
                 ratios[family(one.cell)][features(one.cell)].append(ratio)
@@ -188,13 +193,13 @@ class Forecast:
 
 
 def make_forecast(
-    items: Sequence[WorkItem], store: TimedStore, engine: str, device: str, probe: Probe | None
+    items: Sequence[WorkItem], store: TimedStore, engine: str, device: str, probe: Probe | None, card: str = ""
 ) -> Forecast:
     """A forecast from the store's wall times, and from probes of kinds of cells that it says nothing about."""
     stored = stored_observations(store) if items else []
     cells = [item.cell for item in items]
-    probed = probe_observations(cells, Forecast(stored, engine, device), probe) if probe is not None else []
-    forecast = Forecast([*stored, *probed], engine, device)
+    probed = probe_observations(cells, Forecast(stored, engine, device, card=card), probe) if probe is not None else []
+    forecast = Forecast([*stored, *probed], engine, device, card=card)
     known = sum(math.isfinite(forecast.replicate(cell).distance) for cell in cells)
     sources = ["times in the store"] if stored and known else []
     if probed:
@@ -205,6 +210,16 @@ def make_forecast(
     return forecast
 
 
+def is_device(label: str, device: str, card: str = "") -> bool:
+    """Whether rows of a device say how long a plan's device takes: of one kind and model, whatever the driver.
+
+    >>> is_device("cuda NVIDIA H100 80GB HBM3, CUDA 12.8, driver API 12080", "cuda:0", "NVIDIA H100 80GB HBM3")
+    True
+    """
+    kind, _, model = label.partition(",")[0].partition(" ")
+    return kind.partition(":")[0] == device.partition(":")[0] and (not model or not card or model == card)
+
+
 def family(cell: Cell) -> str:
     """Methods whose costs have one shape: all gradient methods together (per number type), each other by itself."""
     return f"gradient {cell.dtype}" if cell.spec.takes_steps else cell.method
@@ -213,9 +228,9 @@ def family(cell: Cell) -> str:
 def features(cell: Cell) -> tuple[float, ...]:
     """Where a cell lies among cells of its family: natural logarithms of what its cost depends on."""
     size, method = 0.5 * math.log(cell.d_out * cell.d_in), cell.spec
-    if isinstance(method, GradientMethod):
+    if method.takes_steps:
         steps = 0.1 * math.log(cell.steps)  # nearly proportional to them, so they hardly set cells apart
-        drawn = 0.5 * math.log(method.drawn(cell))
+        drawn = 0.5 * math.log(cell.training.drawn(cell))
         values = [size, 0.3 * math.log(cell.n), 0.5 * math.log(cell.depth), drawn, steps]
     else:
         depth = math.log(cell.depth or 64) if "depth" in method.fields else 0.0
@@ -228,7 +243,7 @@ def nominal_seconds(cell: Cell, engine: str = "fused") -> float:
     """What one replicate would cost on a nominal core: counts of multiplications times round costs."""
     entries, smaller, method = cell.d_out * cell.d_in, min(cell.d_out, cell.d_in), cell.spec
     sampling = REPLICATE_SECONDS + SAMPLING * cell.n * entries
-    if not isinstance(method, GradientMethod):
+    if not method.takes_steps:
         if method.study_seconds:
             length = cell.flow_duration if "flow_duration" in method.fields else 1.0
             return sampling + method.study_seconds * length * entries / 100
@@ -236,10 +251,10 @@ def nominal_seconds(cell: Cell, engine: str = "fused") -> float:
         depth = cell.depth if "depth" in method.fields else 1
         iteration = depth * (4.0 * cell.n * entries + 20.0 * entries * smaller) + ITERATION_FLOPS
         return sampling + (gram + method.iterations * iteration) / SOLVER_FLOPS
-    chain = sum(a * b * min(cell.widths[0], cell.widths[-1]) for a, b in pairwise(cell.widths))
+    training, chain = cell.training, _chain(cell)
     passing = PRODUCT_FLOPS if ENSEMBLES[cell.ensemble].storage.structured else DRAWN_FLOPS
-    computing = 4 * method.drawn(cell) * entries / passing + 6 * chain / PRODUCT_FLOPS
-    step = STEP_SECONDS + (2 if method.sharpness_aware else 1) * (LAYER_SECONDS * cell.depth + computing)
+    computing = 4 * training.drawn(cell) * entries / passing + 6 * chain / PRODUCT_FLOPS
+    step = STEP_SECONDS + (2 if training.sharpness_aware else 1) * (LAYER_SECONDS * cell.depth + computing)
     evaluation = EVALUATION_SECONDS + cell.n * entries * (2 + 2 * cell.depth) / EVALUATION_FLOPS
     # On a GPU too a processor samples and evaluates.
     step = card_step(cell)[0] if engine in ON_CHIP else step * ENGINE_FACTORS.get(engine, 1.0)
@@ -253,13 +268,15 @@ def card_step(cell: Cell) -> tuple[float, float]:
     Args:
         cell: a cell of a gradient method.
     """
-    method, storage = cell.spec, ENSEMBLES[cell.ensemble].storage
-    assert isinstance(method, GradientMethod)
-    drawn = method.drawn(cell)
-    chain = sum(a * b * min(cell.widths[0], cell.widths[-1]) for a, b in pairwise(cell.widths))
+    storage, drawn, chain = ENSEMBLES[cell.ensemble].storage, cell.training.drawn(cell), _chain(cell)
     read = drawn * storage.row_bytes(cell.d_out, cell.d_in, storage.narrowest(cell.dtype))
     flops = 4 * drawn * cell.d_out * cell.d_in + 6 * chain * (cell.depth - 1) / cell.depth
     return read / CARD_BYTES + flops / CARD_FLOPS, CARD_LATENCY + flops / CARD_LATENCY_FLOPS
+
+
+def _chain(cell: Cell) -> int:
+    """Multiplications of one product of all layers."""
+    return sum(a * b * min(cell.widths[0], cell.widths[-1]) for a, b in pairwise(cell.widths))
 
 
 def stored_observations(store: TimedStore) -> list[Observation]:

@@ -61,13 +61,13 @@ def replicates_that_fit(cell: Cell, limit: int, engine: str = "fused", executor:
     return max(1, 1 + (limit - one) // max(1, two - one)) if limit > one else 1
 
 
-def require_room(cells: Iterable[Cell], free: int, engine: str, executor: str) -> None:
-    """Refuse cells of which not even one replicate fits into this machine's free memory.
+def require_room(cells: Iterable[tuple[Cell, str]], free: int, executor: str) -> None:
+    """Refuse cells, each with its engine, of which not even one replicate fits into this machine's free memory.
 
     Raises:
         LaunchError: names the largest such cell, what it needs and what is free.
     """
-    needs = ((memory_bytes(cell, 1, engine, executor), cell) for cell in cells)
+    needs = ((memory_bytes(cell, 1, engine, executor), cell) for cell, engine in cells)
     need, cell = max(needs, key=lambda pair: pair[0], default=(0, None))
     if cell is not None and need > free:
         raise LaunchError(

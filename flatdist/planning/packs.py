@@ -7,6 +7,7 @@ that no card idles while another finishes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -28,12 +29,12 @@ class Card:
     Attributes:
         processors: streaming multiprocessors.
         memory: bytes that are free.
-        name: its model.
+        name: its model, as torch names it; empty for one that stands for any.
     """
 
     processors: int = 132
     memory: int = 80 * 10**9
-    name: str = "a card of 80 GB with 132 multiprocessors"
+    name: str = ""
 
     @classmethod
     def here(cls) -> Card:
@@ -44,6 +45,9 @@ class Card:
             return cls()
         found = torch.cuda.get_device_properties(0)
         return cls(found.multi_processor_count, torch.cuda.mem_get_info(0)[0], found.name)
+
+    def __str__(self) -> str:
+        return self.name or f"a card of {self.memory / 1e9:.0f} GB with {self.processors} multiprocessors"
 
     def fill(self, cell: Cell) -> int:
         """Replicates of a cell's shape that fill the card."""
@@ -90,7 +94,7 @@ def pack_sizes(total: int, slots: int, fill: int, most: int) -> list[int]:
 
 def make_packs(
     items: Sequence[WorkItem],
-    engine: str,
+    engine_of: Callable[[Cell], str],
     slots: int,
     seconds: Callable[[Sequence[WorkItem]], float],
     card: Card | None,
@@ -100,7 +104,7 @@ def make_packs(
 
     Args:
         items: replicates of cells.
-        engine: what takes the steps.
+        engine_of: what takes the steps of a cell.
         slots: packs that run at a time.
         seconds: predicted time of a pack.
         card: what they run on; None for a CPU, where ``size`` alone counts.
@@ -111,18 +115,19 @@ def make_packs(
     """
     from flatdist.trials.train import pack_key
 
-    groups: dict[Hashable, list[WorkItem]] = {}
+    groups: dict[tuple[str, Hashable], list[WorkItem]] = {}
     alone: list[WorkItem] = []
     for item in items:
+        engine = engine_of(item.cell)
         key = pack_key(item.cell, engine) if item.until is None else None
         if key is None:
             alone.append(item)
         else:
-            groups.setdefault(key, []).append(item)
+            groups.setdefault((engine, key), []).append(item)
     shards: list[Shard] = []
-    for group in groups.values():
+    for (engine, _), group in groups.items():
         total = sum(len(item.replicates) for item in group)
-        largest = max(group, key=lambda item: device_bytes(item.cell, engine)).cell
+        largest = max((item.cell for item in group), key=functools.partial(device_bytes, engine=engine))
         fill, most = size or total, size or total
         if card is not None:
             room = int(SHARE_OF_MEMORY * card.memory) // device_bytes(largest, engine)

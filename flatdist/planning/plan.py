@@ -44,7 +44,7 @@ class PlanSettings:
 
     Attributes:
         slots: trials that run at a time; None takes this machine's processors.
-        engine: the engine of gradient methods, resolved: fused, cuda, triton, batched or reference.
+        engine: the engine of gradient methods; ``auto`` takes for each cell the fastest that can run it.
         device: ``cpu``, or a torch device.
         executor: ``ray`` or ``inline``, for what starting costs.
         retry_failed: replicates that failed are to run again.
@@ -55,6 +55,7 @@ class PlanSettings:
         pack: replicates of different cells that are trained together at most; None fills a GPU, and packs no cells on
             the CPU.
         card: the GPU that packs are cut for; None asks this machine's.
+        cpu_slots: trials that run at a time beside the GPUs, of methods that take no steps; None takes the processors.
     """
 
     slots: int | None = None
@@ -68,6 +69,7 @@ class PlanSettings:
     local: bool = True
     pack: int | None = None
     card: Card | None = None
+    cpu_slots: int | None = None
 
     @property
     def packs(self) -> bool:
@@ -85,6 +87,13 @@ class PlanSettings:
         if self.executor == "inline":
             return 1
         return max(1, self.slots if self.slots is not None else processors())
+
+    @property
+    def resolved_cpu_slots(self) -> int:
+        """Trials without steps that run at a time beside the GPUs."""
+        if self.executor == "inline":
+            return 1
+        return max(1, self.cpu_slots if self.cpu_slots is not None else processors())
 
 
 def processors() -> int:
@@ -157,6 +166,12 @@ class Plan:
         return sum(map(len, self.wanted.values()))
 
     @property
+    def engine(self) -> str:
+        """What takes the steps."""
+        found = {self.forecast.engine_of(item.cell): None for item in self.items if item.cell.spec.takes_steps}
+        return " and ".join(found) or self.settings.engine
+
+    @property
     def to_run(self) -> int:
         """Replicates that the shards hold."""
         return sum(shard.replicates for shard in self.shards)
@@ -182,9 +197,7 @@ class Plan:
             f"in {counted(len(self.shards), 'shard')}"
         )
         slots = "one slot" if self.slots == 1 else f"{self.slots} slots"
-        lines.append(
-            f"time:   {self.time} on {slots} with the {self.settings.engine} engine, from {self.forecast.basis}"
-        )
+        lines.append(f"time:   {self.time} on {slots} with the {self.engine} engine, from {self.forecast.basis}")
         lines.append(f"memory: {size(self.memory_bytes)} per trial at most")
         lines += self._pack_lines()
         if self.settings.local and (free := available_bytes()) is not None and self.memory_bytes * self.slots > free:
@@ -201,8 +214,8 @@ class Plan:
         text = f"packs:  {counted(len(packs), 'pack')} of {span} replicates"
         if card is not None:
             fill = sum(company(pack, card) for pack in packs) / len(packs)
-            most = max(pack_device_bytes(pack, self.settings.engine) for pack in packs)
-            text += f" on {card.name}: {fill:.0%} full on average, {size(most)} of its {size(card.memory)} at most"
+            most = max(pack_device_bytes(pack, self.forecast.engine_of(pack.items[0].cell)) for pack in packs)
+            text += f" on {card}: {fill:.0%} full on average, {size(most)} of its {size(card.memory)} at most"
         return [text]
 
     def __repr__(self) -> str:
@@ -236,7 +249,9 @@ def make_plan(
     counts = [_count(sweep, cells, done, failed) for sweep in sweeps]
     items, n_done, n_failed = _items(cells, wanted, done, failed, retry=settings.retry_failed)
     if forecast is None:
-        forecast = make_forecast(items, store, settings.engine, settings.device, probe)
+        card = settings.resolved_card
+        name = card.name if card is not None else ""
+        forecast = make_forecast(items, store, settings.engine, settings.device, probe, name)
     return assemble(counts, cells, wanted, (n_done, n_failed), items, forecast, settings)
 
 
@@ -263,7 +278,9 @@ def plan_items(
     for item in items:
         wanted[item.cell.cell_id] = sorted({*wanted.get(item.cell.cell_id, ()), *item.replicates})
     if forecast is None:
-        forecast = make_forecast(items, store, settings.engine, settings.device, probe)
+        card = settings.resolved_card
+        name = card.name if card is not None else ""
+        forecast = make_forecast(items, store, settings.engine, settings.device, probe, name)
     return assemble([], cells, wanted, (0, 0), items, forecast, settings)
 
 
@@ -339,18 +356,30 @@ def assemble(
     """A plan of given items: split, ordered, sharded and timed."""
     slots = settings.resolved_slots
     limit = settings.memory_limit
-    engine, executor = settings.engine, settings.executor
+    engine_of, executor = forecast.engine_of, settings.executor
     if limit is None and settings.local and (free := available_bytes()) is not None:
-        require_room((item.cell for item in items), free, engine, executor)
+        require_room(((item.cell, engine_of(item.cell)) for item in items), free, executor)
         limit = int(0.8 * free / slots)
-    most = None if limit is None else lambda item: replicates_that_fit(item.cell, limit, engine, executor)
+    most = None if limit is None else lambda item: replicates_that_fit(item.cell, limit, engine_of(item.cell), executor)
     packs: list[Shard] = []
     unpacked: Sequence[WorkItem] = items
     if settings.packs:
         card = settings.resolved_card
-        packs, unpacked = make_packs(items, engine, slots, forecast.pack_seconds, card, settings.pack)
-    sized = split_items([Sized(item, forecast.item_seconds(item)) for item in unpacked], slots, most)
-    shards = [*packs, *make_shards(shuffle(sized, slots, settings.seed), slots)]
+        packs, unpacked = make_packs(items, engine_of, slots, forecast.pack_seconds, card, settings.pack)
+    sized: list[Sized] = []
+    beside: list[Shard] = []
+    for on_cpu in (False, True):  # beside GPUs, what takes no steps has slots of its own
+        at_once = settings.resolved_cpu_slots if on_cpu else slots
+        mine = [item for item in unpacked if on_cpu == (settings.device != "cpu" and not item.cell.spec.takes_steps)]
+        parts = split_items([Sized(item, forecast.item_seconds(item)) for item in mine], at_once, most)
+        sized += parts
+        beside += make_shards(shuffle(parts, at_once, settings.seed), at_once)
+    shards = [*packs, *beside]
+    alone = [(part.item.cell, len(part.item.replicates)) for part in sized]
+    held = [memory_bytes(cell, count, engine_of(cell), executor) for cell, count in alone]
+    for pack in packs:
+        members = [(item.cell, len(item.replicates)) for item in pack.items]
+        held.append(pack_bytes(members, engine_of(members[0][0]), executor))
     work = forecast.interval(items)
     done, failed = done_and_failed
     return Plan(
@@ -363,15 +392,9 @@ def assemble(
         items=tuple(items),
         shards=tuple(shards),
         work=work,
-        time=_wall_time(shards, work, slots, settings.executor),
+        time=_wall_time(shards, work, settings),
         basis=forecast.basis,
-        memory_bytes=max(
-            (
-                *(memory_bytes(part.item.cell, len(part.item.replicates), engine, executor) for part in sized),
-                *(pack_bytes([(i.cell, len(i.replicates)) for i in pack.items], engine, executor) for pack in packs),
-            ),
-            default=0,
-        ),
+        memory_bytes=max(held, default=0),
         slots=slots,
         left_out=sum(count.left_out for count in counts),
         forecast=forecast,
@@ -379,12 +402,17 @@ def assemble(
     )
 
 
-def _wall_time(shards: Sequence[Shard], work: Interval, slots: int, executor: str) -> Interval:
+def _wall_time(shards: Sequence[Shard], work: Interval, settings: PlanSettings) -> Interval:
     """From start to end: starting the launcher, then the shards, each slot taking the next one when it is free."""
     if not shards:
         return Interval(0.0, 0.0, 0.0)
+    slots, executor = settings.resolved_slots, settings.executor
     start, overhead = START_SECONDS[executor], SHARD_SECONDS[executor] * len(shards) / slots
-    mid = makespan(shards, slots)
+    if settings.device == "cpu" or executor == "inline":
+        mid = makespan(shards, slots)
+    else:  # GPUs and processors work side by side
+        ends = [(True, slots), (False, settings.resolved_cpu_slots)]
+        mid = max(makespan([one for one in shards if one.takes_steps is gpu], count) for gpu, count in ends)
     scale = mid / work.mid if work.mid else 0.0
     low, high = (start * factor + overhead + scale * limit for factor, limit in ((0.6, work.low), (1.5, work.high)))
     return Interval(low, start + overhead + mid, high)

@@ -38,6 +38,11 @@ class Shard:
     together: bool = False
 
     @property
+    def takes_steps(self) -> bool:
+        """Whether an engine runs any of it; what solvers compute, they compute on the CPU."""
+        return any(item.cell.spec.takes_steps for item in self.items)
+
+    @property
     def replicates(self) -> int:
         """Number of replicates in all items."""
         return sum(len(item.replicates) for item in self.items)

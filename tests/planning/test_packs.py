@@ -120,7 +120,7 @@ def test_a_pack_is_cut_by_the_memory_of_its_card():
     cell = Cell(d_out=60, d_in=60, rank=1, n=1200)
     items = [WorkItem(cell, tuple(range(3000)))]
     card = Card(processors=132, memory=10 * 10**9)
-    packs, alone = make_packs(items, "cuda", 1, lambda part: 1.0, card)
+    packs, alone = make_packs(items, lambda cell: "cuda", 1, lambda part: 1.0, card)
     assert not alone
     assert sum(pack.replicates for pack in packs) == 3000
     assert max(pack.replicates for pack in packs) * device_bytes(cell, "cuda") <= 0.85 * card.memory

@@ -236,10 +236,10 @@ def test_memory_counts_the_measurements_of_all_replicates() -> None:
 def test_a_cell_that_cannot_fit_is_refused_with_the_figures() -> None:
     small, large = Cell(d_out=8, d_in=8, rank=1, n=20), Cell(d_out=300, d_in=200, rank=3, n=20000)
     need = memory_bytes(large, 1)
-    require_room([small, large], need, "fused", "ray")
+    require_room([(small, "fused"), (large, "fused")], need, "ray")
     message = rf"d_out=300, d_in=200, n=20000 needs {need / 2**30:.1f} GiB and 2\.0 GiB are available"
     with pytest.raises(LaunchError, match=message):
-        require_room([small, large, small], 2 * 2**30, "fused", "ray")
+        require_room([(small, "fused"), (large, "fused"), (small, "fused")], 2 * 2**30, "ray")
 
 
 def true_seconds(cell: Cell) -> float:

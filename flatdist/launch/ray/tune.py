@@ -161,7 +161,15 @@ class _TuneThread(threading.Thread):
 
         numbers = list(shards)
         gpus = session.gpus_per_trial()
+
+        def resources(config: Mapping[str, Any]) -> Any:
+            """A GPU only where an engine takes steps: solvers run beside, on the CPU."""
+            number = items[config["cell_id"]][0] if "cell_id" in config else numbers[config["position"]]
+            asked = {"CPU": settings.cpus_per_trial} | ({"GPU": gpus} if gpus and shards[number].takes_steps else {})
+            return tune.PlacementGroupFactory([asked])
+
         task = Task(monitor, store_uri, settings, gpus, session.slots(), versions())
+        items: dict[str, tuple[int, WorkItem]] = {}
         if settings.trials == "cells":
             items = {item.cell.cell_id: (number, item) for number, shard in shards.items() for item in shard.items}
             trainable = tune.with_parameters(cell_trial, items=items, task=task)
@@ -174,7 +182,7 @@ class _TuneThread(threading.Thread):
             space["cells"] = tune.sample_from(lambda config: texts[config["position"]])
             named = _pack_name
         tuner = tune.Tuner(
-            tune.with_resources(trainable, {"cpu": settings.cpus_per_trial, "gpu": gpus}),
+            tune.with_resources(trainable, resources),
             param_space=space,
             tune_config=tune.TuneConfig(
                 max_concurrent_trials=settings.max_concurrent,
