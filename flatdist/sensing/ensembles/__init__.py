@@ -1,11 +1,11 @@
 """Measurement ensembles: one file each. This module is their register.
 
-To add an ensemble, write ``flatdist/sensing/ensembles/NAME.py`` with a module constant ``ENSEMBLE`` and name the
-module below.
+To add an ensemble, write ``flatdist/sensing/ensembles/NAME.py`` with a module constant ``ENSEMBLE``.
 """
 
 from __future__ import annotations
 
+import pkgutil
 from importlib import import_module
 
 from flatdist.sensing.ensembles.base import Ensemble
@@ -13,9 +13,13 @@ from flatdist.sensing.ensembles.base import Ensemble
 # Raised when the problems that a cell samples change; part of every cell's identity.
 SAMPLING_VERSION = 1
 
+# The order in which documentation and figures show them; others follow by name.
 _NAMES = ("gaussian", "rademacher", "rank_one", "entries")
 
-ENSEMBLES: dict[str, Ensemble] = {name: import_module(f"flatdist.sensing.ensembles.{name}").ENSEMBLE for name in _NAMES}
+_FOUND = sorted(found.name for found in pkgutil.iter_modules(__path__) if found.name not in (*_NAMES, "base"))
+ENSEMBLES: dict[str, Ensemble] = {
+    name: import_module(f"flatdist.sensing.ensembles.{name}").ENSEMBLE for name in (*_NAMES, *_FOUND)
+}
 
 
 def ensemble_names() -> tuple[str, ...]:
