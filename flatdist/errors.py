@@ -35,11 +35,11 @@ class FitError(FlatdistError, ValueError):
 
 
 class FigureError(FlatdistError, ValueError):
-    """A file that is no figure of flatdist's, or cannot be read as one."""
+    """A file that is not a figure made by flatdist, or cannot be read."""
 
 
 class LaunchError(FlatdistError, RuntimeError):
-    """An executor, engine or device that is not available as asked for."""
+    """An executor, engine or device that is not available."""
 
 
 class SettingsError(LaunchError, ValueError):

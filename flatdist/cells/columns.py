@@ -70,7 +70,7 @@ RESULTS = (
     Column("effective_rank", "float64", DIMENSIONLESS, "exponential of the entropy of the normalised singular values"),
     Column("hessian_trace", "float64", "loss per squared weight", "Lemma 2's sum; null without layers"),
     Column("sharpness", "float64", "loss per squared weight", "(2/n) lambda_max(J J^T), the Hessian's at a minimum"),
-    Column("nu_low", "float64", DIMENSIONLESS, "lower bound of nu at M*; above 1, M* is no local minimum of flatness"),
+    Column("nu_low", "float64", DIMENSIONLESS, "lower bound of nu at M*; above 1, M* is not locally flattest"),
     Column(
         "nu_high", "float64", DIMENSIONLESS, "upper bound of nu at M*; below 1, M* is a sharp local minimum of flatness"
     ),
@@ -78,7 +78,7 @@ RESULTS = (
     Column("certificate", "float64", DIMENSIONLESS, "what the solver proves: the largest relative violation or gap"),
     Column("learning_rate_final", "float64", DIMENSIONLESS, "the step size used, where learning_rate is auto too"),
     Column("flow_time", "float64", DIMENSIONLESS, "sum over the steps of eta^2 s^2 / (2 B)"),
-    Column("steps_run", "int64", "steps", "steps taken, fewer than asked for where the training diverged"),
+    Column("steps_run", "int64", "steps", "steps taken, fewer than ``steps`` where the training diverged"),
     Column(
         "quantities",
         "map<string, float64>",
@@ -109,7 +109,7 @@ BOOKKEEPING = (
     Column("generation", "int32", DIMENSIONLESS, "how often this key had been invalidated before it was run", True),
     Column("part", "string", "", "name of the part that brought the row in; the smallest wins among duplicates", True),
 )
-"""The store's own columns; loaders leave them out unless asked for them by name."""
+"""The store's own columns; loaders return them only by name."""
 
 TRIALS: tuple[Column, ...] = (
     *_KEY,

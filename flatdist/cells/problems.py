@@ -69,7 +69,7 @@ def sample_problem(cell: Cell, replicate: int = 0) -> Problem[torch.Tensor]:
         replicate: number of the replicate, 0 or more.
 
     Raises:
-        CellError: there is no such replicate.
+        CellError: ``replicate`` is negative.
 
     Example:
         >>> from flatdist import Cell, sample_problem
@@ -99,7 +99,7 @@ def sample_stored(cell: Cell, replicate: int = 0, dtype: str = "float64") -> Sto
         dtype: storage type of the measurements alone, ``float32`` or ``int8`` where an engine wants them so.
 
     Raises:
-        CellError: there is no such replicate.
+        CellError: ``replicate`` is negative.
     """
     if replicate < 0:
         raise CellError(f"replicate {replicate} does not exist; replicates are numbered 0, 1, 2, ...")

@@ -21,7 +21,7 @@ Evaluate: TypeAlias = Callable[[Names], Any]
 
 
 def bounded(value: Fraction) -> Fraction:
-    """A value that has not grown too large to go on with; ValueError otherwise."""
+    """A value of bounded size; ValueError beyond it."""
     if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
         raise ValueError(f"the result has more than {MAX_BITS} bits")
     return value

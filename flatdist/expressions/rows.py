@@ -118,7 +118,7 @@ def holding(table: pa.Table, conditions: Sequence[Condition]) -> npt.NDArray[np.
     """Which rows satisfy the conditions that Arrow cannot decide; each combination of values is computed once.
 
     Raises:
-        ExpressionError: a condition cannot be computed for some row, as where it divides by zero.
+        ExpressionError: a condition cannot be computed for some row, for instance where it divides by zero.
     """
     mask = np.ones(len(table), bool)
     for condition in conditions:

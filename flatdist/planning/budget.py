@@ -19,7 +19,7 @@ def parse_duration(text: str) -> float:
     """Seconds of ``90s``, ``30m``, ``1.5h``, ``1h30m`` or ``2d``.
 
     Raises:
-        SweepError: it is none of them.
+        SweepError: it cannot be read.
     """
     compact = text.replace(" ", "")
     parts = _PART.findall(compact)

@@ -350,7 +350,7 @@ def shortened(cell: Cell, engine: str = "fused") -> Cell:
 def make_probe(engine: str, device: str, threads: int) -> Probe:
     """A probe that runs replicates in this process and takes the shorter of two times.
 
-    The first run of a kind of cell may compile and import, which is no part of the cost; and a moment in which other
+    The first run of a kind of cell may compile and import, which is not part of the cost; and a moment in which other
     programs held the processor weighs more the shorter a probe is.
     """
     warm: set[str] = set()

@@ -111,7 +111,7 @@ def make_packs(
         size: replicates of a pack at most; None leaves it to the card.
 
     Returns:
-        The packs, the longest first, and the items that only run by themselves.
+        The packs, the longest first, and the items that cannot share a pack.
     """
     from flatdist.trials.train import pack_key
 

@@ -132,7 +132,7 @@ class Plan:
         done: replicates that the store has.
         failed: replicates whose last attempt failed; they run only if asked to.
         missing: replicates without a result and without a failure.
-        items: what is to be run, cell by cell.
+        items: what will run, cell by cell.
         shards: the same, as trials run it.
         work: predicted seconds on one slot.
         time: predicted seconds from start to end.
@@ -177,7 +177,7 @@ class Plan:
         return sum(shard.replicates for shard in self.shards)
 
     def lines(self) -> list[str]:
-        """The plan in words, a line each."""
+        """The plan as lines of text."""
         lines = []
         for sweep in self.sweeps:
             title = f"{sweep.name}: {sweep.description}" if sweep.description else sweep.name
@@ -234,7 +234,7 @@ def make_plan(
     probe: Probe | None = None,
     forecast: Forecast | None = None,
 ) -> Plan:
-    """Work out what is to be run; nothing is started but short probes, where asked for.
+    """Work out what is missing; nothing is started except short probes, on request.
 
     Args:
         sweeps: run as one: cells that several share are run once, with the largest number of replicates.

@@ -103,7 +103,7 @@ def _path_back(start: str, needs: Mapping[str, set[str]]) -> list[str] | None:
 
 
 class Scope:
-    """The names of one candidate cell, each resolved when first asked for."""
+    """The names of one candidate cell, each resolved when first used."""
 
     def __init__(self, given: Mapping[str, Given], unusable: frozenset[str]) -> None:
         self.given, self.unusable = given, unusable
@@ -147,7 +147,7 @@ class Scope:
         return self.compute(name, value)
 
     def relevant(self, name: str) -> bool:
-        """Whether a field changes the cell's results; if not, it has no value in conditions, as in stored rows."""
+        """Whether a field changes the cell's results; if not, it is null in conditions, as in stored rows."""
         if name not in FIELDS or name in ALWAYS_RELEVANT:
             return True
         if self._relevant is None:
@@ -220,7 +220,7 @@ class CellMaker:
         self.causes: dict[tuple[str, int, str], Cause] = {}  # by key, line and reason
 
     def add(self, given: Mapping[str, Given], unusable: frozenset[str], varied: Mapping[str, Given]) -> None:
-        """Make one cell, leave it out, or note why it is none."""
+        """Make one cell, leave it out, or note why it is impossible."""
         self.total += 1
         scope = Scope(given, unusable)
         doubt = self.leave_out(scope, self.block.conditions)
@@ -239,7 +239,7 @@ class CellMaker:
     def make(
         self, scope: Scope, given: Mapping[str, Given], varied: Mapping[str, Given], doubt: Doubt = None
     ) -> Cell | None:
-        """The cell of some values; None where it is none, with the reasons noted."""
+        """The cell with these values; None if it is impossible, with the reasons noted."""
         literals, failed = self._literals(scope, given, varied)
         if not failed and not doubt:
             try:

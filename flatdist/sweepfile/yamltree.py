@@ -64,7 +64,7 @@ def read_text(path: Path) -> str:
     """The text of a sweep file.
 
     Raises:
-        SweepError: it does not exist, is no text, or is too large to be a sweep file.
+        SweepError: it does not exist, is not text, or is too large for a sweep file.
     """
     try:
         if not path.is_file():

@@ -1,12 +1,12 @@
-"""Successive halving: cells are compared at rungs of growing numbers of steps, and only the best go on.
+"""Successive halving: cells are compared at rungs of growing numbers of steps, and only the best continue.
 
-The rule is that of ASHA: at a rung a cell goes on if it is among the best 1/factor of all that ever reached that rung,
-in this and in earlier rounds. The cells of one round arrive at a rung together, so decisions depend on results alone
+The rule is that of ASHA: at a rung a cell continues if it is among the best 1/factor of all that ever reached it, in
+this and in earlier rounds. The cells of one round arrive at a rung together, so decisions depend on results alone
 and not on who was faster; Tune's ASHAScheduler decides in the order of arrival, forgets its rungs with the driver, and
 stops Tune trials, of which each holds several cells here.
 
 A cell that is stopped keeps its checkpoints and has no row of trials: its round records the step and the value it was
-stopped with. Whoever wants it later, be it another sweep, goes on from the checkpoint.
+stopped with. Whoever wants it later, be it another sweep, resumes from the checkpoint.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ DIVERGED_AT = 3  # position among a checkpoint's scalars
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """When cells are compared, and how many go on.
+    """When cells are compared, and how many continue.
 
     Attributes:
         first: steps at the first rung.
-        factor: each rung has so many times the steps of the one before, and one in so many cells goes on.
+        factor: each rung has so many times the steps of the one before, and one in so many cells continues.
     """
 
     first: int
@@ -47,7 +47,7 @@ class EarlyStopping:
         return rungs
 
     def stopped(self, here: Mapping[int, float], before: Sequence[float], mode: str) -> tuple[int, ...]:
-        """Which candidates are not to go on.
+        """Which candidates are stopped.
 
         Args:
             here: candidate -> value at the rung.
@@ -73,7 +73,7 @@ def paused_value(cell: Cell, state: tuple[int, Mapping[str, Any]] | None, rung: 
         column: of the history.
 
     Returns:
-        The value; infinite where the replicate has diverged; None where it has not got that far.
+        The value; infinite where the replicate has diverged; None before that point.
     """
     if state is None or not cell.spec.takes_steps:
         return None

@@ -71,7 +71,7 @@ class GroupMaker(_Grouper):
         self._on_n = [condition for condition in block.conditions if over_n[id(condition)]]
 
     def add(self, given: Mapping[str, Given], unusable: frozenset[str], varied: Mapping[str, Given]) -> None:
-        """Make one group, leave it out, or note why it is none."""
+        """Make one group, leave it out, or note why it is impossible."""
         self.total += 1
         scope = Scope(given, unusable | {"n"} | self.dependent)
         doubt = self.leave_out(scope, self._on_groups)

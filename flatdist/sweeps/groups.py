@@ -55,8 +55,8 @@ class Group:
     def key(self) -> str:
         """Identity of what recorded runs were chosen for: the fields, the range and what a success is.
 
-        A larger budget, a tighter precision or more replicates go on with the runs there are. So do files from before a
-        field was declared: at its default it is left out, as it is of a cell's identity.
+        A larger budget, a tighter precision or more replicates continue from the existing runs. So do files older than a
+        field: at its default it is left out, as it is from a cell's identity.
         """
         fields = {name: value for name, value in self.fields.items() if not _is_new(name, value)}
         content = [fields, self.cell(self.span.values[0]).numerics, list(self.rule.identity(self.span))]
@@ -240,7 +240,7 @@ class GroupState:
         """Requests of the expected runs, at a few n across the range, with numbers that no replicate has."""
         values = self.group.span.values
         left = self.expected
-        if isinstance(self.group.rule, UntilInterval):  # the first ones of each cell are no secret
+        if isinstance(self.group.rule, UntilInterval):  # the first ones of each cell are known in advance
             left -= len(Plain(self.group.rule.least).ask(self.group.span, self.known))
         parts = max(0, min(STAND_INS, left, len(values)))
         requests = []
@@ -286,7 +286,7 @@ class GroupStrategy:
         return {name: self._of(self.sweep.by_key[name], runs) for name, runs in asked.items()}
 
     def describe(self, requests: Sequence[Request]) -> str:
-        """The round that was asked for last, in words."""
+        """The latest round, as text."""
         runs = sum(len(request.replicates) for request in requests)
         text = f"{runs:,} runs"
         total = len(self.sweep.choosing)
@@ -337,7 +337,7 @@ def requests_of(group: Group, runs: Sequence[Run]) -> list[Request]:
 
 
 def recorded_replicates(record: SweepRecord) -> Mapping[str, set[int]] | None:
-    """Configuration id -> numbers of the replicates that a recorded adaptive sweep asked for; None of other sweeps.
+    """Configuration id -> numbers of the replicates that a recorded grouped sweep requested; None for other sweeps.
 
     Raises:
         StoreError: the record is damaged.

@@ -41,7 +41,7 @@ class Metric:
 
     @property
     def rung_column(self) -> str | None:
-        """The column of the history that early stopping compares, None where there is none.
+        """The column of the history that early stopping compares, None for no such column.
 
         The relative error is compared as the population loss over the ground truth's squared norm.
         """

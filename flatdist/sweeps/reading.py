@@ -118,7 +118,7 @@ def changed_name(name: str, fixed: Mapping[str, Any]) -> str:
 
 
 def _load_plugin(node: Node, path: Path | None, problems: Problems) -> None:
-    """Run the plugin that a sweep file names, which stands beside it; a sweep from a store's record runs none."""
+    """Run the plugin that a sweep file names, from the same folder; a sweep read from a store's record runs none."""
     allowed = "the name of a Python file in the folder of the sweep file, such as my_method.py"
     name = node.value
     if not isinstance(name, str) or Path(name).name != name or not name.endswith(".py"):
@@ -145,7 +145,7 @@ def _check_until(tree: Node, declaration: Declaration, expansion: Expansion, pro
         allowed = "a number, or n: {first_success: {...}}, which bisects each replicate's own threshold"
         problems.add(key, line, "until_ci takes trials to be independent, which nested problems are not", allowed)
     if any(block.chosen is not None and block.chosen.what.form == FIRST_SUCCESS for block in declaration.blocks):
-        problems.add(key, line, "of first_success are no number", "one number for the whole file")
+        problems.add(key, line, "until_ci does not apply to first_success", "one number for the whole file")
 
 
 def _blame_empty(
@@ -218,7 +218,7 @@ def _read_search(node: Node, declaration: Declaration, problems: Problems) -> Se
     if len(declaration.blocks) > 1:
         problems.add("blocks", declaration.blocks[1].line, "cannot be combined with search", "one file for each search")
     if declaration.until is not None:
-        problems.add("replicates", node.line, "of a search are no number", "one number")
+        problems.add("replicates", node.line, "until_ci does not apply to a search", "one number")
     fields = node.value.get("fields") if isinstance(node.value, dict) else None
     domains = _read_domains(fields, block, problems) if fields is not None else []
     if keys is None:  # said with the file's other keys

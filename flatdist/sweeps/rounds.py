@@ -1,6 +1,6 @@
-"""Rounds: what an adaptive sweep has asked for so far, as the store records it.
+"""Rounds: what a sweep that chooses its runs has requested so far, as the store records it.
 
-A round is recorded before it runs, so that a search that was killed goes on with the same cells. Anything that chooses
+A round is recorded before it runs, so that a killed search resumes with the same cells. Anything that chooses
 cells from earlier results can use them: a strategy sees the recorded rounds and the store, and says what to run next.
 """
 
@@ -26,7 +26,7 @@ _ATTEMPTS = 5
 
 @dataclass(frozen=True)
 class Request:
-    """A cell that is asked for, and the replicates wanted of it.
+    """A requested cell and its replicates.
 
     Attributes:
         cell: the cell.
@@ -46,7 +46,7 @@ class Rung:
     Attributes:
         step: at which.
         values: number of the request -> its value.
-        stopped: requests that did not go on.
+        stopped: requests that were stopped there.
     """
 
     step: int
@@ -64,7 +64,7 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Round:
-    """Cells asked for together, and the rungs they have been compared at."""
+    """Cells requested together, and the rungs at which they were compared."""
 
     requests: tuple[Request, ...]
     rungs: tuple[Rung, ...] = ()

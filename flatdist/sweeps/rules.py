@@ -33,7 +33,7 @@ class Known:
     """What is known of a group.
 
     Attributes:
-        asked: all runs asked for, in order.
+        asked: all runs requested, in order.
         success: of those that have a result; a run that failed with an exception has none.
     """
 
@@ -62,7 +62,7 @@ class Span:
 
 
 def runs_of(known: Known) -> Runs:
-    """The runs that have a result, in the order in which they were asked for."""
+    """The runs that have a result, in the order of request."""
     ended = [run for run in known.asked if run in known.success]
     return Runs(
         np.array([run.n for run in ended], dtype=float), np.array([known.success[run] for run in ended], dtype=bool)
@@ -124,7 +124,7 @@ class Rule:
         raise NotImplementedError
 
     def is_spent(self, span: Span, known: Known) -> bool:
-        """Whether there are no runs left although n50 is not known as precisely as it is wanted."""
+        """Whether there are no runs left although n50 is less precise than requested."""
         return False
 
 

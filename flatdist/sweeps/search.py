@@ -85,7 +85,7 @@ class Search(Kind):
     def identity(self) -> str:
         """Hash of all that decides which cells a search would ask for; recorded rounds belong to one identity.
 
-        A larger budget, more replicates, another round size or early stopping go on with the rounds there are.
+        A larger budget, more replicates, another round size or early stopping continue from the existing rounds.
         """
         content = {
             "fixed": {name: _plain(entry.value) for name, entry in sorted(self.block.fixed.items())},
@@ -109,7 +109,7 @@ class Search(Kind):
         return {name: entry.value for name, entry in self.block.fixed.items()}
 
     def next_round(self, rounds: Sequence[Round], store: Store) -> list[Request]:
-        """The next cells; none that was asked for before."""
+        """The next cells, none of which was suggested before."""
         asked = {request.cell.cell_id for one in rounds for request in one.requests}
         count = min(self.round_size, self.budget - len(asked))
         if count <= 0:
@@ -130,7 +130,7 @@ class Search(Kind):
         return requests
 
     def told(self, rounds: Sequence[Round], store: Store) -> list[Told]:
-        """Every earlier point with its result, in the order in which they were asked for."""
+        """Every earlier point with its result, in the order of suggestion."""
         ids = [request.cell.cell_id for one in rounds for request in one.requests]
         values = self.metric.values(store, ids, guide=True) if ids else {}
         told = []

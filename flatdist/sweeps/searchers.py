@@ -1,7 +1,7 @@
 """What a search draws from, and who suggests its next points: random draws, or one of Ray Tune's searchers.
 
 A searcher is made anew for every round and is told all earlier points with their stored results, so that nothing of it
-has to be kept: a search goes on from the store alone, and asks for the same points again however often it is resumed.
+has to be kept: a search resumes from the store alone, and suggests the same points however often it is resumed.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Told:
 
 
 class Searcher(Protocol):
-    """Suggests points, one after the other, without being told what comes of them."""
+    """Suggests points, one after the other, without seeing their results."""
 
     def suggest(self) -> Point:
         """The next point."""
@@ -126,7 +126,7 @@ class RandomSearcher:
 
     def __init__(self, search: Space, told: Sequence[Told], number: int) -> None:
         self._search = search
-        self._index = 0  # from the beginning: points that were asked for already are recognised as cells
+        self._index = 0  # from the beginning: points suggested earlier are recognised by their cells
 
     def suggest(self) -> Point:
         """The next draw."""

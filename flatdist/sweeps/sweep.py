@@ -1,7 +1,7 @@
 """A sweep, and the protocol by which it comes by its cells: a list in a file, a search, or groups of cells.
 
-Commands ask a :class:`Sweep` what it has asked for, what it is expected to ask for, how far it is, and for its rounds;
-which kind it is, they need not know.
+Commands ask a :class:`Sweep` for the cells requested so far, those still expected, its progress and its rounds,
+whatever its kind.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Rounds:
     Attributes:
         strategy: chooses the next round from the recorded ones and the store.
         log: the rounds so far, recorded as they begin.
-        describe: a new round in words.
-        outcome: the sweep in words once no round is left to run, or it was stopped.
+        describe: a new round as text.
+        outcome: the sweep as text, once no round is left or it was stopped.
         halving: early stopping; None for none.
         note: what the user should know before the rounds begin.
         limit: run only the first so many cells; None for all.
@@ -102,7 +102,7 @@ class Kind:
     ranking: tuple[Metric, str] = (Metric("relative_error"), "min")
 
     def recorded(self, sweep: Sweep, store: Store) -> Sweep:
-        """The sweep with the cells and replicates that it has asked for so far."""
+        """The sweep with the cells and replicates requested so far."""
         return sweep
 
     def expected(self, sweep: Sweep, store: Store) -> Sweep:
@@ -131,7 +131,7 @@ class Sweep:
         left_out: candidates that ``where`` excluded.
         source: the file's text.
         path: the file, or None where the sweep came as text.
-        repeated: candidates that were the same cell as an earlier one, as where a field does not matter to a method.
+        repeated: candidates that were the same cell as an earlier one, since a field does not matter to a method.
         kind: how it comes by its cells.
         stopped: cell id -> where a search stopped it early.
         asked: cell id -> numbers of its replicates, where they are not the first ``replicates``.

@@ -51,7 +51,7 @@ def run_replicates(
 
     Raises:
         flatdist.trials.settings.Interrupted: the hooks asked to stop.
-        CellError: a replicate is no whole number of at least 0.
+        CellError: a replicate is not a whole number of at least 0.
         LaunchError: the engine or device is not available.
         SolverError: the problem cannot be solved as posed.
     """
@@ -142,7 +142,7 @@ def run_cell(cell: Cell, replicates: Sequence[int] = range(8), **settings: Any) 
         The ``trials`` and ``history`` tables as DataFrames; columns and units as in the store.
 
     Raises:
-        CellError: a replicate is no whole number of at least 0.
+        CellError: a replicate is not a whole number of at least 0.
         LaunchError: the engine or device is not available.
         SolverError: the problem cannot be solved as posed.
 

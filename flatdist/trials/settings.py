@@ -1,4 +1,4 @@
-"""How replicates are run: engine, device, threads; what the caller is told, and how a run is stopped and kept."""
+"""How replicates are run: engine, device, threads; what a run reports, and how it is stopped and checkpointed."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class Checkpoints(Protocol):
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the caller of a training run wants to be told, and how it can stop the run.
+    """What a training run reports to its caller, and how the caller can stop it.
 
     Attributes:
         checkpoints: where to keep unfinished replicates; None for nowhere.
         checkpoint_seconds: time between two checkpoints.
         should_stop: asked at the end of every segment.
-        on_steps: told the replicate-steps taken since the last call.
+        on_steps: receives the replicate-steps taken since the last call.
         on_history: given a replicate's number and its history rows: those of its checkpoint first, then new ones as
             they are evaluated.
         on_diverged: given the number of a replicate that has diverged, after its last history row.

@@ -64,7 +64,7 @@ def train_pack(
     """Train replicates of several cells of one :func:`pack_key` together; see :func:`train`.
 
     A replicate's result does not depend on the pack: to the bit on the fused, cuda and triton engines, within the
-    tolerance between engines on the batched one. ``hooks.on_history`` is told replicates' numbers without their cells.
+    tolerance between engines on the batched one. ``hooks.on_history`` receives replicate numbers alone.
     """
     first = items[0][0]
     engine = load_engine(settings.engine, settings.device, first)

@@ -179,11 +179,11 @@ def test_what_does_not_go_together_is_refused() -> None:
     nested = "replicates: {min: 2, max: 4, until_ci: 0.1}\n" + BASE.replace("rank: 1", "rank: 1, nested: true")
     assert "nested problems are not" in problems(nested + "axes: {n: [20, 30]}")
     first = nested + "axes: {n: {first_success: {from: 1, to: 40}}}"
-    assert "of first_success are no number" in problems(first)
+    assert "until_ci does not apply to first_success" in problems(first)
     assert "cannot advance with others" in problems(BASE + "zip: [{n: " + BOUNDARY + ", depth: [2, 3]}]")
     assert "given twice" in problems(BASE.replace("rank: 1", "rank: 1, n: 30") + "axes: {n: " + BOUNDARY + "}")
     search = "search: {fields: {sam_radius: {uniform: [0, 1]}}, budget: 3}\n"
     assert "cannot be combined with search" in problems(BASE.replace("rank: 1", f"rank: 1, n: {BOUNDARY}") + search)
-    assert "of a search are no number" in problems(
+    assert "until_ci does not apply to a search" in problems(
         "replicates: {min: 2, max: 4, until_ci: 0.1}\n" + BASE.replace("rank: 1", "rank: 1, n: 30") + search
     )
