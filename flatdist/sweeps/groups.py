@@ -55,7 +55,7 @@ class Group:
     def key(self) -> str:
         """Identity of what recorded runs were chosen for: the fields, the range and what a success is.
 
-        A larger budget, a tighter precision or more replicates continue from the existing runs. So do files older than a
+        A larger budget, a tighter precision or more replicates continue from the existing runs. So do files before a
         field: at its default it is left out, as it is from a cell's identity.
         """
         fields = {name: value for name, value in self.fields.items() if not _is_new(name, value)}
