@@ -6,10 +6,12 @@ import json
 import math
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from posteriors import remembered_posteriors
 
 import flatdist
 from flatdist.cli import main
@@ -27,6 +29,12 @@ blocks:
   - fixed: {n: 12, method: min_frobenius_norm}
 """
 RUN = ["--executor", "inline", "--no-probe", "--display", "none"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _posteriors() -> Iterator[None]:
+    with remembered_posteriors():
+        yield
 
 
 @pytest.fixture

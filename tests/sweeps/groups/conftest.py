@@ -1,33 +1,14 @@
-"""Posteriors are functions of the runs alone: each is computed once, however often the tests restart one search."""
+"""The same searches are restarted many times here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
-import numpy as np
 import pytest
-
-from flatdist.sweeps import rules
-
-
-def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A pure function of arrays and of dataclasses of them that computes every answer once."""
-    answers: dict[str, Any] = {}
-
-    def answer(*arguments: Any, **options: Any) -> Any:
-        with np.printoptions(threshold=10**6, floatmode="unique"):
-            key = repr((arguments, options))
-        if key not in answers:
-            answers[key] = function(*arguments, **options)
-        return answers[key]
-
-    return answer
+from posteriors import remembered_posteriors
 
 
 @pytest.fixture(autouse=True, scope="package")
 def _posteriors() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("place", "finished", "search_posterior"):
-            patch.setattr(rules, name, remembered(getattr(rules, name)))
+    with remembered_posteriors():
         yield
