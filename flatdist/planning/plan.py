@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flatdist.cells.cell import Cell
+from flatdist.engines import resolve_engine
 from flatdist.errors import counted, size
 from flatdist.planning.forecast import Forecast, Interval, Probe, make_forecast
 from flatdist.planning.memory import available_bytes, memory_bytes, pack_bytes, replicates_that_fit, require_room
@@ -169,7 +170,7 @@ class Plan:
     def engine(self) -> str:
         """What takes the steps."""
         found = {self.forecast.engine_of(item.cell): None for item in self.items if item.cell.spec.takes_steps}
-        return " and ".join(found) or self.settings.engine
+        return " and ".join(found) or resolve_engine(self.settings.engine, self.settings.device)
 
     @property
     def to_run(self) -> int:
