@@ -14,6 +14,9 @@ Every answer of either stage is proved a strict local minimum at full width, or 
 along the constraints at its own rank, and F rises in every direction that raises the rank (nu < 1). A stationary point
 with nu > 1 is a saddle, and its direction of descent starts the next descent.
 
+Rows and columns that no measurement sees cost nothing and are left at zero: the problem is solved in the coordinates
+that are seen, and "at full width" means their number.
+
 Hidden widths beyond min(d_out, d_in) change nothing. Where W_{j+1} does not read a direction that W_j ... W_1 reaches,
 cutting that direction out of W_j leaves M as it is and can only lower every term of Lemma 2's sum; cutting from both
 sides leaves layers of the rank of M. The answer is padded with zeros to the widths asked for.
@@ -32,7 +35,6 @@ import threadpoolctl
 import torch
 
 from flatdist.errors import SolverError
-from flatdist.factorization.flatness import MomentTrace
 from flatdist.factorization.geodesics import minimise_along_geodesics
 from flatdist.factorization.local_flatness import NormalCondition, normal_condition
 from flatdist.factorization.regularizer import balanced_factorization
@@ -55,6 +57,7 @@ _RANKED = 1e-6  # singular values below this part of the largest are none, once 
 _VISIBLE = 1e-4  # and while it goes on
 _GAP = 8.0  # ratio of neighbouring singular values that may separate a solution's from vanishing ones
 _RETURNS = 20  # projections back to the interpolators
+_UNSEEN = 1e-12  # eigenvalues of sum_i A_i A_i^T below this part of the largest are of directions that nothing sees
 _NEAR = 0.1  # a finish that moves the matrix by more than this part of it has found another solution
 
 
@@ -163,8 +166,14 @@ def solve_min_hessian_trace(
                     _Answer([*zero, np.zeros((instances.matrix_shape[0], 1))], 0.0, 0.0, 0, (0.0, 0.0), [0.0])
                 )
                 continue
+            seen_out, seen_in = _seen(stack.numpy())
+            if seen_out.shape[1] < len(seen_out) or seen_in.shape[1] < len(seen_in):
+                stack = torch.from_numpy(seen_out.T @ stack.numpy() @ seen_in)
             constraints = constraints_of(stack, flat, instances.name(index))
-            answers.append(_convex(constraints) if depth == 2 else _Search(constraints, depth).answer(starts))
+            answer = _convex(constraints) if depth == 2 else _Search(constraints, depth).answer(starts)
+            if stack.shape[1:] != instances.matrix_shape:
+                answer.layers[0], answer.layers[-1] = answer.layers[0] @ seen_in.T, seen_out @ answer.layers[-1]
+            answers.append(answer)
     layers = []
     for j, (small, big) in enumerate(pairwise(widths)):
         layer = np.zeros((len(answers), big, small))
@@ -206,11 +215,12 @@ def _convex(constraints: Constraints) -> _Answer:
     """Depth 2 by Theorem 5: M minimises 4 || S_out^{1/2} M S_in^{1/2} ||_*, a nuclear norm in other coordinates.
 
     With N = S_out^{1/2} M S_in^{1/2} = U Lambda V^T the layers are W_2 = S_out^{-1/2} U Lambda^{1/2} and
-    W_1 = Lambda^{1/2} V^T S_in^{-1/2}. Where S_out or S_in is singular no measurement sees the directions left out.
+    W_1 = Lambda^{1/2} V^T S_in^{-1/2}.
     """
     stack = constraints.all_rows.numpy().reshape(-1, *constraints.shape)
-    moments = MomentTrace(stack, 2, evaluations=1)
-    left, right = _inverse_root(moments.s_out), _inverse_root(moments.s_in)
+    moments = ScaledProblem(2, stack, constraints.rows.numpy(), constraints.labels.numpy())
+    (a, u), (b, v) = np.linalg.eigh(moments.s_out), np.linalg.eigh(moments.s_in)
+    left, right = (u / np.sqrt(a)) @ u.T, (v / np.sqrt(b)) @ v.T
     weighted, proof = solve_min_nuclear_norm(left @ stack @ right, constraints.all_labels.numpy())
     u, spectrum, v = np.linalg.svd(weighted.numpy(), full_matrices=False)
     root = np.sqrt(spectrum)
@@ -221,11 +231,13 @@ def _convex(constraints: Constraints) -> _Answer:
     return _Answer(layers, violation, float(proof.gap), int(proof.iterations), (0.0, 0.0), [trace])
 
 
-def _inverse_root(symmetric: Array) -> Array:
-    """The pseudo-inverse of the square root of a positive semidefinite matrix."""
-    values, vectors = np.linalg.eigh(symmetric)
-    kept = values > 1e-12 * values[-1]
-    return np.asarray((vectors[:, kept] / np.sqrt(values[kept])) @ vectors[:, kept].T)
+def _seen(stack: Array) -> tuple[Array, Array]:
+    """Orthonormal bases of the directions of the rows, (d_out, p), and of the columns, (d_in, q), that are measured."""
+    bases = []
+    for axis in (1, 2):
+        values, vectors = np.linalg.eigh(np.tensordot(stack, stack, ((0, 3 - axis), (0, 3 - axis))))
+        bases.append(vectors[:, values >= _UNSEEN * values[-1]])
+    return bases[0], bases[1]
 
 
 @dataclass(frozen=True)

@@ -67,16 +67,7 @@ def test_the_flattest_trace_at_depth_2_is_that_of_an_independent_solver(ensemble
         assert np.linalg.matrix_rank(s_out) < 5, "the degenerate case is among the cases"
 
 
-@pytest.mark.parametrize(
-    ("ensemble", "n"),
-    [
-        *(("rank_one", 20), ("rank_one", 27), ("entries", 27)),
-        pytest.param(
-            *("entries", 3),
-            marks=pytest.mark.xfail(reason="numerics version 2 does not certify three entries, whose S is singular"),
-        ),
-    ],
-)
+@pytest.mark.parametrize(("ensemble", "n"), [("rank_one", 20), ("rank_one", 27), ("entries", 3), ("entries", 27)])
 def test_the_flattest_interpolator_of_depth_3_is_certified_and_no_other_found_is_flatter(ensemble, n):
     task = problem(ensemble, n)
     layers, certificate = min_hessian_trace(task.measurements, task.labels, depth=3, return_certificate=True)
