@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,12 +35,15 @@ from flatdist.sensing.measurements import as_measurements
 from flatdist.types import Array
 
 Term = tuple[float, Array, Array]  # multiplicity, C (d_out, d_out), D (d_in, d_in)
+Factors = tuple[float, Array | None, Array | None]  # multiplicity, left and right factor: dense, diagonal, or None for 1
 
 _ITERATIONS = 4000
 _SEPARATED = 1e-9  # a direction that the measurements see less than this, relative to others, is not seen
 _DEPENDENT = 1e-6  # rows this near to the span of others are looked at again
 _CHECK_EVERY = 10
 _OVERSTEP = 1.7
+_POWERS = 12  # power iterations for the largest eigenvalue of a metric,
+_ABOVE = 1.03  # and what is added to it
 NEAR = 1e-6  # a bracket that still contains 1 is narrowed to this
 
 
@@ -189,7 +194,7 @@ def frozen_weights(matrix: Array, stack: Array, depth: float) -> list[Term]:
             return [(1.0, *middle)]
         first = (1.0, s_out / float(u[:, 0] @ s_out @ u[:, 0]), middle[1])
         last = (1.0, middle[0], s_in / float(vh[0] @ s_in @ vh[0]))
-        return [first, last] + [(depth - 3.0, *middle)] * (depth > 3)
+        return [first, *[(depth - 3.0, *middle)] * (depth > 3), last]
     if depth == math.inf:  # away from the ends the X_j are multiples of one matrix, the minimiser of a middle term
         x = stationary_frame(matrix, stack)
         return [(1.0, by_input(core @ np.linalg.solve(x, core)), by_output(x))]
@@ -260,24 +265,28 @@ class NormalCondition:
         p, q = self.shape
         if not self.objective.size:
             return 0.0, 0.0, np.zeros(self.shape)
-        terms, metric, left, right = self._coordinates()
+        terms, left, right = self._coordinates()
         rows = (left @ np.vstack((self.objective, self.constraints)).reshape(-1, p, q) @ right.T).reshape(-1, p * q)
+        if len(rows) == 1 and len(terms) == 2:
+            low, high, best = _largest_ratio(rows[0].reshape(p, q), terms, tolerance, decide)
+            return low, max(low, high), left.T @ best @ right
+        metric = _metric(terms, (p, q))
         feasible = _Feasible.of(metric, rows)
         if feasible is None:  # <H, N> = 0 wherever K N = 0: nothing is left to move along
             return 0.0, 0.0, np.zeros(self.shape)
-        start = feasible.start()
-        parts = _apply(terms, start.reshape(p, q))  # (terms, p, q)
+        level = math.sqrt(float(metric.mean()))
+        normal = best = feasible.start()
+        parts = _apply(terms, normal.reshape(p, q))  # (terms, p, q)
         spectra = np.linalg.svd(parts, compute_uv=False)
         threshold = 0.3 * float(spectra[:, 0].mean())
-        low, high, best = 1.0 / float(spectra.sum()), math.inf, start
+        low, high = 1.0 / float(spectra.sum()), math.inf
         copies, duals = parts, np.zeros_like(parts)
         for iteration in range(1, _ITERATIONS + 1):
             before = copies
             relaxed = _OVERSTEP * parts + (1.0 - _OVERSTEP) * before + duals
-            vectors, values, covectors = np.linalg.svd(relaxed, full_matrices=False)
-            copies = (vectors * np.maximum(values - threshold, 0.0)[:, None, :]) @ covectors
+            copies = _shrunk(relaxed, threshold)
             duals = relaxed - copies
-            normal = start + feasible.projected(_adjoint(terms, copies - duals))
+            normal = normal + feasible.projected(_adjoint(terms, copies - duals - parts))
             parts = _apply(terms, normal.reshape(p, q))
             if iteration % _CHECK_EVERY and iteration > 2:
                 continue
@@ -286,7 +295,7 @@ class NormalCondition:
                 low, best = attained, normal
             proof = duals / threshold
             proof = proof - _apply(terms, feasible.projected(_adjoint(terms, proof)).reshape(p, q))
-            share = feasible.share(_adjoint(terms, proof))
+            proof, share = feasible.completed(terms, proof)
             if share > 0.0:
                 high = min(high, float(np.linalg.svd(proof, compute_uv=False)[:, 0].max()) / share)
             undecided = low <= 1.0 <= high
@@ -294,71 +303,131 @@ class NormalCondition:
                 break
             if 2 < iteration < _ITERATIONS // 10:  # keep primal and dual residuals alike, then leave them
                 primal = np.linalg.norm(parts - copies)
-                dual = np.linalg.norm(_adjoint(terms, copies - before)) / feasible.level
+                dual = np.linalg.norm(_adjoint(terms, copies - before)) / level
                 change = 0.6 if primal > 4.0 * dual else 1.0 / 0.6 if dual > 4.0 * primal else 1.0
                 threshold, duals = threshold * change, duals * change
         return low, max(low, high), (left.T @ best.reshape(p, q) @ right)
 
-    def _coordinates(self) -> tuple[list[tuple[float, Array | None, Array | None]], Array, Array, Array]:
-        """Coordinates N = P^T N' Q in which sum_j w_j^2 C_j (x) D_j is diagonal, as it can be made up to rank 1.
+    def _coordinates(self) -> tuple[list[Factors], Array, Array]:
+        """Coordinates N = P^T N' Q in which the first term's factors and the last one's are diagonal.
 
         Returns:
             Per term its multiplicity and its factors left and right of N' (a vector for a diagonal one, None for 1);
-            the metric, its diagonal alone where it is diagonal; and P, Q.
+            and P, Q.
         """
-        (w, c, d), *rest = self.weights
-        if not rest:
-            left, right = np.linalg.inv(np.linalg.cholesky(c)), np.linalg.inv(np.linalg.cholesky(d))
-            return [(w, None, None)], np.full(c.shape[0] * d.shape[0], w * w), left, right
-        (w_last, c_last, d_last), *middle = rest
+        (w, c, d), *others = self.weights
+        if not others:
+            return [(w, None, None)], np.linalg.inv(np.linalg.cholesky(c)), np.linalg.inv(np.linalg.cholesky(d))
+        *middle, (w_last, c_last, d_last) = others
         a, left = scipy.linalg.eigh(c, c_last)  # left^T c_last left = 1, left^T c left = a
         b, right = scipy.linalg.eigh(d_last, d)
-        shared = all(np.array_equal(one, c_last) and np.array_equal(other, d) for _, one, other in middle)
-        if shared:
-            terms = [(w, np.sqrt(a)[:, None], None), (w_last, None, np.sqrt(b))]
-            metric = w * w * a[:, None] + w_last * w_last * b
-            for multiplicity, _, _ in middle:
+        terms: list[Factors] = [(w, np.sqrt(a)[:, None], None), (w_last, None, np.sqrt(b))]
+        for multiplicity, by_rows, by_columns in middle:
+            if np.array_equal(by_rows, c_last) and np.array_equal(by_columns, d):
                 terms.append((multiplicity, None, None))
-                metric = metric + multiplicity**2
-            return terms, metric.ravel(), left.T, right.T
-        terms, metric = [], np.zeros((len(c) * len(d),) * 2)
-        for multiplicity, by_rows, by_columns in self.weights:
-            one, other = left.T @ by_rows @ left, right.T @ by_columns @ right
-            terms.append((multiplicity, np.linalg.cholesky(one).T, np.linalg.cholesky(other)))
-            metric += multiplicity**2 * np.kron(one, other)
-        return terms, metric, left.T, right.T
+            else:
+                one, other = left.T @ by_rows @ left, right.T @ by_columns @ right
+                terms.append((multiplicity, np.linalg.cholesky(one).T, np.linalg.cholesky(other)))
+        return terms, left.T, right.T
+
+
+def _largest_ratio(
+    objective: Array, terms: list[Factors], tolerance: float, decide: bool
+) -> tuple[float, float, Array]:
+    """nu of two terms without constraints, a maximum over one number, and the N of rank one that has it.
+
+    A minimum over layers splits N into x_k y_k^T, each of which costs p q + p' q' with p, p' the lengths of x_k in C_1 and
+    C_2, and q, q' those of y_k in D_1 and D_2. So nu is the largest x^T H y / (p q + p' q'), and by Cauchy and Schwarz
+
+        nu = max over s of || (e^s C_1 + C_2)^{-1/2} H (e^{-s} D_1 + D_2)^{-1/2} ||.
+
+    The logarithm of that is a maximum of functions with second derivatives in [-1/2, 0]: between two values of s it
+    exceeds their chord by at most (s - s_1)(s_2 - s) / 4, and beyond both ends the weights are monotone.
+    """
+    (w, a, _), (w_last, _, b) = terms
+    assert a is not None
+    assert b is not None
+    of_rows, of_columns = (w * a[:, 0]) ** 2, b**2
+
+    def scaled(s: float, other: float) -> Array:
+        along = objective / np.sqrt(np.exp(s) * of_rows + w_last**2)[:, None]
+        return np.asarray(along / np.sqrt(np.exp(-other) + of_columns))
+
+    def value(s: float, other: float | None = None) -> float:
+        return math.log(float(np.linalg.norm(scaled(s, s if other is None else other), 2)))
+
+    points = np.linspace(-8.0, 8.0, 17)
+    heights = [value(s) for s in points]
+    ends = value(-np.inf, points[0]), value(points[-1], np.inf)
+    intervals = [_Chord(*pair, *tops) for pair, tops in zip(pairwise(points), pairwise(heights), strict=True)]
+    best = float(points[int(np.argmax(heights))])
+    low = max(heights)
+    while True:
+        highest = max(intervals, key=lambda interval: interval.bound)
+        high = max(low, highest.bound, *ends)
+        undecided = low <= 0.0 <= high
+        near = math.log1p(min(NEAR, tolerance) if undecided else tolerance)
+        if (decide and not undecided) or high - low <= near or highest.bound <= max(low, *ends):
+            break
+        middle = 0.5 * (highest.start + highest.stop)
+        height = value(middle)
+        if height > low:
+            low, best = height, middle
+        intervals.remove(highest)
+        intervals.append(_Chord(highest.start, middle, highest.first, height))
+        intervals.append(_Chord(middle, highest.stop, height, highest.last))
+    u, _, vh = np.linalg.svd(scaled(best, best))
+    x = u[:, 0] / np.sqrt(np.exp(best) * of_rows + w_last**2)
+    y = vh[0] / np.sqrt(np.exp(-best) + of_columns)
+    size = w * np.linalg.norm(a[:, 0] * x) * np.linalg.norm(y) + w_last * np.linalg.norm(x) * np.linalg.norm(b * y)
+    normal = np.outer(x, y) / size
+    return max(math.exp(low), float(np.vdot(objective, normal))), math.exp(high), normal
+
+
+@dataclass(frozen=True)
+class _Chord:
+    """A function known at both ends of an interval, at most (s - start)(stop - s) / 4 above its chord."""
+
+    start: float
+    stop: float
+    first: float
+    last: float
+
+    @cached_property
+    def bound(self) -> float:
+        """The most that it can be in between."""
+        length = self.stop - self.start
+        slope = (self.last - self.first) / length
+        at = min(max(0.5 * length + 2.0 * slope, 0.0), length)
+        return self.first + slope * at + 0.25 * at * (length - at)
 
 
 @dataclass(frozen=True)
 class _Feasible:
-    """{N : <H, N> = 1, K N = 0} and projections onto it in a metric G.
+    """{N : <H, N> = 1, K N = 0} and projections onto it in a diagonal metric G.
 
     Attributes:
-        metric: G, its diagonal alone, or its Cholesky factor.
+        metric: G's diagonal.
         weighted: G^-1 R^T, R the rows H and K, each scaled to unit length in G^-1.
         factor: Cholesky factor of R G^-1 R^T.
         scale: what H was multiplied by.
-        level: root mean diagonal of G.
     """
 
     metric: Array
     weighted: Array
     factor: Array
     scale: float
-    level: float
 
     @classmethod
     def of(cls, metric: Array, rows: Array) -> _Feasible | None:
         """None where H is a combination of the rows of K, so that the set is empty."""
-        level = math.sqrt(float(np.mean(metric if metric.ndim == 1 else np.diag(metric))))
-        metric = metric if metric.ndim == 1 else np.linalg.cholesky(metric)
         for attempt in range(2):
-            weighted = _divided(metric, rows.T)
+            weighted = rows.T / metric[:, None]
             gram = rows @ weighted
             scale = 1.0 / np.sqrt(np.diag(gram))
             factor, failed = scipy.linalg.lapack.dpotrf(gram * scale[:, None] * scale, lower=1, clean=1)
             if not failed and (attempt or factor.diagonal().min() > _DEPENDENT):
-                return cls(metric, weighted * scale, factor, float(scale[0]), level)
+                return cls(metric, weighted * scale, factor, float(scale[0]))
             if attempt or len(rows) == 1:
                 break
             triangle, order = scipy.linalg.qr(rows[1:].T, mode="r", pivoting=True)
@@ -381,25 +450,56 @@ class _Feasible:
 
     def projected(self, values: Array) -> Array:
         """G^-1 v, less its part that would leave the set."""
-        return np.asarray(_divided(self.metric, values) - self.weighted @ self._solved(self.weighted.T @ values))
+        return np.asarray(values / self.metric - self.weighted @ self._solved(self.weighted.T @ values))
 
-    def share(self, values: Array) -> float:
-        """The coefficient of H in a combination of the rows."""
-        return float(self._solved(self.weighted.T @ values)[0]) * self.scale
+    def completed(self, terms: list[Factors], proof: Array) -> tuple[Array, float]:
+        """Dual matrices whose adjoint is a combination of the rows, and the coefficient of H in it.
+
+        What is missing is shared by the first two terms, whose factors are diagonal.
+        """
+        values = _adjoint(terms, proof)
+        solved = self._solved(self.weighted.T @ values)
+        missing = (values - self.metric * (self.weighted @ solved)).reshape(proof.shape[1:])
+        ends = terms[:2]
+        for part, (w, left, right) in zip(proof, ends, strict=False):
+            part -= missing / (w * len(ends) * (1.0 if left is None else left) * (1.0 if right is None else right))
+        return proof, float(solved[0]) * self.scale
 
 
-def _divided(metric: Array, values: Array) -> Array:
-    if metric.ndim == 1:
-        return np.asarray((values.T / metric).T)
-    return np.asarray(scipy.linalg.cho_solve((metric, True), values, check_finite=False))
+def _metric(terms: list[Factors], shape: tuple[int, int]) -> Array:
+    """A diagonal metric of at least sum_j w_j^2 C_j (x) D_j, equal to it where all factors are diagonal, (p q,)."""
+    metric, dense = np.zeros(shape), False
+    for w, left, right in terms:
+        by_row = 1.0 if left is None else left**2
+        by_column = 1.0 if right is None else right**2
+        if left is not None and right is not None:  # dense: the diagonals of C and D
+            dense, by_row, by_column = True, by_row.sum(axis=0)[:, None], by_column.sum(axis=1)
+        metric += w * w * by_row * by_column
+    if not dense:
+        return metric.ravel()
+    root, vector = np.sqrt(metric), np.ones(shape) / np.sqrt(metric.size)
+    for _ in range(_POWERS):
+        image = _adjoint(terms, _apply(terms, vector / root)).reshape(shape) / root
+        largest = float(np.linalg.norm(image))
+        vector = image / largest
+    return np.asarray(_ABOVE * largest * metric.ravel())
 
 
-def _apply(terms: list[tuple[float, Array | None, Array | None]], normal: Array) -> Array:
+def _shrunk(parts: Array, threshold: float) -> Array:
+    """Every matrix with its singular values lowered by ``threshold``, those below it to 0."""
+    gram = parts.mT @ parts if parts.shape[1] >= parts.shape[2] else parts @ parts.mT
+    squares, vectors = np.linalg.eigh(gram)
+    kept = np.maximum(1.0 - threshold / np.sqrt(np.maximum(squares, threshold**2)), 0.0)
+    share = (vectors * kept[:, None, :]) @ vectors.mT
+    return np.asarray(parts @ share if parts.shape[1] >= parts.shape[2] else share @ parts)
+
+
+def _apply(terms: list[Factors], normal: Array) -> Array:
     """w_j C_j^{1/2} N D_j^{1/2} up to rotations, (terms, p, q)."""
     return np.array([w * _times(_times(normal, left, True), right, False) for w, left, right in terms])
 
 
-def _adjoint(terms: list[tuple[float, Array | None, Array | None]], parts: Array) -> Array:
+def _adjoint(terms: list[Factors], parts: Array) -> Array:
     total = np.zeros(parts.shape[1:])
     for part, (w, left, right) in zip(parts, terms, strict=True):
         from_left = left.T if left is not None and left.shape[1] > 1 else left

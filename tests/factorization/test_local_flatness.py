@@ -65,6 +65,23 @@ def test_nu_is_below_one_exactly_where_the_convex_programme_has_the_truth(depth,
     assert low > 1.01 or high < 0.99  # none of these cases is on the edge
 
 
+@pytest.mark.parametrize(("d_out", "d_in", "rank"), [(7, 7, 3), (6, 9, 2)])
+def test_two_terms_without_constraints_are_a_maximum_over_one_number(d_out, d_in, rank):
+    cvxpy = pytest.importorskip("cvxpy")
+    truth, stack = problem(d_out, d_in, rank, rank * (d_out + d_in - rank) - 2)
+    condition = normal_condition(truth, stack, 3, smooth=True)
+    assert not condition.constraints.size
+    low, high, attains = condition.bracket(1e-6)
+    assert low <= high <= low * (1 + 1e-6)
+    assert np.linalg.matrix_rank(attains, 1e-9) == 1
+    assert float(condition.objective @ attains.ravel()) == pytest.approx(low, rel=1e-12)
+    normal = cvxpy.Variable(condition.shape)
+    norms = [w * cvxpy.normNuc(np.linalg.cholesky(c).T @ normal @ np.linalg.cholesky(d)) for w, c, d in condition.weights]
+    objective = condition.objective @ cvxpy.vec(normal, order="C")
+    convex = cvxpy.Problem(cvxpy.Maximize(objective), [sum(norms) <= 1])
+    assert convex.solve(solver="CLARABEL") == pytest.approx(low, rel=1e-5)
+
+
 def test_identity_weights_are_the_nuclear_norm():
     """The same programme with C = D = 1 decides what min_nuclear_norm finds."""
     for replicate in range(6):
