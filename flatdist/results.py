@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flatdist.cells.cell import FIELDS, NULL_NAMES, Cell
+from flatdist.cells.cell import FIELDS, OLD, Cell, null_word
 from flatdist.cells.columns import HISTORY, column_names
 from flatdist.errors import FlatdistError, StoreError
 from flatdist.expressions import CELL_NAMES, ExpressionError, Row, Where, parse_where
-from flatdist.methods import METHODS
 from flatdist.store.documents import SweepRecord
 from flatdist.store.location import is_local
 from flatdist.store.schema import SOMETIMES_NULL, rows_to_frame
@@ -74,7 +73,7 @@ def load_trials(
     opened = _existing(store)
     asked = _Asked.of(opened, sweep)
     wanted = [columns] if isinstance(columns, str) else columns
-    needed = [*(("relative_error", "status") if tolerance is not None else ()), *(("method",) if fill else ())]
+    needed = [*(("relative_error", "status") if tolerance is not None else ()), *(("method", "flatdist_version") if fill else ())]
     read = None if wanted is None else list(dict.fromkeys([*wanted, *needed]))
     frame = opened.trials(
         asked.cell_ids, where, asked.columns(read), all_numerics, follow_configurations=not _is_file(sweep)
@@ -93,15 +92,15 @@ def load_trials(
 
 def _fill_nulls(frame: pd.DataFrame) -> None:
     """Give every null of a cell field its word, in place."""
+    old = frame["flatdist_version"] == OLD
     for name in SOMETIMES_NULL & set(FIELDS) & set(frame.columns):
-        word = NULL_NAMES.get(name)
         whole = FIELDS[name].metadata["kind"].arrow.startswith("int")
         column = frame[name].astype("Int64" if whole else object).astype(object)
         missing = frame[name].isna()
         for method in frame.loc[missing, "method"].unique():
-            spec = METHODS.get(method)
-            means = word if word is not None and (spec is None or name in spec.fields) else "none"
-            column = column.mask(missing & (frame["method"] == method), means)
+            of_method = missing & (frame["method"] == method)
+            column = column.mask(of_method, null_word(name, method, None) or "none")
+            column = column.mask(of_method & old, null_word(name, method, OLD) or "none")
         frame[name] = column
 
 

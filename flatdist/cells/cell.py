@@ -21,12 +21,14 @@ from flatdist.sensing.ensembles import ENSEMBLES, SAMPLING_VERSION, ensemble_nam
 GROUND_TRUTHS = ("unit_frobenius", "gaussian_factors", "flat_spectrum")
 SCHEDULES = ("constant", "cosine_tail")
 DTYPES = ("float32", "float64")
+STARTS = ("gaussian", "symmetric")
 
 PROBLEM_FIELDS = (
     *("d_out", "d_in", "rank", "n", "ensemble", "ground_truth", "spectral_tail", "observation_noise_std", "nested"),
 )
 ALWAYS_RELEVANT = (*PROBLEM_FIELDS, "method")
 ID_DIGITS = 20
+OLD = "0.1.0"  # the release whose rows of SAM leave ``batch_size``, which was one measurement, null
 MISSING = "is required and missing"
 _NUMERIC = (Integer, Number, Widths)
 
@@ -93,6 +95,12 @@ class Cell(metaclass=_ByName):
     )
     width: tuple[int, ...] = declare(Widths(), "hidden widths, one per hidden layer; default max(d_out, d_in)", None)
     init_scale: float = declare(Number(open_minimum=True), "layers start as N(0, init_scale^2 / fan_in)", 0.5)
+    init: str = declare(
+        Choice(lambda: STARTS),
+        "gaussian, or symmetric: two halves of orthogonal layers whose products cancel (hidden widths 2 max(d_out, d_in))",
+        "gaussian",
+        added_later=True,
+    )
     learning_rate: float | None = declare(
         Keyword("auto", Number(open_minimum=True)), "step size; auto is a fraction of the stability limit", None
     )
@@ -144,15 +152,12 @@ class Cell(metaclass=_ByName):
     @property
     def relevant_fields(self) -> tuple[str, ...]:
         """The fields that change this cell's results, in declaration order."""
-        names = relevant_fields(self.method, self.schedule)
-        if self._draws_one or "batch_size" in names or getattr(self.spec, "batch", None) != "one":
-            return names
-        return tuple(name for name in FIELDS if name in {*names, "batch_size"})  # full-batch SAM
+        return relevant_fields(self.method, self.schedule, self.batch_size)
 
     @property
     def _draws_one(self) -> bool:
         """Whether every step sees one measurement, whatever number ``batch_size`` is, as for 1-SAM."""
-        return getattr(self.spec, "batch", None) == "one" and self.batch_size is not None
+        return takes_one(self.method) and self.batch_size is not None
 
     @cached_property
     def cell_id(self) -> str:
@@ -183,7 +188,7 @@ class Cell(metaclass=_ByName):
             CellError: as on construction.
         """
         given = {name: getattr(self, name) for name in FIELDS} | changes
-        if "width" not in changes and set(self.width) == {max(self.d_out, self.d_in)}:
+        if "width" not in changes and set(self.width) == {default_width(vars(self))}:
             del given["width"]
         return Cell(**given)
 
@@ -225,14 +230,34 @@ class Cell(metaclass=_ByName):
         return canonical
 
 
-def relevant_fields(method: str, schedule: str) -> tuple[str, ...]:
+def relevant_fields(method: str, schedule: str, batch_size: int | None = 1) -> tuple[str, ...]:
     """The fields that change the results of a method, in declaration order; all of them for one that is not known."""
     if method not in METHODS:
         return tuple(FIELDS)
     relevant = {*ALWAYS_RELEVANT, *METHODS[method].fields}
     if schedule == "constant":
         relevant.discard("anneal_fraction")
+    if batch_size is None and takes_one(method):  # full-batch SAM
+        relevant.add("batch_size")
     return tuple(name for name in FIELDS if name in relevant)
+
+
+def takes_one(method: str) -> bool:
+    """Whether a method's ``batch_size`` is one measurement, whatever number is given, or ``full``; as of SAM."""
+    return getattr(METHODS.get(method), "batch", None) == "one"
+
+
+def null_word(name: str, method: str, version: str | None) -> str | None:
+    """The word that a null of a field stands for in a row, ``auto`` or ``full``; None where it is of no use to the method.
+
+    Args:
+        name: the field.
+        method: the row's.
+        version: of flatdist, that wrote the row.
+    """
+    spec = METHODS.get(method)
+    of_sam = name == "batch_size" and takes_one(method) and version != OLD
+    return NULL_NAMES.get(name) if spec is None or name in spec.fields or of_sam else None
 
 
 FIELDS: Mapping[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(Cell)}
@@ -313,7 +338,7 @@ def _conflicts(values: dict[str, Any]) -> list[FieldProblem]:
         problems.append(FieldProblem("depth", "inf", "is for flattest_local alone", "a whole number from 2 to 64"))
     elif {"width", "depth"} <= values.keys():
         hidden = (values["depth"] or 2) - 1
-        width = larger if values["width"] is None else values["width"]
+        width = default_width(values) if values["width"] is None else values["width"]
         widths = width if isinstance(width, tuple) else (width,) * hidden
         if len(widths) != hidden:
             problems.append(
@@ -323,8 +348,21 @@ def _conflicts(values: dict[str, Any]) -> list[FieldProblem]:
             problems.append(
                 FieldProblem("width", width, "is smaller than min(d_out, d_in)", f"hidden widths of at least {smaller}")
             )
+        elif _is_symmetric(values) and (len(set(widths)) > 1 or widths[0] % 2 or widths[0] < 2 * larger):
+            allowed = f"one even width of at least 2*max(d_out, d_in) = {2 * larger}"
+            problems.append(FieldProblem("width", width, "does not hold the two halves of a symmetric start", allowed))
         values["width"] = widths
     return problems
+
+
+def _is_symmetric(values: Mapping[str, Any]) -> bool:
+    return values.get("init") == "symmetric" and "init" in METHODS[values.get("method", "label_noise_sgd")].fields
+
+
+def default_width(values: Mapping[str, Any]) -> int:
+    """One hidden width where none is given."""
+    larger: int = max(values["d_out"], values["d_in"])
+    return 2 * larger if _is_symmetric(values) else larger
 
 
 def _canonical_json(fields: Mapping[str, Any]) -> str:

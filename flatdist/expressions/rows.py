@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from flatdist.cells.cell import FIELDS
+from flatdist.cells.cell import NULL_NAMES, OLD, null_word
 from flatdist.cells.columns import OLDER_VALUES
 from flatdist.expressions.exact import COMPARISONS
 from flatdist.expressions.grammar import Expression, Node, Reader, finished, is_many, require_condition
@@ -101,6 +101,8 @@ def _condition(node: Node, text: str, known: Mapping[str, Name]) -> Condition:
     names = _columns(node.names)
     if any(known[name].word for name in names):
         names.add("method")  # which says whether null stands for the word
+    if "batch_size" in names:
+        names.add("flatdist_version")  # SAM's null is full only since 0.2
     return Condition(finished(node, text), frozenset(names), known)
 
 
@@ -152,9 +154,9 @@ class Row:
         value = self.row[name]
         if value is None and name in OLDER_VALUES:
             value = OLDER_VALUES[name]
-        if value is None and name in FIELDS and (word := getattr(FIELDS[name].metadata["kind"], "word", None)):
-            method = METHODS.get(self.row["method"])
-            return Word(word) if method is not None and name in method.fields else None
+        if value is None and name in NULL_NAMES:
+            word = null_word(name, self.row["method"], self.row.get("flatdist_version"))
+            return None if word is None else Word(word)
         return to_value(value)
 
 
@@ -211,8 +213,11 @@ def _comparison(node: Node, known: Mapping[str, Name]) -> pc.Expression:
         if right.kind == "none":
             return column.is_null()
         if right.kind == "word":
-            users = [method.name for method in METHODS.values() if left.value in method.fields]
-            return pc.field("method").isin(users) & column.is_null()
+            users, newer = ([m for m in METHODS if null_word(left.value, m, version)] for version in (OLD, None))
+            found = pc.field("method").isin(users)
+            if len(newer) > len(users):
+                found = found | pc.field("method").isin(newer) & ~pc.field("flatdist_version").isin([OLD])
+            return found & column.is_null()
         if left.kind != "number":
             return COMPARISONS[node.value](column, pc.scalar(right.value))
         if known[left.value].whole and abs(right.value) < MOST:

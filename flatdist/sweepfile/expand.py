@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from flatdist.cells.cell import ALWAYS_RELEVANT, FIELDS, Cell, check_values, relevant_fields
+from flatdist.cells.cell import ALWAYS_RELEVANT, FIELDS, Cell, check_values, default_width, relevant_fields
 from flatdist.cells.fields import Keyword
 from flatdist.errors import CellError
 from flatdist.expressions import (
@@ -135,7 +135,7 @@ class Scope:
         if name in self.unusable:
             raise Unresolved(name)
         if name == "width" and self.given.get(name) is None:
-            return max(self.literal("d_out"), self.literal("d_in"))
+            return default_width({name: self.literal(name) for name in ("d_out", "d_in", "method", "init")})
         if name not in self.given:
             default = FIELDS[name].default
             if not isinstance(default, (str, int, float, bool, type(None))):
@@ -151,7 +151,7 @@ class Scope:
         if name not in FIELDS or name in ALWAYS_RELEVANT:
             return True
         if self._relevant is None:
-            self._relevant = relevant_fields(self.literal("method"), self.literal("schedule"))
+            self._relevant = relevant_fields(*(self.literal(name) for name in ("method", "schedule", "batch_size")))
         return name in self._relevant
 
     def compute(self, name: str, value: Given) -> Any:

@@ -61,6 +61,7 @@ def row(cell: Cell, replicate: int = 0) -> dict[str, object]:
         "population_loss": error,
         "numerics_version": cell.numerics["method"],
         "sampling_version": cell.numerics["sampling"],
+        "flatdist_version": "0.2.0",
     }
 
 

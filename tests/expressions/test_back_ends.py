@@ -134,7 +134,7 @@ def cells() -> list[Cell]:
 
 @pytest.fixture(scope="module")
 def table(cells: list[Cell]) -> pa.Table:
-    return as_table([cell.row() for cell in cells])
+    return as_table([cell.row() | {"flatdist_version": "0.2.0"} for cell in cells])
 
 
 def as_table(rows: list[dict[str, Any]]) -> pa.Table:
@@ -319,3 +319,13 @@ def test_fuzzed_values_select_or_are_refused(where: Any) -> None:
         expression = conjunction(chosen)
         kept = rows if expression is None else rows.filter(expression)
         assert len(holding(kept, chosen)) == 0
+
+
+@pytest.mark.parametrize("text", ["batch_size == full", "batch_size in [full, 3] or n == 1.1*dof"])
+def test_a_null_batch_of_sam_is_full_except_in_rows_of_the_first_release(text: str) -> None:
+    full, one = (Cell(d_out=6, d_in=6, rank=1, n=20, method="sam", batch_size=size) for size in ("full", 9))
+    new, old = {"flatdist_version": "0.2.0"}, {"flatdist_version": "0.1.0"}
+    rows = [full.row() | new, one.row() | new, one.row() | old | {"batch_size": None}]
+    assert selected(as_table(rows), text) == ["0"]
+    assert selected(as_table(rows), f"not ({text})") == ["1", "2"]
+    assert [parse_condition(text).holds(_Row(row)) for row in rows] == [True, False, False]

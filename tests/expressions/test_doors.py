@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import flatdist
-from flatdist.cells.cell import Cell, relevant_fields
+from flatdist.cells.cell import Cell
 from flatdist.cli import main
 from flatdist.expressions import ExpressionError
 from flatdist.store import Store
@@ -29,8 +29,8 @@ def dof(cell: Cell) -> int:
 
 
 def has(cell: Cell, *names: str) -> bool:
-    """Whether the method lists some fields; SAM's batch of one, or of all, is not among them."""
-    return set(names) <= set(relevant_fields(cell.method, cell.schedule))
+    """Whether some fields matter to a cell; SAM's batch of one does not, its batch of all does."""
+    return set(names) <= set(cell.relevant_fields)
 
 
 def statdim(cell: Cell) -> float:
