@@ -73,7 +73,8 @@ def load_trials(
     opened = _existing(store)
     asked = _Asked.of(opened, sweep)
     wanted = [columns] if isinstance(columns, str) else columns
-    needed = [*(("relative_error", "status") if tolerance is not None else ()), *(("method", "flatdist_version") if fill else ())]
+    needed = ["relative_error", "status"] if tolerance is not None else []
+    needed += ["method", "flatdist_version"] if fill else []
     read = None if wanted is None else list(dict.fromkeys([*wanted, *needed]))
     frame = opened.trials(
         asked.cell_ids, where, asked.columns(read), all_numerics, follow_configurations=not _is_file(sweep)

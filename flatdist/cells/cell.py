@@ -97,7 +97,7 @@ class Cell(metaclass=_ByName):
     init_scale: float = declare(Number(open_minimum=True), "layers start as N(0, init_scale^2 / fan_in)", 0.5)
     init: str = declare(
         Choice(lambda: STARTS),
-        "gaussian, or symmetric: two halves of orthogonal layers whose products cancel (hidden widths 2 max(d_out, d_in))",
+        "gaussian, or symmetric: two orthogonal halves whose products cancel, width 2 max(d_out, d_in) or more",
         "gaussian",
         added_later=True,
     )
@@ -248,7 +248,7 @@ def takes_one(method: str) -> bool:
 
 
 def null_word(name: str, method: str, version: str | None) -> str | None:
-    """The word that a null of a field stands for in a row, ``auto`` or ``full``; None where it is of no use to the method.
+    """The word, ``auto`` or ``full``, that a null of a field means in a row; None where the method does not use it.
 
     Args:
         name: the field.

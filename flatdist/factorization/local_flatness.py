@@ -35,7 +35,7 @@ from flatdist.sensing.measurements import as_measurements
 from flatdist.types import Array
 
 Term = tuple[float, Array, Array]  # multiplicity, C (d_out, d_out), D (d_in, d_in)
-Factors = tuple[float, Array | None, Array | None]  # multiplicity, left and right factor: dense, diagonal, or None for 1
+Factors = tuple[float, Array | None, Array | None]  # multiplicity, left and right factor: dense, diagonal; None: 1
 
 _ITERATIONS = 4000
 _SEPARATED = 1e-9  # a direction that the measurements see less than this, relative to others, is not seen
@@ -336,8 +336,9 @@ def _largest_ratio(
 ) -> tuple[float, float, Array]:
     """nu of two terms without constraints, a maximum over one number, and the N of rank one that has it.
 
-    A minimum over layers splits N into x_k y_k^T, each of which costs p q + p' q' with p, p' the lengths of x_k in C_1 and
-    C_2, and q, q' those of y_k in D_1 and D_2. So nu is the largest x^T H y / (p q + p' q'), and by Cauchy and Schwarz
+    A minimum over layers splits N into x_k y_k^T, each of which costs p q + p' q' with p, p' the lengths of x_k in C_1
+    and C_2, and q, q' those of y_k in D_1 and D_2 (docs/mathematics.md). So nu is the largest x^T H y / (p q + p' q'),
+    and by Cauchy and Schwarz
 
         nu = max over s of || (e^s C_1 + C_2)^{-1/2} H (e^{-s} D_1 + D_2)^{-1/2} ||.
 
@@ -461,8 +462,10 @@ class _Feasible:
         solved = self._solved(self.weighted.T @ values)
         missing = (values - self.metric * (self.weighted @ solved)).reshape(proof.shape[1:])
         ends = terms[:2]
-        for part, (w, left, right) in zip(proof, ends, strict=False):
-            part -= missing / (w * len(ends) * (1.0 if left is None else left) * (1.0 if right is None else right))
+        for index, (w, left, right) in enumerate(ends):
+            proof[index] -= missing / (
+                w * len(ends) * (1.0 if left is None else left) * (1.0 if right is None else right)
+            )
         return proof, float(solved[0]) * self.scale
 
 

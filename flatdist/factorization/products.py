@@ -71,14 +71,40 @@ def layer_gradients(layers: Sequence[Matrix], gradient: Matrix) -> list[Matrix]:
 
 
 def initial_layers(cell: Cell, replicate: int) -> list[Array]:
-    """Starting layers of one replicate, W_j ~ N(0, init_scale^2 / d_{j-1}), float64.
+    """Starting layers of one replicate, float64.
+
+    ``gaussian``: W_j ~ N(0, init_scale^2 / d_{j-1}).
+
+    ``symmetric``: with V, O_j, U uniformly distributed with orthonormal columns, and rows of U, and s = init_scale,
+
+        W_1 = s / sqrt(2) [V; V],   W_j = s diag(O_j, O_j),   W_L = s / sqrt(2) [U, -U].
+
+    The product is 0, and a small step on the layers moves it along s^{2(L-1)} L times the loss's gradient, the same in
+    every direction. So as s grows, gradient descent ends at the interpolator of minimum Frobenius norm (Chizat,
+    Oyallon, Bach 2019).
 
     They depend on the problem, the replicate and the shape alone, so methods are compared from the same start and
     ``init_scale`` only scales it.
     """
     stream = Stream.named(cell.problem_stream(), replicate, INITIALISATION)
-    layers = []
+    symmetric, depth, layers = cell.init == "symmetric", cell.depth, []
     for j, (fan_in, fan_out) in enumerate(zip(cell.widths[:-1], cell.widths[1:], strict=True)):
-        entries = stream.normals(np.array([j]), fan_out * fan_in).reshape(fan_out, fan_in)
-        layers.append(cell.init_scale / np.sqrt(fan_in) * entries)
+        if symmetric:
+            rows, columns = (fan_out if j == depth - 1 else fan_out // 2), (fan_in // 2 if j else fan_in)
+            half = cell.init_scale * _orthogonal(stream.normals(np.array([j]), rows * columns).reshape(rows, columns))
+            empty = np.zeros_like(half)
+            ends = {0: [[half], [half]], depth - 1: [[half, -half]]}
+            blocks = ends.get(j, [[half, empty], [empty, half]])
+            layers.append(np.block(blocks) * (np.sqrt(0.5) if j in ends else 1.0))
+        else:
+            entries = stream.normals(np.array([j]), fan_out * fan_in).reshape(fan_out, fan_in)
+            layers.append(cell.init_scale / np.sqrt(fan_in) * entries)
     return layers
+
+
+def _orthogonal(normals: Array) -> Array:
+    """The matrix with orthonormal columns or rows that normal entries make uniformly distributed."""
+    if len(normals) < normals.shape[1]:
+        return _orthogonal(normals.T).T
+    q, r = np.linalg.qr(normals)
+    return np.asarray(q * np.sign(np.diag(r)))

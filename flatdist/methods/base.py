@@ -13,7 +13,8 @@ from typing import Any, Literal
 from flatdist.machine.extras import load
 
 ARCHITECTURE_FIELDS = ("depth", "width")
-TRAINING_FIELDS = (*ARCHITECTURE_FIELDS, "init_scale", "learning_rate", "steps", "evaluations", "dtype")
+START_FIELDS = (*ARCHITECTURE_FIELDS, "init_scale", "init")
+TRAINING_FIELDS = (*START_FIELDS, "learning_rate", "steps", "evaluations", "dtype")
 SGD_TOLERANCE = 1e-2  # annealed label noise ends at 1e-3 ... 1e-5; the noise floor of short runs is above that
 SOLVER_TOLERANCE = 1e-6  # float64 solvers tell exact recovery from a near miss
 

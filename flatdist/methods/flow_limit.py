@@ -4,12 +4,12 @@ From the same layers that SGD would start from, gradient flow reaches zero loss;
 ``flow_duration``, on the clock that every history records as ``flow_time``.
 """
 
-from flatdist.methods.base import ARCHITECTURE_FIELDS, StudyMethod
+from flatdist.methods.base import START_FIELDS, StudyMethod
 
 METHOD = StudyMethod(
     name="flow_limit",
     numerics_version=1,
-    fields=(*ARCHITECTURE_FIELDS, "init_scale", "flow_duration", "evaluations"),
+    fields=(*START_FIELDS, "flow_duration", "evaluations"),
     summary="the flow on the zero-loss manifold that label-noise SGD follows as the learning rate tends to 0",
     label="flow limit",
     study="flatdist.solvers.flow_limit:flow_limit",

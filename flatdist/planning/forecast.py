@@ -42,7 +42,7 @@ BATCHED_PROBE = 8  # replicates together: a replicate's share of a batch is what
 WARM_UP_SECONDS = 0.5  # shorter runs are always measured twice
 LONGEST_PROBE = 5.0  # nominal seconds beyond which a solver is not run to see how long it takes
 # Fields that do not change how long a run takes; whatever is added later may.
-_FREE = ("ground_truth", "observation_noise_std", "nested", "init_scale", "learning_rate", "label_noise_std")
+_FREE = ("ground_truth", "observation_noise_std", "nested", "init_scale", "init", "learning_rate", "label_noise_std")
 _FREE_FIELDS = frozenset((*_FREE, "schedule", "anneal_fraction", "sam_radius", "momentum"))
 _COST_FIELDS = tuple(name for name in FIELDS if name not in _FREE_FIELDS)
 

@@ -159,19 +159,19 @@ def solve_min_hessian_trace(
         raise SolverError(f"min_hessian_trace: starts must be at least 1 (got {starts})")
     answers: list[_Answer] = []
     with one_thread(), threadpoolctl.threadpool_limits(1, user_api="blas"):
-        for index, (stack, flat) in enumerate(instances):
+        for index, (whole, flat) in enumerate(instances):
             if not bool(flat.any()):  # M = 0 interpolates, with a trace of 0
                 zero = [np.zeros((1, instances.matrix_shape[1])), *[np.zeros((1, 1))] * (depth - 2)]
                 answers.append(
                     _Answer([*zero, np.zeros((instances.matrix_shape[0], 1))], 0.0, 0.0, 0, (0.0, 0.0), [0.0])
                 )
                 continue
-            seen_out, seen_in = _seen(stack.numpy())
-            if seen_out.shape[1] < len(seen_out) or seen_in.shape[1] < len(seen_in):
-                stack = torch.from_numpy(seen_out.T @ stack.numpy() @ seen_in)
+            seen_out, seen_in = _seen(whole.numpy())
+            partly = (seen_out.shape[1], seen_in.shape[1]) != instances.matrix_shape
+            stack = torch.from_numpy(seen_out.T @ whole.numpy() @ seen_in) if partly else whole
             constraints = constraints_of(stack, flat, instances.name(index))
             answer = _convex(constraints) if depth == 2 else _Search(constraints, depth).answer(starts)
-            if stack.shape[1:] != instances.matrix_shape:
+            if partly:
                 answer.layers[0], answer.layers[-1] = answer.layers[0] @ seen_in.T, seen_out @ answer.layers[-1]
             answers.append(answer)
     layers = []

@@ -76,7 +76,8 @@ def test_two_terms_without_constraints_are_a_maximum_over_one_number(d_out, d_in
     assert np.linalg.matrix_rank(attains, 1e-9) == 1
     assert float(condition.objective @ attains.ravel()) == pytest.approx(low, rel=1e-12)
     normal = cvxpy.Variable(condition.shape)
-    norms = [w * cvxpy.normNuc(np.linalg.cholesky(c).T @ normal @ np.linalg.cholesky(d)) for w, c, d in condition.weights]
+    roots = [(w * np.linalg.cholesky(c).T, np.linalg.cholesky(d)) for w, c, d in condition.weights]
+    norms = [cvxpy.normNuc(left @ normal @ right) for left, right in roots]
     objective = condition.objective @ cvxpy.vec(normal, order="C")
     convex = cvxpy.Problem(cvxpy.Maximize(objective), [sum(norms) <= 1])
     assert convex.solve(solver="CLARABEL") == pytest.approx(low, rel=1e-5)
