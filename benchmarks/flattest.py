@@ -2,6 +2,9 @@
 
     git worktree add ../flatdist-0.1.0 fe91866
     python -m benchmarks.flattest --baseline ../flatdist-0.1.0 [--out flattest.csv] [--seconds 1200]
+    python -m benchmarks.flattest --nu
+
+With ``--nu`` it times ``flatdist.local_flatness`` alone, at 8 x 8 and at 48 x 48, rank 3.
 
 One row per problem, n = ceil(factor x statistical dimension): CPU seconds on one core, the trace, the relative error,
 what is certified, and the bracket of nu at the answer. With a baseline, its CPU seconds, trace, error and verdict in
@@ -29,7 +32,7 @@ from flatdist.cells.cell import Cell
 from flatdist.cells.problems import sample_arrays
 from flatdist.errors import SolverError
 from flatdist.factorization.flatness import hessian_trace
-from flatdist.factorization.local_flatness import normal_condition
+from flatdist.factorization.local_flatness import local_flatness, normal_condition
 from flatdist.factorization.products import end_to_end
 from flatdist.machine.threads import set_threads
 from flatdist.solvers.min_hessian_trace import solve_min_hessian_trace
@@ -179,6 +182,19 @@ def summary(table: pd.DataFrame) -> None:
         print(odd[[*columns, "nu_high", "baseline_nu_low"]].to_string())
 
 
+def time_nu() -> None:
+    """Print CPU seconds of the bracket of nu at the statistical dimension, by shape, rank and depth."""
+    for d, rank in ((8, 1), (48, 3)):
+        cell = Cell(d_out=d, d_in=d, rank=rank, n=int(statistical_dimension(d, d, rank)), method="min_nuclear_norm")
+        problem = sample_arrays(cell, 0)
+        for depth in (3, 4, 6, np.inf):
+            began = time.process_time()
+            low, high = local_flatness(problem.ground_truth, problem.measurements, depth)
+            print(
+                f"{d} x {d}, rank {rank}, depth {depth}: {time.process_time() - began:.3f} s, {low:.4f} to {high:.4f}"
+            )
+
+
 def main() -> None:
     """Solve, write and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -186,8 +202,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("flattest.csv"))
     parser.add_argument("--seconds", type=float, default=np.inf, help="start no further problem after this long")
     parser.add_argument("--largest", type=int, default=64, help="largest d")
+    parser.add_argument("--nu", action="store_true", help="time the local condition alone")
     options = parser.parse_args()
     set_threads(1)
+    if options.nu:
+        time_nu()
+        return
     warnings.simplefilter("ignore")
     end = time.monotonic() + options.seconds
     tasks = [

@@ -27,6 +27,8 @@ from flatdist.types import Array
 
 _FLAT = 1e-9  # of the largest second derivative: added along directions that turn the hidden bases
 _SHIFT = 1e-4  # of it: the first shift of a Hessian that is not positive
+_NEAR = 1e-5  # residual from which the penalty is
+_FIRMER = 100.0  # times as large, so that a full step gains three digits rather than one
 _SHORTEST = 1e-6  # step at which rounding has the word
 
 
@@ -292,7 +294,7 @@ def descend(
         inspect: looks at an iterate whenever the residual has fallen by 20; what it returns ends the iteration.
         inspect_below: residual below which it does.
     """
-    shift, last_violation, best, candidate, residual = 0.0, np.inf, np.inf, None, np.inf
+    shift, last_violation, best, candidate, residual, firm = 0.0, np.inf, np.inf, None, np.inf, _FIRMER * rho
     for step in range(steps):
         gradient, jacobian, violation = point.gradient, point.jacobian, point.violation
         if candidate is not None:
@@ -315,10 +317,12 @@ def descend(
             found = inspect(point, multipliers)
             if found is not None:
                 return Descent(point, multipliers, residual, step, found)
+        rho = max(rho, firm) if residual < _NEAR else rho
+        ahead = multipliers + rho * point.miss
         slope = gradient + jacobian.T @ ahead
-        hessian = np.asfortranarray(point.hessian(ahead))
+        hessian = point.hessian(ahead).T  # symmetric, and in the order of LAPACK
         top = float(np.abs(np.diag(hessian)).max())
-        hessian = scipy.linalg.blas.dsyrk(rho, jacobian, trans=1, beta=1.0, c=hessian, lower=1, overwrite_c=1)
+        hessian = scipy.linalg.blas.dsyrk(rho, jacobian.T, beta=1.0, c=hessian, lower=1, overwrite_c=1)
         diagonal = np.diag(hessian).copy()
         least = max(_FLAT * top, 1e-13 * float(diagonal.max()))
         used = max(0.2 * shift, least)

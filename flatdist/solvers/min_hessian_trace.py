@@ -53,6 +53,8 @@ _SPARE = 3  # hidden units beyond those that as many constraints need; a descent
 _STEPS = 200  # of one descent
 _GROWTHS = 8  # saddles that one descent may leave
 _FINISHED = 1e-10  # residual at which a descent ends
+_FINISHING = 25  # Newton steps of a finish at one rank
+_SAME = 0.02  # a descent this near to a proved minimum, relative to it, that is finished at its rank, has ended there
 _RANKED = 1e-6  # singular values below this part of the largest are none, once a descent has ended,
 _VISIBLE = 1e-4  # and while it goes on
 _GAP = 8.0  # ratio of neighbouring singular values that may separate a solution's from vanishing ones
@@ -283,6 +285,7 @@ class _Search:
         rows = np.eye(stack[0].size) if constraints.determined else constraints.whitened[0].numpy()
         self.problem = ScaledProblem(depth, stack / self.size, rows, rows @ self.smallest.ravel())
         self.judged: list[tuple[Array, _End | None]] = []
+        self.proved: list[_End] = []
         self.floor = 0  # the rank of the saddle that the present descent has left
 
     def answer(self, starts: int | None) -> _Answer:
@@ -290,7 +293,9 @@ class _Search:
         found = self.without_descent()
         ends = [] if found is None else [found]
         if not (self.constraints.determined or (found is not None and starts is None)):
-            ends += [self.descent(*start) for start in self.starts((starts or _STARTS) - len(ends))]
+            for start in self.starts((starts or _STARTS) - len(ends)):
+                ends.append(self.descent(*start))
+                self.proved = [end for end in ends if end.proved]
         best = min(ends, key=lambda end: end.order)
         factor = self.scale ** (1.0 / self.problem.depth)
         unit = self.size**2 * self.scale ** (2.0 - 2.0 / self.problem.depth)
@@ -411,6 +416,10 @@ class _Search:
                 break
             layers, multipliers, firmness = self.grown(found), found.multipliers, _FIRMNESS[0]
             self.floor = 0 if found.direction is None else found.point.k
+            if found.direction is not None:  # past a saddle the rank is known
+                past = self.finish(Point(self.problem, layers), multipliers, found.point.k + 1)
+                if isinstance(past, _End) and past.point.trace < found.point.trace:
+                    return _End(past.point, past.nu, past.stationarity, steps)
         return _End(end.point, (np.nan, np.nan), end.point.stationarity(end.multipliers), steps)
 
     def inspect(self, point: Point, multipliers: Array) -> _End | _Saddle | None:
@@ -419,8 +428,10 @@ class _Search:
         ratios = spectrum[:-1] / np.maximum(spectrum[1:], 1e-12 * spectrum[0])
         least = min(self.floor + 1, point.k)
         visible = max(least, int(np.sum(spectrum > _VISIBLE * spectrum[0])))
-        ranks = [*(np.flatnonzero(ratios > _GAP)[:2] + 1).tolist(), visible]
-        for rank in dict.fromkeys(rank for rank in ranks if rank >= least):
+        near = _SAME * np.linalg.norm(point.matrix)
+        known = [end.point.k for end in self.proved if np.linalg.norm(end.point.matrix - point.matrix) <= near]
+        ranks = [*known, *(np.flatnonzero(ratios > _GAP)[:2] + 1).tolist(), visible]
+        for rank in dict.fromkeys(rank for rank in ranks if least <= rank <= point.k):
             fixed = degrees_of_freedom(rank, self.problem.shape) < len(self.problem.rows)
             found = self.planted(point.matrix, rank) if fixed else self.finish(point, multipliers, rank)
             if isinstance(found, _End) or (found is not None and rank == visible):
@@ -433,7 +444,7 @@ class _Search:
         """Newton's iteration at a rank, from a descent's iterate cut to it; None where it does not converge nearby."""
         end = descend(
             Point(self.problem, _truncated(point.layers, rank)), multipliers, 50.0 * _FIRMNESS[0] * self.problem.unit,
-            tolerance=1e-2 * _FINISHED, steps=15,
+            tolerance=_FINISHED, steps=_FINISHING,
         )  # fmt: skip
         moved = np.linalg.norm(end.point.matrix - point.matrix)
         near = (
