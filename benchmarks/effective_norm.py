@@ -1,6 +1,6 @@
 """First successes of the flattest interpolator's local condition, with the nuclear norm's on the same streams.
 
-    python -m benchmarks.effective_norm [--processes 2] [--seconds 120] [--out DIR]
+    python -m benchmarks.effective_norm [--processes 2] [--seconds 120] [--size D] [--out DIR]
 
 For each stream of nested measurements the smallest n, by bisection, at which the ground truth is a sharp local minimum
 of F among the interpolators (nu < 1), at depths 2, 3, 4, 5 and infinity; at which it is the nuclear norm's minimiser
@@ -178,6 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=120.0, help="stop handing out work after this many seconds")
+    parser.add_argument("--size", type=int, help="only shapes with so many rows, as 20, which has all ranks")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")))
     options = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -186,6 +187,8 @@ def main() -> None:
     tables = {"first": options.out / "effective_norm.csv", "solved": options.out / "effective_norm_solver.csv"}
     writers: dict[str, Any] = {}
     tasks, end, done = list(work()), time.monotonic() + options.seconds, 0
+    if options.size is not None:
+        tasks = [task for task in tasks if task[0] == "first" and task[1] == options.size]
     if find_spec("threadpoolctl") is None:  # which the solver needs
         tasks = [task for task in tasks if task[0] == "first"]
     with (

@@ -473,8 +473,8 @@ def _metric(terms: list[Factors], shape: tuple[int, int]) -> Array:
     """A diagonal metric of at least sum_j w_j^2 C_j (x) D_j, equal to it where all factors are diagonal, (p q,)."""
     metric, dense = np.zeros(shape), False
     for w, left, right in terms:
-        by_row = 1.0 if left is None else left**2
-        by_column = 1.0 if right is None else right**2
+        by_row: Any = 1.0 if left is None else left**2
+        by_column: Any = 1.0 if right is None else right**2
         if left is not None and right is not None:  # dense: the diagonals of C and D
             dense, by_row, by_column = True, by_row.sum(axis=0)[:, None], by_column.sum(axis=1)
         metric += w * w * by_row * by_column

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import pandas as pd
 import seaborn as sns
@@ -53,6 +54,32 @@ def depth_figure(ratios: pd.DataFrame) -> Figure:
             sns.despine(ax=axes)
         ratio.legend(fontsize=6)
         ablation.legend(fontsize=6)
+    return figure
+
+
+def ratios_figure(tables: Mapping[str, pd.DataFrame], reference: str) -> Figure:
+    """n50 of methods over a reference's, a row a method and setting, a panel a table.
+
+    Args:
+        tables: from :func:`flatdist.fits.depth_ratios`, by the titles of their panels.
+        reference: the norm that they were compared with, at 1.
+
+    Returns:
+        Points with bars of two standard errors.
+    """
+    with themed():
+        most = max(len(table) for table in tables.values())
+        figure = Figure(figsize=(PAGE_WIDTH, 0.8 + 0.2 * most), layout="constrained")
+        for axes, (title, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
+            rows = table[table["norm"] != reference].reset_index(drop=True)
+            error = 2.0 * rows["ratio_error"]
+            axes.errorbar(rows["ratio"], rows.index, xerr=error, color=color_of(0), fmt="o", markersize=3)
+            axes.axvline(1.0, color="#222222", linewidth=0.6, zorder=1)
+            axes.set_yticks(rows.index, rows["norm"])
+            axes.invert_yaxis()
+            axes.set_title(title)
+            axes.set_xlabel(f"$n_{{50}}$ over that of {reference}")
+            sns.despine(ax=axes)
     return figure
 
 

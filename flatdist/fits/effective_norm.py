@@ -1,18 +1,23 @@
-"""First successes of the local condition of flatness, against the nuclear norm's on the same streams."""
+"""First successes on the same streams: the local condition of flatness against the nuclear norm, and methods."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from flatdist.errors import FitError
+from flatdist.fits.first_success import first_successes
+from flatdist.theory import statistical_dimension
 
 SHAPE = ("d_out", "d_in", "rank", "ensemble")
 REFERENCE = "nuclear norm"
 LEAST = 8  # streams that a row needs: fewer have no variance worth a name
+SETTINGS = ("learning_rate", "steps", "sam_radius", "batch_size", "flow_duration", "init_scale")
 
 
-def depth_ratios(firsts: pd.DataFrame) -> pd.DataFrame:
+def depth_ratios(firsts: pd.DataFrame, reference: str = REFERENCE, least: int = LEAST) -> pd.DataFrame:
     """How much earlier than the nuclear norm each norm recovers, and how much less it scatters.
 
     E N - 1/2 is where half of the streams succeed (docs/statistics.md), so (E N - 1/2) over the nuclear norm's is the
@@ -21,25 +26,29 @@ def depth_ratios(firsts: pd.DataFrame) -> pd.DataFrame:
     Args:
         firsts: one row per stream and norm, as ``benchmarks/effective_norm.py`` writes: the shape's columns,
             ``replicate``, ``norm``, ``first_success``, ``statdim``.
+        reference: the norm that the others are compared with.
+        least: streams that a row needs.
 
     Returns:
-        Per shape and norm with at least 8 streams of both: ``streams``, ``mean``, ``mean_error``, ``ratio`` to the
-        nuclear norm and ``ratio_error``, ``ratio_statdim`` (mean - 1/2 over the statistical dimension), ``variance``,
+        Per shape and norm with enough streams of both: ``streams``, ``censored`` (streams without one of the two),
+        ``mean``, ``mean_error``, ``ratio`` to the reference and ``ratio_error``, ``ratio_statdim`` (mean - 1/2 over the
+        statistical dimension), ``variance``,
         ``variance_ratio`` and ``variance_ratio_error`` (a jackknife over streams). Errors are standard errors.
 
     Raises:
-        FitError: the nuclear norm, which all are compared with, is missing.
+        FitError: the reference is missing.
     """
-    if REFERENCE not in set(firsts["norm"]):
-        raise FitError(f"no rows of norm {REFERENCE!r}, which the others are compared with")
+    if reference not in set(firsts["norm"]):
+        raise FitError(f"no rows of norm {reference!r}, which the others are compared with")
     wide = firsts.pivot_table(index=[*SHAPE, "replicate", "statdim"], columns="norm", values="first_success")
     rows = []
     for shape, streams in wide.groupby(level=list(SHAPE)):
         for norm in streams.columns:
-            both = streams[[norm, REFERENCE]].dropna() if norm != REFERENCE else streams[[norm]].dropna()
+            both = streams[[norm, reference]].dropna() if norm != reference else streams[[norm]].dropna()
+            censored = len(streams) - len(both)
             n = both[norm].to_numpy(dtype=float)
-            base = both[REFERENCE].to_numpy(dtype=float)
-            if len(n) < LEAST:
+            base = both[reference].to_numpy(dtype=float)
+            if len(n) < least:
                 continue
             ratio = (n.mean() - 0.5) / (base.mean() - 0.5)
             residual = n - n.mean() - ratio * (base - base.mean())
@@ -49,6 +58,7 @@ def depth_ratios(firsts: pd.DataFrame) -> pd.DataFrame:
                 | {
                     "norm": norm,
                     "streams": len(n),
+                    "censored": censored,
                     "mean": n.mean(),
                     "mean_error": n.std(ddof=1) / np.sqrt(len(n)),
                     "ratio": ratio,
@@ -88,6 +98,59 @@ def beside_nuclear_norm(firsts: pd.DataFrame, share: float = 0.9) -> pd.DataFram
 
 def _variance_ratio(n: np.ndarray, base: np.ndarray) -> float:
     return float(n.var(ddof=1) / base.var(ddof=1))
+
+
+def method_firsts(trials: pd.DataFrame, tolerance: float) -> pd.DataFrame:
+    """First successes of methods on nested streams, one ``norm`` for each method and its settings.
+
+    Args:
+        trials: nested, as ``flatdist.load_trials`` returns them.
+        tolerance: relative error of a success.
+
+    Returns:
+        One row per stream and method as :func:`depth_ratios` takes them; ``first_success`` is NaN for streams that end
+        before it, or begin after it.
+    """
+    told = trials.groupby("method")
+    names = [name for name in SETTINGS if name in trials and told[name].nunique(dropna=False).max() > 1]
+    full = (trials["method"] == "sam") & trials["batch_size"].isna() if "batch_size" in names else [False] * len(trials)
+    shown = [
+        [method, *["full"] * is_full, *(f"{value:g}" for value in values if not pd.isna(value))]
+        for method, is_full, *values in zip(
+            trials["method"], full, *(trials[name] for name in names if name != "batch_size"), strict=True
+        )
+    ]
+    labelled = trials.assign(norm=[" ".join(words) for words in shown])
+    by = [*SHAPE, *["depth"] * (labelled["depth"].nunique() > 1), "norm"]
+    firsts = first_successes(labelled, by, tolerance)
+    shapes = firsts[["d_out", "d_in", "rank"]].astype(int)
+    laws = {shape: statistical_dimension(*shape) for shape in set(shapes.itertuples(index=False, name=None))}
+    law = [laws[shape] for shape in shapes.itertuples(index=False, name=None)]
+    return firsts.assign(first_success=firsts["n_first"], statdim=law)
+
+
+def at_rate_zero(firsts: pd.DataFrame, rates: Mapping[str, float], reference: str) -> tuple[float, float]:
+    """n50 at learning rate 0 over the reference's, and its standard error, from the same streams.
+
+    Every stream has a line through its first successes over the rate; its end at 0 takes the place of a first success.
+
+    Args:
+        firsts: of one shape.
+        rates: learning rates of the norms that are extrapolated.
+        reference: the norm that they are compared with.
+
+    Raises:
+        FitError: fewer than two streams have all of them.
+    """
+    wide = firsts.pivot_table(index="replicate", columns="norm", values="first_success")
+    known = wide.reindex(columns=[*rates, reference]).dropna()
+    if len(known) < 2:
+        raise FitError(f"{len(known)} streams have a first success of {', '.join(rates)} and {reference}; 2 are needed")
+    line = np.polynomial.polynomial.polyfit(list(rates.values()), known[list(rates)].to_numpy(dtype=float).T, 1)
+    n, base = line[0], known[reference].to_numpy(dtype=float)
+    ratio = (n.mean() - 0.5) / (base.mean() - 0.5)
+    residual = n - n.mean() - ratio * (base - base.mean())
+    return float(ratio), float(residual.std(ddof=1) / np.sqrt(len(n)) / (base.mean() - 0.5))
 
 
 def local_against_global(solved: pd.DataFrame, tolerance: float = 1e-6) -> pd.DataFrame:

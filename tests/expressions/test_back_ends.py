@@ -328,4 +328,4 @@ def test_a_null_batch_of_sam_is_full_except_in_rows_of_the_first_release(text: s
     rows = [full.row() | new, one.row() | new, one.row() | old | {"batch_size": None}]
     assert selected(as_table(rows), text) == ["0"]
     assert selected(as_table(rows), f"not ({text})") == ["1", "2"]
-    assert [parse_condition(text).holds(_Row(row)) for row in rows] == [True, False, False]
+    assert [parse_condition(text).holds(Row(row)) for row in rows] == [True, False, False]

@@ -7,8 +7,14 @@ import pandas as pd
 import pytest
 
 from flatdist.errors import FitError
-from flatdist.figures.effective_norm import depth_figure
-from flatdist.fits.effective_norm import beside_nuclear_norm, depth_ratios, local_against_global
+from flatdist.figures.effective_norm import depth_figure, ratios_figure
+from flatdist.fits.effective_norm import (
+    at_rate_zero,
+    beside_nuclear_norm,
+    depth_ratios,
+    local_against_global,
+    method_firsts,
+)
 
 
 def streams(ratio, scatter, count, seed=0):
@@ -79,3 +85,44 @@ def test_streams_are_counted_beside_the_nuclear_norm():
     assert row["n"] == 90
     assert row[["both", "nuclear_only", "norm_only", "neither"]].tolist() == [2, 1, 1, 1]
     assert row[["later", "equal", "earlier"]].tolist() == [1, 2, 2]
+
+
+def trained(seed, rates, truth, count):
+    """Nested trials around the first successes of streams, truth(rate) on average, and of the exact solver, 24."""
+    generator, rows = np.random.default_rng(seed), []
+    common = {
+        "d_out": 4,
+        "d_in": 4,
+        "rank": 1,
+        "ensemble": "gaussian",
+        "nested": True,
+        "depth": 3,
+        "status": "converged",
+    }
+    methods = {("min_hessian_trace", np.nan): 24.0} | {("label_noise_sgd", rate): truth(rate) for rate in rates}
+    for replicate, shared in enumerate(2.0 * generator.standard_normal(count)):
+        for (method, rate), mean in methods.items():
+            first = round(mean + shared + 0.5 * generator.standard_normal())
+            own = common | {"method": method, "learning_rate": rate, "replicate": replicate}
+            rows += [own | {"n": n, "relative_error": 1e-4 if n >= first else 0.5} for n in range(first - 2, first + 2)]
+    return pd.DataFrame(rows)
+
+
+def test_rates_are_extrapolated_to_zero():
+    rates, inside = (0.05, 0.025, 0.0125), 0
+    for seed in range(10):
+        firsts = method_firsts(trained(seed, rates, lambda rate: 26.0 + 60.0 * rate, 12), 1e-2)
+        assert set(firsts["norm"]) == {"min_hessian_trace", *(f"label_noise_sgd {rate:g}" for rate in rates)}
+        ratio, error = at_rate_zero(firsts, {f"label_noise_sgd {rate:g}": rate for rate in rates}, "min_hessian_trace")
+        inside += abs(ratio - 25.5 / 23.5) < 2.2 * error
+    assert inside >= 8
+    with pytest.raises(FitError, match="0 streams have a first success"):
+        at_rate_zero(firsts, {"label_noise_sgd 0.3": 0.3}, "min_hessian_trace")
+
+
+def test_a_figure_of_ratios_has_a_point_for_every_method_but_the_reference():
+    firsts = method_firsts(trained(0, (0.05, 0.025), lambda rate: 26.0, 40), 1e-2)
+    table = depth_ratios(firsts, "min_hessian_trace")
+    assert table.set_index("norm")["ratio"]["label_noise_sgd 0.05"] == pytest.approx(25.5 / 23.5, rel=0.03)
+    (axes,) = ratios_figure({"depth 3": table}, "min_hessian_trace").axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["label_noise_sgd 0.025", "label_noise_sgd 0.05"]

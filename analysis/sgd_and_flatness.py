@@ -1,0 +1,41 @@
+"""What training finds against the exact flattest interpolator: first successes on the same nested streams.
+
+python analysis/sgd_and_flatness.py [docs/results/training] [--out DIR]
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from flatdist.figures.effective_norm import ratios_figure
+from flatdist.figures.style import save_figure
+from flatdist.fits.effective_norm import at_rate_zero, depth_ratios, method_firsts
+
+TOLERANCE, REFERENCE = 1e-2, "min_hessian_trace"
+
+
+def main() -> None:
+    """Print the tables and write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("docs/results/training"))
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    for name in ("sgd_against_flow", "which_flatness"):
+        trials = pd.read_csv(options.folder / f"{name}.csv")
+        tables = {}
+        for depth, rows in trials[trials["depth"].notna()].groupby("depth"):
+            firsts = method_firsts(pd.concat((rows, trials[trials["depth"].isna()])), TOLERANCE)
+            tables[f"depth {depth:g}"] = table = depth_ratios(firsts, REFERENCE, least=4)
+            columns = ["norm", "streams", "censored", "mean", "mean_error", "ratio", "ratio_error", "ratio_statdim"]
+            print(f"\n{name}, depth {depth:g}\n{table[columns].round(3).to_string(index=False)}")
+            if name == "sgd_against_flow":
+                rates = {f"label_noise_sgd {rate:g} {100 / rate**2:g}": rate for rate in (0.05, 0.025, 0.0125)}
+                print("at rate 0: {:.3f} ± {:.3f}".format(*at_rate_zero(firsts, rates, REFERENCE)))
+        origin = {"command": "python analysis/sgd_and_flatness.py", "data": f"{name}.csv"}
+        figure = ratios_figure(tables, REFERENCE)
+        print("\n".join(f"wrote {path}" for path in save_figure(figure, options.out or options.folder, name, origin)))
+
+
+if __name__ == "__main__":
+    main()
