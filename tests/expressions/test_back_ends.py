@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flatdist.cells.cell import Cell
 from flatdist.errors import CellError, FlatdistError
 from flatdist.expressions import ExpressionError, conjunction, holding, parse_condition, parse_where
-from flatdist.expressions.rows import _Row
+from flatdist.expressions.rows import Row
 from flatdist.store.schema import empty, rows_to_table
 
 NUMBERS = [
@@ -160,7 +160,7 @@ def test_both_back_ends_select_the_same(cells: list[Cell], table: pa.Table, text
             parse_where(text)
         return
     try:
-        expected = [str(i) for i, cell in enumerate(cells) if condition.holds(_Row(cell.row()))]
+        expected = [str(i) for i, cell in enumerate(cells) if condition.holds(Row(cell.row()))]
     except ExpressionError as refusal:  # some cell cannot be decided, as where it divides by zero
         with pytest.raises(ExpressionError, match=re.escape(refusal.reason)):
             selected(table, text)
