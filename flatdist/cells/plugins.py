@@ -63,6 +63,8 @@ def load_plugin(path: str | os.PathLike[str]) -> Plugin:
         text = source.decode()
     except UnicodeDecodeError as error:
         raise LaunchError(f"plugin {os.fspath(path)}: is not UTF-8 text: {error}") from error
+    if not text.strip():
+        raise LaunchError(f"plugin {os.fspath(path)}: is empty; see docs/extending.md")
     plugin = Plugin(Path(path).name, text, hashlib.sha256(source).hexdigest()[:16])
     use_plugins([plugin])
     return plugin

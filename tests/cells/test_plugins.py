@@ -87,6 +87,7 @@ def test_a_file_defines_a_method_and_an_ensemble_and_its_content_is_identity(tmp
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("", "mine.py: is empty; see docs/extending.md"),
         ("x = 1\n", "plugin mine.py: defines no method and no ensemble"),
         ("x = 1\ny = x / 0\n", "plugin mine.py line 2: ZeroDivisionError: division by zero"),
         ("def f(:\n", "plugin mine.py line 1: SyntaxError"),
