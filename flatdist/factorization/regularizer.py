@@ -108,7 +108,7 @@ def balanced_factorization(
         >>> import numpy as np
         >>> from flatdist import balanced_factorization, end_to_end
         >>> layers = balanced_factorization(np.diag([8.0, 1.0]), depth=3)
-        >>> np.round(end_to_end(layers), 6).tolist()
+        >>> end_to_end(layers).round(decimals=6).tolist()
         [[8.0, 0.0], [0.0, 1.0]]
     """
     tensor = torch.as_tensor(matrix).to(torch.float64)

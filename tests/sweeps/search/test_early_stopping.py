@@ -105,7 +105,7 @@ def test_replicates_that_stand_apart_reach_the_rung_together(tmp_path: Path) -> 
 
 
 def test_a_diverged_replicate_is_the_worst_at_every_rung(tmp_path: Path) -> None:
-    metric = parse_metric("steps_to=0.05", [])
+    metric = parse_metric("steps_to=0.05")
     store, hot = Store(tmp_path), Cell(**{**_fields(CELL), "learning_rate": 50.0})
     assert run_items(store, [WorkItem(hot, (0, 1), until=300)]).stored == 2  # all have diverged: nothing to wait for
     assert RungValues(store, metric, math.inf).of(hot, (0, 1), 300) == math.inf

@@ -12,7 +12,6 @@ from search_fakes import row
 from flatdist.cells.cell import Cell
 from flatdist.errors import SweepError
 from flatdist.store import Store
-from flatdist.sweepfile.declaration import RANKED_BY
 from flatdist.sweeps.metric import cell_value, parse_metric
 
 CELL = Cell(d_out=4, d_in=4, rank=1, n=12, steps=800, evaluations=5, learning_rate=0.03)
@@ -29,11 +28,11 @@ def written(folder: Path, curve: list[float], squared_norm: float, **values: Any
 def test_steps_to_an_error_relative_to_the_ground_truth(tmp_path: Path) -> None:
     store = written(tmp_path, [1.0, 0.3, 0.05, 0.2, 0.02], squared_norm=9.0)
     for target, steps in ((0.5, 200), (0.1, 400), (0.04, 800)):
-        assert parse_metric(f"steps_to={target}", []).values(store, [CELL.cell_id]) == {CELL.cell_id: {0: steps}}
+        assert parse_metric(f"steps_to={target}").values(store, [CELL.cell_id]) == {CELL.cell_id: {0: steps}}
 
 
 def test_what_never_gets_there_is_infinite_and_guides_by_how_close_it_came(tmp_path: Path) -> None:
-    metric = parse_metric("steps_to=0.01", [])
+    metric = parse_metric("steps_to=0.01")
     near, far = written(tmp_path / "near", [1.0, 0.02], 1.0), written(tmp_path / "far", [1.0, 0.1], 1.0)
     assert metric.values(near, [CELL.cell_id])[CELL.cell_id][0] == math.inf
     guides = [metric.values(store, [CELL.cell_id], guide=True)[CELL.cell_id][0] for store in (near, far)]
@@ -49,11 +48,10 @@ def test_a_cell_is_the_median_of_its_replicates() -> None:
 
 
 def test_metrics_by_name() -> None:
-    columns = RANKED_BY
-    assert parse_metric("steps_to = 1e-3", columns).text == "steps_to=0.001"
-    assert parse_metric("train_loss", columns).rung_column == "train_loss"
-    assert parse_metric("wall_seconds", columns).rung_column is None
+    assert parse_metric("steps_to = 1e-3").text == "steps_to=0.001"
+    assert parse_metric("train_loss").rung_column == "train_loss"
+    assert parse_metric("wall_seconds").rung_column is None
     for text, message in (("train_los", "did you mean 'train_loss'"), ("steps_to=-1", "needs a relative error"),
                           ("train_loss=3", "is not a metric"), (None, "is not a metric")):  # fmt: skip
         with pytest.raises(SweepError, match=message):
-            parse_metric(text, columns)
+            parse_metric(text)
