@@ -20,15 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.tasks import task_of
 from flatdist.cells.cell import Cell
-from flatdist.cells.problems import sample_arrays
+from flatdist.cells.problems import sample_stored, storage_dtype
 from flatdist.engines import load_engine
-from flatdist.engines.base import TrainingTask
 from flatdist.factorization.evaluation import BLOCK, Evaluator, trace_evaluations
-from flatdist.factorization.products import initial_layers
 from flatdist.machine.threads import set_threads
-from flatdist.sensing.draws import stream_key
-from flatdist.sensing.draws.stream import BATCH, LABEL_NOISE
 from flatdist.theory import statistical_dimension
 from flatdist.trials.learning_rate import estimate_steps, stable_learning_rate
 
@@ -47,16 +44,9 @@ def seconds(action: Callable[[], Any]) -> float:
 
 def measure(cell: Cell, repeat: int = 5) -> dict[str, Any]:
     """Shares of one cell's training time."""
-    problems = [sample_arrays(cell, r, cell.dtype) for r in range(REPLICATES)]
-    layers = [[w.astype(cell.dtype) for w in initial_layers(cell, r)] for r in range(REPLICATES)]
-    keys = [
-        np.array([stream_key(cell.training_stream(), r, purpose) for r in range(REPLICATES)], dtype=np.uint32)
-        for purpose in (BATCH, LABEL_NOISE)
-    ]
-    labels = [p.labels.astype(cell.dtype) for p in problems]
-    task = TrainingTask(
-        cell.widths, [p.measurements for p in problems], labels, layers, *keys, cell.batch_size, True, None, cell.dtype
-    )
+    problems = [sample_stored(cell, r, storage_dtype(cell, "fused")) for r in range(REPLICATES)]
+    task = task_of(cell, range(REPLICATES))
+    layers = task.layers
     session, ones = load_engine("fused").start(task), np.ones(REPLICATES)
     chunk = max(20, 20_000_000 // (cell.d_out * cell.d_in * 1000))
 

@@ -30,17 +30,13 @@ if "cpu" in sys.argv:
 import numpy as np
 import torch
 
-from benchmarks.gpu_rivals import rivals
+from benchmarks.rivals import autograd_loop, compiled, jax_scan, random_work
+from benchmarks.tasks import join, task_of, widened
 from flatdist.cells.cell import Cell
-from flatdist.cells.problems import sample_stored
 from flatdist.engines import cuda, load_engine, triton, why_absent
 from flatdist.engines._launched import Launch, LaunchedSession, Shape
-from flatdist.engines.base import Session, TrainingTask
+from flatdist.engines.base import Session
 from flatdist.engines.reference import ReferenceEngine
-from flatdist.factorization.products import initial_layers
-from flatdist.sensing.draws import stream_key
-from flatdist.sensing.draws.stream import BATCH, LABEL_NOISE
-from flatdist.sensing.measurements import as_measurements
 from flatdist.types import Array
 
 Result = dict[str, Any]
@@ -138,50 +134,6 @@ class Bench:
         if not self.on_card:
             return ["triton", "batched"]
         return [name for name in ("cuda", "triton") if why_absent(name) is None] + ["batched"]
-
-
-def task_of(cell: Cell, replicates: Sequence[int], device: str = "cpu") -> TrainingTask:
-    """The task of a cell's replicates."""
-    problems = [sample_stored(cell, r, "int8" if cell.ensemble == "rademacher" else cell.dtype) for r in replicates]
-
-    def keys(purpose: str) -> Array:
-        return np.array([stream_key(cell.training_stream(), r, purpose) for r in replicates], dtype=np.uint32)
-
-    method: Any = cell.spec
-    return TrainingTask(
-        widths=cell.widths,
-        measurements=[p.measurements for p in problems],
-        labels=[p.labels.astype(cell.dtype) for p in problems],
-        layers=[[w.astype(cell.dtype) for w in initial_layers(cell, r)] for r in replicates],
-        batch_keys=keys(BATCH),
-        noise_keys=keys(LABEL_NOISE),
-        batch_size={"drawn": cell.batch_size, "full": None, "one": 1}[method.batch],
-        label_noise=method.label_noise,
-        sam_radius=cell.sam_radius if method.sharpness_aware else None,
-        dtype=cell.dtype,
-        device=device,
-    )
-
-
-def join(tasks: Sequence[TrainingTask]) -> TrainingTask:
-    """Tasks of one shape as one."""
-    lists = {
-        name: [one for task in tasks for one in getattr(task, name)] for name in ("measurements", "labels", "layers")
-    }
-    keys = {name: np.concatenate([getattr(task, name) for task in tasks]) for name in ("batch_keys", "noise_keys")}
-    return dataclasses.replace(tasks[0], **lists, **keys)
-
-
-def widened(task: TrainingTask) -> TrainingTask:
-    """The same numbers in float64 on the CPU, for the reference."""
-    return dataclasses.replace(
-        task,
-        device="cpu",
-        dtype="float64",
-        measurements=[np.asarray(as_measurements(a).dense(), np.float64) for a in task.measurements],
-        labels=[b.astype(np.float64) for b in task.labels],
-        layers=[[w.astype(np.float64) for w in layers] for layers in task.layers],
-    )
 
 
 def take_steps(session: Session, count: int, cuts: Sequence[int], steps: int, rate: float = 0.03) -> list[Array]:
@@ -566,6 +518,26 @@ def profile(bench: Bench) -> Result:
     return total | {"longest": events[:8]}
 
 
+def rivals(bench: Bench) -> Result:
+    """Nanoseconds per replicate-step of what one would write instead: many replicates, and the plain loop with one."""
+    found: Result = {}
+    print("| d | R | autograd loop, one replicate | torch.compile | JAX |\n|---|---|---|---|---|")
+    for d, count in ((4, 2),) if bench.quick else ((12, 512), (32, 512)):
+        work, row = random_work(bench.device, d, count, 10 * d, BATCH_SIZE), found.setdefault(f"{d}, {count}", {})
+        makers: Any = (("autograd", autograd_loop, 1), ("compiled", compiled, count), ("jax", jax_scan, count))
+        for name, make, together in makers:
+            if bench.quick and name != "autograd":
+                continue
+            try:
+                steps, few = make(work), 200 if name == "jax" else 20
+                row[name] = 1e9 * bench.clock(lambda _, f=steps, n=few: f(n), 0.15) / few / together
+            except Exception as error:
+                row[name] = f"{type(error).__name__}: {error}"[:80]
+        shown = [f"{v:.0f}" if isinstance(v, float) else v for v in row.values()]
+        print(f"| {d} | {count} | " + " | ".join(shown) + " |", flush=True)
+    return found
+
+
 def main() -> None:
     """Run the parts that fit the budget."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -584,7 +556,7 @@ def main() -> None:
         ("speed", 30, speed),
         ("whole", 20, whole),
         ("profile", 10, profile),
-        ("rivals", 30, lambda bench: rivals(bench.device, bench.quick, bench.clock, BATCH_SIZE)),
+        ("rivals", 30, rivals),
     ):
         bench.part(name, need if bench.on_card else 0, work)
     print(f"\n{len(bench.failed)} parts failed: {bench.failed}; {time.perf_counter() - bench.began:.0f} s in all")

@@ -29,11 +29,11 @@ MEGABYTE = 1e6
 def measure(configuration: dict[str, object]) -> dict[str, float]:
     """Train in this process; bytes before, at the peak, of the measurements, and as planned."""
     from flatdist.cells.cell import Cell
+    from flatdist.cells.problems import storage_dtype
     from flatdist.planning.memory import memory_bytes
     from flatdist.sensing.ensembles import ENSEMBLES
     from flatdist.trials.run import run_replicates
     from flatdist.trials.settings import RunSettings
-    from flatdist.trials.trainee import storage_dtype
 
     fields = dict(configuration)
     replicates, engine = int(fields.pop("replicates")), str(fields.pop("engine", "fused"))  # type: ignore[call-overload]

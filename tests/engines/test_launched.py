@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.tasks import join, widened
 from flatdist.cells.cell import Cell
 from flatdist.engines import cuda
 from flatdist.engines._launched import LaunchedSession, Shape
@@ -93,26 +94,6 @@ def trained(engine, task, steps=STEPS, cut=CUT, rate=0.03):
     return session.layers(), np.stack([first, second])
 
 
-def widened(task):
-    """The same task in float64."""
-    return dataclasses.replace(
-        task,
-        dtype="float64",
-        measurements=[np.asarray(as_measurements(a).dense(), np.float64) for a in task.measurements],
-        labels=[b.astype(np.float64) for b in task.labels],
-        layers=[[w.astype(np.float64) for w in layers] for layers in task.layers],
-    )
-
-
-def pack(*tasks):
-    """Tasks of one shape as one."""
-    merged = {
-        name: [one for task in tasks for one in getattr(task, name)] for name in ("measurements", "labels", "layers")
-    }
-    keys = {name: np.concatenate([getattr(task, name) for task in tasks]) for name in ("batch_keys", "noise_keys")}
-    return dataclasses.replace(tasks[0], **merged, **keys)
-
-
 def assert_close(ours, expected, start):
     for a, b, began in zip(ours[0], expected[0], start, strict=True):
         assert np.linalg.norm(b - began) > 1e-3, "the reference moved"
@@ -173,7 +154,7 @@ def test_the_threads_of_a_block_share_the_work_out(make_task, tmp_path, lanes, s
 @pytest.mark.parametrize("options", [{}, {"batch_size": None}], ids=["drawn", "full"])
 def test_bits_alone_and_in_packs_of_mixed_n_and_cuts(engine, make_task, options):
     tasks = [make_task(Cell(d_out=6, d_in=7, rank=1, n=n), [n % 3], **options) for n in (20, 33, 21)]
-    together = trained(engine, pack(*tasks), 5, 2)
+    together = trained(engine, join(*tasks), 5, 2)
     for position, task in enumerate(tasks):
         alone = trained(engine, task, 5, 4)
         for a, b in zip(alone[0], together[0], strict=True):
@@ -184,7 +165,7 @@ def test_bits_alone_and_in_packs_of_mixed_n_and_cuts(engine, make_task, options)
 def test_packs_of_mixed_n_run_on_the_fused_engine_with_the_bits_of_each_alone(make_task):
     for options in ({}, {"batch_size": None}):
         tasks = [make_task(Cell(d_out=6, d_in=7, rank=1, n=n), [4, 1], **options) for n in (20, 300, 33, 150)]
-        together = trained(FusedEngine(), pack(*tasks), 40, 13)
+        together = trained(FusedEngine(), join(*tasks), 40, 13)
         for position, task in enumerate(tasks):
             for a, b in zip(trained(FusedEngine(), task, 40, 21)[0], together[0], strict=True):
                 np.testing.assert_array_equal(a, b[2 * position : 2 * position + 2])
@@ -248,7 +229,7 @@ def test_every_configuration_shares_rows_and_tiles_out_evenly(d, depth):
 
 
 def test_a_task_knows_the_n_of_each_replicate(make_task):
-    task = pack(*(make_task(Cell(d_out=5, d_in=5, rank=1, n=n), [0], batch_size=None) for n in (9, 20)))
+    task = join(*(make_task(Cell(d_out=5, d_in=5, rank=1, n=n), [0], batch_size=None) for n in (9, 20)))
     assert isinstance(task, TrainingTask)
     assert (task.counts, task.drawn) == ([9, 20], 20)
     assert torch.equal(LaunchedSession(task, lambda launch: None).bases, torch.tensor([0, 9]))
