@@ -16,7 +16,7 @@ from flatdist.errors import CellError
 from flatdist.sensing.draws import Stream
 from flatdist.sensing.draws.stream import GROUND_TRUTH, MEASUREMENTS, OBSERVATION_NOISE, SPECTRAL_TAIL
 from flatdist.sensing.ensembles import ENSEMBLES
-from flatdist.sensing.measurements import Measurements
+from flatdist.sensing.measurements import Dense, Measurements
 from flatdist.types import Array
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def sample_stored(cell: Cell, replicate: int = 0, dtype: str = "float64") -> Sto
     Args:
         cell: the configuration; only its problem fields matter.
         replicate: number of the replicate, 0 or more.
-        dtype: storage type of the measurements alone, ``float32`` or ``int8`` where an engine wants them so.
+        dtype: storage type of the measurements alone, as :func:`storage_dtype` names it for an engine.
 
     Raises:
         CellError: ``replicate`` is negative.
@@ -106,7 +106,7 @@ def sample_stored(cell: Cell, replicate: int = 0, dtype: str = "float64") -> Sto
     name = cell.problem_stream()
     ensemble = ENSEMBLES[cell.ensemble]
     stream = Stream.named(name, replicate, MEASUREMENTS)
-    ground_truth = _ground_truth(cell, replicate)
+    ground_truth = ground_truth_of(cell, replicate)
     measurements = ensemble.storage.zeros(cell.n, cell.d_out, cell.d_in, dtype)
     labels = np.empty(cell.n)
     # In blocks: the draws' temporaries stay small and in cache. A permutation is drawn whole, so once.
@@ -114,6 +114,8 @@ def sample_stored(cell: Cell, replicate: int = 0, dtype: str = "float64") -> Sto
     for start in range(0, cell.n, rows):
         indices = np.arange(start, min(start + rows, cell.n))
         block = ensemble.sample(stream, indices, cell.d_out, cell.d_in)
+        if cell.storage == "float16":
+            block = Dense(block.dense().astype(np.float16).astype(np.float64))
         measurements.put(start, block)
         # A sum over each row, not BLAS: label i has the same bits for every n and every number of threads.
         labels[indices] = block.row_sums(ground_truth)
@@ -123,12 +125,20 @@ def sample_stored(cell: Cell, replicate: int = 0, dtype: str = "float64") -> Sto
     return StoredProblem(measurements, labels, ground_truth)
 
 
+def storage_dtype(cell: Cell, engine: str) -> str:
+    """How an engine stores a cell's measurements: the fused engines read signs as int8, the one on CPUs float16 too."""
+    if cell.storage == "float16" and engine == "fused":
+        return "float16"
+    narrow = engine in ("fused", "cuda", "triton")
+    return ENSEMBLES[cell.ensemble].storage.narrowest(cell.dtype) if narrow else cell.dtype
+
+
 def frobenius_norm(matrix: Array) -> float:
     """||X||_F."""
     return float(np.sqrt(np.sum(np.square(matrix, dtype=np.float64))))
 
 
-def _ground_truth(cell: Cell, replicate: int) -> Array:
+def ground_truth_of(cell: Cell, replicate: int) -> Array:
     """M* = sqrt(1 - t^2) M_r + t ||M_r||_F T, ||M*||_F = ||M_r||_F; t is ``spectral_tail``."""
     name = cell.problem_stream()
     stream = Stream.named(name, replicate, GROUND_TRUTH)

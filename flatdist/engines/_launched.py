@@ -118,7 +118,7 @@ class LaunchedSession:
         self.device = torch.device(task.device)
         self._sizes = [rows * columns for columns, rows in pairwise(self.shape.widths)]
         self.weights = torch.zeros(task.replicates, sum(self._sizes), device=self.device)
-        for j, layer in enumerate(self._views()):
+        for j, layer in enumerate(self.layer_tensors()):
             layer.copy_(torch.stack([torch.as_tensor(layers[j], dtype=torch.float32) for layers in task.layers]))
         counts = [len(labels) for labels in task.labels]
         self.counts, self.bases = self._tensor(counts, torch.int32), self._tensor(_offsets(counts), torch.int64)
@@ -167,9 +167,6 @@ class LaunchedSession:
 
     def layer_tensors(self) -> list[torch.Tensor]:
         """Current weights on the device, L views (replicates, d_j, d_{j-1})."""
-        return self._views()
-
-    def _views(self) -> list[torch.Tensor]:
         pads, widths = self.shape.widths, self.task.widths
         blocks = torch.split(self.weights, self._sizes, dim=1)
         return [block.view(-1, pads[j + 1], pads[j])[:, : widths[j + 1], : widths[j]] for j, block in enumerate(blocks)]
@@ -195,8 +192,13 @@ class LaunchedSession:
     def _stacked(
         self, parts: Sequence[Any], sizes: tuple[int, ...], pads: tuple[int, ...], dtype: torch.dtype
     ) -> torch.Tensor:
-        """All replicates' rows one after the other on the device, padded with zeros."""
+        """All replicates' rows one after the other on the device, padded with zeros; as they are where they are so."""
         total = sum(len(part) for part in parts)
+        if sizes == pads and all(isinstance(part, torch.Tensor) and part.dtype == dtype for part in parts):
+            ends = [part.data_ptr() + part.numel() * part.element_size() for part in parts]
+            if parts[0].device == self.device and all(a == b.data_ptr() for a, b in zip(ends, parts[1:], strict=False)):
+                whole: torch.Tensor = torch.as_strided(parts[0], (total, *pads), parts[0].stride())
+                return whole
         found = (torch.empty if sizes == pads else torch.zeros)(total, *pads, dtype=dtype, device=self.device)
         inside = found[(slice(None), *(slice(size) for size in sizes))]
         start = 0

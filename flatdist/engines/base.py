@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -50,6 +50,8 @@ class TrainingTask:
         dtype: float32 or float64.
         threads: CPU threads the session may use.
         device: ``cpu`` or a torch device such as ``cuda:0``.
+        planned_steps: replicate-steps that are to be taken with these widths and this batch, in this task and in others
+            like it; an engine may compile code for the one shape where they pay for it.
     """
 
     widths: tuple[int, ...]
@@ -67,6 +69,7 @@ class TrainingTask:
     state: Sequence[Sequence[Array]] | None = None
     threads: int = 1
     device: str = "cpu"
+    planned_steps: int = 0
 
     @property
     def replicates(self) -> int:
@@ -117,6 +120,10 @@ class Session(Protocol):
 
     def layers(self) -> list[Array]:
         """Current weights: L arrays (replicates, d_j, d_{j-1}) in the cell's dtype, copies."""
+        ...
+
+    def layer_tensors(self) -> list[Any]:
+        """The same as torch tensors on the session's device, views where it can; engines for GPUs alone have them."""
         ...
 
     def state(self) -> list[Array]:

@@ -120,7 +120,11 @@ class BatchedSession:
 
     def layers(self) -> list[Array]:
         """Current weights, L arrays (replicates, d_j, d_{j-1})."""
-        return [w[: self.task.replicates].cpu().numpy().copy() for w in self.weights]
+        return [layer.cpu().numpy().copy() for layer in self.layer_tensors()]
+
+    def layer_tensors(self) -> list[torch.Tensor]:
+        """Current weights on the device, L views (replicates, d_j, d_{j-1})."""
+        return [w[: self.task.replicates] for w in self.weights]
 
     def state(self) -> list[Array]:
         """What the update rule keeps, L arrays (replicates, slots, d_j, d_{j-1})."""

@@ -21,6 +21,7 @@ import numpy as np
 
 from flatdist.cells.cell import FIELDS, Cell
 from flatdist.cells.fields import Keyword
+from flatdist.cells.problems import storage_dtype
 from flatdist.engines import resolve_engine
 from flatdist.errors import FlatdistError, StoreError
 from flatdist.planning.work import WorkItem
@@ -269,7 +270,7 @@ def card_step(cell: Cell) -> tuple[float, float]:
         cell: a cell of a gradient method.
     """
     storage, drawn, chain = ENSEMBLES[cell.ensemble].storage, cell.training.drawn(cell), _chain(cell)
-    read = drawn * storage.row_bytes(cell.d_out, cell.d_in, storage.narrowest(cell.dtype))
+    read = drawn * storage.row_bytes(cell.d_out, cell.d_in, storage_dtype(cell, "cuda"))
     flops = 4 * drawn * cell.d_out * cell.d_in + 6 * chain * (cell.depth - 1) / cell.depth
     return read / CARD_BYTES + flops / CARD_FLOPS, CARD_LATENCY + flops / CARD_LATENCY_FLOPS
 

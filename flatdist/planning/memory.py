@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 from flatdist.cells.cell import Cell
+from flatdist.cells.problems import storage_dtype
 from flatdist.errors import LaunchError
 from flatdist.factorization.evaluation import BLOCK
 from flatdist.sensing.ensembles import ENSEMBLES
@@ -35,8 +36,7 @@ def memory_bytes(cell: Cell, replicates: int, engine: str = "fused", executor: s
         return launcher + PROCESS_BYTES["solver"] + FLOAT64 * (3 * entries + 3 * cell.n**2)
     itemsize = 8 if cell.dtype == "float64" else 4
     storage = ENSEMBLES[cell.ensemble].storage
-    kept = cell.dtype if engine == "batched" else storage.narrowest(cell.dtype)
-    measurements = cell.n * storage.row_bytes(cell.d_out, cell.d_in, kept)
+    measurements = cell.n * storage.row_bytes(cell.d_out, cell.d_in, storage_dtype(cell, engine))
     copies = 1 if engine == "fused" else 2  # torch's tensors beside the arrays that evaluations read
     weights = sum(a * b for a, b in pairwise(cell.widths))
     history = 12 * FLOAT64 * cell.evaluations

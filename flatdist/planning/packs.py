@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from flatdist.cells.cell import Cell
+from flatdist.cells.problems import storage_dtype
 from flatdist.factorization.evaluation import BLOCK
 from flatdist.planning.work import Shard, WorkItem
 from flatdist.sensing.ensembles import ENSEMBLES
@@ -64,12 +65,13 @@ def device_bytes(cell: Cell, engine: str) -> int:
     """
     itemsize = 8 if cell.dtype == "float64" else 4
     storage = ENSEMBLES[cell.ensemble].storage
-    kept = cell.dtype if engine == "batched" else storage.narrowest(cell.dtype)
-    row = storage.row_bytes(cell.d_out, cell.d_in, kept) + itemsize  # and its label
+    row = storage.row_bytes(cell.d_out, cell.d_in, storage_dtype(cell, engine)) + itemsize  # and its label
     weights = sum(a * b for a, b in pairwise(cell.widths))
     per_step = 16 * (cell.batch_size or cell.n) * 8
     gathered = (cell.batch_size or cell.n) * row + 10 * weights * itemsize if engine == "batched" else 0
-    return cell.n * row + (BLOCK + 3) * weights * itemsize + per_step + gathered
+    as_sampled = engine != "batched" and cell.d_in % 4 == cell.d_out % 4 == 0  # else a copy is trained on
+    copied = 0 if as_sampled else cell.n * row
+    return cell.n * row + copied + (BLOCK * 8 + 3 * itemsize) * weights + per_step + gathered
 
 
 def pack_sizes(total: int, slots: int, fill: int, most: int) -> list[int]:

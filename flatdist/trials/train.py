@@ -9,15 +9,16 @@ from __future__ import annotations
 import bisect
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from flatdist.cells.cell import Cell
-from flatdist.cells.problems import frobenius_norm
-from flatdist.engines import Engine, device_label, load_engine
+from flatdist.cells.problems import StoredProblem, frobenius_norm
+from flatdist.engines import ENGINES, Engine, device_label, load_engine
 from flatdist.engines.base import Session, TrainingTask
 from flatdist.factorization.evaluation import BLOCK, evaluation_steps, trace_evaluations
 from flatdist.machine.extras import load
@@ -30,6 +31,11 @@ from flatdist.trials.learning_rate import estimate_steps
 from flatdist.trials.settings import Hooks, Interrupted, RunSettings
 from flatdist.trials.trainee import HISTORY_CLOCKS, Trainee, history_rows, pack_state, prepare, trial_row
 from flatdist.types import Array
+
+if TYPE_CHECKING:
+    import torch
+
+    from flatdist.trials.on_device import PackEvaluator
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -72,17 +78,26 @@ def train_pack(
     set_threads(settings.threads)
     ran_on = {"engine": engine.name, "device": device_label(settings.device)}
 
-    def prepared(one: tuple[Cell, int]) -> Trainee:
-        return prepare(*one, engine.name, ran_on["device"], hooks.checkpoints)
+    work = [(cell, replicate) for cell, replicates in items for replicate in replicates]
+    sampled: Sequence[StoredProblem | None] = [None] * len(work)
+    if ENGINES[engine.name].devices != ("cpu",) and (settings.device != "cpu" or ENGINES[engine.name].on_chip):
+        from flatdist.trials.on_device import SAMPLED, sample_pack
 
-    trainees = side_by_side(prepared, [(cell, r) for cell, replicates in items for r in replicates], settings.threads)
+        if first.ensemble in SAMPLED:
+            sampled = sample_pack(work, engine.name, settings.device)
+
+    def prepared(one: tuple[tuple[Cell, int], StoredProblem | None]) -> Trainee:
+        (cell, replicate), problem = one
+        return prepare(cell, replicate, engine.name, ran_on["device"], hooks.checkpoints, problem)
+
+    trainees = side_by_side(prepared, list(zip(work, sampled, strict=True)), settings.threads)
     for step in sorted({trainee.step for trainee in trainees}):
         together = [trainee for trainee in trainees if trainee.step == step]
         run = _Run(together, engine, ran_on, settings, hooks)
         run.finish()
-        for trainee in together:
+        for trainee, sharpest in zip(together, run.sharpness(), strict=True):
             history = history_rows(trainee, 0, len(run.evaluations))
-            yield trainee.cell, (trainee.replicate, trial_row(trainee) | ran_on, history)
+            yield trainee.cell, (trainee.replicate, trial_row(trainee, sharpest) | ran_on, history)
 
 
 def pack_key(cell: Cell, engine: str) -> Hashable | None:
@@ -97,6 +112,7 @@ def pack_key(cell: Cell, engine: str) -> Hashable | None:
     return (
         method.name,
         cell.ensemble,
+        cell.storage,
         cell.widths,
         batch,
         cell.n if batch is None and engine == "batched" else None,  # it draws rectangles
@@ -104,6 +120,23 @@ def pack_key(cell: Cell, engine: str) -> Hashable | None:
         cell.sam_radius if method.sharpness_aware else None,
         (cell.steps, cell.evaluations, cell.schedule, cell.anneal_fraction, cell.learning_rate is None),
     )
+
+
+def kernel_shape(cell: Cell) -> str:
+    """What the code of a step could be compiled for: the fields of a cell that it depends on."""
+    method = cell.training
+    return " ".join(
+        map(str, (method.name, cell.ensemble, cell.storage, cell.widths, method.batch_size(cell), cell.dtype))
+    )
+
+
+def planned_steps(work: Iterable[tuple[Cell, int]]) -> dict[str, int]:
+    """Replicate-steps of each :func:`kernel_shape` in some work: cells, and how many replicates of each are trained."""
+    planned: Counter[str] = Counter()
+    for cell, replicates in work:
+        if cell.spec.takes_steps:
+            planned[kernel_shape(cell)] += replicates * cell.steps
+    return dict(planned)
 
 
 class _Run:
@@ -126,6 +159,7 @@ class _Run:
         self.estimates = set(estimate_steps(cell.steps)) if cell.learning_rate is None else set()
         self.label_scale = np.array([np.sqrt(np.mean(t.problem.labels**2)) for t in trainees])
         self.sam_radius = cell.sam_radius if method.sharpness_aware else None
+        self.kept_there: list[torch.Tensor] = []  # the snapshots, where they are evaluated on a device
         # (replicates, ...) of everything that changes; each replicate keeps a view of what is written for all at once
         self.learning_rate, self.flow_time, self.largest = (
             np.array([getattr(t, name) for t in trainees]) for name in ("learning_rate", "flow_time", "largest_loss")
@@ -151,11 +185,32 @@ class _Run:
                 dtype=cell.dtype,
                 threads=settings.threads,
                 device=settings.device,
+                planned_steps=max(len(cells) * cell.steps, settings.planned_steps.get(kernel_shape(cell), 0)),
                 update=method.update,
                 constants=constants,
                 state=[t.state for t in trainees],
             )
         )
+
+        self.evaluator = self._pack_evaluator(settings.device)
+
+    def _pack_evaluator(self, device: str) -> PackEvaluator | None:
+        """Evaluates all replicates where their problems were sampled, on the device; snapshots are then kept there."""
+        if self.trainees[0].evaluator is not None:
+            return None
+        import torch
+
+        from flatdist.trials.on_device import PackEvaluator
+
+        self.kept_there = [torch.as_tensor(snapshot, device=device) for snapshot in self.snapshots]
+        return PackEvaluator([t.problem for t in self.trainees], self.cell.dtype, device)
+
+    def sharpness(self) -> Sequence[float | None]:
+        """Of each replicate at its end, None where it is yet to be computed."""
+        if self.evaluator is None:
+            return [None] * len(self.trainees)
+        found: list[float | None] = self.evaluator.sharpness(self.session.layers()).tolist()
+        return found
 
     def finish(self) -> None:
         """Take all remaining steps."""
@@ -220,8 +275,12 @@ class _Run:
     def _evaluate(self, index: int) -> None:
         """Keep the current weights for evaluation ``index``, and evaluate when a block of them is full."""
         step = self.evaluations[index]
-        for snapshot, layer in zip(self.snapshots, self.session.layers(), strict=True):
-            snapshot[:, index % BLOCK] = layer
+        if self.evaluator is None:
+            for snapshot, layer in zip(self.snapshots, self.session.layers(), strict=True):
+                snapshot[:, index % BLOCK] = layer
+        else:
+            for there, layer in zip(self.kept_there, self.session.layer_tensors(), strict=True):
+                there[:, index % BLOCK] = layer
         noise = self.relative_noise * (self.anneal[step - 1] if step else 1.0)
         clocks = zip(HISTORY_CLOCKS, (self.learning_rate, noise, self.flow_time), strict=True)
         for name, values in (("train_loss_max", self.largest), *clocks):
@@ -239,13 +298,19 @@ class _Run:
         self._told = time.perf_counter()
         first = new // BLOCK * BLOCK
 
+        wanted = [[new <= i < stop and traced[i] for i in range(first, first + BLOCK)] for traced in self.with_trace]
+
         def evaluate(one: tuple[Trainee, list[bool]]) -> None:
-            trainee, traced = one
-            wanted = [new <= index < stop and traced[index] for index in range(first, first + BLOCK)]
-            for name, values in trainee.evaluator(trainee.snapshots, wanted).items():
+            trainee, chosen = one
+            assert trainee.evaluator is not None
+            for name, values in trainee.evaluator(trainee.snapshots, chosen).items():
                 trainee.history[name][new:stop] = values[new - first : stop - first]
 
-        side_by_side(evaluate, list(zip(self.trainees, self.with_trace, strict=True)), self.threads)
+        if self.evaluator is None:
+            side_by_side(evaluate, list(zip(self.trainees, wanted, strict=True)), self.threads)
+        else:
+            for name, values in self.evaluator(self.kept_there, np.array(wanted)).items():
+                self.history[name][:, new:stop] = values[:, new - first : stop - first]
         self._evaluated = stop
 
     def _hand_out(self, step: int) -> None:
@@ -296,6 +361,9 @@ class _Run:
     def _take_back(self, step: int) -> None:
         """Give each replicate also the weights, and what its update rule keeps, as the session has them."""
         self._tell_trainees(step)
+        if self.evaluator is not None:
+            for snapshot, there in zip(self.snapshots, self.kept_there, strict=True):
+                snapshot[...] = there.cpu().numpy()
         layers, state = self.session.layers(), self.session.state()
         for r, trainee in enumerate(self.trainees):
             trainee.layers, trainee.state = [layer[r] for layer in layers], [kept[r] for kept in state]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flatdist.cells.cell import Cell
-from flatdist.cells.problems import StoredProblem, sample_stored
+from flatdist.cells.problems import StoredProblem, sample_stored, storage_dtype
 from flatdist.factorization.evaluation import (
     BLOCK,
     CONVERGED_LOSS,
@@ -21,7 +21,6 @@ from flatdist.factorization.evaluation import (
 )
 from flatdist.factorization.flatness import sharpness
 from flatdist.factorization.products import end_to_end, initial_layers
-from flatdist.sensing.ensembles import ENSEMBLES
 from flatdist.trials.settings import Checkpoints
 from flatdist.types import Array
 
@@ -36,7 +35,7 @@ class Trainee:
     cell: Cell
     replicate: int
     problem: StoredProblem  # its measurements are stored as the engine wants them
-    evaluator: Evaluator
+    evaluator: Evaluator | None  # None where a pack is evaluated on its device
     layers: list[Array]
     state: list[Array]  # per layer what the update rule keeps, (slots, d_j, d_{j-1})
     step: int = 0
@@ -49,22 +48,31 @@ class Trainee:
     snapshots: list[Array] = field(default_factory=list)  # per layer (BLOCK, d_j, d_{j-1})
 
 
-def prepare(cell: Cell, replicate: int, engine: str, device: str, checkpoints: Checkpoints | None) -> Trainee:
+def prepare(
+    cell: Cell,
+    replicate: int,
+    engine: str,
+    device: str,
+    checkpoints: Checkpoints | None,
+    sampled: StoredProblem | None = None,
+) -> Trainee:
     """A replicate at its start, or at its newest checkpoint that the same engine made on the same kind of device.
 
-    Engines and devices differ in the bits, so any other checkpoint is named and passed over.
+    Engines and devices differ in the bits, so any other checkpoint is named and passed over. A problem that was
+    ``sampled`` on a device is evaluated there.
     """
     started = time.perf_counter()
-    problem = sample_stored(cell, replicate, storage_dtype(cell, engine))
+    problem = sampled or sample_stored(cell, replicate, storage_dtype(cell, engine))
     evaluations = len(evaluation_steps(cell.steps, cell.evaluations))
     method = cell.training
     slots = 0 if method.update is None else len(method.update.state)
     layers = [layer.astype(cell.dtype) for layer in initial_layers(cell, replicate)]
+    traces = sum(trace_evaluations(cell, method.drawn(cell)))
     trainee = Trainee(
         cell,
         replicate,
         problem,
-        Evaluator(problem, cell.depth, sum(trace_evaluations(cell, method.drawn(cell))), cell.dtype),
+        None if sampled else Evaluator(problem, cell.depth, traces, cell.dtype),
         layers,
         [np.zeros((slots, *layer.shape), cell.dtype) for layer in layers],
         history={name: np.full(evaluations, np.nan) for name in (*HISTORY_METRICS, *HISTORY_CLOCKS)},
@@ -80,12 +88,6 @@ def prepare(cell: Cell, replicate: int, engine: str, device: str, checkpoints: C
             unpack_state(trainee, *saved)
     trainee.seconds += time.perf_counter() - started
     return trainee
-
-
-def storage_dtype(cell: Cell, engine: str) -> str:
-    """How an engine stores the measurements: fused kernels read signs as int8, a quarter of float32's bytes."""
-    narrow = engine in ("fused", "cuda", "triton")
-    return ENSEMBLES[cell.ensemble].storage.narrowest(cell.dtype) if narrow else cell.dtype
 
 
 def pack_state(trainee: Trainee, engine: str, device: str) -> dict[str, Array]:
@@ -140,14 +142,18 @@ def unpack_state(trainee: Trainee, step: int, state: dict[str, Array]) -> None:
     trainee.seconds += seconds
 
 
-def trial_row(trainee: Trainee) -> dict[str, Any]:
-    """The measured columns of a finished replicate's ``trials`` row."""
+def trial_row(trainee: Trainee, sharpest: float | None = None) -> dict[str, Any]:
+    """The measured columns of a finished replicate's ``trials`` row; its sharpness may be known already."""
     cell = trainee.cell
     matrix = end_to_end([layer.astype(np.float64) for layer in trainee.layers])
     last_loss = float(trainee.history["train_loss"][-1])
     if trainee.diverged_at is None and not (np.isfinite(matrix).all() and math.isfinite(last_loss)):
         trainee.diverged_at = cell.steps
     diverged = trainee.diverged_at is not None
+    if diverged:
+        sharpest = None
+    elif sharpest is None:
+        sharpest = _number(sharpness(trainee.layers, trainee.problem.measurements))
     train_loss = None if diverged else last_loss
     converged = train_loss is not None and train_loss < CONVERGED_LOSS * float(np.mean(trainee.problem.labels**2))
     return final_metrics(None if diverged else matrix, trainee.problem) | {
@@ -155,7 +161,7 @@ def trial_row(trainee: Trainee) -> dict[str, Any]:
         "train_loss": train_loss,
         "train_loss_max": None if diverged else _number(np.nanmax(trainee.history["train_loss_max"])),
         "hessian_trace": None if diverged else _number(trainee.history["hessian_trace"][-1]),
-        "sharpness": None if diverged else _number(sharpness(trainee.layers, trainee.problem.measurements)),
+        "sharpness": sharpest,
         "learning_rate_final": _number(trainee.learning_rate),
         "flow_time": _number(trainee.flow_time),
         "steps_run": trainee.diverged_at if diverged else cell.steps,
