@@ -16,7 +16,8 @@ from flatdist.errors import CellError, did_you_mean
 from flatdist.machine.extras import load
 from flatdist.methods import METHODS, Method, method_names
 from flatdist.methods.base import GradientMethod
-from flatdist.sensing.ensembles import ENSEMBLES, SAMPLING_VERSION, ensemble_names
+from flatdist.sensing.ensembles import ENSEMBLES, SAMPLING_VERSIONS, ensemble_names
+from flatdist.sensing.measurements import Dense
 
 GROUND_TRUTHS = ("unit_frobenius", "gaussian_factors", "flat_spectrum")
 SCHEDULES = ("constant", "cosine_tail")
@@ -24,7 +25,18 @@ DTYPES = ("float32", "float64")
 STARTS = ("gaussian", "symmetric")
 
 PROBLEM_FIELDS = (
-    *("d_out", "d_in", "rank", "n", "ensemble", "ground_truth", "spectral_tail", "observation_noise_std", "nested"),
+    *(
+        "d_out",
+        "d_in",
+        "rank",
+        "n",
+        "ensemble",
+        "ground_truth",
+        "spectral_tail",
+        "observation_noise_std",
+        "nested",
+        "storage",
+    ),
 )
 ALWAYS_RELEVANT = (*PROBLEM_FIELDS, "method")
 ID_DIGITS = 20
@@ -89,6 +101,12 @@ class Cell(metaclass=_ByName):
         Number(), "standard deviation of fixed noise on the labels, in units of the ground truth's Frobenius norm", 0.0
     )
     nested: bool = declare(Flag(), "a replicate's problem at n is the first n measurements of one stream", False)
+    storage: str = declare(
+        Choice(lambda: tuple(SAMPLING_VERSIONS)),
+        "how measurements are kept: exact, or rounded to float16, which labels follow; for entries that are not exact",
+        "exact",
+        added_later=True,
+    )
     method: str = declare(Choice(method_names), "the estimator", "label_noise_sgd")
     depth: int = declare(  # None is infinite, which flattest_local alone allows
         Keyword("inf", Integer(2, 64)), "number of layers, the paper's L; inf for flattest_local alone", 3
@@ -172,7 +190,7 @@ class Cell(metaclass=_ByName):
     @property
     def numerics(self) -> dict[str, Any]:
         """Versions of the numerics behind this cell's results, and hashes of plugins that define them."""
-        versions = {"method": self.spec.numerics_version, "sampling": SAMPLING_VERSION}
+        versions = {"method": self.spec.numerics_version, "sampling": SAMPLING_VERSIONS[self.storage]}
         return versions | digests_of(self.method, self.ensemble)
 
     def words(self) -> dict[str, Any]:
@@ -210,9 +228,11 @@ class Cell(metaclass=_ByName):
         """Names the random stream of this cell's problems; the same for every method, so methods are paired.
 
         Where ``nested`` is true the stream does not depend on n: problems at different n share their measurements.
-        Problems that differ in ``spectral_tail`` alone share theirs and the ground truth's rank-r part.
+        Problems that differ in ``spectral_tail`` alone share theirs and the ground truth's rank-r part; with
+        ``storage: float16`` measurements are those of ``exact``, rounded.
         """
-        names = [name for name in PROBLEM_FIELDS if name != "spectral_tail" and not (self.nested and name == "n")]
+        apart = {"spectral_tail", "storage"} | ({"n"} if self.nested else set())
+        names = [name for name in PROBLEM_FIELDS if name not in apart]
         return _canonical_json(self._canonical(names))
 
     def training_stream(self) -> str:
@@ -333,6 +353,11 @@ def _conflicts(values: dict[str, Any]) -> list[FieldProblem]:
         allowed = "0, or a rank below min(d_out, d_in)"
         reason = f"has no room beside a rank of min(d_out, d_in) = {smaller}"
         problems.append(FieldProblem("spectral_tail", values["spectral_tail"], reason, allowed))
+    if values.get("storage") == "float16" and "ensemble" in values:
+        kept = ENSEMBLES[values["ensemble"]].storage
+        if kept is not Dense:
+            reason = f"rounds independent real entries, and those of {values['ensemble']} are kept another way"
+            problems.append(FieldProblem("storage", "float16", reason, "exact"))
     infinite = "depth" in values and values["depth"] is None
     if infinite and "width" in METHODS[values.get("method", "label_noise_sgd")].fields:
         problems.append(FieldProblem("depth", "inf", "is for flattest_local alone", "a whole number from 2 to 64"))

@@ -21,7 +21,7 @@ import pickle
 import stat
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,12 @@ from numba.core import compiler
 from numba.core.caching import NullCache
 from numba.core.serialize import dumps
 
-KEPT_FILES = 32  # older compilations are deleted when a new one is saved
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+KEPT_FILES = 64  # older compilations are deleted when a new one is saved
 
 
 def cache_folder() -> Path | None:
@@ -132,6 +137,25 @@ class KernelCache(NullCache):
             _prune(path.parent)
         except OSError:
             return
+
+
+@contextlib.contextmanager
+def sole_compiler(name: str) -> Iterator[bool]:
+    """Whether this process may compile something of that name, which no other process on this machine is compiling."""
+    folder = cache_folder()
+    if folder is None or fcntl is None:
+        yield True
+        return
+    try:
+        with open(folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.lock", "wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+    except OSError:
+        yield True
 
 
 def _split(content: bytes) -> tuple[bytes, bytes]:

@@ -5,7 +5,7 @@ gradient is (diag(c) U)^T V: two products of small matrices in place of a pass o
 """
 
 # Compiled or compiler-facing code, which the type checker cannot follow.
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, attr-defined, call-arg"
+# mypy: disable-error-code="var-annotated, no-untyped-def, no-untyped-call, untyped-decorator, attr-defined, call-arg"
 
 from __future__ import annotations
 
@@ -17,22 +17,9 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from flatdist.engines._fused_layout import (
-    BATCH,
-    DEPTH,
-    DRAWN_LEFT,
-    DRAWN_RIGHT,
-    FACTOR_ROWS,
-    HERE,
-    IMAGES,
-    LABEL_NOISE,
-    LARGEST_GROUP,
-    SQUARES,
-    TABLE,
-    ZEROS,
-)
-from flatdist.engines._fused_linalg import HELPER, address_of, product
-from flatdist.engines._fused_rows import Rows
+from flatdist.engines import _fused_layout as layout
+from flatdist.engines._fused_linalg import HELPER, address_of, bytes_of, product
+from flatdist.engines._fused_rows import GROUPS, Rows
 from flatdist.engines._fused_vector import INDEX
 
 
@@ -43,7 +30,7 @@ def copy_row(typing_context, like, target, source, length):
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         like, target, source, length = arguments
-        emitter = Rows(builder, like.type, narrow=False)
+        emitter = Rows(builder, like.type, None)
         lanes = INDEX(emitter.lanes)
         whole = builder.mul(builder.udiv(length, lanes), lanes)
         with cgutils.for_range_slice(builder, INDEX(0), whole, lanes, inc=True) as (offset, _):
@@ -56,22 +43,26 @@ def copy_row(typing_context, like, target, source, length):
     return signature, emit
 
 
-@intrinsic(prefer_literal=True)
+@intrinsic
 def weigh_pairs(
     typing_context, count, share, noise, left, left_pad, right, images, pad, indices, labels, normals, squares
 ):
-    """Residuals of ``count`` drawn pairs of factors, and the left factors times their coefficients.
+    """Residuals of ``count`` (8, 4, 2 or 1) drawn pairs of factors, and the left factors times their coefficients.
 
     With e_k = <images k, right k> - labels[indices[k]]:  squares[k] += e_k^2,
     left k *= share * (e_k + noise * normals[k]). Rows are padded with zeros to whole vectors.
     """
-    group = count.literal_value
-    addresses = (left, left_pad, right, images, pad, indices, labels, normals, squares)
-    signature = types.void(count, share, noise, *map(types.unliteral, addresses))
+    signature = types.void(count, share, noise, left, left_pad, right, images, pad, indices, labels, normals, squares)
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        share, noise, left, left_pad, right, images, pad, indices, labels, normals, squares = arguments[1:]
-        emitter = Rows(builder, share.type, narrow=False)
+        for group in GROUPS:
+            with builder.if_then(builder.icmp_signed("==", arguments[0], INDEX(group))):
+                weigh(builder, group, arguments[1:])
+        return context.get_dummy_value()
+
+    def weigh(builder: ir.IRBuilder, group: int, arguments: Any) -> None:
+        share, noise, left, left_pad, right, images, pad, indices, labels, normals, squares = arguments
+        emitter = Rows(builder, share.type, None)
         partial = emitter.variables(group)
         lanes = INDEX(emitter.lanes)
         with cgutils.for_range_slice(builder, INDEX(0), pad, lanes, inc=True) as (offset, _):
@@ -91,84 +82,69 @@ def weigh_pairs(
             for k in range(group):
                 here = builder.add(builder.mul(left_pad, INDEX(k)), offset)
                 emitter.store(builder.fmul(emitter.load(left, here), factors[k]), left, here)
-        return context.get_dummy_value()
 
     return signature, emit
 
 
 @njit(**HELPER)
-def _weigh_group(group, share, noise, left, left_pad, right, images, pad, indices, labels, normals, squares):
-    if group == 8:
-        weigh_pairs(8, share, noise, left, left_pad, right, images, pad, indices, labels, normals, squares)
-    elif group == 4:
-        weigh_pairs(4, share, noise, left, left_pad, right, images, pad, indices, labels, normals, squares)
-    elif group == 2:
-        weigh_pairs(2, share, noise, left, left_pad, right, images, pad, indices, labels, normals, squares)
-    else:
-        weigh_pairs(1, share, noise, left, left_pad, right, images, pad, indices, labels, normals, squares)
-
-
-@njit(**HELPER)
-def factor_gradient(left, right, labels, scratch, table, indices, first, noise, normals):
+def factor_gradient(measurements, labels, scratch, table, indices, first, noise, normals):
     """G of one batch of pairs (u, v) at the current M, padded; returns their mean squared residual without noise."""
-    size = np.int64(labels.itemsize)
+    left, right = measurements
+    size = bytes_of(labels)
     one = labels.dtype.type(1.0)
-    batch, depth = table[BATCH], table[DEPTH]
+    batch, depth = table[layout.BATCH], table[layout.DEPTH]
     share = labels.dtype.type(2.0 / batch)
     d_out, d_in = left.shape[1], right.shape[1]
-    pads = TABLE + depth + 1
+    pads = layout.TABLE + depth + 1
     pad_in, pad_out = table[pads], table[pads + depth]
     base = address_of(scratch)
     matrix = base + table[pads + 3 * depth] * size  # the last of the products
-    total = base + table[HERE] * size
-    drawn_left, drawn_right = base + table[DRAWN_LEFT] * size, base + table[DRAWN_RIGHT] * size
-    images, squares = base + table[IMAGES] * size, base + table[SQUARES] * size
+    total = base + table[layout.HERE] * size
+    drawn_left, drawn_right = base + table[layout.DRAWN_LEFT] * size, base + table[layout.DRAWN_RIGHT] * size
+    images, squares = base + table[layout.IMAGES] * size, base + table[layout.SQUARES] * size
     numbers, values = address_of(indices) + first * 4, address_of(labels)
     lefts, rights = address_of(left), address_of(right)
     replace, unit = np.int64(0), np.int64(1)
-    scratch[table[SQUARES] : table[SQUARES] + LARGEST_GROUP] = 0
+    scratch[table[layout.SQUARES] : table[layout.SQUARES] + layout.LARGEST_GROUP] = 0
     done, mode = 0, replace
     while done < batch:
-        count = min(FACTOR_ROWS, batch - done)
+        count = min(layout.FACTOR_ROWS, batch - done)
         for k in range(count):
             number = np.int64(indices[first + done + k])
             copy_row(one, drawn_left + k * pad_out * size, lefts + number * d_out * size, d_out)
             copy_row(one, drawn_right + k * pad_in * size, rights + number * d_in * size, d_in)
-        product(
-            one, replace, images, pad_in, drawn_left, pad_out, unit, matrix, pad_in, count, d_in, d_out, size
-        )  # fmt: skip
-        weighed, group = 0, LARGEST_GROUP
+        product(one, replace, images, pad_in, drawn_left, pad_out, unit, matrix, pad_in, count, d_in, d_out)
+        weighed, group = 0, layout.LARGEST_GROUP
         while weighed < count:
             while group > count - weighed:
                 group //= 2
             here = done + weighed
-            xi = base + (normals + here) * size if table[LABEL_NOISE] else base + table[ZEROS] * size
-            _weigh_group(
+            xi = base + (normals + here) * size
+            weigh_pairs(
                 group, share, noise, drawn_left + weighed * pad_out * size, pad_out,
                 drawn_right + weighed * pad_in * size, images + weighed * pad_in * size, pad_in,
                 numbers + here * 4, values, xi, squares,
             )  # fmt: skip
             weighed += group
-        product(
-            one, mode, total, pad_in, drawn_left, unit, pad_out, drawn_right, pad_in, d_out, d_in, count, size
-        )  # fmt: skip
+        product(one, mode, total, pad_in, drawn_left, unit, pad_out, drawn_right, pad_in, d_out, d_in, count)
         done += count
         mode = unit
     loss = 0.0
-    for i in range(LARGEST_GROUP):
-        loss += scratch[table[SQUARES] + i]
+    for i in range(layout.LARGEST_GROUP):
+        loss += scratch[table[layout.SQUARES] + i]
     return loss / batch
 
 
 @njit(**HELPER)
-def entry_gradient(rows, columns, labels, scratch, table, indices, first, noise, normals):
+def entry_gradient(measurements, labels, scratch, table, indices, first, noise, normals):
     """G of one batch of single entries at the current M, padded; returns their mean squared residual without noise."""
+    rows, columns = measurements
     kind = labels.dtype.type
-    batch, depth = table[BATCH], table[DEPTH]
-    d_in, d_out = table[TABLE], table[TABLE + depth]
-    pads = TABLE + depth + 1
+    batch, depth = table[layout.BATCH], table[layout.DEPTH]
+    d_in, d_out = table[layout.TABLE], table[layout.TABLE + depth]
+    pads = layout.TABLE + depth + 1
     pad_in = table[pads]
-    matrix, total = table[pads + 3 * depth], table[HERE]
+    matrix, total = table[pads + 3 * depth], table[layout.HERE]
     scale, share = kind(np.sqrt(np.float64(d_out * d_in))), kind(2.0 / batch)
     scratch[total : total + d_out * pad_in] = 0
     loss = 0.0
@@ -177,7 +153,7 @@ def entry_gradient(rows, columns, labels, scratch, table, indices, first, noise,
         place = np.int64(rows[number]) * pad_in + np.int64(columns[number])
         residual = scale * scratch[matrix + place] - labels[number]
         loss += np.float64(residual) * np.float64(residual)
-        if table[LABEL_NOISE]:
+        if table[layout.LABEL_NOISE]:
             residual += noise * scratch[normals + k]
         scratch[total + place] += scale * (share * residual)
     return loss / batch

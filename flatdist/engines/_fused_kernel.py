@@ -5,10 +5,13 @@ With H_L = G and P_1 = W_1, one step is
     P_j = W_j P_{j-1},    H_{j-1} = W_j^T H_j,    W_j -= eta H_j P_{j-1}^T  (W_1 -= eta H_1),
 
 3 (L - 1) products, each with the columns of its right factor contiguous; P_{j-1} is transposed for the third.
+
+One compilation serves every shape: the sizes stand in a table. For a shape that is met often enough the same code is
+compiled with that table as a constant and every part inlined, which changes no bit.
 """
 
 # Compiled or compiler-facing code, which the type checker cannot follow.
-# mypy: disable-error-code="no-untyped-def, untyped-decorator, return-value, attr-defined, call-arg"
+# mypy: disable-error-code="var-annotated, no-untyped-def, untyped-decorator, return-value, attr-defined, call-arg"
 
 from __future__ import annotations
 
@@ -17,46 +20,15 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import njit, types
-from numba.extending import overload
+from numba import njit
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
+from flatdist.engines import _fused_layout as layout
 from flatdist.engines._fused_cache import KernelCache
 from flatdist.engines._fused_factors import entry_gradient, factor_gradient
-from flatdist.engines._fused_layout import (
-    AHEAD,
-    BATCH,
-    BLOCKS,
-    COEFFICIENTS,
-    DEPTH,
-    FILL_STEPS,
-    FLAT_G,
-    FLAT_M,
-    FULL,
-    GRADIENT,
-    HERE,
-    LABEL_NOISE,
-    LARGEST_GROUP,
-    NEXT,
-    NORMALS,
-    ROWS,
-    SQUARES,
-    TABLE,
-    TRANSPOSED,
-    WEIGHTS_SIZE,
-    WIDEST_GROUP,
-    ZEROS,
-)
-from flatdist.engines._fused_linalg import (
-    HELPER,
-    add_group,
-    address_of,
-    pack,
-    product,
-    transpose,
-    unpack,
-    weigh_group,
-)
+from flatdist.engines._fused_layout import Storage
+from flatdist.engines._fused_linalg import HELPER, address_of, bytes_of, copy_rows, product, transpose
+from flatdist.engines._fused_rows import add_rows, weigh_rows
 from flatdist.engines.base import SAM_EPSILON
 from flatdist.methods.base import UpdateRule
 from flatdist.sensing.draws.compiled import fill_indices, fill_normals, fill_words
@@ -65,125 +37,194 @@ from flatdist.sensing.draws.compiled import fill_indices, fill_normals, fill_wor
 # every function compiled on behalf of the one that sets it, whose sums the optimiser then reorders as it pleases,
 # differently in code that is fresh and in code that comes from the cache.
 
+INLINED = HELPER | {"forceinline": True}
 
-@njit(**HELPER)
-def _forward(one: Any, size: int, table: Any, layers: int, scratch: int) -> None:
-    """The products P_j of the layers at ``layers``, the last of them M, and M without padding where rows need it."""
-    depth = table[DEPTH]
-    widths, pads = TABLE, TABLE + depth + 1
-    offsets, products = pads + depth + 1, pads + 2 * depth + 1
-    first = layers + table[offsets] * size
-    previous = first
-    replace, unit = np.int64(0), np.int64(1)
-    for j in range(2, depth + 1):
-        target = scratch + table[products + j - 1] * size
+
+@njit(**INLINED)
+def _stay(scale: Any, size: int, table: Any, layers: int, target: int, scratch: int, at: Any) -> Any:
+    return at
+
+
+def _each_layer(step: Any, depth: int | None, ascending: bool) -> Any:
+    """A function that takes ``step`` for layers 2 ... L, or back; written out where the depth is given."""
+    if depth is None:
+
+        @njit(**HELPER)
+        def loop(scale: Any, size: int, table: Any, layers: int, target: int, scratch: int, at: Any) -> Any:
+            for i in range(2, table[layout.DEPTH] + 1):
+                j = i if ascending else table[layout.DEPTH] + 2 - i
+                at = step(scale, size, table, layers, target, scratch, at, j)
+            return at
+
+        return loop
+    walk = _stay
+    for j in range(depth, 1, -1) if ascending else range(2, depth + 1):
+        walk = _before(step, np.int64(j), walk)
+    return walk
+
+
+def _before(step: Any, j: Any, rest: Any) -> Any:
+    @njit(**INLINED)
+    def walk(scale: Any, size: int, table: Any, layers: int, target: int, scratch: int, at: Any) -> Any:
+        return rest(
+            scale, size, table, layers, target, scratch, step(scale, size, table, layers, target, scratch, at, j)
+        )
+
+    return walk
+
+
+@lru_cache
+def _parts(storage: Storage, depth: int | None) -> tuple[Any, Any, Any]:
+    """The parts of a step: forward, backward, and the gradient with respect to M.
+
+    Args:
+        storage: how measurements are kept.
+        depth: number of layers, which are then written out and inlined; None for any number.
+    """
+    options = HELPER if depth is None else INLINED
+    gradients = {"rows": lambda: _dense_gradient(options), "factors": lambda: factor_gradient}
+    gradient = gradients.get(storage, lambda: entry_gradient)()
+    return _forward(options, depth), _backward(options, depth), gradient
+
+
+def _forward(options: Any, depth: int | None) -> Any:
+    @njit(**options)
+    def forward_layer(
+        one: Any, size: int, table: Any, layers: int, target: int, scratch: int, at: tuple[int, int], j: int
+    ) -> tuple[int, int]:
+        """P_j = W_j P_{j-1} from where P_{j-1} stands; returns where P_j stands."""
+        widths, pads = layout.TABLE, layout.TABLE + table[layout.DEPTH] + 1
+        offsets, products = pads + table[layout.DEPTH] + 1, pads + 2 * table[layout.DEPTH] + 1
+        here = scratch + table[products + j - 1] * size
         layer = layers + table[offsets + j - 1] * size
         product(
-            one, replace, target, table[pads], layer, table[pads + j - 1], unit, previous, table[pads],
-            table[widths + j], table[widths], table[widths + j - 1], size,
+            one, np.int64(0), here, table[pads], layer, table[pads + j - 1], np.int64(1), at[0], table[pads],
+            table[widths + j], table[widths], table[widths + j - 1],
         )  # fmt: skip
-        previous = target
-    if table[ROWS]:
-        pack(one, scratch + table[FLAT_M] * size, previous, table[pads], table[widths + depth], table[widths], size)
+        return here, here
+
+    each_layer = _each_layer(forward_layer, depth, True)
+
+    @njit(**options)
+    def forward(one: Any, size: int, table: Any, layers: int, scratch: int) -> None:
+        """The products P_j of the layers at ``layers``, the last of them M, also without padding where rows need it."""
+        depth = table[layout.DEPTH]
+        pads = layout.TABLE + depth + 1
+        first = layers + table[pads + depth + 1] * size
+        last, _ = each_layer(one, size, table, layers, layers, scratch, (first, first))
+        if table[layout.ROWS]:
+            d_out, d_in = table[layout.TABLE + depth], table[layout.TABLE]
+            copy_rows(one, scratch + table[layout.FLAT_M] * size, d_in, last, table[pads], d_out, d_in)
+
+    return forward
 
 
-@njit(**HELPER)
-def _backward(scale: Any, size: int, table: Any, layers: int, target: int, scratch: int) -> None:
-    """target_j += scale * H_j P_{j-1}^T for every layer j, from H_L = G; ``target`` may be the layers themselves."""
-    depth = table[DEPTH]
-    widths, pads = TABLE, TABLE + depth + 1
-    offsets, products = pads + depth + 1, pads + 2 * depth + 1
-    lead = table[pads]
-    here, following = scratch + table[HERE] * size, scratch + table[NEXT] * size
-    transposed = scratch + table[TRANSPOSED] * size
-    replace, add, unit = np.int64(0), np.int64(1), np.int64(1)
-    if table[ROWS]:
-        unpack(scale, here, lead, scratch + table[FLAT_G] * size, table[widths + depth], table[widths], size)
-    for j in range(depth, 1, -1):
+def _backward(options: Any, depth: int | None) -> Any:
+    @njit(**options)
+    def backward_layer(
+        scale: Any, size: int, table: Any, layers: int, target: int, scratch: int, at: tuple[int, int], j: int
+    ) -> tuple[int, int]:
+        """target_j += scale * H_j P_{j-1}^T from where H_j stands, and H_{j-1} where there is room; returns both."""
+        depth = table[layout.DEPTH]
+        here, following = at
+        widths, pads = layout.TABLE, layout.TABLE + depth + 1
+        offsets, products = pads + depth + 1, pads + 2 * depth + 1
+        add, unit, lead = np.int64(1), np.int64(1), table[pads]
+        transposed = scratch + table[layout.TRANSPOSED] * size
         layer = layers + table[offsets + j - 1] * size
         rows, inner, pad = table[widths + j - 1], table[widths + j], table[pads + j - 1]
         below = layers + table[offsets] * size if j == 2 else scratch + table[products + j - 2] * size
-        transpose(scale, transposed, pad, below, lead, rows, table[widths], size)
+        transpose(scale, transposed, pad, below, lead, rows, table[widths])
         # W_1's update is H_1 itself: the last product goes straight into it.
-        below_target, mode = (target + table[offsets] * size, add) if j == 2 else (following, replace)
-        product(
-            scale, mode, below_target, lead, layer, unit, pad, here, lead, rows, table[widths], inner, size
-        )  # fmt: skip
+        below_target, mode = (target + table[offsets] * size, add) if j == 2 else (following, np.int64(0))
+        product(scale, mode, below_target, lead, layer, unit, pad, here, lead, rows, table[widths], inner)
         updated = target + table[offsets + j - 1] * size
-        product(scale, add, updated, pad, here, lead, unit, transposed, pad, inner, rows, table[widths], size)
-        here, following = following, here
+        product(scale, add, updated, pad, here, lead, unit, transposed, pad, inner, rows, table[widths])
+        return following, here
+
+    each_layer = _each_layer(backward_layer, depth, False)
+
+    @njit(**options)
+    def backward(scale: Any, size: int, table: Any, layers: int, target: int, scratch: int) -> None:
+        """target_j += scale * H_j P_{j-1}^T for every layer j from H_L = G; ``target`` may be the layers."""
+        depth = table[layout.DEPTH]
+        here, following = scratch + table[layout.HERE] * size, scratch + table[layout.NEXT] * size
+        if table[layout.ROWS]:
+            d_out, d_in = table[layout.TABLE + depth], table[layout.TABLE]
+            copy_rows(
+                scale, here, table[layout.TABLE + depth + 1], scratch + table[layout.FLAT_G] * size, d_in, d_out, d_in
+            )
+        each_layer(scale, size, table, layers, target, scratch, (here, following))
+
+    return backward
 
 
-@njit(**HELPER)
-def _dense_gradient(
-    measurements: Any, labels: Any, scratch: Any, table: Any, indices: Any, first: int, noise: Any, normals: int
-) -> Any:
-    """G of one batch of rows at the current M, without padding; returns their mean squared residual without noise.
-
-    Args:
-        first: position of the batch's first index in ``indices``.
-        noise: standard deviation of the label noise, in units of the labels.
-        normals: position of the batch's first normal in ``scratch``.
-    """
-    size = np.int64(labels.itemsize)
-    length = measurements.shape[1]
-    batch = table[BATCH]
-    entry = measurements[0, 0]
-    base = address_of(scratch)
-    matrix, total = base + table[FLAT_M] * size, base + table[FLAT_G] * size
-    coefficients, squares = base + table[COEFFICIENTS] * size, base + table[SQUARES] * size
-    rows, values, numbers = address_of(measurements), address_of(labels), address_of(indices) + first * 4
-    share = labels.dtype.type(2.0 / batch)
-    scratch[table[FLAT_G] : table[FLAT_G] + length] = 0
-    scratch[table[SQUARES] : table[SQUARES] + LARGEST_GROUP] = 0
-    # The residuals of one group are worked out while the rows of the group before it are added up.
-    group = widest = table[WIDEST_GROUP]
-    done, weighed, pending = 0, 0, 0
-    while done < batch:
-        while group > batch - weighed and group > 0:
-            group //= 2
+def _dense_gradient(options: Any) -> Any:
+    @njit(**options)
+    def next_group(
+        group: int, pending: int, done: int, share: Any, noise: Any, measurements: Any, labels: Any, table: Any,
+        base: int, numbers: int, normals: int,
+    ) -> None:  # fmt: skip
+        """Residuals of ``group`` rows, while the ``pending`` rows before them are added up; either may be none."""
+        size, length = bytes_of(labels), table[layout.LENGTH]
+        entry, rows, values = measurements[0, 0], address_of(measurements), address_of(labels)
+        matrix, total = base + table[layout.FLAT_M] * size, base + table[layout.FLAT_G] * size
+        coefficients, squares = base + table[layout.COEFFICIENTS] * size, base + table[layout.SQUARES] * size
+        last = 2 * table[layout.WIDEST_GROUP] - 1  # of a ring of coefficients; their number is a power of two
         if group:
-            here = numbers + weighed * 4
-            xi = base + (normals + weighed) * size if table[LABEL_NOISE] else base + table[ZEROS] * size
-            target = coefficients + (weighed % (2 * widest)) * size
-            weigh_group(
-                group, entry, share, noise, rows, length, here, matrix, length, values, xi, target, squares
-            )  # fmt: skip
+            here, target = numbers + done * 4, coefficients + (done & last) * size
+            xi = base + (normals + done) * size
+            weigh_rows(group, entry, share, noise, rows, length, here, matrix, values, xi, target, squares)
         if pending:
-            here, source = numbers + done * 4, coefficients + (done % (2 * widest)) * size
-            add_group(pending, entry, share, rows, length, here, source, total, length)
-            done += pending
-        pending = group
-        weighed += group
-    loss = 0.0
-    for i in range(LARGEST_GROUP):
-        loss += scratch[table[SQUARES] + i]
-    return loss / batch
+            first = done - pending
+            source = coefficients + (first & last) * size
+            add_rows(pending, entry, share, rows, length, numbers + first * 4, source, total)
 
+    @njit(**options)
+    def gradient(
+        measurements: Any, labels: Any, scratch: Any, table: Any, indices: Any, first: int, noise: Any, normals: int
+    ) -> Any:
+        """G of one batch at the current M, without padding; returns their mean squared residual without noise.
 
-def _gradient(
-    measurements: Any, labels: Any, scratch: Any, table: Any, indices: Any, first: int, noise: Any, normals: int
-) -> Any:
-    """G of one batch by the function for the measurements' storage; see :func:`_dense_gradient`."""
-    raise NotImplementedError  # compiled code only
+        Args:
+            first: position of the batch's first index in ``indices``.
+            noise: standard deviation of the label noise, in units of the labels.
+            normals: position of the batch's first normal in ``scratch``.
+        """
+        batch = table[layout.BATCH]
+        base, numbers = address_of(scratch), address_of(indices) + first * 4
+        share = labels.dtype.type(2.0 / batch)
+        scratch[table[layout.FLAT_G] : table[layout.FLAT_G] + table[layout.LENGTH]] = 0
+        scratch[table[layout.SQUARES] : table[layout.SQUARES] + layout.LARGEST_GROUP] = 0
+        # Written out, so that each call knows its sizes where the batch is a constant.
+        none, widest, whole = (
+            np.int64(0),
+            table[layout.WIDEST_GROUP],
+            batch // table[layout.WIDEST_GROUP] * table[layout.WIDEST_GROUP],
+        )
+        done, pending = whole, none
+        if whole:
+            next_group(widest, none, none, share, noise, measurements, labels, table, base, numbers, normals)
+            for start in range(widest, whole, widest):
+                next_group(widest, widest, start, share, noise, measurements, labels, table, base, numbers, normals)
+            pending = widest
+        four, two, one = np.int64(4), np.int64(2), np.int64(1)
+        if (batch - whole) & 4:
+            next_group(four, pending, done, share, noise, measurements, labels, table, base, numbers, normals)
+            done, pending = done + four, four
+        if (batch - whole) & 2:
+            next_group(two, pending, done, share, noise, measurements, labels, table, base, numbers, normals)
+            done, pending = done + two, two
+        if (batch - whole) & 1:
+            next_group(one, pending, done, share, noise, measurements, labels, table, base, numbers, normals)
+            done, pending = done + one, one
+        next_group(none, pending, done, share, noise, measurements, labels, table, base, numbers, normals)
+        loss = 0.0
+        for i in range(layout.LARGEST_GROUP):
+            loss += scratch[table[layout.SQUARES] + i]
+        return loss / batch
 
-
-@overload(_gradient, jit_options={"nogil": True, "error_model": "numpy", "forceinline": True})
-def _choose_gradient(measurements, labels, scratch, table, indices, first, noise, normals):
-    def dense(measurements, labels, scratch, table, indices, first, noise, normals):
-        return _dense_gradient(measurements, labels, scratch, table, indices, first, noise, normals)
-
-    def factors(measurements, labels, scratch, table, indices, first, noise, normals):
-        left, right = measurements
-        return factor_gradient(left, right, labels, scratch, table, indices, first, noise, normals)
-
-    def entries(measurements, labels, scratch, table, indices, first, noise, normals):
-        rows, columns = measurements
-        return entry_gradient(rows, columns, labels, scratch, table, indices, first, noise, normals)
-
-    if isinstance(measurements, types.Array):
-        return dense
-    return factors if isinstance(measurements[0].dtype, types.Float) else entries
+    return gradient
 
 
 # Every module whose source or constants are compiled into run_steps.
@@ -200,15 +241,24 @@ KERNEL_MODULES = (
 )
 
 
-@lru_cache
-def compiled_steps(update: UpdateRule | None = None, constants: int = 0) -> Any:
+@lru_cache(maxsize=256)
+def compiled_steps(
+    update: UpdateRule | None = None,
+    constants: int = 0,
+    storage: Storage = "rows",
+    sizes: tuple[int, ...] | None = None,
+) -> Any:
     """The compiled function that takes steps, for one way of moving the weights.
 
     Args:
         update: how a gradient moves a weight; None for W <- W - eta g, which is added to the weights as it is computed.
         constants: how many numbers the rule is handed besides.
+        storage: how measurements are kept.
+        sizes: the table of the one layout that the function is for; None for any.
     """
     move = None if update is None else _weight_update(update, constants)
+    forward, backward, gradient_of = _parts(storage, None if sizes is None else sizes[layout.DEPTH])
+    table_of = _table_of(sizes)
 
     @njit(nogil=True, error_model="numpy")
     def run_steps(
@@ -239,40 +289,41 @@ def compiled_steps(update: UpdateRule | None = None, constants: int = 0) -> Any:
             kept: (weights_size, slots) what the update rule keeps, changed in place; empty without a rule.
             scratch, indices, words: this thread's own; nothing in them is kept from call to call except the consecutive
                 indices of full batches.
-            table: of the :class:`~flatdist.engines._fused_layout.Layout`.
+            table: of the :class:`~flatdist.engines._fused_layout.Layout`; not read by a function for one layout.
             keys: (4,) uint32, of the batch and of the label noise.
             anneal: (stop - start,) factors on ``noise_std``.
             radius: SAM's, negative for plain SGD.
             numbers: (constants,) float64, the update rule's.
         """
-        size = np.int64(labels.itemsize)
+        table = table_of(table)
+        size = bytes_of(labels)
         kind = labels.dtype.type
         one = kind(1.0)
-        blocks, fill_steps = table[BLOCKS], table[FILL_STEPS]
+        blocks, fill_steps = table[layout.BLOCKS], table[layout.FILL_STEPS]
         layers, base = address_of(weights), address_of(scratch)
-        ahead, gradient, used = table[AHEAD], table[GRADIENT], table[WEIGHTS_SIZE]
-        normals = table[NORMALS]
+        ahead, gradient, used = table[layout.AHEAD], table[layout.GRADIENT], table[layout.WEIGHTS_SIZE]
+        normals = table[layout.NORMALS]
         largest = 0.0
         for step in range(start, stop):
             turn = (step - start) % fill_steps
             if turn == 0:
                 steps = min(fill_steps, stop - step)
-                if not table[FULL]:
+                if not table[layout.FULL]:
                     fill_words(keys[:2], step, steps, blocks, words)
                     fill_indices(words, steps * blocks, len(labels), indices)
-                if table[LABEL_NOISE]:
+                if table[layout.LABEL_NOISE]:
                     fill_words(keys[2:], step, steps, blocks, words)
                     fill_normals(words, steps * blocks, scratch[normals:])
-            first = 0 if table[FULL] else turn * blocks * 4
+            first = 0 if table[layout.FULL] else turn * blocks * 4
             noise = kind(noise_std * anneal[step - start])
             at = layers
-            _forward(one, size, table, at, base)
-            loss = _gradient(measurements, labels, scratch, table, indices, first, noise, normals + turn * blocks * 4)
+            forward(one, size, table, at, base)
+            loss = gradient_of(measurements, labels, scratch, table, indices, first, noise, normals + turn * blocks * 4)
             if loss > largest or np.isnan(loss):
                 largest = loss
             if radius >= 0.0:
                 scratch[gradient : gradient + used] = 0
-                _backward(one, size, table, at, base + gradient * size, base)
+                backward(one, size, table, at, base + gradient * size, base)
                 squares = 0.0
                 for i in range(used):
                     squares += np.float64(scratch[gradient + i]) ** 2
@@ -280,23 +331,28 @@ def compiled_steps(update: UpdateRule | None = None, constants: int = 0) -> Any:
                 for i in range(used):
                     scratch[ahead + i] = weights[i] + reach * scratch[gradient + i]
                 at = base + ahead * size
-                _forward(one, size, table, at, base)
-                _gradient(measurements, labels, scratch, table, indices, first, noise, normals + turn * blocks * 4)
+                forward(one, size, table, at, base)
+                gradient_of(measurements, labels, scratch, table, indices, first, noise, normals + turn * blocks * 4)
             if move is None:
-                _backward(kind(-learning_rate), size, table, at, layers, base)
+                backward(kind(-learning_rate), size, table, at, layers, base)
             else:
                 scratch[gradient : gradient + used] = 0
-                _backward(one, size, table, at, base + gradient * size, base)
+                backward(one, size, table, at, base + gradient * size, base)
                 move(weights, kept, scratch, table, kind(learning_rate), numbers)
         return largest
 
-    if update is None:
-        run_steps._cache = KernelCache("run_steps", KERNEL_MODULES)
-    else:
-        code = update.step.__code__
-        if not code.co_names and not code.co_freevars:  # what it needs from elsewhere could change unnoticed
-            run_steps._cache = KernelCache("run_steps", KERNEL_MODULES, marshal.dumps(code))
+    code, rule = repr((storage, sizes)).encode(), None if update is None else update.step.__code__
+    if rule is None or not (rule.co_names or rule.co_freevars):  # what it needs from elsewhere could change unnoticed
+        run_steps._cache = KernelCache("run_steps", KERNEL_MODULES, code + (marshal.dumps(rule) if rule else b""))
     return run_steps
+
+
+def _table_of(sizes: tuple[int, ...] | None) -> Any:
+    """The table that a step reads: the one it is given, or a constant."""
+    if sizes is None:
+        return njit(**INLINED)(lambda table: table)
+    constant = np.array(sizes, dtype=np.int64)
+    return njit(**INLINED)(lambda table: constant)
 
 
 def _weight_update(update: UpdateRule, constants: int) -> Any:
@@ -312,12 +368,12 @@ def _weight_update(update: UpdateRule, constants: int) -> Any:
 
     @njit
     def move(weights: Any, kept: Any, scratch: Any, table: Any, rate: Any, numbers: Any) -> None:
-        depth, gradient = table[DEPTH], table[GRADIENT]
+        depth, gradient = table[layout.DEPTH], table[layout.GRADIENT]
         values: Any = to_fixed_tuple(numbers.astype(weights.dtype), constants)
         for j in range(depth):
-            pad, offset = table[TABLE + depth + 1 + j], table[TABLE + 2 * depth + 2 + j]
-            for row in range(table[TABLE + j + 1]):
-                for i in range(offset + row * pad, offset + row * pad + table[TABLE + j]):
+            pad, offset = table[layout.TABLE + depth + 1 + j], table[layout.TABLE + 2 * depth + 2 + j]
+            for row in range(table[layout.TABLE + j + 1]):
+                for i in range(offset + row * pad, offset + row * pad + table[layout.TABLE + j]):
                     before = to_fixed_tuple(kept[i], slots)
                     weights[i], after = step(weights[i], scratch[gradient + i], before, rate, values)
                     for slot in range(slots):
@@ -326,4 +382,4 @@ def _weight_update(update: UpdateRule, constants: int) -> Any:
     return move
 
 
-run_steps = compiled_steps(None, 0)  # as an engine asks for it: one entry of the cache
+run_steps = compiled_steps(None, 0, "rows", None)  # as an engine asks for it: one entry of the cache

@@ -12,8 +12,8 @@ from flatdist.types import Array
 
 # Positions in the integer table that the compiled step reads.
 DEPTH, BATCH, BLOCKS, FILL_STEPS, LABEL_NOISE, FULL, WIDEST_GROUP, FLAT_M, FLAT_G, TRANSPOSED = range(10)
-HERE, NEXT, COEFFICIENTS, NORMALS, AHEAD, GRADIENT, WEIGHTS_SIZE, SQUARES, ZEROS = range(10, 19)
-ROWS, DRAWN_LEFT, DRAWN_RIGHT, IMAGES, TABLE = range(19, 24)
+HERE, NEXT, COEFFICIENTS, NORMALS, AHEAD, GRADIENT, WEIGHTS_SIZE, SQUARES = range(10, 18)
+ROWS, DRAWN_LEFT, DRAWN_RIGHT, IMAGES, LENGTH, TABLE = range(18, 24)
 
 LARGEST_GROUP = 8  # drawn rows taken together at most
 FACTOR_ROWS = 64  # drawn pairs of factors multiplied together at most: they stay in the second-level cache
@@ -103,10 +103,11 @@ def make_layout(
     table = np.zeros(TABLE + 4 * depth + 2, dtype=np.int64)
     table[DEPTH], table[BATCH], table[BLOCKS], table[FILL_STEPS] = depth, batch, blocks, fill_steps
     table[LABEL_NOISE], table[FULL] = label_noise, batch_size is None
+    table[LENGTH] = widths[0] * widths[-1]
     table[WIDEST_GROUP] = _widest_group(widths[0] * widths[-1] * entry_bytes)
     table[FLAT_M], table[FLAT_G] = reserve(flat), reserve(flat)
-    table[COEFFICIENTS], table[SQUARES], table[ZEROS] = (reserve(2 * LARGEST_GROUP) for _ in range(3))
-    table[NORMALS] = reserve(4 * blocks * fill_steps if label_noise else 0)
+    table[COEFFICIENTS], table[SQUARES] = (reserve(2 * LARGEST_GROUP) for _ in range(2))
+    table[NORMALS] = reserve(4 * blocks * fill_steps)  # zeros without label noise
     table[TRANSPOSED] = reserve(pads[0] * max(pads[:-1]))
     table[HERE], table[NEXT] = (reserve(pads[0] * max(pads[1:])) for _ in range(2))
     products = [reserve(pads[j + 1] * pads[0]) for j in range(depth)]

@@ -1,7 +1,7 @@
-"""Small dense linear algebra on zero-padded matrices, composed of the vector instructions of ``_fused_vector``.
+"""Small dense linear algebra on zero-padded matrices: Numba intrinsics that emit LLVM vector code where called.
 
 Every matrix stands row-major at an integer address, its rows and columns padded with zeros to whole vectors; leading
-dimensions count entries. ``like`` is any scalar of the floating-point type in use.
+dimensions count entries. Sizes that are constants at the call leave no trace of the other cases in the machine code.
 """
 
 # Compiled or compiler-facing code, which the type checker cannot follow.
@@ -9,13 +9,17 @@ dimensions count entries. ``like`` is any scalar of the floating-point type in u
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
-from flatdist.engines._fused_rows import add_rows, weigh_rows
-from flatdist.engines._fused_vector import VECTOR_BYTES, copy_vector, product_tile, transpose_tile
+from flatdist.engines._fused_vector import INDEX, VECTOR_BYTES, Emitter, tight_loop
 
 # Called from compiled code alone: no wrappers for Python, which take a tenth of the compile time.
 HELPER: dict[str, Any] = {
@@ -25,6 +29,14 @@ HELPER: dict[str, Any] = {
     "no_cfunc_wrapper": True,
 }
 
+# Tiles of a product: width in vectors and heights in rows, the first that still fits counts. A tile has as many
+# accumulators as hide the latency of a multiply-add and still fit the registers, of which there are 32 or 16.
+TILES = (
+    ((4, (6, 4, 2, 1)), (3, (8, 4, 1)), (2, (10, 4, 2, 1)), (1, (12, 4, 1)))
+    if VECTOR_BYTES == 64
+    else ((2, (6, 4, 2, 1)), (1, (12, 4, 1)))
+)
+
 
 # Numba compiles a function anew for each literal argument: typed constants and addresses keep one version of each.
 @njit(**HELPER)
@@ -33,160 +45,152 @@ def address_of(array: Any) -> int:
     return np.int64(array.ctypes.data)
 
 
-# A tile has as many accumulators as hide the latency of a multiply-add and still fit the registers: 32 or 16 of them.
-WIDEST = 4 if VECTOR_BYTES == 64 else 2
-HEIGHT_2 = 10 if VECTOR_BYTES == 64 else 6  # rows of a tile that is two vectors wide
+@intrinsic
+def bytes_of(typing_context, array):
+    """Bytes of an array's entry, a constant of its type; ``array.itemsize`` is read from memory."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        return INDEX(array.dtype.bitwidth // 8)
+
+    return types.int64(array), emit
 
 
-@njit(**HELPER)
-def _strip_4(scale, add, c, ldc, a, a_row, a_column, b, ldb, rows, inner, size):
-    i = 0
-    while rows - i >= 6:
-        product_tile(6, 4, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner)
-        i += 6
-    if rows - i >= 4:
-        product_tile(4, 4, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner)
-        i += 4
-    while rows - i >= 2:
-        product_tile(2, 4, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner)
-        i += 2
-    if rows - i >= 1:
-        product_tile(1, 4, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner)
+@contextlib.contextmanager
+def _blocks(builder: ir.IRBuilder, first: Any, stop: Any, step: int) -> Iterator[ir.Value]:
+    """Loop over first, first + step, ... below ``stop``."""
+    with cgutils.for_range_slice(builder, first, stop, INDEX(step), inc=True) as (position, _):
+        yield position
 
 
-@njit(**HELPER)
-def _strip_3(scale, add, c, ldc, a, a_row, a_column, b, ldb, rows, inner, size):
-    i = 0
-    while rows - i >= 8:
-        product_tile(8, 3, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner)
-        i += 8
-    if rows - i >= 4:
-        product_tile(4, 3, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner)
-        i += 4
-    while rows - i >= 1:
-        product_tile(1, 3, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner)
-        i += 1
+def _in_steps(builder: ir.IRBuilder, count: Any, sizes: Any, body: Callable[[ir.Value, Any], None]) -> None:
+    """Share ``count`` out among blocks of these sizes, the largest first; ``body`` gets a block's start and size."""
+    first = INDEX(0)
+    for size in sizes:
+        length = size[0] if isinstance(size, tuple) else size
+        whole = builder.mul(builder.udiv(builder.sub(count, first), INDEX(length)), INDEX(length))
+        stop = builder.add(first, whole)
+        with _blocks(builder, first, stop, length) as position:
+            body(position, size)
+        first = stop
 
 
-@njit(**HELPER)
-def _strip_2(scale, add, c, ldc, a, a_row, a_column, b, ldb, rows, inner, size):
-    i = 0
-    while rows - i >= HEIGHT_2:
-        product_tile(
-            HEIGHT_2, 2, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner
-        )
-        i += HEIGHT_2
-    while rows - i >= 4:
-        product_tile(4, 2, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner)
-        i += 4
-    while rows - i >= 1:
-        product_tile(1, 2, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner)
-        i += 1
+@intrinsic
+def product(typing_context, scale, add, c, ldc, a, a_row, a_column, b, ldb, rows, columns, inner):
+    """C = A B, or C += scale * A B where ``add``.
 
-
-@njit(**HELPER)
-def _strip_1(scale, add, c, ldc, a, a_row, a_column, b, ldb, rows, inner, size):
-    i = 0
-    while rows - i >= 12:
-        product_tile(12, 1, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner)
-        i += 12
-    while rows - i >= 4:
-        product_tile(4, 1, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner)
-        i += 4
-    while rows - i >= 1:
-        product_tile(1, 1, scale, add, c + i * ldc * size, ldc, a + i * a_row * size, a_row, a_column, b, ldb, inner)
-        i += 1
-
-
-@njit(**HELPER)
-def product(scale, add, c, ldc, a, a_row, a_column, b, ldb, rows, columns, inner, size):
-    """C = A B, or C += scale * A B where ``add``, in tiles of ``WIDEST`` vectors or fewer.
-
-    Args:
-        a_row, a_column: steps between A's rows and columns, in entries; swapped, they make A a transpose.
-        rows, columns, inner: C is (rows, columns) and A is (rows, inner).
-        size: bytes of an entry.
+    A's entry (i, k) stands at ``a + i * a_row + k * a_column``, so that A may be a transpose; B and C are row-major.
+    C is (rows, columns) and A is (rows, inner).
     """
-    lanes = VECTOR_BYTES // size
-    vectors = (columns + lanes - 1) // lanes
-    j = 0
-    while j < vectors:
-        left = vectors - j
-        c_here = c + j * lanes * size
-        b_here = b + j * lanes * size
-        if WIDEST == 4 and left >= 4 and left != 5:
-            _strip_4(scale, add, c_here, ldc, a, a_row, a_column, b_here, ldb, rows, inner, size)
-            j += 4
-        elif WIDEST == 4 and left >= 3:
-            _strip_3(scale, add, c_here, ldc, a, a_row, a_column, b_here, ldb, rows, inner, size)
-            j += 3
-        elif left >= 2:
-            _strip_2(scale, add, c_here, ldc, a, a_row, a_column, b_here, ldb, rows, inner, size)
-            j += 2
-        else:
-            _strip_1(scale, add, c_here, ldc, a, a_row, a_column, b_here, ldb, rows, inner, size)
-            j += 1
+    signature = types.void(scale, add, c, ldc, a, a_row, a_column, b, ldb, rows, columns, inner)
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        scale, add, c, ldc, a, a_row, a_column, b, ldb, rows, columns, inner = arguments
+        emitter = Emitter(builder, scale.type)
+        vectors = builder.udiv(builder.add(columns, INDEX(emitter.lanes - 1)), INDEX(emitter.lanes))
+
+        def strip(column: ir.Value, form: tuple[int, tuple[int, ...]]) -> None:
+            width, heights = form
+            offset = builder.mul(column, INDEX(emitter.lanes))
+
+            def tile(row: ir.Value, height: int) -> None:
+                c_here = emitter.address(c, builder.add(builder.mul(row, ldc), offset))
+                a_here = emitter.address(a, builder.mul(row, a_row))
+                b_here = emitter.address(b, offset)
+                _tile(emitter, height, width, scale, add, c_here, ldc, a_here, a_row, a_column, b_here, ldb, inner)
+
+            _in_steps(builder, rows, heights, tile)
+
+        _in_steps(builder, vectors, TILES, strip)
+        return context.get_dummy_value()
+
+    return signature, emit
 
 
-@njit(**HELPER)
-def transpose(like, target, ldt, source, lds, rows, columns, size):
-    """target (columns, rows) = source (rows, columns) transposed, padding included."""
-    lanes = VECTOR_BYTES // size
-    for i in range(0, rows, lanes):
-        for j in range(0, columns, lanes):
-            transpose_tile(like, target + (j * ldt + i) * size, ldt, source + (i * lds + j) * size, lds)
+def _tile(
+    emitter: Emitter, m: int, n: int, scale: Any, add: Any, c: Any, ldc: Any, a: Any, a_row: Any, a_column: Any,
+    b: Any, ldb: Any, inner: Any,
+) -> None:  # fmt: skip
+    """``m`` rows and ``n`` vectors of a product, in registers."""
+    builder = emitter.builder
+    tile = emitter.variables(m * n)
+    with tight_loop(builder, inner, unrolled=n <= 2) as position:
+        b_row = builder.mul(position, ldb)
+        right = [emitter.load(b, builder.add(b_row, INDEX(j * emitter.lanes))) for j in range(n)]
+        a_here = builder.mul(position, a_column)
+        for i in range(m):
+            entry = emitter.load(a, builder.add(a_here, builder.mul(a_row, INDEX(i))), emitter.scalar)
+            left = emitter.splat(entry)
+            for j in range(n):
+                slot = tile[i * n + j]
+                builder.store(emitter.multiply_add(left, right[j], builder.load(slot)), slot)
+    factor = emitter.splat(scale)
+    with builder.if_else(builder.icmp_unsigned("!=", add, add.type(0))) as (adding, replacing):
+        for branch, adds in ((adding, True), (replacing, False)):
+            with branch:
+                for i in range(m):
+                    for j in range(n):
+                        offset = builder.add(builder.mul(ldc, INDEX(i)), INDEX(j * emitter.lanes))
+                        value = builder.load(tile[i * n + j])
+                        if adds:
+                            value = emitter.multiply_add(factor, value, emitter.load(c, offset))
+                        emitter.store(value, c, offset)
 
 
-@njit(**HELPER)
-def pack(like, target, source, lds, rows, columns, size):
-    """Padded rows to rows without padding; may write up to a vector beyond the last row."""
-    lanes = VECTOR_BYTES // size
-    for i in range(rows):
-        # A row's last vector reaches into the next row, which is written after it.
-        for j in range(0, columns, lanes):
-            copy_vector(like, target + (i * columns + j) * size, source + (i * lds + j) * size, lanes)
+@intrinsic
+def transpose(typing_context, like, target, ldt, source, lds, rows, columns):
+    """target (columns, rows) = source (rows, columns) transposed, padding included, in square tiles of vectors."""
+    signature = types.void(like, target, ldt, source, lds, rows, columns)
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        like, target, ldt, source, lds, rows, columns = arguments
+        emitter = Emitter(builder, like.type)
+        with (
+            _blocks(builder, INDEX(0), rows, emitter.lanes) as i,
+            _blocks(builder, INDEX(0), columns, emitter.lanes) as j,
+        ):
+            here = emitter.address(source, builder.add(builder.mul(i, lds), j))
+            _transpose_tile(emitter, emitter.address(target, builder.add(builder.mul(j, ldt), i)), ldt, here, lds)
+        return context.get_dummy_value()
+
+    return signature, emit
 
 
-@njit(**HELPER)
-def unpack(like, target, ldt, source, rows, columns, size):
-    """Rows without padding to zero-padded rows; may read up to a vector beyond the last row."""
-    lanes = VECTOR_BYTES // size
-    for i in range(rows):
-        for j in range(0, columns, lanes):
-            copy_vector(like, target + (i * ldt + j) * size, source + (i * columns + j) * size, columns - j)
+def _transpose_tile(emitter: Emitter, target: Any, ldt: Any, source: Any, lds: Any) -> None:
+    """One square tile, as many rows as a vector has lanes, by exchanges over halving distances."""
+    builder, lanes = emitter.builder, emitter.lanes
+    rows = [emitter.load(source, builder.mul(lds, INDEX(i))) for i in range(lanes)]
+    distance = lanes // 2
+    while distance:
+        near = [lane if lane & distance == 0 else lanes + lane - distance for lane in range(lanes)]
+        far = [lane + distance if lane & distance == 0 else lanes + lane for lane in range(lanes)]
+        for i in range(lanes):
+            if i & distance == 0:
+                a, b = rows[i], rows[i + distance]
+                rows[i], rows[i + distance] = emitter.shuffle(a, b, near), emitter.shuffle(a, b, far)
+        distance //= 2
+    for i in range(lanes):
+        emitter.store(rows[i], target, builder.mul(ldt, INDEX(i)))
 
 
-@njit(**HELPER)
-def weigh_group(
-    group, entry, share, noise, rows, pitch, indices, matrix, length, labels, normals, coefficients, squares
-):
-    """Residuals and coefficients of ``group`` (8, 4, 2 or 1) drawn rows; see ``weigh_rows``."""
-    if group == 8:
-        weigh_rows(
-            8, 1, entry, share, noise, rows, pitch, indices, matrix, length, labels, normals, coefficients, squares,
-        )  # fmt: skip
-    elif group == 4:
-        weigh_rows(
-            4, 2, entry, share, noise, rows, pitch, indices, matrix, length, labels, normals, coefficients, squares,
-        )  # fmt: skip
-    elif group == 2:
-        weigh_rows(
-            2, 4, entry, share, noise, rows, pitch, indices, matrix, length, labels, normals, coefficients, squares,
-        )  # fmt: skip
-    else:
-        weigh_rows(
-            1, 8, entry, share, noise, rows, pitch, indices, matrix, length, labels, normals, coefficients, squares,
-        )  # fmt: skip
+@intrinsic
+def copy_rows(typing_context, like, target, ldt, source, lds, rows, columns):
+    """Copy rows of ``columns`` entries by whole vectors, entries beyond a row as zeros.
 
+    Where ``ldt`` is ``columns``, a row's last vector reaches into the next row, which is written after it. Reads and
+    writes up to a vector beyond the last row.
+    """
+    signature = types.void(like, target, ldt, source, lds, rows, columns)
 
-@njit(**HELPER)
-def add_group(group, entry, like, rows, pitch, indices, coefficients, matrix, length):
-    """Add ``group`` (8, 4, 2 or 1) drawn rows, each times its coefficient, to a matrix."""
-    if group == 8:
-        add_rows(8, 1, entry, like, rows, pitch, indices, coefficients, matrix, length)
-    elif group == 4:
-        add_rows(4, 1, entry, like, rows, pitch, indices, coefficients, matrix, length)
-    elif group == 2:
-        add_rows(2, 2, entry, like, rows, pitch, indices, coefficients, matrix, length)
-    else:
-        add_rows(1, 2, entry, like, rows, pitch, indices, coefficients, matrix, length)
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        like, target, ldt, source, lds, rows, columns = arguments
+        emitter = Emitter(builder, like.type)
+        with (
+            _blocks(builder, INDEX(0), rows, 1) as i,
+            _blocks(builder, INDEX(0), columns, emitter.lanes) as j,
+        ):
+            value = emitter.load(source, builder.add(builder.mul(i, lds), j))
+            kept = builder.select(emitter.lanes_below(builder.sub(columns, j)), value, emitter.zero)
+            emitter.store(kept, target, builder.add(builder.mul(i, ldt), j))
+        return context.get_dummy_value()
+
+    return signature, emit

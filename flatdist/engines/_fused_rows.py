@@ -17,17 +17,27 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from flatdist.engines._fused_layout import LARGEST_GROUP
 from flatdist.engines._fused_vector import INDEX, Emitter
+
+# How entries are kept that are widened as they are read: +1 and -1 as int8, float16 by its bits.
+NARROW = {types.int8: ir.IntType(8), types.uint16: ir.IntType(16)}
 
 
 class Rows(Emitter):
-    """Drawn measurements: rows of floats, or of +1 and -1 in int8, widened as they are read."""
+    """Drawn measurements: rows of floats, or of narrower entries that are widened as they are read.
 
-    def __init__(self, builder: ir.IRBuilder, scalar: ir.Type, narrow: bool) -> None:
+    Args:
+        builder: of the code.
+        scalar: type of the sums.
+        entry: Numba's type of an entry.
+    """
+
+    def __init__(self, builder: ir.IRBuilder, scalar: ir.Type, entry: Any) -> None:
         super().__init__(builder, scalar)
-        self.entry_bytes = 1 if narrow else self.bytes
-        self.entries = ir.VectorType(ir.IntType(8), self.lanes) if narrow else self.vector
-        self.narrow = narrow
+        self.entry = NARROW.get(entry, scalar)
+        self.entry_bytes = self.entry.width // 8 if entry in NARROW else self.bytes
+        self.entries = ir.VectorType(self.entry, self.lanes)
 
     def addresses(self, base: ir.Value, pitch: ir.Value, indices: ir.Value, count: int) -> list[ir.Value]:
         """Addresses of the rows whose int32 numbers stand at ``indices``."""
@@ -39,7 +49,13 @@ class Rows(Emitter):
         return found
 
     def _widen(self, entries: ir.Value) -> ir.Value:
-        return self.builder.sitofp(entries, self.vector) if self.narrow else entries
+        if self.entry_bytes == 1:
+            return self.builder.sitofp(entries, self.vector)
+        if self.entry_bytes == 2:
+            return self.builder.fpext(
+                self.builder.bitcast(entries, ir.VectorType(ir.HalfType(), self.lanes)), self.vector
+            )
+        return entries
 
     def row(self, address: ir.Value, offset: ir.Value) -> ir.Value:
         pointer = self.pointer(address, offset, self.entries, self.entry_bytes)
@@ -48,10 +64,10 @@ class Rows(Emitter):
     def last_of_row(self, address: ir.Value, offset: ir.Value, mask: ir.Value) -> ir.Value:
         """The entries under the mask, zero elsewhere, touching no memory beyond them."""
         pointer = self.pointer(address, offset, self.entries, self.entry_bytes)
-        kind = f"v{self.lanes}{'i8' if self.narrow else f'f{8 * self.bytes}'}"
+        kind = f"v{self.lanes}{'f' if self.entry is self.scalar else 'i'}{8 * self.entry_bytes}"
         signature = ir.FunctionType(self.entries, [pointer.type, ir.IntType(32), mask.type, self.entries])
         function = cgutils.get_or_insert_function(self.builder.module, signature, f"llvm.masked.load.{kind}.p0")
-        zero = ir.Constant(self.entries, [0 if self.narrow else 0.0] * self.lanes)
+        zero = ir.Constant(self.entries, [0.0 if self.entry is self.scalar else 0] * self.lanes)
         return self._widen(self.builder.call(function, [pointer, ir.IntType(32)(self.entry_bytes), mask, zero]))
 
     def gather(self, values: ir.Value, indices: ir.Value, count: int) -> ir.Value:
@@ -101,38 +117,31 @@ def _blocks(emitter: Emitter, length: ir.Value, unroll: int, body: Callable[[ir.
     return whole
 
 
-@intrinsic(prefer_literal=True)
+# Rows taken together, and vectors of each at a time: as many sums as hide the latency of a multiply-add.
+GROUPS = (8, 4, 2, 1)
+
+
+@intrinsic
 def weigh_rows(
-    typing_context,
-    count,
-    unroll,
-    entry,
-    share,
-    noise,
-    rows,
-    pitch,
-    indices,
-    matrix,
-    length,
-    labels,
-    normals,
-    out,
-    squares,
+    typing_context, count, entry, share, noise, rows, length, indices, matrix, labels, normals, out, squares
 ):
-    """Residuals of ``count`` drawn rows, each row read once and ``matrix`` once for all of them.
+    """Residuals of ``count`` (8, 4, 2 or 1) drawn rows, each row read once and ``matrix`` once for all of them.
 
     With e_k = <row k, matrix> - labels[indices[k]]:  squares[k] += e_k^2,
     out[k] = share * (e_k + noise * normals[k]). ``entry`` is any scalar of the rows' type.
     """
-    group, steps = count.literal_value, unroll.literal_value
-    addresses = (rows, pitch, indices, matrix, length, labels, normals, out, squares)
-    signature = types.void(count, unroll, entry, share, noise, *map(types.unliteral, addresses))
-    is_narrow = types.unliteral(entry) == types.int8
+    signature = types.void(count, entry, share, noise, rows, length, indices, matrix, labels, normals, out, squares)
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        share, noise, rows, pitch, indices, matrix, length, labels, normals, out, squares = arguments[3:]
-        emitter = Rows(builder, share.type, is_narrow)
-        here = emitter.addresses(rows, pitch, indices, group)
+        for group in GROUPS:
+            with builder.if_then(builder.icmp_signed("==", arguments[0], INDEX(group))):
+                weigh(builder, group, LARGEST_GROUP // group, arguments[2:])
+        return context.get_dummy_value()
+
+    def weigh(builder: ir.IRBuilder, group: int, steps: int, arguments: Any) -> None:
+        share, noise, rows, length, indices, matrix, labels, normals, out, squares = arguments
+        emitter = Rows(builder, share.type, entry)
+        here = emitter.addresses(rows, length, indices, group)
         partial = emitter.variables(group * steps)
 
         def accumulate(offset: ir.Value, part: int) -> None:
@@ -162,21 +171,25 @@ def weigh_rows(
         emitter.store(emitter.multiply_add(residuals, residuals, before), squares, INDEX(0))
         noisy = emitter.multiply_add(emitter.splat(noise, few), emitter.load(normals, INDEX(0), few), residuals)
         emitter.store(builder.fmul(emitter.splat(share, few), noisy), out, INDEX(0))
-        return context.get_dummy_value()
 
     return signature, emit
 
 
-@intrinsic(prefer_literal=True)
-def add_rows(typing_context, count, unroll, entry, like, rows, pitch, indices, coefficients, matrix, length):
-    """matrix += sum_k coefficients[k] * row k over ``count`` drawn rows."""
-    group, steps, is_narrow = count.literal_value, unroll.literal_value, types.unliteral(entry) == types.int8
-    signature = types.void(count, unroll, entry, like, rows, pitch, indices, coefficients, matrix, length)
+@intrinsic
+def add_rows(typing_context, count, entry, like, rows, length, indices, coefficients, matrix):
+    """matrix += sum_k coefficients[k] * row k over ``count`` (8, 4, 2 or 1) drawn rows."""
+    signature = types.void(count, entry, like, rows, length, indices, coefficients, matrix)
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        rows, pitch, indices, coefficients, matrix, length = arguments[4:]
-        emitter = Rows(builder, arguments[3].type, is_narrow)
-        here = emitter.addresses(rows, pitch, indices, group)
+        for group in GROUPS:
+            with builder.if_then(builder.icmp_signed("==", arguments[0], INDEX(group))):
+                add(builder, group, 1 if group > 2 else 2, arguments[2:])
+        return context.get_dummy_value()
+
+    def add(builder: ir.IRBuilder, group: int, steps: int, arguments: Any) -> None:
+        like, rows, length, indices, coefficients, matrix = arguments
+        emitter = Rows(builder, like.type, entry)
+        here = emitter.addresses(rows, length, indices, group)
         factor = [emitter.splat(emitter.load(coefficients, INDEX(k), emitter.scalar)) for k in range(group)]
 
         def accumulate(offset: ir.Value, part: int) -> None:
@@ -193,6 +206,5 @@ def add_rows(typing_context, count, unroll, entry, like, rows, pitch, indices, c
             for k in range(group):
                 total = emitter.multiply_add(emitter.last_of_row(here[k], whole, mask), factor[k], total)
             emitter.store(total, matrix, whole)
-        return context.get_dummy_value()
 
     return signature, emit

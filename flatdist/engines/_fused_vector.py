@@ -1,9 +1,9 @@
 """Vector instructions for the fused engine's inner loops, as Numba intrinsics that emit LLVM vector code.
 
 Numba's loop vectoriser neither keeps a tile of a matrix product in registers nor fuses work over several drawn rows,
-so the four inner loops that matter are emitted here with explicit vectors. Matrices are passed as integer addresses
-of their first entry, and leading dimensions and offsets count entries. The order of every sum is fixed by
-``VECTOR_BYTES`` alone: the bits of a result depend on the kind of processor, never on alignment or neighbours.
+so the inner loops that matter are emitted with explicit vectors. Matrices are passed as integer addresses of their
+first entry, and leading dimensions and offsets count entries. The order of every sum is fixed by ``VECTOR_BYTES``
+alone: the bits of a result depend on the kind of processor, never on alignment or neighbours.
 """
 
 # Compiled or compiler-facing code, which the type checker cannot follow.
@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import config, types
+from numba import config
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 
 def _vector_bytes() -> int:
@@ -50,6 +48,10 @@ class Emitter:
         self.lanes = VECTOR_BYTES // self.bytes
         self.vector = ir.VectorType(scalar, self.lanes)
         self.zero = ir.Constant(self.vector, [0.0] * self.lanes)
+
+    def address(self, base: ir.Value, offset: ir.Value) -> ir.Value:
+        """Address of the entry ``offset`` entries after ``base``."""
+        return self.builder.add(base, self.builder.mul(offset, INDEX(self.bytes)))
 
     def pointer(self, address: ir.Value, offset: ir.Value, element: ir.Type, size: int) -> ir.Value:
         byte = self.builder.add(address, self.builder.mul(offset, INDEX(size)))
@@ -95,7 +97,7 @@ class Emitter:
 
 
 @contextlib.contextmanager
-def _tight_loop(builder: ir.IRBuilder, count: ir.Value, unrolled: bool) -> Iterator[ir.Value]:
+def tight_loop(builder: ir.IRBuilder, count: ir.Value, unrolled: bool) -> Iterator[ir.Value]:
     """Loop over 0 .. count-1, at least once, that LLVM may unroll or not.
 
     The optimiser runs once for every level of callers that a tile is inlined into. Each time it may unroll the loop
@@ -117,86 +119,3 @@ def _tight_loop(builder: ir.IRBuilder, count: ir.Value, unrolled: bool) -> Itera
         identity.operands = (identity, disabled)  # a loop's identity names itself first
         back.set_metadata("llvm.loop", identity)
     builder.position_at_end(after)
-
-
-@intrinsic(prefer_literal=True)
-def product_tile(typing_context, height, width, scale, accumulate, c, ldc, a, a_row, a_column, b, ldb, inner):
-    """C = A B, or C += scale * A B where ``accumulate``, for ``height`` rows and ``width`` vectors of C.
-
-    A's entry (i, k) stands at ``a + i * a_row + k * a_column``, so that A may be a transpose; B and C are row-major.
-    """
-    m, n = height.literal_value, width.literal_value
-    signature = types.void(
-        height, width, scale, *map(types.unliteral, (accumulate, c, ldc, a, a_row, a_column, b, ldb, inner))
-    )
-
-    def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        scale, accumulate, c, ldc, a, a_row, a_column, b, ldb, inner = arguments[2:]
-        emitter = Emitter(builder, scale.type)
-        tile = emitter.variables(m * n)
-        with _tight_loop(builder, inner, unrolled=n <= 2) as position:
-            b_row = builder.mul(position, ldb)
-            right = [emitter.load(b, builder.add(b_row, INDEX(j * emitter.lanes))) for j in range(n)]
-            a_here = builder.mul(position, a_column)
-            for i in range(m):
-                entry = emitter.load(a, builder.add(a_here, builder.mul(a_row, INDEX(i))), emitter.scalar)
-                left = emitter.splat(entry)
-                for j in range(n):
-                    slot = tile[i * n + j]
-                    builder.store(emitter.multiply_add(left, right[j], builder.load(slot)), slot)
-        factor = emitter.splat(scale)
-        with builder.if_else(builder.icmp_unsigned("!=", accumulate, accumulate.type(0))) as (adding, replacing):
-            for branch, adds in ((adding, True), (replacing, False)):
-                with branch:
-                    for i in range(m):
-                        for j in range(n):
-                            offset = builder.add(builder.mul(ldc, INDEX(i)), INDEX(j * emitter.lanes))
-                            value = builder.load(tile[i * n + j])
-                            if adds:
-                                value = emitter.multiply_add(factor, value, emitter.load(c, offset))
-                            emitter.store(value, c, offset)
-        return context.get_dummy_value()
-
-    return signature, emit
-
-
-@intrinsic
-def transpose_tile(typing_context, like, target, ldt, source, lds):
-    """Transpose one square tile, as many rows as a vector has lanes, by exchanges over halving distances."""
-    signature = types.void(like, target, ldt, source, lds)
-
-    def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        like, target, ldt, source, lds = arguments
-        emitter = Emitter(builder, like.type)
-        lanes = emitter.lanes
-        rows = [emitter.load(source, builder.mul(lds, INDEX(i))) for i in range(lanes)]
-        distance = lanes // 2
-        while distance:
-            near = [lane if lane & distance == 0 else lanes + lane - distance for lane in range(lanes)]
-            far = [lane + distance if lane & distance == 0 else lanes + lane for lane in range(lanes)]
-            for i in range(lanes):
-                if i & distance == 0:
-                    a, b = rows[i], rows[i + distance]
-                    rows[i], rows[i + distance] = emitter.shuffle(a, b, near), emitter.shuffle(a, b, far)
-            distance //= 2
-        for i in range(lanes):
-            emitter.store(rows[i], target, builder.mul(ldt, INDEX(i)))
-        return context.get_dummy_value()
-
-    return signature, emit
-
-
-@intrinsic
-def copy_vector(typing_context, like, target, source, valid):
-    """Copy one vector; lanes from ``valid`` on become zero."""
-    signature = types.void(like, target, source, valid)
-
-    def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        like, target, source, valid = arguments
-        emitter = Emitter(builder, like.type)
-        value = emitter.load(source, INDEX(0))
-        kept = builder.select(emitter.lanes_below(valid), value, emitter.zero)
-        emitter.store(kept, target, INDEX(0))
-        return context.get_dummy_value()
-
-    return signature, emit

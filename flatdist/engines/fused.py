@@ -9,9 +9,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
+from flatdist.engines._fused_cache import sole_compiler
 from flatdist.engines._fused_kernel import compiled_steps
 from flatdist.engines._fused_layout import Layout, Storage, make_layout
 from flatdist.engines.base import TrainingTask
@@ -20,6 +22,7 @@ from flatdist.sensing.measurements import Dense, Entries, Factors, Measurements,
 from flatdist.types import Array, aligned_zeros
 
 DTYPES = ("float32", "float64")
+WORTH_COMPILING = 25_000_000  # planned replicate-steps that pay for code of one shape, some 7 s of compiling
 
 
 class FusedEngine:
@@ -63,7 +66,6 @@ class FusedSession:
             for j, layer in enumerate(layers):
                 self._layout.layer(weights, j)[...] = layer
         self._constants = task.starting_constants()
-        self._run_steps = compiled_steps(task.update, self._constants.shape[1])
         slots = 0 if task.update is None else max(1, len(task.update.state))
         self._kept = np.zeros((task.replicates, self._layout.weights_size, slots), task.dtype)
         for j, kept in enumerate(self._kept_views()):
@@ -71,6 +73,33 @@ class FusedSession:
         threads = max(1, min(task.threads, task.replicates))
         self._scratch = [_Scratch(list(layouts.values()), task) for _ in range(threads)]
         self._pool = ThreadPoolExecutor(threads - 1, "flatdist-fused") if threads > 1 else None
+        self._run_steps = self._compiled(forms[0][1])
+
+    def _compiled(self, storage: Storage) -> Any:
+        """Compiled steps of the same bits: for this shape alone where that pays, else for every shape."""
+        task, constants = self.task, self._constants.shape[1]
+        general = compiled_steps(task.update, constants, storage, None)
+        if task.planned_steps < WORTH_COMPILING or task.batch_size is None:  # a full batch's sizes include n
+            return general
+        sizes = tuple(self._layout.table.tolist())
+        chosen = compiled_steps(task.update, constants, storage, sizes)
+        if chosen.signatures:
+            return chosen
+        with sole_compiler(repr((storage, task.dtype, sizes))) as alone:  # the others do not wait for it
+            if not alone:
+                return general
+            self._run(chosen, 0, self._scratch[0], 0, 0, 0.0, 0.0, np.zeros(0))
+            return chosen
+
+    def _run(
+        self, compiled: Any, r: int, scratch: _Scratch, start: int, stop: int, rate: float, noise: float, anneal: Array
+    ) -> float:
+        """Steps start .. stop-1 of replicate r; see ``run_steps``."""
+        own = self._measurements[r], self._labels[r], self._weights[r], self._kept[r]
+        block = scratch.numbers, scratch.indices, scratch.words, self._layouts[r].table, self._keys[r]
+        steps = start, stop, rate, noise, anneal, self._radius, self._constants[r]
+        largest: float = compiled(*own, *block, *steps)
+        return largest
 
     def _make_layout(self, n: int, storage: Storage) -> Layout:
         task = self.task
@@ -96,23 +125,8 @@ class FusedSession:
 
         def work(scratch: _Scratch) -> None:
             while (r := next(queue)) < len(largest):
-                largest[r] = self._run_steps(
-                    self._measurements[r],
-                    self._labels[r],
-                    self._weights[r],
-                    self._kept[r],
-                    scratch.numbers,
-                    scratch.indices,
-                    scratch.words,
-                    self._layouts[r].table,
-                    self._keys[r],
-                    start,
-                    stop,
-                    rates[r],
-                    deviations[r],
-                    anneal,
-                    self._radius,
-                    self._constants[r],
+                largest[r] = self._run(
+                    self._run_steps, r, scratch, start, stop, float(rates[r]), float(deviations[r]), anneal
                 )
 
         if self._pool is None:
@@ -183,8 +197,9 @@ def _kernel_form(stored: Measurements, dtype: str) -> tuple[KernelForm, Storage]
     if isinstance(stored, Entries):
         return (np.ascontiguousarray(stored.rows, np.int32), np.ascontiguousarray(stored.columns, np.int32)), "entries"
     assert isinstance(stored, Dense)
-    kind = "int8" if stored.dtype == np.int8 else dtype
-    return np.ascontiguousarray(stored.array, dtype=kind).reshape(len(stored), -1), "rows"
+    kind = stored.dtype if stored.dtype in (np.int8, np.float16) else dtype
+    rows = np.ascontiguousarray(stored.array, dtype=kind).reshape(len(stored), -1)
+    return (rows.view(np.uint16) if kind == np.float16 else rows), "rows"  # Numba knows no float16 on the CPU
 
 
 def _entry_bytes(form: KernelForm) -> int:

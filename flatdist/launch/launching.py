@@ -60,6 +60,7 @@ def launch(
     """
     from flatdist.store import Store
     from flatdist.store.drivers import Driver, sharing_key
+    from flatdist.trials.train import planned_steps
 
     if executor not in ("ray", "inline"):
         raise LaunchError(f"executor {executor!r} does not exist; allowed: ray, inline")
@@ -81,7 +82,9 @@ def launch(
             shown.message(f"{ago}; this one {end}skips what is done")
         if driver.slot % 2:
             shards = [dataclasses.replace(shard, items=shard.items[::-1]) for shard in reversed(shards)]
-        run = _Launch(shards, store, uri, dataclasses.replace(settings, sharing=key), shown)
+        planned = planned_steps((item.cell, len(item.replicates)) for shard in shards for item in shard.items)
+        settings = dataclasses.replace(settings, sharing=key, planned_steps=planned)
+        run = _Launch(shards, store, uri, settings, shown)
         progress = plan_progress(plan, store)
         return run.inline(progress) if executor == "inline" else run.ray(progress)
 

@@ -303,16 +303,18 @@ class PartRun:
             wait: stay until all of it has ended, whoever runs it.
             retried: replicates whose failures so far do not count: they are tried once more.
         """
+        from flatdist.trials.train import planned_steps
+
         start = time.monotonic()
         work = _Work(self, items, retried or {})
         cells = {item.cell.cell_id: item.cell for item in items}
+        planned = planned_steps((i.cell, len(i.replicates)) for u in work.own for i in u.items)
+        settings = dataclasses.replace(self.settings, planned_steps=planned)
         progress = Progress(cells, sum(len(i.replicates) for u in work.own for i in u.items), 0)
         self.display.start(progress)
         try:
             with contextlib.closing(work.shards(progress, wait=wait)) as shards:  # gives back what it has claimed
-                self.interrupted, self.stopped = run_inline(
-                    shards, self.store.uri, self.settings, progress, self.display
-                )
+                self.interrupted, self.stopped = run_inline(shards, self.store.uri, settings, progress, self.display)
         finally:
             self.display.stop(progress)
         self.computed += progress.stored

@@ -40,6 +40,7 @@ class LaunchSettings:
         log_folder: where the files of loggers that write any (tensorboard, csv, json) are kept, a folder each round.
         log_level: of flatdist's own loggers, in the driver and every worker: debug, info, warning or error.
         log_file: where they write; a worker's file has its host and process number appended.
+        planned_steps: of :class:`~flatdist.trials.settings.RunSettings`; set by the launch.
         runner: ``module:function`` that runs one cell's replicates.
         plugins: methods and ensembles of one's own, for the workers; those of the driver if none are given.
         provenance: columns of the trials table that describe this checkout, resolved once by the driver.
@@ -64,6 +65,7 @@ class LaunchSettings:
     log_folder: str = "tune-logs"
     log_level: str | None = None
     log_file: str | None = None
+    planned_steps: Mapping[str, int] = field(default_factory=dict)
     runner: str = DEFAULT_RUNNER
     plugins: tuple[Plugin, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -237,7 +237,8 @@ class _Work:
         from flatdist.trials.run import run_pack
         from flatdist.trials.settings import RunSettings
 
-        settings = RunSettings(engine=self.settings.engine, device=self.device, threads=self.settings.threads)
+        mine = self.settings
+        settings = RunSettings(mine.engine, self.device, mine.threads, mine.planned_steps)
         provenance = self.settings.provenance or None
         if len(batch) > 1:
             return run_pack(batch, settings, hooks=hooks, provenance=provenance)

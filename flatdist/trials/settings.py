@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from flatdist.errors import SettingsError
@@ -18,11 +18,14 @@ class RunSettings:
         engine: ``auto``, or an engine's name; solvers have their own code.
         device: ``cpu`` or a torch device.
         threads: CPU threads for one batch of replicates.
+        planned_steps: replicate-steps that this machine is to take of each :func:`~flatdist.trials.train.kernel_shape`;
+            an engine may compile code for one shape where they pay for it, of the same bits.
     """
 
     engine: str = "auto"
     device: str = "cpu"
     threads: int = 1
+    planned_steps: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.threads < 1:

@@ -83,6 +83,7 @@ def test_equal_spellings_are_one_cell(one, other):
         ({"learning_rate": 0.1}, {"learning_rate": 0.1000001}),
         ({}, {"nested": True}),
         ({}, {"spectral_tail": 0.1}),
+        ({}, {"storage": "float16"}),
         ({}, {"method": "minibatch_sgd"}),
         ({"method": "min_nuclear_norm"}, {"method": "min_frobenius_norm"}),
         ({"method": "min_hessian_trace"}, {"method": "min_hessian_trace", "depth": 4}),
@@ -101,6 +102,14 @@ def test_the_problems_of_older_cells_are_named_as_they_always_were():
     assert Cell(**BASE).problem_stream() == problems
     assert Cell(**BASE, spectral_tail=0.1).problem_stream() == problems, "tails of one ground truth are paired"
     assert "spectral_tail" not in Cell(**BASE).training_stream()
+    assert Cell(**BASE, storage="float16").problem_stream() == problems, "the same draws, rounded"
+
+
+def test_float16_rows_are_a_sampling_version_of_their_own():
+    assert [Cell(**BASE, storage=s).numerics["sampling"] for s in ("exact", "float16")] == [1, 2]
+    for ensemble in ("rademacher", "rank_one", "entries"):
+        with pytest.raises(CellError, match=f"storage: 'float16' rounds .* {ensemble} .*allowed: exact"):
+            Cell(**BASE, storage="float16", ensemble=ensemble)
 
 
 @pytest.mark.parametrize("tail", [-0.1, 1, 1.5, "much", float("nan")])

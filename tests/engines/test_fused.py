@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from flatdist.cells.cell import Cell
-from flatdist.engines.fused import FusedEngine, warm
+from flatdist.engines._fused_cache import sole_compiler
+from flatdist.engines.fused import WORTH_COMPILING, FusedEngine, warm
 from flatdist.engines.reference import ReferenceEngine
 from flatdist.errors import LaunchError
 from flatdist.types import aligned_zeros
@@ -71,6 +72,40 @@ def test_signs_in_int8_give_the_bits_of_signs_in_floats(make_task, d, dtype):
     narrow, wide = (make_task(cell, [0, 1], batch_size=13, storage=storage) for storage in ("int8", dtype))
     assert narrow.measurements[0].dtype == np.int8
     assert_same_bits(trained(FusedEngine(), narrow), trained(FusedEngine(), wide))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_float16_rows_give_the_bits_of_the_same_numbers_in_floats(make_task, dtype):
+    cell = Cell(d_out=7, d_in=9, rank=1, n=30, storage="float16", dtype=dtype)
+    narrow, wide = (make_task(cell, [0, 1], batch_size=13, storage=storage) for storage in ("float16", dtype))
+    assert narrow.measurements[0].dtype == np.float16
+    np.testing.assert_array_equal(narrow.measurements[0].astype(dtype), wide.measurements[0])
+    assert_same_bits(trained(FusedEngine(), narrow), trained(FusedEngine(), wide))
+
+
+ONE_SHAPE = [
+    ({"d_out": 5, "d_in": 3, "depth": 5, "width": [9, 4, 17, 8]}, {"batch_size": 13, "sam_radius": 0.05}),
+    ({"d_out": 12, "d_in": 12, "storage": "float16"}, {"batch_size": 50, "storage": "float16", "threads": 2}),
+]
+
+
+@pytest.mark.parametrize(("fields", "options"), ONE_SHAPE, ids=["depth 5, sam", "float16 rows"])
+def test_code_for_one_shape_has_the_bits_of_code_for_all(make_task, fields, options):
+    cell = Cell(rank=1, n=40, **fields)
+    task = make_task(cell, [0, 1, 2], **options)
+    chosen = dataclasses.replace(task, planned_steps=WORTH_COMPILING)
+    assert FusedEngine().start(chosen)._run_steps is not FusedEngine().start(task)._run_steps
+    assert_same_bits(trained(FusedEngine(), task), trained(FusedEngine(), chosen))
+
+
+def test_a_process_does_not_wait_for_code_that_another_compiles(make_task, tmp_path, monkeypatch):
+    monkeypatch.setenv("FLATDIST_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("flatdist.engines.fused.sole_compiler", lambda name: sole_compiler("the same"))
+    task = make_task(Cell(d_out=6, d_in=5, rank=1, n=20), [0], planned_steps=WORTH_COMPILING)
+    with sole_compiler("the same") as alone:
+        assert alone
+        general = FusedEngine().start(task)._run_steps
+    assert general is FusedEngine().start(dataclasses.replace(task, planned_steps=0))._run_steps
 
 
 @pytest.mark.parametrize("d", [12, 30])

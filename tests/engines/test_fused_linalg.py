@@ -7,7 +7,7 @@ import pytest
 from numba import njit
 
 from flatdist.engines._fused_layout import padded
-from flatdist.engines._fused_linalg import pack, product, transpose, unpack
+from flatdist.engines._fused_linalg import copy_rows, product, transpose
 from flatdist.engines._fused_vector import lanes_of
 from flatdist.types import aligned_zeros
 
@@ -17,17 +17,17 @@ def multiply(scale, add, c, a, transposed, b, rows, columns, inner):
     step, stride = (np.int64(1), a.shape[1]) if transposed else (a.shape[1], np.int64(1))
     product(
         scale, add, np.int64(c.ctypes.data), c.shape[1], np.int64(a.ctypes.data), step, stride,
-        np.int64(b.ctypes.data), b.shape[1], rows, columns, inner, np.int64(c.itemsize),
+        np.int64(b.ctypes.data), b.shape[1], rows, columns, inner,
     )  # fmt: skip
 
 
 @njit
 def move(like, transposed, flat, back, source, rows, columns):
-    size, at = np.int64(source.itemsize), np.int64(source.ctypes.data)
+    at = np.int64(source.ctypes.data)
     lds = source.shape[1]
-    transpose(like, np.int64(transposed.ctypes.data), transposed.shape[1], at, lds, rows, columns, size)
-    pack(like, np.int64(flat.ctypes.data), at, lds, rows, columns, size)
-    unpack(like, np.int64(back.ctypes.data), lds, np.int64(flat.ctypes.data), rows, columns, size)
+    transpose(like, np.int64(transposed.ctypes.data), transposed.shape[1], at, lds, rows, columns)
+    copy_rows(like, np.int64(flat.ctypes.data), columns, at, lds, rows, columns)
+    copy_rows(like, np.int64(back.ctypes.data), lds, np.int64(flat.ctypes.data), columns, rows, columns)
 
 
 def matrix(rows, columns, dtype, seed):

@@ -170,11 +170,11 @@ def versions() -> dict[str, Any]:
     """What must be equal on all nodes for their results to be one sweep's."""
     from flatdist.machine.provenance import package_version
     from flatdist.methods import METHODS
-    from flatdist.sensing.ensembles import SAMPLING_VERSION
+    from flatdist.sensing.ensembles import SAMPLING_VERSIONS
 
     numerics = {f"numerics of {name}": method.numerics_version for name, method in METHODS.items()}
     plugins = {f"plugin {plugin.name}": plugin.digest for plugin in loaded_plugins()}
-    return {"flatdist": package_version("flatdist"), "sampling": SAMPLING_VERSION, **numerics, **plugins}
+    return {"flatdist": package_version("flatdist"), "sampling": max(SAMPLING_VERSIONS.values()), **numerics, **plugins}
 
 
 def require_versions(expected: Mapping[str, Any]) -> None:

@@ -10,8 +10,8 @@ from importlib import import_module
 
 from flatdist.sensing.ensembles.base import Ensemble
 
-# Raised when the problems that a cell samples change; part of every cell's identity.
-SAMPLING_VERSION = 1
+# By how measurements are kept; raised when the problems that a cell samples change; part of every cell's identity.
+SAMPLING_VERSIONS = {"exact": 1, "float16": 2}
 
 # The order in which documentation and figures show them; others follow by name.
 _NAMES = ("gaussian", "rademacher", "rank_one", "entries")
@@ -27,4 +27,4 @@ def ensemble_names() -> tuple[str, ...]:
     return tuple(ENSEMBLES)
 
 
-__all__ = ["ENSEMBLES", "SAMPLING_VERSION", "Ensemble", "ensemble_names"]
+__all__ = ["ENSEMBLES", "SAMPLING_VERSIONS", "Ensemble", "ensemble_names"]
