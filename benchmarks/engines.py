@@ -16,6 +16,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from flatdist.machine.provenance import machine_provenance
 from flatdist.machine.threads import set_threads
 from flatdist.types import Array, aligned_zeros
 
-SHAPES = {(12, 12): 67, (16, 16): 120, (20, 20): 210, (30, 30): 400, (60, 60): 1200}  # (d_out, d_in): n
+SHAPES = {(12, 12): 67, (20, 20): 210, (60, 60): 1200, (16, 16): 120, (30, 30): 400}  # (d_out, d_in): n
 DEPTHS = (2, 3, 5)
 BATCH = 50
 DISTINCT = 8  # problems held at once
@@ -221,21 +222,19 @@ def main() -> None:
     options = parser.parse_args()
     set_threads(1)
     seconds = options.seconds or (3.0 if options.quick else 8.0)
-    results = []
-    for shape, n in SHAPES.items():
-        problems = make_problems(shape, n, DISTINCT)
-        results += [measure(shape, d, problems, seconds) for d in ((3,) if options.quick else DEPTHS)]
-    print("Microseconds per replicate-step, one replicate on one thread; xR: R replicates together.\n")
-    print(reports(results))
-    record = {
+    record: dict[str, Any] = {
         "machine": {**machine_provenance(), "processor": platform.processor()},
         "blas": threadpoolctl.threadpool_info(),
         "versions": {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
         "batch": BATCH,
-        "results": results,
+        "results": [],
     }
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(record, indent=1) + "\n")
+    for (shape, n), depth in product(SHAPES.items(), (3,) if options.quick else DEPTHS):
+        record["results"].append(measure(shape, depth, make_problems(shape, n, DISTINCT), seconds))
+        options.json.write_text(json.dumps(record, indent=1) + "\n")  # a run that is cut short keeps what it has
+    print("Microseconds per replicate-step, one replicate on one thread; xR: R replicates together.\n")
+    print(reports(record["results"]))
     print(f"\nwritten to {options.json}")
 
 
