@@ -32,7 +32,7 @@ def test_missing_replicates_are_counted_by_method_and_cast_doubt_on_the_toleranc
     missing, absent = answers.banner(material)
     assert missing.startswith("12 of 24 replicates are missing (label-noise SGD 12)")
     assert "Every number below is preliminary" in missing
-    assert "Nothing of label-noise SGD is in the store: the tolerance 1e-06" in absent
+    assert "Nothing of label-noise SGD is in the store yet; the tolerance 0.01" in absent
     (some,) = answers.banner(make_material(OVER_N, lambda cell, r: None if r == 2 else {"relative_error": 0.0}))
     assert some.startswith("8 of 24 replicates are missing (label-noise SGD 4, min nuclear norm 4)")
 
