@@ -190,7 +190,7 @@ class Cell(metaclass=_ByName):
     @property
     def numerics(self) -> dict[str, Any]:
         """Versions of the numerics behind this cell's results, and hashes of plugins that define them."""
-        versions = {"method": self.spec.numerics_version, "sampling": SAMPLING_VERSIONS[self.storage]}
+        versions = {"method": self.spec.version(self), "sampling": SAMPLING_VERSIONS[self.storage]}
         return versions | digests_of(self.method, self.ensemble)
 
     def words(self) -> dict[str, Any]:

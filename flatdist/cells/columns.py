@@ -83,7 +83,7 @@ RESULTS = (
         "quantities",
         "map<string, float64>",
         "",
-        "what a study measured, by name; flatdist/solvers/theorem_probe.py says what each is",
+        "what a study measured, by name (flatdist/solvers/theorem_probe.py); untrained: 1 where the loss never fell",
     ),
 )
 """What a trial finds: equal to the bit on the same engine, versions and CPU features, however often it is run."""

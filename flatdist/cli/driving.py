@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flatdist.cli.planning import Resources
     from flatdist.launch import LaunchSettings
     from flatdist.launch.launching import LaunchResult
+    from flatdist.launch.parts import Part
     from flatdist.launch.rounds import Driver
     from flatdist.planning import Plan
     from flatdist.planning.forecast import Forecast
@@ -36,7 +37,7 @@ class Launching:
         display: kind of progress display.
         limit: at most so many cells in all.
         retry_failed: replicates that failed are tried again.
-        run_items: runs a round's items in place of a launch of their own, as the parts of a job array do together.
+        part: which job of an array this is; each drives the same rounds and runs some of their work.
     """
 
     store: str
@@ -45,12 +46,10 @@ class Launching:
     display: str
     limit: int | None
     retry_failed: bool
-    run_items: Callable[[Sequence[WorkItem]], LaunchResult] | None = None
+    part: Part | None = None
 
     def runner(self) -> Callable[[Sequence[WorkItem]], LaunchResult]:
         """What launches the items of a round and returns when they have ended."""
-        if self.run_items is not None:
-            return self.run_items
         from flatdist.cli.options import open_store
         from flatdist.cli.planning import plan_settings
         from flatdist.launch import launch
@@ -68,7 +67,10 @@ class Launching:
             plan = plan_items(items, store, settings, forecast=forecast)
             forecast = plan.forecast
             executor: Any = self.resources.executor
-            return launch(plan, self.store, executor=executor, settings=self.settings, display=self.display)  # type: ignore[arg-type]
+            return launch(
+                plan, self.store, executor=executor, settings=self.settings,
+                display=self.display, part=self.part, wait=True,  # type: ignore[arg-type]
+            )  # fmt: skip
 
         return run
 

@@ -178,17 +178,10 @@ def compact_command(store: str) -> None:
 
 @click.command("gc")
 @store_option
-@click.option("--drop-segment", metavar="NAME", help="Only give up one damaged compacted file.")
 @_yes
-def gc_command(store: str, drop_segment: str | None, yes: bool) -> None:
+def gc_command(store: str, yes: bool) -> None:
     """Drop rows of old numerics where newer ones exist, and files that nobody needs any more."""
     opened = open_store(store)
-    if drop_segment is not None:
-        name = Path(drop_segment).name.removesuffix(".parquet")
-        _confirm(f"Give up the compacted file {name} of {opened.uri}? Its replicates run again.", yes)
-        opened.drop_segment(name)
-        click.echo(f"gave up {name}; the next sweep runs its replicates again")
-        return
     _confirm(f"Drop rows of old numerics from {opened.uri}?", yes)
     collected: Any = opened.gc()
     click.echo(f"dropped {counted(collected.rows, 'row')} and {counted(collected.files, 'file')}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,6 +29,17 @@ sweep_argument = click.argument("sweep", metavar="SWEEP")
 where_option = click.option(
     "--where", "conditions", multiple=True, help="Only cells for which this holds, such as 'n > dof'."
 )
+
+
+class FiniteRange(click.FloatRange):
+    """Numbers in a range; nan and inf, which click lets pass, are in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read a number, as click does, that is finite."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
 
 
 def _load_plugins(context: click.Context, parameter: click.Parameter, paths: tuple[str, ...]) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from flatdist.cli.options import FiniteRange
+
 if TYPE_CHECKING:
     from flatdist.cells.cell import Cell
     from flatdist.planning import Interval, Plan, PlanSettings
@@ -111,9 +113,9 @@ def resource_options(command: Command) -> Command:
                      help="auto, fused, cuda, triton, batched or reference."),
         click.option("--pack", type=click.IntRange(min=1), metavar="N",
                      help="Train up to N replicates of cells of one shape together; by default as many as fill a GPU."),
-        click.option("--gpus-per-trial", type=click.FloatRange(min=0),
+        click.option("--gpus-per-trial", type=FiniteRange(min=0),
                      help="GPUs of one trial; a fraction shares a GPU's time, and fills it no better than packs do."),
-        click.option("--cpus-per-trial", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
+        click.option("--cpus-per-trial", type=FiniteRange(min=0, min_open=True), default=1.0, show_default=True,
                      help="Processors of one trial, and its threads."),
         click.option("--max-concurrent", type=click.IntRange(min=1), metavar="K", help="At most K trials at a time."),
         click.option("--executor", type=click.Choice(["ray", "inline"]), default="ray", show_default=True,

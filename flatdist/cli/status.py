@@ -30,28 +30,24 @@ def status_command(sweeps: tuple[str, ...], store: str, watch: bool, as_json: bo
     if not names:
         click.echo(f"store {opened.uri} has no sweeps yet", err=True)
         return
-    loaded = [sweep for name in names if (sweep := _loaded(name, store, named=bool(sweeps))) is not None]
     if watch:
-        _watch(loaded, opened)
+        _watch([load_sweep(name, store) for name in names], opened)
         return
-    counts = [count_sweep(sweep, opened) for sweep in loaded]
+    counts, headings = [], dict[str, None]()
+    for name in names:
+        try:
+            sweep = load_sweep(name, store)
+            counts.append(count_sweep(sweep, opened))
+            headings |= dict.fromkeys(sweep.outlook(opened).headings)
+        except FlatdistError as error:  # one that another flatdist recorded hides no other
+            if sweeps:
+                raise
+            click.echo(f"sweep {name} is left out: {error}", err=True)
     if as_json:
         print_json({"store": opened.uri, "sweeps": counts})
         return
-    head = ["sweep", "cells", "replicates", "done", "missing", "failed", "diverged"]
-    head += dict.fromkeys(heading for sweep in loaded for heading in sweep.outlook(opened).headings)
+    head = ["sweep", "cells", "replicates", "done", "missing", "failed", "diverged", *headings]
     print_table(head, ([count.get(name) for name in head] for count in counts))
-
-
-def _loaded(name: str, store: str, *, named: bool) -> Sweep | None:
-    """A sweep by name; one that another flatdist recorded, and this one cannot read, hides no other."""
-    try:
-        return load_sweep(name, store)
-    except FlatdistError as error:
-        if named:
-            raise
-        click.echo(f"sweep {name} is left out: {error}", err=True)
-        return None
 
 
 def count_sweep(sweep: Sweep, store: Store) -> dict[str, Any]:

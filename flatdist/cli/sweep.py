@@ -11,6 +11,7 @@ import click
 from flatdist.cli.bundle import keep_diff
 from flatdist.cli.driving import Launching, check_options, outlook_lines, run_rounds
 from flatdist.cli.options import (
+    FiniteRange,
     load_sweep,
     load_sweeps,
     open_store,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from flatdist.launch import LaunchSettings
     from flatdist.launch.parts import Part
     from flatdist.planning import Plan
-    from flatdist.sweeps import Sweep
 
 INTERRUPTED = 130
 LONG_SECONDS = 3600.0  # a plan predicted to take longer is confirmed, where somebody is there to ask
@@ -38,7 +38,7 @@ LONG_SECONDS = 3600.0  # a plan predicted to take longer is confirmed, where som
 @store_option
 @selection_options
 @resource_options
-@click.option("--checkpoint-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True,
+@click.option("--checkpoint-seconds", type=FiniteRange(min=1), default=60.0, show_default=True,
               help="Time between two checkpoints of a long replicate.")  # fmt: skip
 @click.option("--trials", type=click.Choice(["packs", "cells"]), default="packs", show_default=True, help="A Tune "
               "trial packs short cells, or is one cell under its own fields that reports its curves.")  # fmt: skip
@@ -76,34 +76,29 @@ def sweep_command(sweeps: tuple[str, ...], store: str, **options: Any) -> int:
         keep_diff(opened, whole.name)
         if words:
             click.echo(f"--set makes other cells; this sweep is called {whole.name} in the store", err=True)
-    if part is not None:
-        return _run_part(part, plan, loaded, store, resources, options)
     if not plan.shards and len(plain) == len(loaded):
         return _report_failures(plan, opened)
     if not options["yes"] and plan.time.mid > LONG_SECONDS and sys.stdin.isatty() and sys.stderr.isatty():
         click.confirm(f"This takes about {plan.time}. Start?", abort=True, err=True)
     if len(plain) == len(loaded):
-        return _launch(plan, store, resources, options)
+        return _launch(plan, store, resources, options, part)
     statuses = []
     if plain:
         planning = take_planning(options) | {"with_probe": False}
-        statuses.append(_launch(plan_sweeps(plain, store, resources, **planning), store, resources, options))
-    launching = _launching(store, resources, options)
-    for sweep in loaded:
-        if sweep.chooses and INTERRUPTED not in statuses:
-            statuses.append(run_rounds(sweep, launching))
-    return max(statuses)
-
-
-def _launching(store: str, resources: Resources, options: dict[str, Any]) -> Launching:
-    return Launching(
+        statuses.append(_launch(plan_sweeps(plain, store, resources, **planning), store, resources, options, part))
+    launching = Launching(
         store=store,
         resources=resources,
         settings=_settings(resources, options),
         display=options["display"],
         limit=options["limit"],
         retry_failed=options["retry_failed"],
+        part=part,
     )
+    for sweep in loaded:
+        if sweep.chooses and INTERRUPTED not in statuses:
+            statuses.append(run_rounds(sweep, launching))
+    return max(statuses)
 
 
 def _read_part(options: dict[str, Any]) -> Part | None:
@@ -119,47 +114,6 @@ def _read_part(options: dict[str, Any]) -> Part | None:
     part = read_part(options["part"])
     options |= {"executor": "inline", "no_probe": True}
     return part
-
-
-def _run_part(
-    part: Part,
-    plan: Plan,
-    sweeps: list[Sweep],
-    store: str,
-    resources: Resources,
-    options: dict[str, Any],
-) -> int:
-    """Run one part of the sweeps; the exit status is that of the whole, as far as this part saw it."""
-    from flatdist.engines import resolve_engine
-    from flatdist.launch.parts import Claims, PartRun, drive_together
-    from flatdist.launch.progress.display import make_display
-    from flatdist.machine.provenance import run_provenance
-    from flatdist.planning import WorkItem
-
-    opened = open_store(store)
-    settings = dataclasses.replace(_settings(resources, options), provenance=run_provenance())
-    plain = [cell.cell_id for sweep in sweeps if not sweep.chooses for cell in sweep.cells]
-    cells = {cell.cell_id: cell for cell in plan.cells}
-    items = [WorkItem(cells[cell_id], tuple(sorted(plan.wanted[cell_id]))) for cell_id in dict.fromkeys(plain)]
-    retried = {cell_id: set(r) for cell_id, r in opened.failed(plain).items()} if options["retry_failed"] else {}
-    statuses = [0]
-    with Claims(opened, part) as claims:
-        engine = resolve_engine(plan.settings.engine, plan.settings.device)  # every part cuts the same units by it
-        run = PartRun(part, claims, opened, settings, engine, make_display(options["display"]))
-        if items:
-            result = run.run(items, retried=retried)
-            statuses.append(result.exit_code)
-            click.echo(f"{part}: ran {run.computed} of them; {result.summary()}", err=True)
-        for sweep in [sweep for sweep in sweeps if sweep.chooses and INTERRUPTED not in statuses]:
-
-            def drive(publish: Any, sweep: Sweep = sweep) -> int:
-                launching = _launching(store, resources, options)
-                return run_rounds(sweep, dataclasses.replace(launching, run_items=publish))
-
-            statuses.append(drive_together(run, sweep.name, drive))
-    if statuses[-1] == 1:
-        _report_failures(plan, opened)
-    return max(statuses)
 
 
 def _settings(resources: Resources, options: dict[str, Any]) -> LaunchSettings:
@@ -182,7 +136,7 @@ def _settings(resources: Resources, options: dict[str, Any]) -> LaunchSettings:
     )
 
 
-def _launch(plan: Plan, store: str, resources: Resources, options: dict[str, Any]) -> int:
+def _launch(plan: Plan, store: str, resources: Resources, options: dict[str, Any], part: Part | None) -> int:
     from flatdist.launch import launch
 
     if resources.device == "auto" and resources.address is None:  # where the plan says
@@ -191,7 +145,9 @@ def _launch(plan: Plan, store: str, resources: Resources, options: dict[str, Any
         resources = dataclasses.replace(resources, device=plan.settings.device, gpus_per_trial=gpus)
     settings = _settings(resources, options)
     executor = cast(Literal["ray", "inline"], resources.executor)
-    result = launch(plan, store, executor=executor, settings=settings, display=options["display"])
+    result = launch(plan, store, executor=executor, settings=settings, display=options["display"], part=part)
+    if part is not None:
+        click.echo(f"{part}: ran {result.ran} of them", err=True)
     recorded = _report_failures(plan, open_store(store)) if result.failed or plan.failed else 0
     return recorded if result.exit_code == 0 else result.exit_code  # what failed earlier still stands
 

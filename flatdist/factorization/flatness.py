@@ -24,6 +24,8 @@ from flatdist.sensing.measurements import Measurements, as_measurements
 from flatdist.sensing.measurements.dense import BLOCK_ENTRIES, Dense
 from flatdist.types import Array
 
+VANISHING = 1e-140  # of J J^T: its square has no float, and the layers are zero for all that matters
+
 
 def hessian_trace(layers: Sequence[Any], measurements: Any) -> Any:
     """Trace of the Hessian of the training loss, Lemma 2's sum.
@@ -88,6 +90,8 @@ def sharpness(layers: Sequence[Any], measurements: Any) -> float:
         return 2.0 / n * float(np.linalg.eigvalsh(np.array([product(unit) for unit in np.eye(n)]))[-1])
     operator = LinearOperator((n, n), matvec=product, dtype=np.float64)
     start = np.asarray(stored.apply(np.ones(stored.shape)), dtype=np.float64) + 1.0
+    if np.abs(product(start)).max() < VANISHING:
+        return 0.0
     return 2.0 / n * float(eigsh(operator, k=1, which="LA", v0=start, return_eigenvectors=False)[0])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from flatdist.launch.interrupt import WORK_SECONDS, Interrupts, StopNow
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run_inline(
-    shards: Iterable[Shard | None],
+    shards: Iterable[tuple[int, Shard] | None],
     store_uri: str,
     settings: LaunchSettings,
     progress: Progress,
@@ -27,7 +27,7 @@ def run_inline(
     """Run shards in this process.
 
     Args:
-        shards: one after the other; None where there is nothing to run at the moment.
+        shards: one after the other, numbered as ``progress`` expects them; None where there is nothing to run just now.
         store_uri: where the rows go.
         settings: how to run them.
         progress: told of what happens.
@@ -41,8 +41,6 @@ def run_inline(
     """
     stopped: str | None = None
     lock = threading.Lock()  # rows that waited long are stored, and reported, by a thread
-    if isinstance(shards, Sequence):
-        progress.expect((number, shard) for number, shard in enumerate(shards) if shard is not None)
 
     def report(event: Event) -> None:
         nonlocal stopped
@@ -59,13 +57,12 @@ def run_inline(
         return interrupts.requested or stopped is not None
 
     with Interrupts(WORK_SECONDS) as interrupts, contextlib.suppress(StopNow):  # what was finished then is stored
-        for number, shard in enumerate(shards):
+        for numbered in shards:
             if should_stop():
                 break
-            if shard is None:
+            if numbered is None:
                 continue
-            if not isinstance(shards, Sequence):
-                progress.expect([(number, shard)])
+            number, shard = numbered
             run_shard(
                 shard,
                 store_uri,

@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
+import random
 import socket
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from flatdist.errors import LaunchError, StoreError
+from flatdist.errors import LaunchError, StoreError, counted
 from flatdist.launch.inline import run_inline
 from flatdist.launch.interrupt import Interrupts, StopNow
 from flatdist.launch.progress.display import Display, make_display
-from flatdist.launch.progress.state import SUCCESS_TOLERANCE, Progress
+from flatdist.launch.progress.state import SUCCESS_TOLERANCE, Progress, Skipped
 from flatdist.launch.ray.cluster import ClusterSession, check_nodes, is_connected, with_address
 from flatdist.launch.ray.tune import Round, check_loggers, one_cell_each, run_round, split
 from flatdist.launch.settings import LaunchSettings
 from flatdist.machine import logs
+from flatdist.planning.forecast import nominal_seconds
+from flatdist.planning.work import Shard, WorkItem
+from flatdist.store import drivers
 
 if TYPE_CHECKING:
-    from flatdist.planning import Plan, Shard
+    from flatdist.launch.parts import Part
+    from flatdist.planning import Plan
     from flatdist.store import Store
 
 
 log = logging.getLogger(__name__)
 
 Keys = dict[str, set[int]]  # cell id -> replicates
+
+PIECE_SECONDS = 5.0  # of work that a driver without Ray takes at a time
+PIECES = 32  # of each driver's share, at least
+POLL_SECONDS = 1.0
+TRIES = 3  # of work that two drivers leave to each other
 
 
 def launch(
@@ -40,8 +51,13 @@ def launch(
     executor: Literal["ray", "inline"] = "ray",
     settings: LaunchSettings | None = None,
     display: Display | Literal["auto", "live", "plain", "none"] = "auto",
+    part: Part | None = None,
+    wait: bool = False,
 ) -> LaunchResult:
     """Run every missing replicate of a plan and store its rows.
+
+    Other launches may run the same work at the same time: each leaves out what another is running or has stored. The
+    second one begins at the other end of the work, and each part of a job array at a place of its own.
 
     Args:
         plan: its shards are what is run.
@@ -49,6 +65,8 @@ def launch(
         executor: ``ray`` (a Tune trial for each shard) or ``inline`` (this process, one shard after the other).
         settings: how to run them.
         display: the progress display, or its kind.
+        part: which job of an array this is.
+        wait: stay until all of the work has ended, whoever runs it, instead of leaving the last of it to others.
 
     Returns:
         Counts asked of the store afterwards. SIGINT and SIGTERM end a launch within seconds; what was finished is
@@ -58,8 +76,8 @@ def launch(
         LaunchError: the executor, the cluster or a device is not available as asked for; nothing was started.
         StoreError: the store cannot be used.
     """
+    from flatdist.engines import resolve_engine
     from flatdist.store import Store
-    from flatdist.store.drivers import Driver, sharing_key
     from flatdist.trials.train import planned_steps
 
     if executor not in ("ray", "inline"):
@@ -71,22 +89,61 @@ def launch(
     logs.configure(settings.log_level, settings.log_file)
     shown = make_display(display) if isinstance(display, str) else display
     store = Store(store_uri)
-    uri = store.uri  # absolute: a relative path is the driver's
     store.check_access()
     shards = one_cell_each(plan.shards) if settings.trials == "cells" else list(plan.shards)
-    key = sharing_key([cell.cell_id for cell in plan.cells])
-    with Driver(store, key) as driver:
-        if driver.since is not None and shards:
-            end = "starts from the other end of the work and " if driver.slot % 2 else ""
-            ago = f"another driver wrote to this sweep {driver.since:.0f} s ago"
+    names = [sweep.name for sweep in plan.sweeps]
+    with drivers.Driver(store, sweeps=names, tidies=True) as driver:
+        cells = {cell.cell_id for cell in plan.cells}
+        beside = [one for one in driver.others() if one.sweeps & {*names} or any(key[0] in cells for key in one.keys)]
+        if executor == "inline":
+            engine = resolve_engine(plan.settings.engine, plan.settings.device)
+            shards = in_pieces(shards, engine, settings.threads, part.count if part else 1 + len(beside))
+        turned = part is None and sum(bool(one.sweeps) for one in beside) % 2 == 1
+        if beside and shards and part is None:
+            end = "starts from the other end of the work and " if turned else ""
+            ago = f"another driver wrote to this sweep {min(one.age for one in beside):.0f} s ago"
             shown.message(f"{ago}; this one {end}skips what is done")
-        if driver.slot % 2:
+        if turned:
             shards = [dataclasses.replace(shard, items=shard.items[::-1]) for shard in reversed(shards)]
+        elif part is not None:
+            first = len(shards) * (part.number - 1) // part.count
+            shards = shards[first:] + shards[:first]
         planned = planned_steps((item.cell, len(item.replicates)) for shard in shards for item in shard.items)
-        settings = dataclasses.replace(settings, sharing=key, planned_steps=planned)
-        run = _Launch(shards, store, uri, settings, shown)
+        settings = dataclasses.replace(settings, launch=driver.launch, planned_steps=planned)
+        run = _Launch(shards, store, driver, settings, shown, wait=wait)
         progress = plan_progress(plan, store)
         return run.inline(progress) if executor == "inline" else run.ray(progress)
+
+
+def in_pieces(shards: Sequence[Shard], engine: str, threads: int, sharers: int) -> list[Shard]:
+    """Cut shards so finely that drivers which share them end together.
+
+    Replicates of a cell, which train together, are parted only where there are several drivers.
+    """
+    total = sum(shard.predicted_seconds for shard in shards)
+    longest = min(PIECE_SECONDS, total / (PIECES * sharers))
+    pieces: list[Shard] = []
+    for shard in shards:
+        if shard.together:
+            pieces.append(shard)
+            continue
+        weights = [nominal_seconds(item.cell, engine) for item in shard.items]
+        nominal = sum(weight * len(item.replicates) for weight, item in zip(weights, shard.items, strict=True))
+        items: list[WorkItem] = []
+        seconds = 0.0
+        for weight, item in zip(weights, shard.items, strict=True):
+            each = shard.predicted_seconds * weight / nominal if nominal else 0.0
+            most = len(item.replicates) if sharers == 1 or not each else max(threads, int(longest / each))
+            for start in range(0, len(item.replicates), most):
+                part = dataclasses.replace(item, replicates=item.replicates[start : start + most])
+                items.append(part)
+                seconds += each * len(part.replicates)
+                if seconds >= longest:
+                    pieces.append(Shard(tuple(items), seconds))
+                    items, seconds = [], 0.0
+        if items:
+            pieces.append(Shard(tuple(items), seconds))
+    return pieces
 
 
 def plan_progress(plan: Plan, store: Store) -> Progress:
@@ -113,32 +170,90 @@ def add_stored(progress: Progress, store: Store) -> int:
 class _Launch:
     """One launch: its shards, its store and what became of them."""
 
-    def __init__(self, shards: list[Shard], store: Store, uri: str, settings: LaunchSettings, display: Display) -> None:
-        self._shards = shards
+    def __init__(
+        self,
+        shards: list[Shard],
+        store: Store,
+        driver: drivers.Driver,
+        settings: LaunchSettings,
+        display: Display,
+        *,
+        wait: bool,
+    ) -> None:
+        self._keys = keys_of(shards)
+        missing = without(self._keys, {(c, r) for c, rs in store.done(list(self._keys)).items() for r in rs})
+        left = [dataclasses.replace(shard, items=tuple(only(shard, missing))) for shard in shards]
+        self._shards = [shard for shard in left if shard.items]  # another driver may have ended since the plan was made
         self._store = store
-        self._uri = uri
+        self._uri = store.uri  # absolute: a relative path is the driver's
+        self._driver = driver
+        self._wait = wait
         self._settings = settings
         self._display = display
         self._start = time.monotonic()
-        self._keys = keys_of(shards)
         self._failed_before = store.failed(list(self._keys))
 
     def inline(self, progress: Progress) -> LaunchResult:
         """Run in this process."""
         self._display.start(progress)
         try:
-            interrupted, stopped = run_inline(self._shards, self._uri, self._settings, progress, self._display)
+            with contextlib.closing(self._one_by_one(progress)) as shards:
+                interrupted, stopped = run_inline(shards, self._uri, self._settings, progress, self._display)
         except StoreError as error:
             self._display.message(f"the store stopped taking rows: {error}")
             raise
         finally:
             self._display.stop(progress)
-        return self._result(interrupted, stopped)
+        return self._result(progress, interrupted, stopped)
+
+    def _one_by_one(self, progress: Progress) -> Generator[tuple[int, Shard] | None]:
+        """All shards, then what of them nobody has run; None while others are running it."""
+        progress.expect(enumerate(self._shards))
+        for number, shard in enumerate(self._shards):
+            failed = self._failed() if self._driver.others() else {}  # others' failures are not tried again either
+            left = {cell_id: numbers - failed.get(cell_id, set()) for cell_id, numbers in self._keys.items()}
+            items = tuple(only(shard, left))
+            if skipped := shard.replicates - sum(len(item.replicates) for item in items):
+                progress.apply(Skipped(number, skipped))
+            if items:
+                yield number, dataclasses.replace(shard, items=items)
+        number = len(self._shards)
+        for free in self._left():
+            progress.expect(enumerate(free, start=number))
+            yield from enumerate(free, start=number)
+            number += len(free)
+            if not free:
+                yield None
+
+    def _left(self) -> Iterator[list[Shard]]:
+        """What is missing that nobody is running, twice at most; nothing while all of it is running elsewhere."""
+        before: Keys = {}
+        tries = 0
+        waiting_since: float | None = None
+        while missing := self._missing():
+            free = without(missing, self._driver.elsewhere())
+            tries = tries + 1 if free == before else 0
+            if free and tries >= (TRIES if self._driver.shared else 1):
+                return
+            if free:
+                before, waiting_since = free, None
+                time.sleep(random.uniform(0.0, POLL_SECONDS * tries))  # noqa: S311 - so that two do not stay in step
+                yield [part for shard in self._shards for part in split_missing(shard, free)]
+                continue
+            now = time.monotonic()
+            if waiting_since is None:
+                waiting_since = now
+                count = sum(map(len, missing.values()))
+                self._display.message(f"waiting for {counted(count, 'replicate')} that other drivers are running")
+            if not self._wait and now - waiting_since > drivers.LEASE_SECONDS + 2 * drivers.BEAT_SECONDS:
+                return
+            time.sleep(POLL_SECONDS)
+            yield []
 
     def ray(self, progress: Progress) -> LaunchResult:
         """Run as Tune trials; shards whose processes died repeatedly run once more in parts."""
         if not self._shards:
-            return self._result(False, None)
+            return self._result(progress, False, None)
         connects = not is_connected()
         if connects:
             alone = self._settings.address is None
@@ -168,24 +283,23 @@ class _Launch:
                 pass
             except KeyboardInterrupt:  # a signal that Ray had taken for its own
                 interrupts.request()
-        return self._result(interrupts.requested, stopped)
+        return self._result(progress, interrupts.requested, stopped)
 
     def _rounds(self, session: ClusterSession, progress: Progress, interrupts: Interrupts) -> str | None:
-        shards = dict(enumerate(self._shards))
-        first = self._round(session, shards, progress, interrupts)
-        if interrupts.requested or first.stopped is not None:
-            return first.stopped
-        missing = self._missing()
-        if not missing:
-            return None
-        parts = [part for shard in shards.values() for part in split_missing(shard, missing)]
-        self._display.message(f"retrying {len(parts)} unfinished shard parts")
-        log.warning("retrying %d unfinished shard parts", len(parts))
-        self._settings = dataclasses.replace(self._settings, trials="packs", loggers=())
-        again = self._round(session, dict(enumerate(parts, start=len(shards))), progress, interrupts)
-        if interrupts.requested or again.stopped is not None:
-            return again.stopped
-        return self._give_up(again)
+        last = self._round(session, dict(enumerate(self._shards)), progress, interrupts)
+        number = len(self._shards)
+        if interrupts.requested or last.stopped is not None:
+            return last.stopped
+        for left in self._left():
+            if left:
+                self._display.message(f"retrying {len(left)} unfinished shard parts")
+                log.warning("retrying %d unfinished shard parts", len(left))
+                self._settings = dataclasses.replace(self._settings, trials="packs", loggers=())
+                last = self._round(session, dict(enumerate(left, start=number)), progress, interrupts)
+                number += len(left)
+            if interrupts.requested or last.stopped is not None:
+                return last.stopped
+        return self._give_up(last)
 
     def _round(
         self, session: ClusterSession, shards: Mapping[int, Shard], progress: Progress, interrupts: Interrupts
@@ -194,7 +308,7 @@ class _Launch:
 
     def _give_up(self, last: Round) -> str | None:
         """Record replicates whose processes died every time, and say why others are missing."""
-        missing = self._missing()
+        missing = without(self._missing(), self._driver.elsewhere())
         if not missing:
             return None
         error = Counter(last.errors.values()).most_common(1)[0][0] if last.errors else "no reason is known"
@@ -253,7 +367,7 @@ class _Launch:
             paused.setdefault(item.cell.cell_id, set()).update(standing)
         return paused
 
-    def _result(self, interrupted: bool, stopped: str | None) -> LaunchResult:
+    def _result(self, progress: Progress, interrupted: bool, stopped: str | None) -> LaunchResult:
         done, failed = self._store.done(list(self._keys)), self._failed()
         stored = sum(len(wanted & done.get(cell_id, set())) for cell_id, wanted in self._keys.items())
         failures = sum(
@@ -264,7 +378,11 @@ class _Launch:
             len(standing - done.get(cell_id, set()) - failed.get(cell_id, set()))
             for cell_id, standing in self._paused().items()
         )
+        missing = self._missing()
+        mine = without(missing, self._driver.elsewhere())
         result = LaunchResult(
+            ran=progress.stored,
+            elsewhere=sum(map(len, missing.values())) - sum(map(len, mine.values())),
             wanted=sum(len(wanted) for wanted in self._keys.values()),
             stored=stored,
             failed=failures,
@@ -287,14 +405,24 @@ def keys_of(shards: Sequence[Shard]) -> Keys:
     return keys
 
 
+def without(keys: Keys, others: Collection[tuple[str, int]]) -> Keys:
+    """Replicates of each cell that are not among others; cells with none left are out."""
+    left = {cell_id: {r for r in numbers if (cell_id, r) not in others} for cell_id, numbers in keys.items()}
+    return {cell_id: numbers for cell_id, numbers in left.items() if numbers}
+
+
 def split_missing(shard: Shard, missing: Mapping[str, Collection[int]]) -> list[Shard]:
     """The parts of a shard that hold missing replicates, and only those replicates."""
-    items = []
+    items = tuple(only(shard, missing))
+    return split(dataclasses.replace(shard, items=items)) if items else []
+
+
+def only(shard: Shard, keys: Mapping[str, Collection[int]]) -> Iterator[WorkItem]:
+    """A shard's items with those of their replicates that are among some keys."""
     for item in shard.items:
-        left = tuple(r for r in item.replicates if r in missing.get(item.cell.cell_id, ()))
+        left = tuple(r for r in item.replicates if r in keys.get(item.cell.cell_id, ()))
         if left:
-            items.append(dataclasses.replace(item, replicates=left))
-    return split(dataclasses.replace(shard, items=tuple(items))) if items else []
+            yield dataclasses.replace(item, replicates=left)
 
 
 @dataclass(frozen=True)
@@ -309,7 +437,8 @@ class LaunchResult:
         stopped: why the sweep stopped itself, or None.
         seconds: wall time.
         paused: those that stand at a rung of early stopping, as they were to; they have a checkpoint and no row.
-        elsewhere: missing ones that other parts of a job array, which are alive, have claimed.
+        elsewhere: missing ones that other drivers are running.
+        ran: those that this launch has run and stored.
     """
 
     wanted: int
@@ -320,6 +449,7 @@ class LaunchResult:
     seconds: float = 0.0
     paused: int = 0
     elsewhere: int = 0
+    ran: int = 0
 
     @property
     def missing(self) -> int:
@@ -339,7 +469,7 @@ class LaunchResult:
         if self.paused:
             counts += f", {self.paused} paused"
         if self.elsewhere:
-            counts += f", {self.elsewhere} are running in other parts"
+            counts += f", {self.elsewhere} are running in other drivers"
         if self.failed:
             counts += f", {self.failed} failed"
         if self.interrupted:

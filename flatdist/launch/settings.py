@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +30,7 @@ class LaunchSettings:
         engine: how SGD steps are executed; ``auto`` takes the fastest one that runs the cell.
         device: ``cpu`` or ``cuda``; ``auto`` follows the trial's GPUs.
         checkpoint_seconds: a trial saves its state to the store this often, in seconds.
-        sharing: what drivers that run the same sweeps have in common; set by the launch.
+        launch: names the launch to its workers, so that they share the work with those of others; set by the launch.
         flush_seconds: finished rows wait in a worker's memory for at most this long, in seconds.
         store_patience: seconds for which a worker goes on trying to write to a store that answers with errors.
         max_deaths: a shard whose process or node died this often is split, and its parts get as many tries again.
@@ -54,7 +55,7 @@ class LaunchSettings:
     engine: str = "auto"
     device: str = "auto"
     checkpoint_seconds: float = 60.0
-    sharing: str = ""
+    launch: str = ""
     flush_seconds: float = 10.0
     store_patience: float = 120.0
     max_deaths: int = 2
@@ -76,7 +77,7 @@ class LaunchSettings:
             for name, fine, allowed in (
                 ("slots", self.slots is None or self.slots >= 1, "a whole number of at least 1"),
                 ("max_concurrent", self.max_concurrent is None or self.max_concurrent >= 1, "at least 1"),
-                ("cpus_per_trial", self.cpus_per_trial > 0, "a number greater than 0"),
+                ("cpus_per_trial", 0 < self.cpus_per_trial < math.inf, "a number greater than 0"),
                 ("gpus_per_trial", _is_gpu_share(self.gpus_per_trial), "0, a fraction below 1, or a whole number"),
                 ("engine", self.engine in ENGINES, ", ".join(ENGINES) + did_you_mean(self.engine, ENGINES)),
                 ("device", self.device in DEVICES, ", ".join(DEVICES) + did_you_mean(self.device, DEVICES)),
@@ -105,4 +106,4 @@ class LaunchSettings:
 
 
 def _is_gpu_share(gpus: float | None) -> bool:
-    return gpus is None or 0 <= gpus < 1 or float(gpus).is_integer()
+    return gpus is None or 0 <= gpus < 1 or (gpus >= 1 and float(gpus).is_integer())

@@ -6,6 +6,8 @@ numerics become rows of ``failures``; only a store that stays unreachable, or th
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import importlib
 import logging
 import os
@@ -21,14 +23,24 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from flatdist.errors import LaunchError, StoreError
 from flatdist.launch.interrupt import StopNow
-from flatdist.launch.progress.state import Event, ItemFailed, Notice, RowStored, ShardEnded, ShardStarted, StepsTaken
+from flatdist.launch.progress.state import (
+    Event,
+    ItemFailed,
+    Notice,
+    RowStored,
+    ShardEnded,
+    ShardStarted,
+    Skipped,
+    StepsTaken,
+)
 from flatdist.launch.settings import LaunchSettings
 from flatdist.machine import logs
 
 if TYPE_CHECKING:
     from flatdist.cells.cell import Cell
-    from flatdist.planning import Shard
+    from flatdist.planning import Shard, WorkItem
     from flatdist.store import Store
+    from flatdist.store.drivers import Driver
     from flatdist.trials.settings import Hooks
 
     Pack = list[tuple[Cell, tuple[int, ...]]]  # cells, and the replicates of each, that are run together
@@ -49,6 +61,7 @@ log = logging.getLogger(__name__)
 Report = Callable[[Event], None]
 ShouldStop = Callable[[], bool]
 STEPS_SECONDS = 1.0  # between two reports of the steps taken
+_stores: dict[str, Store] = {}
 MESSAGE_LENGTH = 500  # characters of an error's message that travel to the driver; the store has all of it
 
 
@@ -75,6 +88,8 @@ def run_shard(
 ) -> ShardCounts:
     """Run a shard's items, one after the other or all as one pack, and write their rows to the store as they finish.
 
+    What other drivers are running, or have stored, is left out, where the settings name a launch.
+
     Args:
         shard: cells and the replicates wanted of each.
         store_uri: where the rows go.
@@ -90,18 +105,16 @@ def run_shard(
         StoreError: the store could not be written to for ``settings.store_patience`` seconds.
     """
     from flatdist.machine.threads import set_threads
-    from flatdist.store import Store
-    from flatdist.store.drivers import is_shared
+    from flatdist.store.drivers import Driver
 
     logs.configure(settings.log_level, settings.log_file, worker=True)
     report = report or (lambda event: None)
     should_stop = should_stop or (lambda: False)
     set_threads(settings.threads)
-    store = Store(store_uri)
+    store = _open(store_uri)
     store.hurry_when(should_stop)
     store.generations()  # results that are invalidated from here on are not revived by this shard's
     counts = ShardCounts()
-    done = store.done({item.cell.cell_id for item in shard.items}) if again else {}
     report(ShardStarted(number, time.monotonic()))
     log.info("shard %d %s: %s", number, "resumes" if again else "starts", _described(shard))
 
@@ -126,26 +139,56 @@ def run_shard(
         log.warning("shard %d: %s", number, text)
         report(Notice(text))
 
-    with RowBuffer(store, settings.flush_seconds, settings.store_patience, stored, notice, should_stop) as rows:
+    with contextlib.ExitStack() as stack:
+        driver = stack.enter_context(Driver(store, settings.launch)) if settings.launch else None
+        rows = stack.enter_context(
+            RowBuffer(store, settings.flush_seconds, settings.store_patience, stored, notice, should_stop)
+        )
         checkpoints = PatientCheckpoints(store, rows, notice)
         work = _Work(store, checkpoints, settings, rows, report, number, should_stop, device, watch)
-        for group in [shard.items] if shard.together else [(item,) for item in shard.items]:
-            if is_shared(store, settings.sharing):  # another driver has stored some meanwhile, and wants to see ours
-                rows.flush()
-                done = store.done({item.cell.cell_id for item in group})
-            pack = [
-                (item.cell, tuple(r for r in item.replicates if r not in done.get(item.cell.cell_id, ())))
-                for item in group
-            ]
+        items = rows.insist(lambda: _free(shard, store, driver, again=again))
+        if skipped := shard.replicates - sum(len(item.replicates) for item in items):
+            report(Skipped(number, skipped))
+        for group in [items] if shard.together else [(item,) for item in items]:
             if should_stop():
                 break
-            counts.failed += work.run([(cell, missing) for cell, missing in pack if missing], group[0].until)
+            counts.failed += work.run([(item.cell, item.replicates) for item in group], group[0].until)
         work.report_steps()
     counts.stopped = should_stop()
     how = "stopped on request" if counts.stopped else "ended"
     log.info("shard %d %s: %d replicates stored, %d failed", number, how, counts.stored, counts.failed)
     report(ShardEnded(number, time.monotonic()))
     return counts
+
+
+def _open(uri: str) -> Store:
+    """A store for one shard; what this process has read of its files is kept for the next."""
+    from flatdist.store import Store
+
+    return _stores.setdefault(uri, Store(uri)).reopened()
+
+
+def _free(shard: Shard, store: Store, driver: Driver | None, *, again: bool) -> list[WorkItem]:
+    """What is left of a shard: nobody else is running it, and nobody has stored it or brought it to its rung.
+
+    The work is taken before the store is asked, since others give it back after they have stored it.
+    """
+    keys = {(item.cell.cell_id, replicate) for item in shard.items for replicate in item.replicates}
+    if driver is not None:
+        keys = driver.take(keys)
+        again = again or driver.shared
+    done = store.done({item.cell.cell_id for item in shard.items}) if again and keys else {}
+    items = []
+    for item in shard.items:
+        cell_id = item.cell.cell_id
+        left = [r for r in item.replicates if (cell_id, r) in keys and r not in done.get(cell_id, ())]
+        if again and item.until is not None:
+            from flatdist.sweeps.early_stopping import is_paused
+
+            left = [r for r in left if not is_paused(store, item.cell, r, item.until)]
+        if left:
+            items.append(dataclasses.replace(item, replicates=tuple(left)))
+    return items
 
 
 def _described(shard: Shard) -> str:

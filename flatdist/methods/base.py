@@ -18,6 +18,7 @@ TRAINING_FIELDS = (*START_FIELDS, "learning_rate", "steps", "evaluations", "dtyp
 SGD_TOLERANCE = 1e-2  # annealed label noise ends at 1e-3 ... 1e-5; the noise floor of short runs is above that
 SOLVER_TOLERANCE = 1e-6  # float64 solvers tell exact recovery from a near miss
 
+TINY = 1e-3  # an init_scale below it is so small that label noise must not bound the automatic step size
 Produced = tuple[int, dict[str, Any], list[dict[str, Any]]]  # replicate, columns of its trial, rows of its history
 
 
@@ -48,6 +49,10 @@ class Method:
     runner: str = "flatdist.trials.solve:solve"
     iterations: int = 0
     study_seconds: float = 0.0
+
+    def version(self, cell: Any) -> int:
+        """The version of the numerics behind a cell's results; higher for cells whose numbers alone changed."""
+        return self.numerics_version
 
     @property
     def takes_steps(self) -> bool:
@@ -113,6 +118,14 @@ class GradientMethod(Method):
     tolerance: float = SGD_TOLERANCE
     engines: tuple[str, ...] | None = None
     runner: str = "flatdist.trials.train:train"
+
+    def version(self, cell: Any) -> int:
+        """The version of the numerics; one higher for cells whose automatic step size has a lower bound since 0.2."""
+        return self.numerics_version + (1 if self.starts_tiny(cell) else 0)
+
+    def starts_tiny(self, cell: Any) -> bool:
+        """Whether ``auto`` would take no steps to speak of, as label noise is held small next to tiny layers."""
+        return self.label_noise and cell.learning_rate is None and cell.init_scale < TINY
 
     def batch_size(self, cell: Any) -> int | None:
         """Indices drawn at each step of a cell; None where every index is used once."""

@@ -16,6 +16,7 @@ from flatdist.planning.memory import available_bytes, memory_bytes, pack_bytes, 
 from flatdist.planning.packs import Card, company, make_packs, pack_device_bytes
 from flatdist.planning.sharding import Sized, make_shards, makespan, shuffle, split_items
 from flatdist.planning.work import Shard, WorkItem
+from flatdist.trials.learning_rate import steps_to_leave
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from flatdist.sweeps import Sweep
 
 START_SECONDS = {"ray": 10.0, "inline": 2.0}
+LEAVING = 3.0  # times a cell's steps, which the estimate of how long leaving a small start takes must exceed to be told
 SHARD_SECONDS = {"ray": 0.2, "inline": 0.0}  # a worker process is used again for the next shard
 
 
@@ -203,6 +205,12 @@ class Plan:
         lines += self._pack_lines()
         if self.settings.local and (free := available_bytes()) is not None and self.memory_bytes * self.slots > free:
             lines.append(f"note:   this exceeds the {size(free)} available for {slots}; lower --max-concurrent")
+        if stuck := [item.cell for item in self.items if steps_to_leave(item.cell) > LEAVING * item.cell.steps]:
+            scale = max(cell.init_scale for cell in stuck)
+            lines.append(
+                f"note:   {counted(len(stuck), 'cell')} with init_scale up to {scale:g} will hardly train: gradients "
+                f"vanish next to such small layers; growing takes about {min(map(steps_to_leave, stuck)):.0e} steps"
+            )
         return lines
 
     def _pack_lines(self) -> list[str]:

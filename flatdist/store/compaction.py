@@ -107,23 +107,6 @@ def compact(
     return Compaction(number, len(snapshot.parts), len(manifest.segments), deleted)
 
 
-def drop_segment(files: Filesystem, snapshot: Snapshot, name: str) -> None:
-    """Publish a manifest without one compacted file, whose rows then count as missing.
-
-    Raises:
-        StoreError: there is no such file, or another compaction came first.
-    """
-    manifest = snapshot.manifest
-    kept = tuple(segment for segment in manifest.segments if segment.name != name)
-    if len(kept) == len(manifest.segments):
-        names = ", ".join(segment.name for segment in manifest.segments) or "none"
-        raise StoreError(f"store {files.uri} has no compacted file {name!r}; it has {names}")
-    # what it took over counts again where it is still there; the next compaction writes an index
-    number = snapshot.newest + 1
-    if not files.create(manifest_path(number), Manifest(number, kept, {}, uuid.uuid4().hex).to_json()):
-        raise StoreError(f"store {files.uri}: a compaction came first; try again")
-
-
 def set_aside(files: Filesystem, path: str, *, move: bool = True) -> bool:
     """Keep a damaged file's bytes out of the way; False where the store does not allow it."""
     try:
@@ -179,12 +162,14 @@ def _write_segments(
         history, steps_of = _held(files, catalog, selection, "history", batch)
         name = uuid.uuid4().hex
         tables = {"history": history, "trials": trials}
-        seals = {}
+        seals, tokens = {}, {}
         for table, rows in tables.items():
-            data = parquet.encode(rows)
-            files.write(segment_path(table, name), data)
+            data, path = parquet.encode(rows), segment_path(table, name)
+            files.write(path, data)
             seals[table] = parquet.Seal.of(data)
-        segment = Segment(name, len(trials), len(history), seals)
+            if files.tokens_are_digests:
+                tokens[table] = next(i.token for i in files.list(segment_folder(table)) if i.path == path)
+        segment = Segment(name, len(trials), len(history), seals, tokens)
         counts = np.bincount(np.searchsorted(places, steps_of), minlength=len(places))
         written.append(segment)
         order.append((segment, places, counts))

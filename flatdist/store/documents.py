@@ -293,6 +293,8 @@ class SweepRecords:
             raise Damaged(_order_path(name, number), f"names {record[:40]!r}, which no record is called")
 
         def meaning(values: Any) -> SweepRecord:
+            if whole(values["format"], 1) > FORMAT:
+                raise StoreError(f"sweep {name!r} was recorded by a newer flatdist (format {values['format']}); update")
             if values["name"] != name:
                 raise ValueError(f"it is a record of sweep {values['name']!r}")
             cells = tuple(str(cell) for cell in values["cell_ids"])

@@ -1,8 +1,10 @@
-"""Who is running a sweep just now, so that two drivers of one sweep share its work instead of doing it twice.
+"""Who is working on what just now, so that the drivers of a store share its work instead of doing it twice.
 
-A driver holds a slot of the sweep: a file that only one can create, replaced every few seconds, gone when it ends. The
-second slot's driver begins at the other end of the work. Ages are read from the storage's own time stamps. While it
-runs, a driver also compacts a store that has come to many parts, and at its end what it added.
+Every process that runs work announces it in a file of its own, replaced every few seconds and deleted at its end. To
+take work is to announce it and then to read what the others have announced: of two processes that announce the same
+work at once, at least one sees the other and leaves it. That needs neither a lock nor exclusive creation, and ages are
+told by the storage's own time stamps. A process that dies is noticed when its file has not been replaced for a while,
+and what it had announced is free again; one that merely slept repeats some work, which is harmless.
 """
 
 from __future__ import annotations
@@ -11,62 +13,72 @@ import contextlib
 import os
 import socket
 import threading
-from typing import TYPE_CHECKING
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from flatdist.errors import StoreError
-from flatdist.store.documents import read_json, to_json
+from flatdist.store.documents import Key, read_json, to_json, whole
 from flatdist.store.filesystem import FileInfo
-from flatdist.store.layout import DRIVERS, digest
+from flatdist.store.layout import DRIVERS, driver_path, stem
 
 if TYPE_CHECKING:
     from flatdist.store.store import Store
 
 BEAT_SECONDS = 10.0  # between two signs of life
-LEASE_SECONDS = 60.0  # a driver that gives none for so long counts as dead
-MOST_SLOTS = 1000
-AT_THE_END = 16  # parts that are worth compacting then
+LEASE_SECONDS = 60.0  # a process that gives none for so long counts as dead
+AT_THE_END = 16  # parts that are worth compacting when a driver ends
 
 
-def sharing_key(cell_ids: list[str]) -> str:
-    """Return what drivers of the same cells have in common."""
-    return digest("\n".join(sorted(cell_ids)).encode())
-
-
-def is_shared(store: Store, key: str) -> bool:
-    """Whether more than one driver holds a slot of these cells."""
-    return bool(key) and len(store.files.list(f"{DRIVERS}/{key}")) > 1
-
-
-class Driver:
-    """Holds a slot while a driver runs.
+@dataclass(frozen=True)
+class Announcement:
+    """What another process says of itself.
 
     Attributes:
-        slot: its number; 0 begins at the front of the work, odd ones at the back.
-        since: seconds since another driver of the same sweeps showed that it is alive; None where there is none.
+        age: seconds since its last sign of life.
+        sweeps: names of the sweeps that it drives; empty for workers.
+        keys: replicates that it is running.
+        host: where it runs.
+        pid: its process there.
     """
 
-    def __init__(self, store: Store, key: str) -> None:
-        self._store, self._files = store, store.files
-        self._folder = f"{DRIVERS}/{key}"
-        self._content = to_json({"host": socket.gethostname(), "pid": os.getpid()})
+    age: float = 0.0
+    sweeps: frozenset[str] = frozenset()
+    keys: frozenset[Key] = frozenset()
+    host: str = ""
+    pid: int = 0
+
+
+@dataclass
+class Driver:
+    """Shows, while entered, that this process is at work, and on what.
+
+    Args:
+        store: where the work is stored.
+        launch: what this process has in common with the others of the same launch, whose work is its own.
+        sweeps: names of the sweeps that it drives.
+        tidies: compact now and then, and at the end.
+    """
+
+    store: Store
+    launch: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    sweeps: Collection[str] = ()
+    tidies: bool = False
+
+    def __post_init__(self) -> None:
+        self._files = self.store.files
+        self._path = driver_path(self.launch, uuid.uuid4().hex[:12])
+        self._running: set[Key] = set()
+        self._read: dict[str, tuple[str, Announcement]] = {}  # path -> the version last read, and its content
+        self._writing = threading.Lock()
+        self.shared = False  # whether another launch has been seen
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="flatdist-driver", daemon=True)
-        self.slot = 0
-        self.since: float | None = None
 
     def __enter__(self) -> Driver:
-        listed = self._files.list(self._folder)
-        if listed:
-            now = self._files.clock()
-            alive = [info for info in listed if self._is_alive(info, now)]
-            for info in listed:
-                if info not in alive:
-                    self._files.delete(info.path)
-            self.since = max(0.0, now - max(info.modified for info in alive)) if alive else None
-        while self.slot < MOST_SLOTS and not self._files.create(self._path, self._content):
-            self.slot += 1
-        if self.slot and self.since is None:
-            self.since = 0.0  # it came in between
+        with contextlib.suppress(StoreError):  # a store that fails for a while is waited for by whoever takes work
+            self._announce()
         self._thread.start()
         return self
 
@@ -75,33 +87,82 @@ class Driver:
         self._thread.join()
         with contextlib.suppress(StoreError):
             self._files.delete(self._path)
-            self._store.tidy(AT_THE_END)
+            if self.tidies:
+                self.store.tidy(AT_THE_END)
 
-    @property
-    def _path(self) -> str:
-        return f"{self._folder}/{self.slot}.json"
+    def take(self, keys: Collection[Key]) -> set[Key]:
+        """Take work in place of what was taken before; returns what no other launch is running."""
+        self._running = {*keys}
+        self._announce()
+        if self._running & (held := self.elsewhere()):
+            self._running -= held
+            self._announce()
+        return set(self._running)
 
-    def _is_alive(self, info: FileInfo, now: float) -> bool:
-        """Whether a slot's driver lives: it replaced its file lately, and is no process of this machine that ended."""
-        if now - info.modified > LEASE_SECONDS:
-            return False
+    def elsewhere(self) -> set[Key]:
+        """What other launches are running."""
+        return {key for other in self.others() for key in other.keys}
+
+    def others(self) -> list[Announcement]:
+        """The living processes of other launches."""
+        listed = {info.path: info for info in self._files.list(DRIVERS)}
+        if self._path not in listed:  # somebody took this process for dead
+            with contextlib.suppress(StoreError):
+                self._announce()
+            listed = {info.path: info for info in self._files.list(DRIVERS)}
+        now = max((info.modified for info in listed.values()), default=0.0)
+        found = {}
+        for path, info in listed.items():
+            if stem(path).split("-")[0] == self.launch:
+                continue
+            age = now - info.modified
+            version, said = self._read.get(path, ("", Announcement()))
+            if version != info.token:
+                said = self._content(info)
+            if age > LEASE_SECONDS or (said.host == socket.gethostname() and not _runs(said.pid)):
+                with contextlib.suppress(StoreError):  # another user's, say
+                    self._files.delete(path)
+            else:
+                found[path] = (info.token, Announcement(age, said.sweeps, said.keys, said.host, said.pid))
+        self._read = found
+        self.shared = self.shared or bool(found)
+        return [said for _, said in found.values()]
+
+    def _content(self, info: FileInfo) -> Announcement:
+        """What a file says; nothing where it cannot be read, so that its process counts as alive for a while."""
+
+        def meaning(values: Any) -> Announcement:
+            running = values["running"].items()
+            keys = frozenset((str(cell_id), whole(number)) for cell_id, numbers in running for number in numbers)
+            return Announcement(
+                0.0, frozenset(map(str, values["sweeps"])), keys, str(values["host"]), int(values["pid"])
+            )
+
         try:
-            host, pid = read_json(self._files, info.path, lambda values: (str(values["host"]), int(values["pid"])))
+            return read_json(self._files, info.path, meaning)
         except (StoreError, FileNotFoundError):
-            return True
-        return host != socket.gethostname() or pid == os.getpid() or _runs(pid)
+            return Announcement()
+
+    def _announce(self) -> None:
+        with self._writing:
+            running: dict[str, list[int]] = {}
+            for cell_id, replicate in sorted(self._running):
+                running.setdefault(cell_id, []).append(replicate)
+            content = {"host": socket.gethostname(), "pid": os.getpid(), "sweeps": sorted(self.sweeps)}
+            self._files.write(self._path, to_json({**content, "running": running}))
 
     def _beat(self) -> None:
         beats = 0
         while not self._ended.wait(BEAT_SECONDS):
             beats += 1
             with contextlib.suppress(StoreError):  # one that is missed is made up for by the next
-                self._files.write(self._path, self._content)
-                if beats % 3 == 0:
-                    self._store.tidy()
+                self._announce()
+                if self.tidies and beats % 3 == 0:
+                    self.store.tidy()
 
 
 def _runs(pid: int) -> bool:
+    """Whether a process of this machine is there."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -78,10 +78,12 @@ class Filesystem:
     Attributes:
         uri: the store's normalised location.
         threads: how many requests are made at once.
+        tokens_are_digests: whether a file's token tells its content, which the storage itself guards against decay.
     """
 
     uri: str
     threads = 4
+    tokens_are_digests = False
 
     def __init__(self) -> None:
         self._exclusive: bool | None = None

@@ -13,10 +13,7 @@
     checkpoints/<cell_id>/<replicate>/<step>-<digest>.npz
     sweeps/<name>/<digest>.json                 a sweep's record; order/<number>.json says which is the latest
     sweeps/<name>/diff/<hash>.patch             what a dirty checkout that ran it had changed
-    claims/<unit>.<attempt>.claim               work that a part of a job array has claimed
-    pulses/<part>.json                          replaced every few seconds by a part that is alive
-    orders/<sweep>.json                         what the part that drives an adaptive sweep wants run now
-    drivers/v1/<sweep>/<slot>.json              replaced every few seconds by a driver that runs a sweep
+    drivers/v1/<launch>-<process>.json          what a process is running, replaced every few seconds
     set-aside/...                               damaged files, under the path they had
 
 Parts and checkpoints of release 0.1 have no digest in their names. Everything else in a store's folder is somebody's
@@ -38,8 +35,6 @@ CHECKPOINTS = "checkpoints"
 SWEEPS = "sweeps"
 DRIVERS = "drivers/v1"
 SET_ASIDE = "set-aside"
-CLAIMS = "claims"
-PULSES = "pulses"
 
 _DIGITS = 32
 _NAME = "[0-9a-f]{32}"
@@ -58,10 +53,7 @@ _KNOWN = re.compile(
             rf"{SWEEPS}/{_SWEEP}/{_NAME}\.json",
             rf"{SWEEPS}/{_SWEEP}/order/[0-9]{{8}}\.json",
             rf"{SWEEPS}/{_SWEEP}/diff/{_NAME}\.patch",
-            rf"{DRIVERS}/{_NAME}/[0-9]{{1,4}}\.json",
-            rf"{CLAIMS}/[0-9a-z-]{{1,64}}\.[0-9]{{4}}\.claim",
-            rf"{PULSES}/[0-9]{{1,9}}-of-[0-9]{{1,9}}-[0-9a-f]{{12}}\.json",
-            rf"orders/{_SWEEP}\.json",
+            rf"{DRIVERS}/[0-9a-f]{{12}}-[0-9a-f]{{12}}\.json",
         )
     )
 )
@@ -187,16 +179,6 @@ def diff_folder(name: str) -> str:
     return f"{sweep_folder(name)}/diff"
 
 
-def claim_path(unit: str, attempt: int) -> str:
-    """Return the path of a claim to a unit of work; after a dead part's, the next attempt's."""
-    return f"{CLAIMS}/{unit}.{attempt:04d}.claim"
-
-
-def pulse_path(part: str) -> str:
-    """Return the path of the file by which a part shows that it is alive."""
-    return f"{PULSES}/{part}.json"
-
-
-def order_path(name: str) -> str:
-    """Return the path of what an adaptive sweep wants run now."""
-    return f"orders/{sweep_folder(name).removeprefix(SWEEPS + '/')}.json"
+def driver_path(launch: str, process: str) -> str:
+    """Return the path of the file by which a process shows what it is running."""
+    return f"{DRIVERS}/{launch}-{process}.json"

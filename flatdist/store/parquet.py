@@ -12,13 +12,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flatdist.store import layout
 from flatdist.store.filesystem import Damaged, Filesystem
-from flatdist.store.schema import conform, empty
+from flatdist.store.schema import conform, empty, schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -111,15 +112,15 @@ def decode(data: bytes, table: str, path: str, columns: Iterable[str] | None) ->
 
     sealed = "-" in path
     try:
-        metadata = _metadata(data)
-        names = _names(metadata, checked=not sealed)
-        _check_sizes(metadata, len(data))
-        wanted = names if columns is None else [name for name in columns if name in names]
-        if missing := {"cell_id", "replicate"} - {*names}:
-            raise ValueError(f"it has no column {min(missing)}")
-        with _open(data, metadata, names, checked=not sealed) as file:
+        with _open(data, None, table, checked=not sealed) as file:
+            names = _names(file, checked=not sealed)
+            wanted = names if columns is None else [name for name in columns if name in names]
+            if missing := {"cell_id", "replicate"} - {*names}:
+                raise ValueError(f"it has no column {min(missing)}")
             # without a digest the other columns tell, too, whether the file is whole
-            rows = file.read(columns=wanted if sealed else None, use_threads=False).select(wanted)
+            read = wanted if sealed else names
+            _check_sizes(file.metadata, len(data), read)
+            rows = file.read(columns=read, use_threads=False).select(wanted)
         _check_texts(rows, len(data))
         return conform(rows, table)
     except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError, RecursionError) as error:
@@ -204,7 +205,7 @@ def _read_sealed(
     import pyarrow as pa
 
     metadata = _read_footer(files, path, seal)
-    names = _names(metadata, checked=False)
+    names = metadata.schema.to_arrow_schema().names
     wanted = names if columns is None else [name for name in columns if name in names]
     bounds = np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
     groups = list(range(metadata.num_row_groups))
@@ -215,24 +216,26 @@ def _read_sealed(
     chunks = _chunks(metadata)
     places = [(group, leaf) for group in groups for leaf in leaves]
     ranges = [chunks[group * metadata.num_columns + leaf] for group, leaf in places]
-    buffer = np.zeros(seal.size, np.uint8)  # what is not read costs no memory, and is no Parquet
-    bad = set()
-
-    def check(item: tuple[tuple[int, int], tuple[int, int], bytes]) -> tuple[int, int] | None:
-        (group, leaf), (start, length), data = item
-        if layout.digest(data) != seal.digests[1 + group * metadata.num_columns + leaf]:
-            return group, leaf
-        buffer[start : start + length] = np.frombuffer(data, np.uint8)
-        return None
-
-    items = list(zip(places, ranges, files.read_ranges(path, ranges), strict=True))
-    bad = {place for place in files.map(check, items) if place}
+    if sum(length for _, length in ranges) > seal.size // 2:  # one read, and nothing is copied
+        (data,) = files.read_ranges(path, [(0, seal.size)])
+        buffer = np.frombuffer(data, np.uint8)
+        pieces: Sequence[Any] = [buffer[start : start + length] for start, length in ranges]
+        if len(buffer) != seal.size:
+            raise Damaged(path, f"it has {len(buffer)} bytes, not {seal.size}")
+    else:
+        pieces = files.read_ranges(path, ranges)
+        buffer = np.zeros(seal.size, np.uint8)  # what is not read costs no memory, and is no Parquet
+        for (start, length), piece in zip(ranges, pieces, strict=True):
+            buffer[start : start + len(piece)] = np.frombuffer(piece, np.uint8)[:length]
+    stated = [seal.digests[1 + group * metadata.num_columns + leaf] for group, leaf in places]
+    found = files.map(layout.digest, pieces)
+    bad = {place for place, mine, one in zip(places, found, stated, strict=True) if mine != one}
     whole = [group for group in groups if group not in {place[0] for place in bad}]
     try:
         if not wanted:
             rows = pa.table({"": pa.nulls(int(sum(bounds[i + 1] - bounds[i] for i in whole)))}).select([])
         else:
-            with _open(pa.py_buffer(buffer), metadata, names, checked=False) as file:
+            with _open(pa.py_buffer(buffer), metadata, table, checked=False) as file:
                 rows = file.read_row_groups(whole, columns=wanted, use_threads=True).select(wanted)
         if bad:
             return _lost(conform(rows, table), path, metadata, bad)
@@ -286,36 +289,49 @@ def _chunks(metadata: pq.FileMetaData) -> list[tuple[int, int]]:
     return ranges
 
 
-def _open(data: Any, metadata: pq.FileMetaData, names: Sequence[str], *, checked: bool) -> pq.ParquetFile:
+def _open(data: Any, metadata: pq.FileMetaData | None, table: str, *, checked: bool) -> pq.ParquetFile:
+    """Open a file so that its text is read dictionary-encoded."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = metadata.schema.to_arrow_schema()
-    texts = [name for name in names if _is_text(kinds.field(name).type)]
-    source = pa.BufferReader(data)
-    return pq.ParquetFile(source, metadata=metadata, read_dictionary=texts, page_checksum_verification=checked)
+    def opened(texts: Iterable[str]) -> pq.ParquetFile:
+        source = pa.BufferReader(data)
+        return pq.ParquetFile(source, metadata=metadata, read_dictionary=texts, page_checksum_verification=checked)
+
+    try:
+        return opened(_texts(table))
+    except KeyError:  # it lacks one of them
+        with opened([]) as file:
+            return opened([name for name in file.schema_arrow.names if name in _texts(table)])
 
 
-def _names(metadata: pq.FileMetaData, *, checked: bool) -> list[str]:
+@cache
+def _texts(table: str) -> tuple[str, ...]:
+    return tuple(field.name for field in schema(table) if _is_text(field.type))
+
+
+def _names(file: pq.ParquetFile, *, checked: bool) -> list[str]:
     """The columns of a file; with ``checked`` compared with the second copy of the schema that Arrow keeps."""
     import pyarrow as pa
 
-    schema = metadata.schema.to_arrow_schema()
-    if checked and (copy := (metadata.metadata or {}).get(b"ARROW:schema")):
+    names: list[str] = file.schema_arrow.names
+    if checked and (copy := (file.metadata.metadata or {}).get(b"ARROW:schema")):
+        mine = file.metadata.schema.to_arrow_schema()
         other = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(copy, validate=True)))
-        if not other.remove_metadata().equals(schema.remove_metadata()) or other.names != schema.names:
+        if not other.remove_metadata().equals(mine.remove_metadata()) or other.names != mine.names:
             raise ValueError("its two schemas differ")
-    names: list[str] = schema.names
     if len({*names}) != len(names):
         raise ValueError("two of its columns have one name")
     return names
 
 
-def _check_sizes(metadata: pq.FileMetaData, size: int) -> None:
-    """Refuse a file that would fill the memory before it is found to be wrong."""
+def _check_sizes(metadata: pq.FileMetaData, size: int, columns: Collection[str] | None = None) -> None:
+    """Refuse a file of which some columns would fill the memory before they are found to be wrong; None for all."""
     asked = metadata.num_rows * metadata.num_columns
+    paths = (metadata.schema.column(i).path.split(".")[0] for i in range(metadata.num_columns))
+    leaves = [i for i, name in enumerate(paths) if columns is None or name in columns]
     for group in (metadata.row_group(i) for i in range(metadata.num_row_groups)):
-        for column in (group.column(i) for i in range(metadata.num_columns)):
+        for column in map(group.column, leaves):
             asked += 8 * max(column.num_values, 0) + max(column.total_uncompressed_size, 0)
     if metadata.num_rows < 0 or asked > _FREE + _GROWTH * size:
         raise ValueError(f"it declares {metadata.num_rows:,} rows and {asked:,} bytes in a file of {size:,}")

@@ -193,8 +193,8 @@ class Reader:
     ) -> tuple[pa.Table, Array]:
         """The wanted rows of a segment, and their positions in the selection."""
         mine = selection.within(segment.name)
-        places = rows_of(selection, mine, table)
         everything = len(mine) == segment.trials
+        places = rows_of(selection, mine, table, numbered=not everything)
         if places is None and columns is not None:
             columns = list(dict.fromkeys([*columns, "cell_id", "replicate"]))
         spans = None if places is None or everything else spans_of(places[0])
@@ -209,7 +209,7 @@ class Reader:
             rows, position = (rows, position) if len(kept) == len(rows) else (rows.take(kept), position[kept])
         else:
             numbers, position = places
-            if not everything or found.rows is not None:
+            if not everything:
                 at = numbers if found.rows is None else np.searchsorted(found.rows, numbers)
                 rows = rows if len(at) == len(rows) else rows.take(at)
         return _filtered(rows, position, table, conditions)
@@ -263,13 +263,18 @@ class Reader:
             raise _Reread
 
 
-def rows_of(selection: Selection, mine: Array, table: str) -> tuple[Array, Array] | None:
-    """Which rows of a file some positions of a selection are, and the position of each; None where only it can tell."""
+def rows_of(selection: Selection, mine: Array, table: str, *, numbered: bool = True) -> tuple[Array, Array] | None:
+    """Which rows of a file some positions of a selection are, and the position of each; None where only it can tell.
+
+    Where they are all of the file's rows their numbers, in order, need not be made: they are then empty.
+    """
     if table == "trials":
         return selection.row[mine], mine
     if (selection.start[mine] < 0).any():
         return None
     steps = selection.steps[mine]
+    if not numbered:
+        return np.zeros(0, np.int64), np.repeat(mine, steps)
     first = np.repeat(selection.start[mine] - (np.cumsum(steps) - steps), steps)
     return first + np.arange(int(steps.sum())), np.repeat(mine, steps)
 
@@ -351,7 +356,8 @@ def _steps_rise(rows: pa.Table, ahead: Array) -> bool:
 def _without_older_nulls(rows: pa.Table) -> pa.Table:
     for name in OLDER_VALUES.keys() & set(rows.column_names):
         index = rows.column_names.index(name)
-        rows = rows.set_column(index, rows.schema.field(index), rows.column(index).fill_null(OLDER_VALUES[name]))
+        if (column := rows.column(index)).null_count:
+            rows = rows.set_column(index, rows.schema.field(index), column.fill_null(OLDER_VALUES[name]))
     return rows
 
 

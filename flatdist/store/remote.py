@@ -42,6 +42,7 @@ class RemoteFilesystem(Filesystem):
     """A store behind a URI such as ``s3://bucket/folder``; credentials and endpoint come from the environment."""
 
     threads = 32
+    tokens_are_digests = True
 
     def __init__(self, uri: str, patience: float | None = None) -> None:
         super().__init__()

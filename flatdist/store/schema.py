@@ -188,17 +188,42 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
     import pandas as pd
     import pyarrow as pa
 
-    table = plain(table)
-    frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
-    for field in table.schema:
-        if pa.types.is_integer(field.type) and field.name in SOMETIMES_NULL:
+    table = plain(table).replace_schema_metadata(None)
+    made = {field.name: made for field in table.schema if (made := _objects(table.column(field.name))) is not None}
+    frame: pd.DataFrame = table.drop_columns(list(made)).to_pandas()
+    for position, field in enumerate(table.schema):
+        if field.name in made:
+            frame.insert(position, field.name, pd.Series(made[field.name], dtype=object, index=frame.index))
+        elif pa.types.is_integer(field.type) and field.name in SOMETIMES_NULL:
             frame[field.name] = frame[field.name].astype("float64")
         elif pa.types.is_boolean(field.type) and field.name not in PROBLEM_FIELDS:
             frame[field.name] = frame[field.name].astype(object)
-        elif pa.types.is_list(field.type) and pa.types.is_integer(field.type.value_type):
-            values = [None if item is None else tuple(int(entry) for entry in item) for item in frame[field.name]]
-            frame[field.name] = pd.Series(values, dtype=object, index=frame.index)
-        elif pa.types.is_map(field.type):
-            maps = [None if item is None else dict(item) for item in frame[field.name]]
-            frame[field.name] = pd.Series(maps, dtype=object, index=frame.index)
     return frame
+
+
+def _objects(column: pa.ChunkedArray) -> np.ndarray[Any, Any] | None:
+    """Lists of integers as tuples, and maps as dictionaries; None for columns of other types."""
+    import pyarrow as pa
+
+    if pa.types.is_map(column.type):
+        found = np.full(len(column), None, object)
+        if column.null_count < len(column):
+            found[:] = [None if item is None else dict(item) for item in column.to_pylist()]
+        return found
+    if not (pa.types.is_list(column.type) and pa.types.is_integer(column.type.value_type)):
+        return None
+    pieces = [np.zeros(0, object)]
+    for chunk in column.chunks:
+        starts, numbers = chunk.offsets.to_numpy(), chunk.values.to_numpy(zero_copy_only=False)
+        lengths = np.where(chunk.is_valid().to_numpy(zero_copy_only=False), np.diff(starts), -1)
+        found = np.full(len(chunk), None, object)
+        for length in np.unique(lengths[lengths >= 0]).tolist():
+            rows = np.flatnonzero(lengths == length)
+            lists = numbers[starts[rows][:, None] + np.arange(length)].reshape(len(rows), length)
+            changes = np.r_[True, (lists[1:] != lists[:-1]).any(axis=1)]  # a cell's rows stand together
+            tuples = np.empty(int(changes.sum()), object)
+            for number, one in enumerate(lists[changes].tolist()):
+                tuples[number] = tuple(one)
+            found[rows] = tuples[np.cumsum(changes) - 1]
+        pieces.append(found)
+    return np.concatenate(pieces)

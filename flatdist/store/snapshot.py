@@ -19,7 +19,7 @@ from flatdist.store import layout, parquet
 from flatdist.store.documents import Generations, Tombstones, read_json, sealed, whole
 from flatdist.store.filesystem import Damaged, FileInfo, Filesystem, warn_damaged
 from flatdist.store.index import INDEX_COLUMNS, Array, Selection, Source
-from flatdist.store.layout import manifest_path, part_folder, part_path, segment_path, stem
+from flatdist.store.layout import manifest_path, part_folder, part_path, segment_folder, segment_path, stem
 from flatdist.store.parquet import Seal, SegmentRows
 from flatdist.store.schema import empty, plain, with_columns
 
@@ -41,12 +41,14 @@ class Segment:
         trials: rows of trials.
         history: rows of history.
         seals: table -> what its file must be; empty for those of release 0.1.
+        tokens: table -> token of its file in a storage whose tokens stand for the content; else empty.
     """
 
     name: str
     trials: int
     history: int
     seals: Mapping[str, Seal] = field(default_factory=dict)
+    tokens: Mapping[str, str] = field(default_factory=dict)
 
     def seal(self, table: str) -> Seal | None:
         """What the file of a table must be, where that is known."""
@@ -81,7 +83,13 @@ class Manifest:
                 "writer": self.writer,
                 "index": self.index,
                 "segments": [
-                    [one.name, one.trials, one.history, {name: seal.to_json() for name, seal in one.seals.items()}]
+                    [
+                        one.name,
+                        one.trials,
+                        one.history,
+                        {name: seal.to_json() for name, seal in one.seals.items()},
+                        dict(one.tokens),
+                    ]
                     for one in self.segments
                 ],
                 "superseded": dict(sorted(self.superseded.items())),
@@ -102,7 +110,8 @@ class Manifest:
             if not layout.is_known(segment_path("trials", name)):
                 raise ValueError(f"{str(name)[:40]!r} is not the name of a segment")
             seals = {table: Seal.from_json(seal) for table, seal in (rest[0] if rest else {}).items()}
-            segments.append(Segment(name, whole(trials), whole(history, high=1 << 48), seals))
+            tokens = {table: str(token) for table, token in (rest[1] if len(rest) > 1 else {}).items()}
+            segments.append(Segment(name, whole(trials), whole(history, high=1 << 48), seals, tokens))
         index = values.get("index")
         if index is not None and not layout.is_known(layout.index_path(index)):
             raise ValueError(f"{str(index)[:40]!r} is not the name of an index")
@@ -245,14 +254,23 @@ class Catalog:
         self._whole.discard(name)
 
     def check_segments(self, segments: Sequence[Segment]) -> list[Damaged]:
-        """Look at every byte of some segments; what is damaged is left out from now on, and returned."""
-        found = []
-        for segment in segments:
-            if segment.name in self._whole:
-                continue
+        """Look at every byte of some segments; what is damaged is left out from now on, and returned.
+
+        An object store looks at its bytes itself, and its token of a file stands for the content: a file that still has
+        the token it had when it was written is not fetched.
+        """
+        found: list[Damaged] = []
+        new = [segment for segment in segments if segment.name not in self._whole]
+        tokens = {}
+        if new and self._files.tokens_are_digests:
+            folders = map(segment_folder, ("trials", "history"))
+            tokens = {info.path: info.token for folder in folders for info in self._files.list(folder)}
+        for segment in new:
             for table in ("trials", "history"):
-                rows = parquet.check_segment(self._files, table, segment.name, segment.seal(table))
-                found += self.note(segment.name, table, rows)
+                token = tokens.get(segment_path(table, segment.name))
+                if token is None or token != segment.tokens.get(table):
+                    rows = parquet.check_segment(self._files, table, segment.name, segment.seal(table))
+                    found += self.note(segment.name, table, rows)
             self._whole.add(segment.name)
         return found
 

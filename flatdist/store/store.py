@@ -11,11 +11,11 @@ from flatdist.errors import StoreError
 from flatdist.expressions import Where
 from flatdist.store import maintenance, rows
 from flatdist.store.checkpoints import CheckpointFolder
-from flatdist.store.compaction import GRACE, SMALL, Compaction, Retry, compact, drop_segment, set_aside
+from flatdist.store.compaction import GRACE, SMALL, Compaction, Retry, compact, set_aside
 from flatdist.store.documents import Generations, Key, SweepRecord, SweepRecords, Tombstones
 from flatdist.store.filesystem import Damaged, Filesystem, warn_damaged
 from flatdist.store.layout import TOMBSTONES, part_folder, part_path
-from flatdist.store.location import is_local, normalise
+from flatdist.store.location import normalise
 from flatdist.store.maintenance import Collected, Merged
 from flatdist.store.reading import Reader, Scope, View
 from flatdist.store.remote import open_filesystem
@@ -33,7 +33,7 @@ Answer = TypeVar("Answer")
 
 _ATTEMPTS = 5  # reads that find a file gone, compacted away meanwhile, start anew
 _COMPACTIONS = 20  # others that may come first
-MANY_PARTS = 256  # a driver compacts a store with more
+MANY_PARTS = 128  # a driver compacts a store with more
 
 
 class Store:
@@ -62,6 +62,12 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({self.uri!r})"
+
+    def reopened(self) -> Store:
+        """Open the store anew for another run, with what this object knows of its immutable files."""
+        other = Store(self.uri, filesystem=self.files)
+        other.tombstones, other._catalog, other._reader = self.tombstones, self._catalog, self._reader
+        return other
 
     def generations(self) -> Generations:
         """Return the generations that rows written through this object carry."""
@@ -112,8 +118,8 @@ class Store:
 
         Args:
             cell_ids: only these cells.
-            thorough: look at every byte of the cells' compacted files too (of a store in a folder), and set damage in
-                them aside in the same way; for who is about to run what is missing.
+            thorough: look at every byte of the cells' compacted files too, and set damage in them aside likewise; for
+                who is about to run what is missing.
         """
         self.generations()
         selection = self._again(lambda: self._acknowledged(cell_ids if thorough else ())).selection
@@ -287,10 +293,6 @@ class Store:
         taken, kept = self._records.take_in(theirs._records)
         return Merged(replicates, failed, taken, kept)
 
-    def drop_segment(self, name: str) -> None:
-        """Give up a damaged compacted file: its replicates count as missing and run again."""
-        drop_segment(self.files, take_snapshot(self.files, self.tombstones), name)
-
     def _failures(self) -> pa.Table:
         table, damaged = rows.read_failures(self.files)
         warn_damaged(self.uri, damaged, "left out: the attempts that they record are not counted")
@@ -308,7 +310,7 @@ class Store:
             view, _ = self._reader.view(whole=True)
         if thorough is None or len(thorough) > 0:
             used = (view.selection if thorough is None else view.selection.of_cells(thorough)).used_sources()
-            segments = [one for one in view.snapshot.manifest.segments if one.name in used and is_local(self.uri)]
+            segments = [one for one in view.snapshot.manifest.segments if one.name in used]
             found = self._catalog.check_segments(segments)
             if found or any(self._catalog.damage(segment.name) for segment in segments):
                 before = len(view.selection)

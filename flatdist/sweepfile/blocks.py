@@ -256,7 +256,7 @@ def _named_group(block: Block, place: str, node: Node, problems: Problems) -> li
     lone = {group[0].field: group for group in block.groups if len(group) == 1}
     chosen = []
     for item in node.value:
-        if item.value not in lone:
+        if not isinstance(item.value, str) or item.value not in lone:
             problems.add(
                 place, item.line, "is not an axis of this block", ", ".join(lone) or "names under axes", item.plain
             )

@@ -168,8 +168,9 @@ class RoundLog:
         self.rounds: list[Round] = recorded if current is None else current(recorded)
 
     def add(self, new: Round) -> None:
-        """Begin a round."""
-        self.rounds.append(new)
+        """Begin a round, or take up the one that another driver of the same search has begun meanwhile."""
+        ahead = self._ahead()
+        self.rounds.append(ahead[len(self.rounds)] if len(ahead) > len(self.rounds) else new)
         self.save()
 
     def replace_round(self, number: int, new: Round) -> None:
@@ -179,6 +180,8 @@ class RoundLog:
 
     def save(self) -> None:
         """Record all rounds; durable on return. Another part's rounds that were recorded meanwhile are kept."""
+        if self._ahead():
+            return
         for _ in range(_ATTEMPTS if self._keep else 0):
             rounds = self.rounds if self._merge is None else self._merge(self._recorded(), self.rounds)
             ids = list(dict.fromkeys(request.cell.cell_id for one in rounds for request in one.requests))
@@ -186,6 +189,16 @@ class RoundLog:
             self._store.save_sweep(self._name, self._source, ids, self._replicates or 0, content)
             if self._merge is None or self._merge(self._recorded(), self.rounds) == self._recorded():
                 return
+
+    def _ahead(self) -> list[Round]:
+        """The recorded rounds, where another driver of the same search has come further; else none."""
+        if not self._keep or self._merge is not None:
+            return []
+        recorded = self._recorded()
+        pairs = list(zip(recorded, self.rounds, strict=False))
+        same = all(one.requests == mine.requests and one.rungs[: len(mine.rungs)] == mine.rungs for one, mine in pairs)
+        further = sum(1 + len(one.rungs) for one in recorded) > sum(1 + len(mine.rungs) for mine in self.rounds)
+        return recorded if same and further and len(recorded) >= len(self.rounds) else []
 
     def _recorded(self) -> list[Round]:
         return recorded_rounds(self._store, self._name, self._identity, self._replicates)

@@ -15,21 +15,28 @@ A step of SAM with radius rho shifts a residual by rho ||grad f_i||, so it count
 Layers that start small are flatter than any interpolator and would invite steps that are too long once they grow:
 h and R are at least those of the flattest rank-one interpolator of the labels' size (Lemma 4).
 
+Layers that start tiny (``init_scale`` below 1e-3) would make the second bound vanish, and nothing would train; their
+step size is at least that of the smallest interpolator of the labels' size, until they have grown to its energy.
+
 Nothing is drawn and the estimate is made at fixed steps, so a run's step sizes depend on its weights alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
+from flatdist.cells.cell import Cell
 from flatdist.factorization.products import partial_products
+from flatdist.methods.base import GradientMethod
 from flatdist.types import Array
 
 FIRST_ESTIMATES = (0, 125, 250, 500, 1000, 2000)  # steps; the weights change fastest at the start
 REESTIMATE_STEPS = 4000  # steps between two estimates from then on
 STABILITY = 0.6  # fraction of the estimated stability limit
+SMALL_START = 0.05  # a larger init_scale is left within the shortest useful runs
 NORMAL_NOISE = 0.12  # of the layers' energy, times the number of layers
 
 
@@ -72,8 +79,41 @@ def stable_learning_rate(
         directions = np.minimum(n, d_out * d_in)
         variance = np.square(noise_std) + sam_radius**2 * trace
         quiet = NORMAL_NOISE / len(layers) * energy * batch / (variance * directions)
-        rates: Array = np.minimum(stable, quiet)
+        rates: Array = np.minimum(stable, np.where(variance == 0.0, np.inf, quiet))  # layers of zeros: 0/0
         return rates
+
+
+def smallest_interpolator(layers: Sequence[Array], label_scale: Array) -> list[Array]:
+    """Layers shaped like ``layers`` of the least energy whose product has the labels' size, for each replicate."""
+    smallest = [np.zeros(layer.shape) for layer in layers]
+    for layer in smallest:
+        layer[:, 0, 0] = label_scale ** (1.0 / len(layers))
+    return smallest
+
+
+def steps_to_leave(cell: Cell) -> float:
+    """About how many steps a gradient method needs before its layers have left a small start.
+
+    Next to zero the largest singular direction of M* grows alone: each layer's part w of it by dw/dt = 2 w^(L-1) in
+    units of ||M*||_F = 1, from w = init_scale, which takes 1 / (2 (L-2) w^(L-2)) of time, or log(1/w) / 2 at L = 2.
+    Nothing ever leaves layers whose products underflow.
+    """
+    smallest = float(np.finfo(cell.dtype).smallest_subnormal)
+    if not isinstance(cell.spec, GradientMethod) or cell.depth < 2 or cell.init_scale > SMALL_START:
+        return 0.0
+    if cell.init_scale ** (cell.depth - 1) < smallest:
+        return np.inf
+    beyond = cell.depth - 2
+    time = (cell.init_scale**-beyond - 1.0) / (2.0 * beyond) if beyond else -np.log(cell.init_scale) / 2.0
+    rate = cell.learning_rate
+    if rate is None:
+        layers = smallest_interpolator([np.zeros((1, out, into)) for into, out in pairwise(cell.widths)], np.ones(1))
+        noise = cell.label_noise_std if cell.spec.label_noise else 0.0
+        batch = cell.spec.drawn(cell)
+        (rate,) = stable_learning_rate(
+            layers, n=cell.n, batch=batch, label_scale=np.ones(1), noise_std=np.full(1, noise)
+        )
+    return float(time / rate)
 
 
 def flatness_bounds(layers: Sequence[Array]) -> tuple[Array, Array, Array]:

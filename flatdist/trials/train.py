@@ -27,7 +27,7 @@ from flatdist.methods.base import GradientMethod, Produced
 from flatdist.sensing.draws import stream_key
 from flatdist.sensing.draws.stream import BATCH, LABEL_NOISE
 from flatdist.sensing.ensembles import ENSEMBLES
-from flatdist.trials.learning_rate import estimate_steps
+from flatdist.trials.learning_rate import estimate_steps, smallest_interpolator
 from flatdist.trials.settings import Hooks, Interrupted, RunSettings
 from flatdist.trials.trainee import HISTORY_CLOCKS, Trainee, history_rows, pack_state, prepare, trial_row
 from flatdist.types import Array
@@ -158,6 +158,7 @@ class _Run:
         self.noise_std = self.relative_noise * [frobenius_norm(t.problem.ground_truth) for t in trainees]
         self.estimates = set(estimate_steps(cell.steps)) if cell.learning_rate is None else set()
         self.label_scale = np.array([np.sqrt(np.mean(t.problem.labels**2)) for t in trainees])
+        self.tiny = np.array([method.starts_tiny(c) for c in cells])
         self.sam_radius = cell.sam_radius if method.sharpness_aware else None
         self.kept_there: list[torch.Tensor] = []  # the snapshots, where they are evaluated on a device
         # (replicates, ...) of everything that changes; each replicate keeps a view of what is written for all at once
@@ -246,7 +247,7 @@ class _Run:
     def _advance(self, start: int, stop: int) -> None:
         anneal = self.anneal[start:stop]
         largest = self.session.advance(start, stop, self.learning_rate, self.noise_std, anneal)
-        moved = np.array([x**2 for x in (self.gain * self.learning_rate * self.noise_std).tolist()])
+        moved = np.array([_squared(x) for x in (self.gain * self.learning_rate * self.noise_std).tolist()])
         moved = moved / (2 * self.drawn) * float(np.vdot(anneal, anneal))
         running = self.diverged_at < 0  # alone the others would have stopped; company must not change their rows
         self.flow_time = np.where(running, self.flow_time + moved, self.flow_time)
@@ -261,16 +262,26 @@ class _Run:
         if self.cell.learning_rate is not None:
             self.learning_rate = np.array([t.cell.learning_rate for t in self.trainees])
         elif step in self.estimates:
-            estimates = load(self.method.step_size)(
-                self.session.layers(),
-                n=self.n,
-                batch=self.drawn,
-                label_scale=self.label_scale,
-                noise_std=self.noise_std,
-                sam_radius=self.sam_radius or 0.0,
-                spread=ENSEMBLES[self.cell.ensemble].spread,
-            )
+            layers = self.session.layers()
+            estimates = self._estimate(layers)
+            if self.tiny.any():
+                smallest = smallest_interpolator(layers, self.label_scale)
+                smaller = _energy(layers) < _energy(smallest)
+                estimates = np.where(self.tiny & smaller, np.maximum(estimates, self._estimate(smallest)), estimates)
             self.learning_rate = np.where(self.diverged_at < 0, estimates / self.gain, self.learning_rate)
+
+    def _estimate(self, layers: Sequence[Array]) -> Array:
+        """The method's automatic step sizes at some weights, (replicates,)."""
+        estimates: Array = load(self.method.step_size)(
+            layers,
+            n=self.n,
+            batch=self.drawn,
+            label_scale=self.label_scale,
+            noise_std=self.noise_std,
+            sam_radius=self.sam_radius or 0.0,
+            spread=ENSEMBLES[self.cell.ensemble].spread,
+        )
+        return estimates
 
     def _evaluate(self, index: int) -> None:
         """Keep the current weights for evaluation ``index``, and evaluate when a block of them is full."""
@@ -373,6 +384,15 @@ class _Run:
         for trainee in self.trainees:
             trainee.seconds += (now - self._since) / len(self.trainees)
         self._since = now
+
+
+def _energy(layers: Sequence[Array]) -> Array:
+    return sum((np.square(layer, dtype=np.float64).sum(axis=(1, 2)) for layer in layers), start=np.zeros(1))
+
+
+def _squared(number: float) -> float:
+    """A square that is infinite where it overflows; Python's own bits, which earlier rows have."""
+    return number**2 if abs(number) < 1e150 else number * number
 
 
 def side_by_side(work: Callable[[Item], Made], items: Sequence[Item], threads: int) -> list[Made]:

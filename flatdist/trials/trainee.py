@@ -25,6 +25,7 @@ from flatdist.trials.settings import Checkpoints
 from flatdist.types import Array
 
 HISTORY_METRICS = ("train_loss", "train_loss_max", "population_loss", "nuclear_norm", "hessian_trace")
+UNTRAINED = 0.999  # of the first training loss: a loss that ends above it never fell
 HISTORY_CLOCKS = ("learning_rate", "label_noise_std", "flow_time")
 
 
@@ -165,8 +166,14 @@ def trial_row(trainee: Trainee, sharpest: float | None = None) -> dict[str, Any]
         "learning_rate_final": _number(trainee.learning_rate),
         "flow_time": _number(trainee.flow_time),
         "steps_run": trainee.diverged_at if diverged else cell.steps,
+        "quantities": {"untrained": 1.0} if _is_untrained(trainee, last_loss) and not diverged else None,
         "wall_seconds": trainee.seconds,
     }
+
+
+def _is_untrained(trainee: Trainee, last_loss: float) -> bool:
+    """Whether the loss never fell, as next to layers that start so small that their gradients vanish."""
+    return last_loss >= UNTRAINED * float(trainee.history["train_loss"][0])
 
 
 def history_rows(trainee: Trainee, first: int, stop: int) -> list[dict[str, Any]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flatdist.cells.cell import Cell
-from flatdist.planning import Shard, WorkItem
+from flatdist.planning import PlanSettings, Shard, WorkItem
 
 
 @dataclass
@@ -20,6 +20,8 @@ class HandmadePlan:
     cells: tuple[Cell, ...]
     shards: tuple[Shard, ...]
     done: int = 0
+    sweeps: tuple[()] = ()
+    settings: PlanSettings = field(default_factory=PlanSettings)
 
 
 def _make_cell(n: int = 30, **fields: Any) -> Cell:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,12 +18,12 @@ import pytest
 
 from flatdist.cli import main
 from flatdist.errors import LaunchError
-from flatdist.launch import LaunchResult, LaunchSettings, parts
-from flatdist.launch.parts import Claims, Part, PartRun, make_units, read_part
-from flatdist.launch.progress.display import SilentDisplay
-from flatdist.planning import WorkItem
-from flatdist.planning.forecast import nominal_seconds
-from flatdist.store import Store
+from flatdist.launch import LaunchResult, LaunchSettings, launch, launching
+from flatdist.launch.launching import PIECES, in_pieces
+from flatdist.launch.parts import Part, read_part
+from flatdist.launch.worker import run_shard
+from flatdist.planning import PlanSettings, Shard, WorkItem, make_plan
+from flatdist.store import Store, drivers
 
 TEXT = "replicates: 3\nfixed: {d_out: 4, d_in: 4, rank: 1, steps: 30, evaluations: 2}\naxes: {n: [10, 11, 12]}\n"
 
@@ -58,93 +60,111 @@ def test_what_is_no_part_is_said(text: str, environment: dict[str, str], message
     assert message in str(raised.value)
 
 
-def test_units_hold_everything_once_and_share_the_cost(make_cell: Any) -> None:
+def test_pieces_hold_everything_once_and_cost_alike(make_cell: Any) -> None:
     cells = [make_cell(n, steps=steps) for n, steps in ((20, 100), (21, 4000), (22, 4000), (23, 40000), (24, 200))]
-    items = [WorkItem(cell, tuple(range(50))) for cell in cells]
-    units = make_units(items, 4, "fused")
-    assert [unit.name for unit in units] == [unit.name for unit in make_units(items[::-1], 4, "fused")]
-    keys = Counter((item.cell.cell_id, r) for unit in units for item in unit.items for r in item.replicates)
+    items = tuple(WorkItem(cell, tuple(range(50))) for cell in cells)
+    shards = [Shard(items[:2], 9.0), Shard(items[2:], 91.0)]
+    pieces = in_pieces(shards, "fused", 1, 4)
+    keys = Counter((item.cell.cell_id, r) for piece in pieces for item in piece.items for r in item.replicates)
     assert set(keys.values()) == {1}
     assert len(keys) == 250
-    shares = Counter[int]()
-    for unit in units:
-        shares[unit.owner] += unit.seconds  # type: ignore[assignment]
-    whole = sum(50 * nominal_seconds(cell, "fused") for cell in cells)
-    longest = max(unit.seconds for unit in units)
-    assert sum(shares.values()) == pytest.approx(whole)
-    assert all(abs(share - whole / 4) <= longest for share in shares.values())
+    assert sum(piece.predicted_seconds for piece in pieces) == pytest.approx(100.0)
+    assert max(piece.predicted_seconds for piece in pieces) < 3 * 100 / (4 * PIECES)
+    alone = in_pieces(shards, "fused", 1, 1)
+    assert [item for piece in alone for item in piece.items] == list(items)  # a cell's replicates train together
 
 
-def work(
-    store: Path, number: int, count: int, items: list[WorkItem], runner: str = "sleeping"
-) -> tuple[LaunchResult, int]:
+def work(store: Path, part: Part | None, items: list[WorkItem], runner: str = "sleeping") -> LaunchResult:
     settings = LaunchSettings(runner=f"launch_fakes:{runner}", flush_seconds=0.05)
-    opened, part = Store(store), Part(number, count)
-    with Claims(opened, part) as claims:
-        run = PartRun(part, claims, opened, settings, "fused", SilentDisplay())
-        result = run.run(items)
-    return result, run.computed
+    plan = make_plan([Listed(items)], Store(store), PlanSettings(executor="inline", slots=1))  # type: ignore[list-item]
+    return launch(plan, store, executor="inline", settings=settings, display="none", part=part)
+
+
+class Listed:
+    """A sweep of given work."""
+
+    name, description, left_out, repeated, replicates = "listed", "", 0, 0, 1
+
+    def __init__(self, items: list[WorkItem]) -> None:
+        self.cells = [item.cell for item in items]
+        self._replicates = {item.cell.cell_id: item.replicates for item in items}
+
+    def replicates_of(self, cell_id: str) -> tuple[int, ...]:
+        return self._replicates[cell_id]
 
 
 def test_parts_share_the_work_and_leave_nothing_behind(tmp_path: Path, make_cell: Any) -> None:
     items = [WorkItem(make_cell(n, steps=30), (0, 1, 2, 3)) for n in range(20, 30)]
-    ends: dict[int, tuple[LaunchResult, int]] = {}
+    ends: dict[int, LaunchResult] = {}
 
     def run(number: int) -> None:
-        ends[number] = work(tmp_path, number, 3, items)
+        ends[number] = work(tmp_path, Part(number, 3), items)
 
     threads = [threading.Thread(target=run, args=(number,)) for number in (1, 2, 3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum(computed for _, computed in ends.values()) == 40  # none twice
-    assert min(computed for _, computed in ends.values()) > 5
-    assert {result.exit_code for result, _ in ends.values()} == {0}
-    assert all(result.stored + result.elsewhere == 40 for result, _ in ends.values())
+    assert sum(result.ran for result in ends.values()) == 40  # none twice
+    assert min(result.ran for result in ends.values()) > 5
+    assert {result.exit_code for result in ends.values()} == {0}
+    assert all(result.stored + result.elsewhere == 40 for result in ends.values())
     assert Store(tmp_path).done() == {item.cell.cell_id: {0, 1, 2, 3} for item in items}
-    assert [path for name in ("claims", "pulses") for path in (tmp_path / name).glob("*")] == []
-    assert work(tmp_path, 2, 3, items) == (ends[2][0].__class__(40, 40, 0, seconds=pytest.approx(0, abs=60)), 0)
+    assert list((tmp_path / "drivers" / "v1").iterdir()) == []
+    again = work(tmp_path, Part(2, 3), items)
+    assert (again.wanted, again.ran) == (0, 0)
 
 
-def test_what_a_dead_part_had_claimed_is_run_by_others(
-    tmp_path: Path, make_cell: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("shown", [True, False])
+def test_what_a_dead_driver_was_running_is_run_by_others(
+    tmp_path: Path, make_cell: Any, monkeypatch: pytest.MonkeyPatch, shown: bool
 ) -> None:
-    monkeypatch.setattr(parts, "LEASE_SECONDS", 2.0)
-    monkeypatch.setattr(parts, "BEAT_SECONDS", 0.3)
-    monkeypatch.setattr(parts, "POLL_SECONDS", 0.1)
+    """At once where its process is of this machine, else when it has been silent for a while."""
+    for name, seconds in (("LEASE_SECONDS", 1.5), ("BEAT_SECONDS", 0.2)):
+        monkeypatch.setattr(drivers, name, seconds)
+    monkeypatch.setattr(launching, "POLL_SECONDS", 0.1)
     items = [WorkItem(make_cell(n, steps=5), (0, 1)) for n in range(20, 30)]
-    dead = Claims(Store(tmp_path), Part(2, 2))
-    dead._pulse()  # its last
-    assert dead.take(make_units(items, 2, "fused")[-1].name)
+    host = socket.gethostname() if shown else "elsewhere"
+    running = {item.cell.cell_id: [0, 1] for item in items[:3]}
+    said = {"host": host, "pid": 4194303, "sweeps": ["listed"], "running": running}
     begun = time.monotonic()
-    result, computed = work(tmp_path, 1, 2, items)
-    assert (result.stored, result.exit_code, computed) == (20, 0, 20)
-    assert time.monotonic() - begun > 2.0  # not before its lease was over
-    assert not list((tmp_path / "claims").glob("*"))
+    Store(tmp_path).files.write(f"drivers/v1/{'0' * 12}-{'1' * 12}.json", json.dumps(said).encode())
+    result = work(tmp_path, None, items)
+    assert (result.stored, result.exit_code, result.ran) == (20, 0, 20)
+    assert shown or time.monotonic() - begun > 1.5
 
 
-def test_work_that_a_living_part_has_claimed_is_left_to_it(
+def test_work_that_a_living_driver_has_taken_is_left_to_it(
     tmp_path: Path, make_cell: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, seconds in (("LEASE_SECONDS", 1.0), ("BEAT_SECONDS", 0.2), ("POLL_SECONDS", 0.1)):
-        monkeypatch.setattr(parts, name, seconds)
+    for name, seconds in (("LEASE_SECONDS", 1.0), ("BEAT_SECONDS", 0.2)):
+        monkeypatch.setattr(drivers, name, seconds)
+    monkeypatch.setattr(launching, "POLL_SECONDS", 0.1)
     items = [WorkItem(make_cell(n, steps=5), (0, 1)) for n in range(20, 30)]
-    with Claims(Store(tmp_path), Part(2, 2)) as alive:
-        assert alive.take(make_units(items, 2, "fused")[-1].name)
-        result, computed = work(tmp_path, 1, 2, items)
-    assert result.elsewhere > 0
-    assert computed == result.stored == 20 - result.elsewhere
-    assert result.exit_code == 0
-    assert "are running in other parts" in result.summary()
+    with drivers.Driver(Store(tmp_path)) as alive:
+        alive.take({(items[4].cell.cell_id, 1)})
+        result = work(tmp_path, Part(1, 2), items)
+    assert (result.elsewhere, result.ran, result.stored, result.exit_code) == (1, 19, 19, 0)
+    assert "1 are running in other drivers" in result.summary()
+
+
+def test_a_paused_replicate_is_not_trained_to_its_rung_twice(tmp_path: Path, make_cell: Any) -> None:
+    cell = make_cell(20, steps=960, evaluations=97, learning_rate=0.01)
+    shard = Shard((WorkItem(cell, (0, 1), until=100),), 1.0)
+    assert run_shard(shard, str(tmp_path), LaunchSettings(launch="0" * 12)).stored == 0
+    saved = Store(tmp_path).files.list("checkpoints")
+    assert len(saved) == 2
+    with drivers.Driver(Store(tmp_path)):
+        run_shard(shard, str(tmp_path), LaunchSettings(launch="0" * 12))
+    assert Store(tmp_path).files.list("checkpoints") == saved
 
 
 def test_failures_are_not_tried_by_every_part(tmp_path: Path, make_cell: Any) -> None:
     items = [WorkItem(make_cell(n), (0, 1)) for n in (20, 21)]
-    first, _ = work(tmp_path, 1, 2, items, "always_failing")
-    second, computed = work(tmp_path, 2, 2, items, "always_failing")
+    first = work(tmp_path, Part(1, 2), items, "always_failing")
+    second = work(tmp_path, Part(2, 2), items, "always_failing")
     assert (first.failed, first.exit_code) == (4, 1)
-    assert (second.failed, second.exit_code, computed) == (4, 1, 0)
+    assert second.wanted == 0
     assert len(Store(tmp_path).failures()) == 4
 
 
@@ -154,7 +174,7 @@ def test_parts_on_the_command_line_where_one_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "array.yaml"
     path.write_text(TEXT.replace("replicates: 3", "replicates: 10").replace("steps: 30", "steps: 60000"))
     script = (
-        "import sys; from flatdist.launch import parts; parts.LEASE_SECONDS = 4.0; parts.BEAT_SECONDS = 0.5;"
+        "import sys; from flatdist.store import drivers; drivers.LEASE_SECONDS = 4.0; drivers.BEAT_SECONDS = 0.5;"
         "from flatdist.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     options = ["--store", str(tmp_path / "store"), "--display", "none"]
@@ -165,9 +185,9 @@ def test_parts_on_the_command_line_where_one_is_killed(tmp_path: Path) -> None:
         )
         for number in (1, 2, 3)
     ]  # fmt: skip
-    pulses = tmp_path / "store" / "pulses"
+    shown = tmp_path / "store" / "drivers" / "v1"
     deadline = time.monotonic() + 120
-    while len(list(pulses.glob("*.json"))) < 3 and time.monotonic() < deadline:
+    while len({path.name[:12] for path in shown.glob("*.json")}) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(processes[2].pid, signal.SIGKILL)
     said = [process.communicate(timeout=250)[1] for process in processes]
@@ -180,7 +200,7 @@ def test_parts_on_the_command_line_where_one_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_one_part_drives_a_search_and_the_others_compute(tmp_path: Path) -> None:
+def test_parts_of_a_search_drive_the_same_rounds_and_share_each(tmp_path: Path) -> None:
     path = tmp_path / "search.yaml"
     path.write_text(
         "replicates: 2\nfixed: {d_out: 4, d_in: 4, rank: 1, n: 14, steps: 40, evaluations: 3}\n"

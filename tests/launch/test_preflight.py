@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +134,23 @@ def test_without_ray_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(LaunchError, match=r"needs ray, which is not installed; in .*pip install '\.\[run\]'"):
         import_ray(local=True)
+
+
+def test_a_control_service_that_has_ended_stops_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself says nothing for a minute, and then ends the process."""
+    from flatdist.launch.ray import tune
+
+    monkeypatch.setattr(tune, "HEAD_SECONDS", 0.04)
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        address = "{}:{}".format(*service.getsockname())
+        head = tune.Head(address)
+        time.sleep(0.02)
+        assert head.problem() is None
+    time.sleep(0.02)
+    assert head.problem() is None  # not at the first refusal
+    assert not head.answers
+    time.sleep(0.05)
+    problem = head.problem()
+    assert problem is not None
+    assert f"Ray's control service at {address} has ended; what was finished is stored" in problem
+    assert tune.Head(None).problem() is None

@@ -173,17 +173,6 @@ def test_a_damaged_history_part_runs_again_and_is_not_compacted(store, cells, ro
         assert Store(store.uri).done() == {cells[1].cell_id: {0, 1}}
 
 
-def test_a_segment_can_be_given_up(store, cells, rows):
-    store.write(*rows(cells[0], range(2)))
-    store.compact()
-    (info,) = store.files.list("trials/v1/segment")
-    name = info.path.rsplit("/", 1)[-1].removesuffix(".parquet")
-    with pytest.raises(StoreError, match=f"no compacted file 'other'; it has {name}"):
-        store.drop_segment("other")
-    store.drop_segment(name)
-    assert Store(store.uri).done() == {cells[0].cell_id: {0, 1}}  # the parts were still there
-
-
 def test_behind_a_damaged_manifest_the_one_before_holds(store, cells, rows):
     for cell in cells[:3]:
         store.write(*rows(cell, range(2)))

@@ -10,9 +10,11 @@ import threading
 import numpy as np
 import pytest
 
+from flatdist.cli import main
 from flatdist.errors import StoreError
 from flatdist.results import load_history, load_trials
-from flatdist.store import Store, StoreWarning
+from flatdist.store import Store, StoreWarning, documents
+from flatdist.store.layout import digest
 from flatdist.store.location import normalise, redact
 
 
@@ -27,6 +29,27 @@ def test_the_latest_record_of_a_sweep_needs_no_clock(store):
     store.save_sweep("b", "adaptive", ["x"], 2, rounds=[["x"], ["y"]])
     assert store.load_sweep("b").rounds == [["x"], ["y"]]
     assert store.sweep_names() == ["a", "b"]
+
+
+def test_a_record_of_a_later_flatdist_hides_no_other_sweep(store, cells, rows, capsys):
+    source = "name: a\nreplicates: 2\nfixed: {d_out: 6, d_in: 5, rank: 1, steps: 20}\naxes: {n: [10]}\n"
+    store.write(*rows(cells[0], range(2)))
+    for name in ("a", "z"):
+        store.save_sweep(name, source.replace("name: a", f"name: {name}"), [cells[0].cell_id], 2)
+    later = {"format": 9, "name": "later", "source": "name: later", "cell_ids": ["x"], "replicates": 1, "rounds": None}
+    unknown = source.replace("name: a", "name: unknown").replace("n: [10]", "n: [10], method: [telepathy]")
+    store.save_sweep("unknown", unknown, ["x"], 2)
+    store.save_sweep("strange", "name: strange", ["x"], 1, rounds={"format": 9, "search": "?", "rounds": 3})
+    data = documents.to_json(later)
+    store.files.write(f"sweeps/later/{digest(data)}.json", data)
+    store.files.write("sweeps/later/order/00000001.json", documents.to_json({"record": digest(data)}))
+    assert main(["status", "--store", store.uri]) == 0
+    printed = capsys.readouterr()
+    assert [line.split()[0] for line in printed.out.splitlines() if line.startswith(("a ", "z "))] == ["a", "z"]
+    assert "sweep later is left out" in printed.err
+    assert "recorded by a newer flatdist (format 9)" in printed.err
+    assert "sweep unknown is left out" in printed.err
+    assert main(["status", "later", "--store", store.uri]) == 2
 
 
 def test_sweeps_saved_at_once_are_all_numbered(store):

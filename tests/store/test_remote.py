@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from flatdist.errors import StoreError
-from flatdist.store import Store, remote
+from flatdist.store import Store, StoreWarning, remote
 from flatdist.store.remote import RemoteFilesystem
 
 
@@ -37,6 +37,25 @@ def test_everything_works_as_in_a_folder(bucket, store, cells, rows):
     pd.testing.assert_frame_equal(far.trials(where="n == 10"), store.trials(where="n == 10"))
     pd.testing.assert_frame_equal(Store(far.uri).history(), store.history())
     assert not list(far.files.list("trials/v1/part"))
+
+
+@pytest.mark.parametrize("table", ["trials", "history"])
+def test_a_segment_that_was_changed_is_noticed_before_a_run(bucket, s3, cells, rows, table):
+    """Its token is no longer the manifest's; those that kept theirs are not fetched."""
+    far = Store(bucket)
+    far.write(*rows(cells[0], range(4)))
+    far.compact()
+    s3.requests.clear()
+    assert Store(bucket).done([cells[0].cell_id], thorough=True) == {cells[0].cell_id: {0, 1, 2, 3}}
+    assert not [line for line in s3.requests if line.startswith("GET") and "/segment/" in line]
+    (info,) = far.files.list(f"{table}/v1/segment")
+    data = bytearray(far.files.read(info.path, checked=False))
+    data[len(data) // 3] ^= 1
+    far.files.write(info.path, bytes(data))
+    with pytest.warns(StoreWarning, match="set aside: "):
+        left = Store(bucket).done([cells[0].cell_id], thorough=True)
+    assert left in ({}, {cells[0].cell_id: {0, 1, 2, 3}})  # the part that it took over is still there
+    assert Store(bucket).files.list("set-aside")
 
 
 def test_a_part_is_two_requests(bucket, s3, cells, rows):

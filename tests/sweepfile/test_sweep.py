@@ -225,6 +225,7 @@ def test_everything_wrong_is_reported_at_once_with_line_value_and_nearest_name()
         (BASE + "zip: {depth: [2]}\n", "zip: .*expected a list"),
         (BASE + "zip: [{depth: [2, 3], steps: [10]}]\n", "axes of different lengths: depth has 2, steps has 1"),
         (BASE + "zip: [[depth]]\n", "is not an axis of this block"),
+        (BASE + "zip: [[{rank: 1}]]\n", "is not an axis of this block"),
         (BASE + "blocks: {fixed: {}}\n", "blocks: .*expected a list"),
         (BASE + "blocks: [{axis: {}}]\n", r"blocks\[0\].axis: is not known here \(did you mean 'axes'"),
         (BASE + "blocks: [{axes: {rank: [1, 11]}}]\n", r"blocks\[0\].axes.rank: 11 exceeds min\(d_out, d_in\)"),

@@ -14,6 +14,7 @@ from flatdist.trials.learning_rate import (
     estimate_steps,
     flatness_bounds,
     stable_learning_rate,
+    steps_to_leave,
 )
 from flatdist.trials.settings import Hooks, RunSettings
 from flatdist.trials.train import segment_ends, train
@@ -199,3 +200,49 @@ def test_every_gradient_method_trains_untuned(method, ground_truth):
         assert all(row["relative_error"] < 0.5 for row in found)
     else:
         assert [row["status"] for row in found] == ["converged"] * 2
+
+
+@pytest.mark.parametrize("engine", ["fused", "batched", "reference"])
+@pytest.mark.parametrize("rate", [1e153, 1e154, 1e308])
+def test_a_learning_rate_at_the_edge_is_a_diverged_row(engine, rate):
+    """Its square, which flow time is made of, has no float."""
+    cell = Cell(d_out=4, d_in=4, rank=1, n=12, steps=3, evaluations=2, learning_rate=rate)
+    ((_, row, _),) = train(cell, (0,), RunSettings(engine=engine), Hooks())
+    assert (row["status"], row["learning_rate_final"]) == ("diverged", rate)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_layers_of_zeros_have_a_step_size_and_say_that_nothing_trained(noise):
+    layers = [np.zeros((2, 4, 4))] * 3
+    rates = stable_learning_rate(layers, n=12, batch=5, label_scale=np.ones(2), noise_std=np.full(2, noise))
+    assert np.isfinite(rates).all()
+    cell = Cell(d_out=4, d_in=4, rank=1, n=12, steps=40, evaluations=2, init_scale=1e-60, label_noise_std=noise)
+    row = rows(cell)[0]
+    assert (row["status"], row["quantities"]) == ("budget_exhausted", {"untrained": 1.0})
+    assert steps_to_leave(cell) == np.inf
+
+
+def test_a_tiny_start_trains_with_the_step_size_of_the_smallest_interpolator():
+    """Label noise next to tiny layers would allow 1e-12 of it; where the start is larger nothing changes."""
+    cell = Cell(d_out=6, d_in=6, rank=1, n=30, steps=3000, depth=2, init_scale=1e-6, label_noise_std=0.3)
+    row = rows(cell)[0]
+    assert row["quantities"] is None
+    assert row["relative_error"] < 0.5
+    assert row["learning_rate_final"] > 1e-3
+    assert steps_to_leave(cell) < cell.steps
+    assert steps_to_leave(dataclasses.replace(cell, depth=3, width=(6, 6))) > cell.steps
+    larger = dataclasses.replace(cell, init_scale=1e-3)
+    assert larger.numerics["method"] + 1 == cell.numerics["method"]
+    assert dataclasses.replace(cell, learning_rate=0.1).numerics == larger.numerics
+
+
+def test_the_time_to_leave_a_small_start_is_that_of_gradient_descent():
+    """Within a factor of 4 of when the training loss first falls by a tenth."""
+    for depth, scale in ((2, 1e-5), (3, 5e-3)):
+        cell = Cell(
+            d_out=5, d_in=5, rank=1, n=400, steps=40_000, evaluations=201, depth=depth, init_scale=scale,
+            method="gradient_descent", learning_rate=0.02, dtype="float64",
+        )  # fmt: skip
+        ((_, _, history),) = train(cell, (0,), RunSettings(engine="fused"), Hooks())
+        left = next(row["step"] for row in history if row["train_loss"] < 0.9 * history[0]["train_loss"])
+        assert 0.25 < steps_to_leave(cell) / left < 4.0, (depth, left, steps_to_leave(cell))

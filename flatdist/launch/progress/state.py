@@ -128,6 +128,12 @@ class Progress:
             state = self._shards.get(event.shard)
             if state is not None and not state.ended:
                 self._busy += state.end(event.at)
+        elif isinstance(event, Skipped):
+            self.done_before += event.replicates
+            state = self._shards.get(event.shard)
+            if state is not None and state.rows:
+                state.predicted *= (state.rows - event.replicates) / state.rows
+                state.rows -= event.replicates
         elif isinstance(event, Notice):
             self.notices.append(event.text)
 
@@ -250,6 +256,13 @@ class ItemFailed(NamedTuple):
     at: float  # seconds on the worker's monotonic clock
 
 
+class Skipped(NamedTuple):
+    """Replicates of a shard that another driver has stored or is running."""
+
+    shard: int
+    replicates: int
+
+
 class ShardEnded(NamedTuple):
     """A worker is through with a shard."""
 
@@ -263,4 +276,4 @@ class Notice(NamedTuple):
     text: str
 
 
-Event = ShardStarted | StepsTaken | RowStored | ItemFailed | ShardEnded | Notice
+Event = ShardStarted | StepsTaken | RowStored | ItemFailed | Skipped | ShardEnded | Notice

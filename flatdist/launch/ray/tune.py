@@ -7,6 +7,7 @@ store's to say: Tune's state lives in a scratch folder, is never restored, and g
 from __future__ import annotations
 
 import shutil
+import socket
 import tempfile
 import threading
 import time
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.2
 ASK_SECONDS = 0.5
 LEAVE_SECONDS = 6.0  # after an interrupt, workers have this long to store their rows
+HEAD_SECONDS = 8.0  # without an answer of the cluster's head before a sweep gives up
 ERROR_LENGTH = 300
 LOG_FILES = ("progress.csv", "result.json", "events.out.tfevents*")  # of the loggers csv, json and tensorboard
 
@@ -87,6 +89,7 @@ def run_round(
     )
     tune = _TuneThread(session, shards, store_uri, settings, monitor, name)
     result = Round()
+    head = Head(ray.get_runtime_context().gcs_address if session.own else None)
     stopping_since: float | None = None
     with quiet_tune():
         tune.start()
@@ -108,7 +111,7 @@ def run_round(
                 if isinstance(event, Notice):
                     display.message(event.text)
             if not stopping:
-                result.stopped = same_error(progress, settings)
+                result.stopped = same_error(progress, settings) or head.problem()
             display.update(progress)
             if ended:
                 break
@@ -116,12 +119,45 @@ def run_round(
         tune.join(3.0 if stopping else None)
         if settings.loggers and keep_logs(Path(tune.scratch) / name, Path(settings.log_folder) / name):
             display.message(f"the loggers' files are in {Path(settings.log_folder) / name}")
-        ray.kill(monitor)
+        if head.answers:  # else the call would wait for it
+            ray.kill(monitor)
     shutil.rmtree(tune.scratch, ignore_errors=True)
     if tune.failure is not None and not stopping:
         raise LaunchError(f"Ray Tune ended early: {tune.failure}; the same command goes on") from tune.failure
     result.errors = tune.errors
     return result
+
+
+class Head:
+    """Whether this machine's own Ray still has its control service (GCS); without it Ray waits, then ends the process.
+
+    Args:
+        address: HOST:PORT of the service; None for a cluster that is not this process's own.
+    """
+
+    def __init__(self, address: str | None) -> None:
+        self._address, self._looked = address, time.monotonic()
+        self._since: float | None = None  # when it was first found gone
+        self.answers = True
+
+    def problem(self) -> str | None:
+        """Why the sweep is to stop, once the service has been gone for a while; None as long as it is there."""
+        now = time.monotonic()
+        if self._address is not None and now - self._looked >= HEAD_SECONDS / 4:
+            self._looked = now
+            host, _, port = self._address.rpartition(":")
+            try:
+                socket.create_connection((host, int(port)), timeout=1.0).close()
+            except ConnectionRefusedError:
+                self._since = self._since or now
+                self.answers = False
+            except OSError:
+                pass  # a machine that is very busy
+            else:
+                self._since, self.answers = None, True
+        if self._since is None or now - self._since < HEAD_SECONDS:
+            return None
+        return f"Ray's control service at {self._address} has ended; what was finished is stored"
 
 
 class _TuneThread(threading.Thread):

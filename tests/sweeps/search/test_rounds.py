@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -63,3 +64,20 @@ def test_nothing_is_recorded_where_it_is_not_to_be(tmp_path: Path) -> None:
     log.add(first_round(store))
     assert store.sweep_names() == []
     assert isinstance(log.rounds[0].requests[0], Request)
+
+
+def test_two_drivers_of_one_search_record_one_list_of_rounds(tmp_path: Path) -> None:
+    """The slower one takes up the rounds of the faster one, and does not shorten the record."""
+    store = Store(tmp_path)
+    fast, slow = (RoundLog(store, "made-up", "", None, "x") for _ in range(2))
+    first = first_round(store)
+    other = dataclasses.replace(first, requests=first.requests[:1])
+    fast.add(first)
+    fast.add(other)
+    fast.replace_round(1, dataclasses.replace(other, rungs=(Rung(5, {0: 0.5}, ()),)))
+    slow.add(other)  # it has seen fewer results, say
+    assert slow.rounds == [first]
+    slow.save()
+    assert RoundLog(store, "made-up", "", None, "x").rounds == fast.rounds
+    slow.add(first)
+    assert slow.rounds == fast.rounds
