@@ -315,7 +315,7 @@ class SweepKeys(BlockKeys):
     ] = Field(8, description="replicates of each cell, or {min, max, until_ci}")
     groups: dict[str, Together] | None = Field(None, description="axes that zip uses by name")
     blocks: list[BlockKeys] | None = Field(None, description="further sets of cells; the sweep is the union")
-    search: SearchKeys = Field(None)
+    search: SearchKeys = cast("SearchKeys", None)  # which a file may leave out, and not set to null
 
 
 def validated(

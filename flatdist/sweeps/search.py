@@ -82,7 +82,7 @@ class Search(Kind):
         expand(block, into, problems)
 
     @property
-    def identity(self) -> str:
+    def identity(self) -> str:  # type: ignore[override]
         """Hash of all that decides which cells a search would ask for; recorded rounds belong to one identity.
 
         A larger budget, more replicates, another round size or early stopping continue from the existing rounds.
