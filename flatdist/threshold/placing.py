@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flatdist.threshold.curves import probabilities, rise
-from flatdist.threshold.posterior import Posterior, Prior, search_posterior
+from flatdist.threshold.posterior import Posterior, search_posterior
 from flatdist.threshold.runs import Runs
 
 FIRST_ROUND = 8
@@ -60,7 +60,6 @@ def place(
     *,
     precision: float = 0.0,
     room: np.ndarray | None = None,
-    prior: Prior | None = None,
 ) -> np.ndarray:
     """The n of the next runs: those that leave the least expected posterior variance of the curve around n50.
 
@@ -74,7 +73,6 @@ def place(
         count: how many runs.
         precision: half-width of the interval of log n50 that is wanted; differences far below it are not resolved.
         room: (v,) how many more runs each of ``within.values`` may take; None for any number.
-        prior: what theory says of the curve, for where to measure; the interval of n50 never uses it.
 
     Returns:
         (count,) increasing; fewer where there is no more room. The same for the same arguments.
@@ -84,7 +82,7 @@ def place(
     if left.shape != values.shape:
         raise ValueError(f"room has shape {left.shape}, but the range holds {len(values)} values of n")
     count = min(count, int(np.maximum(left, 0).sum()))
-    believed = search_posterior(runs, float(values[0]), float(values[-1]), prior)
+    believed = search_posterior(runs, float(values[0]), float(values[-1]))
     chosen: list[int] = []
     while len(chosen) < count:
         candidates = _candidates(believed, values, left)

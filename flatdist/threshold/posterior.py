@@ -54,21 +54,6 @@ FINE, COARSE = Grid(51, 13), Grid(41, 9, (0.0, 0.03, 0.1, 0.25, 0.45), first=81)
 
 
 @dataclass(frozen=True)
-class Prior:
-    """Normal beliefs about the curve, for where to measure first; never part of a reported interval.
-
-    Attributes:
-        center, center_sd: of log n50.
-        width, width_sd: of the logarithm of the 10-90 % width on log n.
-    """
-
-    center: float
-    center_sd: float
-    width: float
-    width_sd: float
-
-
-@dataclass(frozen=True)
 class Posterior:
     """Curves and their weights.
 
@@ -131,7 +116,6 @@ def posterior(
     links: tuple[str, ...] = LINKS,
     grid: Grid = FINE,
     dispersion: float = 1.0,
-    prior: Prior | None = None,
 ) -> Posterior:
     """Weigh success curves by the observations.
 
@@ -142,7 +126,6 @@ def posterior(
         links: over which to average.
         grid: how finely.
         dispersion: by which the log-likelihood is divided, where observations scatter more than the curves allow.
-        prior: beliefs beyond the weak ones.
     """
     (first, last), (narrow, wide) = ends, widths
     edges = (-math.inf, -math.inf)
@@ -159,10 +142,6 @@ def posterior(
             edges = float(heights[..., 0].max()), float(heights[..., -1].max())
         log_prior = _log_prior(links, size.lapses)[:, : len(lapses), None, None] + np.zeros_like(heights)
         found = Posterior(links, center, width, lapses, heights, log_prior, edges)
-        if prior is not None:
-            away = ((found.log_n50 - prior.center) / prior.center_sd) ** 2
-            away = away + ((np.log(width)[:, None] - prior.width) / prior.width_sd) ** 2
-            found = Posterior(links, center, width, lapses, heights, log_prior - 0.5 * away, edges)
         high = found.heights + found.log_prior
         if stage == 0:
             possible = high.max(axis=(0, 2, 3)) > high.max() - FAR
@@ -200,24 +179,23 @@ def width_range(values: np.ndarray) -> tuple[float, float]:
     return 0.1 * float(np.diff(values).min()), 3.0 * span
 
 
-def search_posterior(runs: Runs, low: float, high: float, prior: Prior | None = None) -> Posterior:
+def search_posterior(runs: Runs, low: float, high: float) -> Posterior:
     """Weigh success curves for a search between two numbers of measurements.
 
     Args:
         runs: so far; there may be none.
         low, high: ends of the range searched, in measurements.
-        prior: beliefs beyond the weak ones.
     """
-    return _searched(*(tuple(column.tolist()) for column in runs.counts()), low, high, prior)
+    return _searched(*(tuple(column.tolist()) for column in runs.counts()), low, high)
 
 
 @lru_cache(maxsize=128)  # whether a search has finished and where it measures next are asked one after the other
 def _searched(
-    n: tuple[float, ...], won: tuple[float, ...], lost: tuple[float, ...], low: float, high: float, prior: Prior | None
+    n: tuple[float, ...], won: tuple[float, ...], lost: tuple[float, ...], low: float, high: float
 ) -> Posterior:
     observations = Observations(np.log(n), np.array(won), np.array(lost))
     middle, span = 0.5 * math.log(low * high), max(math.log(high / low), _LEAST_RANGE)
     reach = (0.5 + _BEYOND) * span
     widths = (_SHARPEST / high, _WIDEST * span)
     links = ("logit", "cloglog", "loglog")
-    return posterior(observations, (middle - reach, middle + reach), widths, links=links, grid=COARSE, prior=prior)
+    return posterior(observations, (middle - reach, middle + reach), widths, links=links, grid=COARSE)
