@@ -175,8 +175,7 @@ def _free(shard: Shard, store: Store, driver: Driver | None, *, again: bool) -> 
     """
     keys = {(item.cell.cell_id, replicate) for item in shard.items for replicate in item.replicates}
     if driver is not None:
-        keys = driver.take(keys)
-        again = again or driver.shared
+        keys, again = driver.take(keys), True
     done = store.done({item.cell.cell_id for item in shard.items}) if again and keys else {}
     items = []
     for item in shard.items:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 BEAT_SECONDS = 10.0  # between two signs of life
 LEASE_SECONDS = 60.0  # a process that gives none for so long counts as dead
+BUSY_LEASES = 10  # of those, for a process of the same machine that is still there
 AT_THE_END = 16  # parts that are worth compacting when a driver ends
 
 
@@ -95,7 +96,7 @@ class Driver:
         self._running = {*keys}
         self._announce()
         if self._running & (held := self.elsewhere()):
-            self._running -= held
+            self._running = self._running - held
             self._announce()
         return set(self._running)
 
@@ -119,7 +120,7 @@ class Driver:
             version, said = self._read.get(path, ("", Announcement()))
             if version != info.token:
                 said = self._content(info)
-            if age > LEASE_SECONDS or (said.host == socket.gethostname() and not _runs(said.pid)):
+            if not _is_alive(said, age):
                 with contextlib.suppress(StoreError):  # another user's, say
                     self._files.delete(path)
             else:
@@ -159,6 +160,13 @@ class Driver:
                 self._announce()
                 if self.tidies and beats % 3 == 0:
                     self.store.tidy()
+
+
+def _is_alive(said: Announcement, age: float) -> bool:
+    """Whether a process counts as alive; one of this machine that is there may be silent for longer, being busy."""
+    if said.host != socket.gethostname():
+        return age <= LEASE_SECONDS
+    return _runs(said.pid) and age <= BUSY_LEASES * LEASE_SECONDS
 
 
 def _runs(pid: int) -> bool:
