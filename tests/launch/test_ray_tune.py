@@ -139,7 +139,7 @@ from flatdist.launch import LaunchSettings, launch
 from flatdist.planning import Shard, WorkItem
 cells = [Cell(d_out=8, d_in=8, rank=1, n=n, steps=300) for n in range(20, 60)]
 shards = tuple(Shard((WorkItem(cell, (0, 1)),), 1.0) for cell in cells)
-plan = SimpleNamespace(cells=cells, shards=shards, done=0)
+plan = SimpleNamespace(cells=cells, shards=shards, done=0, sweeps=())
 settings = LaunchSettings(runner="launch_fakes:sleeping", slots=1, flush_seconds=0.5)
 sys.exit(launch(plan, sys.argv[1], settings=settings, display="plain").exit_code)
 """
