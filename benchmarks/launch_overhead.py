@@ -21,7 +21,7 @@ from flatdist.cells.cell import Cell
 from flatdist.launch import LaunchSettings, launch
 from flatdist.launch.ray.cluster import ClusterSession
 from flatdist.machine.environment import import_ray, quiet_tune
-from flatdist.planning import WorkItem
+from flatdist.planning import PlanSettings, WorkItem
 from flatdist.planning.sharding import Sized, make_shards, shuffle
 
 SLOTS = 2
@@ -31,7 +31,7 @@ def sharded(cells: list[Cell]) -> tuple[float, int]:
     """Run the cells as flatdist does, Ray's start included; returns wall seconds and the number of shards."""
     sized = [Sized(WorkItem(cell, (0,)), cell.steps / 1000) for cell in cells]
     shards = make_shards(shuffle(sized, SLOTS, 0), SLOTS)
-    plan: Any = SimpleNamespace(cells=tuple(cells), shards=tuple(shards), done=0)
+    plan: Any = SimpleNamespace(cells=tuple(cells), shards=tuple(shards), done=0, sweeps=(), settings=PlanSettings())
     settings = LaunchSettings(slots=SLOTS, runner="simulated_runner:sleeping")
     with tempfile.TemporaryDirectory() as store:
         start = time.perf_counter()

@@ -94,7 +94,7 @@ def main() -> None:
         stop, scratch = threading.Event(), [0]
         watcher = threading.Thread(target=watch_scratch, args=(stop, scratch), daemon=True)
         watcher.start()
-        simulated: Any = SimpleNamespace(cells=tuple(cells), shards=shards, done=0)
+        simulated: Any = SimpleNamespace(cells=tuple(cells), shards=shards, done=0, sweeps=(), settings=PlanSettings())
         settings = LaunchSettings(slots=options.slots, runner="simulated_runner:canned")
         start, processor = time.perf_counter(), time.process_time()
         result = timed("sweep", lambda: launch(simulated, folder, settings=settings, display="plain"))

@@ -12,7 +12,7 @@ import pytest
 from flatdist import run_cell
 from flatdist.cells.cell import Cell
 from flatdist.launch import LaunchSettings, launch
-from flatdist.planning import Shard, WorkItem
+from flatdist.planning import PlanSettings, Shard, WorkItem
 from flatdist.store import Store
 
 # What may differ between two computations of one replicate: when, where from and how fast.
@@ -43,7 +43,8 @@ def inline(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, pd.D
     """Every replicate computed beside fifteen others, in this process."""
     shards = tuple(Shard((WorkItem(cell, tuple(range(COMPANY))),), 1.0) for cell in CELLS)
     store = tmp_path_factory.mktemp("inline")
-    launch(SimpleNamespace(cells=CELLS, shards=shards, done=0), store, executor="inline", display="none")
+    plan = SimpleNamespace(cells=CELLS, shards=shards, done=0, sweeps=(), settings=PlanSettings())
+    launch(plan, store, executor="inline", display="none")
     trials, history = tables(store)
     assert len(trials) == COMPANY * len(CELLS)
     assert set(trials["status"]) <= {"converged", "budget_exhausted"}
