@@ -47,7 +47,8 @@ test: $(INSTALLED_DEV)  ## the test suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 docs: $(INSTALLED_DEV)  ## the documentation site in site/, warnings are errors
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python docs/generate/pages.py build/docs
+	$(BIN)/sphinx-build --fail-on-warning --nitpicky --fresh-env --quiet -c docs/site build/docs site
 
 dist: $(INSTALLED_DEV)  ## wheel and sdist, tried in an environment without torch and ray
 	bash .ci/dist $(BIN)/python

@@ -14,12 +14,12 @@ def draw(script: figures.Script) -> None:
     thresholds = flatdist.fit_thresholds(trials, by=by, tolerance=ask.tolerance, link=ask.link)
     figure = figures.phase_diagram(trials, tolerance=ask.tolerance, view=ask.view, thresholds=thresholds)
     script.show(thresholds[[*by, "n50", "n50_low", "n50_high", "censored", "n_replicates"]])
-    script.save(figure, "phase_diagram" if ask.view == "rank" else f"phase_diagram_{ask.view}", by=by, view=ask.view)
+    script.save(figure, "phase_diagram" if ask.view == "auto" else f"phase_diagram_{ask.view}", by=by, view=ask.view)
 
 
 def main() -> int:
     """Run the script and return its exit status."""
-    return figures.run_script(draw, __doc__, view="rank")
+    return figures.run_script(draw, __doc__, view="auto")
 
 
 if __name__ == "__main__":

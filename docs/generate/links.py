@@ -10,6 +10,8 @@ from __future__ import annotations
 import posixpath
 import re
 
+from prose import outside_code
+
 MOVED = {
     "index.md": "README.md",
     "contributing.md": "CONTRIBUTING.md",
@@ -26,10 +28,10 @@ SHOWN = {source: page for page, source in MOVED.items()} | {
     "flatdist/methods/__init__.py": "reference/methods.md",
     "flatdist/sensing/ensembles/__init__.py": "reference/ensembles.md",
     "flatdist/theory/__init__.py": "reference/predictions.md",
-    "flatdist/__init__.py": "reference/python.md",
-    "analysis": "reference/analyses.md",
-    "analysis/explore.ipynb": "reference/analyses.md",
-    "analysis/first_phase_diagram.ipynb": "reference/analyses.md",
+    "flatdist/__init__.py": "reference/api-sweeps.md",
+    "analysis": "reference/figures.md",
+    "analysis/explore.ipynb": "reference/figures.md",
+    "analysis/first_phase_diagram.ipynb": "reference/figures.md",
     "sweeps": "reference/examples.md",
     "cluster.yaml": "reference/examples.md#clusteryaml",
     "docs": "index.md",
@@ -37,7 +39,6 @@ SHOWN = {source: page for page, source in MOVED.items()} | {
 """File of the repository -> the page that shows it, or what it declares."""
 
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
-_FENCE = re.compile(r"^(```.*?^```)$", re.MULTILINE | re.DOTALL)
 
 
 def rewrite_links(markdown: str, uri: str) -> str:
@@ -48,12 +49,8 @@ def rewrite_links(markdown: str, uri: str) -> str:
         uri: where the site has it, as ``results/noise.md``.
     """
     here = MOVED.get(uri, f"docs/{uri}")
-    parts = _FENCE.split(markdown)
-    return "".join(
-        part
-        if part.startswith("```")
-        else _LINK.sub(lambda match: match[1] + _target(match[2], here, uri) + match[3], part)
-        for part in parts
+    return outside_code(
+        markdown, lambda text: _LINK.sub(lambda match: match[1] + _target(match[2], here, uri) + match[3], text)
     )
 
 
@@ -74,5 +71,5 @@ def _target(link: str, here: str, uri: str) -> str:
 
 
 def sweep_anchor(path: str) -> str:
-    """Anchor of a sweep file on the page of examples."""
-    return path.removeprefix("sweeps/").removesuffix(".yaml").replace("/", "-")
+    """Anchor of the heading that a sweep file has on the page of examples."""
+    return re.sub(r"[^\w-]", "", path)

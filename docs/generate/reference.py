@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import json
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from inspect import cleandoc, getdoc
 from pathlib import Path
 from typing import Any
 
 import click
-from docstrings import escape, to_markdown
-from links import sweep_anchor
+from api import TOPICS, page
+from prose import code, escape, plain_text, table
 
-import flatdist
-import flatdist.figures
-import flatdist.fits
 from flatdist import theory
 from flatdist.cells import columns
 from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
@@ -32,31 +27,6 @@ from flatdist.sweeps.searchers import SEARCHERS
 
 ROOT = Path(__file__).resolve().parents[2]
 CHOSEN = {"boundary": Boundary.names(), "first_success": FirstSuccess.names()}
-EXTENSION_POINTS = {
-    "Predictions": ["flatdist.theory"],
-    "The store": ["flatdist.store.Store", "flatdist.store.StoreWarning"],
-    "Sweep files": [
-        "flatdist.sweeps.load_sweep",
-        "flatdist.sweeps.parse_sweep",
-        "flatdist.sweeps.sweep.Sweep",
-    ],
-    "Searches": ["flatdist.sweeps.rounds", "flatdist.launch.rounds"],
-    "What a method declares": ["flatdist.methods.base"],
-    "What an ensemble declares": ["flatdist.sensing.ensembles.base"],
-    "What a cell field declares": ["flatdist.cells.fields"],
-}
-"""Heading -> what a contributor meets beyond the package's public names."""
-
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table of cells that are Markdown already."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "".join(f"| {' | '.join(' '.join(cell.split()) for cell in line)} |\n" for line in lines)
-
-
-def code(words: Iterable[Any]) -> str:
-    """Words as code, after one another."""
-    return " ".join(f"`{word}`" for word in words)
 
 
 def cell_fields() -> str:
@@ -145,7 +115,7 @@ def predictions() -> str:
         rows = [
             (
                 f"`{p.name}`",
-                f"`{p.formula.replace('|', '&#124;')}`" if "|" not in p.formula else escape(p.formula),
+                f"`{p.formula}`",
                 escape(p.domain),
                 escape(p.reference),
                 "yes" if p.exact else "up to a constant",
@@ -166,7 +136,7 @@ def commands() -> str:
         usage = " ".join(command.get_usage(context).removeprefix("Usage:").split())
         options = [option for option in command.get_params(context) if not isinstance(option, click.Argument)]
         records = [record for option in options if (record := option.get_help_record(context))]
-        text += f"\n## flatdist {name} {{ #{name} }}\n\n`{usage}`\n\n{escape(cleandoc(command.help or ''))}\n\n"
+        text += f"\n## flatdist {name}\n\n```text\n{usage}\n```\n\n{escape(cleandoc(command.help or ''))}\n\n"
         text += table(("option", "meaning"), [(f"`{spelling}`", escape(meaning)) for spelling, meaning in records])
     return text
 
@@ -181,7 +151,7 @@ def sweep_files() -> str:
         (
             "# Words of a sweep file",
             (
-                "[How to write one](../sweeps.md) says what each is for, [how to search](../search.md) "
+                "[How to write one](../sweeps.md) says what each is for, [how to search](../searching.md) "
                 "those of `search`, and [how to find a threshold](../boundary.md) those after it."
             ),
             f"## Keys\n\nOf the file: {code(SweepKeys.names())}.\n\nOf `search`: {code(SearchKeys.names())}.\n\n"
@@ -199,38 +169,19 @@ def sweep_files() -> str:
     )
 
 
-def python() -> str:
-    """The package's public names and, after them, what contributors build on."""
-    rooms = ("__version__", "figures", "fits", "theory")  # that have pages of their own
-    homes = {name: getattr(flatdist, name) for name in flatdist.__all__ if name not in rooms}
-    text = "# Python\n\nEvery public name is `flatdist.NAME`; it is loaded when first used.\n\n"
-    for name, thing in homes.items():
-        text += f"::: {thing.__module__}.{name}\n\n"
-    for heading, paths in EXTENSION_POINTS.items():
-        text += f"## {heading}\n\n" + "".join(_directive(path) for path in paths)
-    return text
-
-
 def analyses() -> str:
-    """The figures with their commands, and the functions behind them: figures first, then fits."""
+    """The figures with their commands."""
     from flatdist.figures.command import FIGURES, options_of
 
     rows = [
         (f"`flatdist figure {name.replace('_', '-')} SWEEP`", escape(line), code([f"--{o}" for o in options_of(name)]))
         for name, (_, line) in FIGURES.items()
     ]
-    text = (
-        "# Figures and fits\n\nEvery figure is a command, a function `flatdist.figures.NAME` from a DataFrame to axes "
-        "or a figure, and in a clone a script of at most 40 lines, `python analysis/NAME.py SWEEP`.\n\n"
-        + table(("command", "shows", "options of its own"), rows)
+    return (
+        "# Figures\n\nEvery figure is a command, a function of [flatdist.figures](api-figures.md) from a DataFrame to "
+        "axes or a figure, and in a clone a script of at most 40 lines, `python analysis/NAME.py SWEEP`. "
+        "[The gallery](../gallery.md) shows them.\n\n" + table(("command", "shows", "options of its own"), rows)
     )
-    for heading, package in (("Figures", flatdist.figures), ("Fits", flatdist.fits)):
-        text += f"\n## {heading}\n\n"
-        for name in package.__all__:
-            thing = getattr(package, name)
-            if hasattr(thing, "__module__") and thing.__module__.startswith(package.__name__):
-                text += _directive(f"{thing.__module__}.{thing.__name__}")
-    return text
 
 
 def examples() -> str:
@@ -238,26 +189,12 @@ def examples() -> str:
     text = "# Example sweeps\n"
     for path in sorted((ROOT / "sweeps").rglob("*.yaml")):
         file = path.relative_to(ROOT).as_posix()
-        text += f"\n## {file} {{ #{sweep_anchor(file)} }}\n\n```yaml\n{path.read_text(encoding='utf-8')}```\n"
-    return (
-        text
-        + f"\n## cluster.yaml {{ #clusteryaml }}\n\n```yaml\n{(ROOT / 'cluster.yaml').read_text(encoding='utf-8')}```\n"
-    )
-
-
-def _directive(path: str) -> str:
-    return f"::: {path}\n    options:\n      heading_level: 3\n      show_root_toc_entry: true\n\n"
+        text += f"\n## {file}\n\n```yaml\n{path.read_text(encoding='utf-8')}```\n"
+    return text + f"\n## cluster.yaml\n\n```yaml\n{(ROOT / 'cluster.yaml').read_text(encoding='utf-8')}```\n"
 
 
 def _module_text(name: str) -> str:
-    return to_markdown(getdoc(import_module(name)) or "")
-
-
-def _help_of(main: Callable[[Sequence[str]], int]) -> str:
-    written = io.StringIO()
-    with contextlib.redirect_stdout(written), contextlib.suppress(SystemExit):
-        main(["--help"])
-    return re.sub(r"\x1b\[[0-9;]*m", "", written.getvalue())
+    return plain_text(getdoc(import_module(name)) or "")
 
 
 PAGES: Mapping[str, Callable[[], str]] = {
@@ -270,9 +207,9 @@ PAGES: Mapping[str, Callable[[], str]] = {
         "methods": methods,
         "ensembles": ensembles,
         "predictions": predictions,
-        "python": python,
-        "analyses": analyses,
+        "figures": analyses,
         "examples": examples,
+        **{f"api_{topic}": partial(page, topic) for topic in TOPICS},
     }.items()
 }
 """Page -> how its text is made."""

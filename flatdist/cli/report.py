@@ -91,7 +91,7 @@ def watch_command(
 @click.option(
     "--log", help="Logarithmic axes among x, y and value, such as x,value; none for none (default: by spread)."
 )
-@click.option("--view", help="Axes of the phase diagram: rank, size or normalised.")
+@click.option("--view", help="Axes of the phase diagram: rank, size, shape or normalised (default: by what varies).")
 @click.option("--over", help="What ratios divide n50 by: a prediction or a method.")
 @click.option("--margin", type=float, help="Relative distance from 1 that ratios count.")
 @click.option("--reference", help="Method that paired figures compare with.")

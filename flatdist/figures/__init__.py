@@ -6,6 +6,7 @@ Every function takes a plain DataFrame with one row per replicate, and ``ax=`` w
 from flatdist.figures.command import FIGURES, Made, make_figure
 from flatdist.figures.dependence import dependence
 from flatdist.figures.dependence import grouping as dependence_columns
+from flatdist.figures.example import example_trials
 from flatdist.figures.fields import heatmap, lines, scatter
 from flatdist.figures.first_success import first_success
 from flatdist.figures.flatness_gap import flatness_gap
@@ -27,7 +28,7 @@ from flatdist.figures.training_curves import training_curves
 
 __all__ = [
     "CURVE_COLUMNS", "FIGURES", "FLOW_COLUMNS", "Made", "Script", "collapse", "dependence", "dependence_columns",
-    "diagram_columns", "first_success", "flatness_gap", "flow_limit", "heatmap", "lines", "make_figure", "origin",
-    "paired", "phase_diagram", "ratios", "risk", "risk_ratios", "risk_steps", "run_script", "sample_complexity",
-    "save_figure", "scaling", "scatter", "steps_table", "theorem", "tolerance", "training_curves",
+    "diagram_columns", "example_trials", "first_success", "flatness_gap", "flow_limit", "heatmap", "lines",
+    "make_figure", "origin", "paired", "phase_diagram", "ratios", "risk", "risk_ratios", "risk_steps", "run_script",
+    "sample_complexity", "save_figure", "scaling", "scatter", "steps_table", "theorem", "tolerance", "training_curves",
 ]  # fmt: skip

@@ -175,8 +175,13 @@ def maker_of(name: str) -> Callable[..., Drawn]:
 
 
 def options_of(name: str) -> list[str]:
-    """The options that a figure takes beyond those of all."""
-    return list(inspect.signature(maker_of(name)).parameters)[2:]
+    """The options that a figure takes beyond those of all: its maker's, or its function's where the maker takes any."""
+    maker = maker_of(name)
+    names = list(inspect.signature(maker).parameters)[2:]
+    if names == ["options"]:
+        function = getattr(import_module(maker.__module__), name)
+        names = [option for option in list(inspect.signature(function).parameters)[1:] if option not in ("table", "ax")]
+    return names
 
 
 def load(context: Context) -> pd.DataFrame:

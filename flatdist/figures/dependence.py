@@ -63,6 +63,13 @@ def dependence(
 
     Raises:
         FitError: no such column, values that are no numbers, a single value, or several panels for one ``ax``.
+
+    Example:
+        >>> import pandas as pd
+        >>> from flatdist import figures
+        >>> parts = [figures.example_trials().assign(init_scale=scale) for scale in (0.5, 1.0)]
+        >>> figures.dependence(pd.concat(parts), "init_scale").axes[0].get_xlabel()
+        'init_scale'
     """
     trials = _with_numbers(trials, x)
     check_field(trials, x)

@@ -136,6 +136,11 @@ def lines(
 
     Raises:
         FitError: a column that is missing, does not vary, or cannot be logarithmic; or several panels for one ``ax``.
+
+    Example:
+        >>> from flatdist import figures
+        >>> figures.lines(figures.example_trials(ranks=(1, 2)), "rank", "n50").axes[0].get_ylabel()
+        '$n_{50}$'
     """
     x, _ = axes_of(trials, x, x)
     series, facets = series_of(trials, color, (x, facet)), [facet] if facet not in (None, "none") else []
@@ -566,65 +571,37 @@ def _axis(axes: Axes, which: str, places: Mapping[Any, float], logarithmic: bool
         axis.set_major_locator(LogLocator(numticks=6))
 
 
-def make_heatmap(
-    trials: pd.DataFrame,
-    context: Context,
-    *,
-    x: str | None = None,
-    y: str | None = None,
-    value: str = SUCCESS,
-    agg: str | None = None,
-    facet: str | None = None,
-    log: str | None = None,
-    tolerance: float | None = None,
-) -> Drawn:
+def make_heatmap(trials: pd.DataFrame, context: Context, **options: Any) -> Drawn:
     """The heat map and its numbers."""
-    x, y = axes_of(trials, x, y)
-    facets = facet_of(trials, facet, (x, y))
-    table = field_table(trials, [x, y, *facets], value, agg, tolerance)
-    figure = heatmap(trials, x, y, value, agg=agg, facet=facet, log=log, tolerance=tolerance, table=table)
-    settings = {"x": x, "y": y, "value": value, "agg": agg, "facet": facet, "log": log, "tolerance": tolerance}
+    x, y = axes_of(trials, options.pop("x", None), options.pop("y", None))
+    value, agg = options.pop("value", SUCCESS), options.get("agg")
+    facets = facet_of(trials, options.get("facet"), (x, y))
+    table = field_table(trials, [x, y, *facets], value, agg, options.get("tolerance"))
+    figure = heatmap(trials, x, y, value, **options, table=table)
     remarks = pooled(trials, [x, y, *facets, *(["n"] if value == FITTED else [])])
     title = plain(f"{value_name(value, agg)} over {x} and {y}")
+    settings = {"x": x, "y": y, "value": value, **options}
     return Drawn({_stem("heatmap", value, x, y): figure}, {title: _numbers(table, x, y, facets)}, settings, remarks)
 
 
-def make_lines(
-    trials: pd.DataFrame,
-    context: Context,
-    *,
-    x: str | None = None,
-    value: str = SUCCESS,
-    agg: str | None = None,
-    color: str | None = None,
-    facet: str | None = None,
-    log: str | None = None,
-    tolerance: float | None = None,
-) -> Drawn:
+def make_lines(trials: pd.DataFrame, context: Context, **options: Any) -> Drawn:
     """The lines and their numbers."""
-    x, _ = axes_of(trials, x, x)
-    by = [x, *([facet] if facet not in (None, "none") else []), *series_of(trials, color, (x, facet))]
-    table = field_table(trials, by, value, agg, tolerance)
-    figure = lines(trials, x, value, agg=agg, color=color, facet=facet, log=log, tolerance=tolerance, table=table)
-    settings = {"x": x, "value": value, "agg": agg, "color": color, "facet": facet, "log": log, "tolerance": tolerance}
+    x, _ = axes_of(trials, options.get("x"), options.pop("x", None))
+    value, facet = options.pop("value", SUCCESS), options.get("facet")
+    by = [x, *([facet] if facet not in (None, "none") else []), *series_of(trials, options.get("color"), (x, facet))]
+    table = field_table(trials, by, value, options.get("agg"), options.get("tolerance"))
+    figure = lines(trials, x, value, **options, table=table)
     text = shown(table.rename(columns={"value": value, "low": f"{value}_low", "high": f"{value}_high"}))
     remarks = pooled(trials, [*by, *(["n"] if value == FITTED else [])])
+    settings = {"x": x, "value": value, **options}
     return Drawn({_stem("lines", value, x): figure}, {f"{value} over {x}": text}, settings, remarks)
 
 
-def make_scatter(
-    trials: pd.DataFrame,
-    context: Context,
-    *,
-    x: str = "nuclear_norm",
-    y: str = "relative_error",
-    color: str | None = None,
-    facet: str | None = None,
-    log: str | None = None,
-) -> Drawn:
+def make_scatter(trials: pd.DataFrame, context: Context, **options: Any) -> Drawn:
     """The scatter."""
-    figure = scatter(trials, x, y, color=color, facet=facet, log=log)
-    return Drawn({_stem("scatter", y, x): figure}, {}, {"x": x, "y": y, "color": color, "facet": facet, "log": log})
+    x, y = options.pop("x", "nuclear_norm"), options.pop("y", "relative_error")
+    figure = scatter(trials, x, y, **options)
+    return Drawn({_stem("scatter", y, x): figure}, {}, {"x": x, "y": y, **options})
 
 
 def _numbers(table: pd.DataFrame, x: str, y: str, facets: Sequence[str]) -> pd.DataFrame:

@@ -38,6 +38,12 @@ def first_success(
 
     Raises:
         FitError: missing columns, problems that are not nested, or no pairs with the reference.
+
+    Example:
+        >>> from flatdist import figures
+        >>> trials = figures.example_trials(sizes=(8, 12)).assign(nested=True)
+        >>> len(figures.first_success(trials).axes)
+        2
     """
     means, pairs, series = _tables(trials, reference, tolerance)
     keys = list(styled(keys_of(means, series)))

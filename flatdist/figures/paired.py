@@ -40,6 +40,11 @@ def paired(
     Raises:
         FitError: the reference has no trials or several configurations, no other method shares its problems, or several
             panels for one ``ax``.
+
+    Example:
+        >>> from flatdist import figures
+        >>> figures.paired(figures.example_trials()).axes[0].get_ylabel()
+        'difference in success'
     """
     differences = paired_differences(trials, reference, resolve_tolerance(trials, tolerance))
     keys = keys_of(differences, panel_columns(trials))

@@ -76,6 +76,10 @@ VIEWS: Mapping[str, View] = {
         "$n / (d\\,d')$", "$r / \\min(d, d')$", SHAPE, lambda a, b, r: r / min(a, b),
         lambda a, b, r: f"{r / min(a, b):.2g}", lambda a, b: float(a * b), to_scale=True,
     ),
+    "shape": View(
+        "measurements $n$", "$d' \\times d$, rank $r$", SHAPE, lambda a, b, r: prediction("statdim").value(a, b, r),
+        lambda a, b, r: f"{a}x{b}, {r}", lambda a, b: 1.0,
+    ),
 }  # fmt: skip
 
 
@@ -84,7 +88,7 @@ def phase_diagram(
     *,
     tolerance: float | None = None,
     link: str = "auto",
-    view: str = "rank",
+    view: str = "auto",
     thresholds: pd.DataFrame | None = None,
     ax: Axes | None = None,
 ) -> Any:
@@ -94,7 +98,9 @@ def phase_diagram(
         trials: one row per replicate, with ``n``, ``replicate``, ``relative_error``, ``rank``, ``d_out``, ``d_in``.
         tolerance: success is a relative error below this; by default the loosest of the methods' own.
         link: success curve of the threshold fits; ``auto`` chooses by evidence.
-        view: ``rank`` (n and rank), ``size`` (n and shape) or ``normalised`` (n / d d' and rank / min(d, d')).
+        view: ``rank`` (n and rank), ``size`` (n and size), ``shape`` (n, and size and rank in the order of the
+            statistical dimension), ``normalised`` (n / d d' and rank / min(d, d')); ``auto`` is the first three by what
+            varies.
         thresholds: fitted already, grouped by what makes panels and the shape; fitted here by default.
         ax: axes for a single panel; by default a figure of all.
 
@@ -105,16 +111,12 @@ def phase_diagram(
         FitError: missing columns, an unknown view, or several panels for one ``ax``.
 
     Example:
-        >>> import pandas as pd
         >>> from flatdist import figures
-        >>> cells = [(n, i, n > 8 + i) for n in (5, 8, 11, 14) for i in range(4)]
-        >>> trials = pd.DataFrame({"n": n, "replicate": i, "relative_error": 0.5 * (not ok), "method": "sam",
-        ...                        "d_out": 4, "d_in": 4, "rank": 1} for n, i, ok in cells)
-        >>> figures.phase_diagram(trials).axes[0].get_title(loc="left")
-        'SAM'
+        >>> figures.phase_diagram(figures.example_trials(ranks=(1, 2))).axes[0].get_title(loc="left")
+        'label-noise SGD'
     """
     require_columns(trials, SHAPE, "needed columns")
-    chosen = view_named(view)
+    chosen = view_named(view, trials)
     tolerance = resolve_tolerance(trials, tolerance)
     by = diagram_columns(trials, chosen)
     rates = success_rates(trials, by, tolerance)
@@ -138,14 +140,17 @@ def phase_diagram(
     return panels.result
 
 
-def view_named(name: str) -> View:
-    """A view by its name.
+def view_named(name: str, trials: pd.DataFrame) -> View:
+    """A view by its name; ``auto`` is the one whose rows are the shapes that vary in the trials.
 
     Raises:
         FitError: there is none.
     """
+    if name == "auto":
+        sizes, ranks = len(trials[["d_out", "d_in"]].drop_duplicates()), trials["rank"].nunique()
+        name = "rank" if sizes == 1 else "size" if ranks == 1 else "shape"
     if name not in VIEWS:
-        raise FitError(f"no view of the phase diagram is named {name!r}; allowed: {', '.join(VIEWS)}")
+        raise FitError(f"no view of the phase diagram is named {name!r}; allowed: auto, {', '.join(VIEWS)}")
     return VIEWS[name]
 
 
@@ -155,9 +160,10 @@ def panel_columns(trials: pd.DataFrame, view: View = VIEWS["rank"]) -> list[str]
     return [*series_columns(trials), *(name for name in varying if name in PROBLEM_FIELDS)]
 
 
-def diagram_columns(trials: pd.DataFrame, view: View | str = "rank") -> list[str]:
+def diagram_columns(trials: pd.DataFrame, view: View | str = "auto") -> list[str]:
     """Columns that tell rows of tiles apart: those of the panels and the shape."""
-    view = view_named(view) if isinstance(view, str) else view
+    require_columns(trials, SHAPE, "needed columns")
+    view = view_named(view, trials) if isinstance(view, str) else view
     return list(dict.fromkeys([*panel_columns(trials, view), *SHAPE]))
 
 
@@ -301,14 +307,13 @@ def _handles(shown: list[str], censored: set[str]) -> list[Line2D]:
 
 
 def make(
-    trials: pd.DataFrame, context: Context, *, tolerance: float | None = None, link: str = "auto", view: str = "rank"
+    trials: pd.DataFrame, context: Context, *, tolerance: float | None = None, link: str = "auto", view: str = "auto"
 ) -> Drawn:
     """The figure, and the thresholds in it."""
-    require_columns(trials, SHAPE, "needed columns")
     tolerance = resolve_tolerance(trials, tolerance)
-    by = diagram_columns(trials, view_named(view))
+    by = diagram_columns(trials, view)
     thresholds = fit_thresholds(trials, by, tolerance, link=link)
-    stem = "phase_diagram" if view == "rank" else f"phase_diagram_{view}"
+    stem = "phase_diagram" if view in ("auto", "rank") else f"phase_diagram_{view}"
     settings = {"tolerance": tolerance, "link": link, "level": 0.95, "by": by, "view": view}
     figure = phase_diagram(trials, tolerance=tolerance, view=view, thresholds=thresholds)
     return Drawn({stem: figure}, {"n50": threshold_table(thresholds, by)}, settings, unfinished(thresholds))

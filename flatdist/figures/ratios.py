@@ -55,6 +55,11 @@ def ratios(
 
     Raises:
         FitError: missing columns, ``over`` is neither, a margin beyond 0 to 1, or several panels for one ``ax``.
+
+    Example:
+        >>> from flatdist import figures
+        >>> figures.ratios(figures.example_trials(sizes=(8, 12))).axes[0].get_xlabel()
+        'statistical dimension of the shape and rank'
     """
     series = series_of(trials)
     if table is None:

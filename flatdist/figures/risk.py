@@ -46,6 +46,11 @@ def risk(trials: pd.DataFrame, *, ax: Axes | None = None) -> Any:
 
     Raises:
         FitError: missing columns, not one finite error, or several panels for one ``ax``.
+
+    Example:
+        >>> from flatdist import figures
+        >>> figures.risk(figures.example_trials()).axes[0].get_ylabel()
+        'relative error'
     """
     series, panel_names = series_columns(trials), panel_columns(trials)
     table, curves = risk_table(trials), prediction_curves(trials, panel_names)
@@ -82,6 +87,11 @@ def risk_ratios(trials: pd.DataFrame, *, reference: str = "min_nuclear_norm", ax
 
     Raises:
         FitError: as :func:`risk`; or the reference has no trials or several configurations, or no pairs.
+
+    Example:
+        >>> from flatdist import figures
+        >>> figures.risk_ratios(figures.example_trials()).axes[0].get_ylabel()
+        "error / min nuclear norm's"
     """
     ratios = error_ratios(trials, reference)
     keys = keys_of(ratios, series_columns(trials))
@@ -107,6 +117,14 @@ def risk_steps(trials: pd.DataFrame) -> Any:
 
     Raises:
         FitError: the trials have one number of steps, or as for :func:`risk`.
+
+    Example:
+        >>> import pandas as pd
+        >>> from flatdist import figures
+        >>> trials = figures.example_trials().query("n == 32 and method == 'label_noise_sgd'").assign(train_loss=0.1)
+        >>> parts = [trials.assign(steps=steps, observation_noise_std=0.1) for steps in (1000, 4000)]
+        >>> len(figures.risk_steps(pd.concat(parts)).axes)
+        2
     """
     table, series, panel_names = steps_table(trials)
     keys, columns = keys_of(table, series), keys_of(table, panel_names)

@@ -61,11 +61,8 @@ def sample_complexity(
         FitError: missing columns, or several panels for one ``ax``.
 
     Example:
-        >>> import pandas as pd
         >>> from flatdist import figures
-        >>> cells = [(n, i, n > 8 + i) for n in (5, 8, 11, 14) for i in range(4)]
-        >>> trials = pd.DataFrame({"n": n, "replicate": i, "relative_error": 0.5 * (not ok)} for n, i, ok in cells)
-        >>> figures.sample_complexity(trials).axes[0].get_xlabel()
+        >>> figures.sample_complexity(figures.example_trials()).axes[0].get_xlabel()
         'measurements $n$'
     """
     tolerance = resolve_tolerance(trials, tolerance)

@@ -52,6 +52,11 @@ def scaling(
 
     Raises:
         FitError: missing columns, or no threshold that the data bracket.
+
+    Example:
+        >>> from flatdist import figures
+        >>> len(figures.scaling(figures.example_trials(sizes=(8, 12), ranks=(1, 2))).axes)  # two for each law
+        8
     """
     fits = fits or fit_all(trials, tolerance, link)
     thresholds, laws = fits.thresholds, fits.laws
@@ -165,6 +170,11 @@ def collapse(
     """Success on each transition's own scale, and the transitions' widths against sqrt(d d').
 
     Arguments and errors as of :func:`scaling`.
+
+    Example:
+        >>> from flatdist import figures
+        >>> len(figures.collapse(figures.example_trials(sizes=(8, 12))).axes)
+        2
     """
     fits = fits or fit_all(trials, tolerance, link)
     thresholds, widths = fits.thresholds, fits.widths

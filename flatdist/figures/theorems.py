@@ -180,10 +180,10 @@ _DRAWN: Mapping[str, Draw] = {
 
 
 def make(trials: pd.DataFrame, context: Context) -> Drawn:
-    """A figure for each statement that the trials bear on, and the verdicts."""
+    """A figure for each statement that the trials test, and the verdicts."""
     checks, missing = run_checks(trials)
     if not checks:
-        raise FitError("no trial here bears on a statement of the paper; the sweeps in sweeps/theorems measure them")
+        raise FitError("these trials test no statement of the paper; the sweeps in sweeps/theorems do")
     remarks = []
     for check in checks:
         row = check.row()
@@ -194,7 +194,7 @@ def make(trials: pd.DataFrame, context: Context) -> Drawn:
             f"    measured   {check.measured}",
             f"    worst      {check.worst}",
         ]
-    remarks += [f"{name}: no trial bears on it" for name in missing]
+    remarks += [f"{name}: no trials test it" for name in missing]
     figures = {check.name: theorem(check, trials) for check in checks}
     files = {"theorems": verdict_table(checks)}
     violated = any(check.verdict == VIOLATED for check in checks)

@@ -35,6 +35,11 @@ def tolerance(
 
     Raises:
         FitError: missing columns, or several panels for one ``ax``.
+
+    Example:
+        >>> from flatdist import figures
+        >>> figures.tolerance(figures.example_trials()).axes[0].get_xlabel()
+        'success: relative error below'
     """
     if thresholds is None:
         thresholds = fit_over_tolerances(trials, grouping(trials), link=link)

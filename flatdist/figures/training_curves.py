@@ -46,6 +46,16 @@ def training_curves(trials: pd.DataFrame, history: pd.DataFrame) -> Figure:
 
     Raises:
         FitError: no trial trains step by step, the trials hold several problems, or there is no history.
+
+    Example:
+        >>> import pandas as pd
+        >>> from flatdist import figures
+        >>> trials = figures.example_trials().query("n == 32 and method == 'label_noise_sgd'").assign(depth=3)
+        >>> values = dict.fromkeys(figures.CURVE_COLUMNS[3:], [1.0, 0.5, 0.1])
+        >>> steps = pd.DataFrame({"step": [1, 10, 100], **values})
+        >>> history = trials[["cell_id", "replicate"]].merge(steps, how="cross")
+        >>> [axes.get_ylabel() for axes in figures.training_curves(trials, history).axes]
+        ['train loss', 'test loss', 'nuclear norm', 'tr Hess $L$']
     """
     trained = trained_trials(trials)
     series = series_columns(trained)

@@ -44,8 +44,8 @@ def banner(material: Material) -> list[str]:
     absent = [method_label(name) for name in missing if name not in set(material.trials["method"])]
     if absent and len(material.judged):
         words.append(
-            f"Nothing of {', '.join(absent)} is in the store yet; the tolerance {material.tolerance:g} is the one that "
-            "all methods of the sweep share."
+            f"The store has no results of {', '.join(absent)} yet: the tolerance {material.tolerance:g} is the one "
+            "that all methods of the sweep share."
         )
     return words
 
@@ -74,11 +74,11 @@ def answers(material: Material) -> list[dict[str, Any]]:
 
 def _head(ratios: list[float], shapes: int, material: Material) -> str:
     if not ratios:
-        return "No n50 is bracketed by the measured n."
+        return "The measured n do not bracket n50."
     low, high = f"{min(ratios):.2f}", f"{max(ratios):.2f}"
     reach = f"n50 is {low} {DELTA}" if low == high else f"n50 is {low} to {high} {DELTA}"
     rest = shapes - len(ratios)
-    return reach + (f"; {rest} of {shapes} problems do not bracket it." if rest else ".")
+    return reach + (f"; for {rest} of {shapes} problems the measured n do not bracket it." if rest else ".")
 
 
 def _line(fit: Mapping[Any, Any], material: Material) -> dict[str, Any]:
@@ -116,14 +116,13 @@ def law_words(key: Mapping[Any, Any], fits: Fits | None) -> str:
     """Which laws the thresholds of a series are consistent with, and why none can be told where none can."""
     laws = matching(fits.laws, key) if fits is not None else pd.DataFrame()
     if laws.empty:
-        return "no law was fitted: no n50 is bracketed"
+        return "no law was fitted, since the measured n bracket no n50"
     fitting = [PREDICTIONS[law] for law in laws.loc[laws["verdict"] == "consistent", "law"]]
     excluded = [PREDICTIONS[law] for law in laws.loc[laws["verdict"].str.startswith("excluded"), "law"]]
     parts = [f"consistent with {' and '.join(fitting)}"] if fitting else []
     parts += [f"excludes {', '.join(excluded)} at 95 %"] if excluded else []
     shapes = int(laws["n_shapes"].max())
-    few = f"undecided: {counted(shapes, 'shape')} or rank measured, and telling laws apart needs four"
-    few = few.replace("shapes or rank", "shapes or ranks")
+    few = f"undecided: {counted(shapes, 'shape')} measured, and telling laws apart takes four"
     return "; ".join(parts) or (few if shapes < 4 else "undecided: no law is excluded or favoured by these thresholds")
 
 

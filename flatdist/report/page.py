@@ -17,12 +17,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from flatdist.errors import FlatdistError
-from flatdist.figures import training_curves
 from flatdist.figures.command import Context, Drawn, maker_of
 from flatdist.figures.origin import origin
 from flatdist.figures.panels import styled
 from flatdist.figures.style import FORMATS, PREDICTION_LINES, atomic, save_figure
-from flatdist.figures.theorems import theorem
 from flatdist.figures.words import counted, name_of
 from flatdist.report import answers, tables
 from flatdist.report.material import Material, Settings, gather
@@ -74,23 +72,13 @@ def build(material: Material, live: bool = False) -> dict[str, str]:
     over_n = material.over_n
     packed = None
     if len(material.history):
-        keys = dict(
-            zip(
-                zip(material.trials["cell_id"], material.trials["replicate"], strict=True),
-                material.cell_rows,
-                strict=True,
-            )
-        )
-        rows = [
-            keys.get(key, -1) for key in zip(material.history["cell_id"], material.history["replicate"], strict=True)
-        ]
-        packed = pack(material.history, rows, len(material.cells))
+        key = ["cell_id", "replicate"]
+        rows = material.history[key].merge(material.trials[key].assign(row=material.cell_rows), "left", key)["row"]
+        packed = pack(material.history, rows.fillna(-1).astype(int).tolist(), len(material.cells))
     has_curves = [packed is not None and packed.index[row] is not None for row in range(len(material.cells))]
     nothing: dict[str, Any] = {"panels": [], "note": ""}
     frames, places = painter.frames(packed) if packed is not None and any(has_curves) else ([], [])
-    no_theorems: tuple[dict[str, Any] | None, list[Any]] = (None, [])
     no_replies: list[dict[str, Any]] = []
-    statements, _ = _safe("theorems", lambda: tables.theorems(material), no_theorems)
     replies = _safe("answers", lambda: answers.answers(material), no_replies) if over_n else no_replies
     scale = answers.scale_of(replies)
     cells = tables.cell_table(material)
@@ -124,7 +112,7 @@ def build(material: Material, live: bool = False) -> dict[str, str]:
         "thinned": packed.thinned if packed is not None else "",
         "cells": cells,
         "outcomes": tables.outcomes(material),
-        "theorems": statements,
+        "theorems": _safe("theorems", lambda: tables.theorems(material), None),
         "machines": tables.machines(material),
         "facts": _facts(material),
         "origin": about,
@@ -181,49 +169,29 @@ def _facts(material: Material) -> dict[str, str]:
 
 
 def _figures(material: Material, out: Path, formats: tuple[str, ...]) -> list[Path]:
-    """The figures of the figure commands, beside the page."""
-    paths: list[Path] = []
-    options = {"tolerance": material.settings.tolerance, "link": material.settings.link}
-    context = Context([material.settings.named], material.settings.store)
-    wanted = ["phase_diagram", "sample_complexity", "scaling"] if material.over_n else []
-    for name in wanted if len(material.series_keys) <= MOST_SERIES else wanted[:1]:
-        drawn = _safe(name, lambda name=name: maker_of(name)(material.judged, context, **options), None)  # type: ignore[misc]
-        if isinstance(drawn, Drawn):
-            words = [*_command(material.settings, name)]
-            about = origin(
-                material.sweep.name, material.judged, drawn.settings, store=material.settings.store, command=words
-            )
+    """What the figure commands draw of these rows, beside the page."""
+    settings, paths = material.settings, list[Path]()
+    fitted = {"tolerance": settings.tolerance, "link": settings.link}
+    over_n = ["phase_diagram", "sample_complexity", "scaling"] if material.over_n else []
+    over_n = over_n if len(material.series_keys) <= MOST_SERIES else over_n[:1]
+    wanted: dict[str, Mapping[str, Any]] = dict.fromkeys(over_n, fitted)
+    if len(material.history):
+        wanted["training_curves"] = {}
+    wanted["theorems"] = {}
+    for name, options in wanted.items():
+        rows = material.judged if options else material.trials
+
+        def draw(name: str = name, rows: Any = rows, options: Mapping[str, Any] = options) -> Drawn | None:
+            context = Context([settings.named], settings.store)
+            return maker_of(name)(rows, context, **options) if len(rows) else None
+
+        drawn: Drawn | None = _safe(name, draw, None)
+        if drawn is not None:
+            command = _command(settings, name)
+            about = origin(material.sweep.name, rows, drawn.settings, store=settings.store, command=command)
             for stem, figure in drawn.figures.items():
                 paths += save_figure(figure, out, stem, about, formats)
-    curves = (
-        _safe("training curves", lambda: training_curves(material.trials, _full_history(material)), None)
-        if len(material.history)
-        else None
-    )
-    drawn_curves: dict[str, Any] = {} if curves is None else {"training_curves": curves}
-    _, checks = tables.theorems(material)
-    for stem, figure in {**drawn_curves, **{check.name: theorem(check, material.trials) for check in checks}}.items():
-        command = _command(material.settings, "training_curves" if stem == "training_curves" else "theorems")
-        about = origin(
-            material.sweep.name, material.trials, {"figure": stem}, store=material.settings.store, command=command
-        )
-        paths += save_figure(figure, out, stem, about, formats)
     return paths
-
-
-def _full_history(material: Material) -> Any:
-    return Context([material.settings.named], material.settings.store).history(
-        [
-            "cell_id",
-            "replicate",
-            "step",
-            "train_loss",
-            "population_loss",
-            "nuclear_norm",
-            "hessian_trace",
-            "train_loss_max",
-        ]
-    )
 
 
 def _command(settings: Settings, figure: str = "") -> list[str]:

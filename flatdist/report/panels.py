@@ -14,7 +14,7 @@ from flatdist.cells.cell import PROBLEM_FIELDS
 from flatdist.errors import FlatdistError
 from flatdist.figures import fields
 from flatdist.figures.panels import keys_of
-from flatdist.figures.phase_diagram import VIEWS, diagram_columns, diagram_panel, n_span, panel_columns
+from flatdist.figures.phase_diagram import diagram_columns, diagram_panel, n_span, panel_columns, view_named
 from flatdist.figures.sample_complexity import draw_predictions, success_panel
 from flatdist.figures.scaling import law_panel, only_value, ratio_ticks
 from flatdist.figures.style import plain_ticks
@@ -87,8 +87,7 @@ class Painter:
     def diagrams(self) -> Section:
         """A panel for each method and configuration, all on one axis of n."""
         trials, fits = self.material.judged, self.material.thresholds
-        sizes = len(trials[["d_out", "d_in"]].drop_duplicates()) > 1 and trials["rank"].nunique() == 1
-        view = VIEWS["size" if sizes else "rank"]
+        view = view_named("auto", trials)
         rates = success_rates(trials, diagram_columns(trials, view), self.material.tolerance)
         keys = keys_of(rates, panel_columns(trials, view))
         span = n_span(rates, view)
@@ -167,7 +166,7 @@ class Painter:
             svg = self.inliner.inline(draw, (_NARROW, 2.5), label)
             panels.append({"title": PREDICTION_NAMES[law], "svg": svg})
         if int(fits.laws["n_shapes"].max()) < 4:
-            notes.insert(0, "Fewer than four shapes and ranks were measured, so no law can be told from another.")
+            notes.insert(0, "Fewer than four shapes were measured, too few to tell the laws apart.")
         return {"panels": panels, "note": " ".join(notes)}
 
     def heat_maps(self) -> Section:

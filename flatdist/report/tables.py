@@ -26,7 +26,7 @@ from flatdist.figures.words import (
 from flatdist.fits.grouping import as_value, group_rows, null_name
 from flatdist.fits.shapes import predicted
 from flatdist.fits.theorem_checks import run_checks
-from flatdist.fits.theorem_checks.check import VERDICTS, Check
+from flatdist.fits.theorem_checks.check import VERDICTS
 from flatdist.methods import takes_steps
 from flatdist.report.material import Material, wanted_replicates
 from flatdist.theory import flattest_trace
@@ -277,11 +277,11 @@ def _failures(material: Material) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["replicates"])
 
 
-def theorems(material: Material) -> tuple[dict[str, Any] | None, list[Check]]:
-    """The statements that the trials bear on, with their verdicts; None where there are none."""
+def theorems(material: Material) -> dict[str, Any] | None:
+    """The statements that the trials test, with their verdicts; None where there are none."""
     checks, missing = run_checks(material.trials) if len(material.trials) else ([], [])
     if not checks:
-        return None, []
+        return None
     rows = [check.row() for check in checks]
     table = pd.DataFrame(
         [
@@ -293,7 +293,7 @@ def theorems(material: Material) -> tuple[dict[str, Any] | None, list[Check]]:
     counts = [f"{sum(row['verdict'] == verdict for row in rows)} {verdict}" for verdict in VERDICTS]
     words = ", ".join(count for count in counts if not count.startswith("0 ")) + "."
     words += f" No trials test {', '.join(name.replace('_', ' ') for name in missing)}." if missing else ""
-    return {"words": words, "table": text_table(table, "Statements of the paper and their verdicts")}, checks
+    return {"words": words, "table": text_table(table, "Statements of the paper and their verdicts")}
 
 
 def machines(material: Material) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from blocks import ROOT, blocks_of
 import flatdist
 from flatdist.results import trials_frame
 from flatdist.store import Store
-from flatdist.sweeps.sweep import parse_sweep
+from flatdist.sweeps import parse_sweep
 
 
 def test_the_example_keeps_every_method_and_pools_nothing_but_replicates(

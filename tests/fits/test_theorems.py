@@ -147,7 +147,7 @@ def test_the_command_reads_a_sweep_from_the_store(tmp_path, capsys):
     assert figure("theorems", str(sweep), "--store", store, "--out", str(out)) == 0
     text = capsys.readouterr().out
     assert "Lemma 3: holds" in text
-    assert "theorem_4: no trial bears on it" in text
+    assert "theorem_4: no trials test it" in text
     table = pd.read_csv(out / "theorems.csv")
     assert np.all(table["instances"] > 0)
     assert (out / "lemma_3.png").stat().st_size > 10_000
@@ -163,5 +163,5 @@ def test_trials_that_bear_on_nothing_are_one_message(trials, monkeypatch, tmp_pa
     nuclear = trials[trials["method"] == "min_nuclear_norm"]
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: nuclear)
     assert figure("theorems", "demo", "--out", str(tmp_path)) == 2
-    assert "no trial here bears on a statement" in capsys.readouterr().err
+    assert "test no statement of the paper" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

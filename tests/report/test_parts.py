@@ -32,7 +32,7 @@ def test_missing_replicates_are_counted_by_method_and_cast_doubt_on_the_toleranc
     missing, absent = answers.banner(material)
     assert missing.startswith("12 of 24 replicates are missing (label-noise SGD 12)")
     assert "Every number below is preliminary" in missing
-    assert "Nothing of label-noise SGD is in the store yet; the tolerance 0.01" in absent
+    assert "The store has no results of label-noise SGD yet: the tolerance 0.01" in absent
     (some,) = answers.banner(make_material(OVER_N, lambda cell, r: None if r == 2 else {"relative_error": 0.0}))
     assert some.startswith("8 of 24 replicates are missing (label-noise SGD 4, min nuclear norm 4)")
 
@@ -54,13 +54,13 @@ def test_an_answer_has_n50_its_interval_and_its_ratio():
     (line,) = second["lines"]
     assert re.fullmatch(r"[\d.]+ \[[\d.]+, [\d.]+\]", line["n50"])
     assert line["ratio_low"] <= line["ratio_mid"] <= line["ratio_high"]
-    assert "undecided: 1 shape or rank measured" in second["law"]
+    assert "undecided: 1 shape measured" in second["law"]
     assert second["beware"] == ""
 
 
 def test_censored_and_diverged_are_said():
     (never, _) = answers.answers(make_material(OVER_N, lambda cell, r: {"relative_error": 0.9}))
-    assert never["head"] == "No n50 is bracketed by the measured n."
+    assert never["head"] == "The measured n do not bracket n50."
     assert never["lines"][0]["n50"] == "above 10"
     assert never["lines"][0]["ratio"].startswith("> ")
     (first, _) = answers.answers(make_material(OVER_N, lambda c, r: lost(c, r) if r == 0 else recovers_from(8)(c, r)))
@@ -73,7 +73,7 @@ def test_one_n_answers_with_the_best_configurations():
     assert len(rows) == 6
     assert "rate 0.1" in rows[0]["name"]
     page = build(material)
-    assert "no transition to place" in page["main"]
+    assert "no transition to locate" in page["main"]
     assert "Phase diagrams" not in page["main"]
 
 

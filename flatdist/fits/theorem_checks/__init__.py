@@ -30,11 +30,11 @@ CHECKS: tuple[Callable[[pd.DataFrame], Check | None], ...] = (
     theorem_7,
     corollary_1,
 )
-"""Every check takes trials, and returns None where none of them bears on its statement."""
+"""Every check takes trials, and returns None where none of them tests its statement."""
 
 
 def run_checks(trials: pd.DataFrame) -> tuple[list[Check], list[str]]:
-    """Check every statement; returns the checks, and the names of statements that no trial bears on."""
+    """Check every statement; returns the checks, and the names of statements that no trial tests."""
     found, missing = [], []
     for check in CHECKS:
         result = check(trials)

@@ -1,4 +1,4 @@
-"""docs/search.md and the worked example."""
+"""docs/searching.md and the worked example."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flatdist.sweeps import load_sweep, parse_sweep
 from flatdist.sweeps.searchers import SEARCHERS
 
 ROOT = Path(__file__).parents[3]
-TEXT = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "searching.md").read_text(encoding="utf-8")
 
 
 def test_examples_are_searches() -> None:
