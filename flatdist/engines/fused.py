@@ -7,6 +7,7 @@ bits depend on neither the other replicates nor the number of threads.
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,7 +22,11 @@ from flatdist.errors import LaunchError
 from flatdist.sensing.measurements import Dense, Entries, Factors, Measurements, as_measurements
 from flatdist.types import Array, aligned_zeros
 
+log = logging.getLogger(__name__)
+_trusted: dict[Any, bool] = {}  # whether this process has seen code for one shape repeat the general code's bits
+
 DTYPES = ("float32", "float64")
+STEPS_COMPARED = 40  # of code for one shape with the general code, before it is used
 WORTH_COMPILING = 25_000_000  # planned replicate-steps that pay for code of one shape, some 7 s of compiling
 
 
@@ -82,14 +87,24 @@ class FusedSession:
         if task.planned_steps < WORTH_COMPILING or task.batch_size is None:  # a full batch's sizes include n
             return general
         sizes = tuple(self._layout.table.tolist())
-        chosen = compiled_steps(task.update, constants, storage, sizes)
-        if chosen.signatures:
-            return chosen
-        with sole_compiler(repr((storage, task.dtype, sizes))) as alone:  # the others do not wait for it
-            if not alone:
-                return general
-            self._run(chosen, 0, self._scratch[0], 0, 0, 0.0, 0.0, np.zeros(0))
-            return chosen
+        chosen, key = compiled_steps(task.update, constants, storage, sizes), (task.update, storage, task.dtype, sizes)
+        if key not in _trusted:
+            with sole_compiler(repr((storage, task.dtype, sizes))) as alone:  # the others do not wait for it
+                if not alone:
+                    return general
+                _trusted[key] = self._agree(general, chosen)
+            if not _trusted[key]:
+                log.warning("code for the shape %s is left out: its bits are not the general code's", task.widths)
+        return chosen if _trusted[key] else general
+
+    def _agree(self, general: Any, chosen: Any) -> bool:
+        """Whether two versions take the first replicate through a few steps to the same bits; it stays where it is."""
+        start, found = (self._weights[0].copy(), self._kept[0].copy()), []
+        for code in (general, chosen):
+            largest = self._run(code, 0, self._scratch[0], 0, STEPS_COMPARED, 1e-3, 0.5, np.ones(STEPS_COMPARED))
+            found.append((self._weights[0].copy(), self._kept[0].copy(), np.float64(largest)))
+            self._weights[0], self._kept[0] = start
+        return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*found, strict=True))
 
     def _run(
         self, compiled: Any, r: int, scratch: _Scratch, start: int, stop: int, rate: float, noise: float, anneal: Array

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from flatdist.cells.cell import Cell
+from flatdist.engines import fused
 from flatdist.engines._fused_cache import sole_compiler
 from flatdist.engines.fused import WORTH_COMPILING, FusedEngine, warm
 from flatdist.engines.reference import ReferenceEngine
@@ -98,9 +99,33 @@ def test_code_for_one_shape_has_the_bits_of_code_for_all(make_task, fields, opti
     assert_same_bits(trained(FusedEngine(), task), trained(FusedEngine(), chosen))
 
 
+def test_code_for_one_shape_that_has_other_bits_is_left_out(make_task, monkeypatch, caplog):
+    monkeypatch.setattr(fused, "_trusted", {})
+    task = make_task(Cell(d_out=6, d_in=5, rank=1, n=20), [0, 1])
+    expected = trained(FusedEngine(), task)
+
+    class Wrong:
+        def __init__(self, code):
+            self.code = code
+
+        def __call__(self, *arguments):
+            largest = self.code(*arguments)
+            arguments[2][0] += 1e-7  # a weight
+            return largest
+
+    compiled = fused.compiled_steps
+    monkeypatch.setattr(
+        fused, "compiled_steps", lambda *a: Wrong(compiled(*a[:3], None)) if a[3] is not None else compiled(*a)
+    )
+    ours = trained(FusedEngine(), dataclasses.replace(task, planned_steps=WORTH_COMPILING))
+    assert_same_bits(expected, ours)
+    assert "is left out: its bits are not the general code's" in caplog.text
+
+
 def test_a_process_does_not_wait_for_code_that_another_compiles(make_task, tmp_path, monkeypatch):
     monkeypatch.setenv("FLATDIST_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr("flatdist.engines.fused.sole_compiler", lambda name: sole_compiler("the same"))
+    monkeypatch.setattr(fused, "_trusted", {})
+    monkeypatch.setattr(fused, "sole_compiler", lambda name: sole_compiler("the same"))
     task = make_task(Cell(d_out=6, d_in=5, rank=1, n=20), [0], planned_steps=WORTH_COMPILING)
     with sole_compiler("the same") as alone:
         assert alone
