@@ -88,7 +88,7 @@ class RemoteFilesystem(Filesystem):
             try:
                 obstore.put(self._bucket, self._full(path), data, mode="create", use_multipart=False)
             except (AlreadyExistsError, PreconditionError) as error:
-                if any(code in str(error) for code in _CONFLICT):
+                if any(code in str(error) for code in _CONFLICT) and "BlobAlreadyExists" not in str(error):
                     raise ConnectionError("two conditional writes at once") from error  # ask again
                 # an earlier attempt may have succeeded although its answer was lost: then what is there is ours
                 return again and self._read(path, None)[0] == data
