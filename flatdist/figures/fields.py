@@ -555,7 +555,7 @@ def _axis(axes: Axes, which: str, places: Mapping[Any, float], logarithmic: bool
     positions = np.array(list(places.values()))
     if logarithmic:
         (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    named = list(places) != list(positions)
+    named = list(places) != positions.tolist()  # a list of widths, or words
     if len(positions) <= 7 or named:
         step = -(-len(positions) // 24)
         words = [cell_word(value) for value in places][::step]

@@ -295,3 +295,11 @@ def test_normalised_ranks_are_drawn_to_scale(trials: pd.DataFrame) -> None:
     assert sorted(round(float((low + high) / 2), 4) for low, high in bands)[::2] == [0.0833, 0.1667]
     with pytest.raises(FitError, match="no view of the phase diagram is named 'sizes'"):
         phase_diagram(trials, view="sizes")
+
+
+def test_lists_of_widths_are_drawn_as_their_one_width(trials: pd.DataFrame) -> None:
+    one = trials[(trials["rank"] == 2) & (trials["method"] == "label_noise_sgd")]
+    wide = pd.concat([one.assign(width=[[width, width]] * len(one)) for width in (8, 16)])
+    axes = figures.lines(wide, "width", "relative_error").axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["8", "16"]
+    assert axes.get_xticks().tolist() == [8.0, 16.0]
