@@ -19,7 +19,7 @@ STORE ?= results
 OUT ?= figures
 PYTEST_ARGS ?= --numprocesses auto --dist loadgroup
 
-.PHONY: help setup demo test docs dist lint types format bench clean
+.PHONY: help setup demo test docs dist lock lint types format bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,10 @@ docs: $(INSTALLED_DEV)  ## the documentation site in site/, warnings are errors
 
 dist: $(INSTALLED_DEV)  ## wheel and sdist, tried in an environment without torch and ray
 	bash .ci/dist $(BIN)/python
+
+lock: $(INSTALLED_DEV)  ## uv.lock, at the versions of constraints.txt
+	$(INSTALL) uv
+	bash .ci/lock $(BIN)/uv
 
 lint: $(INSTALLED_DEV)  ## lint, format check, and who may import whom
 	$(BIN)/ruff check .

@@ -1,9 +1,10 @@
 """What launching costs: 600 cells of about one second on two slots, and beside it one Tune trial for each cell.
 
-    python benchmarks/launch_overhead.py [--cells 600] [--plain 20]
+    python benchmarks/launch_overhead.py [--cells 600] [--each 40] [--plain 20]
 
-The cells sleep, so that other work on the machine hardly matters. Prints the wall time, its excess over (work / slots),
-and the bound of 8 % + 20 s; then the slot-seconds of overhead for each trial of a plain Tune run without shards.
+The cells sleep, so that other work on the machine hardly matters. Prints for ``--trials packs`` the wall time and its
+excess over (work / slots), without Ray's start; then the slot-seconds of overhead for each trial of ``--trials cells``,
+with worker processes used again and without, and of a plain Tune run.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,21 +20,21 @@ from types import SimpleNamespace
 from typing import Any
 
 from flatdist.cells.cell import Cell
-from flatdist.launch import LaunchSettings, launch
+from flatdist.launch import Settings, launch
 from flatdist.launch.ray.cluster import ClusterSession
 from flatdist.machine.environment import import_ray, quiet_tune
-from flatdist.planning import PlanSettings, WorkItem
+from flatdist.planning import WorkItem
 from flatdist.planning.sharding import Sized, make_shards, shuffle
 
 SLOTS = 2
 
 
-def sharded(cells: list[Cell]) -> tuple[float, int]:
-    """Run the cells as flatdist does, Ray's start included; returns wall seconds and the number of shards."""
+def launched(cells: list[Cell], **options: Any) -> tuple[float, int]:
+    """Run the cells as flatdist does, on a Ray that is up; returns wall seconds and the number of shards."""
     sized = [Sized(WorkItem(cell, (0,)), cell.steps / 1000) for cell in cells]
     shards = make_shards(shuffle(sized, SLOTS, 0), SLOTS)
-    plan: Any = SimpleNamespace(cells=tuple(cells), shards=tuple(shards), done=0, sweeps=(), settings=PlanSettings())
-    settings = LaunchSettings(slots=SLOTS, runner="simulated_runner:sleeping")
+    plan: Any = SimpleNamespace(cells=tuple(cells), shards=tuple(shards), done=0, sweeps=())
+    settings = Settings(slots=SLOTS, runner="simulated_runner:sleeping", **options)
     with tempfile.TemporaryDirectory() as store:
         start = time.perf_counter()
         result = launch(plan, store, settings=settings, display="plain")
@@ -66,29 +68,35 @@ def main() -> None:
     """Measure both and print them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, default=600)
+    parser.add_argument("--each", type=int, default=40, help="cells of the runs with a trial a cell")
     parser.add_argument("--plain", type=int, default=20, help="cells of the plain Tune run; 0 leaves it out")
     options = parser.parse_args()
-    os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # workers find the simulated runner
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path[1:]])  # for the workers
     chance = random.Random(0)
     cells = [
         Cell(d_out=12, d_in=12, rank=1, n=10 + i, steps=chance.randint(500, 1500), evaluations=2)
-        for i in range(options.cells)
+        for i in range(max(options.cells, options.each, options.plain))
     ]
-    work = sum(cell.steps for cell in cells) / 1000
-    seconds, shards = sharded(cells)
-    ideal = work / SLOTS
-    print(f"sharded: {len(cells)} cells, {work:.0f} s of work in {shards} shards on {SLOTS} slots: {seconds:.1f} s")
-    print(f"  {seconds - ideal:.1f} s ({seconds / ideal - 1:.1%}) over {ideal:.0f} s; bound {1.08 * ideal + 20:.0f} s")
-    print(f"  {(seconds * SLOTS - work) / len(cells):.2f} slot-seconds of overhead a cell, Ray's start included")
-    if options.plain:
-        some = cells[: options.plain]
-        work = sum(cell.steps for cell in some) / 1000
-        import_ray(local=True)
-        with ClusterSession(LaunchSettings(slots=SLOTS)):
-            seconds = plain(some)
-        overhead = (seconds * SLOTS - work) / len(some)
-        print(f"one Tune trial a cell: {len(some)} cells, {work:.0f} s of work: {seconds:.1f} s")
-        print(f"  {overhead:.2f} slot-seconds of overhead a cell, Ray's start not included")
+
+    def show(what: str, count: int, seconds: float) -> None:
+        work = sum(cell.steps for cell in cells[:count]) / 1000
+        each, more = (seconds * SLOTS - work) / count, seconds * SLOTS / work - 1
+        print(f"{what}: {count} cells, {work:.0f} s of work on {SLOTS} slots in {seconds:.1f} s", flush=True)
+        print(f"  {more:.1%} over work / slots, {each:.2f} slot-seconds of overhead a cell", flush=True)
+
+    import_ray(local=True)
+    start = time.perf_counter()
+    with ClusterSession(Settings(slots=SLOTS)):
+        print(f"Ray's start: {time.perf_counter() - start:.1f} s, in none of the figures below", flush=True)
+        if options.cells:
+            seconds, shards = launched(cells[: options.cells])
+            show(f"--trials packs, {shards} shards", options.cells, seconds)
+        if options.each:
+            for reuse in (True, False):
+                seconds, _ = launched(cells[: options.each], trials="cells", reuse_actors=reuse)
+                show(f"--trials cells, processes {'used again' if reuse else 'of their own'}", options.each, seconds)
+        if options.plain:
+            show("a plain Tune run, one trial a cell", options.plain, plain(cells[: options.plain]))
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from flatdist.cells.cell import Cell
-from flatdist.launch import LaunchSettings, launch
+from flatdist.launch import launch
 from flatdist.launch.ray.tune import PackedShards
-from flatdist.planning import PlanSettings, Shard, WorkItem, make_plan
+from flatdist.planning import Settings, Shard, WorkItem, make_plan
 from flatdist.store import Store
 
 Answer = TypeVar("Answer")
@@ -79,7 +79,7 @@ def main() -> None:
         sweep: Any = SimpleNamespace(
             cells=tuple(cells), replicates=1, name="scaling", description="", left_out=0, repeated=0
         )
-        plan = timed("plan", lambda: make_plan([sweep], store, PlanSettings(slots=options.slots)))
+        plan = timed("plan", lambda: make_plan([sweep], store, Settings(slots=options.slots)))
         items = [WorkItem(cell, (0,)) for cell in cells]
         shards = tuple(
             Shard(tuple(items[i : i + options.shard]), float(options.shard))
@@ -94,8 +94,8 @@ def main() -> None:
         stop, scratch = threading.Event(), [0]
         watcher = threading.Thread(target=watch_scratch, args=(stop, scratch), daemon=True)
         watcher.start()
-        simulated: Any = SimpleNamespace(cells=tuple(cells), shards=shards, done=0, sweeps=(), settings=PlanSettings())
-        settings = LaunchSettings(slots=options.slots, runner="simulated_runner:canned")
+        simulated: Any = SimpleNamespace(cells=tuple(cells), shards=shards, done=0, sweeps=())
+        settings = Settings(slots=options.slots, runner="simulated_runner:canned")
         start, processor = time.perf_counter(), time.process_time()
         result = timed("sweep", lambda: launch(simulated, folder, settings=settings, display="plain"))
         seconds, processor = time.perf_counter() - start, time.process_time() - processor
@@ -113,7 +113,7 @@ def main() -> None:
         assert sum(map(len, done.values())) == len(cells)
         timed("what is done (again)", fresh.done)
         timed("read three columns of all trials", lambda: fresh.trials(columns=["cell_id", "n", "relative_error"]))
-        timed("plan again: nothing is missing", lambda: make_plan([sweep], fresh, PlanSettings(slots=options.slots)))
+        timed("plan again: nothing is missing", lambda: make_plan([sweep], fresh, Settings(slots=options.slots)))
 
 
 if __name__ == "__main__":

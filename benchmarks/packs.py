@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import tempfile
 
-from flatdist.planning import PlanSettings, make_plan
+from flatdist.planning import Settings, make_plan
 from flatdist.planning.packs import Card, company, pack_device_bytes
 from flatdist.store import Store
 from flatdist.sweeps import load_sweep
@@ -27,11 +27,11 @@ def main() -> None:
         store = Store(folder)
         sweep = sweep.expected(store)
         for count in PROCESSORS:
-            plan = make_plan([sweep], store, PlanSettings(slots=count, engine="fused", local=False))
+            plan = make_plan([sweep], store, Settings(slots=count, engine="fused", memory_limit=10**12))
             print(f"| {count} processors | {len(plan.shards):,} | | | | {plan.time} |")
         for count in CARDS:
             card = Card()
-            settings = PlanSettings(count, "cuda", "cuda", card=card, local=False, cpu_slots=16 * count)
+            settings = Settings(slots=count, engine="cuda", device="cuda", card=card, cpu_slots=16 * count)
             plan = make_plan([sweep], store, settings)
             packs = [shard for shard in plan.shards if shard.together]
             sizes = sorted(pack.replicates for pack in packs)

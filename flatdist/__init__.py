@@ -23,4 +23,11 @@ def __getattr__(name: str) -> Any:
         return package_version("flatdist")
     if name.startswith("_") or name not in __all__:
         raise AttributeError(f"module 'flatdist' has no attribute {name!r}")
-    return _lazy(name)
+    try:
+        return _lazy(name)
+    except ModuleNotFoundError as error:
+        from flatdist.machine.extras import extra_of, remedy
+
+        if (extra := extra_of(error)) is not None:
+            error.add_note(remedy(extra))
+        raise

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from flatdist.errors import LaunchError
-
 if TYPE_CHECKING:
     import pandas as pd
 
-    from flatdist.cli.planning import Resources
-    from flatdist.planning import Plan
+    from flatdist.launch import Amount
+    from flatdist.planning import Plan, Settings
     from flatdist.store import Store
-    from flatdist.sweeps import Sweep
+    from flatdist.sweeps import Changes, Sweep
 
+INTERRUPTED = 130
 Display = Literal["auto", "live", "plain", "none"]
 
 
@@ -44,8 +42,8 @@ def plan(
         set: one value for a field, everywhere.
         executor: ``ray``, or ``inline``: this process alone.
         probe: time a few short runs of kinds of cells that the store has no times of.
-        resources: as the command's options: address, max_concurrent, cpus_per_trial, gpus_per_trial, engine, device;
-            limit, budget, fit, retry_failed.
+        resources: as the command's options: any field of :class:`flatdist.planning.Settings`, such as address,
+            max_concurrent, cpus_per_trial, gpus_per_trial, engine and device; and limit, budget, fit, retry_failed.
 
     Returns:
         The plan; it prints, and shows in a notebook, what the command prints.
@@ -59,8 +57,11 @@ def plan(
         >>> plan(spec, "no-such-store", executor="inline", probe=False).to_run
         4
     """
-    loaded, _ = _open(sweep, store, where, set)
-    return _plan(loaded, store, _resources(executor, resources), probe=probe, **resources)
+    from flatdist.launch import plan_sweeps
+
+    loaded, opened, _ = _open(sweep, store, where, set)
+    settings, amount = _read({"executor": executor, "probe": probe, **resources})
+    return plan_sweeps([loaded], opened, settings, amount)
 
 
 def sweep(
@@ -77,7 +78,7 @@ def sweep(
     """Run what is missing of a sweep and return its trials; called again, it resumes.
 
     Arguments are those of :func:`plan`, and ``display``: ``auto`` fills in a block of a notebook, is a live view in a
-    terminal, else plain lines. ``options`` may also hold checkpoint_seconds, trials, loggers and log_folder.
+    terminal, else plain lines.
 
     Returns:
         The ``trials`` rows of the sweep's cells, one a replicate. Replicates that failed have none; a
@@ -94,42 +95,21 @@ def sweep(
         >>> len(trials), trials["status"].unique().tolist()
         (4, ['converged'])
     """
-    from flatdist.cli.bundle import keep_diff
-    from flatdist.cli.driving import Launching, run_rounds
-    from flatdist.launch import LaunchSettings, launch
+    from flatdist.launch import Running, plan_sweeps
+    from flatdist.launch.sweeping import record
 
-    loaded, opened = _open(sweep, store, where, set)
+    loaded, opened, changes = _open(sweep, store, where, set)
+    settings, amount = _read({"executor": executor, "probe": probe, **options})
     opened.check_access()
-    resources = _resources(executor, options)
-    extra = ("checkpoint_seconds", "trials", "loggers", "log_folder")
-    shared = {field.name for field in dataclasses.fields(LaunchSettings)} & vars(resources).keys()
-    settings = LaunchSettings(
-        **{name: options.pop(name) for name in extra if name in options},
-        **{name: getattr(resources, name) for name in shared},
-    )
-    if loaded.chooses:
-        limit, retry = options.pop("limit", None), options.pop("retry_failed", False)
-        if options:
-            raise LaunchError(f"{', '.join(options)}: not for a sweep that chooses its runs")
-        launching = Launching(opened.uri, resources, settings, display, limit, retry)
-        status, missing = run_rounds(loaded, launching), 0
-        if status == 130:
-            raise KeyboardInterrupt
-        loaded = loaded.recorded(opened)
-    else:
-        planned = _plan(loaded, store, resources, probe=probe, **options)
-        if not where:
-            loaded.record(opened)
-            keep_diff(opened, loaded.name)
-        missing = planned.failed
-        if planned.shards:
-            result = launch(planned, opened.uri, executor=executor, settings=settings, display=display)
-            if result.interrupted:
-                raise KeyboardInterrupt
-            missing += result.wanted - result.stored
-    if missing:
-        text = f"{missing} replicates of {loaded.name!r} have no result: flatdist failures {loaded.name} shows why"
-        warnings.warn(text, MissingReplicates, stacklevel=2)
+    planned = plan_sweeps([loaded], opened, settings, amount)
+    record([loaded], opened, changes)
+    outcome = Running(opened, planned.settings, display, amount).run([loaded], planned)
+    if outcome.status == INTERRUPTED:
+        raise KeyboardInterrupt
+    if outcome.missing:
+        text = f"{outcome.missing} replicates of {loaded.name!r} have no result: "
+        warnings.warn(f"{text}flatdist failures {loaded.name} shows why", MissingReplicates, stacklevel=2)
+    loaded = loaded.recorded(opened)
     return loaded.rows(opened.trials([cell.cell_id for cell in loaded.cells]))
 
 
@@ -138,41 +118,22 @@ def _open(
     store: str | os.PathLike[str] | Store,
     where: str | Sequence[str],
     fixed: Mapping[str, Any] | None,
-) -> tuple[Sweep, Store]:
+) -> tuple[Sweep, Store, Changes]:
     from flatdist.store import Store
     from flatdist.sweepfile import Changes
     from flatdist.sweeps import open_sweep
 
     opened = store if isinstance(store, Store) else Store(store)
-    conditions = (where,) if isinstance(where, str) else tuple(where)
-    return open_sweep(sweep, opened, Changes(dict(fixed or {}), conditions)), opened
+    changes = Changes(dict(fixed or {}), (where,) if isinstance(where, str) else tuple(where))
+    return open_sweep(sweep, opened, changes), opened, changes
 
 
-def _resources(executor: str, options: dict[str, Any]) -> Resources:
-    """Take what the work runs on out of the options."""
-    from flatdist.cli.planning import Resources
+def _read(options: dict[str, Any]) -> tuple[Settings, Amount]:
+    """How the work is to be run and how much of it.
 
-    defaults: dict[str, Any] = {
-        "address": None, "max_concurrent": None, "cpus_per_trial": 1.0, "gpus_per_trial": None, "engine": "auto",
-        "device": "auto",
-    }  # fmt: skip
-    taken = {name: options.pop(name, default) for name, default in defaults.items()}
-    return Resources(executor=executor, **taken)
+    Raises:
+        LaunchError: an option does not exist, or its value is not allowed.
+    """
+    from flatdist.launch.sweeping import take_amount, take_settings
 
-
-def _plan(
-    sweep: Sweep, store: str | os.PathLike[str] | Store, resources: Resources, *, probe: bool, **planning: Any
-) -> Plan:
-    from flatdist.cli.planning import check_here, plan_sweeps
-    from flatdist.errors import did_you_mean
-    from flatdist.store import Store
-
-    allowed = ("limit", "budget", "fit", "retry_failed")
-    for name in planning:
-        if name not in allowed:
-            raise LaunchError(
-                f"there is no option {name!r}{did_you_mean(name, allowed)}; allowed: {', '.join(allowed)}"
-            )
-    check_here(resources)
-    opened = store if isinstance(store, Store) else Store(store)
-    return plan_sweeps([sweep.expected(opened)], opened.uri, resources, with_probe=probe, **planning)
+    return take_settings(options), take_amount(options)

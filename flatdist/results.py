@@ -252,7 +252,7 @@ class _Asked:
         loaded = load_sweep(Path(sweep)).recorded(store)
         chosen = {cell.configuration_id: loaded.replicates_of(cell.cell_id) for cell in loaded.cells}
         cells = {cell: len(loaded.replicates_of(cell.cell_id)) for cell in loaded.cells}
-        outlook = _outlook(loaded, store) if loaded.chooses else ""
+        outlook = _outlook(loaded, store)
         return cls([cell.cell_id for cell in loaded.cells], chosen if loaded.asks_replicates else None, cells, outlook)
 
     def attributes(self, where: Where) -> dict[str, Any]:

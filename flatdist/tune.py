@@ -21,7 +21,7 @@ from flatdist.planning.work import WorkItem
 __all__ = ["cell_of", "evaluated", "param_space", "trainable", "trial_name"]
 
 if TYPE_CHECKING:
-    from flatdist.launch import LaunchSettings
+    from flatdist.planning import Settings
     from flatdist.store import Store
     from flatdist.sweeps import Sweep
 
@@ -31,7 +31,7 @@ def trainable(
     replicates: Sequence[int] = range(8),
     store: str | os.PathLike[str] = "results",
     *,
-    settings: LaunchSettings | None = None,
+    settings: Settings | None = None,
     checkpoints: bool = True,
 ) -> Callable[[dict[str, Any]], None]:
     """A function trainable for ``tune.Tuner``: one trial is one cell with all its replicates.
@@ -59,7 +59,7 @@ def trainable(
         >>> train.__name__
         'flatdist'
     """
-    from flatdist.launch import LaunchSettings
+    from flatdist.planning import Settings
     from flatdist.store import Store
     from flatdist.trials.run import replicate_numbers
 
@@ -67,7 +67,7 @@ def trainable(
     check_names(base)
     numbers = tuple(replicate_numbers(replicates))
     uri = Store(store).uri  # absolute: a relative path is the driver's
-    settings = (settings or LaunchSettings()).for_workers()
+    settings = (settings or Settings()).for_workers()
 
     def flatdist(config: dict[str, Any]) -> None:
         use_plugins(settings.plugins)

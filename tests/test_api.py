@@ -54,11 +54,11 @@ def test_failures_are_a_warning_and_an_interrupt_is_one(tmp_path: Path, monkeypa
     import flatdist.launch
     from flatdist.launch import LaunchResult
 
-    monkeypatch.setattr(flatdist.launch, "launch", lambda *a, **k: LaunchResult(wanted=8, stored=5, failed=3))
+    monkeypatch.setattr("flatdist.launch.sweeping.launch", lambda *a, **k: LaunchResult(wanted=8, stored=5, failed=3))
     with pytest.warns(MissingReplicates, match="3 replicates of 'little' have no result"):
         flatdist.sweep(SPEC, tmp_path, **INLINE)
     stopped = LaunchResult(wanted=8, stored=5, failed=0, interrupted=True)
-    monkeypatch.setattr(flatdist.launch, "launch", lambda *a, **k: stopped)
+    monkeypatch.setattr("flatdist.launch.sweeping.launch", lambda *a, **k: stopped)
     with pytest.raises(KeyboardInterrupt):
         flatdist.sweep(SPEC, tmp_path, **INLINE)
 

@@ -22,8 +22,8 @@ from flatdist.cli import cli
 from flatdist.expressions import ARITHMETIC, COMPARISONS, DERIVED, FUNCTIONS
 from flatdist.methods import METHODS
 from flatdist.sensing.ensembles import ENSEMBLES
+from flatdist.sweepfile.choices import SEARCHERS
 from flatdist.sweepfile.declaration import DOMAINS, FORMS, Boundary, FirstSuccess, SearchKeys, SweepKeys, Until
-from flatdist.sweeps.searchers import SEARCHERS
 
 ROOT = Path(__file__).resolve().parents[2]
 CHOSEN = {"boundary": Boundary.names(), "first_success": FirstSuccess.names()}

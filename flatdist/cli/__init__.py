@@ -38,6 +38,7 @@ from flatdist.cli.sweep import sweep_command
 from flatdist.cli.trace import trace_command
 from flatdist.cli.train import train_command
 from flatdist.errors import FlatdistError
+from flatdist.machine.extras import extra_of, remedy
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -98,6 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = cli.main(args=arguments, prog_name="flatdist", standalone_mode=False)
         except FlatdistError as error:
             click.echo(f"error: {error}", err=True)
+            return BAD_INPUT
+        except ModuleNotFoundError as error:
+            extra = extra_of(error)
+            if extra is None:
+                raise
+            click.echo(f"error: this needs {error.name}, which is not installed; {remedy(extra)}", err=True)
             return BAD_INPUT
         except click.ClickException as error:
             error.show()

@@ -7,9 +7,9 @@ import hashlib
 import io
 import itertools
 import json
+import logging
 import math
 import random
-import subprocess
 import zipfile
 from importlib.metadata import distributions
 from pathlib import Path
@@ -24,37 +24,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from flatdist.cells.cell import Cell
-    from flatdist.store import Store
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 MOST_BYTES = 2**32  # of an archive's contents, so that none can fill a disk or the memory by surprise
-MOST_DIFF = 10**6
 RELATIVE, ABSOLUTE = 1e-4, 1e-7  # tolerances between machines; the second in units of the mean squared label
 COMPARED = ("train_loss", "population_loss", "relative_error", "nuclear_norm", "hessian_trace", "flow_time")
 MACHINE = ("cpu_features", "torch_version", "flatdist_version", "git_sha", "engine", "device")
 _WHEN = (1980, 1, 1, 0, 0, 0)  # of every entry, so that the same contents make the same archive
-
-
-def keep_diff(store: Store, name: str) -> None:
-    """Keep what a dirty checkout has changed with a sweep's record; nothing for a clean one or an installed package."""
-    from flatdist.machine.provenance import revision
-    from flatdist.store.layout import diff_folder, digest
-    from flatdist.store.location import redact
-
-    _, dirty = revision()
-    if not dirty:
-        return
-    root = Path(__file__).resolve().parents[2]
-    try:
-        command = ["git", "-C", str(root), "diff", "HEAD"]
-        diff = subprocess.run(command, capture_output=True, check=True, timeout=30).stdout  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return
-    data = redact(diff[:MOST_DIFF].decode(errors="replace")).encode()
-    path = f"{diff_folder(name)}/{digest(data)}.patch"
-    if not any(info.path == path for info in store.files.list(diff_folder(name))):
-        store.files.write(path, data)
 
 
 @click.command("bundle")
@@ -123,7 +102,8 @@ def verify_command(bundle: Path, replicates: int, seed: int) -> int:
     chosen = random.Random(seed).sample(range(len(trials)), min(replicates, len(trials)))  # noqa: S311 - no secret
     records = trials.iloc[chosen].to_dict("records")
     results = [_compare({str(name): value for name, value in record.items()}) for record in records]
-    for line, _ in results:
+    for line, good in results:
+        log.log(logging.INFO if good else logging.ERROR, "%s", line)
         click.echo(line)
     return 0 if all(good for _, good in results) else 1
 

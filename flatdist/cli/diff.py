@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flatdist.cli.options import json_option, load_sweep, open_store, store_option
+from flatdist.cli.options import json_option, load_sweep, open_store, plugin_option, store_option
 from flatdist.cli.output import cell_text, print_json, print_table
 from flatdist.errors import FitError, counted
 
@@ -48,6 +48,7 @@ class Side:
 @click.command("diff")
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="[B]", required=False)
+@plugin_option
 @store_option
 @click.option("--other-store", help="Store of B.  [default: that of A]")
 @click.option("--where", help="Only trials of A, and of B, for which this holds.")

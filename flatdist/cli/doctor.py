@@ -13,9 +13,9 @@ import click
 from flatdist.cli.options import json_option, plugin_option, store_option
 from flatdist.cli.output import print_json
 from flatdist.errors import FlatdistError, LaunchError, size
+from flatdist.machine.extras import remedy
 
 PACKAGES = ("numpy", "pandas", "pyarrow", "torch", "numba", "ray", "optuna", "matplotlib")
-NODE_SECONDS = 120.0
 
 
 @click.command("doctor")
@@ -47,16 +47,16 @@ def doctor_command(store: str, address: str | None, as_json: bool) -> int:
 
 def inspect(store_uri: str) -> dict[str, Any]:
     """What this process finds on its machine; runs on every node."""
-    from flatdist.launch.ray.cluster import cuda_devices, versions
+    from flatdist.launch.ray.cluster import versions
     from flatdist.machine.provenance import package_version, revision
     from flatdist.planning.memory import available_bytes
-    from flatdist.planning.plan import processors
+    from flatdist.planning.settings import cuda_devices, local_gpus, processors
 
     problems: list[str] = []
     found = {name: package_version(name) for name in PACKAGES}
     sha, dirty = revision()
     if found["torch"] is None or found["numba"] is None:
-        problems.append("no torch or no numba, so no cell can run: in your clone of flatdist: pip install '.[run]'")
+        problems.append(f"no torch or no numba, so no cell can run: {remedy('run')}")
     facts: dict[str, Any] = {
         "host": socket.gethostname(),
         "python": platform.python_version(),
@@ -71,7 +71,7 @@ def inspect(store_uri: str) -> dict[str, Any]:
         "store": _store(store_uri, problems),
         "problems": problems,
     }
-    if not facts["devices"] and any(path.name[6:].isdigit() for path in Path("/dev").glob("nvidia*")):
+    if not facts["devices"] and local_gpus():
         problems.append("there is a GPU and torch sees none: torch is a CPU build, or the driver is too old")
     return facts
 
@@ -103,26 +103,13 @@ def _kernel_cache() -> str:
 def _cluster(address: str, store_uri: str) -> list[dict[str, Any]]:
     """The same from every node of a Ray cluster, the driver's machine first."""
     from flatdist.cells.plugins import loaded_plugins
-    from flatdist.launch import LaunchSettings
-    from flatdist.launch.ray.cluster import GPU_SHARE, ClusterSession, node_name
-    from flatdist.machine.environment import import_ray
+    from flatdist.launch import Settings
+    from flatdist.launch.ray.cluster import ClusterSession
 
     nodes = [inspect(store_uri)]
-    with ClusterSession(LaunchSettings(address=address)) as session:
-        ray = import_ray(local=False)
-        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        pending = {}
-        for node in session.nodes():
-            share = GPU_SHARE if node["Resources"].get("GPU") else 0
-            place = strategy(node["NodeID"], soft=False)
-            task = ray.remote(_inspect_there).options(num_cpus=0, num_gpus=share, scheduling_strategy=place)
-            pending[node_name(node)] = task.remote(store_uri, loaded_plugins())
-        for name, answer in pending.items():
-            try:
-                facts = ray.get(answer, timeout=NODE_SECONDS)
-            except (TimeoutError, ray.exceptions.RayError) as error:
-                last = str(error).strip().splitlines()[-1:]
-                facts = {"problems": [f"flatdist does not work there: {''.join(last)}"]}
+    with ClusterSession(Settings(address=address)) as session:
+        for name, answer in session.ask_nodes(lambda _: (_inspect_there, (store_uri, loaded_plugins()))):
+            facts = {"problems": [f"flatdist does not work there: {answer}"]} if isinstance(answer, str) else answer
             nodes.append({**facts, "node": name})
     if len(nodes) == 1:
         raise LaunchError(f"the cluster at {address} has no nodes")

@@ -17,6 +17,7 @@ import click
 from flatdist.cli.options import load_sweep, open_store, store_option, sweep_argument
 from flatdist.cli.output import print_table
 from flatdist.errors import StoreError, SweepError, counted
+from flatdist.machine.extras import remedy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -200,7 +201,7 @@ def sql_command(query: str, store: str, csv: bool) -> None:
     try:
         import duckdb
     except ImportError as error:
-        raise StoreError("flatdist sql needs DuckDB; pip install 'flatdist[sql]'") from error
+        raise StoreError(f"flatdist sql needs DuckDB; {remedy('sql')}") from error
     from flatdist.store.reading import HISTORY_NAMES, TRIAL_NAMES
     from flatdist.store.schema import plain
 

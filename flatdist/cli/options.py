@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+PLUGINS = "flatdist.plugins"  # in the context's meta: the files given by --plugin
+
 store_option = click.option(
     "--store", default="results", envvar="FLATDIST_STORE", show_default=True, help="Folder or URI of the results."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-sweeps_argument = click.argument("sweeps", metavar="SWEEP...", nargs=-1, required=True)
-sweep_argument = click.argument("sweep", metavar="SWEEP")
 where_option = click.option(
     "--where", "conditions", multiple=True, help="Only cells for which this holds, such as 'n > dof'."
 )
@@ -48,6 +48,7 @@ def _load_plugins(context: click.Context, parameter: click.Parameter, paths: tup
 
         for path in paths:
             load_plugin(path)
+        context.meta[PLUGINS] = paths
 
 
 plugin_option = click.option(
@@ -56,10 +57,19 @@ plugin_option = click.option(
 )  # fmt: skip
 
 
+def sweep_argument(command: Command) -> Command:
+    """One SWEEP, and ``--plugin`` for the methods that it names."""
+    return plugin_option(click.argument("sweep", metavar="SWEEP")(command))
+
+
+def sweeps_argument(command: Command) -> Command:
+    """Several of them."""
+    return plugin_option(click.argument("sweeps", metavar="SWEEP...", nargs=-1, required=True)(command))
+
+
 def selection_options(command: Command) -> Command:
     """``--set``, ``--where`` and ``--limit``: which cells of the sweeps are meant."""
     for option in (
-        plugin_option,
         click.option("--limit", type=click.IntRange(min=1), help="Only the first so many cells."),
         where_option,
         click.option("--set", "words", multiple=True, metavar="FIELD=VALUE", help="One value for a field, everywhere."),

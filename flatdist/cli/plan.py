@@ -1,13 +1,14 @@
-"""``flatdist plan``: what a sweep would run; starts nothing."""
+"""``flatdist plan``: what a sweep would run; starts nothing. And the options that it shares with ``flatdist sweep``."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from flatdist.cli.driving import check_options, outlook_lines
 from flatdist.cli.options import (
+    FiniteRange,
     json_option,
     load_sweeps,
     open_store,
@@ -17,7 +18,51 @@ from flatdist.cli.options import (
     sweeps_argument,
 )
 from flatdist.cli.output import print_json
-from flatdist.cli.planning import Resources, plan_json, plan_sweeps, resource_options, store_notes
+
+if TYPE_CHECKING:
+    from flatdist.launch import Amount, Settings
+    from flatdist.planning import Interval, Plan
+    from flatdist.store import Store
+    from flatdist.sweeps import Sweep
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def resource_options(command: Command) -> Command:
+    """Options that say what the work runs on, and how much of it is to run."""
+    for option in (
+        click.option("--no-probe", is_flag=True, help="Run no short probes to predict times."),
+        click.option("--retry-failed", is_flag=True, help="Also run replicates whose last attempt failed."),
+        click.option("--fit", is_flag=True, help="With --budget: run the part that fits, whole cells first."),
+        click.option("--budget", metavar="TIME", help="Refuse what is predicted to take longer, such as 30m or 2h."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+        click.option("--engine", default="auto", show_default=True,
+                     help="auto, fused, cuda, triton, batched or reference."),
+        click.option("--pack", type=click.IntRange(min=1), metavar="N",
+                     help="Train up to N replicates of cells of one shape together; by default as many as fill a GPU."),
+        click.option("--gpus-per-trial", type=FiniteRange(min=0),
+                     help="GPUs of one trial; a fraction shares a GPU's time, and fills it no better than packs do."),
+        click.option("--cpus-per-trial", type=FiniteRange(min=0, min_open=True), default=1.0, show_default=True,
+                     help="Processors of one trial, and its threads."),
+        click.option("--max-concurrent", type=click.IntRange(min=1), metavar="K", help="At most K trials at a time."),
+        click.option("--executor", type=click.Choice(["ray", "inline"]), default="ray", show_default=True,
+                     help="Ray Tune, or this process alone."),
+        click.option("--address", metavar="A", help="Ray cluster: auto, HOST:PORT or ray://HOST:PORT."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def read_options(options: dict[str, Any]) -> tuple[Settings, Amount]:
+    """How the work is to be run and how much of it, taken out of a command's options.
+
+    Raises:
+        LaunchError: a value is not allowed.
+    """
+    from flatdist.launch.sweeping import take_amount, take_settings
+
+    options["probe"] = not options.pop("no_probe")
+    return take_settings(options), take_amount(options)
 
 
 @click.command("plan")
@@ -32,27 +77,70 @@ def plan_command(sweeps: tuple[str, ...], store: str, as_json: bool, **options: 
     Several sweeps are planned as one. Times come from what is in the store already, else from probes of a few hundred
     steps in this process.
     """
-    changes = read_changes(options.pop("words"), options.pop("conditions"))
-    loaded = load_sweeps(sweeps, store, changes)
-    check_options(loaded, options)
+    from flatdist.launch import plan_sweeps
+
+    loaded = load_sweeps(sweeps, store, read_changes(options.pop("words"), options.pop("conditions")))
+    settings, amount = read_options(options)
     opened = open_store(store, must_exist=False)
-    plan = plan_sweeps(
-        [sweep.expected(opened) for sweep in loaded], store, take_resources(options), **take_planning(options)
-    )
+    plan = plan_sweeps(loaded, opened, settings, amount, tell=warn)
     if as_json:
         counts = ((sweep.name, sweep.outlook(opened).counts) for sweep in loaded)
         print_json(plan_json(plan) | {"groups": [{"sweep": name, **count} for name, count in counts if count]})
     else:
-        click.echo("\n".join([*plan.lines(), *outlook_lines(loaded, opened, plan), *store_notes(store)]))
+        click.echo("\n".join([*plan.lines(), *outlook_lines(loaded, opened, plan), *store_notes(opened)]))
 
 
-def take_resources(options: dict[str, Any]) -> Resources:
-    """The options that say what the work runs on."""
-    names = ("address", "executor", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "engine", "device", "pack")
-    return Resources(**{name: options[name] for name in names})
+def warn(text: str) -> None:
+    """Print a line to standard error."""
+    click.echo(text, err=True)
 
 
-def take_planning(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that say how much of it is to run."""
-    names = ("limit", "retry_failed", "budget", "fit")
-    return {name: options[name] for name in names} | {"with_probe": not options["no_probe"]}
+def outlook_lines(sweeps: Sequence[Sweep], store: Store, plan: Plan) -> list[str]:
+    """What is expected of the sweeps that choose their runs, with the time that further runs would take."""
+    from flatdist.planning import duration
+
+    lines = []
+    for outlook in (sweep.outlook(store) for sweep in sweeps):
+        text = outlook.text
+        if outlook.beyond:
+            more = sum(count * plan.forecast.replicate(cell).seconds for cell, count in outlook.beyond)
+            text += f", which would take {duration(plan.time.mid + more / plan.slots)}"
+        lines += [text] if text else []
+    return lines
+
+
+def store_notes(store: Store) -> list[str]:
+    """What a user should know about the store before a sweep fills it."""
+    from flatdist.errors import StoreError
+    from flatdist.store.location import is_local
+
+    try:
+        if is_local(store.uri) or store.can_compact():
+            return []
+    except StoreError as error:
+        return [f"note:   {error}"]
+    return [f"note:   {store.uri} cannot create a file exclusively: it gets no compaction, so keep the shards long"]
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """A plan as data."""
+    counts = ("total", "done", "missing", "failed", "to_run")
+    return {
+        "sweeps": [{**vars(sweep), "missing": sweep.missing} for sweep in plan.sweeps],
+        "cells": len(plan.cells),
+        "left_out": plan.left_out,
+        "replicates": {name: getattr(plan, name) for name in counts},
+        "shards": len(plan.shards),
+        "slots": plan.slots,
+        "seconds": _interval(plan.time),
+        "slot_seconds": _interval(plan.work),
+        "basis": plan.forecast.basis,
+        "engine": plan.engine,
+        "device": plan.settings.expected_device,
+        "memory_bytes_per_trial": plan.memory_bytes,
+        "packs": [shard.replicates for shard in plan.shards if shard.together],
+    }
+
+
+def _interval(interval: Interval) -> dict[str, float]:
+    return {"low": interval.low, "mid": interval.mid, "high": interval.high}

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from flatdist.cli.options import load_sweep, open_store, store_option, sweep_argument
+from flatdist.cli.options import load_sweep, open_store, plugin_option, store_option, sweep_argument
 from flatdist.errors import FlatdistError, LaunchError
+from flatdist.machine.extras import remedy
 
 _FORMATS = ("png", "svg", "pdf")
 tolerance_option = click.option(
@@ -79,6 +80,7 @@ def watch_command(
 @click.command("figure")
 @click.argument("name", metavar="NAME", required=False)
 @click.argument("sweeps", metavar="SWEEP...", nargs=-1)
+@plugin_option
 @store_option
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files (default: figures/SWEEP).")
 @click.option("--where", help='Only trials for which this holds, such as "rank == 2 and n > 1.5*dof".')
@@ -150,9 +152,7 @@ def _imported() -> Any:
     try:
         import flatdist.report
     except ModuleNotFoundError as error:
-        raise LaunchError(
-            f"a report needs {error.name}, which is not installed; in your clone of flatdist: pip install '.[report]'"
-        ) from error
+        raise LaunchError(f"a report needs {error.name}, which is not installed; {remedy('report')}") from error
     return flatdist.report
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flatdist.cli.options import json_option, load_sweep, open_store, store_option
+from flatdist.cli.options import json_option, load_sweep, open_store, plugin_option, store_option
 from flatdist.cli.output import print_json, print_table
 from flatdist.errors import FlatdistError, SweepError
 
@@ -20,6 +20,7 @@ WATCH_SECONDS = 5.0
 
 @click.command("status")
 @click.argument("sweeps", metavar="[SWEEP...]", nargs=-1)
+@plugin_option
 @store_option
 @click.option("--watch", is_flag=True, help="Show the sweeps as they fill in, until they are done.")
 @json_option

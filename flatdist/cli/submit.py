@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from flatdist.cli.options import load_sweep, store_option, sweep_argument
+from flatdist.cli.options import PLUGINS, load_sweep, store_option, sweep_argument
 from flatdist.errors import LaunchError
 
 # scheduler -> (template without Ray, template with Ray, client and its arguments before the file, ending)
@@ -37,11 +37,18 @@ _PLACE = re.compile(r"@([A-Z0-9_]+)@")
 @click.option("--image", default="flatdist:latest", show_default=True, help="Container image; see deploy/Dockerfile.")
 @click.option("--option", "extra", multiple=True, metavar="TEXT", help="Another option of 'flatdist sweep', as "
               "--option '--where rank==2'.")  # fmt: skip
+@click.option("--directive", "directives", multiple=True, metavar="TEXT", help="slurm: another #SBATCH line, as "
+              "--directive '--partition=long --account=me'.")  # fmt: skip
+@click.option("--setup", "setup", multiple=True, metavar="COMMAND", help="slurm: a line to run first in every job, as "
+              "--setup 'source ~/flatdist/.venv/bin/activate'.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: SWEEP-SCHEDULER.sh or .yaml]")
 @click.option("--dry-run", is_flag=True, help="Print the file and do nothing.")
 def submit_command(scheduler: str, sweep: str, store: str, out: Path | None, dry_run: bool, **options: Any) -> int:
     """Write the job script or manifest of SWEEP for SCHEDULER, and submit it where its client is installed."""
     name = load_sweep(sweep, store).name
+    context = click.get_current_context()
+    options["plugins"] = context.meta.get(PLUGINS, ())
+    options |= {name: context.params[name] for name in ("log_level", "log_file")}  # the job logs as asked for here
     text = render(scheduler, sweep, store, name, **options)
     if dry_run:
         click.echo(text, nl=False)
@@ -74,6 +81,11 @@ def render(
     limit: str = "04:00:00",
     image: str = "flatdist:latest",
     extra: tuple[str, ...] = (),
+    plugins: tuple[str, ...] = (),
+    log_level: str | None = None,
+    log_file: str | None = None,
+    directives: tuple[str, ...] = (),
+    setup: tuple[str, ...] = (),
 ) -> str:
     """The text of a job script or manifest; every value is quoted for where it goes.
 
@@ -84,12 +96,23 @@ def render(
         raise LaunchError(f"--time {limit} is not a time limit; allowed: HH:MM:SS, or D-HH:MM:SS")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,250}", image):
         raise LaunchError(f"--image {image} is not a container image; allowed: such as registry.example/flatdist:tag")
+    if scheduler != "slurm" and (directives or setup):
+        raise LaunchError(f"--directive and --setup are for slurm; edit what --dry-run prints for {scheduler}")
+    for text in directives:
+        if not re.fullmatch(r"--?[A-Za-z][^\n\r]*", text):
+            raise LaunchError(f"--directive {text!r} is not an option of sbatch; allowed: such as '--partition=long'")
+    if any("\n" in line or "\r" in line for line in setup):
+        raise LaunchError("--setup is one line; give it several times for several")
     words = ["flatdist", "sweep", sweep, "--store", store, "--display", "plain", "--yes", "--cpus-per-trial"]
     words += ["1" if with_ray else str(cpus)]
     if with_ray:
         words += ["--address", "auto", "--gpus-per-trial", "1"] if gpus else ["--address", "auto"]
     else:
         words += ["--part", "auto", *(["--device", "cuda"] if gpus else [])]
+    words += [] if log_level is None else ["--log-level", log_level]
+    words += [] if log_file is None else ["--log-file", log_file]
+    for path in plugins:
+        words += ["--plugin", path]
     for text in extra:
         words += shlex.split(text)
     if any("\n" in word or "\0" in word for word in words):
@@ -101,6 +124,8 @@ def render(
     values = {
         "NAME": name, "K8S_NAME": re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")[:50] or "flatdist",
         "PARTS": str(parts), "NODES": str(nodes), "CPUS": str(cpus), "GPUS": str(gpus), "TIME": limit, "IMAGE": image,
+        "DIRECTIVES": "".join(f"\n#SBATCH {text}" for text in directives),
+        "SETUP": "".join(f"{line} || exit 1\n" for line in setup),
         "GPU_FLAG": f"--gpus-per-node={gpus}" if gpus else "", "COMMAND": command, "ENTRYPOINT": json.dumps(command),
         "ARGS": json.dumps(words[1:]), "WORKER_LIMITS": json.dumps(limits), "RAY_VERSION": _ray_version(),
     }  # fmt: skip

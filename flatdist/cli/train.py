@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ import click
 
 from flatdist.cli.options import plugin_option
 from flatdist.cli.output import cell_text, print_json, print_table
+
+log = logging.getLogger(__name__)
 
 _LIVE = ("step", "train_loss", "population_loss", "nuclear_norm", "hessian_trace", "learning_rate")
 _METRICS = ("relative_error", "train_loss", "nuclear_norm", "hessian_trace", "certificate")
@@ -53,8 +56,10 @@ def train_command(
         click.echo(f"cell {cell.cell_id}: {fields}")
     settings = RunSettings(engine=engine, device=device, threads=threads)
     outcomes = []
+    log.info("cell %s: %d replicates, engine %s on %s", cell.cell_id, replicates, engine, device)
     for outcome in run_replicates(cell, range(replicates), settings, hooks=_live_hooks(quiet=as_json)):
         outcomes.append(outcome)
+        log.info("replicate %d %s", outcome.trial["replicate"], outcome.trial["status"])
         if opened is not None:
             opened.write([outcome.trial], outcome.history)
     if as_json:

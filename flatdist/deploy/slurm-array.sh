@@ -3,10 +3,10 @@
 #SBATCH --job-name=@NAME@
 #SBATCH --array=1-@PARTS@
 #SBATCH --ntasks=1 --cpus-per-task=@CPUS@ @GPU_FLAG@
-#SBATCH --time=@TIME@
+#SBATCH --time=@TIME@@DIRECTIVES@
 #SBATCH --signal=B:TERM@120
 #SBATCH --requeue
-# One part of the sweep, without Ray; the parts share the store alone.
+@SETUP@# One part of the sweep, without Ray; the parts share the store alone.
 trap 'kill -TERM "$part"' TERM   # two minutes before the time is up: store what is finished, and leave
 @COMMAND@ &
 part=$!

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from flatdist.launch.interrupt import WORK_SECONDS, Interrupts, StopNow
 from flatdist.launch.progress.display import Display
 from flatdist.launch.progress.state import Event, Notice, Progress
-from flatdist.launch.settings import LaunchSettings
 from flatdist.launch.worker import run_shard
+from flatdist.planning.settings import Settings
 
 if TYPE_CHECKING:
     from flatdist.planning import Shard
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def run_inline(
     shards: Iterable[tuple[int, Shard] | None],
     store_uri: str,
-    settings: LaunchSettings,
+    settings: Settings,
     progress: Progress,
     display: Display,
 ) -> tuple[bool, str | None]:
@@ -70,19 +70,12 @@ def run_inline(
                 report,
                 number=number,
                 should_stop=should_stop,
-                device=inline_device(settings),
+                device=settings.expected_device,
             )
     return interrupts.requested, stopped
 
 
-def inline_device(settings: LaunchSettings) -> str:
-    """Where an inline sweep computes: on the CPU unless a GPU is asked for."""
-    if settings.device == "auto":
-        return "cuda" if settings.gpus_per_trial else "cpu"
-    return settings.device
-
-
-def same_error(progress: Progress, settings: LaunchSettings) -> str | None:
+def same_error(progress: Progress, settings: Settings) -> str | None:
     """The reason to give up a sweep whose first cells all fail alike, or None."""
     error = progress.common_error(settings.same_error_limit)
     if error is None:

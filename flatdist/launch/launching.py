@@ -10,26 +10,27 @@ import random
 import socket
 import time
 from collections import Counter
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from flatdist.errors import LaunchError, StoreError, counted
+from flatdist.errors import StoreError, counted
 from flatdist.launch.inline import run_inline
 from flatdist.launch.interrupt import Interrupts, StopNow
 from flatdist.launch.progress.display import Display, make_display
 from flatdist.launch.progress.state import SUCCESS_TOLERANCE, Progress, Skipped
 from flatdist.launch.ray.cluster import ClusterSession, check_nodes, is_connected, with_address
-from flatdist.launch.ray.tune import Round, check_loggers, one_cell_each, run_round, split
-from flatdist.launch.settings import LaunchSettings
+from flatdist.launch.ray.tune import Round, Shards, check_loggers, one_cell_each, run_round, split
 from flatdist.machine import logs
 from flatdist.planning.forecast import nominal_seconds
+from flatdist.planning.settings import Settings
 from flatdist.planning.work import Shard, WorkItem
 from flatdist.store import drivers
 
 if TYPE_CHECKING:
     from flatdist.launch.parts import Part
+    from flatdist.launch.ray.scheduled import Suggested
     from flatdist.planning import Plan
     from flatdist.store import Store
 
@@ -48,9 +49,8 @@ def launch(
     plan: Plan,
     store_uri: str | os.PathLike[str],
     *,
-    executor: Literal["ray", "inline"] = "ray",
-    settings: LaunchSettings | None = None,
-    display: Display | Literal["auto", "live", "plain", "none"] = "auto",
+    settings: Settings | None = None,
+    display: Display | str = "auto",
     part: Part | None = None,
     wait: bool = False,
 ) -> LaunchResult:
@@ -62,9 +62,8 @@ def launch(
     Args:
         plan: its shards are what is run.
         store_uri: a folder or the URI of an object store.
-        executor: ``ray`` (a Tune trial for each shard) or ``inline`` (this process, one shard after the other).
-        settings: how to run them.
-        display: the progress display, or its kind.
+        settings: how to run them; None for those that the plan was made with.
+        display: the progress display, or its kind: auto, live, plain or none.
         part: which job of an array this is.
         wait: stay until all of the work has ended, whoever runs it, instead of leaving the last of it to others.
 
@@ -76,14 +75,11 @@ def launch(
         LaunchError: the executor, the cluster or a device is not available as asked for; nothing was started.
         StoreError: the store cannot be used.
     """
-    from flatdist.engines import resolve_engine
     from flatdist.store import Store
     from flatdist.trials.train import planned_steps
 
-    if executor not in ("ray", "inline"):
-        raise LaunchError(f"executor {executor!r} does not exist; allowed: ray, inline")
-    settings = with_address(settings or LaunchSettings())
-    if executor == "ray":
+    settings = with_address(settings or plan.settings)
+    if settings.executor == "ray":
         check_loggers(settings.loggers, settings.trials)
     settings = settings.for_workers()
     logs.configure(settings.log_level, settings.log_file)
@@ -95,8 +91,8 @@ def launch(
     with drivers.Driver(store, sweeps=names, tidies=True) as driver:
         cells = {cell.cell_id for cell in plan.cells}
         beside = [one for one in driver.others() if one.sweeps & {*names} or any(key[0] in cells for key in one.keys)]
-        if executor == "inline":
-            engine = resolve_engine(plan.settings.engine, plan.settings.device)
+        if settings.executor == "inline":
+            engine = plan.settings.expected_engine
             shards = in_pieces(shards, engine, settings.threads, part.count if part else 1 + len(beside))
         turned = part is None and sum(bool(one.sweeps) for one in beside) % 2 == 1
         if beside and shards and part is None:
@@ -112,7 +108,41 @@ def launch(
         settings = dataclasses.replace(settings, launch=driver.launch, planned_steps=planned)
         run = _Launch(shards, store, driver, settings, shown, wait=wait)
         progress = plan_progress(plan, store)
-        return run.inline(progress) if executor == "inline" else run.ray(progress)
+        return run.inline(progress) if settings.executor == "inline" else run.ray(progress)
+
+
+def launch_scheduled(
+    work: Suggested,
+    store_uri: str | os.PathLike[str],
+    *,
+    wanted: int,
+    settings: Settings,
+    display: Display | str = "auto",
+) -> LaunchResult:
+    """Run a search through Ray Tune whose scheduler stops trials early.
+
+    Args:
+        work: the search.
+        store_uri: a folder or the URI of an object store.
+        wanted: replicates of all its cells.
+        settings: how to run them.
+        display: the progress display, or its kind.
+
+    Raises:
+        LaunchError, StoreError: as :func:`launch`.
+    """
+    from flatdist.store import Store
+
+    settings = dataclasses.replace(with_address(settings), trials="cells").for_workers()
+    check_loggers(settings.loggers, settings.trials)
+    logs.configure(settings.log_level, settings.log_file)
+    shown = make_display(display) if isinstance(display, str) else display
+    store = Store(store_uri)
+    store.check_access()
+    progress = Progress({item.cell.cell_id: item.cell for item in work.items()}, wanted, work.ended)
+    with drivers.Driver(store, tidies=True) as driver:
+        settings = dataclasses.replace(settings, launch=driver.launch)
+        return _Launch([], store, driver, settings, shown, wait=False).scheduled(work, progress)
 
 
 def in_pieces(shards: Sequence[Shard], engine: str, threads: int, sharers: int) -> list[Shard]:
@@ -175,7 +205,7 @@ class _Launch:
         shards: list[Shard],
         store: Store,
         driver: drivers.Driver,
-        settings: LaunchSettings,
+        settings: Settings,
         display: Display,
         *,
         wait: bool,
@@ -254,6 +284,31 @@ class _Launch:
         """Run as Tune trials; shards whose processes died repeatedly run once more in parts."""
         if not self._shards:
             return self._result(progress, False, None)
+        return self._on_cluster(progress, lambda session, stop: self._rounds(session, progress, stop))
+
+    def scheduled(self, work: Suggested, progress: Progress) -> LaunchResult:
+        """Run a search whose scheduler stops trials early."""
+
+        def run(session: ClusterSession, interrupts: Interrupts) -> str | None:
+            if not work.count:
+                return None
+            return run_round(session, work, self._uri, self._settings, progress, self._display, interrupts).stopped
+
+        return self._on_cluster(progress, run, lambda: [Shard((item,), 0.0) for item in work.items()])
+
+    def _on_cluster(
+        self,
+        progress: Progress,
+        run: Callable[[ClusterSession, Interrupts], str | None],
+        shards: Callable[[], list[Shard]] | None = None,
+    ) -> LaunchResult:
+        """Connect to Ray, check its nodes, and run.
+
+        Args:
+            progress: shown meanwhile.
+            run: returns why the sweep stopped itself, if it did.
+            shards: what was run, where that is known only afterwards.
+        """
         connects = not is_connected()
         if connects:
             alone = self._settings.address is None
@@ -276,13 +331,16 @@ class _Launch:
                     interrupts.patience = None
                     self._store.hurry_when(lambda: interrupts.requested)
                     try:
-                        stopped = self._rounds(session, progress, interrupts)
+                        stopped = run(session, interrupts)
                     finally:
                         self._display.stop(progress)
             except StopNow:
                 pass
             except KeyboardInterrupt:  # a signal that Ray had taken for its own
                 interrupts.request()
+        if shards is not None:
+            self._shards = shards()
+            self._keys = keys_of(self._shards)
         return self._result(progress, interrupts.requested, stopped)
 
     def _rounds(self, session: ClusterSession, progress: Progress, interrupts: Interrupts) -> str | None:
@@ -304,7 +362,8 @@ class _Launch:
     def _round(
         self, session: ClusterSession, shards: Mapping[int, Shard], progress: Progress, interrupts: Interrupts
     ) -> Round:
-        return run_round(session, shards, self._uri, self._settings, progress, self._display, interrupts)
+        work = Shards(shards, cells=self._settings.trials == "cells")
+        return run_round(session, work, self._uri, self._settings, progress, self._display, interrupts)
 
     def _give_up(self, last: Round) -> str | None:
         """Record replicates whose processes died every time, and say why others are missing."""

@@ -33,8 +33,8 @@ from flatdist.launch.progress.state import (
     Skipped,
     StepsTaken,
 )
-from flatdist.launch.settings import LaunchSettings
 from flatdist.machine import logs
+from flatdist.planning.settings import Settings
 
 if TYPE_CHECKING:
     from flatdist.cells.cell import Cell
@@ -77,7 +77,7 @@ class ShardCounts:
 def run_shard(
     shard: Shard,
     store_uri: str,
-    settings: LaunchSettings,
+    settings: Settings,
     report: Report | None = None,
     *,
     number: int = 0,
@@ -203,7 +203,7 @@ class _Work:
 
     store: Store
     checkpoints: PatientCheckpoints
-    settings: LaunchSettings
+    settings: Settings
     rows: RowBuffer
     report: Report
     number: int

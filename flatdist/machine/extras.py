@@ -1,4 +1,7 @@
-"""Importing what only the extra ``run`` installs, with a message for those who installed only what reads results."""
+"""Packages that only an extra installs: how a message names them, and importing what needs the extra ``run``.
+
+Reading results needs pandas and pyarrow alone. Until flatdist is published, extras are installed from a clone.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,31 @@ from importlib import import_module
 from typing import Any
 
 from flatdist.errors import LaunchError
+
+EXTRAS = {
+    "run": ("torch", "numba", "llvmlite", "ray", "threadpoolctl"),
+    "figures": ("matplotlib", "seaborn", "scipy", "statsmodels", "PIL", "pypdf", "defusedxml"),
+    "report": ("jinja2",),
+    "search": ("optuna",),
+    "s3": ("obstore", "boto3"),
+    "sql": ("duckdb",),
+}
+
+
+def remedy(extra: str) -> str:
+    """How to install an extra.
+
+    Example:
+        >>> remedy("figures")
+        "in your clone of flatdist: pip install '.[figures]'"
+    """
+    return f"in your clone of flatdist: pip install '.[{extra}]'"
+
+
+def extra_of(error: ModuleNotFoundError) -> str | None:
+    """The extra that installs what could not be imported; None where none does."""
+    package = (error.name or "").partition(".")[0]
+    return next((extra for extra, packages in EXTRAS.items() if package in packages), None)
 
 
 def load(path: str) -> Any:
@@ -22,6 +50,5 @@ def load(path: str) -> Any:
 
 
 def missing(error: ModuleNotFoundError) -> LaunchError:
-    """What to say where the extra ``run`` is not installed."""
-    remedy = "in your clone of flatdist: pip install '.[run]'"
-    return LaunchError(f"running cells needs {error.name}, which is not installed; {remedy}")
+    """What to say where running cells needs a package that is not installed."""
+    return LaunchError(f"running cells needs {error.name}, which is not installed; {remedy(extra_of(error) or 'run')}")

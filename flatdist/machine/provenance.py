@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+MOST_DIFF = 10**6  # characters
+
 
 @functools.cache
 def revision() -> tuple[str | None, bool | None]:
@@ -22,11 +24,21 @@ def revision() -> tuple[str | None, bool | None]:
     if not (root / ".git").exists() or not (root / "flatdist").is_dir():
         return None, None
     try:
-        sha = _git(root, "rev-parse", "HEAD")
+        sha = _git(root, "rev-parse", "HEAD").strip()
         dirty = bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
         return None, None
     return sha, dirty
+
+
+def uncommitted_changes() -> str:
+    """What a dirty checkout of flatdist has changed, as git's diff; empty for a clean one or an installed package."""
+    if not revision()[1]:
+        return ""
+    try:
+        return _git(Path(__file__).resolve().parents[2], "diff", "HEAD")[:MOST_DIFF]
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def package_version(name: str) -> str | None:
@@ -77,4 +89,4 @@ def _of_another_package(library: str) -> bool:
 
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
+    return subprocess.run(command, capture_output=True, text=True, check=True, errors="replace", timeout=30).stdout  # noqa: S603

@@ -2,14 +2,15 @@
 
 from flatdist.planning.budget import keep_within, parse_duration
 from flatdist.planning.forecast import Interval, Observation, duration, make_probe
-from flatdist.planning.plan import Plan, PlanSettings, SweepCounts, make_plan, plan_items
+from flatdist.planning.plan import Plan, SweepCounts, make_plan, plan_items
+from flatdist.planning.settings import Settings
 from flatdist.planning.work import Shard, WorkItem
 
 __all__ = [
     "Interval",
     "Observation",
     "Plan",
-    "PlanSettings",
+    "Settings",
     "Shard",
     "SweepCounts",
     "WorkItem",

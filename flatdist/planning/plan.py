@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flatdist.cells.cell import Cell
-from flatdist.engines import resolve_engine
 from flatdist.errors import counted, size
 from flatdist.planning.forecast import Forecast, Interval, Probe, make_forecast
 from flatdist.planning.memory import available_bytes, memory_bytes, pack_bytes, replicates_that_fit, require_room
-from flatdist.planning.packs import Card, company, make_packs, pack_device_bytes
+from flatdist.planning.packs import company, make_packs, pack_device_bytes
+from flatdist.planning.settings import Settings
 from flatdist.planning.sharding import Sized, make_shards, makespan, shuffle, split_items
 from flatdist.planning.work import Shard, WorkItem
 from flatdist.trials.learning_rate import steps_to_leave
@@ -39,69 +38,6 @@ class PlannedStore(Protocol):
 
     def trials(self, cell_ids: Any = None, where: Any = None, columns: Any = None) -> pd.DataFrame:
         """Rows of the trials table."""
-
-
-@dataclass(frozen=True)
-class PlanSettings:
-    """What a plan depends on beside the sweeps and the store.
-
-    Attributes:
-        slots: trials that run at a time; None takes this machine's processors.
-        engine: the engine of gradient methods; ``auto`` takes for each cell the fastest that can run it.
-        device: ``cpu``, or a torch device.
-        executor: ``ray`` or ``inline``, for what starting costs.
-        retry_failed: replicates that failed are to run again.
-        limit: only the first so many cells; None for all.
-        seed: shuffles the order.
-        memory_limit: bytes that one trial may use; None for 80 % of this machine's free memory over the slots.
-        local: the work runs on this machine, whose memory limits it.
-        pack: replicates of different cells that are trained together at most; None fills a GPU, and packs no cells on
-            the CPU.
-        card: the GPU that packs are cut for; None asks this machine's.
-        cpu_slots: trials that run at a time beside the GPUs, of methods that take no steps; None takes the processors.
-    """
-
-    slots: int | None = None
-    engine: str = "fused"
-    device: str = "cpu"
-    executor: str = "ray"
-    retry_failed: bool = False
-    limit: int | None = None
-    seed: int = 0
-    memory_limit: int | None = None
-    local: bool = True
-    pack: int | None = None
-    card: Card | None = None
-    cpu_slots: int | None = None
-
-    @property
-    def packs(self) -> bool:
-        """Whether cells are trained together."""
-        return self.pack is not None or self.device != "cpu"
-
-    @property
-    def resolved_card(self) -> Card | None:
-        """The GPU that packs are cut for, None on the CPU."""
-        return None if self.device == "cpu" else self.card or Card.here()
-
-    @property
-    def resolved_slots(self) -> int:
-        """Trials that run at a time."""
-        if self.executor == "inline":
-            return 1
-        return max(1, self.slots if self.slots is not None else processors())
-
-    @property
-    def resolved_cpu_slots(self) -> int:
-        """Trials without steps that run at a time beside the GPUs."""
-        if self.executor == "inline":
-            return 1
-        return max(1, self.cpu_slots if self.cpu_slots is not None else processors())
-
-
-def processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -161,7 +97,7 @@ class Plan:
     slots: int
     left_out: int
     forecast: Forecast = field(repr=False)
-    settings: PlanSettings = field(default_factory=PlanSettings)
+    settings: Settings = field(default_factory=Settings)
 
     @property
     def total(self) -> int:
@@ -172,7 +108,7 @@ class Plan:
     def engine(self) -> str:
         """What takes the steps."""
         found = {self.forecast.engine_of(item.cell): None for item in self.items if item.cell.spec.takes_steps}
-        return " and ".join(found) or resolve_engine(self.settings.engine, self.settings.device)
+        return " and ".join(found) or self.settings.expected_engine
 
     @property
     def to_run(self) -> int:
@@ -203,7 +139,11 @@ class Plan:
         lines.append(f"time:   {self.time} on {slots} with the {self.engine} engine, from {self.forecast.basis}")
         lines.append(f"memory: {size(self.memory_bytes)} per trial at most")
         lines += self._pack_lines()
-        if self.settings.local and (free := available_bytes()) is not None and self.memory_bytes * self.slots > free:
+        if (
+            self.settings.local_memory
+            and (free := available_bytes()) is not None
+            and self.memory_bytes * self.slots > free
+        ):
             lines.append(f"note:   this exceeds the {size(free)} available for {slots}; lower --max-concurrent")
         if stuck := [item.cell for item in self.items if steps_to_leave(item.cell) > LEAVING * item.cell.steps]:
             scale = max(cell.init_scale for cell in stuck)
@@ -218,7 +158,7 @@ class Plan:
         packs = [shard for shard in self.shards if shard.together]
         if not packs:
             return []
-        sizes, card = [pack.replicates for pack in packs], self.settings.resolved_card
+        sizes, card = [pack.replicates for pack in packs], self.settings.expected_card
         span = f"{max(sizes):,}" if min(sizes) == max(sizes) else f"{max(sizes):,} to {min(sizes):,}"
         text = f"packs:  {counted(len(packs), 'pack')} of {span} replicates"
         if card is not None:
@@ -238,8 +178,10 @@ class Plan:
 def make_plan(
     sweeps: Sequence[Sweep],
     store: PlannedStore,
-    settings: PlanSettings | None = None,
+    settings: Settings | None = None,
     *,
+    retry_failed: bool = False,
+    limit: int | None = None,
     probe: Probe | None = None,
     forecast: Forecast | None = None,
 ) -> Plan:
@@ -248,26 +190,28 @@ def make_plan(
     Args:
         sweeps: run as one: cells that several share are run once, with the largest number of replicates.
         store: what is done already; also the source of measured times.
-        settings: slots, engine, device.
+        settings: how it is to be run.
+        retry_failed: replicates that failed are to run again.
+        limit: only the first so many cells; None for all.
         probe: measures kinds of cells of which the store has no times; None leaves them to nominal costs.
         forecast: what to predict with; None fits it to the store's times.
     """
-    settings = settings or PlanSettings()
-    cells, wanted = _union(sweeps, settings.limit)
+    settings = settings or Settings()
+    cells, wanted = _union(sweeps, limit)
     done, failed = store.done(list(cells), thorough=True), store.failed(list(cells))
     counts = [_count(sweep, cells, done, failed) for sweep in sweeps]
-    items, n_done, n_failed = _items(cells, wanted, done, failed, retry=settings.retry_failed)
+    items, n_done, n_failed = _items(cells, wanted, done, failed, retry=retry_failed)
     if forecast is None:
-        card = settings.resolved_card
+        card = settings.expected_card
         name = card.name if card is not None else ""
-        forecast = make_forecast(items, store, settings.engine, settings.device, probe, name)
+        forecast = make_forecast(items, store, settings.engine, settings.expected_device, probe, name)
     return assemble(counts, cells, wanted, (n_done, n_failed), items, forecast, settings)
 
 
 def plan_items(
     items: Sequence[WorkItem],
     store: PlannedStore,
-    settings: PlanSettings | None = None,
+    settings: Settings | None = None,
     *,
     probe: Probe | None = None,
     forecast: Forecast | None = None,
@@ -277,19 +221,19 @@ def plan_items(
     Args:
         items: what is to run.
         store: the source of measured times, where there is no ``forecast``.
-        settings: slots, engine, device.
+        settings: how it is to be run.
         probe: measures kinds of cells of which the store has no times; None leaves them to nominal costs.
         forecast: what to predict with; None fits it to the store's times.
     """
-    settings = settings or PlanSettings()
+    settings = settings or Settings()
     cells = {item.cell.cell_id: item.cell for item in items}
     wanted: dict[str, Collection[int]] = {}
     for item in items:
         wanted[item.cell.cell_id] = sorted({*wanted.get(item.cell.cell_id, ()), *item.replicates})
     if forecast is None:
-        card = settings.resolved_card
+        card = settings.expected_card
         name = card.name if card is not None else ""
-        forecast = make_forecast(items, store, settings.engine, settings.device, probe, name)
+        forecast = make_forecast(items, store, settings.engine, settings.expected_device, probe, name)
     return assemble([], cells, wanted, (0, 0), items, forecast, settings)
 
 
@@ -360,26 +304,30 @@ def assemble(
     done_and_failed: tuple[int, int],
     items: Sequence[WorkItem],
     forecast: Forecast,
-    settings: PlanSettings,
+    settings: Settings,
 ) -> Plan:
     """A plan of given items: split, ordered, sharded and timed."""
-    slots = settings.resolved_slots
+    slots = settings.expected_slots
     limit = settings.memory_limit
     engine_of, executor = forecast.engine_of, settings.executor
-    if limit is None and settings.local and (free := available_bytes()) is not None:
+    if limit is None and settings.local_memory and (free := available_bytes()) is not None:
         require_room(((item.cell, engine_of(item.cell)) for item in items), free, executor)
         limit = int(0.8 * free / slots)
     most = None if limit is None else lambda item: replicates_that_fit(item.cell, limit, engine_of(item.cell), executor)
     packs: list[Shard] = []
     unpacked: Sequence[WorkItem] = items
-    if settings.packs:
-        card = settings.resolved_card
+    if settings.packs_cells:
+        card = settings.expected_card
         packs, unpacked = make_packs(items, engine_of, slots, forecast.pack_seconds, card, settings.pack)
     sized: list[Sized] = []
     beside: list[Shard] = []
     for on_cpu in (False, True):  # beside GPUs, what takes no steps has slots of its own
-        at_once = settings.resolved_cpu_slots if on_cpu else slots
-        mine = [item for item in unpacked if on_cpu == (settings.device != "cpu" and not item.cell.spec.takes_steps)]
+        at_once = settings.expected_cpu_slots if on_cpu else slots
+        mine = [
+            item
+            for item in unpacked
+            if on_cpu == (settings.expected_device != "cpu" and not item.cell.spec.takes_steps)
+        ]
         parts = split_items([Sized(item, forecast.item_seconds(item)) for item in mine], at_once, most)
         sized += parts
         beside += make_shards(shuffle(parts, at_once, settings.seed), at_once)
@@ -411,16 +359,16 @@ def assemble(
     )
 
 
-def _wall_time(shards: Sequence[Shard], work: Interval, settings: PlanSettings) -> Interval:
+def _wall_time(shards: Sequence[Shard], work: Interval, settings: Settings) -> Interval:
     """From start to end: starting the launcher, then the shards, each slot taking the next one when it is free."""
     if not shards:
         return Interval(0.0, 0.0, 0.0)
-    slots, executor = settings.resolved_slots, settings.executor
+    slots, executor = settings.expected_slots, settings.executor
     start, overhead = START_SECONDS[executor], SHARD_SECONDS[executor] * len(shards) / slots
-    if settings.device == "cpu" or executor == "inline":
+    if settings.expected_device == "cpu" or executor == "inline":
         mid = makespan(shards, slots)
     else:  # GPUs and processors work side by side
-        ends = [(True, slots), (False, settings.resolved_cpu_slots)]
+        ends = [(True, slots), (False, settings.expected_cpu_slots)]
         mid = max(makespan([one for one in shards if one.takes_steps is gpu], count) for gpu, count in ends)
     scale = mid / work.mid if work.mid else 0.0
     low, high = (start * factor + overhead + scale * limit for factor, limit in ((0.6, work.low), (1.5, work.high)))

@@ -19,6 +19,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from flatdist.errors import StoreError
+from flatdist.machine.extras import remedy
 from flatdist.store.filesystem import FileInfo, Filesystem, LocalFilesystem, StoreWarning
 from flatdist.store.location import SCHEMES, is_local, redact
 
@@ -32,7 +33,7 @@ LEAVING = 3.0  # the same once the user has asked to stop
 _SAID_AFTER = 1.0  # seconds of failing requests before a word of it
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 _GLANCE = 0.2  # seconds between two looks at whether the user has asked to stop
-_EXTRAS = {"s3": "flatdist[s3]", "gs": "flatdist[gcs]", "az": "flatdist[azure]"}
+_EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure"}
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 _CONFLICT = ("ConditionalRequestConflict", "409 Conflict")
 _DENIED = ("PermissionDenied", "Unauthenticated", "403 Forbidden", "401 Unauthorized", "InvalidAccessKeyId")
@@ -211,7 +212,7 @@ def _open(uri: str, kind: str, bucket: str) -> Any:
     try:
         from obstore.store import AzureStore, GCSStore, S3Store
     except ImportError as error:
-        text = f"store {uri}: {kind}:// needs a library that is not installed; pip install '{_EXTRAS[kind]}'"
+        text = f"store {uri}: {kind}:// needs a library that is not installed; {remedy(_EXTRAS[kind])}"
         raise StoreError(text) from error
     options: dict[str, Any] = {
         "client_options": {"connect_timeout": "5s", "timeout": "60s"},

@@ -29,6 +29,7 @@ from flatdist.cells.cell import FIELDS
 from flatdist.cells.columns import COSTS, RESULTS
 from flatdist.cells.fields import Choice, FieldType, Flag, Integer, Keyword, Number
 from flatdist.errors import did_you_mean
+from flatdist.sweepfile.choices import SCHEDULERS, SEARCHERS, choice_schema
 from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.values import Given, InvalidValue, read_value, takes_numbers
 from flatdist.sweepfile.yamltree import Node
@@ -292,15 +293,14 @@ class SearchKeys(Keys):
     """A search for the best cells."""
 
     fields: Annotated[Domains, Says("", "cell fields, each with a range or a choice")]
-    searcher: Annotated[Literal["random", "optuna"], Says("is not known", "random, optuna", ("random", "optuna"))] = (
-        "random"
-    )
+    searcher: Annotated[Any, WithJsonSchema(choice_schema(SEARCHERS))] = "random"
     metric: Any = Field("relative_error", description=f"{', '.join(RANKED_BY)}, or steps_to=ERROR")
     mode: Annotated[Literal["min", "max"], Says("is not known", "min, max", ("min", "max"))] = "min"
     budget: Suggested = Field(description="cells to suggest in all")
     round: Suggested | None = Field(None, description="cells suggested at a time")
     seed: Natural = 0
     early_stopping: EarlyStoppingKeys | None = None
+    scheduler: Annotated[Any, WithJsonSchema(choice_schema(SCHEDULERS))] = None
 
 
 class SweepKeys(BlockKeys):

@@ -175,6 +175,10 @@ class Groups(Kind):
         may_ask = counts["finished"] < counts["groups"]
         return Outlook(text, counts, may_ask, counts["expected"], beyond, ("groups finished",))
 
+    def record(self, sweep: Sweep, store: Store) -> bool:
+        """Recorded round by round."""
+        return False
+
     def rounds(self, sweep: Sweep, store: Store, limit: int | None) -> Rounds:
         """Until no group asks for more; those of a part are recorded for the groups that the whole sweep has."""
         whole = sweep.whole().kind if sweep.whole is not None else self

@@ -54,6 +54,17 @@ class Metric:
         """Whether :attr:`rung_column` is to be divided by ||M*||_F^2."""
         return self.name in (STEPS_TO, "relative_error")
 
+    @property
+    def reported(self) -> str | None:
+        """What a trial reports at every evaluation for it, None where it is known at the end only."""
+        return "relative_error" if self.relative else self.rung_column
+
+    def guess(self, value: float, steps: int) -> float:
+        """The metric of a training that was stopped, had it ended with what was compared when it was stopped."""
+        if self.name != STEPS_TO:
+            return value
+        return steps * (1 + max(0.0, math.log10(value / self.target))) if 0 < value < math.inf else math.inf
+
     def values(
         self, store: Store, cell_ids: Collection[str], *, where: str | None = None, guide: bool = False
     ) -> Values:
@@ -91,7 +102,7 @@ class Metric:
                 if len(below):
                     value = float(below.iloc[0])
                 elif guide:
-                    value = steps * (1 + max(0.0, math.log10(error / self.target)))
+                    value = self.guess(error, int(steps))
             elif error == 0:
                 value = steps
             values.setdefault(key[0], {})[key[1]] = value

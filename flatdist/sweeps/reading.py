@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from flatdist.cells.cell import FIELDS
 from flatdist.cells.fields import Integer, Keyword, canonical_float
 from flatdist.cells.plugins import load_plugin, loaded_plugins
-from flatdist.errors import LaunchError, StoreError, SweepError
+from flatdist.errors import LaunchError, StoreError, SweepError, did_you_mean
 from flatdist.expressions import ExpressionError, parse
 from flatdist.sweepfile.blocks import Block, Changes, Declaration, read_declaration
+from flatdist.sweepfile.choices import SCHEDULERS, SEARCHERS, Choice, Entry
 from flatdist.sweepfile.declaration import DOMAINS, FIRST_SUCCESS
 from flatdist.sweepfile.expand import Expansion, check_size, expand
 from flatdist.sweepfile.problems import Problems
@@ -26,7 +27,7 @@ from flatdist.sweepfile.yamltree import Node, parse_tree, read_text
 from flatdist.sweeps.early_stopping import EarlyStopping
 from flatdist.sweeps.grouping import maker_of, plain_groups
 from flatdist.sweeps.groups import Groups
-from flatdist.sweeps.metric import parse_metric
+from flatdist.sweeps.metric import Metric, parse_metric
 from flatdist.sweeps.search import Search
 from flatdist.sweeps.searchers import Domain, Point
 from flatdist.sweeps.sweep import Kind, Sweep
@@ -236,13 +237,66 @@ def _read_search(node: Node, declaration: Declaration, problems: Problems) -> Se
             reason = f"needs a metric that the history has; {metric.text} is not"
             problems.add("search.early_stopping", node.value["early_stopping"].line, reason, allowed)
     size = keys.round or min(keys.budget, 8)
+    searcher = _read_choice("searcher", node.value.get("searcher"), SEARCHERS, problems) or Choice("random")
+    scheduler = _read_choice("scheduler", node.value.get("scheduler"), SCHEDULERS, problems)
+    if scheduler is not None:
+        _check_scheduler(scheduler, searcher, stopping, metric, node.value["scheduler"].line or node.line, problems)
     search = Search(
-        block, tuple(domains), keys.searcher, metric, keys.mode, keys.budget, size, keys.seed, declaration.replicates,
-        stopping,
+        block, tuple(domains), searcher, metric, keys.mode, keys.budget, size, keys.seed, declaration.replicates,
+        stopping, scheduler,
     )  # fmt: skip
     if not problems.found and not block.unusable:
         _check_corners(search, problems)
     return search
+
+
+def _read_choice(name: str, node: Node | None, known: Mapping[str, Entry], problems: Problems) -> Choice | None:
+    """A searcher or scheduler: its name, or its name and a mapping of its options."""
+    if node is None or node.value is None:
+        return None
+    key = f"search.{name}"
+    options: Node | None = None
+    chosen, line = node.value, node.line
+    if isinstance(chosen, dict) and len(chosen) == 1:
+        ((chosen, options),) = chosen.items()
+        line = node.keys[chosen]
+    usable = tuple(name for name, entry in known.items() if not entry.refusal)
+    if not isinstance(chosen, str) or chosen not in known:
+        hint = did_you_mean(chosen, usable) if isinstance(chosen, str) else ""
+        allowed = f"{', '.join(usable)}, or {{NAME: {{option: value}}}}"
+        problems.add(key, line, f"is not known{hint}", allowed, node.plain)
+        return None
+    entry = known[chosen]
+    if entry.refusal:
+        problems.add(key, line, f"{chosen} {entry.refusal}", ", ".join(usable))
+        return None
+    if options is None or options.value is None:
+        return Choice(chosen)
+    if not isinstance(options.value, dict):
+        problems.add(f"{key}.{chosen}", line, "expected a mapping of options", ", ".join(entry.options), options.plain)
+        return None
+    for option, value in options.value.items():
+        if option not in entry.options:
+            problems.unknown_key(f"{key}.{chosen}", option, options.keys[option], entry.options)
+        elif not entry.options[option].accepts(value.plain):
+            allowed = entry.options[option].allowed
+            problems.add(f"{key}.{chosen}.{option}", value.line, "cannot be used", allowed, value.plain)
+    return Choice(chosen, {option: value.plain for option, value in options.value.items()})
+
+
+def _check_scheduler(
+    scheduler: Choice, searcher: Choice, stopping: EarlyStopping | None, metric: Metric, line: int, problems: Problems
+) -> None:
+    """Refuse a scheduler that has nothing to compare, or that goes with neither the searcher nor the rounds."""
+    key = "search.scheduler"
+    if stopping is not None:
+        allowed = "one of the two: early_stopping compares the cells of a round, a scheduler decides as trials report"
+        problems.add(key, line, "cannot be combined with early_stopping", allowed)
+    if metric.reported is None:
+        allowed = "relative_error, train_loss, population_loss, nuclear_norm, hessian_trace, steps_to=ERROR"
+        problems.add(key, line, f"{metric.text} is not reported before a training ends", allowed)
+    if scheduler.name == "bohb" and searcher.name != "bohb":
+        problems.add(key, line, "bohb needs the searcher bohb", "searcher: bohb, or another scheduler")
 
 
 def _read_domains(fields: Node, block: Block, problems: Problems) -> list[Domain]:

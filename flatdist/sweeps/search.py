@@ -13,13 +13,14 @@ from flatdist.cells.cell import Cell
 from flatdist.errors import SweepError
 from flatdist.expressions import Expression
 from flatdist.sweepfile.blocks import Block, Fixed
+from flatdist.sweepfile.choices import Choice, require_packages
 from flatdist.sweepfile.expand import Expansion, expand
 from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.values import InvalidValue, read_value
 from flatdist.sweeps.early_stopping import EarlyStopping, RungValues
 from flatdist.sweeps.metric import Metric, cell_value, rank
 from flatdist.sweeps.rounds import Request, Round, RoundLog, Stopped, recorded_rounds
-from flatdist.sweeps.searchers import SEARCHERS, Domain, Told
+from flatdist.sweeps.searchers import Domain, Searcher, Told, make_searcher
 from flatdist.sweeps.sweep import Halving, Kind, Outlook, Rounds, Sweep
 
 if TYPE_CHECKING:
@@ -42,12 +43,13 @@ class Search(Kind):
         round_size: cells suggested at a time.
         seed: of the searcher.
         replicates: of each cell.
-        early_stopping: when cells are given up early; None for never.
+        early_stopping: when cells are given up early, in rounds; None for never.
+        scheduler: Ray Tune's scheduler, which gives cells up as they report, without rounds; None for none.
     """
 
     block: Block = field(repr=False)
     domains: tuple[Domain, ...] = field()
-    searcher: str
+    searcher: Choice
     metric: Metric
     mode: str
     budget: int
@@ -55,7 +57,20 @@ class Search(Kind):
     seed: int
     replicates: int
     early_stopping: EarlyStopping | None = None
+    scheduler: Choice | None = None
     chooses = True
+
+    @property
+    def stops(self) -> bool:
+        """Whether cells may be given up early."""
+        return self.early_stopping is not None or self.scheduler is not None
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        """Steps of the longest training there may be, and the most evaluations of one."""
+        ends = ({one.field: one.corners()[end] for one in self.domains} for end in (0, -1))
+        cells = [cell for point in ends if (cell := self.cell(point)) is not None]
+        return max((c.steps for c in cells), default=1), max((c.evaluations for c in cells), default=1)
 
     @property
     def worst(self) -> float:
@@ -85,13 +100,13 @@ class Search(Kind):
     def identity(self) -> str:  # type: ignore[override]
         """Hash of all that decides which cells a search would ask for; recorded rounds belong to one identity.
 
-        A larger budget, more replicates, another round size or early stopping continue from the existing rounds.
+        A larger budget, more replicates, other rounds, early stopping or scheduler continue from the existing rounds.
         """
         content = {
             "fixed": {name: _plain(entry.value) for name, entry in sorted(self.block.fixed.items())},
             "where": sorted(condition.expression.text for condition in self.block.conditions),
             "fields": sorted(domain.plain() for domain in self.domains),
-            "searcher": self.searcher,
+            "searcher": self.searcher.plain,
             "metric": self.metric.text,
             "mode": self.mode,
             "seed": self.seed,
@@ -114,20 +129,27 @@ class Search(Kind):
         count = min(self.round_size, self.budget - len(asked))
         if count <= 0:
             return []
-        searcher = SEARCHERS[self.searcher](self, self.told(rounds, store), len(rounds))
-        wanted = tuple(range(self.replicates))
+        searcher = self.made_searcher(rounds, store)
         requests: list[Request] = []
-        misses = 0
-        while len(requests) < count and misses < TRIES + len(asked):
-            point = searcher.suggest()
-            cell = self.cell(point)
-            if cell is None or cell.cell_id in asked:
-                misses += 1
-                continue
-            misses = 0
-            asked.add(cell.cell_id)
-            requests.append(Request(cell, wanted, point))
+        while len(requests) < count and (request := self.next_request(searcher, asked)) is not None:
+            requests.append(request)
         return requests
+
+    def made_searcher(self, rounds: Sequence[Round], store: Store) -> Searcher:
+        """A searcher that knows everything that has ended."""
+        return make_searcher(self, self.told(rounds, store), len(rounds), self.longest[0])
+
+    def next_request(self, searcher: Searcher, asked: set[str]) -> Request | None:
+        """The next suggestion that is a new cell, which is added to those asked for; None where there is none."""
+        for _ in range(TRIES + len(asked)):
+            point = searcher.suggest()
+            if point is None:
+                return None
+            cell = self.cell(point)
+            if cell is not None and cell.cell_id not in asked:
+                asked.add(cell.cell_id)
+                return Request(cell, tuple(range(self.replicates)), point)
+        return None
 
     def told(self, rounds: Sequence[Round], store: Store) -> list[Told]:
         """Every earlier point with its result, in the order of suggestion."""
@@ -135,22 +157,27 @@ class Search(Kind):
         values = self.metric.values(store, ids, guide=True) if ids else {}
         told = []
         for one in rounds:
-            stopped = one.stopped() if self.early_stopping is not None else {}
+            stopped = one.stopped() if self.stops else {}
             for index, request in enumerate(one.requests):
                 if index in stopped:
-                    rungs = tuple(rung.values[index] for rung in one.rungs if index in rung.values)
-                    told.append(Told(request.note, stopped[index].value, rungs))
-                else:
+                    rungs = {rung.step: rung.values[index] for rung in one.rungs if index in rung.values}
+                    told.append(self.told_stopped(request, rungs))
+                elif request.cell.cell_id in values or self.scheduler is None:
                     found = values.get(request.cell.cell_id, {})
                     told.append(Told(request.note, cell_value(found, request.replicates, self.worst)))
         return told
+
+    def told_stopped(self, request: Request, rungs: Mapping[int, float]) -> Told:
+        """What a searcher learns of a cell that was stopped early: what was compared at each rung."""
+        value = rungs[max(rungs)]
+        return Told(request.note, value, rungs, self.metric.guess(value, request.cell.steps))
 
     def recorded(self, sweep: Sweep, store: Store) -> Sweep:
         """The sweep with the cells of its recorded rounds, and which of them were stopped early."""
         rounds = recorded_rounds(store, sweep.name, self.identity, sweep.replicates)
         cells = {request.cell.cell_id: request.cell for one in rounds for request in one.requests}
         stopped: dict[str, Stopped] = {}
-        if self.early_stopping is not None:
+        if self.stops:
             for one in rounds:
                 stopped |= {one.requests[index].cell.cell_id: where for index, where in one.stopped().items()}
         return dataclasses.replace(sweep, cells=tuple(cells.values()), stopped=stopped)
@@ -188,10 +215,15 @@ class Search(Kind):
         if sweep.stopped:
             text += f", {len(sweep.stopped)} of them stopped early"
         if left:
-            text += f"; the other {left} stand for what {self.searcher} will suggest, {self.round_size} a round"
-        if self.early_stopping is not None:
+            each = "as slots become free" if self.scheduler is not None else f"{self.round_size} a round"
+            text += f"; the other {left} stand for what {self.searcher.name} will suggest, {each}"
+        if self.stops:
             text += "; early stopping makes it shorter"
         return Outlook(text, may_ask=left > 0, headings=("stopped",))
+
+    def record(self, sweep: Sweep, store: Store) -> bool:
+        """Recorded round by round."""
+        return False
 
     def rounds(self, sweep: Sweep, store: Store, limit: int | None) -> Rounds:
         """Until the budget is spent; another search than the file's, as ``--where`` makes it, is not recorded."""
@@ -201,6 +233,7 @@ class Search(Kind):
         halving = None
         if search.early_stopping is not None:
             halving = Halving(search.early_stopping, RungValues(store, search.metric, search.worst), search.mode)
+        require_packages(search.searcher)
         return Rounds(
             search,
             log,
@@ -208,6 +241,7 @@ class Search(Kind):
             lambda: self._best(log, store),
             halving,
             "" if own else f"{sweep.name}: this is another search than the file's; its rounds are not recorded",
+            scheduled=search if search.scheduler is not None else None,
         )
 
     def _best(self, log: RoundLog, store: Store) -> str:

@@ -6,17 +6,22 @@ has to be kept: a search resumes from the store alone, and suggests the same poi
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import json
 import logging
 import math
+import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Protocol
 
+import numpy as np
+
 from flatdist.cells.fields import canonical_float
-from flatdist.errors import LaunchError
+from flatdist.errors import LaunchError, did_you_mean
+from flatdist.sweepfile.choices import SEARCHERS, Choice, require_packages
 
 Point = dict[str, Any]  # searched field -> value, as a sweep file would write it
 METRIC = "value"
@@ -98,6 +103,18 @@ class Space(Protocol):
     def seed(self) -> int:
         """Of the searcher."""
 
+    @property
+    def searcher(self) -> Choice:
+        """Who suggests."""
+
+    @property
+    def budget(self) -> int:
+        """Cells to suggest in all."""
+
+    @property
+    def round_size(self) -> int:
+        """Cells suggested at a time."""
+
 
 @dataclass(frozen=True)
 class Told:
@@ -105,28 +122,33 @@ class Told:
 
     Attributes:
         point: the suggestion.
-        value: the cell's metric; where it was stopped early, what was compared at its last rung.
-        rungs: what was compared at each rung, if it was stopped early; empty otherwise.
+        value: the cell's metric; where it was stopped early, what was compared when it was stopped.
+        rungs: step -> what was compared there, if it was stopped early; empty otherwise.
+        guess: the metric of a cell that was stopped, as far as what was compared can stand for it.
     """
 
     point: Mapping[str, Any]
     value: float
-    rungs: tuple[float, ...] = ()
+    rungs: Mapping[int, float] = field(default_factory=dict)
+    guess: float = math.nan
 
 
 class Searcher(Protocol):
-    """Suggests points, one after the other, without seeing their results."""
+    """Suggests points, one after the other."""
 
-    def suggest(self) -> Point:
-        """The next point."""
+    def suggest(self) -> Point | None:
+        """The next point, given that those before it are still being tried; None where there is none for now."""
+
+    def tell(self, told: Told) -> None:
+        """What came of a point."""
 
 
 class RandomSearcher:
     """Independent draws, each a function of the field, the seed and its number, as random axes have them."""
 
-    def __init__(self, search: Space, told: Sequence[Told], number: int) -> None:
+    def __init__(self, search: Space) -> None:
         self._search = search
-        self._index = 0  # from the beginning: points suggested earlier are recognised by their cells
+        self._index = 0  # from the beginning: points that were asked for already are recognised as cells
 
     def suggest(self) -> Point:
         """The next draw."""
@@ -134,93 +156,248 @@ class RandomSearcher:
         self._index += 1
         return point
 
+    def tell(self, told: Told) -> None:
+        """Draws do not depend on results."""
+
 
 class TuneSearcher:
     """One of Ray Tune's searchers, fed with everything the store knows.
 
+    Those that take evaluated points are given them. To the others all earlier points are suggested by name first, and
+    each is reported as completed: Tune's ``points_to_evaluate``.
+
     Args:
-        search: its domains and mode.
+        search: its searcher, domains and mode.
         told: all earlier points.
         number: of the round; each has a seed of its own.
-        make: seed -> the searcher, without a space.
+        steps: of a whole training, the budget that BOHB sees.
     """
 
-    def __init__(self, search: Space, told: Sequence[Told], number: int, make: Callable[[int], Any]) -> None:
-        self._domains = search.domains
-        self._asked = 0
-        seed = hashlib.sha256(f"round {number} {search.seed}".encode()).digest()
-        with _quiet():
-            self._searcher = make(int.from_bytes(seed[:4]))
-            space = {domain.field: tune_domain(domain) for domain in self._domains}
+    def __init__(self, search: Space, told: Sequence[Told], number: int, steps: int) -> None:
+        self._name, self._domains, self._steps = search.searcher.name, search.domains, steps
+        self._count = 0
+        self._running: dict[str, str] = {}  # point -> Tune's name for it
+        finite = [t.value for t in told if math.isfinite(t.value) and not t.rungs] or [1.0]
+        span = max(finite) - min(finite) or abs(finite[0]) or 1.0
+        self._worst = max(finite) + span if search.mode == "min" else min(finite) - span
+        known = [t for t in told if all(domain.holds(t.point[domain.field]) for domain in self._domains)]
+        seed = int.from_bytes(hashlib.sha256(f"round {number} {search.seed}".encode()).digest()[:4])
+        self._takes_results = self._name in ("optuna", "hebo", "zoopt")
+        self._logs = self._name == "zoopt"  # knows no logarithmic scale: it is given logarithms
+        self._apart = _Apart(seed)
+        with self._apart:
+            earlier = [] if self._takes_results else [self._parameters(one.point) for one in known]
+            self._searcher = _make(search, seed if self._takes_results else seed % 2**31, earlier)
+            space = {domain.field: tune_domain(domain, logs=self._logs) for domain in self._domains}
             self._searcher.set_search_properties(METRIC, search.mode, space)
-            for point in told:
-                self._tell(point)
+        for one in known:
+            if not self._takes_results:
+                self._ask(one.point)
+            self.tell(one)
 
-    def _tell(self, told: Told) -> None:
-        if not all(domain.holds(told.point[domain.field]) for domain in self._domains):
-            return
-        parameters = dict(told.point)
-        parameters |= {one.field: one.options.index(told.point[one.field]) for one in self._domains if one.is_choice}
-        more = {"pruned": True, "intermediate_values": list(told.rungs)} if told.rungs else {}
-        self._searcher.add_evaluated_point(parameters, told.value, **more)
-
-    def suggest(self) -> Point:
+    def suggest(self) -> Point | None:
         """The next point, given that the earlier ones of this round are still being tried."""
-        self._asked += 1
-        with _quiet():
-            found = self._searcher.suggest(f"suggestion-{self._asked}")
-        return {
-            one.field: one.options[found[one.field]] if one.is_choice else one.normal(found[one.field])
-            for one in self._domains
-        }
+        return self._ask(None)
+
+    def _ask(self, expected: Mapping[str, Any] | None) -> Point | None:
+        """The next suggestion; one that was to be a given point counts as that, whatever rounding did to it."""
+        self._count += 1
+        name = f"suggestion-{self._count}"
+        with self._apart:
+            found = self._searcher.suggest(name)
+        if not isinstance(found, Mapping):  # none before more results are in, or none at all
+            return None
+        point = dict(expected or {}) or {one.field: self._value(one, found[one.field]) for one in self._domains}
+        self._running[_key(point)] = name
+        return point
+
+    def tell(self, told: Told) -> None:
+        """What came of a point, whether this searcher suggested it or not."""
+        name = self._running.pop(_key(told.point), None)
+        with self._apart:
+            if name is None:
+                if self._takes_results:
+                    self._add(told)
+                return
+            value = told.guess if told.rungs else told.value
+            value = value if math.isfinite(value) else self._worst
+            if self._name == "bohb":  # learns from every budget, as its scheduler would tell it
+                for step, one in (told.rungs or {self._steps: value}).items():
+                    result = {METRIC: one if math.isfinite(one) else self._worst, "hyperband_info": {"budget": step}}
+                    self._searcher.on_trial_result(name, result)
+            pruned = bool(told.rungs) and self._name == "optuna"
+            self._searcher.on_trial_complete(name, None if pruned else {METRIC: value})
+
+    def _add(self, told: Told) -> None:
+        if self._name == "optuna":
+            more = {"pruned": True, "intermediate_values": list(told.rungs.values())} if told.rungs else {}
+            self._searcher.add_evaluated_point(self._parameters(told.point), told.value, **more)
+            return
+        value = told.guess if told.rungs else told.value
+        value = value if math.isfinite(value) else self._worst
+        if self._name == "hebo":
+            self._searcher.add_evaluated_point(self._parameters(told.point), value)
+        else:
+            _add_to_zoopt(self._searcher, self._parameters(told.point), value)
+
+    def _parameters(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """A point as Tune's searcher has it: numbers of the options in place of the options."""
+        choices = {one.field: one.options.index(point[one.field]) for one in self._domains if one.is_choice}
+        logs = {d.field: math.log(point[d.field]) for d in self._domains if self._logs and d.form == "loguniform"}
+        return dict(point) | choices | logs
+
+    def _value(self, domain: Domain, found: Any) -> Any:
+        """A searcher's value as a sweep file would write it."""
+        if domain.is_choice:
+            return domain.options[int(found)]
+        return domain.normal(math.exp(found) if self._logs and domain.form == "loguniform" else found)
 
 
-def _optuna(search: Space, told: Sequence[Told], number: int) -> TuneSearcher:
-    """Optuna's tree-structured Parzen estimator, through Tune."""
-    try:
-        import optuna
-    except ImportError as error:
-        remedy = "in your clone of flatdist: pip install '.[search]'"
-        raise LaunchError(f"search.searcher: optuna needs a package; {remedy}") from error
+def _add_to_zoopt(searcher: Any, parameters: Mapping[str, Any], value: float) -> None:
+    """Give ZOOpt a point with its value, as if it had suggested it: it takes few ``points_to_evaluate``."""
+    solution: Any = import_module("zoopt.solution")  # untyped
+    optimizer, name = searcher.optimizer, f"known-{len(searcher.solution_dict)}"
+    searcher.solution_dict[name] = solution.Solution(x=[parameters[key] for key in searcher._dim_keys])
+    searcher._live_trial_mapping[name] = dict(parameters)
+    optimizer.live_num += 1
+    searcher.on_trial_complete(name, {METRIC: value})
+    past_start = optimizer.complete_num >= optimizer._parameter.get_train_size()
+    optimizer.init_num = optimizer.complete_num + past_start
+
+
+def make_searcher(search: Space, told: Sequence[Told], number: int, steps: int = 1) -> Searcher:
+    """The searcher of a round.
+
+    Args:
+        search: names it.
+        told: earlier points with what came of them.
+        number: of the round.
+        steps: of a whole training.
+
+    Raises:
+        LaunchError: it needs a package that is not installed, or does not take these options.
+    """
+    if search.searcher.name == "random":
+        return RandomSearcher(search)
+    require_packages(search.searcher)
     from flatdist.machine.environment import import_ray
 
     import_ray(local=False)
-    from ray.tune.search.optuna import OptunaSearch
-
-    def make(seed: int) -> Any:
-        # constant_liar: points of one round are chosen apart from each other, though none of them has a result yet
-        return OptunaSearch(sampler=optuna.samplers.TPESampler(seed=seed, constant_liar=True))
-
-    return TuneSearcher(search, told, number, make)
-
-
-SEARCHERS: Mapping[str, Callable[[Space, Sequence[Told], int], Searcher]] = {
-    "random": RandomSearcher,
-    "optuna": _optuna,
-}
-"""Name in a sweep file -> (search, earlier points, number of the round) -> searcher."""
+    for module in SEARCHERS[search.searcher.name].packages:
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise LaunchError(f"search.searcher: {module} is installed and cannot be imported: {error}") from error
+    return TuneSearcher(search, told, number, steps)
 
 
-def tune_domain(domain: Domain, *, by_value: bool = False) -> Any:
-    """Tune's own domain; a choice is between numbers of options, or between the options themselves."""
+def _make(search: Space, seed: int, earlier: Sequence[Mapping[str, Any]]) -> Any:
+    """Tune's searcher with its options, without a space."""
+    from ray import tune
+
+    choice = search.searcher
+    options, name = dict(choice.options), choice.name
+    if seed_name := SEARCHERS[name].seed:
+        options[seed_name] = seed
+    if name == "optuna":
+        options = {"sampler": _optuna_sampler(options)}
+    elif name == "bohb":
+        options = {"seed": seed, "bohb_config": choice.options}
+    elif name == "nevergrad":
+        nevergrad: Any = import_module("nevergrad")  # untyped
+
+        options["optimizer_kwargs"] = {"budget": search.budget, "num_workers": search.round_size}
+
+        known, optimizer = nevergrad.optimizers.registry, options.get("optimizer", "NGOpt")
+        if optimizer not in known:
+            raise LaunchError(f"search.searcher.nevergrad.optimizer: {optimizer}{did_you_mean(optimizer, known)}")
+        options["optimizer"] = known[optimizer]
+    elif name == "zoopt":
+        options |= {"budget": max(search.budget, 4), "parallel_num": search.round_size}
+    elif name == "hebo":
+        options["max_concurrent"] = search.round_size
+    if earlier:
+        options["points_to_evaluate"] = [dict(point) for point in earlier]
+    if name in ("ax", "hebo"):  # Tune's create_searcher drops what it would pass on to these packages
+        classes: Any = import_module("ray.tune.search").SEARCH_ALG_IMPORT
+        return _created(name, classes[name](), options)
+    return _created(name, tune.create_searcher, {"search_alg": name, **options})
+
+
+def _created(name: str, make: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    try:
+        return make(**options)
+    except (AssertionError, ImportError, TypeError, ValueError) as error:
+        raise LaunchError(f"search.searcher: {name} cannot be made: {error}") from error
+
+
+def _optuna_sampler(options: dict[str, Any]) -> Any:
+    """Optuna's sampler; TPE keeps points of one round apart though none of them has a result yet (constant liar)."""
+    import optuna
+
+    name = options.pop("sampler", "tpe")
+    kinds = optuna.samplers
+    if name == "tpe":
+        return kinds.TPESampler(constant_liar=True, **options)
+    makers = {"gp": "GPSampler", "cmaes": "CmaEsSampler", "qmc": "QMCSampler", "random": "RandomSampler"}
+    try:
+        return getattr(kinds, makers[name])(**options)
+    except (ImportError, TypeError) as error:
+        raise LaunchError(f"search.searcher.optuna: the sampler {name} cannot be made: {error}") from error
+
+
+def _key(point: Mapping[str, Any]) -> str:
+    return json.dumps(point, sort_keys=True, default=str)
+
+
+def tune_domain(domain: Domain, *, by_value: bool = False, logs: bool = False) -> Any:
+    """Tune's own domain.
+
+    Args:
+        domain: of a field.
+        by_value: a choice is between the options themselves, not between their numbers.
+        logs: a logarithmic range is one of logarithms.
+    """
     from ray import tune
 
     if domain.is_choice:
         return tune.choice(list(domain.options) if by_value else list(range(len(domain.options))))
+    if domain.form == "loguniform" and logs:
+        return tune.uniform(math.log(domain.low), math.log(domain.high))
     if domain.whole:
         draw = tune.lograndint if domain.form == "loguniform" else tune.randint
         return draw(int(domain.low), int(domain.high) + 1)
     return (tune.loguniform if domain.form == "loguniform" else tune.uniform)(domain.low, domain.high)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Optuna's messages about studies and experimental options."""
-    logger = logging.getLogger("optuna")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logger.setLevel(level)
+class _Apart:
+    """While entered: a searcher's messages are silent, and its draws come from a state of its own.
+
+    Some searchers take no seed and draw from the generators that a whole process shares (bohb, nevergrad, zoopt); left
+    alone, they would suggest other points each time they are made anew.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._own: tuple[Any, Any] = (random.Random(seed).getstate(), np.random.RandomState(seed).get_state())  # noqa: S311
+
+    def __enter__(self) -> None:
+        self._loggers = [logging.getLogger(name) for name in ("optuna", "ax", "hyperopt", "ray.tune", "hpbandster")]
+        self._levels = [logger.level for logger in self._loggers]
+        for logger in self._loggers:
+            logger.setLevel(logging.ERROR)
+        self._warnings = warnings.catch_warnings(action="ignore")
+        self._warnings.__enter__()
+        self._others = (random.getstate(), np.random.get_state())  # noqa: NPY002
+        self._put(self._own)
+
+    def __exit__(self, *error: object) -> None:
+        self._own = (random.getstate(), np.random.get_state())  # noqa: NPY002
+        self._put(self._others)
+        self._warnings.__exit__(None, None, None)
+        for logger, level in zip(self._loggers, self._levels, strict=True):
+            logger.setLevel(level)
+
+    @staticmethod
+    def _put(state: tuple[Any, Any]) -> None:
+        random.setstate(state[0])
+        np.random.set_state(state[1])  # noqa: NPY002

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from flatdist.store import Store
+    from flatdist.sweeps.search import Search
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Rounds:
         halving: early stopping; None for none.
         note: what the user should know before the rounds begin.
         limit: run only the first so many cells; None for all.
+        scheduled: the search, where Ray Tune's scheduler decides in place of rounds.
     """
 
     strategy: Strategy
@@ -59,6 +61,7 @@ class Rounds:
     halving: Halving | None = None
     note: str = ""
     limit: int | None = None
+    scheduled: Search | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,12 @@ class Kind:
         """How far a recorded sweep is."""
         return Outlook()
 
+    def record(self, sweep: Sweep, store: Store) -> bool:
+        """Note in a store what the sweep's name means; False where its rounds do that as they begin."""
+        ids = [cell.cell_id for cell in sweep.cells]
+        store.save_sweep(sweep.name, sweep.source, ids, sweep.replicates, changes=sweep.changes)
+        return True
+
     def rounds(self, sweep: Sweep, store: Store, limit: int | None) -> Rounds | None:
         """Its rounds, recorded as those of the whole sweep that the file describes; None for a sweep without any."""
         return None
@@ -153,10 +162,9 @@ class Sweep:
     whole: Callable[[], Sweep] | None = field(default=None, compare=False, repr=False)
     changes: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
-    def record(self, store: Store) -> None:
-        """Note in a store what the sweep's name means from now on; of a sweep that lists its cells."""
-        ids = [cell.cell_id for cell in self.cells]
-        store.save_sweep(self.name, self.source, ids, self.replicates, changes=self.changes)
+    def record(self, store: Store) -> bool:
+        """Note in a store what the sweep's name means from now on; False where its rounds do that as they begin."""
+        return self.kind.record(self, store)
 
     def replicates_of(self, cell_id: str) -> Collection[int]:
         """The numbers of the replicates that a cell is to have."""

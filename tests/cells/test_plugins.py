@@ -142,6 +142,14 @@ def test_the_command_line_takes_plugins(tmp_path: Path, capsys: pytest.CaptureFi
     assert "halved" in capsys.readouterr().err
     assert main(["sweep", str(path), *options, "--plugin", str(plugin)]) == 0
     assert set(flatdist.load_trials(tmp_path / "store")["method"]) == {"halved"}
+    forget_plugins()
+    for command in ("status", "failures", "best"):  # by its name, in another process
+        assert main([command, "own", "--store", str(tmp_path / "store"), "--plugin", str(plugin)]) == 0
+        forget_plugins()
+    text = capsys.readouterr().out
+    assert "1 of 1 cells have rows" in text
+    assert main(["submit", "slurm", str(path), "--dry-run", "--plugin", str(plugin)]) == 0
+    assert f"--plugin {plugin}" in capsys.readouterr().out
     assert main(["sweep", str(path), *options, "--plugin", str(tmp_path / "none.py")]) == 2
     assert "plugin" in capsys.readouterr().err
 

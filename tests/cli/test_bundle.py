@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from flatdist.cli import bundle, main
-from flatdist.cli.bundle import cell_of_row, keep_diff, read_bundle
+from flatdist.cli.bundle import cell_of_row, read_bundle
 from flatdist.errors import StoreError
+from flatdist.launch.sweeping import keep_diff
 from flatdist.store import Store
 from flatdist.sweeps import parse_sweep
 
@@ -102,7 +103,7 @@ def test_uncommitted_changes_are_kept_with_the_record(tmp_path: Path, monkeypatc
 
     store = Store(tmp_path)
     monkeypatch.setattr(provenance, "revision", lambda: ("abc", True))
-    monkeypatch.setattr(subprocess, "run", lambda *a, **k: SimpleNamespace(stdout=b"+ token=abcdefghijkl\n"))
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: SimpleNamespace(stdout="+ token=abcdefghijkl\n"))
     for _ in range(2):
         keep_diff(store, "little")
     (path,) = (tmp_path / "sweeps" / "little" / "diff").iterdir()

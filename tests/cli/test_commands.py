@@ -108,12 +108,10 @@ def test_watching_a_finished_sweep_shows_it_and_ends(run: Run, sweep: str, swept
 
 
 def test_an_interrupt_is_status_130(run: Run, sweep: str, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flatdist.cli import plan as module
-
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "plan_sweeps", interrupted)
+    monkeypatch.setattr("flatdist.launch.plan_sweeps", interrupted)
     assert run("plan", sweep, status=130).strip() == "interrupted"
 
 
@@ -279,7 +277,7 @@ def test_train_runs_one_cell_and_stores_only_when_asked(run: Run, store: str) ->
             "yaml: --where 'rank > 7': leaves out all 6 cells: the sweep is empty",
         ),
         (["plan", "SWEEP", "--engine", "fuesd"], "did you mean 'fused'"),
-        (["plan", "SWEEP", "--device", "tpu"], "--device tpu does not exist"),
+        (["plan", "SWEEP", "--device", "tpu"], "device 'tpu' does not exist"),
         (["plan", "SWEEP", "--cpus-per-trial", "10000"], "--cpus-per-trial 10000: this machine has"),
         (["sweep", "SWEEP", "--cpus-per-trial", "10000"], "--cpus-per-trial 10000: this machine has"),
         (["sweep", "SWEEP", "--logger", "csvv"], "logger 'csvv' does not exist (did you mean 'csv'?)"),
@@ -357,7 +355,7 @@ def test_a_rank_too_large_for_statdim_is_one_problem(run: Run, sweep: str, store
 def test_a_device_that_is_absent_is_refused_before_ray_starts(
     run: Run, sweep: str, store: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flatdist.launch.ray.cluster.cuda_devices", tuple)
+    monkeypatch.setattr("flatdist.planning.settings.cuda_devices", tuple)
     monkeypatch.setattr(
         "flatdist.launch.ray.cluster.ClusterSession.__enter__", lambda _: pytest.fail("Ray was started")
     )

@@ -52,11 +52,11 @@ def test_a_store_that_cannot_be_used_is_a_problem(
 def test_every_node_of_a_cluster(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flatdist.launch import LaunchSettings
+    from flatdist.launch import Settings
     from flatdist.launch.ray.cluster import ClusterSession
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    with ClusterSession(LaunchSettings(slots=1)):
+    with ClusterSession(Settings(slots=1)):
         assert main(["doctor", "--store", str(tmp_path), "--address", "auto", "--json"]) == 0
     nodes = json.loads(capsys.readouterr().out)["nodes"]
     assert len(nodes) == 2  # the driver, and the one node

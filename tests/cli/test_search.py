@@ -11,7 +11,7 @@ import pytest
 
 import flatdist
 from flatdist.cli import main
-from flatdist.cli.driving import _sigterm_interrupts
+from flatdist.launch.interrupt import sigterm_interrupts
 from flatdist.store import Store
 
 TEXT = """
@@ -117,6 +117,6 @@ def test_fit_makes_no_sense_for_a_search(sweep: tuple[str, list[str]], capsys: p
 
 def test_sigterm_between_two_launches_ends_a_search_like_sigint() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), _sigterm_interrupts():
+    with pytest.raises(KeyboardInterrupt), sigterm_interrupts():
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == before

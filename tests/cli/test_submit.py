@@ -156,6 +156,25 @@ def test_dry_run_prints_and_bad_values_are_refused(
             render("slurm", str(sweep), "s", "array", **values)  # type: ignore[arg-type]
 
 
+def test_slurm_takes_directives_and_lines_to_run_first(sweep: Path, tmp_path: Path) -> None:
+    more = {
+        "directives": ("--partition=long", "--account=me"),
+        "setup": ("module load python", "source ~/env/bin/activate"),
+    }
+    text = render("slurm", "a.yaml", "s", "a", **more)
+    lines = text.splitlines()
+    assert lines.index("#SBATCH --account=me") < lines.index("module load python || exit 1")
+    assert lines.index("source ~/env/bin/activate || exit 1") < next(
+        i for i, x in enumerate(lines) if "flatdist sweep" in x
+    )
+    assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
+    with pytest.raises(LaunchError, match="are for slurm"):
+        render("sky", "a.yaml", "s", "a", **more)
+    for bad in ({"directives": ("--x\nrm -rf /",)}, {"directives": ("partition",)}, {"setup": ("a\nb",)}):
+        with pytest.raises(LaunchError):
+            render("slurm", "a.yaml", "s", "a", **bad)
+
+
 def test_the_image_installs_and_warms_what_the_repository_has() -> None:
     text = (ROOT / "deploy" / "Dockerfile").read_text()
     assert "Never built" in text.splitlines()[0]

@@ -46,18 +46,23 @@ def make_cells(count: int, steps: int) -> list[Cell]:
 
 def drive(options: argparse.Namespace, executor: str) -> int:
     """Run what is missing; returns the exit code."""
-    from flatdist.launch import LaunchSettings, launch
-    from flatdist.planning import PlanSettings, make_plan
+    from flatdist.launch import launch
+    from flatdist.planning import Settings, make_plan
     from flatdist.store import Store
     from flatdist.sweeps import Sweep
 
     cells = make_cells(options.cells, options.steps)
     sweep = Sweep("chaos", "", options.replicates, tuple(cells), left_out=0, source="", path=None)
-    plan = make_plan([sweep], Store(options.store), PlanSettings(slots=2, retry_failed=True))
-    settings = LaunchSettings(
-        address=options.address, checkpoint_seconds=0.5, flush_seconds=1.0, same_error_limit=10**6, gpus_per_trial=0
+    plan = make_plan([sweep], Store(options.store), Settings(slots=2), retry_failed=True)
+    settings = Settings(
+        executor,
+        address=options.address,
+        checkpoint_seconds=0.5,
+        flush_seconds=1.0,
+        same_error_limit=10**6,
+        gpus_per_trial=0,
     )
-    return launch(plan, options.store, executor=executor, settings=settings, display="plain").exit_code  # type: ignore[arg-type]
+    return launch(plan, options.store, settings=settings, display="plain").exit_code
 
 
 class Victim:

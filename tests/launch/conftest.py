@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flatdist.cells.cell import Cell
-from flatdist.planning import PlanSettings, Shard, WorkItem
+from flatdist.planning import Settings, Shard, WorkItem
 
 
 @dataclass
@@ -21,7 +21,7 @@ class HandmadePlan:
     shards: tuple[Shard, ...]
     done: int = 0
     sweeps: tuple[()] = ()
-    settings: PlanSettings = field(default_factory=PlanSettings)
+    settings: Settings = field(default_factory=Settings)
 
 
 def _make_cell(n: int = 30, **fields: Any) -> Cell:
@@ -54,7 +54,6 @@ def local_ray() -> Iterator[None]:
         helpers = str(Path(__file__).parents[1] / "helpers")  # the runners of launch_fakes are found by name there
         patch.setenv("PYTHONPATH", helpers)
         from flatdist.launch.ray.cluster import ClusterSession
-        from flatdist.launch.settings import LaunchSettings
 
-        with ClusterSession(LaunchSettings(slots=2)):
+        with ClusterSession(Settings(slots=2)):
             yield

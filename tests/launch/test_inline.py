@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 
 from flatdist.errors import LaunchError, StoreError
-from flatdist.launch import LaunchSettings, launch
+from flatdist.launch import Settings, launch
 from flatdist.launch.interrupt import Interrupts, StopNow
-from flatdist.launch.progress.display import SilentDisplay
+from flatdist.launch.progress.display import Display
 from flatdist.launch.worker import run_shard
 from flatdist.planning import Shard, WorkItem
 from flatdist.store import Store
 
 
 def run(plan: Any, store: Path, runner: str, **settings: Any) -> tuple[Any, list[str]]:
-    display = SilentDisplay()
-    chosen = LaunchSettings(runner=f"launch_fakes:{runner}", **settings)
-    return launch(plan, store, executor="inline", settings=chosen, display=display), display.messages
+    display = Display()
+    chosen = Settings(executor="inline", runner=f"launch_fakes:{runner}", **settings)
+    return launch(plan, store, settings=chosen, display=display), display.messages
 
 
 def test_every_replicate_of_the_plan_is_in_the_store_afterwards(tmp_path: Path, make_cell: Any, make_plan: Any) -> None:
@@ -65,7 +65,7 @@ def test_replicates_that_do_not_fit_into_memory_together_run_in_halves(
 
 
 def test_a_shard_started_again_leaves_out_what_is_stored(tmp_path: Path, make_cell: Any, make_plan: Any) -> None:
-    settings = LaunchSettings(runner="launch_fakes:canned")
+    settings = Settings(runner="launch_fakes:canned")
     shard = Shard((WorkItem(make_cell(), (0, 1, 2, 3)),), 1.0)
     run(make_plan([make_cell()], (0, 2)), tmp_path, "canned")
     assert run_shard(shard, str(tmp_path), settings, again=True).stored == 2
@@ -143,7 +143,7 @@ def test_an_alarm_of_the_process_is_kept() -> None:
 
 def test_bad_settings_are_named_all_at_once() -> None:
     with pytest.raises(LaunchError) as caught:
-        LaunchSettings(cpus_per_trial=0, gpus_per_trial=1.5, engine="fussed", runner="nowhere")
+        Settings(cpus_per_trial=0, gpus_per_trial=1.5, engine="fussed", runner="nowhere")
     text = str(caught.value)
     for part in ("cpus_per_trial: 0", "gpus_per_trial: 1.5", "did you mean", "runner: 'nowhere'"):
         assert part in text
@@ -152,8 +152,8 @@ def test_bad_settings_are_named_all_at_once() -> None:
 def test_unknown_executor_and_unwritable_store_start_nothing(tmp_path: Path, make_cell: Any, make_plan: Any) -> None:
     plan = make_plan([make_cell()])
     with pytest.raises(LaunchError, match="executor 'slurm' does not exist; allowed: ray, inline"):
-        launch(plan, tmp_path, executor="slurm")  # type: ignore[arg-type]
+        launch(plan, tmp_path, settings=Settings(executor="slurm"))
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     with pytest.raises(StoreError, match="file"):
-        launch(plan, blocked, executor="inline", display="none")
+        launch(plan, blocked, settings=Settings(executor="inline"), display="none")

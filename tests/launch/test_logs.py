@@ -7,9 +7,10 @@ import sys
 import pytest
 
 from flatdist.cells.cell import Cell
-from flatdist.launch.settings import LaunchSettings
+from flatdist.cli import main
 from flatdist.launch.worker import run_shard
 from flatdist.machine import logs
+from flatdist.planning.settings import Settings
 from flatdist.planning.work import Shard, WorkItem
 from flatdist.store import Store
 
@@ -36,7 +37,7 @@ def failing(cell, replicates, *_, **__):
 
 def run(store, again=False, **settings):
     shard = Shard((WorkItem(CELL, (0, 1)),), 1.0)
-    return run_shard(shard, str(store), LaunchSettings(**settings), number=7, again=again)
+    return run_shard(shard, str(store), Settings(**settings), number=7, again=again)
 
 
 def test_a_worker_writes_a_file_of_its_own_and_its_failures_name_it(tmp_path, unconfigured, monkeypatch):
@@ -75,3 +76,16 @@ def test_silent_by_default():
     code = "import flatdist, logging; logging.getLogger('flatdist.engines').warning('nobody asked')"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (result.stdout, result.stderr) == ("", "")
+
+
+def test_commands_that_run_something_take_both_options(tmp_path, unconfigured, capsys):
+    file = tmp_path / "train.log"
+    words = ["d_out=4", "d_in=4", "rank=1", "n=12", "method=min_frobenius_norm"]
+    assert main(["train", *words, "--log-level", "info", "--log-file", str(file), "--json"]) == 0
+    assert "replicate 0 converged" in file.read_text()
+    sweep = tmp_path / "a.yaml"
+    sweep.write_text("fixed: {d_out: 4, d_in: 4, rank: 1, n: 12}\nreplicates: 1\n")
+    capsys.readouterr()
+    logged = ["--log-level", "debug", "--log-file", "/scratch/a b.log", "--dry-run"]
+    assert main(["submit", "slurm", str(sweep), "--store", str(tmp_path / "store"), *logged]) == 0
+    assert "--log-level debug --log-file '/scratch/a b.log'" in capsys.readouterr().out

@@ -18,11 +18,11 @@ import pytest
 
 from flatdist.cli import main
 from flatdist.errors import LaunchError
-from flatdist.launch import LaunchResult, LaunchSettings, launch, launching
+from flatdist.launch import LaunchResult, launch, launching
 from flatdist.launch.launching import PIECES, in_pieces
 from flatdist.launch.parts import Part, read_part
 from flatdist.launch.worker import run_shard
-from flatdist.planning import PlanSettings, Shard, WorkItem, make_plan
+from flatdist.planning import Settings, Shard, WorkItem, make_plan
 from flatdist.store import Store, drivers
 
 TEXT = "replicates: 3\nfixed: {d_out: 4, d_in: 4, rank: 1, steps: 30, evaluations: 2}\naxes: {n: [10, 11, 12]}\n"
@@ -75,9 +75,9 @@ def test_pieces_hold_everything_once_and_cost_alike(make_cell: Any) -> None:
 
 
 def work(store: Path, part: Part | None, items: list[WorkItem], runner: str = "sleeping") -> LaunchResult:
-    settings = LaunchSettings(runner=f"launch_fakes:{runner}", flush_seconds=0.05)
-    plan = make_plan([Listed(items)], Store(store), PlanSettings(executor="inline", slots=1))  # type: ignore[list-item]
-    return launch(plan, store, executor="inline", settings=settings, display="none", part=part)
+    settings = Settings("inline", runner=f"launch_fakes:{runner}", flush_seconds=0.05)
+    plan = make_plan([Listed(items)], Store(store), Settings(executor="inline", slots=1))  # type: ignore[list-item]
+    return launch(plan, store, settings=settings, display="none", part=part)
 
 
 class Listed:
@@ -151,11 +151,11 @@ def test_work_that_a_living_driver_has_taken_is_left_to_it(
 def test_a_paused_replicate_is_not_trained_to_its_rung_twice(tmp_path: Path, make_cell: Any) -> None:
     cell = make_cell(20, steps=960, evaluations=97, learning_rate=0.01)
     shard = Shard((WorkItem(cell, (0, 1), until=100),), 1.0)
-    assert run_shard(shard, str(tmp_path), LaunchSettings(launch="0" * 12)).stored == 0
+    assert run_shard(shard, str(tmp_path), Settings(launch="0" * 12)).stored == 0
     saved = Store(tmp_path).files.list("checkpoints")
     assert len(saved) == 2
     with drivers.Driver(Store(tmp_path)):
-        run_shard(shard, str(tmp_path), LaunchSettings(launch="0" * 12))
+        run_shard(shard, str(tmp_path), Settings(launch="0" * 12))
     assert Store(tmp_path).files.list("checkpoints") == saved
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from flatdist.cells.cell import Cell
-from flatdist.launch import LaunchSettings, launch
-from flatdist.launch.progress.display import SilentDisplay
+from flatdist.launch import Settings, launch
+from flatdist.launch.progress.display import Display
 from flatdist.planning import Shard, WorkItem
 from flatdist.store import Store
 from flatdist.sweeps.early_stopping import is_paused
@@ -24,9 +24,9 @@ def test_paused_replicates_are_neither_missing_nor_tried_again(tmp_path: Path, m
     ]
     plan = make_plan(cells)
     plan.shards = tuple(Shard((WorkItem(cell, (0, 1), until=100),), 1.0) for cell in cells)
-    display = SilentDisplay()
+    display = Display()
     store = Store(tmp_path / "store")
-    result = launch(plan, store.uri, settings=LaunchSettings(engine="batched", slots=2), display=display)
+    result = launch(plan, store.uri, settings=Settings(engine="batched", slots=2), display=display)
     assert (result.wanted, result.paused, result.stored, result.missing, result.exit_code) == (4, 4, 0, 0, 0)
     assert display.messages[-1] == "0 of 4 replicates are stored, 4 paused"
     assert not [text for text in display.messages if "tried again" in text]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flatdist.errors import LaunchError
-from flatdist.launch import LaunchSettings, launch
+from flatdist.launch import Settings, launch
 from flatdist.launch.ray import cluster as preflight
 from flatdist.launch.ray.cluster import ClusterSession, NodeReport, check_nodes, find_problems, inspect_node, versions
 
@@ -21,9 +21,9 @@ def report(**changes: Any) -> NodeReport:
     return NodeReport(**(values | changes))
 
 
-def problems(store: str = "s3://bucket/x", settings: LaunchSettings | None = None, **changes: Any) -> list[str]:
+def problems(store: str = "s3://bucket/x", settings: Settings | None = None, **changes: Any) -> list[str]:
     reports = {"a (10.0.0.1)": report(host="a"), "b (10.0.0.2)": report(**changes)}
-    return find_problems(reports, EXPECTED, store, settings or LaunchSettings())
+    return find_problems(reports, EXPECTED, store, settings or Settings())
 
 
 def test_equal_nodes_are_ready() -> None:
@@ -55,7 +55,7 @@ def test_a_local_path_that_a_node_does_not_share_is_refused_with_the_reason() ->
 
 
 def test_a_gpu_that_nobody_has_is_refused() -> None:
-    (line,) = problems(settings=LaunchSettings(device="cuda"))
+    (line,) = problems(settings=Settings(device="cuda"))
     assert "no CUDA device on any node" in line
 
 
@@ -80,21 +80,21 @@ def test_a_file_in_the_place_of_the_store_is_named(tmp_path: Path) -> None:
 def test_nodes_of_a_cluster_are_inspected_and_leave_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with ClusterSession(LaunchSettings()) as session:
-        (seen,) = check_nodes(session, str(tmp_path), LaunchSettings())
+    with ClusterSession(Settings()) as session:
+        (seen,) = check_nodes(session, str(tmp_path), Settings())
         assert seen.versions == versions()
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
         newer = versions() | {"sampling": 99}
         monkeypatch.setattr(preflight, "versions", lambda: newer)
         with pytest.raises(LaunchError, match=r"nothing was started:\n.*sampling is \d+ there and 99 here"):
-            check_nodes(session, str(tmp_path), LaunchSettings())
+            check_nodes(session, str(tmp_path), Settings())
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("local_ray")
 def test_a_trial_that_does_not_fit_on_this_machine_is_refused_in_a_session_within_a_session() -> None:
     """As in the rounds of a search, which would else wait for an autoscaler for ever."""
-    with ClusterSession(LaunchSettings(cpus_per_trial=64.0)) as session:
+    with ClusterSession(Settings(cpus_per_trial=64.0)) as session:
         assert session.own
         with pytest.raises(LaunchError, match="this machine offers 2 CPUs"):
             session.check_resources()
@@ -108,7 +108,7 @@ def test_a_session_joins_the_cluster_of_the_ray_job_it_runs_in(monkeypatch: pyte
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda address, **_: joined.append(address))
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    with ClusterSession(LaunchSettings()) as session:
+    with ClusterSession(Settings()) as session:
         assert not session.own
     assert joined == ["10.0.0.1:6379"]
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from flatdist.launch import LaunchResult, LaunchSettings, launch
-from flatdist.launch.progress.display import SilentDisplay
+from flatdist.launch import LaunchResult, Settings, launch
+from flatdist.launch.progress.display import Display
 from flatdist.launch.ray import tune as ray_tune
 from flatdist.launch.ray.cluster import versions
 from flatdist.store import Store
@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::ResourceWarni
 
 
 def run(plan: Any, store: Path, runner: str, **settings: Any) -> tuple[LaunchResult, list[str]]:
-    display = SilentDisplay()
-    chosen = LaunchSettings(runner=f"launch_fakes:{runner}", slots=2, **settings)
+    display = Display()
+    chosen = Settings(runner=f"launch_fakes:{runner}", slots=2, **settings)
     return launch(plan, store, settings=chosen, display=display), display.messages
 
 
@@ -73,9 +73,9 @@ def test_a_worker_that_dies_takes_nothing_with_it(tmp_path: Path, make_cell: Any
 def test_every_thread_pool_in_a_trial_has_the_trials_size(tmp_path: Path, make_cell: Any, make_plan: Any) -> None:
     plan = make_plan([make_cell(40), make_cell(41)], (0,), per_shard=2)
     for executor, cpus in (("ray", 1), ("inline", 2), ("inline", 1)):  # the last has to shrink its pools
-        settings = LaunchSettings(runner="launch_fakes:inspecting", cpus_per_trial=cpus, slots=2)
+        settings = Settings(executor, runner="launch_fakes:inspecting", cpus_per_trial=cpus, slots=2)
         folder = tmp_path / f"{executor}-{cpus}"
-        result = launch(plan, folder, executor=executor, settings=settings, display="none")
+        result = launch(plan, folder, settings=settings, display="none")
         assert result.exit_code == 0
         inspected = [json.loads(text) for text in Store(folder).trials()["host"]]
         assert {"torch", "numba"} <= {pool for pools in inspected for pool in pools}
@@ -135,12 +135,12 @@ def test_sigterm_ends_a_process_with_a_ray_of_its_own(tmp_path: Path) -> None:
 import sys
 from types import SimpleNamespace
 from flatdist.cells.cell import Cell
-from flatdist.launch import LaunchSettings, launch
+from flatdist.launch import Settings, launch
 from flatdist.planning import Shard, WorkItem
 cells = [Cell(d_out=8, d_in=8, rank=1, n=n, steps=300) for n in range(20, 60)]
 shards = tuple(Shard((WorkItem(cell, (0, 1)),), 1.0) for cell in cells)
 plan = SimpleNamespace(cells=cells, shards=shards, done=0, sweeps=())
-settings = LaunchSettings(runner="launch_fakes:sleeping", slots=1, flush_seconds=0.5)
+settings = Settings(runner="launch_fakes:sleeping", slots=1, flush_seconds=0.5)
 sys.exit(launch(plan, sys.argv[1], settings=settings, display="plain").exit_code)
 """
     environment = os.environ | {

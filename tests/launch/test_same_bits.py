@@ -11,8 +11,8 @@ import pytest
 
 from flatdist import run_cell
 from flatdist.cells.cell import Cell
-from flatdist.launch import LaunchSettings, launch
-from flatdist.planning import PlanSettings, Shard, WorkItem
+from flatdist.launch import Settings, launch
+from flatdist.planning import Shard, WorkItem
 from flatdist.store import Store
 
 # What may differ between two computations of one replicate: when, where from and how fast.
@@ -43,8 +43,8 @@ def inline(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, pd.D
     """Every replicate computed beside fifteen others, in this process."""
     shards = tuple(Shard((WorkItem(cell, tuple(range(COMPANY))),), 1.0) for cell in CELLS)
     store = tmp_path_factory.mktemp("inline")
-    plan = SimpleNamespace(cells=CELLS, shards=shards, done=0, sweeps=(), settings=PlanSettings())
-    launch(plan, store, executor="inline", display="none")
+    plan = SimpleNamespace(cells=CELLS, shards=shards, done=0, sweeps=(), settings=Settings("inline"))
+    launch(plan, store, settings=Settings("inline"), display="none")
     trials, history = tables(store)
     assert len(trials) == COMPANY * len(CELLS)
     assert set(trials["status"]) <= {"converged", "budget_exhausted"}
@@ -67,6 +67,6 @@ def test_alone_as_beside_fifteen_others(inline: Any, cell: Cell, threads: int) -
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_on_ray_as_inline(inline: Any, tmp_path: Path, make_plan: Any) -> None:
     plan = make_plan(CELLS, range(COMPANY), per_shard=2)
-    launch(plan, tmp_path, settings=LaunchSettings(slots=2), display="none")
+    launch(plan, tmp_path, settings=Settings(slots=2), display="none")
     for ours, expected in zip(tables(tmp_path), inline, strict=True):
         assert_same_rows(ours, expected)

@@ -8,7 +8,7 @@ import pytest
 
 from flatdist import engines
 from flatdist.cells.cell import Cell
-from flatdist.planning import Observation, PlanSettings, WorkItem, plan_items
+from flatdist.planning import Observation, Settings, WorkItem, plan_items
 from flatdist.planning.forecast import Forecast, nominal_seconds
 from flatdist.planning.packs import Card, device_bytes
 from flatdist.store import Store
@@ -47,7 +47,7 @@ def test_what_no_chip_holds_is_sized_for_the_engine_that_takes_it(change: dict[s
     assert device_bytes(large, "batched") > device_bytes(large, "cuda")
     items = [WorkItem(cell, tuple(range(200))) for cell in (SMALL, large)]
     tight = Card(processors=132, memory=100 * device_bytes(large, "batched"))
-    settings = PlanSettings(slots=1, engine="auto", device="cuda", local=False, card=tight)
+    settings = Settings(slots=1, device="cuda", card=tight)
     plan = plan_items(items, Store("nowhere"), settings)
     assert plan.engine == "cuda and batched"
     packs = [shard for shard in plan.shards if shard.together]
@@ -62,7 +62,7 @@ def test_solvers_run_beside_the_cards() -> None:
     items = [WorkItem(SMALL, tuple(range(64))), WorkItem(solved, tuple(range(640)))]
 
     def plan(cpu_slots: int):  # type: ignore[no-untyped-def]
-        settings = PlanSettings(1, "auto", "cuda", local=False, card=CARD, cpu_slots=cpu_slots)
+        settings = Settings(slots=1, device="cuda", card=CARD, cpu_slots=cpu_slots)
         return plan_items(items, Store("nowhere"), settings)
 
     one, many = plan(1), plan(16)

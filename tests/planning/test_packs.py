@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from flatdist.cells.cell import Cell
-from flatdist.launch import LaunchSettings
 from flatdist.launch.ray.tune import split
 from flatdist.launch.worker import run_shard
-from flatdist.planning import PlanSettings, WorkItem, make_plan
+from flatdist.planning import Settings, WorkItem, make_plan
 from flatdist.planning.packs import Card, company, device_bytes, make_packs, pack_sizes
 from flatdist.store import Store
 from flatdist.sweeps import parse_sweep
@@ -136,13 +135,13 @@ def rows_of(store):
 def test_a_sweep_in_packs_stores_the_rows_of_one_without(tmp_path, pack):
     sweep = parse_sweep(SWEEP)
     stores = []
-    for name, settings in (("plain", PlanSettings(slots=1)), ("packs", PlanSettings(slots=1, pack=pack))):
+    for name, settings in (("plain", Settings(slots=1)), ("packs", Settings(slots=1, pack=pack))):
         store = Store(tmp_path / name)
         plan = make_plan([sweep], store, settings)
         assert any(shard.together for shard in plan.shards) == (name == "packs")
         assert plan.to_run == sweep.replicates * len(sweep.cells)
         for shard in plan.shards:
-            counts = run_shard(shard, store.uri, LaunchSettings())
+            counts = run_shard(shard, store.uri, Settings())
             assert (counts.stored, counts.failed) == (shard.replicates, 0)
         stores.append(rows_of(store))
     assert stores[0].equals(stores[1])
@@ -167,7 +166,7 @@ def test_memory_that_runs_out_halves_a_pack_and_a_broken_cell_does_not_sink_it(t
 
     shard = Shard(tuple(WorkItem(cell, (0, 1)) for cell in CELLS), 1.0, together=True)
     store = Store(tmp_path)
-    counts = run_shard(shard, store.uri, LaunchSettings())
+    counts = run_shard(shard, store.uri, Settings())
     assert sizes[:2] == [6, 3]
     assert (counts.stored, counts.failed) == (4, 2)
     assert store.failed() == {CELLS[2].cell_id: {0: 1, 1: 1}}

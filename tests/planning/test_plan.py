@@ -19,7 +19,7 @@ from flatdist.errors import LaunchError, SweepError
 from flatdist.planning import (
     Observation,
     Plan,
-    PlanSettings,
+    Settings,
     WorkItem,
     keep_within,
     make_plan,
@@ -73,7 +73,7 @@ def planned(plan: Plan) -> list[tuple[str, int]]:
 
 def test_everything_is_missing_at_first_and_the_shards_hold_it_once() -> None:
     sweep = parse_sweep(TEXT)
-    plan = make_plan([sweep], FakeStore(), PlanSettings(slots=2))
+    plan = make_plan([sweep], FakeStore(), Settings(slots=2))
     assert (plan.total, plan.done, plan.missing, plan.failed, plan.to_run) == (96, 0, 96, 0, 96)
     assert planned(plan) == sorted((cell.cell_id, r) for cell in sweep.cells for r in range(8))
 
@@ -84,13 +84,13 @@ def test_only_missing_replicates_run_and_failed_ones_only_when_asked() -> None:
     store = FakeStore(
         done={first: set(range(8)), second: {0, 1, 9}, third: {5}}, failed={second: {2: 1}, third: {5: 2, 6: 1}}
     )
-    plan = make_plan([sweep], store, PlanSettings(slots=2))
+    plan = make_plan([sweep], store, Settings(slots=2))
     assert (plan.done, plan.failed, plan.missing) == (8 + 2 + 1, 2, 96 - 13)
     items = {item.cell.cell_id: item.replicates for item in plan.items}
     assert first not in items
     assert items[second] == (3, 4, 5, 6, 7)
     assert items[third] == (0, 1, 2, 3, 4, 7)
-    again = make_plan([sweep], store, PlanSettings(slots=2, retry_failed=True))
+    again = make_plan([sweep], store, Settings(slots=2), retry_failed=True)
     items = {item.cell.cell_id: item.replicates for item in again.items}
     assert items[second] == (2, 3, 4, 5, 6, 7)
     assert items[third] == (0, 1, 2, 3, 4, 6, 7)
@@ -99,9 +99,9 @@ def test_only_missing_replicates_run_and_failed_ones_only_when_asked() -> None:
 def test_more_replicates_add_only_the_new_ones_and_overlapping_sweeps_share() -> None:
     eight, twenty = parse_sweep(TEXT), parse_sweep(TEXT.replace("replicates: 8", "replicates: 20"))
     store = FakeStore(done={cell.cell_id: set(range(8)) for cell in eight.cells})
-    plan = make_plan([twenty], store, PlanSettings(slots=2))
+    plan = make_plan([twenty], store, Settings(slots=2))
     assert {item.replicates for item in plan.items} == {tuple(range(8, 20))}
-    union = make_plan([eight, twenty], store, PlanSettings(slots=2))
+    union = make_plan([eight, twenty], store, Settings(slots=2))
     assert len(union.cells) == 12
     assert planned(union) == planned(plan)
     assert [(count.total, count.done) for count in union.sweeps] == [(96, 96), (240, 96)]
@@ -117,7 +117,7 @@ def test_nothing_to_run() -> None:
 
 def test_limit_takes_the_first_cells() -> None:
     sweep = parse_sweep(TEXT)
-    plan = make_plan([sweep], FakeStore(), PlanSettings(slots=2, limit=3))
+    plan = make_plan([sweep], FakeStore(), Settings(slots=2), limit=3)
     assert [cell.cell_id for cell in plan.cells] == [cell.cell_id for cell in sweep.cells[:3]]
     assert (plan.total, plan.to_run) == (24, 24)
 
@@ -126,12 +126,12 @@ def test_the_order_is_shuffled_by_the_seed_alone() -> None:
     sweep = parse_sweep(TEXT.replace("[40, 60, 80]", "{range: [40, 140, 2]}"))
 
     def order(seed: int) -> list[str]:
-        plan = make_plan([sweep], FakeStore(), PlanSettings(slots=2, seed=seed))
+        plan = make_plan([sweep], FakeStore(), Settings(slots=2, seed=seed))
         return [item.cell.cell_id for shard in plan.shards for item in shard.items]
 
     assert order(0) == order(0)
     assert order(0) != order(1)
-    plan = make_plan([sweep], FakeStore(), PlanSettings(slots=2))
+    plan = make_plan([sweep], FakeStore(), Settings(slots=2))
     ranks = [item.cell.rank for shard in plan.shards for item in shard.items]
     half = ranks[: len(ranks) // 2]
     assert 0.3 < half.count(1) / len(half) < 0.7
@@ -214,7 +214,7 @@ def test_items_are_split_to_fit_into_memory() -> None:
     plan = make_plan(
         [parse_sweep("replicates: 16\nfixed: {d_out: 60, d_in: 60, rank: 3, n: 1200, steps: 1000}\n")],
         FakeStore(),
-        PlanSettings(slots=2, memory_limit=limit),
+        Settings(slots=2, memory_limit=limit),
     )
     held = [len(item.replicates) for shard in plan.shards for item in shard.items]
     assert sum(held) == 16
@@ -314,7 +314,7 @@ def test_times_in_the_store_replace_probes() -> None:
         asked.append(cell)
         return true_seconds(cell)
 
-    empty = make_plan([sweep], FakeStore(), PlanSettings(slots=1, executor="inline"), probe=probe)
+    empty = make_plan([sweep], FakeStore(), Settings(slots=1, executor="inline"), probe=probe)
     assert {cell.method for cell in asked} == {"label_noise_sgd", "min_nuclear_norm"}
     assert len(asked) == 2, "one probe for each kind of cell"
     assert asked[0] in sweep.cells, "short cells are measured whole"
@@ -323,7 +323,7 @@ def test_times_in_the_store_replace_probes() -> None:
     assert "2 short probes" in empty.forecast.basis
     asked.clear()
     rows = [row(cell, true_seconds(cell), "fused" if "sgd" in cell.method else "solver") for cell in sweep.cells]
-    stored = make_plan([sweep], FakeStore(rows=rows), PlanSettings(slots=1, executor="inline"), probe=probe)
+    stored = make_plan([sweep], FakeStore(rows=rows), Settings(slots=1, executor="inline"), probe=probe)
     assert asked == []
     assert stored.work.mid == pytest.approx(truth, rel=0.1)
     assert stored.forecast.basis == "times in the store"
@@ -341,14 +341,14 @@ def test_a_probe_that_fails_leaves_the_nominal_seconds() -> None:
     def broken(cell: Cell) -> float:
         raise RuntimeError("no such engine")
 
-    plan = make_plan([parse_sweep(TEXT)], FakeStore(), PlanSettings(slots=2), probe=broken)
+    plan = make_plan([parse_sweep(TEXT)], FakeStore(), Settings(slots=2), probe=broken)
     assert "nominal costs for 12 of 12 cells" in plan.forecast.basis
 
 
 def test_rows_that_diverged_or_came_without_a_time_are_no_observations() -> None:
     cell = Cell(d_out=12, d_in=12, rank=1, n=60)
     rows = [row(cell, 99.0) | {"status": "diverged"}, row(cell, 1.0) | {"wall_seconds": None}]
-    plan = make_plan([parse_sweep(TEXT)], FakeStore(rows=rows), PlanSettings(slots=2))
+    plan = make_plan([parse_sweep(TEXT)], FakeStore(rows=rows), Settings(slots=2))
     assert "store" not in plan.forecast.basis
 
 
@@ -367,7 +367,7 @@ def test_what_is_no_duration(text: str) -> None:
 
 def budget_plan() -> Plan:
     text = "replicates: 8\nfixed: {d_out: 12, d_in: 12, rank: 1, steps: 400000}\naxes: {n: {range: [40, 139, 1]}}\n"
-    return make_plan([parse_sweep(text)], FakeStore(), PlanSettings(slots=2))
+    return make_plan([parse_sweep(text)], FakeStore(), Settings(slots=2))
 
 
 def test_a_plan_over_the_budget_is_refused_with_the_prediction() -> None:
@@ -416,7 +416,7 @@ def test_one_measurement_makes_a_wider_interval_than_many() -> None:
 
 @pytest.mark.parametrize("executor", ["ray", "inline"])
 def test_the_time_counts_starting_the_launcher_and_every_shard(executor: str) -> None:
-    plan = make_plan([parse_sweep(TEXT)], FakeStore(), PlanSettings(slots=2, executor=executor))
+    plan = make_plan([parse_sweep(TEXT)], FakeStore(), Settings(slots=2, executor=executor))
     start, each = START_SECONDS[executor], SHARD_SECONDS[executor] * len(plan.shards) / plan.slots
     running = makespan(plan.shards, plan.slots)
     assert plan.time.mid == pytest.approx(start + each + running)

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
-from flatdist.launch import LaunchSettings, launch, launching, worker
+from flatdist.launch import launch, launching, worker
 from flatdist.launch.parts import Part
-from flatdist.planning import PlanSettings, make_plan
+from flatdist.planning import Settings, make_plan
 from flatdist.store import Store
 from flatdist.store import drivers as drivers_module
 from flatdist.store.drivers import Driver
@@ -176,10 +176,10 @@ def test_drivers_repeat_nothing(tmp_path, monkeypatch, parts):
         baton.wait(number)
         try:
             store = Store(tmp_path / "results")
-            plan = make_plan([sweep], store, PlanSettings(executor="inline", slots=1))
+            plan = make_plan([sweep], store, Settings(executor="inline", slots=1))
             part = Part(number + 1, parts) if parts else None
-            settings = LaunchSettings(runner="launch_fakes:canned")
-            launch(plan, store.uri, executor="inline", settings=settings, display=Display(), part=part)
+            settings = Settings("inline", runner="launch_fakes:canned")
+            launch(plan, store.uri, settings=settings, display=Display(), part=part)
         finally:
             baton.pass_on(number, leaves=True)
 

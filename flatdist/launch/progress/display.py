@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
+import math
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from flatdist.launch.progress.state import Progress
 from flatdist.planning.forecast import duration
@@ -27,20 +28,35 @@ BAR_WIDTH = 80
 DIAGRAMS_SHOWN = 4
 
 
-class Display(Protocol):
-    """What shows a sweep's progress to its user."""
+class Display:
+    """What shows a sweep's progress to its user; this one shows nothing and keeps its messages."""
+
+    seconds = 0.0  # between two drawings
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self._drawn = -math.inf
 
     def start(self, progress: Progress) -> None:
         """The sweep begins."""
+        self.draw(progress)
 
     def update(self, progress: Progress) -> None:
         """Something may have changed; called a few times a second."""
-
-    def message(self, text: str) -> None:
-        """Show one line that stays."""
+        if time.monotonic() - self._drawn >= self.seconds:
+            self._drawn = time.monotonic()
+            self.draw(progress)
 
     def stop(self, progress: Progress) -> None:
         """The sweep has ended."""
+        self.draw(progress)
+
+    def message(self, text: str) -> None:
+        """Show one line that stays."""
+        self.messages.append(text)
+
+    def draw(self, progress: Progress) -> None:
+        """Show the progress."""
 
 
 def counts_line(progress: Progress) -> str:
@@ -54,6 +70,8 @@ def counts_line(progress: Progress) -> str:
         parts.append(f"{_compact(progress.steps_per_second)} replicate-steps/s")
     if progress.diverged:
         parts.append(f"{progress.diverged} diverged")
+    if progress.stopped:
+        parts.append(f"{progress.stopped} stopped early")
     if progress.failed:
         parts.append(f"{progress.failed} failed")
     parts.append(f"elapsed {duration(progress.elapsed)}")
@@ -70,129 +88,81 @@ def _compact(number: float) -> str:
     return f"{number:.3g}"
 
 
-class SilentDisplay:
-    """Shows nothing but keeps its messages, for tests and for use as a library."""
-
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-
-    def start(self, progress: Progress) -> None:
-        """Nothing to do."""
-
-    def update(self, progress: Progress) -> None:
-        """Nothing to do."""
-
-    def message(self, text: str) -> None:
-        """Keep the text."""
-        self.messages.append(text)
-
-    def stop(self, progress: Progress) -> None:
-        """Nothing to do."""
-
-
-class PlainDisplay:
+class PlainDisplay(Display):
     """One line every ten seconds, for logs and pipes."""
 
     def __init__(self, console: Console, seconds: float = PLAIN_SECONDS) -> None:
-        self._console = console
-        self._seconds = seconds
-        self._last = -1e9
+        super().__init__()
+        self._console, self.seconds = console, seconds
         self._shown = ""
-
-    def start(self, progress: Progress) -> None:
-        """Print the first line."""
-        self._print(progress)
-
-    def update(self, progress: Progress) -> None:
-        """Print a line if the last one is old enough."""
-        if time.monotonic() - self._last >= self._seconds:
-            self._print(progress)
 
     def message(self, text: str) -> None:
         """Print the text."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def stop(self, progress: Progress) -> None:
-        """Print the last line."""
-        self._print(progress)
-
-    def _print(self, progress: Progress) -> None:
-        self._last = time.monotonic()
+    def draw(self, progress: Progress) -> None:
+        """Print a line, unless it says the same as the last one."""
+        self._drawn = time.monotonic()
         line = counts_line(progress)
         if line != self._shown:
             self.message(line)
         self._shown = line
 
 
-class LiveDisplay:
+class LiveDisplay(Display):
     """A view that redraws itself: a bar, counts, and a coarse phase diagram of each method that fills in."""
+
+    seconds = LIVE_SECONDS
 
     def __init__(self, console: Console) -> None:
         from rich.live import Live
 
-        self._console = console
+        super().__init__()
         self._live = Live(console=console, auto_refresh=False, transient=False)
-        self._last = 0.0
 
     def start(self, progress: Progress) -> None:
         """Open the view."""
         self._live.start()
-        self._draw(progress)
-
-    def update(self, progress: Progress) -> None:
-        """Redraw, twice a second at most."""
-        if time.monotonic() - self._last >= LIVE_SECONDS:
-            self._draw(progress)
+        super().start(progress)
 
     def message(self, text: str) -> None:
         """Print a line above the view."""
         self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def draw(self, progress: Progress) -> None:
+        """Redraw the view."""
+        self._live.update(view(progress, self._live.console.width), refresh=True)
+
     def stop(self, progress: Progress) -> None:
         """Draw once more and close."""
-        self._draw(progress)
+        super().stop(progress)
         self._live.stop()
 
-    def _draw(self, progress: Progress) -> None:
-        self._last = time.monotonic()
-        self._live.update(view(progress, self._console.width), refresh=True)
 
-
-class NotebookDisplay:
+class NotebookDisplay(Display):
     """One block of a notebook's output that fills in: counts, and a coarse phase diagram of each method."""
 
+    seconds = 2 * LIVE_SECONDS
+
     def __init__(self) -> None:
+        super().__init__()
         self._handle: Any = None
-        self._last = 0.0
-        self._messages: list[str] = []
-
-    def start(self, progress: Progress) -> None:
-        """Open the block."""
-        self._draw(progress)
-
-    def update(self, progress: Progress) -> None:
-        """Redraw, once a second at most."""
-        if time.monotonic() - self._last >= 2 * LIVE_SECONDS:
-            self._draw(progress)
 
     def message(self, text: str) -> None:
         """Show a line above the counts."""
-        self._messages.append(text)
-        self._draw(None)
+        super().message(text)
+        self._show([])
 
-    def stop(self, progress: Progress) -> None:
-        """Draw once more."""
-        self._draw(progress)
+    def draw(self, progress: Progress) -> None:
+        """Fill in the block."""
+        shown = diagrams(progress.cells, progress.tallies)[:DIAGRAMS_SHOWN]
+        self._show([counts_line(progress), *(f"\n{diagram}" for diagram in shown)])
 
-    def _draw(self, progress: Progress | None) -> None:
+    def _show(self, lines: list[str]) -> None:
         shown_by: Any = import_module("IPython.display")  # untyped
 
-        self._last = time.monotonic()
-        lines = [*self._messages[-5:]]
-        if progress is not None:
-            shown = diagrams(progress.cells, progress.tallies)[:DIAGRAMS_SHOWN]
-            lines += [counts_line(progress), *(f"\n{diagram}" for diagram in shown)]
-        block = shown_by.HTML(f"<pre>{html.escape(chr(10).join(lines))}</pre>")
+        text = "\n".join([*self.messages[-5:], *lines])
+        block = shown_by.HTML(f"<pre>{html.escape(text)}</pre>")
         if self._handle is None:
             self._handle = shown_by.display(block, display_id=True)
         else:
@@ -232,7 +202,7 @@ def _bar(share: float, width: int) -> Text:
 def make_display(kind: str = "auto", console: Console | None = None) -> Display:
     """A display: ``live``, ``plain``, ``none``, or ``auto``: live where the output is a terminal or notebook."""
     if kind == "none":
-        return SilentDisplay()
+        return Display()
     if kind == "auto" and console is None and in_notebook():
         return NotebookDisplay()
     if console is None:

@@ -73,6 +73,7 @@ class Progress:
     stored: int = 0
     failed: int = 0
     diverged: int = 0
+    stopped: int = 0
     steps: int = 0
     notices: list[str] = field(default_factory=list)
     started_at: float = 0.0
@@ -90,6 +91,10 @@ class Progress:
             if not state.ended:
                 self._busy += state.end(state.last_row)
                 state.rows = state.finished
+        self.add(shards)
+
+    def add(self, shards: Iterable[tuple[int, Shard]]) -> None:
+        """Take in more shards, beside those that run."""
         for number, shard in shards:
             rows = sum(len(item.replicates) for item in shard.items)
             steps = 0
@@ -128,14 +133,23 @@ class Progress:
             state = self._shards.get(event.shard)
             if state is not None and not state.ended:
                 self._busy += state.end(event.at)
-        elif isinstance(event, Skipped):
+        elif isinstance(event, (Skipped, TrialStopped)):
+            self._give_up(event)
+        elif isinstance(event, Notice):
+            self.notices.append(event.text)
+
+    def _give_up(self, event: Skipped | TrialStopped) -> None:
+        """Expect no more of a shard, or less: others run it, or its trial was stopped."""
+        state = self._shards.get(event.shard)
+        if isinstance(event, Skipped):
             self.done_before += event.replicates
-            state = self._shards.get(event.shard)
             if state is not None and state.rows:
                 state.predicted *= (state.rows - event.replicates) / state.rows
                 state.rows -= event.replicates
-        elif isinstance(event, Notice):
-            self.notices.append(event.text)
+        elif state is not None and not state.ended:
+            self._busy += state.end(state.last_row)
+            self.stopped += state.rows - state.finished
+            state.rows = state.finished
 
     def _row(self, event: RowStored, now: float) -> None:
         key = (event.cell_id, event.replicate)
@@ -157,8 +171,8 @@ class Progress:
 
     @property
     def finished(self) -> int:
-        """Replicates in the store or failed, of those wanted."""
-        return self.done_before + self.stored + self.failed
+        """Replicates in the store, failed or stopped early, of those wanted."""
+        return self.done_before + self.stored + self.failed + self.stopped
 
     @property
     def share(self) -> float:
@@ -270,10 +284,16 @@ class ShardEnded(NamedTuple):
     at: float
 
 
+class TrialStopped(NamedTuple):
+    """A scheduler has stopped the trial that ran a shard: its other replicates will not end."""
+
+    shard: int
+
+
 class Notice(NamedTuple):
     """Something the user should read, such as a store that does not answer."""
 
     text: str
 
 
-Event = ShardStarted | StepsTaken | RowStored | ItemFailed | Skipped | ShardEnded | Notice
+Event = ShardStarted | StepsTaken | RowStored | ItemFailed | Skipped | ShardEnded | TrialStopped | Notice

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,12 +16,15 @@ from typing import Any
 
 from flatdist.cells.plugins import Plugin, loaded_plugins, use_plugins
 from flatdist.errors import LaunchError
-from flatdist.launch.settings import LaunchSettings
 from flatdist.machine.environment import import_ray
+from flatdist.machine.extras import remedy
+from flatdist.planning.settings import Settings, cuda_devices
 from flatdist.store.location import is_local
 
 log = logging.getLogger(__name__)
 
+NODE_SECONDS = 120.0  # a fresh node imports torch for the first time
+GPU_SHARE = 0.01  # enough for Ray to show the node's devices to the check
 OBJECT_STORE_BYTES = 256 * 2**20  # a sweep keeps only its plan there; Ray would reserve a third of the memory
 
 
@@ -31,7 +34,7 @@ def is_connected() -> bool:
     return ray is not None and bool(ray.is_initialized())
 
 
-def with_address(settings: LaunchSettings) -> LaunchSettings:
+def with_address(settings: Settings) -> Settings:
     """The settings with the cluster that Ray's variable RAY_ADDRESS names, where they name none: as in a Ray job."""
     named = os.environ.get("RAY_ADDRESS") or "local"
     if settings.address is not None or named == "local":
@@ -48,7 +51,7 @@ class ClusterSession:
 
     _alone = False  # whether this process has started a Ray of its own, for all sessions that use it
 
-    def __init__(self, settings: LaunchSettings) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = with_address(settings)
         self._opened = False
 
@@ -103,6 +106,35 @@ class ClusterSession:
         """The nodes that are alive, as Ray describes them."""
         return [node for node in import_ray(local=False).nodes() if node["Alive"]]
 
+    def ask_nodes(self, ask: Callable[[bool], tuple[Callable[..., Any], tuple[Any, ...]]]) -> Iterator[tuple[str, Any]]:
+        """Run a function on every node that is alive; one that is lost meanwhile is left out.
+
+        Args:
+            ask: whether a node has GPUs -> the function and its arguments.
+
+        Yields:
+            The node's name, and what the function returned there or, as a text, why it did not.
+        """
+        ray = import_ray(local=False)
+        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        pending = {}
+        for node in self.nodes():
+            has_gpus = bool(node["Resources"].get("GPU"))
+            function, arguments = ask(has_gpus)
+            task = ray.remote(function).options(
+                num_cpus=0, num_gpus=GPU_SHARE if has_gpus else 0, max_retries=1,
+                scheduling_strategy=strategy(node["NodeID"], soft=False),
+            )  # fmt: skip
+            pending[node_name(node)] = task.remote(*arguments)
+        for name, answer in pending.items():
+            try:
+                yield name, ray.get(answer, timeout=NODE_SECONDS)
+            except TimeoutError:
+                yield name, f"it did not answer within {NODE_SECONDS:.0f} s"
+            except ray.exceptions.RayError as error:
+                if name in {node_name(node) for node in self.nodes()}:
+                    yield name, _last_line(error)
+
     def gpus_per_trial(self) -> float:
         """GPUs of one trial: as asked for, else one where the cluster has any."""
         if self._settings.gpus_per_trial is not None:
@@ -141,10 +173,6 @@ class ClusterSession:
 
     def _total(self, resource: str) -> float:
         return sum(float(node["Resources"].get(resource, 0.0)) for node in self.nodes())
-
-
-NODE_SECONDS = 120.0  # a fresh node imports torch for the first time
-GPU_SHARE = 0.01  # enough for Ray to show the node's devices to the check
 
 
 @dataclass(frozen=True)
@@ -223,7 +251,7 @@ def inspect_node(
             problem = str(error)
     torch_version = package_version("torch")
     if torch_version is None:
-        raise LaunchError("torch is not installed; in the node's clone of flatdist: pip install '.[run]'")
+        raise LaunchError(f"torch is not installed on {socket.gethostname()}; {remedy('run')}")
     devices = cuda_devices() if look_for_gpus else ()
     if compile_steps and not devices:
         from flatdist.engines.fused import warm
@@ -232,15 +260,7 @@ def inspect_node(
     return NodeReport(socket.gethostname(), versions(), torch_version, devices, problem)
 
 
-def cuda_devices() -> tuple[str, ...]:
-    """Names of the CUDA devices that torch sees in this process."""
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return tuple(torch.cuda.get_device_name(index) for index in range(count))
-
-
-def check_nodes(session: ClusterSession, store_uri: str, settings: LaunchSettings) -> list[NodeReport]:
+def check_nodes(session: ClusterSession, store_uri: str, settings: Settings) -> list[NodeReport]:
     """Inspect every node of the cluster.
 
     Returns:
@@ -249,34 +269,18 @@ def check_nodes(session: ClusterSession, store_uri: str, settings: LaunchSetting
     Raises:
         LaunchError: lists everything that stands in the way, by node.
     """
-    ray = import_ray(local=False)
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    nodes = session.nodes()
     marker = _put_marker(store_uri)
+    compiles = settings.engine in ("auto", "fused")
+    reports: dict[str, NodeReport] = {}
+    problems: list[str] = []
     try:
-        pending = {}
-        for node in nodes:
-            has_gpus = bool(node["Resources"].get("GPU"))
-            share = GPU_SHARE if has_gpus else 0
-            place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            task = ray.remote(inspect_node).options(
-                num_cpus=0, num_gpus=share, scheduling_strategy=place, max_retries=1
-            )
-            pending[node_name(node)] = task.remote(
-                store_uri, marker, has_gpus, settings.engine in ("auto", "fused"), settings.plugins
-            )
-        reports: dict[str, NodeReport] = {}
-        problems: list[str] = []
-        for name, answer in pending.items():
-            try:
-                reports[name] = ray.get(answer, timeout=NODE_SECONDS)
-            except TimeoutError:
-                problems.append(f"{name}: did not answer within {NODE_SECONDS:.0f} s")
-            except ray.exceptions.RayError as error:
-                if name not in {node_name(node) for node in session.nodes()}:
-                    continue  # it was lost just now, which is no reason not to start on the others
-                problems.append(f"{name}: flatdist[run] does not work there: {_last_line(error)}")
+        for name, answer in session.ask_nodes(
+            lambda has_gpus: (inspect_node, (store_uri, marker, has_gpus, compiles, settings.plugins))
+        ):
+            if isinstance(answer, NodeReport):
+                reports[name] = answer
+            else:
+                problems.append(f"{name}: flatdist[run] does not work there: {answer}")
     finally:
         if marker is not None:
             Path(marker).unlink(missing_ok=True)
@@ -295,7 +299,7 @@ def node_name(node: Mapping[str, Any]) -> str:
 
 
 def find_problems(
-    reports: Mapping[str, NodeReport], expected: Mapping[str, Any], store_uri: str, settings: LaunchSettings
+    reports: Mapping[str, NodeReport], expected: Mapping[str, Any], store_uri: str, settings: Settings
 ) -> list[str]:
     """What stands in the way, one line for each node and reason.
 

@@ -25,9 +25,9 @@ from flatdist.cells.plugins import use_plugins
 from flatdist.errors import CellError, LaunchError, did_you_mean
 from flatdist.launch.progress.state import Event, Notice
 from flatdist.launch.ray.cluster import require_versions
-from flatdist.launch.settings import LaunchSettings
 from flatdist.launch.worker import run_shard
 from flatdist.machine.environment import import_ray
+from flatdist.planning.settings import Settings
 from flatdist.planning.work import Shard, WorkItem
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Task:
 
     monitor: Any
     store_uri: str
-    settings: LaunchSettings
+    settings: Settings
     gpus: float
     slots: int
     expected: Mapping[str, Any]
@@ -75,6 +75,22 @@ def cell_trial(config: dict[str, Any], *, items: Mapping[str, tuple[int, WorkIte
             run_trial(item, task.store_uri, task.settings, checkpoints=False, strict=False, **shared)
 
 
+def suggested_trial(config: dict[str, Any], *, replicates: Sequence[int], task: Task) -> None:
+    """Run a suggested cell inside a Tune trial that a scheduler may stop."""
+    from ray import tune
+
+    config = dict(config)
+    number = config.pop(NUMBER)
+    item = WorkItem(cell_of({}, config), tuple(replicates))
+    with _taken_up(number, task) as shared:
+        if shared is not None:
+            failed = run_trial(item, task.store_uri, task.settings, strict=False, **shared)
+            if failed:
+                tune.report(
+                    {"step": item.cell.steps, "failed": failed, **dict.fromkeys(("relative_error", *CURVES), math.inf)}
+                )
+
+
 @contextlib.contextmanager
 def _taken_up(number: int, task: Task) -> Iterator[dict[str, Any] | None]:
     """Take up a shard; gives what its worker shares with the driver, or None where it is to be left at once."""
@@ -93,7 +109,7 @@ def _taken_up(number: int, task: Task) -> Iterator[dict[str, Any] | None]:
             raise
 
 
-def trial_device(settings: LaunchSettings, gpus: float) -> str:
+def trial_device(settings: Settings, gpus: float) -> str:
     """Where a trial computes: on a GPU if it was given one and torch sees it."""
     if settings.device != "auto":
         return settings.device
@@ -236,18 +252,19 @@ CURVES = (
 FINAL = ("relative_error", "certificate", "effective_rank", "frobenius_norm", "spectral_norm", "wall_seconds")
 POINTER = "flatdist.json"
 IDENTITY = "cell_id"  # may stand in a config beside the fields, which must then have it
+NUMBER = "suggestion"  # stands beside the fields of a cell that was suggested
 
 
 def run_trial(
     item: WorkItem,
     store_uri: str,
-    settings: LaunchSettings,
+    settings: Settings,
     *,
     checkpoints: bool = True,
     strict: bool = True,
     **shard: Any,
-) -> None:
-    """Run one cell inside a Tune trial and report its evaluations.
+) -> int:
+    """Run one cell inside a Tune trial and report its evaluations; returns how many replicates failed.
 
     Args:
         item: the cell and its replicates.
@@ -284,8 +301,9 @@ def run_trial(
                 f"{_last_failure(store, cell)}; 'flatdist failures' shows the tracebacks"
             )
         if counts.failed or counts.stopped or item.until is not None:
-            return
+            return counts.failed
     reports.finish(store)
+    return 0
 
 
 def _resumed_step(cell: Cell) -> int:

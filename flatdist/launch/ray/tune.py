@@ -12,22 +12,31 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flatdist.errors import LaunchError, did_you_mean
 from flatdist.launch.inline import same_error
 from flatdist.launch.interrupt import Interrupts
 from flatdist.launch.progress.display import Display
-from flatdist.launch.progress.state import Notice, Progress
+from flatdist.launch.progress.state import Event, Notice, Progress
 from flatdist.launch.ray.cluster import ClusterSession, versions
-from flatdist.launch.ray.trial import Monitor, PackedShards, Task, cell_trial, grid_space, shard_trial, trial_name
-from flatdist.launch.settings import LaunchSettings
+from flatdist.launch.ray.trial import (
+    IDENTITY,
+    Monitor,
+    PackedShards,
+    Task,
+    cell_trial,
+    grid_space,
+    shard_trial,
+    trial_name,
+)
 from flatdist.machine.environment import import_ray, quiet_tune
+from flatdist.planning.settings import Settings
 
 if TYPE_CHECKING:
     from ray.tune import Callback, Stopper
@@ -56,20 +65,90 @@ class Round:
     stopped: str | None = None
 
 
+class Work(Protocol):
+    """What the trials of one pass run."""
+
+    stopping: bool
+    """Whether the user, or an error that all cells share, has stopped the sweep."""
+
+    def shards(self) -> Mapping[int, Shard]:
+        """Those that are new since the last time, by their numbers."""
+
+    def events(self) -> Sequence[Event]:
+        """What workers cannot tell, since the last time."""
+
+    def tuner(self, task: Task, slots: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """The trainable, its ``param_space`` and what is to be in Tune's configuration."""
+
+    def number(self, config: Mapping[str, Any]) -> int:
+        """Of the shard that a trial runs."""
+
+    def takes_steps(self, config: Mapping[str, Any]) -> bool:
+        """Whether an engine runs any of a trial; what solvers compute, they compute on the CPU."""
+
+
+class Shards:
+    """Shards that are known from the start: a trial each, or for ``--trials cells`` a trial a cell."""
+
+    stopping = False
+
+    def __init__(self, shards: Mapping[int, Shard], *, cells: bool) -> None:
+        self._all, self._cells, self._new = shards, cells, dict(shards)
+        self._numbers = {item.cell.cell_id: number for number, shard in shards.items() for item in shard.items}
+
+    def shards(self) -> Mapping[int, Shard]:
+        """All of them, the first time."""
+        new, self._new = self._new, {}
+        return new
+
+    def events(self) -> Sequence[Event]:
+        """None: every trial runs to its end."""
+        return ()
+
+    def tuner(self, task: Task, slots: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """A grid over the shards, or over the cells under their own fields."""
+        from ray import tune
+
+        if self._cells:
+            cells = [item for shard in self._all.values() for item in shard.items]
+            items = {item.cell.cell_id: (self._numbers[item.cell.cell_id], item) for item in cells}
+            trainable = tune.with_parameters(cell_trial, items=items, task=task)
+            return trainable, grid_space([item.cell for item in cells]), _named(trial_name)
+        numbers = list(self._all)
+        packed = PackedShards([self._all[number] for number in numbers])
+        trainable = tune.with_parameters(shard_trial, packed=packed, numbers=numbers, task=task)
+        texts = [_contents(shard) for shard in self._all.values()]
+        space: dict[str, Any] = {"position": tune.grid_search(list(range(len(numbers))))}
+        space["cells"] = tune.sample_from(lambda config: texts[config["position"]])
+        return trainable, space, _named(_pack_name)
+
+    def number(self, config: Mapping[str, Any]) -> int:
+        """By the cell, or by the position among the shards."""
+        return self._numbers[config[IDENTITY]] if IDENTITY in config else list(self._all)[config["position"]]
+
+    def takes_steps(self, config: Mapping[str, Any]) -> bool:
+        """As the shard does."""
+        return self._all[self.number(config)].takes_steps
+
+
+def _named(named: Callable[[Any], str]) -> dict[str, Any]:
+    return {"trial_name_creator": named, "trial_dirname_creator": named}
+
+
 def run_round(
     session: ClusterSession,
-    shards: Mapping[int, Shard],
+    work: Work,
     store_uri: str,
-    settings: LaunchSettings,
+    settings: Settings,
     progress: Progress,
     display: Display,
     interrupts: Interrupts,
 ) -> Round:
-    """Run shards as Tune trials until all have ended, died ``max_deaths`` times, or the sweep is to stop.
+    """Run work as Tune trials until all have ended, died ``max_deaths`` times, or the sweep is to stop.
 
     Args:
         session: the cluster.
-        shards: number -> shard.
+        work: what they run.
         store_uri: the store; an absolute path or a URI.
         settings: how to run them.
         progress: fed with the workers' events.
@@ -77,7 +156,7 @@ def run_round(
         interrupts: the user's wish to stop.
     """
     ray = import_ray(local=False)
-    progress.expect(shards.items())
+    progress.expect(work.shards().items())
     name = f"flatdist-{uuid.uuid4().hex[:12]}"
     near = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=True
@@ -87,7 +166,8 @@ def run_round(
         .options(name=name, num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=near)
         .remote()
     )
-    tune = _TuneThread(session, shards, store_uri, settings, monitor, name)
+    scratch = tempfile.mkdtemp(prefix="flatdist-tune-")
+    tune = _Thread(lambda: _fit(session, work, store_uri, settings, monitor, name, scratch))
     result = Round()
     head = Head(ray.get_runtime_context().gcs_address if session.own else None)
     stopping_since: float | None = None
@@ -96,7 +176,8 @@ def run_round(
         ended = False
         while True:
             alive = tune.is_alive()
-            stopping = interrupts.requested or result.stopped is not None
+            stopping = work.stopping = interrupts.requested or result.stopped is not None
+            progress.add(work.shards().items())
             if stopping and stopping_since is None:
                 stopping_since = time.monotonic()
             waited = time.monotonic() - stopping_since if stopping_since is not None else 0.0
@@ -106,7 +187,7 @@ def run_round(
                 events = ray.get(monitor.drain.remote(stopping, ended), timeout=10 * POLL_SECONDS)
             except (ray.exceptions.RayError, TimeoutError):
                 events = []
-            for event in events:
+            for event in (*events, *work.events()):
                 progress.apply(event)
                 if isinstance(event, Notice):
                     display.message(event.text)
@@ -117,14 +198,14 @@ def run_round(
                 break
             tune.join(POLL_SECONDS)
         tune.join(3.0 if stopping else None)
-        if settings.loggers and keep_logs(Path(tune.scratch) / name, Path(settings.log_folder) / name):
+        if settings.loggers and keep_logs(Path(scratch) / name, Path(settings.log_folder) / name):
             display.message(f"the loggers' files are in {Path(settings.log_folder) / name}")
         if head.answers:  # else the call would wait for it
             ray.kill(monitor)
-    shutil.rmtree(tune.scratch, ignore_errors=True)
+    shutil.rmtree(scratch, ignore_errors=True)
     if tune.failure is not None and not stopping:
         raise LaunchError(f"Ray Tune ended early: {tune.failure}; the same command goes on") from tune.failure
-    result.errors = tune.errors
+    result.errors = tune.result or {}
     return result
 
 
@@ -160,87 +241,63 @@ class Head:
         return f"Ray's control service at {self._address} has ended; what was finished is stored"
 
 
-class _TuneThread(threading.Thread):
-    """``Tuner.fit`` in a thread, since the main thread has the signals and the display."""
+class _Thread(threading.Thread):
+    """Calls a function in a thread of its own, since the main thread has the signals and the display.
 
-    def __init__(
-        self,
-        session: ClusterSession,
-        shards: Mapping[int, Shard],
-        store_uri: str,
-        settings: LaunchSettings,
-        monitor: Any,
-        name: str,
-    ) -> None:
+    Attributes:
+        result: what it returned.
+        failure: what it raised.
+    """
+
+    result: Any = None
+    failure: BaseException | None = None
+
+    def __init__(self, call: Callable[[], Any]) -> None:
         super().__init__(name="flatdist-tune", daemon=True)
-        self.scratch = tempfile.mkdtemp(prefix="flatdist-tune-")
-        self.failure: BaseException | None = None
-        self.errors: dict[int, str] = {}
-        self._arguments = (session, shards, store_uri, settings, monitor, name)
+        self._call = call
 
     def run(self) -> None:
         try:
-            self._fit(*self._arguments)
+            self.result = self._call()
         except BaseException as error:
             self.failure = error
 
-    def _fit(
-        self,
-        session: ClusterSession,
-        shards: Mapping[int, Shard],
-        store_uri: str,
-        settings: LaunchSettings,
-        monitor: Any,
-        name: str,
-    ) -> None:
-        from ray import tune
 
-        numbers = list(shards)
-        gpus = session.gpus_per_trial()
+def _fit(
+    session: ClusterSession, work: Work, store_uri: str, settings: Settings, monitor: Any, name: str, scratch: str
+) -> dict[int, str]:
+    """Run the trials; returns what Tune says of those that did not end well."""
+    from ray import tune
 
-        def resources(config: Mapping[str, Any]) -> Any:
-            """A GPU only where an engine takes steps: solvers run beside, on the CPU."""
-            number = items[config["cell_id"]][0] if "cell_id" in config else numbers[config["position"]]
-            asked = {"CPU": settings.cpus_per_trial} | ({"GPU": gpus} if gpus and shards[number].takes_steps else {})
-            return tune.PlacementGroupFactory([asked])
+    gpus, slots = session.gpus_per_trial(), session.slots()
+    trainable, space, config = work.tuner(Task(monitor, store_uri, settings, gpus, slots, versions()), slots)
 
-        task = Task(monitor, store_uri, settings, gpus, session.slots(), versions())
-        items: dict[str, tuple[int, WorkItem]] = {}
-        if settings.trials == "cells":
-            items = {item.cell.cell_id: (number, item) for number, shard in shards.items() for item in shard.items}
-            trainable = tune.with_parameters(cell_trial, items=items, task=task)
-            space, named = grid_space([item.cell for _, item in items.values()]), trial_name
-        else:
-            packed = PackedShards([shards[number] for number in numbers])
-            trainable = tune.with_parameters(shard_trial, packed=packed, numbers=numbers, task=task)
-            texts = [_contents(shard) for shard in shards.values()]
-            space = {"position": tune.grid_search(list(range(len(numbers))))}
-            space["cells"] = tune.sample_from(lambda config: texts[config["position"]])
-            named = _pack_name
-        tuner = tune.Tuner(
-            tune.with_resources(trainable, resources),
-            param_space=space,
-            tune_config=tune.TuneConfig(
-                max_concurrent_trials=settings.max_concurrent,
-                reuse_actors=settings.reuse_actors,
-                trial_name_creator=named,
-                trial_dirname_creator=named,
-            ),
-            run_config=tune.RunConfig(
-                name=name,
-                storage_path=self.scratch,
-                verbose=0,
-                stop=_stopper(name),
-                failure_config=tune.FailureConfig(max_failures=settings.max_deaths - 1),
-                callbacks=tune_loggers(settings.loggers),
-            ),
-        )
-        results = tuner.fit()
-        for result in (results[i] for i in range(len(results))):
-            if result.error is not None and result.config is not None:
-                config = result.config
-                number = items[config["cell_id"]][0] if "cell_id" in config else numbers[config["position"]]
-                self.errors[number] = _last_line(result.error)
+    def resources(config: Mapping[str, Any]) -> Any:
+        """A GPU only where an engine takes steps: solvers run beside, on the CPU."""
+        asked = {"CPU": settings.cpus_per_trial} | ({"GPU": gpus} if gpus and work.takes_steps(config) else {})
+        return tune.PlacementGroupFactory([asked])
+
+    config = {"max_concurrent_trials": settings.max_concurrent, "reuse_actors": settings.reuse_actors} | config
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, resources),
+        param_space=space,
+        tune_config=tune.TuneConfig(**config),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=scratch,
+            verbose=0,
+            stop=_stopper(name),
+            failure_config=tune.FailureConfig(max_failures=settings.max_deaths - 1),
+            callbacks=tune_loggers(settings.loggers),
+        ),
+    )
+    results = tuner.fit()
+    ended = (results[i] for i in range(len(results)))
+    return {
+        work.number(result.config): _last_line(result.error)
+        for result in ended
+        if result.error is not None and result.config is not None
+    }
 
 
 def one_cell_each(shards: Sequence[Shard]) -> list[Shard]:

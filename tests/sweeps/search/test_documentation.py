@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from flatdist.sweepfile.choices import SCHEDULERS, SEARCHERS
 from flatdist.sweepfile.declaration import DOMAINS, SearchKeys
 from flatdist.sweeps import load_sweep, parse_sweep
-from flatdist.sweeps.searchers import SEARCHERS
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs" / "searching.md").read_text(encoding="utf-8")
@@ -25,7 +25,7 @@ def test_examples_are_searches() -> None:
 
 
 def test_every_key_form_and_searcher_is_explained() -> None:
-    for word in (*SearchKeys.names(), *DOMAINS, *SEARCHERS):
+    for word in (*SearchKeys.names(), *DOMAINS, *SEARCHERS, *SCHEDULERS):
         assert re.search(rf"`[^`]*\b{word}\b[^`]*`", TEXT), word
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from flatdist.cells.cell import Cell
-from flatdist.launch import LaunchSettings, launch
-from flatdist.launch.progress.display import SilentDisplay
+from flatdist.launch import launch
+from flatdist.launch.progress.display import Display
 from flatdist.launch.rounds import Driver, Halving
-from flatdist.planning import PlanSettings, Shard, WorkItem, make_plan
+from flatdist.planning import Settings, Shard, WorkItem, make_plan
 from flatdist.store import Store
 from flatdist.sweeps import Sweep, parse_sweep
 from flatdist.sweeps.early_stopping import DIVERGED_AT, EarlyStopping, RungValues, is_paused, paused_value
@@ -35,10 +35,14 @@ CELL = Cell(d_out=4, d_in=4, rank=1, n=14, steps=960, evaluations=97, learning_r
 
 
 def run_items(store: Store, items: Sequence[WorkItem], **settings: Any) -> Any:
-    plan: Any = type("Plan", (), {"cells": tuple(item.cell for item in items), "done": 0})()
+    plan: Any = type(
+        "Plan",
+        (),
+        {"cells": tuple(item.cell for item in items), "done": 0, "sweeps": (), "settings": Settings("inline")},
+    )()
     plan.shards = (Shard(tuple(items), 1.0),)
-    chosen = LaunchSettings(engine="batched", **settings)
-    return launch(plan, store.uri, executor="inline", settings=chosen, display=SilentDisplay())
+    chosen = Settings("inline", engine="batched", **settings)
+    return launch(plan, store.uri, settings=chosen, display=Display())
 
 
 def make_driver(sweep: Sweep, folder: Path) -> tuple[Driver, list[WorkItem]]:
@@ -175,7 +179,7 @@ def test_without_early_stopping_the_stopped_cells_go_on_from_their_checkpoints(t
     assert {item.cell.cell_id for item in ran} == stopped
     assert len(Store(tmp_path).done()) == 6
     assert not patient.recorded(Store(tmp_path)).stopped
-    assert make_plan([patient.recorded(Store(tmp_path))], Store(tmp_path), PlanSettings()).missing == 0
+    assert make_plan([patient.recorded(Store(tmp_path))], Store(tmp_path), Settings()).missing == 0
 
 
 def _fields(cell: Cell) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 
 from flatdist.errors import SweepError
 from flatdist.sweepfile import Changes
+from flatdist.sweepfile.choices import Choice
 from flatdist.sweeps import parse_sweep
 
 FIXED = "fixed: {d_out: 4, d_in: 4, rank: 1, n: 12, steps: 100}\n"
@@ -22,7 +23,7 @@ RATE = "fields: {learning_rate: {loguniform: [1e-3, 0.1]}}"
 
 def test_defaults() -> None:
     found = search(RATE + ", budget: 20")
-    assert (found.searcher, found.metric.text, found.mode, found.budget) == ("random", "relative_error", "min", 20)
+    assert (found.searcher.name, found.metric.text, found.mode, found.budget) == ("random", "relative_error", "min", 20)
     assert (found.round_size, found.seed, found.early_stopping) == (8, 0, None)
     assert search(RATE + ", budget: 3").round_size == 3
 
@@ -49,11 +50,35 @@ def test_defaults() -> None:
         ("fields: {depth: {uniform: [1, 3]}}, budget: 2", "search.fields.depth: 1 is out of range"),
         (RATE + ", budget: 2, early_stopping: {frst: 10}", "did you mean 'first'"),
         (RATE + ", budget: 2, metric: flow_time, early_stopping: {first: 10}", "flow_time is not"),
+        (RATE + ", budget: 2, scheduler: ahsa", r"search.scheduler: ahsa is not known \(did you mean 'asha'\?\)"),
+        (RATE + ", budget: 2, scheduler: pb2", "pb2 changes fields of a trial half-way"),
+        (RATE + ", budget: 2, scheduler: asha, metric: certificate", "certificate is not reported before"),
+        (RATE + ", budget: 2, scheduler: asha, early_stopping: {first: 10}", "cannot be combined with early_stopping"),
+        (RATE + ", budget: 2, scheduler: bohb", "bohb needs the searcher bohb"),
+        (RATE + ", budget: 2, scheduler: {asha: {grace_perod: 5}}", r"asha.grace_perod.*did you mean 'grace_period'"),
+        (
+            RATE + ", budget: 2, scheduler: {asha: {grace_period: 0}}",
+            "asha.grace_period: 0 cannot be used; allowed: a w",
+        ),
+        (RATE + ", budget: 2, scheduler: [asha]", "search.scheduler: .* is not known"),
+        (RATE + ", budget: 2, searcher: {hyperopt: {gamma: 2}}", "hyperopt.gamma: 2 cannot be used.*at most 1"),
+        (RATE + ", budget: 2, searcher: {optuna: {sampler: tpee}}", "sampler: tpee cannot be used; allowed: tpe, gp"),
+        (RATE + ", budget: 2, searcher: {optuna: 3}", "search.searcher.optuna: .* expected a mapping of options"),
     ],
 )
 def test_what_is_wrong_is_said(text: str, message: str) -> None:
     with pytest.raises(SweepError, match=message):
         search(text)
+
+
+def test_a_searcher_and_a_scheduler_with_options() -> None:
+    plain = search(RATE + ", budget: 2, searcher: hyperopt")
+    found = search(RATE + ", budget: 2, searcher: {hyperopt: {gamma: 0.5}}, scheduler: {asha: {grace_period: 20}}")
+    assert found.searcher == Choice("hyperopt", {"gamma": 0.5})
+    assert found.scheduler == Choice("asha", {"grace_period": 20})
+    assert found.longest == (100, 64)
+    assert found.identity != plain.identity
+    assert search(RATE + ", budget: 2, searcher: hyperopt, scheduler: median").identity == plain.identity
 
 
 def test_axes_and_blocks_do_not_go_with_a_search() -> None:

@@ -1,0 +1,287 @@
+"""Running sweeps: one plan for those that list their cells, then round after round of those that choose them.
+
+The commands ``plan`` and ``sweep`` and the functions of the same names come here with the same
+:class:`~flatdist.planning.Settings`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flatdist.errors import LaunchError, SweepError, counted, did_you_mean
+from flatdist.launch.interrupt import sigterm_interrupts
+from flatdist.launch.launching import LaunchResult, launch, launch_scheduled
+from flatdist.launch.rounds import INTERRUPTED, Driver
+from flatdist.planning import WorkItem, keep_within, make_plan, make_probe, parse_duration, plan_items
+from flatdist.planning.settings import Settings, local_gpus
+from flatdist.sweeps import Changes, parse_sweep
+
+if TYPE_CHECKING:
+    from flatdist.cells.cell import Cell
+    from flatdist.launch.parts import Part
+    from flatdist.planning import Plan
+    from flatdist.planning.forecast import Forecast, Probe
+    from flatdist.store import Store
+    from flatdist.sweeps import Sweep
+    from flatdist.sweeps.sweep import Rounds
+
+# The settings that messages offer; all others can be given too.
+USUAL = (
+    *("executor", "address", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "engine", "device", "pack"),
+    *("checkpoint_seconds", "trials", "loggers", "log_folder", "log_level", "log_file"),
+)
+Tell = Callable[[str], None]
+RunItems = Callable[[Sequence[WorkItem]], LaunchResult]
+
+
+def _silent(text: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much of the sweeps is to run.
+
+    Attributes:
+        limit: only the first so many cells; None for all.
+        budget: refuse what is predicted to take longer, such as ``30m``; None for no limit.
+        fit: cut the plan down to the budget instead.
+        retry_failed: also replicates whose last attempt failed.
+        probe: time a few short runs of kinds of cells that the store has no times of.
+    """
+
+    limit: int | None = None
+    budget: str | None = None
+    fit: bool = False
+    retry_failed: bool = False
+    probe: bool = True
+
+
+def plan_sweeps(
+    sweeps: Sequence[Sweep], store: Store, settings: Settings, amount: Amount | None = None, tell: Tell = _silent
+) -> Plan:
+    """What sweeps would run together, with stand-ins for what they have yet to choose.
+
+    Args:
+        sweeps: with the runs that the store has recorded.
+        store: the results.
+        settings: how they are to be run; the plan has them with a device in place of ``auto``.
+        amount: how much of them.
+        tell: given a line before the first probe.
+
+    Raises:
+        SweepError: it does not fit the budget, or the budget cannot be read as a duration.
+        LaunchError: the engine does not run on the device, or this machine lacks what was requested.
+    """
+    amount = amount or Amount()
+    settings.check_here()
+    seconds = None if amount.budget is None else parse_duration(amount.budget)
+    if amount.fit and seconds is None:
+        raise SweepError("--fit needs --budget: give the time that the plan is to fit")
+    if amount.fit and any(sweep.outlook(store).may_ask for sweep in sweeps):
+        raise SweepError("--fit cannot cut a search short, since its cells are not known yet; use --limit N")
+    expected = [sweep.expected(store) for sweep in sweeps]
+    how: dict[str, Any] = {"retry_failed": amount.retry_failed, "limit": amount.limit}
+    if not settings.joins_cluster and settings.device == "auto":
+        choices = [settings.pinned()]
+        if choices[0].device == "cuda" and settings.engine == "auto" and settings.gpus_per_trial is None:
+            choices.append(settings.pinned("cpu"))  # never the slower one by its own forecast
+        settings = min(choices, key=lambda one: make_plan(expected, store, one, **how).time.mid if choices[1:] else 0.0)
+    engine, device = settings.expected_engine, settings.expected_device
+    can_probe = amount.probe and (device == "cpu" or local_gpus() > 0)
+    probe = _announced(make_probe(engine, device, settings.threads), tell) if can_probe else None
+    plan = make_plan(expected, store, settings, probe=probe, **how)
+    return plan if seconds is None else keep_within(plan, seconds, fit=amount.fit)
+
+
+def _announced(probe: Probe, tell: Tell) -> Probe:
+    """A probe that says so when it first runs: compiling the engine may take half a minute on a new machine."""
+    told = False
+
+    def announced(cell: Cell) -> float:
+        nonlocal told
+        if not told:
+            tell("timing a few cells (the store has no timings for them yet)")
+            told = True
+        return probe(cell)
+
+    return announced
+
+
+def record(sweeps: Sequence[Sweep], store: Store, changes: Changes, tell: Tell = _silent) -> None:
+    """Keep sweeps under their names, with all cells of their files and the changes of a checkout that is not clean."""
+    for sweep in sweeps:
+        whole = sweep
+        if changes.conditions:
+            again = parse_sweep(sweep.source, path=sweep.path, name=sweep.name, changes=Changes(dict(sweep.changes)))
+            whole = dataclasses.replace(again, name=sweep.name)
+        if whole.record(store):
+            keep_diff(store, sweep.name)
+            if changes.fixed:
+                tell(f"--set makes other cells; this sweep is called {sweep.name} in the store")
+
+
+def keep_diff(store: Store, name: str) -> None:
+    """Keep what a dirty checkout has changed with a sweep's record; nothing for a clean one or an installed package."""
+    from flatdist.machine.provenance import uncommitted_changes
+    from flatdist.store.layout import diff_folder, digest
+    from flatdist.store.location import redact
+
+    changes = uncommitted_changes()
+    if not changes:
+        return
+    data = redact(changes).encode()
+    path = f"{diff_folder(name)}/{digest(data)}.patch"
+    if not any(info.path == path for info in store.files.list(diff_folder(name))):
+        store.files.write(path, data)
+
+
+@dataclass
+class Outcome:
+    """How the sweeps of a run ended.
+
+    Attributes:
+        status: 0 all done, 1 some replicates failed or are missing, 130 interrupted.
+        missing: replicates that were to run and have no result.
+    """
+
+    status: int = 0
+    missing: int = 0
+
+    def add(self, status: int, missing: int = 0) -> None:
+        """Count one more sweep."""
+        self.status, self.missing = max(self.status, status), self.missing + missing
+
+
+@dataclass(frozen=True)
+class Running:
+    """What sweeps are run with.
+
+    Attributes:
+        store: results and rounds.
+        settings: how cells are run.
+        display: kind of progress display.
+        amount: how much of the sweeps is to run.
+        tell: given a line about each round, and how it ended.
+        warn: given what the user should know before it begins.
+        part: which job of an array this is; each drives the same rounds and runs some of their work.
+    """
+
+    store: Store
+    settings: Settings
+    display: str = "auto"
+    amount: Amount = Amount()
+    tell: Tell = _silent
+    warn: Tell = _silent
+    part: Part | None = None
+
+    def run(self, sweeps: Sequence[Sweep], plan: Plan) -> Outcome:
+        """Run what is missing of sweeps: those that list their cells as one, then the others one after the other.
+
+        Args:
+            sweeps: with the runs that the store has recorded.
+            plan: of all of them.
+        """
+        outcome = Outcome()
+        rounds = [(sweep, sweep.rounds(self.store, self.amount.limit)) for sweep in sweeps]
+        listed = [sweep for sweep, one in rounds if one is None]
+        if listed:
+            if len(listed) < len(sweeps):
+                plan = plan_sweeps(listed, self.store, plan.settings, dataclasses.replace(self.amount, probe=False))
+            outcome.add(0, plan.failed)
+            if plan.shards:
+                result = launch(plan, self.store.uri, display=self.display, part=self.part)
+                outcome.add(result.exit_code, result.wanted - result.stored)
+                if self.part is not None:
+                    self.warn(f"{self.part}: computed {counted(result.ran, 'replicate')}")
+        for one in (one for _, one in rounds if one is not None):
+            if outcome.status != INTERRUPTED:
+                outcome.add(self.run_rounds(one))
+        return outcome
+
+    def run_rounds(self, rounds: Rounds) -> int:
+        """Run a sweep round by round until it asks for nothing more; returns the exit status.
+
+        Raises:
+            SweepError: its scheduler is Ray Tune's, and this run has no Tune.
+        """
+        from flatdist.launch.ray.cluster import ClusterSession
+
+        if rounds.note:
+            self.warn(rounds.note)
+        if rounds.scheduled is not None and self.settings.executor != "ray":
+            how = "--executor inline" if self.part is None else "--part"
+            raise SweepError(f"search.scheduler is Ray Tune's, and {how} runs without Ray; use early_stopping there")
+        rounds.log.save()
+        if rounds.scheduled is not None:
+            status = self._schedule(rounds)
+        else:
+            driver = Driver(
+                rounds.strategy, rounds.log, self.store, self._launcher(), halving=rounds.halving,
+                retry_failed=self.amount.retry_failed, tell=self.tell, describe=rounds.describe, limit=rounds.limit,
+            )  # fmt: skip
+            over_ray = self.settings.executor == "ray"
+            session = ClusterSession(self.settings) if over_ray else contextlib.nullcontext()  # one Ray for all rounds
+            with session, sigterm_interrupts():  # Ray sets a handler of its own on connecting
+                status = driver.finish()
+        if text := rounds.outcome():
+            self.tell(text)
+        return status
+
+    def _schedule(self, rounds: Rounds) -> int:
+        from flatdist.launch.ray.scheduled import Suggested
+
+        search = rounds.scheduled
+        assert search is not None
+        work = Suggested(search, rounds.log, self.store, retry_failed=self.amount.retry_failed)
+        wanted = search.budget * search.replicates
+        return launch_scheduled(
+            work, self.store.uri, wanted=wanted, settings=self.settings, display=self.display
+        ).exit_code
+
+    def _launcher(self) -> RunItems:
+        """What launches the items of a round and returns when they have ended."""
+        forecast: Forecast | None = None
+        rounds = 0
+
+        def run(items: Sequence[WorkItem]) -> LaunchResult:
+            nonlocal forecast, rounds
+            rounds += 1
+            if rounds & (rounds - 1) == 0:  # reading all times is worth it while they are few: rounds 1, 2, 4, 8, ...
+                forecast = None
+            plan = plan_items(items, self.store, self.settings, forecast=forecast)
+            forecast = plan.forecast
+            return launch(plan, self.store.uri, display=self.display, part=self.part, wait=True)
+
+        return run
+
+
+def take_settings(options: dict[str, Any]) -> Settings:
+    """Settings from options by name, taking those that they know out of them.
+
+    Raises:
+        LaunchError: a value is not allowed.
+    """
+    names = [one.name for one in dataclasses.fields(Settings) if one.name in options]
+    given: dict[str, Any] = {name: options.pop(name) for name in names}
+    for name in ("loggers", "plugins"):
+        given |= {name: tuple(given[name])} if name in given else {}
+    return Settings(**given)
+
+
+def take_amount(options: dict[str, Any]) -> Amount:
+    """How much is to run, from options by name, taking those that it knows out of them; any other one is refused.
+
+    Raises:
+        LaunchError: an option does not exist, with the nearest name.
+    """
+    names = [one.name for one in dataclasses.fields(Amount)]
+    amount = Amount(**{name: options.pop(name) for name in names if name in options})
+    for name in options:
+        allowed = [*names, *USUAL]
+        raise LaunchError(f"there is no option {name!r}{did_you_mean(name, allowed)}; allowed: {', '.join(allowed)}")
+    return amount
