@@ -108,7 +108,7 @@ def test_a_sweep_runs_under_tunes_scheduler(tmp_path: Path, capsys: pytest.Captu
     assert len(sweep.cells) == 6
     assert set(trials["cell_id"]) | set(sweep.stopped) == {cell.cell_id for cell in sweep.cells}
     assert not set(trials["cell_id"]) & set(sweep.stopped)
-    assert sweep.stopped
+    assert sweep.stopped or scheduler == "hyperband"  # six trials may all fit its first bracket
     for stopped in sweep.stopped.values():
         assert 100 <= stopped.step < 800 or scheduler == "hyperband"
     assert main(["sweep", str(path), *store, *run]) == 0  # nothing left: no Ray is asked
