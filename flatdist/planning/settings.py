@@ -201,9 +201,10 @@ class Settings:
         if self.executor == "ray" and self.cpus_per_trial > (has := os.cpu_count() or 1):
             asked = f"--cpus-per-trial {self.cpus_per_trial:g}"
             raise LaunchError(f"{asked}: this machine has {has} CPUs; allowed: at most {has}, or a cluster's --address")
-        if self.device == "cuda" and not cuda_devices():
+        asked = "--device cuda" if self.device == "cuda" else f"--gpus-per-trial {self.gpus_per_trial or 0:g}"
+        if (self.device == "cuda" or (self.device == "auto" and self.gpus_per_trial)) and not cuda_devices():
             raise LaunchError(
-                "--device cuda: torch sees no CUDA device on this machine; use --device cpu, or a cluster's --address"
+                f"{asked}: torch sees no CUDA device on this machine; use --device cpu, or a cluster's --address"
             )
 
 

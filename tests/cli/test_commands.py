@@ -351,16 +351,17 @@ def test_a_rank_too_large_for_statdim_is_one_problem(run: Run, sweep: str, store
     assert "rank: 9 exceeds min(d_out, d_in)" in text
 
 
+@pytest.mark.parametrize("asked", ["--device cuda", "--gpus-per-trial 1"])
 @pytest.mark.parametrize("command", ["plan", "sweep"])
 def test_a_device_that_is_absent_is_refused_before_ray_starts(
-    run: Run, sweep: str, store: str, command: str, monkeypatch: pytest.MonkeyPatch
+    run: Run, sweep: str, store: str, command: str, asked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flatdist.planning.settings.cuda_devices", tuple)
     monkeypatch.setattr(
         "flatdist.launch.ray.cluster.ClusterSession.__enter__", lambda _: pytest.fail("Ray was started")
     )
-    text = run(command, sweep, "--device", "cuda", "--gpus-per-trial", "1", status=2)
-    assert "--device cuda: torch sees no CUDA device on this machine" in text
+    text = run(command, sweep, *asked.split(), status=2)
+    assert f"{asked}: torch sees no CUDA device on this machine" in text
 
 
 def test_all_problems_of_all_files_are_reported_before_anything_starts(
