@@ -213,11 +213,11 @@ class Running:
 
         if rounds.note:
             self.warn(rounds.note)
-        if rounds.scheduled is not None and self.settings.executor != "ray":
+        if rounds.scheduled and self.settings.executor != "ray":
             how = "--executor inline" if self.part is None else "--part"
             raise SweepError(f"search.scheduler is Ray Tune's, and {how} runs without Ray; use early_stopping there")
         rounds.log.save()
-        if rounds.scheduled is not None:
+        if rounds.scheduled:
             status = self._schedule(rounds)
         else:
             driver = Driver(
@@ -234,9 +234,10 @@ class Running:
 
     def _schedule(self, rounds: Rounds) -> int:
         from flatdist.launch.ray.scheduled import Suggested
+        from flatdist.sweeps.search import Search
 
-        search = rounds.scheduled
-        assert search is not None
+        search = rounds.strategy
+        assert isinstance(search, Search)
         work = Suggested(search, rounds.log, self.store, retry_failed=self.amount.retry_failed)
         wanted = search.budget * search.replicates
         return launch_scheduled(

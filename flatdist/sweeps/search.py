@@ -241,7 +241,7 @@ class Search(Kind):
             lambda: self._best(log, store),
             halving,
             "" if own else f"{sweep.name}: this is another search than the file's; its rounds are not recorded",
-            scheduled=search if search.scheduler is not None else None,
+            scheduled=search.scheduler is not None,
         )
 
     def _best(self, log: RoundLog, store: Store) -> str:

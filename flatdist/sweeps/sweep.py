@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from flatdist.store import Store
-    from flatdist.sweeps.search import Search
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Rounds:
         halving: early stopping; None for none.
         note: what the user should know before the rounds begin.
         limit: run only the first so many cells; None for all.
-        scheduled: the search, where Ray Tune's scheduler decides in place of rounds.
+        scheduled: whether Ray Tune's scheduler decides in place of rounds; the strategy is a search then.
     """
 
     strategy: Strategy
@@ -61,7 +60,7 @@ class Rounds:
     halving: Halving | None = None
     note: str = ""
     limit: int | None = None
-    scheduled: Search | None = None
+    scheduled: bool = False
 
 
 @dataclass(frozen=True)

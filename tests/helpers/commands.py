@@ -41,6 +41,8 @@ ONLY_PARSED = {
             "init_map",
             "first_success",
             "mean_first_success",
+            "sgd_against_flow",
+            "which_flatness",
             "ablations/",
         )
     },
@@ -76,7 +78,9 @@ def run(command: str) -> None:
     elif words[0] == "flatdist":
         run_flatdist(words[1:])
     elif words[:2] == ["python", "-m"]:
-        status = importlib.import_module(words[2]).main(words[3:])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", words[2:])
+            status = importlib.import_module(words[2]).main()
         assert status == 0, f"exit status {status}"
     elif words[:2] == ["python", "-c"]:
         exec(words[2], {"__name__": "__main__"})

@@ -192,7 +192,7 @@ def test_parts_on_the_command_line_where_one_is_killed(tmp_path: Path) -> None:
     os.kill(processes[2].pid, signal.SIGKILL)
     said = [process.communicate(timeout=250)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, -signal.SIGKILL], said
-    assert "part 1 of 3: ran" in said[0]
+    assert "part 1 of 3: computed" in said[0]
     trials = Store(tmp_path / "store").trials()
     assert len(trials) == 30
     assert not trials.duplicated(["cell_id", "replicate"]).any()
