@@ -41,6 +41,7 @@ def uncommitted_changes() -> str:
         return ""
 
 
+@functools.cache
 def package_version(name: str) -> str | None:
     """Installed version of a package, or None."""
     try:
