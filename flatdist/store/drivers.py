@@ -16,6 +16,7 @@ import threading
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatdist.errors import StoreError
@@ -170,11 +171,15 @@ def _is_alive(said: Announcement, age: float) -> bool:
 
 
 def _runs(pid: int) -> bool:
-    """Whether a process of this machine is there."""
+    """Whether a process of this machine is there; one that has ended and was not yet asked for its status is not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except (OSError, OverflowError):
         return True
-    return True
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):  # another system, or it has just ended
+        return True
+    return state not in "ZX"

@@ -16,6 +16,7 @@ from flatdist.launch.ray.scheduled import Suggested
 from flatdist.launch.ray.trial import NUMBER, cell_of
 from flatdist.store import Store
 from flatdist.sweeps import Sweep
+from flatdist.sweeps.search import Search
 
 ASHA = "{asha: {grace_period: 100, reduction_factor: 2}}\n  budget"
 
@@ -24,8 +25,9 @@ def made(store: Store, sweep: Sweep | None = None) -> Suggested:
     sweep = sweep or made_up(budget="4\n  scheduler: asha")
     rounds = sweep.rounds(store)
     assert rounds is not None
-    assert rounds.scheduled is not None
-    return Suggested(rounds.scheduled, rounds.log, store)
+    assert rounds.scheduled
+    assert isinstance(rounds.strategy, Search)
+    return Suggested(rounds.strategy, rounds.log, store)
 
 
 def finish(work: Suggested, store: Store, trial: str, config: dict[str, Any]) -> None:

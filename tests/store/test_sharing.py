@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
@@ -216,3 +217,12 @@ def test_two_processes_share_a_sweep(tmp_path):
     parts = [pq.read_table(one, columns=["cell_id"]) for one in (tmp_path / "s" / "trials" / "v1" / "part").rglob("*")
              if one.is_file()]  # fmt: skip
     assert 200 <= sum(map(len, parts)) < 1.1 * 200  # taken-over parts are kept for an hour
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
+def test_a_process_that_ended_unnoticed_by_its_parent_is_dead():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert drivers_module._runs(process.pid)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and its status is still there
+        assert not drivers_module._runs(process.pid)
