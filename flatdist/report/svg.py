@@ -16,11 +16,10 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 from defusedxml import ElementTree as Parser
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from flatdist.figures.style import COLORS, EDGE_OVER_HEAT, FAINT, INK, N50, OVER_HEAT, UNMEASURED, marked, themed
-
-if True:  # the standard library writes what defusedxml has read
-    from xml.etree import ElementTree
+from flatdist.figures.words import PRIME
 
 _SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 _THEME: Mapping[str, str] = {
@@ -68,6 +67,8 @@ class Inliner:
         with themed(), mpl.rc_context({**settings, "svg.hashsalt": f"f{self._figures}"}), marked():
             figure = Figure(figsize=size, layout=layout)
             draw(figure)
+            for text in figure.findobj(Text):  # matplotlib's ' is a glyph of a font that pages do not have: a zero
+                text.set_text(re.sub(r"\$[^$]*\$", lambda math: math[0].replace("'", PRIME), text.get_text()))
             buffer = io.BytesIO()
             figure.savefig(buffer, format="svg")
         root = Parser.fromstring(buffer.getvalue())
