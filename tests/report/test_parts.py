@@ -15,6 +15,7 @@ from flatdist.report.material import MEASURES
 from flatdist.report.packing import FEWEST_STEPS, pack
 from flatdist.report.page import ReportWarning, build
 from flatdist.report.panels import Painter, levels
+from flatdist.report.svg import Inliner
 
 BASE = "name: small\nreplicates: 3\nfixed: {d_out: 4, d_in: 4, rank: 1, depth: 2}\n"
 OVER_N = BASE + "axes: {n: [4, 6, 8, 10], method: [label_noise_sgd, min_nuclear_norm]}\n"
@@ -168,3 +169,12 @@ def test_words():
     assert plain("rank $r$, $d' \\times d$") == f"rank r, d{PRIME} {TIMES} d"
     assert name_of({"method": "sam", "n": 7}) == "SAM, n = 7"
     assert threshold_words({"censored": "left", "n_min": 8}) == "below 8"
+
+
+def test_a_prime_is_a_prime_in_the_pages_own_font():
+    drawn = Inliner(lambda kind, key, part: {}).inline(
+        lambda figure: figure.text(0.5, 0.5, "$d' \\times d$, rank $r$"), (2.0, 1.0), "a label"
+    )
+    assert "\N{PRIME}" in drawn
+    assert "cmsy" not in drawn.lower()
+    assert ">0<" not in drawn
