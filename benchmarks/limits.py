@@ -43,6 +43,14 @@ def step_flops(widths: tuple[int, ...], batch: int) -> int:
     return sum(2 * m * n * k for m, n, k in product_shapes(widths)) + 4 * batch * widths[0] * widths[-1]
 
 
+def _first_lane_of_sum(builder: ir.IRBuilder, slots: list[ir.Value]) -> ir.Value:
+    """Uses every accumulator, so that the compiler leaves none out."""
+    total = builder.load(slots[0])
+    for slot in slots[1:]:
+        total = builder.fadd(total, builder.load(slot))
+    return builder.extract_element(total, ir.IntType(32)(0))
+
+
 @intrinsic
 def _multiply_adds(typing_context, factor, turns):
     """``ACCUMULATORS`` vectors, each multiplied and added to itself ``turns`` times; their sum over everything."""
@@ -55,10 +63,7 @@ def _multiply_adds(typing_context, factor, turns):
         with tight_loop(builder, turns, unrolled=False):
             for slot in slots:
                 builder.store(emitter.multiply_add(splat, builder.load(slot), splat), slot)
-        total = builder.load(slots[0])
-        for slot in slots[1:]:
-            total = builder.fadd(total, builder.load(slot))
-        return builder.extract_element(total, ir.IntType(32)(0))
+        return _first_lane_of_sum(builder, slots)
 
     return signature, emit
 
@@ -86,10 +91,7 @@ def _row_sum(typing_context, address, length):
                 for k, slot in enumerate(slots[:together]):
                     here = emitter.load(address, builder.add(offset, INDEX(k * emitter.lanes)))
                     builder.store(builder.fadd(builder.load(slot), here), slot)
-        total = builder.load(slots[0])
-        for slot in slots[1:]:
-            total = builder.fadd(total, builder.load(slot))
-        return builder.extract_element(total, ir.IntType(32)(0))
+        return _first_lane_of_sum(builder, slots)
 
     return signature, emit
 
