@@ -51,11 +51,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def tuner(train: Any, space: dict[str, Any], folder: Path, **options: Any) -> Any:
+def tuner(train: Any, space: dict[str, Any], folder: Path, fail_fast: bool = False, **options: Any) -> Any:
     from ray import tune
 
     config = tune.TuneConfig(metric="relative_error", mode="min", reuse_actors=True, **options)
-    run = tune.RunConfig(storage_path=str(folder / "tune"), verbose=0)
+    failures = tune.FailureConfig(fail_fast=fail_fast)
+    run = tune.RunConfig(storage_path=str(folder / "tune"), verbose=0, failure_config=failures)
     return tune.Tuner(train, param_space=space, tune_config=config, run_config=run)
 
 
@@ -129,8 +130,9 @@ class TestWithRay:
             time_attr="step", perturbation_interval=100, quantile_fraction=0.5, resample_probability=1.0,
             hyperparam_mutations={"learning_rate": tune.uniform(0.01, 0.02)}, synch=False,
         )  # fmt: skip
-        space = BASE | {"learning_rate": tune.grid_search([0.05, 0.001]), "steps": 40000}
-        grid = tuner(trainable(replicates=[0], store="store"), space, folder, scheduler=pbt).fit()
+        # so long that both trials have reported before either ends; the first message ends both
+        space = BASE | {"learning_rate": tune.grid_search([0.05, 0.001]), "steps": 3_000_000, "evaluations": 1000}
+        grid = tuner(trainable(replicates=[0], store="store"), space, folder, fail_fast=True, scheduler=pbt).fit()
         assert grid.errors
         assert "population-based training (pbt, pb2) changes fields half-way" in str(grid.errors[0])
 
