@@ -81,7 +81,7 @@ def use_plugins(plugins: Iterable[Plugin]) -> None:
             continue
         if not plugin.source:
             raise LaunchError(
-                f"package {plugin.name} is installed where the sweep was started and not here: install it"
+                f"package {plugin.name} is installed where the sweep was started but not here: install it"
             )
         module = types.ModuleType(f"flatdist_plugin_{plugin.digest}")
         module.__file__ = plugin.name
@@ -112,7 +112,7 @@ def _register(plugin: Plugin, names: Mapping[str, Any]) -> None:
         if value.name in registry and (owner is None or owner.name != plugin.name):  # a file that was edited replaces
             whose = f"plugin {owner.name}" if owner is not None else "flatdist"
             raise LaunchError(
-                f"plugin {plugin.name}: there is a {kind} {value.name!r} of {whose} already; give yours another name"
+                f"plugin {plugin.name}: {whose} already has a {kind} {value.name!r}; give yours another name"
             )
     for old in [one for one in _loaded.values() if one.name == plugin.name]:
         del _loaded[old.digest]
@@ -158,7 +158,7 @@ def load_entry_points() -> None:
                 digest = hashlib.sha256(content + entry.value.encode()).hexdigest()[:16]
                 _register(Plugin(entry.dist.name if entry.dist else entry.name, "", digest), {entry.name: value})
             except Exception as error:
-                warnings.warn(f"entry point {group}:{entry.name} is left out: {error}", stacklevel=2)
+                warnings.warn(f"skipping entry point {group}:{entry.name}: {error}", stacklevel=2)
 
 
 def _line(error: BaseException, name: str) -> str:

@@ -30,8 +30,8 @@ def best_command(
 ) -> None:
     """Rank SWEEP's cells by the median of a metric over their replicates, with its 95 % interval.
 
-    A replicate without a finite value, as one that diverged, counts as the worst. steps_to=0.01 is the first evaluated
-    step at which a replicate's relative error is below 0.01.
+    A replicate without a finite value, such as one that diverged, counts as the worst. steps_to=0.01 is the first
+    evaluated step at which a replicate's relative error is below 0.01.
     """
     from flatdist.sweeps.metric import LEVEL, rank
     from flatdist.threshold.median import few_words

@@ -85,8 +85,8 @@ def _parquet(frame: pd.DataFrame) -> bytes:
 
 @click.command("verify")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--replicates", type=click.IntRange(min=0), default=3, show_default=True, help="To compute again.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Chooses which.")
+@click.option("--replicates", type=click.IntRange(min=0), default=3, show_default=True, help="How many to recompute.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Chooses which replicates.")
 @plugin_option
 def verify_command(bundle: Path, replicates: int, seed: int) -> int:
     """Check a BUNDLE's hashes and compute some of its replicates again.
@@ -121,7 +121,7 @@ def read_bundle(path: Path) -> tuple[dict[str, bytes], str]:
             manifest = archive.read(MANIFEST)
             listed = json.loads(manifest)
             if not isinstance(listed, dict) or listed.get("format") != FORMAT:
-                raise StoreError(f"{path}: is of format {listed.get('format')}; this flatdist reads {FORMAT}")
+                raise StoreError(f"{path}: has format {listed.get('format')}; this flatdist reads {FORMAT}")
             contents = {name: archive.read(name) for name in listed["files"]}
     except (OSError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
         if isinstance(error, StoreError):
@@ -176,7 +176,7 @@ def _compare(row: dict[str, Any]) -> tuple[str, bool]:
         return f"{name}: cannot be computed here: {error}", False
     if cell.cell_id != row["cell_id"]:
         return (
-            f"{name}: is of other numerics than this flatdist's ({cell.numerics}); install the bundle's version",
+            f"{name}: comes from other numerics than this flatdist's ({cell.numerics}); install the bundle's version",
             False,
         )
     engine = row["engine"] if cell.spec.takes_steps else "auto"
@@ -186,7 +186,7 @@ def _compare(row: dict[str, Any]) -> tuple[str, bool]:
     again = outcome.trial
     same_machine = all(_same(again.get(what), row.get(what)) for what in MACHINE)
     if again["status"] != row["status"]:
-        return f"{name}: ended {again['status']} and {row['status']} in the bundle", False
+        return f"{name}: ended {again['status']} here and {row['status']} in the bundle", False
     square = float((sample_problem(cell, int(row["replicate"])).labels ** 2).mean())
     worst, where = 0.0, ""
     for column in COMPARED:
@@ -194,13 +194,13 @@ def _compare(row: dict[str, Any]) -> tuple[str, bool]:
         if _same(old, new):
             continue
         if same_machine or _is_null(old) or _is_null(new):
-            return f"{name}: {column} is {new!r} and {old!r} in the bundle", False
+            return f"{name}: {column} is {new!r} here and {old!r} in the bundle", False
         allowed = RELATIVE * abs(float(old)) + ABSOLUTE * square  # type: ignore[arg-type]
         if (share := abs(float(new) - float(old)) / allowed) > worst:  # type: ignore[arg-type]
             worst, where = share, column
     if worst > 1:
         return (
-            f"{name}: {where} is {again[where]!r} and {row[where]!r} in the bundle, {worst:.1f} times the tolerance",
+            f"{name}: {where} is {again[where]!r} here and {row[where]!r} in the bundle: {worst:.1f} tolerances apart",
             False,
         )
     return f"{name}: agrees {'to the bit' if same_machine else 'within the tolerance between machines'}", True

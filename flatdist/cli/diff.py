@@ -76,10 +76,10 @@ def diff_command(
     everything: bool,
     as_json: bool,
 ) -> int:
-    """Compare sweep B with sweep A, in pairs of trials of the same problem and replicate.
+    """Compare sweep B with sweep A, pairing trials of the same problem and replicate.
 
-    Without B, the sweep's rows of the newest numerics with those of the numerics before. Exit status: 0 nothing moved
-    beyond chance, 1 something did, 2 bad input, as that of diff.
+    Without B, compare the sweep's rows of the newest numerics with its older rows. Exit status: 0 nothing moved
+    beyond chance, 1 something did, 2 bad input, as with Unix diff.
     """
     from flatdist.fits.comparison import compare
 
@@ -202,8 +202,8 @@ def _print(comparison: Comparison, sides: tuple[Side, Side], tables: list[pd.Dat
     tested = int(changes["p_adjusted"].notna().sum())
     moved = len(comparison.moved)
     click.echo(
-        f"{moved or 'nothing'} moved, of {counted(tested, 'comparison')} that could show it; where nothing changes, "
-        f"something is reported in at most {1 - comparison.level:.0%} of the cases"
+        f"{moved or 'nothing'} moved, of {counted(tested, 'comparison')} that could show it; if nothing changed, "
+        f"something would be reported in at most {1 - comparison.level:.0%} of cases"
     )
 
 

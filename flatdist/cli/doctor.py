@@ -24,9 +24,9 @@ PACKAGES = ("numpy", "pandas", "pyarrow", "torch", "numba", "ray", "optuna", "ma
 @click.option("--address", metavar="A", help="Ray cluster: auto, HOST:PORT or ray://HOST:PORT.")
 @json_option
 def doctor_command(store: str, address: str | None, as_json: bool) -> int:
-    """Say what this machine, or every node of a cluster, has: versions, devices, the store, the kernel cache.
+    """Show what this machine, or every node of a cluster, has: versions, devices, the store, the kernel cache.
 
-    Exit status: 0 nothing stands in the way of a sweep, 1 something does.
+    Exit status: 0 a sweep can run, 1 something prevents it.
     """
     from flatdist.store import Store
 
@@ -56,7 +56,7 @@ def inspect(store_uri: str) -> dict[str, Any]:
     found = {name: package_version(name) for name in PACKAGES}
     sha, dirty = revision()
     if found["torch"] is None or found["numba"] is None:
-        problems.append(f"no torch or no numba, so no cell can run: {remedy('run')}")
+        problems.append(f"torch or numba is missing, so no cell can run: {remedy('run')}")
     facts: dict[str, Any] = {
         "host": socket.gethostname(),
         "python": platform.python_version(),
@@ -72,7 +72,7 @@ def inspect(store_uri: str) -> dict[str, Any]:
         "problems": problems,
     }
     if not facts["devices"] and local_gpus():
-        problems.append("there is a GPU and torch sees none: torch is a CPU build, or the driver is too old")
+        problems.append("there is a GPU but torch does not see it: torch is a CPU build, or the driver is too old")
     return facts
 
 

@@ -22,7 +22,7 @@ from flatdist.machine.extras import remedy
 if TYPE_CHECKING:
     import pandas as pd
 
-_where = click.option("--where", help="Only rows of trials for which this holds, as \"status == 'diverged'\".")
+_where = click.option("--where", help="Only rows of trials for which this holds, such as \"status == 'diverged'\".")
 _MAGIC_BYTES = 10_000  # of a file, enough for a table's head
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 
@@ -56,7 +56,7 @@ def export_command(
         from flatdist.cli.publish import publish
 
         if csv or parquet or where is not None:
-            raise SweepError(f"--to {to} takes all results of the sweep; --csv, --parquet and --where are for files")
+            raise SweepError(f"--to {to} publishes the whole sweep; --csv, --parquet and --where are only for files")
         count, path = publish(load_sweep(sweep, store), open_store(store), to, per, out)
         click.echo(f"published {counted(count, 'run')} to {path}")
         return
@@ -157,31 +157,31 @@ def invalidate_command(sweep: str, store: str, where: str | None, failed: bool, 
 @click.argument("other", metavar="STORE")
 @store_option
 def merge_command(other: str, store: str) -> None:
-    """Take the results, failures and sweeps of another STORE into this one; repeated, it changes nothing."""
+    """Copy the results, failures and sweeps of another STORE into this one; repeating it changes nothing."""
     opened = open_store(store, must_exist=False)
     merged = opened.merge(open_store(other))
-    click.echo(f"took in {counted(merged.replicates, 'replicate')} and {counted(len(merged.sweeps), 'sweep')}")
+    click.echo(f"merged {counted(merged.replicates, 'replicate')} and {counted(len(merged.sweeps), 'sweep')}")
     if merged.sweeps_kept:
-        click.echo(f"kept this store's meaning of {', '.join(merged.sweeps_kept)}")
+        click.echo(f"kept this store's version of {', '.join(merged.sweeps_kept)}")
 
 
 @click.command("compact")
 @store_option
 def compact_command(store: str) -> None:
-    """Take many small files over into a few; safe while sweeps are running."""
+    """Combine many small files into a few; safe while sweeps are running."""
     opened = open_store(store)
     if not opened.can_compact():
         reason = "this storage cannot create a file exclusively, so compacting it is not safe"
         raise StoreError(f"store {opened.uri}: {reason}")
     done = opened.compact()
-    click.echo(f"took {counted(done.parts, 'file')} over into {done.segments}, deleted {done.deleted}")
+    click.echo(f"combined {counted(done.parts, 'file')} into {done.segments}, deleted {done.deleted}")
 
 
 @click.command("gc")
 @store_option
 @_yes
 def gc_command(store: str, yes: bool) -> None:
-    """Drop rows of old numerics where newer ones exist, and files that nobody needs any more."""
+    """Delete rows of old numerics that newer ones replace, and files that are no longer needed."""
     opened = open_store(store)
     _confirm(f"Drop rows of old numerics from {opened.uri}?", yes)
     collected: Any = opened.gc()
@@ -239,5 +239,5 @@ def _confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise SweepError(f"{question} Nobody is here to answer: add --yes")
+        raise SweepError(f"{question} There is no terminal to answer on: add --yes")
     click.confirm(question, abort=True, err=True)

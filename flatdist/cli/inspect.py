@@ -148,7 +148,7 @@ def varying_fields(cells: Collection[Cell]) -> list[str]:
 @store_option
 @json_option
 def failures_command(sweep: str, store: str, as_json: bool) -> None:
-    """Show the tracebacks of SWEEP's failed replicates, equal ones once."""
+    """Show the tracebacks of SWEEP's failed replicates, each distinct one once."""
     ids = [cell.cell_id for cell in load_sweep(sweep, store).cells]
     opened = open_store(store, must_exist=False)
     if as_json:

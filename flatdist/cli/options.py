@@ -53,7 +53,7 @@ def _load_plugins(context: click.Context, parameter: click.Parameter, paths: tup
 
 plugin_option = click.option(
     "--plugin", "plugins", multiple=True, metavar="FILE.py", is_eager=True, expose_value=False, callback=_load_plugins,
-    help="Methods and ensembles of your own, on every worker; the file is run.",
+    help="Python file of your own methods and ensembles; every worker executes it.",
 )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def sweeps_argument(command: Command) -> Command:
 def selection_options(command: Command) -> Command:
     """``--set``, ``--where`` and ``--limit``: which cells of the sweeps are meant."""
     for option in (
-        click.option("--limit", type=click.IntRange(min=1), help="Only the first so many cells."),
+        click.option("--limit", type=click.IntRange(min=1), help="Only the first N cells."),
         where_option,
         click.option("--set", "words", multiple=True, metavar="FIELD=VALUE", help="One value for a field, everywhere."),
     ):
@@ -145,8 +145,8 @@ def with_log(command: click.Command) -> click.Command:
     command.callback = logged
     command.params += [
         click.Option(["--log-level"], type=click.Choice(LEVELS), envvar="FLATDIST_LOG_LEVEL",
-                     help="Say what this process and its workers do; silent by default."),
-        click.Option(["--log-file"], metavar="FILE", envvar="FLATDIST_LOG_FILE", help="Write that to FILE, each worker "
+                     help="Log what this process and its workers do; silent by default."),
+        click.Option(["--log-file"], metavar="FILE", envvar="FLATDIST_LOG_FILE", help="Log to FILE, and each worker "
                      "to FILE.HOST-PID beside it; by default to standard error."),
     ]  # fmt: skip
     return command

@@ -31,19 +31,19 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def resource_options(command: Command) -> Command:
     """Options that say what the work runs on, and how much of it is to run."""
     for option in (
-        click.option("--no-probe", is_flag=True, help="Run no short probes to predict times."),
+        click.option("--no-probe", is_flag=True, help="Predict times without running short probes."),
         click.option("--retry-failed", is_flag=True, help="Also run replicates whose last attempt failed."),
         click.option("--fit", is_flag=True, help="With --budget: run the part that fits, whole cells first."),
-        click.option("--budget", metavar="TIME", help="Refuse what is predicted to take longer, such as 30m or 2h."),
+        click.option("--budget", metavar="TIME", help="Refuse a plan predicted to take longer, such as 30m or 2h."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
         click.option("--engine", default="auto", show_default=True,
                      help="auto, fused, cuda, triton, batched or reference."),
         click.option("--pack", type=click.IntRange(min=1), metavar="N",
                      help="Train up to N replicates of cells of one shape together; by default as many as fill a GPU."),
         click.option("--gpus-per-trial", type=FiniteRange(min=0),
-                     help="GPUs of one trial; a fraction shares a GPU's time, and fills it no better than packs do."),
+                     help="GPUs per trial; a fraction shares a GPU's time but fills it no better than packs do."),
         click.option("--cpus-per-trial", type=FiniteRange(min=0, min_open=True), default=1.0, show_default=True,
-                     help="Processors of one trial, and its threads."),
+                     help="Processors per trial, one thread each."),
         click.option("--max-concurrent", type=click.IntRange(min=1), metavar="K", help="At most K trials at a time."),
         click.option("--executor", type=click.Choice(["ray", "inline"]), default="ray", show_default=True,
                      help="Ray Tune, or this process alone."),
@@ -72,9 +72,9 @@ def read_options(options: dict[str, Any]) -> tuple[Settings, Amount]:
 @resource_options
 @json_option
 def plan_command(sweeps: tuple[str, ...], store: str, as_json: bool, **options: Any) -> None:
-    """Say what SWEEP would run, how long it takes and how much memory it needs; start nothing.
+    """Show what SWEEP would run, how long it would take and how much memory it needs; start nothing.
 
-    Several sweeps are planned as one. Times come from what is in the store already, else from probes of a few hundred
+    Several sweeps are planned as one. Times come from rows in the store, or else from probes of a few hundred
     steps in this process.
     """
     from flatdist.launch import plan_sweeps
@@ -119,7 +119,7 @@ def store_notes(store: Store) -> list[str]:
             return []
     except StoreError as error:
         return [f"note:   {error}"]
-    return [f"note:   {store.uri} cannot create a file exclusively: it gets no compaction, so keep the shards long"]
+    return [f"note:   {store.uri} cannot create a file exclusively, so it is never compacted: keep the shards long"]
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

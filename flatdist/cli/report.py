@@ -53,9 +53,9 @@ def report_command(sweep: str, store: str, out: Path | None, tolerance: float | 
 def watch_command(
     sweep: str, store: str, port: int, once: bool, out: Path | None, tolerance: float | None, link: str | None
 ) -> None:
-    """Serve SWEEP's report as a live page that fills in as rows land; Ctrl-C ends it.
+    """Serve SWEEP's report as a live page that fills in as rows arrive; Ctrl-C ends it.
 
-    The page is on this machine's loopback alone, behind a random token in its address, and read-only. On a cluster,
+    The page is read-only and served on loopback only, behind a random token in its address. On a cluster,
     forward the port: ssh -L PORT:127.0.0.1:PORT HOST, and open the printed address.
     """
     loaded = load_sweep(sweep, store)
@@ -88,14 +88,14 @@ def watch_command(
 @click.option("--y", help="Column on the y axis, likewise.")
 @click.option("--value", help="Column whose statistic is drawn: success, n50, or any column of the trials.")
 @click.option("--agg", help="Statistic over replicates: mean, median, min, max, std or count.")
-@click.option("--color", help="Column told apart by colour; none for one colour.")
-@click.option("--facet", help="Column told apart by panels; none to pool.")
+@click.option("--color", help="Column shown by colour; none for a single colour.")
+@click.option("--facet", help="Column shown by panel; none to pool.")
 @click.option(
     "--log", help="Logarithmic axes among x, y and value, such as x,value; none for none (default: by spread)."
 )
 @click.option("--view", help="Axes of the phase diagram: rank, size, shape or normalised (default: by what varies).")
-@click.option("--over", help="What ratios divide n50 by: a prediction or a method.")
-@click.option("--margin", type=float, help="Relative distance from 1 that ratios count.")
+@click.option("--over", help="Prediction or method that ratios divide n50 by.")
+@click.option("--margin", type=float, help="Relative distance from 1 within which ratios are counted.")
 @click.option("--reference", help="Method that paired figures compare with.")
 @tolerance_option
 @link_option
@@ -108,9 +108,9 @@ def figure_command(
     ctx: click.Context, /, name: str | None, sweeps: tuple[str, ...], store: str, out: Path | None, where: str | None,
     formats: str, size: str | None, **options: Any,
 ) -> None:  # fmt: skip
-    """Make the figure NAME of one or several SWEEPs; without a NAME, list the figures.
+    """Draw the figure NAME from one or more SWEEPs; without a NAME, list the figures.
 
-    Each figure takes its own options among those below and names them where another is given.
+    Each figure accepts some of the options below; given another, it lists those it accepts.
     """
     from flatdist.figures.command import FIGURES, make_figure
 

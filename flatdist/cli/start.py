@@ -47,7 +47,7 @@ where: n <= entries          # cells that fail it are left out, and plan says ho
 @click.command("init")
 @click.argument("path", metavar="[FILE]", default="sweep.yaml", type=click.Path(path_type=Path))
 def init_command(path: Path) -> None:
-    """Write a commented sweep file to start from, and its schema for editors beside it."""
+    """Write a commented sweep file to start from, and a schema with which editors check it."""
     name = re.sub(r"[^A-Za-z0-9_-]", "_", path.stem).lstrip("_-") or "sweep"
     schema = path.parent / "flatdist.schema.json"
     try:
@@ -63,9 +63,9 @@ def init_command(path: Path) -> None:
 
 @click.command("schema")
 def schema_command() -> None:
-    """Print the JSON Schema of a sweep file, with which editors complete and check it.
+    """Print the JSON Schema with which editors complete and check sweep files.
 
-    Name it in the first line of a sweep file, as in: # yaml-language-server: $schema=flatdist.schema.json
+    Name it in the first line of a sweep file: # yaml-language-server: $schema=flatdist.schema.json
     """
     click.echo(schema_text(), nl=False)
 

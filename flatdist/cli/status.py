@@ -25,7 +25,7 @@ WATCH_SECONDS = 5.0
 @click.option("--watch", is_flag=True, help="Show the sweeps as they fill in, until they are done.")
 @json_option
 def status_command(sweeps: tuple[str, ...], store: str, watch: bool, as_json: bool) -> None:
-    """Count done, missing, failed and diverged replicates of each SWEEP; without one, of all the store knows."""
+    """Count done, missing, failed and diverged replicates of each SWEEP, or of every sweep in the store."""
     opened = open_store(store)
     names = list(sweeps) or opened.sweep_names()
     if not names:
@@ -43,7 +43,7 @@ def status_command(sweeps: tuple[str, ...], store: str, watch: bool, as_json: bo
         except FlatdistError as error:  # one that another flatdist recorded hides no other
             if sweeps:
                 raise
-            click.echo(f"sweep {name} is left out: {error}", err=True)
+            click.echo(f"skipping sweep {name}: {error}", err=True)
     if as_json:
         print_json({"store": opened.uri, "sweeps": counts})
         return

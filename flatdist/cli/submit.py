@@ -28,23 +28,23 @@ _PLACE = re.compile(r"@([A-Z0-9_]+)@")
 @click.argument("scheduler", type=click.Choice(list(SCHEDULERS)))
 @sweep_argument
 @store_option
-@click.option("--ray", "with_ray", is_flag=True, help="One Ray over the nodes instead of parts without Ray.")
-@click.option("--parts", type=click.IntRange(1, 10000), default=16, show_default=True, help="Jobs of the array.")
-@click.option("--nodes", type=click.IntRange(1, 1000), default=2, show_default=True, help="With --ray: nodes.")
-@click.option("--cpus", type=click.IntRange(1, 1024), default=1, show_default=True, help="Processors of a job or node.")
-@click.option("--gpus", type=click.IntRange(0, 64), default=0, show_default=True, help="GPUs of a job or node.")
+@click.option("--ray", "with_ray", is_flag=True, help="One Ray cluster over all nodes instead of parts.")
+@click.option("--parts", type=click.IntRange(1, 10000), default=16, show_default=True, help="Jobs in the array.")
+@click.option("--nodes", type=click.IntRange(1, 1000), default=2, show_default=True, help="Nodes, with --ray.")
+@click.option("--cpus", type=click.IntRange(1, 1024), default=1, show_default=True, help="Processors per job or node.")
+@click.option("--gpus", type=click.IntRange(0, 64), default=0, show_default=True, help="GPUs per job or node.")
 @click.option("--time", "limit", default="04:00:00", show_default=True, help="Slurm's time limit.")
 @click.option("--image", default="flatdist:latest", show_default=True, help="Container image; see deploy/Dockerfile.")
-@click.option("--option", "extra", multiple=True, metavar="TEXT", help="Another option of 'flatdist sweep', as "
+@click.option("--option", "extra", multiple=True, metavar="TEXT", help="Another option of 'flatdist sweep', such as "
               "--option '--where rank==2'.")  # fmt: skip
-@click.option("--directive", "directives", multiple=True, metavar="TEXT", help="slurm: another #SBATCH line, as "
+@click.option("--directive", "directives", multiple=True, metavar="TEXT", help="slurm: another #SBATCH line, such as "
               "--directive '--partition=long --account=me'.")  # fmt: skip
-@click.option("--setup", "setup", multiple=True, metavar="COMMAND", help="slurm: a line to run first in every job, as "
-              "--setup 'source ~/flatdist/.venv/bin/activate'.")  # fmt: skip
+@click.option("--setup", "setup", multiple=True, metavar="COMMAND", help="slurm: a line that every job runs first, "
+              "such as --setup 'source ~/flatdist/.venv/bin/activate'.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: SWEEP-SCHEDULER.sh or .yaml]")
 @click.option("--dry-run", is_flag=True, help="Print the file and do nothing.")
 def submit_command(scheduler: str, sweep: str, store: str, out: Path | None, dry_run: bool, **options: Any) -> int:
-    """Write the job script or manifest of SWEEP for SCHEDULER, and submit it where its client is installed."""
+    """Write SWEEP's job script or manifest for SCHEDULER, and submit it if the scheduler's client is installed."""
     name = load_sweep(sweep, store).name
     context = click.get_current_context()
     options["plugins"] = context.meta.get(PLUGINS, ())
@@ -100,7 +100,7 @@ def render(
         raise LaunchError(f"--directive and --setup are for slurm; edit what --dry-run prints for {scheduler}")
     for text in directives:
         if not re.fullmatch(r"--?[A-Za-z][^\n\r]*", text):
-            raise LaunchError(f"--directive {text!r} is not an option of sbatch; allowed: such as '--partition=long'")
+            raise LaunchError(f"--directive {text!r} is not an sbatch option; write one such as '--partition=long'")
     if any("\n" in line or "\r" in line for line in setup):
         raise LaunchError("--setup is one line; give it several times for several")
     words = ["flatdist", "sweep", sweep, "--store", store, "--display", "plain", "--yes", "--cpus-per-trial"]
@@ -117,7 +117,7 @@ def render(
         words += shlex.split(text)
     if any("\n" in word or "\0" in word for word in words):
         raise LaunchError(
-            "the command of a job holds a line break; take it out of the sweep's path, --store or --option"
+            "the command of a job contains a line break; remove it from the sweep's path, --store or --option"
         )
     command = shlex.join(words)
     limits = {"cpu": str(cpus), "memory": "8Gi", **({"nvidia.com/gpu": str(gpus)} if gpus else {})}

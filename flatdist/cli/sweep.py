@@ -32,19 +32,19 @@ LONG_SECONDS = 3600.0  # a plan predicted to take longer is confirmed, where som
 @resource_options
 @click.option("--checkpoint-seconds", type=FiniteRange(min=1), default=60.0, show_default=True,
               help="Time between two checkpoints of a long replicate.")  # fmt: skip
-@click.option("--trials", type=click.Choice(["packs", "cells"]), default="packs", show_default=True, help="A Tune "
-              "trial packs short cells, or is one cell under its own fields that reports its curves.")  # fmt: skip
-@click.option("--logger", "loggers", multiple=True, metavar="NAME", help="With --trials cells: switch on a logger of "
+@click.option("--trials", type=click.Choice(["packs", "cells"]), default="packs", show_default=True, help="Whether a "
+              "Tune trial packs short cells, or is one cell that reports its curves under its own fields.")  # fmt: skip
+@click.option("--logger", "loggers", multiple=True, metavar="NAME", help="With --trials cells: use a logger of "
               "Ray Tune: tensorboard, csv, json, mlflow or wandb.")  # fmt: skip
-@click.option("--log-folder", default="tune-logs", show_default=True, metavar="DIR", help="Where loggers keep files.")
+@click.option("--log-folder", default="tune-logs", show_default=True, metavar="DIR", help="Folder for loggers' files.")
 @click.option("--part", metavar="K/N", help="Run part K of N in this process, without Ray, as "
-              "one job of an array; auto asks Slurm's, Kubernetes' or SkyPilot's variables.")  # fmt: skip
+              "one job of an array; auto reads the variables of Slurm, Kubernetes or SkyPilot.")  # fmt: skip
 @click.option("--display", type=click.Choice(["auto", "live", "plain", "none"]), default="auto", show_default=True)
 @click.option("--yes", is_flag=True, help="Do not ask before a long run.")
 def sweep_command(
     sweeps: tuple[str, ...], store: str, part: str | None, yes: bool, display: str, **options: Any
 ) -> int:
-    """Run what is missing of SWEEP; rerun the command to resume.
+    """Run the missing replicates of SWEEP; rerun the command to resume.
 
     Several sweeps run as one. Exit status: 0 all done, 1 some replicates failed, 2 bad input, 130 interrupted.
     """
@@ -86,7 +86,7 @@ def _check_part(options: dict[str, Any]) -> None:
         SweepError: with what to do instead.
     """
     if options["budget"] is not None or options["limit"] is not None:
-        raise SweepError("--part shares the whole sweep, which --budget and --limit cut; narrow it with --where")
+        raise SweepError("--part excludes --budget and --limit, which cut the sweep; narrow it with --where")
     if options["address"] is not None or options["loggers"]:
         raise SweepError("--part runs without Ray: leave out --address and --logger")
 

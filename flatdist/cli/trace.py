@@ -19,9 +19,9 @@ from flatdist.errors import FigureError
 @click.argument("figures", metavar="FIGURE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @json_option
 def trace_command(figures: tuple[Path, ...], as_json: bool) -> None:
-    """Show what FIGURE, a PNG, SVG or PDF made by flatdist, says of its origin, and the command that makes it again.
+    """Show what FIGURE, a PNG, SVG or PDF made by flatdist, records of its origin, and the command that makes it again.
 
-    Nothing in the file is executed. The command writes to figures/SWEEP; add --out to have it elsewhere.
+    Nothing in the file is executed. The command writes to figures/SWEEP; add --out to write elsewhere.
     """
     from flatdist.figures.tracing import command_of, read_origin
 

@@ -22,7 +22,7 @@ _RESULTS = ("replicate", "status", *_METRICS, "wall_seconds")
 @click.command("train")
 @click.argument("words", metavar="[FIELD=VALUE]...", nargs=-1)
 @plugin_option
-@click.option("--replicates", type=click.IntRange(min=1), default=1, show_default=True, help="Numbered from 0.")
+@click.option("--replicates", type=click.IntRange(min=1), default=1, show_default=True, help="How many, from 0 on.")
 @click.option("--engine", default="auto", show_default=True, help="auto, fused, cuda, triton, batched or reference.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
@@ -31,9 +31,9 @@ _RESULTS = ("replicate", "status", *_METRICS, "wall_seconds")
 def train_command(
     words: tuple[str, ...], replicates: int, engine: str, device: str, threads: int, store: str | None, as_json: bool
 ) -> int:
-    """Run one cell in this process, as: flatdist train d_out=12 d_in=12 rank=1 n=2*statdim steps=10000
+    """Run one cell in this process, for example: flatdist train d_out=12 d_in=12 rank=1 n=2*statdim steps=10000
 
-    Fields that are not given take their defaults; values may be expressions over the other fields.
+    Fields that are not given have their defaults; values may be expressions over the other fields.
     """
     from flatdist.sweepfile.words import cell_from_words
 

@@ -106,7 +106,7 @@ def why_absent(name: str) -> str | None:
         except (ImportError, OSError, AttributeError) as error:
             reason = f"NVRTC cannot be loaded: {error}"
     if reason:
-        logging.getLogger(__name__).warning("engine %s is left out: %s", name, reason)
+        logging.getLogger(__name__).warning("engine %s is not used: %s", name, reason)
     return reason
 
 
@@ -156,7 +156,7 @@ def check_device(device: str) -> None:
         raise LaunchError(f"device {device!r} is not supported; allowed: cpu, cuda, cuda:0, ...")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (kind.index or 0) >= count:
-        raise LaunchError(f"device {device!r} is absent: torch sees {count} CUDA devices; use --device cpu")
+        raise LaunchError(f"device {device!r} is not available: torch sees {count} CUDA devices; use --device cpu")
 
 
 __all__ = ["ENGINES", "ENGINE_NAMES", "Engine", "check_device", "device_label", "load_engine", "resolve_engine"]

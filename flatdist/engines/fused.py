@@ -94,7 +94,7 @@ class FusedSession:
                     return general
                 _trusted[key] = self._agree(general, chosen)
             if not _trusted[key]:
-                log.warning("code for the shape %s is left out: its bits are not the general code's", task.widths)
+                log.warning("code for the shape %s is not used: its bits differ from the general code's", task.widths)
         return chosen if _trusted[key] else general
 
     def _agree(self, general: Any, chosen: Any) -> bool:

@@ -158,7 +158,7 @@ class Reader:
             with warnings.catch_warnings(action="ignore"):  # about escapes in its texts
                 tree = ast.parse(self._source, mode="eval").body
         except UnicodeEncodeError as error:
-            raise self.error(error.start + 1, "holds half of a surrogate pair, which is not text") from None
+            raise self.error(error.start + 1, "contains a lone surrogate, which is not text") from None
         except SyntaxError as error:
             raise self._syntax(error) from None
         except (ValueError, RecursionError, MemoryError):
@@ -177,7 +177,7 @@ class Reader:
             return self.error(self.text.index("=") + 1, "cannot be read; compare with ==")
         if "literal" in reason or "leading zeros" in reason:
             return self.error(position, "is not a number; write 2*rank for a product and 1000 without separators")
-        return self.error(position, f"cannot be read here; an operator is missing or one too many; allowed: {ALLOWED}")
+        return self.error(position, f"cannot be read here; an operator is missing or superfluous; allowed: {ALLOWED}")
 
     def _place(self, node: ast.expr, *, end: bool = False) -> int:
         """Where a node begins, or one after its end, counted from 1."""
@@ -320,7 +320,7 @@ class Reader:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise self.error(position, "holds half of a surrogate pair, which is not text") from None
+            raise self.error(position, "contains a lone surrogate, which is not text") from None
 
     def compare(self, symbol: str, left: Node, right: Node, position: int) -> Node:
         """A comparison of two parts that can be compared; a lone name stands on its left where there is one."""
@@ -335,7 +335,7 @@ class Reader:
             return inside if symbol == "in" else self.negate(inside, position)
         if symbol in ("is", "is not"):
             if right.kind != "none":
-                raise self.error(right.position, f"{symbol} goes with None; compare values with == and !=")
+                raise self.error(right.position, f"{symbol} applies only to None; compare values with == and !=")
             symbol = "==" if symbol == "is" else "!="
         return self._pair(symbol, left, right, position)
 

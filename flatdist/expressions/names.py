@@ -91,7 +91,7 @@ WORDS = frozenset(name.word for name in CELL_NAMES.values() if name.word)
 def unknown(name: str, names: Mapping[str, Name]) -> str:
     """Why a name cannot be used, with the nearest one that can."""
     if name in HISTORY_NAMES and "status" not in names:
-        return f"{name} is a column of results, and only conditions on stored rows can use those; this one is on cells"
+        return f"{name} is a column of results, which only conditions on stored rows can use; this one is on cells"
     hint = did_you_mean(name, names)
     return f"there is no name {name!r}{hint or '; text goes in quotes, and the names are ' + ', '.join(names)}"
 

@@ -215,7 +215,7 @@ def scatter(
     table = pd.DataFrame({name: column(trials, name) for name in dict.fromkeys([x, y, *series, *facets])})
     for name in (x, y):
         if not _numeric(table[name]):
-            raise FitError(f"{name!r} holds no numbers, and a scatter draws numbers; use it as --color or --facet")
+            raise FitError(f"{name!r} is not numeric, and a scatter needs numbers; use it as --color or --facet")
     table = table[np.isfinite(table[[x, y]].to_numpy(dtype=float)).all(axis=1)]
     if table.empty:
         raise FitError(f"no replicate has both {x!r} and {y!r}")
@@ -310,7 +310,7 @@ def field_table(
     named = trials.assign(**{name: column(trials, name) for name in by})
     if value == FITTED:
         if "n" in by:
-            raise FitError("n50 is fitted over n, so n cannot be an axis of it; use value=success over n")
+            raise FitError("n50 is fitted over n, so n cannot be its axis; use value=success over n")
         fits = fit_thresholds(named, by, tolerance)
         largest = fits["d_out"] * fits["d_in"] if {"d_out", "d_in"} <= set(fits) else np.inf
         counts = {"low": fits["n50_low"], "high": np.minimum(fits["n50_high"], largest), "count": fits["n_replicates"]}
@@ -321,7 +321,7 @@ def field_table(
     else:
         numbers = column(trials, value)
         if not _numeric(numbers):
-            raise FitError(f"{value!r} holds no numbers, so it has no {agg or 'median'}; choose a column of numbers")
+            raise FitError(f"{value!r} is not numeric, so it has no {agg or 'median'}; choose a column of numbers")
     how = agg or ("mean" if value in _SHARES else "median")
     rows = []
     for key, group in group_rows(named.assign(**{"": pd.to_numeric(numbers)}), by):

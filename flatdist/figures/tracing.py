@@ -43,10 +43,10 @@ def read_origin(path: str | os.PathLike[str]) -> dict[str, Any]:
         text = read(file)
     except _Damaged as error:
         raise FigureError(
-            f"{file}: this {kind} is cut short or damaged ({_shown(str(error))}); make it again"
+            f"{file}: this {kind} is truncated or damaged ({_shown(str(error))}); make it again"
         ) from error
     if not text:
-        raise FigureError(f"{file}: this {kind} says nothing of its origin; {_HINT}")
+        raise FigureError(f"{file}: this {kind} does not record its origin; {_HINT}")
     try:
         origin = json.loads(text)
     except (ValueError, RecursionError):
@@ -78,7 +78,7 @@ def _reader(path: Path, content: bytes) -> tuple[str, Callable[[Path], str | Non
         return "PDF", _read_pdf
     if start.startswith(b"<") and b"<svg" in content[:65536]:
         return "SVG", _read_svg
-    what = "is empty" if not content else "is none of PNG, SVG and PDF"
+    what = "is empty" if not content else "is not a PNG, SVG or PDF file"
     raise FigureError(f"{path}: {what}; give a figure that flatdist made")
 
 

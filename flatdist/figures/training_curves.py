@@ -63,7 +63,7 @@ def training_curves(trials: pd.DataFrame, history: pd.DataFrame) -> Figure:
     rows = history.merge(trained[["cell_id", "replicate", "depth", *series]], on=["cell_id", "replicate"])
     curves = quartiles(rows, ["depth", *series])
     if curves.empty:
-        raise FitError("no trial here has a value in its history: the store has none, or all of them diverged")
+        raise FitError("the store has no history of these trials, or all of them diverged")
     levels = reference_levels(trials)
     depths, keys = keys_of(curves, ["depth"]), keys_of(curves, series)
     with themed():

@@ -128,7 +128,7 @@ def _naming_fields(cells: pd.DataFrame) -> list[str]:
 def _nothing_shared(matching: Matching) -> str:
     cells, alone = len(matching.cells), (len(matching.only_first), len(matching.only_second))
     if cells:
-        return f"the tables share {cells} cells, but no replicate of them; run the same replicates for both"
+        return f"the tables share {cells} cells, but none of their replicates; run the same replicates for both"
     return (
         f"the tables share no cell: {alone[0]} are only in the first, {alone[1]} only in the second; if they differ in "
         "a field that takes several values, name it as one to compare across"

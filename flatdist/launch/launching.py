@@ -230,7 +230,7 @@ class _Launch:
             with contextlib.closing(self._one_by_one(progress)) as shards:
                 interrupted, stopped = run_inline(shards, self._uri, self._settings, progress, self._display)
         except StoreError as error:
-            self._display.message(f"the store stopped taking rows: {error}")
+            self._display.message(f"the store stopped accepting rows: {error}")
             raise
         finally:
             self._display.stop(progress)
@@ -375,7 +375,7 @@ class _Launch:
             return error
         tries = 2 * self._settings.max_deaths
         rows = [self._death_row(cell_id, r, error, tries) for cell_id in missing for r in sorted(missing[cell_id])]
-        log.error("gave up %d replicates whose processes died %d times: %s", len(rows), tries, error)
+        log.error("gave up on %d replicates whose processes died %d times: %s", len(rows), tries, error)
         self._store.write_failures(rows)
         return None
 
@@ -385,7 +385,7 @@ class _Launch:
             "replicate": replicate,
             "attempt": self._failed_before.get(cell_id, {}).get(replicate, 0) + 1,
             "error_type": "WorkerDied",
-            "message": f"the process or node that ran it died {tries} times, as if memory ran out: {error}",
+            "message": f"the process or node that ran it died {tries} times, perhaps out of memory: {error}",
             "traceback": "",
             "host": socket.gethostname(),
             "at": datetime.now(UTC),
@@ -532,11 +532,11 @@ class LaunchResult:
         if self.failed:
             counts += f", {self.failed} failed"
         if self.interrupted:
-            return f"interrupted: {counts}; run the same command again to go on with the other {self.missing}"
+            return f"interrupted: {counts}; rerun the command to continue with the other {self.missing}"
         if self.stopped is not None:
-            return f"stopped: {self.stopped}\n{counts}; once that is mended, add --retry-failed to the same command"
+            return f"stopped: {self.stopped}\n{counts}; once that is fixed, rerun the command with --retry-failed"
         if self.missing:
-            counts += f"; run the same command again for the {self.missing} that are missing"
+            counts += f"; rerun the command for the {self.missing} that are missing"
         elif self.failed:
-            counts += "; 'flatdist failures' shows why, --retry-failed tries them again"
+            counts += "; 'flatdist failures' shows why, --retry-failed reruns them"
         return counts

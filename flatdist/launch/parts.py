@@ -63,7 +63,7 @@ def _part_of_array(environment: Mapping[str, str], allowed: str) -> Part:
             number = offset // int(environment.get(step, 1))
         except KeyError:
             raise LaunchError(
-                f"--part auto: {name} sets {index} and not {total}; set {total} to the number of jobs, or give "
+                f"--part auto: {name} sets {index} but not {total}; set {total} to the number of jobs, or give "
                 f"--part ${index}/N"
             ) from None
         except (ValueError, ZeroDivisionError):

@@ -490,7 +490,7 @@ class PatientCheckpoints:
         try:
             self._folder.save(cell_id, replicate, step, arrays)
         except OSError as error:
-            self._notice(f"a checkpoint could not be saved, the trial goes on without: {error}")
+            self._notice(f"a checkpoint could not be saved; the trial continues without it: {error}")
 
     def latest(
         self, cell_id: str, replicate: int, problem: Callable[[int, dict[str, Any]], str | None]

@@ -129,7 +129,7 @@ class Plan:
                 each = counted(sweep.total, "replicate")
             lines += [title, f"  {cells} with {each}: {counts}"]
         if not self.shards:
-            retry = "; --retry-failed runs those that failed again" if self.failed else ""
+            retry = "; --retry-failed reruns the failed ones" if self.failed else ""
             return [*lines, f"nothing to run{retry}"]
         lines.append(
             f"to run: {counted(self.to_run, 'replicate')} of {counted(len(self.items), 'cell')} "

@@ -133,7 +133,7 @@ def _beware(trials: pd.DataFrame, fits: pd.DataFrame) -> str:
     words = [f"{count:,} of {total:,} replicates {what}" for what, count in counts.items() if count]
     if "fit_p" in fits:
         bad = int((pd.to_numeric(fits["fit_p"]) < POOR_FIT).sum())
-        words += [f"the success curve fits badly at {counted(bad, 'problem')} (p < {POOR_FIT})"] if bad else []
+        words += [f"the success curve fits poorly at {counted(bad, 'problem')} (p < {POOR_FIT})"] if bad else []
     return "; ".join(words)
 
 

@@ -215,7 +215,7 @@ def _diverged(material: Material) -> dict[str, Any] | None:
     heads = ["configuration", "diverged", "after steps", "step size", "explanation"]
     table = pd.DataFrame([row for _, row in sorted(rows, key=lambda row: row[0])[:MOST_ROWS]], columns=heads)
     return text_table(
-        table, "Configurations with diverged replicates; a diverged replicate is a result, and no success"
+        table, "Configurations with diverged replicates; a diverged replicate is a result, never a success"
     )
 
 
@@ -327,5 +327,5 @@ def machines(material: Material) -> dict[str, Any] | None:
     numerics = ", ".join(sorted(f"{method_label(method)} {int(version)}" for method, version in versions))
     words = f"{duration(float(trials['wall_seconds'].sum()))} of computing. Numerics versions: {numerics}."
     if bool(trials["git_dirty"].fillna(False).astype(bool).any()):
-        words += " Some results come from a checkout with uncommitted changes: its revision alone does not remake them."
+        words += " Some results come from a checkout with uncommitted changes: its revision cannot reproduce them."
     return {"words": words, "table": text_table(pd.DataFrame(rows, columns=heads), "Trials by where they ran")}

@@ -80,12 +80,12 @@ class Watch:
                 return False
             parts = build(material, live=True)
         except (FlatdistError, OSError) as error:  # a store that is being written or cannot be reached: tried again
-            self._state = f"Live: the store could not be read just now ({error}); what is shown stays."
+            self._state = f"Live: the store could not be read just now ({error}); the page keeps what it shows."
             return False
         self._version += 1
         self._parts, self._seen = parts, mark
         done = len(material.trials)
-        self._state = f"Live: {done:,} replicate{'' if done == 1 else 's'} so far; new ones appear by themselves."
+        self._state = f"Live: {done:,} replicate{'' if done == 1 else 's'} so far; new ones appear automatically."
         return True
 
     def _follow(self) -> None:

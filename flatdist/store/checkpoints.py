@@ -74,7 +74,7 @@ class CheckpointFolder:
             except FileNotFoundError:  # another run of the same trial is ahead of this one
                 continue
             except Damaged as damage:
-                warn_damaged(self._files.uri, [damage], "not resumed from: the one before it is taken, or the start")
+                warn_damaged(self._files.uri, [damage], "not used: resuming from the previous one, or starting over")
                 self._unfit.setdefault((cell_id, replicate), []).append(info.path)
                 continue
             return step, arrays

@@ -227,7 +227,7 @@ class SweepRecords:
             try:
                 return self._read(name, number)
             except Damaged as damage:
-                outcome = "passed over: the record before it holds until the sweep runs again"
+                outcome = "skipped: the previous record is used until the sweep runs again"
                 warn_damaged(self._files.uri, [damage], outcome)
             except FileNotFoundError:
                 missing = Damaged(_order_path(name, number), "the record that it names is missing")

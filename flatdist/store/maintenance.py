@@ -103,7 +103,7 @@ def merge_rows(files: Filesystem, generations: Generations, mine: Selection, the
             _copy(files, theirs, name, segment, selection.of_keys(keys))
             count += len(keys)
         except Damaged as damage:
-            warn_damaged(theirs.uri, [damage], f"not taken in: {len(keys)} replicates")
+            warn_damaged(theirs.uri, [damage], f"not merged: {len(keys)} replicates")
     return count
 
 

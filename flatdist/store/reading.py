@@ -143,7 +143,7 @@ class Reader:
                 return read(view)
             except _Reread:
                 continue
-        raise StoreError(f"store {self._files.uri}: new damage shows with every look; check the disk")
+        raise StoreError(f"store {self._files.uri}: every read finds new damage; check the disk")
 
     def _read(
         self,

@@ -48,7 +48,7 @@ def write_rows(files: Filesystem, generations: Generations, trials: Sequence[Row
     lost = {_key(row, "history") for row in history} - set(keys)
     if lost:
         cell_id, replicate = min(lost)
-        raise StoreError(f"history of replicate {replicate} of cell {cell_id} comes without its row of trials")
+        raise StoreError(f"history of replicate {replicate} of cell {cell_id} has no row in trials")
     part = part_name((cell_id, replicate, generations[cell_id, replicate]) for cell_id, replicate in keys)
 
     def table(table_name: str, rows: Iterable[Row]) -> pa.Table:

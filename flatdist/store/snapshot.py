@@ -159,7 +159,7 @@ def read_manifest(files: Filesystem, numbers: Collection[int]) -> Manifest:
         try:
             return read_json(files, manifest_path(number), meaning)
         except Damaged as damage:
-            warn_damaged(files.uri, [damage], "passed over: the one before it holds until the next compaction")
+            warn_damaged(files.uri, [damage], "skipped: the previous one is used until the next compaction")
     return Manifest()
 
 
@@ -342,7 +342,7 @@ class Catalog:
                 if not isinstance(error, Damaged):
                     error = Damaged(path, "is missing")
                 self.index_is_damaged = True
-                warn_damaged(self._files.uri, [error], "passed over: the compacted files are read instead")
+                warn_damaged(self._files.uri, [error], "skipped: the compacted files are read instead")
         for segment in manifest.segments:
             rows = parquet.read_segment(self._files, "trials", segment.name, segment.seal("trials"), INDEX_COLUMNS)
             lost = rows if rows.damage is None else SegmentRows(rows.table, rows.damage, None)

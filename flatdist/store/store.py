@@ -366,6 +366,6 @@ class Store:
             return read()
         except FileNotFoundError as error:
             raise StoreError(
-                f"store {self.uri}: {error.filename or error} is listed and cannot be found; if it was deleted by "
+                f"store {self.uri}: {error.filename or error} is listed but cannot be found; if it was deleted by "
                 "hand, restore it"
             ) from error

@@ -150,7 +150,7 @@ def _range(form: str, arguments: Sequence[Any]) -> tuple[int, Callable[[int], st
     if start is None or stop is None or step is None:
         raise InvalidValue("depends on other fields, so its length is unknown; use linspace", "three numbers")
     if step == 0 or (stop - start) / step < 0:
-        raise InvalidValue("never arrives: the step leads away from stop or is 0", FORMS[form])
+        raise InvalidValue("never reaches stop: the step is 0 or leads away from it", FORMS[form])
     return math.floor((stop - start) / step) + 1, lambda index: f"{start + index * step}"
 
 

@@ -125,8 +125,8 @@ SEARCHERS: Mapping[str, Entry] = {
 
 _HALVING = {"max_t": _WHOLE, "reduction_factor": Option(float, 2, 100), "stop_last_trials": _FLAG}
 _NO_CELL = (
-    "changes fields of a trial half-way and copies weights between trials; a cell with other fields is another cell, "
-    "so such a run would be no cell's result"
+    "changes fields of a trial during its run and copies weights between trials; a cell with other fields is another "
+    "cell, so such a run would be no cell's result"
 )
 
 SCHEDULERS: Mapping[str, Entry] = {

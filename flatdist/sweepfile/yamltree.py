@@ -130,7 +130,7 @@ class _Builder:
             raise self._error(event, f"the tag {event.tag} is not allowed; sweep files hold plain values only")
         if isinstance(event, ScalarEvent):
             if any("\ud800" <= character <= "\udfff" for character in event.value):
-                raise self._error(event, "holds half of a surrogate pair, which is not text")
+                raise self._error(event, "contains a lone surrogate, which is not text")
             is_plain = event.style is None and event.tag is None
             return Node(self._scalar(event) if is_plain else event.value, line)
         if depth >= MAX_DEPTH:

@@ -216,7 +216,7 @@ class Search(Kind):
             text += f", {len(sweep.stopped)} of them stopped early"
         if left:
             each = "as slots become free" if self.scheduler is not None else f"{self.round_size} a round"
-            text += f"; the other {left} stand for what {self.searcher.name} will suggest, {each}"
+            text += f"; the other {left} stand in for what {self.searcher.name} will suggest, {each}"
         if self.stops:
             text += "; early stopping makes it shorter"
         return Outlook(text, may_ask=left > 0, headings=("stopped",))
@@ -240,7 +240,7 @@ class Search(Kind):
             lambda requests: f"{len(requests)} cells",
             lambda: self._best(log, store),
             halving,
-            "" if own else f"{sweep.name}: this is another search than the file's; its rounds are not recorded",
+            "" if own else f"{sweep.name}: this is not the file's search; its rounds are not recorded",
             scheduled=search.scheduler is not None,
         )
 

@@ -287,7 +287,7 @@ def make_searcher(search: Space, told: Sequence[Told], number: int, steps: int =
         try:
             import_module(module)
         except ImportError as error:
-            raise LaunchError(f"search.searcher: {module} is installed and cannot be imported: {error}") from error
+            raise LaunchError(f"search.searcher: {module} is installed but cannot be imported: {error}") from error
     return TuneSearcher(search, told, number, steps)
 
 

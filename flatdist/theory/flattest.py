@@ -47,7 +47,7 @@ def flattest_limit(depth: float) -> float:
         [1.0, 0.927, 0.971, 1.009]
     """
     if not (depth == math.inf or (depth >= 2 and depth == int(depth))):
-        raise ValueError(f"depth={depth!r} is outside of the limit's domain: {DOMAIN}")
+        raise ValueError(f"depth={depth!r} is outside the limit's domain: {DOMAIN}")
     if depth == 2:
         return 1.0
     from scipy.optimize import brentq

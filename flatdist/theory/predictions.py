@@ -196,7 +196,7 @@ def _flattest(depth: float) -> Prediction:
     def value(d_out: int, d_in: int, rank: int) -> float:
         if rank != 1 or d_out != d_in:
             shape = f"d_out={d_out}, d_in={d_in}, rank={rank}"
-            raise ValueError(f"{shape} is outside of the limit's domain: {DOMAIN}")
+            raise ValueError(f"{shape} is outside the limit's domain: {DOMAIN}")
         return flattest_limit(depth) * statistical_dimension(d_out, d_in, rank)
 
     return Prediction(

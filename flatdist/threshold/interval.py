@@ -98,7 +98,7 @@ def _one_value(n: float, won: int, lost: int, level: float) -> Interval:
 
     evidence = sum(special.xlogy(part, 2.0 * part / (won + lost)) for part in (won, lost))
     if evidence <= _drop(level):
-        reason = "one value of n does not tell on which side of it success crosses one half"
+        reason = "one value of n cannot show on which side of it success crosses one half"
         return Interval(math.nan, 0.0, math.inf, "unresolved", reason)
     return Interval(math.nan, 0.0, n, "left") if won > lost else Interval(math.nan, n, math.inf, "right")
 

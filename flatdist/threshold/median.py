@@ -57,7 +57,7 @@ def few_words(counts: Iterable[int], level: float = 0.95) -> list[str]:
     """A remark where some of the medians are of fewer values than bound one; none where all have enough.
 
     >>> few_words([8, 5])
-    ['fewer than 6 replicates bound no median at 95 %: their intervals are infinite']
+    ['fewer than 6 replicates cannot bound a median at 95 %: their intervals are infinite']
     """
-    text = f"fewer than {LEAST} replicates bound no median at {100 * level:.0f} %: their intervals are infinite"
+    text = f"fewer than {LEAST} replicates cannot bound a median at {100 * level:.0f} %: their intervals are infinite"
     return [text] if any(count < LEAST for count in counts) else []

@@ -34,7 +34,7 @@ class Range:
 
     def __post_init__(self) -> None:
         if not 0 < self.low <= self.high:
-            raise ValueError(f"a range of n from {self.low} to {self.high} holds nothing; allowed: 0 < low <= high")
+            raise ValueError(f"a range of n from {self.low} to {self.high} is empty; allowed: 0 < low <= high")
         if self.allowed is not None:
             allowed = np.unique(np.asarray(self.allowed, dtype=np.int64))
             allowed = allowed[(allowed >= self.low) & (allowed <= self.high)]

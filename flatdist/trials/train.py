@@ -74,7 +74,7 @@ def train_pack(
     """
     first = items[0][0]
     engine = load_engine(settings.engine, settings.device, first)
-    assert len({pack_key(cell, engine.name) for cell, _ in items}) == 1, "these cells do not train together"
+    assert len({pack_key(cell, engine.name) for cell, _ in items}) == 1, "these cells cannot be trained together"
     set_threads(settings.threads)
     ran_on = {"engine": engine.name, "device": device_label(settings.device)}
 

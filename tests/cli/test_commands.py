@@ -231,7 +231,7 @@ def test_a_damaged_segment_is_named_and_replaced(run: Run, sweep: str, swept: st
 
 def test_merge_compact_and_gc(run: Run, sweep: str, swept: str, tmp_path: Path) -> None:
     other = str(tmp_path / "other")
-    assert "took in 12 replicates and 1 sweep\n" in run("merge", swept, "--store", other)
+    assert "merged 12 replicates and 1 sweep\n" in run("merge", swept, "--store", other)
     assert run.json("status", "--store", other)["sweeps"][0]["done"] == 12
     run("compact", "--store", other)
     assert "add --yes" in run("gc", "--store", other, status=2)

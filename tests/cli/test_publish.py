@@ -111,4 +111,4 @@ def test_what_cannot_be_published_is_said(store: Store, tmp_path: Path, capsys: 
     assert main(["export", "empty.yaml", "--to", "optuna"]) == 2
     assert "has no results of 'empty' to publish" in capsys.readouterr().err
     assert main(["export", "little", "--to", "optuna", "--csv"]) == 2
-    assert "--csv, --parquet and --where are for files" in capsys.readouterr().err
+    assert "--csv, --parquet and --where are only for files" in capsys.readouterr().err

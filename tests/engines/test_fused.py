@@ -120,7 +120,7 @@ def test_code_for_one_shape_that_has_other_bits_is_left_out(make_task, monkeypat
     )
     ours = trained(FusedEngine(), dataclasses.replace(task, planned_steps=WORTH_COMPILING))
     assert_same_bits(expected, ours)
-    assert said == ["code for the shape (5, 6, 6, 6) is left out: its bits are not the general code's"]
+    assert said == ["code for the shape (5, 6, 6, 6) is not used: its bits differ from the general code's"]
 
 
 def test_a_process_does_not_wait_for_code_that_another_compiles(make_task, tmp_path, monkeypatch):

@@ -214,7 +214,7 @@ def test_rounding_below_the_floor_is_no_change() -> None:
 
 def test_bad_input_is_named() -> None:
     first, second = tables(10)
-    with pytest.raises(FitError, match="no replicate of them"):
+    with pytest.raises(FitError, match="none of their replicates"):
         compare(first[first["replicate"] < 4], second[second["replicate"] >= 4])
     with pytest.raises(FitError, match="the second table has several rows for one replicate"):
         compare(first, pd.concat([second, second]))

@@ -92,7 +92,7 @@ def test_a_signal_stores_what_is_finished_and_says_how_to_go_on(
     assert result.exit_code == 130
     assert 0 < result.stored < result.wanted
     assert result.stored == sum(len(replicates) for replicates in store.done().values())
-    assert f"run the same command again to go on with the other {result.missing}" in messages[-1]
+    assert f"rerun the command to continue with the other {result.missing}" in messages[-1]
 
 
 def test_work_that_does_not_ask_is_broken_off() -> None:
@@ -112,7 +112,7 @@ def test_work_that_is_broken_off_in_compiled_code_has_not_failed(
     result, messages = run(make_plan([make_cell(30), make_cell(40)], (0, 1, 2)), tmp_path, "compiled")
     assert (result.exit_code, result.stored, result.failed, result.missing) == (130, 1, 0, 5)
     assert Store(tmp_path).failed() == {}
-    assert "run the same command again to go on with the other 5" in messages[-1]
+    assert "rerun the command to continue with the other 5" in messages[-1]
 
 
 def test_handlers_are_put_back() -> None:

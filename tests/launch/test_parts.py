@@ -233,7 +233,7 @@ def test_options_that_do_not_go_with_parts_are_refused(tmp_path: Path, capsys: p
     path.write_text(TEXT)
     for options, message in (
         (["--part", "5/4"], "--part 5/4 is not a part"),
-        (["--part", "1/2", "--limit", "3"], "--part shares the whole sweep"),
+        (["--part", "1/2", "--limit", "3"], "--part excludes --budget and --limit"),
         (["--part", "1/2", "--address", "auto"], "--part runs without Ray"),
     ):
         assert main(["sweep", str(path), "--store", str(tmp_path / "store"), *options]) == 2

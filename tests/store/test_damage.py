@@ -287,5 +287,5 @@ def test_nothing_is_unpickled(store, tmp_path):
     buffer = io.BytesIO()
     np.savez(buffer, w=np.array([{"a": 1}], dtype=object))
     store.files.write("checkpoints/abc/0/000000000001.npz", buffer.getvalue())
-    with pytest.warns(StoreWarning, match="not resumed from"):
+    with pytest.warns(StoreWarning, match="resuming from the previous one"):
         assert store.checkpoints.latest("abc", 0) is None

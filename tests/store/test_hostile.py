@@ -250,7 +250,7 @@ def test_checkpoints_that_are_not_ours_are_passed_over(filled, cells):
     ):
         filled.files.write(f"checkpoints/{key}/0/{step:012d}.npz", content.getvalue())
     opened = Store(filled.uri)
-    with pytest.warns(StoreWarning, match="not resumed from") as caught:
+    with pytest.warns(StoreWarning, match="resuming from the previous one") as caught:
         step, arrays = opened.checkpoints.latest(key, 0)
     assert (step, arrays["w"].tolist(), len(caught)) == (10, [1.0], 6)
     opened.checkpoints.save(key, 0, 15, {"w": np.ones(1)})

@@ -139,7 +139,7 @@ def test_malformed_rows_are_refused_and_nothing_is_written(store, cells, rows):
         ([trials[0] | {"relativ_error": 1.0}], [], r"'relativ_error' that does not exist \(did you mean 'relative_err"),
         ([trials[0] | {"n": "many"}], [], r"column n of trials cannot hold 'many'; allowed: int32"),
         ([trials[0], trials[0]], [], "given twice"),
-        ([trials[0]], history, "comes without its row of trials"),
+        ([trials[0]], history, "has no row in trials"),
         ([{"replicate": 1}], [], "needs a cell_id and a replicate"),
         ([trials[0]], [{k: v for k, v in history[0].items() if k != "step"}], "column step of history is missing"),
     ]

@@ -216,7 +216,7 @@ def test_everything_wrong_is_reported_at_once_with_line_value_and_nearest_name()
         (BASE + "axes: {depth: {linspace: [2, 3]}}\n", "does not have three entries"),
         (BASE + "axes: {depth: {linspace: [2, 3, 1.5]}}\n", "count that is not a whole number"),
         (BASE + "axes: {depth: {linspace: [2, 3, 3]}}\n", "axes.depth.linspace: .* is not a whole number"),
-        (BASE + "axes: {steps: {range: [2, 30, -1]}}\n", "never arrives"),
+        (BASE + "axes: {steps: {range: [2, 30, -1]}}\n", "never reaches stop"),
         (BASE + "axes: {steps: {range: [2, n, 1]}}\n", "depends on other fields"),
         (
             BASE + "axes: {method: {linspace: [1, 2, 2]}}\n",

@@ -75,9 +75,9 @@ def test_the_prediction_is_drawn_by_name_and_refuses_other_shapes():
     law = theory.prediction("flattest_limit_3")
     assert law.value(48, 48, 1) == pytest.approx(0.9269 * theory.statistical_dimension(48, 48, 1), rel=1e-3)
     assert "rank 1" in law.domain
-    with pytest.raises(ValueError, match="outside of the limit's domain: rank 1, square"):
+    with pytest.raises(ValueError, match="outside the limit's domain: rank 1, square"):
         law.value(48, 48, 2)
-    with pytest.raises(ValueError, match="outside of the limit's domain: rank 1, square"):
+    with pytest.raises(ValueError, match="outside the limit's domain: rank 1, square"):
         law.value(24, 48, 1)
     for depth in (1, 2.5, -math.inf, math.nan):
         with pytest.raises(ValueError, match="domain"):

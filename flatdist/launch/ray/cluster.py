@@ -165,7 +165,7 @@ class ClusterSession:
             has = node["Resources"]
             if has.get("CPU", 0.0) >= settings.cpus_per_trial and has.get("GPU", 0.0) >= gpus:
                 return None
-        needs = f"a trial asks for {settings.cpus_per_trial:g} CPUs and {gpus:g} GPUs, and no node has them"
+        needs = f"a trial asks for {settings.cpus_per_trial:g} CPUs and {gpus:g} GPUs, but no node has them"
         if self.own:
             has = f"{self._total('CPU'):g} CPUs and {self._total('GPU'):g} GPUs"
             raise LaunchError(f"{needs}: this machine offers {has}; lower --cpus-per-trial or --gpus-per-trial")
@@ -321,7 +321,7 @@ def find_problems(
     if len({torch.split("+")[0] for torch in torches}) > 1:
         problems.append(f"torch is {' and '.join(sorted(torches))}: install the same version on all nodes")
     if settings.device == "cuda" and not any(report.devices for report in reports.values()):
-        problems.append("device cuda was asked for and torch sees no CUDA device on any node; use --device cpu")
+        problems.append("device cuda was requested, but torch sees no CUDA device on any node; use --device cpu")
     return problems
 
 

@@ -322,7 +322,7 @@ def _resumed_step(cell: Cell) -> int:
     if pointer["cell_id"] != cell.cell_id:
         raise LaunchError(
             f"this trial is cell {cell.cell_id} and was told to go on from cell {pointer['cell_id']}: population-based "
-            "training (pbt, pb2) changes fields half-way, and such a run is no cell's result; use a scheduler that "
+            "training (pbt, pb2) changes fields during a run, and such a run is no cell's result; use a scheduler that "
             "stops trials, such as ASHAScheduler(time_attr='step')"
         )
     return int(pointer["step"])

@@ -204,7 +204,7 @@ def run_round(
             ray.kill(monitor)
     shutil.rmtree(scratch, ignore_errors=True)
     if tune.failure is not None and not stopping:
-        raise LaunchError(f"Ray Tune ended early: {tune.failure}; the same command goes on") from tune.failure
+        raise LaunchError(f"Ray Tune ended early: {tune.failure}; rerun the command to resume") from tune.failure
     result.errors = tune.result or {}
     return result
 

@@ -390,7 +390,7 @@
       }
       one("#live").textContent = news.state;
     } catch {
-      one("#live").textContent = "The command that served this page has ended; what is shown stays.";
+      one("#live").textContent = "The command that served this page has ended; the page keeps what it shows.";
       return;
     }
     setTimeout(follow, 2000);

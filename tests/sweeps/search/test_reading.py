@@ -51,7 +51,7 @@ def test_defaults() -> None:
         (RATE + ", budget: 2, early_stopping: {frst: 10}", "did you mean 'first'"),
         (RATE + ", budget: 2, metric: flow_time, early_stopping: {first: 10}", "flow_time is not"),
         (RATE + ", budget: 2, scheduler: ahsa", r"search.scheduler: ahsa is not known \(did you mean 'asha'\?\)"),
-        (RATE + ", budget: 2, scheduler: pb2", "pb2 changes fields of a trial half-way"),
+        (RATE + ", budget: 2, scheduler: pb2", "pb2 changes fields of a trial during its run"),
         (RATE + ", budget: 2, scheduler: asha, metric: certificate", "certificate is not reported before"),
         (RATE + ", budget: 2, scheduler: asha, early_stopping: {first: 10}", "cannot be combined with early_stopping"),
         (RATE + ", budget: 2, scheduler: bohb", "bohb needs the searcher bohb"),
