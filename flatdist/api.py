@@ -33,24 +33,24 @@ def plan(
     probe: bool = True,
     **resources: Any,
 ) -> Plan:
-    """What a sweep would run, how long it takes and how much memory it needs; starts nothing but short probes.
+    """What a sweep would run, how long it would take and how much memory it needs; runs only short probes.
 
     Args:
-        sweep: a sweep file, its content as a dict, a name that the store has a record of, or a loaded sweep.
+        sweep: a sweep file, its content as a dict, the name of a sweep recorded in the store, or a loaded sweep.
         store: the results.
         where: only cells for which these conditions hold.
         set: one value for a field, everywhere.
-        executor: ``ray``, or ``inline``: this process alone.
-        probe: time a few short runs of kinds of cells that the store has no times of.
-        resources: as the command's options: any field of :class:`flatdist.planning.Settings`, such as address,
-            max_concurrent, cpus_per_trial, gpus_per_trial, engine and device; and limit, budget, fit, retry_failed.
+        executor: ``ray``, or ``inline`` for this process only.
+        probe: time a few short runs of the kinds of cells that the store has no timings for.
+        resources: any field of :class:`flatdist.planning.Settings`, such as address, max_concurrent, cpus_per_trial,
+            gpus_per_trial, engine and device; also limit, budget, fit and retry_failed.
 
     Returns:
-        The plan; it prints, and shows in a notebook, what the command prints.
+        The plan; printed, or shown in a notebook, it says what the command prints.
 
     Raises:
-        SweepError: the sweep cannot be used, with everything that is wrong with it.
-        LaunchError: this machine does not have what is asked for.
+        SweepError: the sweep cannot be used; the message lists every problem.
+        LaunchError: this machine does not have the requested resources.
 
     Example:
         >>> spec = {"replicates": 2, "fixed": {"d_out": 4, "d_in": 4, "rank": 1}, "axes": {"n": [8, 12]}}
@@ -75,18 +75,18 @@ def sweep(
     probe: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
-    """Run what is missing of a sweep and return its trials; called again, it resumes.
+    """Run the missing replicates of a sweep and return its trials; call it again to resume.
 
-    Arguments are those of :func:`plan`, and ``display``: ``auto`` fills in a block of a notebook, is a live view in a
-    terminal, else plain lines.
+    Arguments are those of :func:`plan` and ``display``: ``auto`` updates a block of a notebook, shows a live view in a
+    terminal, and prints plain lines elsewhere.
 
     Returns:
-        The ``trials`` rows of the sweep's cells, one a replicate. Replicates that failed have none; a
+        The ``trials`` rows of the sweep's cells, one per replicate. Replicates that failed have none; a
         :class:`MissingReplicates` warning says how many.
 
     Raises:
-        KeyboardInterrupt: it was interrupted; what was finished is stored.
-        SweepError, LaunchError, StoreError: as the command.
+        KeyboardInterrupt: the sweep was interrupted; finished replicates are stored.
+        SweepError, LaunchError, StoreError: as for the command.
 
     Example:
         >>> spec = {"name": "tiny", "replicates": 2, "axes": {"n": [5, 9]},

@@ -35,26 +35,26 @@ def load_trials(
     tolerance: float | None = None,
     fill: bool = False,
 ) -> pd.DataFrame:
-    """Return one row a replicate.
+    """Return the trials, one row per replicate.
 
     Args:
         store: a folder, a URI such as ``s3://bucket/folder``, or an open store.
         sweep: only the cells of this sweep: its name, if the store has a record of it, or the path of a sweep file;
             None for everything in the store.
-        where: only rows that satisfy it, for instance ``{"rank": 2}``, ``[("n", ">", 40)]`` or
+        where: only rows that satisfy this condition, for instance ``{"rank": 2}``, ``[("n", ">", 40)]`` or
             ``"rank == 2 and n > 1.5*dof"``; see :mod:`flatdist.expressions`.
         columns: only these columns.
-        all_numerics: also rows that older numerics computed, where newer ones exist.
-        tolerance: adds ``success``: the relative error is below it and the replicate did not diverge.
-        fill: replaces the nulls of cell fields by words, so that ``groupby`` keeps their rows: ``auto`` and ``full``
-            where a null means that, ``none`` where the method has no such field. These columns are then of dtype
-            ``object``; without it they have one dtype whatever rows are loaded.
+        all_numerics: also rows of older numerics that newer ones replace.
+        tolerance: adds the column ``success``: the relative error is below it and the replicate did not diverge.
+        fill: replace nulls of cell fields by words, so that ``groupby`` keeps their rows: ``auto`` and ``full`` if the
+            null means that, ``none`` if the method has no such field. These columns then have dtype ``object``;
+            otherwise their dtype does not depend on the rows loaded.
 
     Returns:
-        Columns of :data:`flatdist.cells.columns.TRIALS`, sorted by cell and replicate; each replicate once. Where a
-        sweep is named, ``attrs`` hold how many replicates it wants of each method (``wanted``), how many of those
-        satisfy ``where`` (``asked``), and how far one is that still chooses its runs (``outlook``): analyses can say
-        what is missing, and keep the tolerance that all its methods share.
+        Columns of :data:`flatdist.cells.columns.TRIALS`, sorted by cell and replicate; each replicate once. For a named
+        sweep, ``attrs`` hold how many replicates it requests of each method (``wanted``), how many of those satisfy
+        ``where`` (``asked``), and the progress of a sweep that still chooses its runs (``outlook``). Analyses use this
+        to report what is missing and to keep one tolerance for all methods.
 
     Raises:
         StoreError: the store, the sweep or a column does not exist, or the tolerance is not a positive number.
@@ -112,9 +112,9 @@ def load_history(
     columns: Sequence[str] | None = None,
     all_numerics: bool = False,
 ) -> pd.DataFrame:
-    """Return the measurements along the training, of which every replicate has ``evaluations``.
+    """Return the history of training: ``evaluations`` rows per replicate.
 
-    Arguments are those of :func:`load_trials`; ``where`` and ``columns`` may name columns of trials too, for instance
+    Arguments are those of :func:`load_trials`; ``where`` and ``columns`` may also name columns of trials, for instance
     ``columns=["cell_id", "replicate", "step", "relative_error", "rank"]``.
 
     Returns:
@@ -141,12 +141,12 @@ def load_history(
 
 
 def trials_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return rows of trials that are in no store, as :func:`load_trials` would."""
+    """Return rows of trials that are not in a store, as :func:`load_trials` would."""
     return rows_to_frame("trials", rows)
 
 
 def history_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return rows of history that are in no store, as :func:`load_history` would."""
+    """Return rows of history that are not in a store, as :func:`load_history` would."""
     return rows_to_frame("history", rows)
 
 

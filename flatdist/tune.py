@@ -39,20 +39,20 @@ def trainable(
     Every evaluation is reported, as medians over the replicates (one that has diverged counts as infinite): ``step``,
     the history's columns, ``relative_error`` = ||M - M*||_F^2 / ||M*||_F^2, ``cell_id`` and ``diverged``; the last
     report adds ``stored``, ``converged`` and the final columns, and comes once the rows are in the store. A cell that
-    the store has is reported at once. A trial that is stopped leaves checkpoints in the store and no row; whoever runs
-    its cell later goes on from them, to the same row.
+    is already in the store is reported at once. A trial that is stopped leaves checkpoints in the store and no row;
+    whoever runs its cell later continues from them, to the same row.
 
     Args:
         base: cell fields of every trial, as in a sweep file; a trial's config is completed with them and wins.
         replicates: numbers of the replicates.
         store: a folder that all nodes share, or the URI of an object store.
-        settings: engine, device and checkpoint interval; CPUs and GPUs are the trial's.
-        checkpoints: hand Tune a checkpoint with every report that brings news: a file that points into the store. On
+        settings: engine, device and checkpoint interval; the trial's resources set CPUs and GPUs.
+        checkpoints: give Tune a checkpoint, a file that points into the store, with every report that has one. On
             several nodes Tune then needs a shared ``storage_path``.
 
     Raises:
-        CellError: a field of ``base`` does not exist, or the replicates are no numbers.
-        StoreError: the store's location is not one.
+        CellError: a field of ``base`` does not exist, or the replicates are not whole numbers.
+        StoreError: the store's location is not valid.
 
     Example:
         >>> train = trainable({"d_out": 8, "d_in": 8, "rank": 1, "n": "2*statdim"}, range(2), "results")
@@ -83,8 +83,9 @@ def param_space(sweep: str | os.PathLike[str] | Mapping[str, Any] | Sweep) -> di
         sweep: a sweep file, its content as a dict, or a loaded sweep.
 
     Returns:
-        For a sweep with ``search``: its fixed fields, and Tune's domain for each searched one; its ``where`` is the
-        searcher's to find out. For any other: a grid over ``cell_id``, and every field that differs between its cells.
+        For a sweep with ``search``: its fixed fields, and Tune's domain for each searched one; the searcher has to
+        learn its ``where`` from failures. For any other sweep: a grid over ``cell_id``, and every field that differs
+        between its cells.
 
     Raises:
         SweepError: the sweep cannot be used, or chooses its runs from the store.
@@ -112,7 +113,7 @@ def evaluated(
     sweep: str | os.PathLike[str] | Mapping[str, Any] | Sweep,
     metric: str | None = None,
 ) -> dict[str, list[Any]]:
-    """What a store knows of a sweep's points, as Tune's searchers take it: ``OptunaSearch(**evaluated(...))``.
+    """What a store holds for a sweep's points, in the form Tune's searchers accept: ``OptunaSearch(**evaluated(...))``.
 
     Args:
         store: the results.

@@ -82,7 +82,7 @@ class Cell(metaclass=_ByName):
         56
 
     Raises:
-        CellError: names every field whose value is not allowed, with what is.
+        CellError: names every field whose value is not allowed, and what is allowed.
     """
 
     d_out: int = declare(Integer(1, 65536), "rows of the end-to-end matrix, the paper's d'")
@@ -200,7 +200,7 @@ class Cell(metaclass=_ByName):
         return {name: words.get(name) if value is None else value for name, value in self.row().items()}
 
     def replace(self, **changes: Any) -> Cell:
-        """The same cell with other values for some fields; hidden widths that were the default stay the default.
+        """The same cell with other values for some fields; default hidden widths stay the default.
 
         Raises:
             CellError: as on construction.
@@ -228,8 +228,8 @@ class Cell(metaclass=_ByName):
         """Names the random stream of this cell's problems; the same for every method, so methods are paired.
 
         Where ``nested`` is true the stream does not depend on n: problems at different n share their measurements.
-        Problems that differ in ``spectral_tail`` alone share theirs and the ground truth's rank-r part; with
-        ``storage: float16`` measurements are those of ``exact``, rounded.
+        Problems that differ only in ``spectral_tail`` share measurements and the ground truth's rank-r part; with
+        ``storage: float16`` the measurements are those of ``exact``, rounded.
         """
         apart = {"spectral_tail", "storage"} | ({"n"} if self.nested else set())
         names = [name for name in PROBLEM_FIELDS if name not in apart]
@@ -251,7 +251,7 @@ class Cell(metaclass=_ByName):
 
 
 def relevant_fields(method: str, schedule: str, batch_size: int | None = 1) -> tuple[str, ...]:
-    """The fields that change the results of a method, in declaration order; all of them for one that is not known."""
+    """The fields that change the results of a method, in declaration order; all fields for an unknown method."""
     if method not in METHODS:
         return tuple(FIELDS)
     relevant = {*ALWAYS_RELEVANT, *METHODS[method].fields}
@@ -263,7 +263,7 @@ def relevant_fields(method: str, schedule: str, batch_size: int | None = 1) -> t
 
 
 def takes_one(method: str) -> bool:
-    """Whether a method's ``batch_size`` is one measurement, whatever number is given, or ``full``; as of SAM."""
+    """Whether a method, such as SAM, reads every ``batch_size`` other than ``full`` as one measurement."""
     return getattr(METHODS.get(method), "batch", None) == "one"
 
 

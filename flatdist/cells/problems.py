@@ -44,7 +44,7 @@ class Problem(Generic[T]):
 
 @dataclass(frozen=True)
 class StoredProblem:
-    """The same with the measurements as their ensemble keeps them: what trains, evaluates and samples holds.
+    """A problem whose measurements are stored as their ensemble keeps them: what training and evaluation use.
 
     Attributes:
         measurements: n of them, of shape (d_out, d_in).
@@ -57,7 +57,7 @@ class StoredProblem:
     ground_truth: Array
 
     def arrays(self) -> Problem[Array]:
-        """With every measurement written out."""
+        """The problem with dense measurements."""
         return Problem(self.measurements.dense(), self.labels, self.ground_truth)
 
 
@@ -91,12 +91,12 @@ def sample_arrays(cell: Cell, replicate: int = 0, dtype: str = "float64") -> Pro
 
 
 def sample_stored(cell: Cell, replicate: int = 0, dtype: str = "float64") -> StoredProblem:
-    """The problem of one replicate, its measurements never written out.
+    """The problem of one replicate, without forming dense measurements.
 
     Args:
         cell: the configuration; only its problem fields matter.
         replicate: number of the replicate, 0 or more.
-        dtype: storage type of the measurements alone, as :func:`storage_dtype` names it for an engine.
+        dtype: storage type of the measurements only, see :func:`storage_dtype`.
 
     Raises:
         CellError: ``replicate`` is negative.
@@ -126,7 +126,7 @@ def sample_stored(cell: Cell, replicate: int = 0, dtype: str = "float64") -> Sto
 
 
 def storage_dtype(cell: Cell, engine: str) -> str:
-    """How an engine stores a cell's measurements: the fused engines read signs as int8, the one on CPUs float16 too."""
+    """How an engine stores a cell's measurements: the fused engines read signs as int8, and on CPUs also float16."""
     if cell.storage == "float16" and engine == "fused":
         return "float16"
     narrow = engine in ("fused", "cuda", "triton")

@@ -88,7 +88,7 @@ class Evaluator:
 
 
 def final_metrics(matrix: Array | None, problem: Problem[Array] | StoredProblem) -> dict[str, Any]:
-    """The columns of a result that depend on the answer alone; null where there is no finite answer.
+    """The columns of a result that depend only on the answer; null without a finite answer.
 
     ``effective_rank`` is exp of the entropy of the singular values divided by their sum (Roy, Vetterli 2007).
     """
@@ -112,16 +112,15 @@ def final_metrics(matrix: Array | None, problem: Problem[Array] | StoredProblem)
 
 
 def evaluation_steps(steps: int, evaluations: int) -> Array:
-    """Steps at which a run is evaluated: evenly spaced, 0 and ``steps`` always among them, (evaluations or fewer,)."""
+    """Steps at which a run is evaluated: evenly spaced, including 0 and ``steps``; shape (evaluations or fewer,)."""
     return np.unique(np.round(np.linspace(0, steps, min(evaluations, steps + 1))).astype(np.int64))
 
 
 def trace_evaluations(cell: Cell, batch: int) -> list[bool]:
-    """Which evaluations of a training run include the trace of the Hessian: all where it is cheap, else a few.
+    """Which evaluations of a training run include the trace of the Hessian: all if it is cheap, otherwise a few.
 
-    They are evenly spaced, the first and the last always among them. Their number depends on the cell alone: the
-    arithmetic of the traces stays below ``TRACE_SHARE`` of the arithmetic of the training steps where that allows more
-    than ``FEWEST_TRACES`` of them.
+    They are evenly spaced and include the first and the last. Their number depends only on the cell: the arithmetic of
+    the traces stays below ``TRACE_SHARE`` of that of the training steps, but there are at least ``FEWEST_TRACES``.
 
     Args:
         cell: a cell of a gradient method.

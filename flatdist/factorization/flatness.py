@@ -32,7 +32,7 @@ def hessian_trace(layers: Sequence[Any], measurements: Any) -> Any:
 
     Args:
         layers: W_1 ... W_L as numpy arrays or torch tensors, ``layers[j]`` of shape (..., d_{j+1}, d_j).
-        measurements: (..., n, d_out, d_in), of the same kind, or as an ensemble keeps them.
+        measurements: (..., n, d_out, d_in), of the same kind, or as an ensemble stores them.
 
     Returns:
         Shape (...): the trace, in units of the squared labels over the squared weights.
@@ -54,8 +54,8 @@ def sharpness(layers: Sequence[Any], measurements: Any) -> float:
     """Largest eigenvalue of the Hessian of the training loss at interpolating layers, (2/n) lambda_max(J J^T).
 
     J is the Jacobian of the n predictions. The entries of J J^T are sum_j <X_j A_i Y_j, A_k>, with X_j and Y_j of the
-    module's docstring, so a product with it costs one pass over the measurements; Lanczos' iteration needs a few dozen.
-    Away from interpolation this is the Gauss-Newton part of the Hessian.
+    module's docstring, so a product with it costs one pass over the measurements; the Lanczos iteration needs a few
+    dozen. Away from interpolation this is the Gauss-Newton part of the Hessian.
 
     Args:
         layers: W_1 ... W_L, one set, numpy or torch.
@@ -134,9 +134,9 @@ class MomentTrace:
     """Lemma 2's trace for many layers of one problem, from moments of its measurements gathered once.
 
     The outer terms cost O(d^2) each. A middle term is the bilinear form x^T H y of the packed symmetric matrices X_j
-    and Y_j, where H packs the fourth moments (1/n) sum_i A_i (x) A_i: O(d_out^2 d_in^2 / 4) instead of O(n d^3). Where
-    H would cost more to gather than it saves, and always where measurements have a structure that makes their products
-    cheap, middle terms are contracted with the measurements themselves.
+    and Y_j, where H packs the fourth moments (1/n) sum_i A_i (x) A_i: O(d_out^2 d_in^2 / 4) instead of O(n d^3). If H
+    costs more to gather than it saves, or if the measurements have a structure that makes their products cheap, middle
+    terms are contracted with the measurements themselves.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class MomentTrace:
 
 
 def trace_cost(n: int, d_out: int, d_in: int, depth: int, evaluations: int, storage: type[Measurements] = Dense) -> int:
-    """Floating-point operations of asking a :class:`MomentTrace` for so many traces, its moments included."""
+    """Floating-point operations of a :class:`MomentTrace` for this many traces, moments included."""
     if storage.structured:
         return evaluations * depth * n * (d_out**2 + d_in**2) * 2
     outer = 4 * d_out * d_in * (n * max(d_out, d_in) + evaluations * depth * max(d_out, d_in))

@@ -38,7 +38,7 @@ _ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1
 
 @dataclass(frozen=True)
 class FlowPath:
-    """The flow at the times asked for.
+    """The flow at the requested times.
 
     Attributes:
         times: flow time, (k,).
@@ -62,17 +62,17 @@ def flow(
     times: Sequence[float] | Array,
     tolerance: float = 1e-7,
 ) -> FlowPath:
-    """Follow the flow of label-noise SGD from layers of zero loss.
+    """Follow the flow of label-noise SGD from layers with zero loss.
 
     Args:
-        layers: W_1 ... W_L, of zero loss up to a few Gauss-Newton steps, which are taken first.
+        layers: W_1 ... W_L, at zero loss up to a few Gauss-Newton steps, which are taken first.
         measurements: (n, d_out, d_in).
         labels: (n,).
         times: flow times at which to report, increasing, at least 0.
-        tolerance: of each step, relative to the norm of the layers.
+        tolerance: error allowed in each step, relative to the norm of the layers.
 
     Raises:
-        SolverError: times that do not increase; layers that are not near zero loss; a flow that cannot be followed.
+        SolverError: the times do not increase, the layers are not near zero loss, or the flow cannot be followed.
     """
     problem = _Manifold(layers, measurements, labels)
     report = np.asarray(times, dtype=np.float64)
@@ -112,8 +112,8 @@ def descend_to_zero_loss(
 ) -> list[torch.Tensor]:
     """Where gradient flow on the training loss (2) reaches zero loss: SGD's first phase as the learning rate vanishes.
 
-    That phase takes of the order of 1/eta steps, a flow time of the order of eta, so in the limit the flow of
-    label-noise SGD starts where this ends.
+    That phase takes about 1/eta steps, a flow time of order eta, so in the limit the flow of label-noise SGD starts
+    where this ends.
 
     Args:
         layers: initial layers.
@@ -122,7 +122,7 @@ def descend_to_zero_loss(
         residual: relative residual of the labels at which to stop.
 
     Raises:
-        SolverError: shapes that do not fit, or a flow that does not reach zero loss.
+        SolverError: the shapes do not fit, or the flow does not reach zero loss.
     """
     problem = _Manifold(layers, measurements, labels)
 

@@ -26,7 +26,7 @@ _VANISHED = 1e-12  # part of the starting trace below which the infimum is 0
 
 
 def minimise_along_geodesics(matrix: Array, stack: Array, depth: int) -> tuple[float, list[Array] | None]:
-    """The least trace at a matrix, and the layers that have it; None for those where it is only approached.
+    """The least trace at a matrix and the layers that attain it; None for the layers if it is only approached.
 
     Args:
         matrix: M, (d_out, d_in), not zero.

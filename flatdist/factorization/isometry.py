@@ -26,7 +26,7 @@ _SETTLED = 1e-12  # relative change of the quadratic form at which an alternatio
 
 @dataclass(frozen=True)
 class IsometryBounds:
-    """What is known of delta_r.
+    """Lower and upper bounds of delta_r.
 
     Attributes:
         rank: r.
@@ -46,18 +46,18 @@ def isometry_bounds(
 ) -> IsometryBounds:
     """Bounds of the restricted isometry constant delta_r from both sides (Definition 3).
 
-    With X = U C, U fixed with orthonormal columns, the deviation is a quadratic form of C and its extreme eigenvectors
-    are the best C; then the same with the row space of C fixed. Every half step raises the deviation.
+    With X = U C and U fixed with orthonormal columns, the deviation is a quadratic form of C whose extreme eigenvectors
+    are the best C; the next half step fixes the row space of C instead. Every half step raises the deviation.
 
     Args:
         measurements: (n, d_out, d_in).
         rank: r, from 1 to min(d_out, d_in).
-        starts: random starts for the largest and for the smallest value each; the best rank-r parts of the Gram
-            matrix's extreme eigenvectors are starts too.
-        generator: of the random starts; default a fixed one.
+        starts: random starts for each of the largest and the smallest value, in addition to the best rank-r parts of
+            the Gram matrix's extreme eigenvectors.
+        generator: for the random starts; by default a fixed one.
 
     Raises:
-        SolverError: misshapen measurements or an impossible rank.
+        SolverError: the measurements have the wrong shape, or the rank is impossible.
     """
     stack = torch.as_tensor(measurements).to(torch.float64).numpy()
     if stack.ndim != 3 or 0 in stack.shape:

@@ -48,7 +48,7 @@ NEAR = 1e-6  # a bracket that still contains 1 is narrowed to this
 
 
 def local_flatness(matrix: Any, measurements: Any, depth: float = 3, *, tolerance: float = 1e-3) -> tuple[float, float]:
-    """A certified bracket of nu: the matrix is a sharp local minimum of F among its interpolators iff nu < 1.
+    """Certified bounds on nu: the matrix is a sharp local minimum of F among the interpolators iff nu < 1.
 
     Args:
         matrix: M, (d_out, d_in), of the rank its singular values show (those above 1e-10 of the largest).
@@ -57,11 +57,11 @@ def local_flatness(matrix: Any, measurements: Any, depth: float = 3, *, toleranc
         tolerance: relative width of the bracket; one that contains 1 is narrowed further, to 1e-6.
 
     Returns:
-        (low, high) with low <= nu <= high, both from feasible points of a convex programme and its dual. (inf, inf)
-        where the measurements do not separate the tangent space at M, as for n < r (d_out + d_in - r).
+        (low, high) with low <= nu <= high, from feasible points of a convex program and its dual. (inf, inf) if the
+        measurements do not separate the tangent space at M, as for n < r (d_out + d_in - r).
 
     Raises:
-        SolverError: a depth, matrix or measurements that cannot be, or a matrix at which F is not attained.
+        SolverError: the depth, matrix or measurements are invalid, or F is not attained at the matrix.
 
     Example:
         >>> import numpy as np
@@ -97,13 +97,13 @@ def normal_condition(
     terms: list[Term] | None = None,
     smooth: bool = False,
 ) -> NormalCondition | None:
-    """The convex programme behind nu; None where M is no sharp minimum whatever nu.
+    """The convex program behind nu; None if M cannot be a sharp minimum.
 
     Args:
         matrix: M, (d_out, d_in), not zero.
         stack: measurements, (n, d_out, d_in).
         depth: L or infinity.
-        rows: (m, d_out, d_in), spanning the same constraints as the measurements; those by default.
+        rows: (m, d_out, d_in), spanning the same constraints as the measurements; default: the measurements.
         terms: weights other than those of F, for other norms.
         smooth: M is known to be stationary along the matrices of its rank, so that fewer constraints than their
             dimension are allowed.
@@ -165,7 +165,7 @@ def frozen_weights(matrix: Array, stack: Array, depth: float) -> list[Term]:
     """(multiplicity, C_j, D_j) of G at a matrix; terms with the same weights are one, with their number.
 
     Raises:
-        SolverError: no layers have the least trace at M, so that there is nothing to freeze.
+        SolverError: no layers attain the least trace at M, so there is nothing to freeze.
     """
     n, d_out, d_in = stack.shape
     u, spectrum, vh = thin_svd(matrix)
@@ -254,13 +254,13 @@ class NormalCondition:
     def bracket(self, tolerance: float, *, decide: bool = False) -> tuple[float, float, Array]:
         """Lower and upper bound of nu, and the N (p, q) of the lower one.
 
-        The reciprocal problem, least sum of norms at <H, N> = 1, by the alternating direction method of multipliers:
-        every N on the constraints bounds nu from below, every set of dual matrices projected onto their constraint
-        bounds it from above.
+        Solves the reciprocal problem, the least sum of norms at <H, N> = 1, by the alternating direction method of
+        multipliers. Every N on the constraints bounds nu from below; every set of dual matrices projected onto their
+        constraint bounds it from above.
 
         Args:
             tolerance: relative width at which to stop; a bracket that contains 1 is narrowed to 1e-6.
-            decide: stop as soon as 1 is outside of the bracket.
+            decide: stop as soon as the bracket excludes 1.
         """
         p, q = self.shape
         if not self.objective.size:

@@ -35,7 +35,7 @@ def end_to_end(layers: Sequence[Matrix]) -> Matrix:
 
 
 def partial_products(layers: Sequence[Matrix]) -> tuple[list[Matrix | None], list[Matrix | None]]:
-    """What stands to the left and to the right of each layer in the end-to-end product.
+    """The factors to the left and to the right of each layer in the end-to-end product.
 
     Returns:
         ``left[j]`` = W_L ... W_{j+2}, shape (..., d_out, d_{j+1}), None for the last layer (an empty product), and
@@ -83,8 +83,8 @@ def initial_layers(cell: Cell, replicate: int) -> list[Array]:
     every direction. So as s grows, gradient descent ends at the interpolator of minimum Frobenius norm (Chizat,
     Oyallon, Bach 2019).
 
-    They depend on the problem, the replicate and the shape alone, so methods are compared from the same start and
-    ``init_scale`` only scales it.
+    They depend only on the problem, the replicate and the shape, so methods are compared from the same initialization,
+    which ``init_scale`` only scales.
     """
     stream = Stream.named(cell.problem_stream(), replicate, INITIALISATION)
     symmetric, depth, layers = cell.init == "symmetric", cell.depth, []

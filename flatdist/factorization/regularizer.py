@@ -102,7 +102,7 @@ def balanced_factorization(
         W_1 ... W_L, each (..., d_j, d_{j-1}), float64.
 
     Raises:
-        SolverError: a depth or widths that cannot be.
+        SolverError: the depth or the widths are invalid.
 
     Example:
         >>> import numpy as np
@@ -138,14 +138,14 @@ def induced_regularizer(
         matrix: M, (d_out, d_in).
         measurements: (n, d_out, d_in).
         depth: L, at least 2.
-        formula: ``auto`` takes Theorem 5 for two layers, Theorem 7 for one measurement and else optimises; or one of
-            them by name, to compare them.
+        formula: ``auto`` uses Theorem 5 for two layers, Theorem 7 for one measurement, and otherwise optimises; a name
+            chooses one of them, to compare.
 
     Returns:
-        The infimum, whether it is attained, and its minimiser.
+        The infimum, whether it is attained, and a minimiser.
 
     Raises:
-        SolverError: shapes that do not fit, or a formula that does not apply.
+        SolverError: the shapes do not fit, or the formula does not apply.
 
     Example:
         >>> import numpy as np

@@ -18,7 +18,7 @@ def all_widths(depth: int, width: int | Sequence[int] | None, d_out: int, d_in: 
         where: name that error messages start with.
 
     Raises:
-        SolverError: fewer than 2 layers, a wrong number of widths, or one below min(d_out, d_in).
+        SolverError: there are fewer than 2 layers, the number of widths is wrong, or one is below min(d_out, d_in).
     """
     if depth < 2:
         raise SolverError(f"{where}: depth is {depth}; a factorization has at least 2 layers")

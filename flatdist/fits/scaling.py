@@ -43,8 +43,8 @@ def fit_scaling(
 ) -> pd.DataFrame:
     """Fit each law to the thresholds of each method and depth.
 
-    log n50 = log c + a log(law) + discrepancy + sampling error; the sampling error is that of n50's interval, censored
-    thresholds enter as what they say, and thresholds of one shape share their discrepancy.
+    log n50 = log c + a log(law) + discrepancy + sampling error; the sampling error comes from n50's interval, censored
+    thresholds enter as bounds, and thresholds of one shape share their discrepancy.
 
     Args:
         thresholds: from :func:`flatdist.fits.threshold.fit_thresholds`, with ``d_out``, ``d_in`` and ``rank``.
@@ -52,7 +52,8 @@ def fit_scaling(
             that varies beyond the shape.
         laws: names of :data:`flatdist.theory.SAMPLE_COMPLEXITIES`.
         level: confidence level of the intervals.
-        margin: n50 = law is called equivalent where the 90 % interval of their ratio lies within this relative margin.
+        margin: n50 and the law are called equivalent if the 90 % interval of their ratio lies within this relative
+            margin.
 
     Returns:
         One row per (group, law): the columns of ``by``, ``law``, ``formula``, then
@@ -60,7 +61,7 @@ def fit_scaling(
         - ``coefficient``, ``exponent`` with ``_low`` and ``_high``: of c law^a with both free.
         - ``discrepancy``: relative scatter of the shapes around the law, beyond sampling error.
         - ``ratio``, ``ratio_low``, ``ratio_high``: c where a = 1, and its 90 % interval; ``ratio_discrepancy``.
-        - ``equivalence``: of n50 and the law itself, where the law has a constant: ``equivalent``, ``different`` or
+        - ``equivalence`` of n50 and the law itself, for laws with a constant: ``equivalent``, ``different`` or
           ``undecided``.
         - ``aicc``, ``aicc_difference`` (to the group's best law) and ``held_out`` (log predictive density of each
           shape from the others), all of the proportional law (a = 1).
@@ -70,7 +71,7 @@ def fit_scaling(
           shapes; ``undecided: one size`` where the law has one value, so that there is nothing to fit.
 
     Raises:
-        FitError: missing columns, an unknown law, or no threshold that the data bracket.
+        FitError: columns are missing, a law is unknown, or the data bracket no threshold.
 
     Example:
         >>> import numpy as np
@@ -99,9 +100,9 @@ def fit_scaling(
 
 
 def points_of(group: pd.DataFrame, law: str, quantity: str = "n50", level: float = 0.95) -> Points:
-    """A group's thresholds, or another quantity with limits and ``censored``, as points of a power law in ``law``.
+    """Thresholds of a group, or another quantity with limits and ``censored``, as points of a power law in ``law``.
 
-    Unresolved ones say nothing and are left out.
+    Unresolved ones carry no information and are left out.
     """
     used = group[group["censored"] != "unresolved"]
     x = np.log(predicted(law, used))

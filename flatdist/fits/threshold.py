@@ -45,8 +45,8 @@ class FitSettings:
     Attributes:
         link: ``auto`` averages over links by evidence; ``logit``, ``probit``, ``cloglog`` or ``loglog`` fixes one.
         level: confidence level of the intervals.
-        unit: what is independent: every ``trial``, or the ``replicate`` with all its n. ``auto`` takes the replicate
-            where problems are nested, and the trial elsewhere.
+        unit: what is independent: every ``trial``, or the ``replicate`` with all its n. ``auto`` takes the replicate if
+            problems are nested, and otherwise the trial.
     """
 
     link: str = "auto"
@@ -73,8 +73,8 @@ def fit_thresholds(
 ) -> pd.DataFrame:
     """Fit n50, the n at which success crosses one half, for each group of trials.
 
-    P(success at n) = (1 - lapse) F((log n - center) / scale). The interval averages over the link F and over lapse
-    rates by their posterior weights, as neither is known; the replicate is the unit where the same replicates recur at
+    P(success at n) = (1 - lapse) F((log n - center) / scale). Neither the link F nor the lapse rate is known, so the
+    interval averages over both by their posterior weights. The replicate is the unit if the same replicates recur at
     several n (``nested``). Diverged replicates are failures.
 
     Args:
@@ -94,7 +94,7 @@ def fit_thresholds(
         - ``censored``: ``none``; ``interval`` (success jumps between two neighbouring n: n50 is only known to lie
           between them); ``left`` (n50 is below the smallest n); ``right`` (above the largest); ``unresolved`` (there is
           no n50: success levels off below one half, or falls again).
-        - ``reason``: why n50 is not resolved, or what else to know of the curve; empty where there is nothing to say.
+        - ``reason``: why n50 is not resolved, or another remark on the curve; otherwise empty.
         - ``fit_p``: goodness of fit by parametric bootstrap; below 0.02 the fit is poor and the interval is widened by
           the excess scatter. NaN where it cannot be computed (replicates that fail after a success).
         - ``lapse``: failures at large n, 0 where there is no evidence of any; ``lapse_evidence``: their posterior
@@ -103,12 +103,12 @@ def fit_thresholds(
           with profile-likelihood limits; ``scale``, that of log n; ``link``, of the curve; ``n_spacing``, between the
           measured n on either side of n50: a transition narrower than that is not resolved.
         - ``n_replicates`` (trials fitted), ``n_values`` (different n), ``n_min``, ``n_max``, ``n_diverged``,
-          ``n_unconverged``, and ``n50_converged``: n50 without the diverged and unconverged replicates.
-        - ``n50_other_link``: n50 under the next likeliest link; ``unit``, ``tolerance``: how it was fitted.
-        - ``d_out``, ``d_in``, ``rank``, ``ensemble``, ``depth``: where not in ``by``, and one value in every group.
+          ``n_unconverged``, and ``n50_converged``: n50 when diverged and unconverged replicates are left out.
+        - ``n50_other_link``: n50 under the second most likely link; ``unit``, ``tolerance``: how it was fitted.
+        - ``d_out``, ``d_in``, ``rank``, ``ensemble``, ``depth``: if not in ``by`` and constant within every group.
 
     Raises:
-        FitError: no trials, an unknown column, or settings that are not allowed.
+        FitError: there are no trials, a column is unknown, or a setting is not allowed.
 
     Example:
         >>> import numpy as np
@@ -128,13 +128,13 @@ def fit_thresholds(
 def fit_over_tolerances(
     trials: pd.DataFrame, by: Sequence[str], tolerances: Sequence[float] = TOLERANCES, link: str = "auto"
 ) -> pd.DataFrame:
-    """The thresholds at every tolerance, stacked; ``tolerance`` tells them apart.
+    """The thresholds at every tolerance, stacked; the column ``tolerance`` distinguishes them.
 
-    What takes long beside n50 and its interval is left out, NaN in the table: ``fit_p`` (and with it the wider interval
-    of a poor fit), the limits of the transition, ``n50_other_link`` and ``n50_converged``.
+    To save time, everything slow besides n50 and its interval is NaN: ``fit_p`` (and with it the wider interval of a
+    poor fit), the limits of the transition, ``n50_other_link`` and ``n50_converged``.
 
     Raises:
-        FitError: no tolerances, or what :func:`fit_thresholds` raises.
+        FitError: there are no tolerances, or :func:`fit_thresholds` raises it.
     """
     if not tolerances:
         raise FitError("no tolerances are given; allowed: one or more positive numbers")
@@ -236,7 +236,7 @@ def _independent(
 
 
 def threshold_remark(row: Any) -> str:
-    """What a table, figure or report says beside an n50, in words; empty where there is nothing to say.
+    """The remark that a table, figure or report shows next to an n50; empty if there is none.
 
     Args:
         row: of :func:`fit_thresholds`.

@@ -14,20 +14,22 @@ from flatdist.solvers.instances import ArrayLike, Instances, one_thread
 def min_frobenius_norm(measurements: ArrayLike, labels: ArrayLike, *, return_certificate: bool = False) -> Any:
     """The interpolator of smallest Frobenius norm, the orthogonal projection of 0 onto {M : <A_i, M> = b_i}.
 
-    For n >= d_out * d_in independent measurements it is the one interpolator, by least squares. Every instance is
-    solved alone, in float64 on one thread, on the device of ``measurements``: its bits do not depend on its neighbours.
+    With n >= d_out * d_in independent measurements it is the only interpolator, found by least squares. Every instance
+    is solved separately, in float64 on one thread, on the device of ``measurements``: its bits do not depend on its
+    neighbours.
 
     Args:
         measurements: (..., n, d_out, d_in), torch or numpy, any leading batch axes.
         labels: (..., n).
-        return_certificate: return a :class:`Solution`, proof included; without it, uncertified answers warn.
+        return_certificate: return a :class:`Solution` that includes the certificate; without it, an uncertified answer
+            warns.
 
     Returns:
-        (..., d_out, d_in) float64, or a :class:`Solution` of it, whose certificate has the relative violation of the
+        (..., d_out, d_in) float64, or a :class:`Solution` whose certificate holds the relative violation of the
         constraints and the duality gap ||M - A^*(y)||_F^2 / ||M||_F^2 at the nearest multipliers y.
 
     Raises:
-        SolverError: shapes that do not fit, entries that are not finite, or labels that no matrix satisfies.
+        SolverError: the shapes do not fit, an entry is not finite, or no matrix satisfies the labels.
 
     Example:
         >>> import torch

@@ -65,17 +65,17 @@ _NEAR = 0.1  # a finish that moves the matrix by more than this part of it has f
 
 @dataclass(frozen=True)
 class FlatnessCertificate(Certificate):
-    """What is known of a flattest interpolator; ``gap`` is the Lagrangian's gradient relative to the trace's, and at
-    depth 2 the duality gap of the convex problem.
+    """Certificate of a flattest interpolator; ``gap`` is the Lagrangian's gradient relative to the trace's, or the
+    duality gap of the convex problem at depth 2.
 
     From depth 3 on the problem is not convex: a certified answer is a strict local minimum at full width, and the
     spread over starts is the evidence that it is global.
 
     Attributes:
-        nu_low, nu_high: (...,) bracket of nu at the answer: below 1, no direction that raises the rank lowers the
-            trace. 0 where there is no such direction or the problem is convex, NaN where nothing is proved.
-        traces: (..., starts) where each start ended, in the trace's own units; NaN where it was not certified. One
-            value at depth 2, which is convex, and where a sharp minimum was found without a descent.
+        nu_low, nu_high: (...,) bounds on nu at the answer: below 1, no direction that raises the rank lowers the trace.
+            0 if there is no such direction or the problem is convex, NaN if nothing is proved.
+        traces: (..., starts) the trace at which each start ended; NaN if not certified. One value if the problem is
+            convex (depth 2) or a sharp minimum was found without a descent.
     """
 
     nu_low: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
@@ -123,16 +123,17 @@ def min_hessian_trace(
         depth: number of layers L, at least 2.
         width: one hidden width, or depth - 1 of them, each at least min(d_out, d_in); default max(d_out, d_in). It
             changes the shape of the answer, not the trace.
-        starts: how many ends are compared at depth 3 and more. By default 3 descents, and none where a low-rank
-            interpolator is proved a sharp local minimum.
-        return_certificate: return a :class:`Solution` with the certificate; without it an uncertified answer warns.
+        starts: how many descents to compare at depth 3 and more. By default 3, and none if a low-rank interpolator is
+            proved to be a sharp local minimum.
+        return_certificate: return a :class:`Solution` that includes the certificate; without it, an uncertified answer
+            warns.
 
     Returns:
         W_1 ... W_L, each (..., d_j, d_{j-1}) float64, or a :class:`Solution` of them.
 
     Raises:
-        SolverError: no matrix satisfies the constraints; widths or a depth that cannot be; misshapen or non-finite
-            input.
+        SolverError: no matrix satisfies the constraints, the depth or widths are invalid, or the input has the wrong
+            shape or is not finite.
 
     Example:
         >>> import numpy as np

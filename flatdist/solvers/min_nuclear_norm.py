@@ -40,21 +40,22 @@ _RETRY = 0.05  # a rank that has failed is tried again once the gap has fallen b
 def min_nuclear_norm(measurements: ArrayLike, labels: ArrayLike, *, return_certificate: bool = False) -> Any:
     """The interpolator of smallest nuclear norm, min ||M||_* subject to <A_i, M> = b_i.
 
-    Every instance is solved alone, in float64 on one thread, on the device of ``measurements``: its bits do not depend
-    on its neighbours. Where the measurements determine M (rank D = d_out * d_in) it is the one interpolator; dependent
-    measurements are replaced by an independent subset if the labels agree.
+    Every instance is solved separately, in float64 on one thread, on the device of ``measurements``: its bits do not
+    depend on its neighbours. If the measurements determine M (rank d_out * d_in) it is the only interpolator. Dependent
+    measurements are replaced by an independent subset if their labels agree.
 
     Args:
         measurements: (..., n, d_out, d_in), torch or numpy, any leading batch axes.
         labels: (..., n).
-        return_certificate: return a :class:`Solution`, proof included; without it, uncertified answers warn.
+        return_certificate: return a :class:`Solution` that includes the certificate; without it, an uncertified answer
+            warns.
 
     Returns:
-        (..., d_out, d_in) float64, or a :class:`Solution` of it, whose certificate has the relative violation of the
+        (..., d_out, d_in) float64, or a :class:`Solution` whose certificate holds the relative violation of the
         constraints and the duality gap relative to ||M||_*.
 
     Raises:
-        SolverError: shapes that do not fit, entries that are not finite, or labels that no matrix satisfies.
+        SolverError: the shapes do not fit, an entry is not finite, or no matrix satisfies the labels.
 
     Example:
         >>> from flatdist import Cell, min_nuclear_norm, sample_problem

@@ -39,12 +39,12 @@ MANY_PARTS = 128  # a driver compacts a store with more
 class Store:
     """A folder or URI of results, shared by any number of sweeps, drivers and readers at once.
 
-    Opening a store touches nothing; it comes into being when something is written. A row carries the generation of its
-    key (:mod:`flatdist.store.documents`) that was current when this object was first used, so a run opens its own.
+    Opening a store touches nothing; writing creates it. A row carries the generation of its key
+    (:mod:`flatdist.store.documents`) that was current when this object was first used, so each run opens its own.
 
     Args:
         location: a folder, or a URI such as ``s3://bucket/folder``; credentials come from the environment.
-        filesystem: storage other than the one the location names; for tests.
+        filesystem: replaces the storage that the location names; for tests.
 
     Raises:
         StoreError: the location holds credentials, or its scheme is unknown.
@@ -64,7 +64,7 @@ class Store:
         return f"Store({self.uri!r})"
 
     def reopened(self) -> Store:
-        """Open the store anew for another run, with what this object knows of its immutable files."""
+        """Open the store again for another run, sharing what this object has read of immutable files."""
         other = Store(self.uri, filesystem=self.files)
         other.tombstones, other._catalog, other._reader = self.tombstones, self._catalog, self._reader
         return other
@@ -93,7 +93,7 @@ class Store:
         """Write finished replicates; when this returns, they survive a crash and a power loss.
 
         Args:
-            trials: one row a replicate, with columns of :data:`flatdist.cells.columns.TRIALS`; missing ones are null.
+            trials: one row per replicate, with columns of :data:`flatdist.cells.columns.TRIALS`; missing ones are null.
             history: their history, with columns of :data:`flatdist.cells.columns.HISTORY`.
 
         Returns:
@@ -105,7 +105,7 @@ class Store:
         return rows.write_rows(self.files, self.generations(), trials, history)
 
     def write_failures(self, failures: Sequence[Row]) -> None:
-        """Record exceptions, with columns of :data:`flatdist.cells.columns.FAILURES`, without credentials in texts."""
+        """Record exceptions, with columns of :data:`flatdist.cells.columns.FAILURES`, free of credentials."""
         if failures:
             rows.write_failures(self.files, failures, self.generations())
 
@@ -118,8 +118,8 @@ class Store:
 
         Args:
             cell_ids: only these cells.
-            thorough: look at every byte of the cells' compacted files too, and set damage in them aside likewise; for
-                who is about to run what is missing.
+            thorough: also check every byte of the cells' compacted files, and set damage aside; for callers about to
+                run what is missing.
         """
         self.generations()
         selection = self._again(lambda: self._acknowledged(cell_ids if thorough else ())).selection
@@ -157,14 +157,14 @@ class Store:
         *,
         follow_configurations: bool = False,
     ) -> pd.DataFrame:
-        """Return one row a replicate, sorted by cell and replicate.
+        """Return the trials, one row per replicate, sorted by cell and replicate.
 
         Args:
             cell_ids: only these cells.
             where: only rows that satisfy it (:mod:`flatdist.expressions`).
             columns: only these columns, in this order; no others are read.
             all_numerics: also rows of older numerics, where a configuration has newer ones.
-            follow_configurations: take the cells' configurations at any numerics instead of the very cells.
+            follow_configurations: accept the cells' configurations at any numerics, not only these cells.
 
         Raises:
             StoreError: a column does not exist, or the store cannot be read.
@@ -180,7 +180,7 @@ class Store:
         *,
         follow_configurations: bool = False,
     ) -> pd.DataFrame:
-        """Return the measurements along the training, sorted by cell, replicate and step.
+        """Return the history of training, sorted by cell, replicate and step.
 
         Arguments are those of :meth:`trials`. ``where`` and ``columns`` may also name columns of trials, such as
         ``rank`` or ``status``; a name that both tables have means the history's.
@@ -197,7 +197,7 @@ class Store:
         return self._again(lambda: read(scope or Scope(), where, columns))
 
     def failures(self, cell_ids: Collection[str] | None = None) -> pd.DataFrame:
-        """Return every recorded failure, those of replicates that succeeded later too."""
+        """Return every recorded failure, including those of replicates that succeeded later."""
         frame = to_frame(self.table("failures"))
         if cell_ids is not None:
             frame = frame[frame["cell_id"].isin(set(cell_ids))].reset_index(drop=True)
@@ -218,7 +218,7 @@ class Store:
         self._records.save(name, source, cell_ids, replicates, rounds, changes)
 
     def load_sweep(self, name: str) -> SweepRecord:
-        """Return the latest record of a sweep; StoreError names the sweeps there are where it is not one of them."""
+        """Return the latest record of a sweep; for an unknown name, StoreError lists the recorded ones."""
         return self._records.load(name)
 
     def sweep_names(self) -> list[str]:
@@ -230,7 +230,7 @@ class Store:
     def invalidate(self, keys: Iterable[Key]) -> int:
         """Void the results and failures of (cell_id, replicate) keys, so that they run again.
 
-        What is running meanwhile does not count when it arrives; what this object writes from now on does.
+        Runs already in progress do not count when they arrive; what this object writes from now on does.
 
         Returns:
             How many of the keys had something to void.
@@ -241,30 +241,30 @@ class Store:
         return count
 
     def can_compact(self) -> bool:
-        """Whether the store refuses to create an existing file, without which compaction is not safe."""
+        """Whether the store refuses to create a file that exists, which safe compaction requires."""
         return self.files.exclusive()
 
     def compact(self, grace: float = GRACE, small: int = SMALL) -> Compaction:
-        """Take small parts over into a few files (:mod:`flatdist.store.compaction`); safe while others run.
+        """Combine small parts into a few files (:mod:`flatdist.store.compaction`); safe while others run.
 
         Args:
-            grace: seconds that replaced files are kept for readers on their way to them.
+            grace: seconds for which replaced files are kept, for readers that are about to open them.
             small: segments with fewer rows of history are joined with what is new.
 
         Raises:
-            StoreError: the store cannot tell two compactions apart, or others compact without end.
+            StoreError: the store cannot tell two compactions apart, or other processes keep compacting.
         """
         return self._compact(grace, small)
 
     def tidy(self, many: int = MANY_PARTS) -> None:
-        """Compact if there are many parts and the store allows it; what a driver does now and then."""
+        """Compact if there are many parts and the store allows it; drivers call this from time to time."""
         if len(self.files.list(part_folder("trials"))) <= many or not self.can_compact():
             return
         if len(take_snapshot(self.files, self.tombstones).parts) > many:
             Store(self.uri, filesystem=self.files).compact()  # an object of its own: this one may be in use meanwhile
 
     def gc(self, grace: float = GRACE) -> Collected:
-        """Drop rows of old numerics where newer ones exist, and delete files that nobody needs any more."""
+        """Delete rows of old numerics that newer ones replace, and files that are no longer needed."""
         before = len(self._again(self._acknowledged).selection)
         compaction = self._compact(grace, SMALL, drop_old_numerics=True)
         selection = self._again(self._acknowledged).selection
@@ -274,10 +274,10 @@ class Store:
         return Collected(before - len(selection), compaction.deleted + leftovers)
 
     def merge(self, other: Store | str | os.PathLike[str]) -> Merged:
-        """Take in another store's tombstones, results, failures and sweeps; repeated, it changes nothing.
+        """Merge another store's tombstones, results, failures and sweeps; repeating it changes nothing.
 
-        A replicate that both have keeps this store's row; a sweep that both have keeps this store's meaning. Only what
-        is healthy, and what a store may contain, is taken in.
+        A replicate or a sweep that both have keeps this store's version. Only intact files, of kinds that a store may
+        contain, are merged.
         """
         theirs = other if isinstance(other, Store) else Store(other)
         maintenance.copy_immutable(self.files, theirs.files, TOMBSTONES)

@@ -40,7 +40,7 @@ class Halving:
 
 @dataclass(frozen=True)
 class Rounds:
-    """What running a sweep round by round needs.
+    """Everything needed to run a sweep round by round.
 
     Attributes:
         strategy: chooses the next round from the recorded ones and the store.
@@ -48,8 +48,8 @@ class Rounds:
         describe: a new round as text.
         outcome: the sweep as text, once no round is left or it was stopped.
         halving: early stopping; None for none.
-        note: what the user should know before the rounds begin.
-        limit: run only the first so many cells; None for all.
+        note: a remark for the user before the rounds begin.
+        limit: run only this many cells; None for all.
         scheduled: whether Ray Tune's scheduler decides in place of rounds; the strategy is a search then.
     """
 
@@ -65,7 +65,7 @@ class Rounds:
 
 @dataclass(frozen=True)
 class Outlook:
-    """How far a sweep is with choosing its runs; nothing to say of one that lists its cells.
+    """The progress of a sweep that chooses its runs; empty for one that lists its cells.
 
     Attributes:
         text: one line for people; empty for none.
@@ -73,7 +73,7 @@ class Outlook:
         may_ask: whether more rounds may follow.
         expected: runs that are expected to follow.
         beyond: (typical cell, number) of the runs that may follow beyond the expected ones.
-        headings: of the columns that tables of sweeps show for it beside the usual ones.
+        headings: of the extra columns that tables of sweeps show for it.
     """
 
     text: str = ""
@@ -85,12 +85,12 @@ class Outlook:
 
 
 class Kind:
-    """How a sweep comes by its cells and replicates; this one: the file lists them.
+    """How a sweep gets its cells and replicates; for this base class the file lists them.
 
     Attributes:
         identity: what its recorded rounds belong to.
         chooses: whether it chooses cells or replicates itself, round after round.
-        asks_replicates: whether it asks for single replicates, so that the store may have others of its cells.
+        asks_replicates: whether it requests single replicates, so the store may hold others of its cells.
         fixed: values that all its cells share, as far as the file fixes them for a search.
         domains: the fields it searches.
         ranking: what its cells are ranked by, and whether the ``min`` or the ``max`` is best.
@@ -108,7 +108,7 @@ class Kind:
         return sweep
 
     def expected(self, sweep: Sweep, store: Store) -> Sweep:
-        """A recorded sweep with stand-ins for what it is expected to ask for: what a forecast needs."""
+        """A recorded sweep with stand-ins for the runs it is expected to request, for forecasts."""
         return sweep
 
     def outlook(self, sweep: Sweep, store: Store) -> Outlook:
@@ -116,13 +116,13 @@ class Kind:
         return Outlook()
 
     def record(self, sweep: Sweep, store: Store) -> bool:
-        """Note in a store what the sweep's name means; False where its rounds do that as they begin."""
+        """Record in a store what the sweep's name means; False if its rounds do that as they begin."""
         ids = [cell.cell_id for cell in sweep.cells]
         store.save_sweep(sweep.name, sweep.source, ids, sweep.replicates, changes=sweep.changes)
         return True
 
     def rounds(self, sweep: Sweep, store: Store, limit: int | None) -> Rounds | None:
-        """Its rounds, recorded as those of the whole sweep that the file describes; None for a sweep without any."""
+        """Its rounds, recorded under the whole sweep that the file describes; None if it has none."""
         return None
 
 
@@ -135,14 +135,14 @@ class Sweep:
         description: one line.
         replicates: replicates of each cell, numbered from 0.
         cells: unique by ``cell_id``, in the order of the file: the last axis varies fastest. Those of a sweep that
-            chooses its cells are the ones that a store has recorded, beside those that the file lists.
+            chooses its cells are those that a store has recorded, plus those that the file lists.
         left_out: candidates that ``where`` excluded.
         source: the file's text.
         path: the file, or None where the sweep came as text.
-        repeated: candidates that were the same cell as an earlier one, since a field does not matter to a method.
-        kind: how it comes by its cells.
+        repeated: candidates that equal an earlier cell because a field does not matter to the method.
+        kind: how it gets its cells.
         stopped: cell id -> where a search stopped it early.
-        asked: cell id -> numbers of its replicates, where they are not the first ``replicates``.
+        asked: cell id -> numbers of its replicates, if they are not the first ``replicates``.
         changes: field -> value that ``--set`` gives every cell; the name says so where the sweep lists its cells.
         whole: makes the sweep that the file describes, without ``--set`` and ``--where``.
     """
@@ -162,16 +162,16 @@ class Sweep:
     changes: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def record(self, store: Store) -> bool:
-        """Note in a store what the sweep's name means from now on; False where its rounds do that as they begin."""
+        """Record in a store what the sweep's name means from now on; False if its rounds do that as they begin."""
         return self.kind.record(self, store)
 
     def replicates_of(self, cell_id: str) -> Collection[int]:
-        """The numbers of the replicates that a cell is to have."""
+        """The numbers of the replicates requested of a cell."""
         return self.asked.get(cell_id, range(self.replicates))
 
     @property
     def asks_replicates(self) -> bool:
-        """Whether it asks for replicates of its own choice, so that the store may have others of its cells."""
+        """Whether it requests single replicates, so the store may hold others of its cells."""
         return self.kind.asks_replicates
 
     @property
@@ -192,11 +192,11 @@ class Sweep:
         return self.kind.recorded(self, store)
 
     def expected(self, store: Store) -> Sweep:
-        """A recorded sweep with stand-ins for what it is expected to ask for."""
+        """A recorded sweep with stand-ins for the runs it is expected to request."""
         return self.kind.expected(self, store)
 
     def outlook(self, store: Store) -> Outlook:
-        """How far a recorded sweep is with choosing its runs."""
+        """The progress of a recorded sweep that chooses its runs."""
         return self.kind.outlook(self, store)
 
     def rounds(self, store: Store, limit: int | None = None) -> Rounds | None:

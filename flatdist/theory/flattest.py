@@ -39,7 +39,7 @@ def flattest_limit(depth: float) -> float:
         depth: number of layers L, at least 2, or ``math.inf``. Two layers follow the nuclear norm.
 
     Raises:
-        ValueError: the depth is outside of the domain.
+        ValueError: the depth is outside the domain.
 
     Example:
         >>> from flatdist import theory

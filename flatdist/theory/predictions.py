@@ -32,11 +32,11 @@ class Prediction:
     """A predicted number of measurements, or a predicted or bounded relative error.
 
     Attributes:
-        name: how code and sweep files call it.
-        label: how figures call it, in mathtext.
+        name: its name in code and sweep files.
+        label: its name in figures, in mathtext.
         formula: in plain text.
         reference: where it is derived.
-        domain: for what it is a prediction.
+        domain: what it applies to.
         exact: the constant is part of the prediction; False where the theorem holds up to a constant.
         value: (d_out, d_in, rank) -> number of measurements, or (d_out, d_in, rank, n) -> relative error.
     """
@@ -75,7 +75,7 @@ def degrees_of_freedom(d_out: int, d_in: int, rank: int) -> float:
 
 
 def entries(d_out: int, d_in: int, rank: int) -> float:
-    """d_out d_in, where the measurements determine every matrix.
+    """d_out d_in, the number of measurements that determine every matrix.
 
     Example:
         >>> entries(20, 30, 2)
@@ -86,7 +86,7 @@ def entries(d_out: int, d_in: int, rank: int) -> float:
 
 
 def minimum_norm_relative_error(d_out: int, d_in: int, rank: int, n: int) -> float:
-    """Theorem 4: the minimum-Frobenius-norm interpolator's mean relative error, 1 - n / (d_out d_in), from 1 to 0.
+    """Theorem 4: the minimum-Frobenius-norm interpolator's mean relative error, 1 - n / (d_out d_in).
 
     Example:
         >>> minimum_norm_relative_error(20, 20, 2, n=100)
@@ -103,7 +103,7 @@ def minimum_norm_law(d_out: int, d_in: int, n: int) -> rv_frozen:
         n: number of Gaussian measurements, 0 < n < D.
 
     Raises:
-        ValueError: n is outside of 0 < n < D, where the error is the constant 1 or 0.
+        ValueError: n is outside 0 < n < D, where the error is the constant 1 or 0.
 
     Example:
         >>> round(float(minimum_norm_law(20, 20, n=100).mean()), 6)
@@ -132,9 +132,9 @@ def flattest_risk_shape(d_out: int, d_in: int, rank: int, n: int) -> float:
 def flattest_risk_bound(delta: float, nuclear_norm: float, depth: int = 2) -> float:
     """Theorem 2: under (2, delta)-RIP the flattest interpolator's ||M - M*||_F^2 is at most this.
 
-    For two layers 4 delta / (1 - delta)^2 ||M*||_*^2; for more the sharper
+    For two layers it is 4 delta / (1 - delta)^2 ||M*||_*^2; for more layers the sharper
     delta (1 + ((1 + delta) / (1 - delta))^{L / (2 (L - 1))})^2 ||M*||_*^2, which the former also bounds. The constants
-    are ours, by Lemma 5 and Theorem 1.
+    are our own, from Lemma 5 and Theorem 1.
 
     Args:
         delta: the RIP constant; no bound holds from 1 on.
@@ -172,7 +172,7 @@ def nuclear_norm_ratio_bound(delta: float, depth: int) -> float:
 
 
 def flattest_trace(nuclear_norm: float, d_out: int, d_in: int, depth: int) -> float:
-    """Lemma 4: the trace of the Hessian of the flattest factorization, measurements taken as isotropic.
+    """Lemma 4: the trace of the Hessian of the flattest factorization, for isotropic measurements.
 
     2 L (d_in d_out)^{1/L} ||M||_*^{2 (L - 1) / L}, Theorem 1's G(M); under (1, delta)-RIP the true trace
     lies within (1 -+ delta) of it.
@@ -261,10 +261,10 @@ RISK_CURVES: Mapping[str, Prediction] = _named(
 
 
 def prediction(name: str) -> Prediction:
-    """The predicted number of measurements of that name.
+    """The predicted number of measurements with this name.
 
     Raises:
-        KeyError: names the predictions that exist.
+        KeyError: no prediction has this name; the message lists those that exist.
 
     Example:
         >>> prediction("dof").name

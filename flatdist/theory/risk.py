@@ -41,7 +41,7 @@ def interpolation_law(d_out: int, d_in: int, n: int, noise: float) -> rv_frozen:
         noise: standard deviation of the labels' noise over ||M*||_F.
 
     Raises:
-        ValueError: n is outside of 0 < n <= D.
+        ValueError: n is outside 0 < n <= D.
     """
     from scipy.stats import f
 
@@ -53,10 +53,10 @@ def interpolation_law(d_out: int, d_in: int, n: int, noise: float) -> rv_frozen:
 
 @dataclass(frozen=True)
 class MinimumNormLaw:
-    """The law of the minimum-Frobenius-norm interpolator's error: Theorem 4's Beta law plus the least error of any.
+    """The law of the minimum-Frobenius-norm interpolator's error: Theorem 4's Beta law plus the least error of all.
 
-    What it misses of M* lies in the measurements' kernel, what it makes of the noise in their span, and the two are
-    independent. The mean is (1 - n/D) + s^2 n / (D - n - 1).
+    The part of M* that it misses lies in the kernel of the measurements, its response to the noise lies in their span,
+    and the two are independent. The mean is (1 - n/D) + s^2 n / (D - n - 1).
     """
 
     d_out: int
@@ -102,8 +102,9 @@ class MinimumNormLaw:
 def tangent_fit_error(d_out: int, d_in: int, rank: int, n: int, noise: float, tail: float = 0.0) -> float:
     """Mean error of least squares on the tangent space of rank-r matrices at M_r: t^2 + (s^2 + t^2) p / (n - p - 1).
 
-    p = r (d_out + d_in - r). A yardstick, not a method: it knows M_r's row and column spaces, and does not interpolate.
-    To first order in the noise it is what fitting a matrix of rank r reaches. A tail t is Gaussian noise to it.
+    p = r (d_out + d_in - r). This is a yardstick, not a method: it knows M_r's row and column spaces and does not
+    interpolate. To first order in the noise it is the error of fitting a matrix of rank r. A tail t acts as Gaussian
+    noise.
 
     Returns:
         The error; infinite for n <= p + 1.
@@ -125,7 +126,7 @@ def minimum_nuclear_errors(spectra: Array, d_out: int, d_in: int, n: Array, nois
 
     and the error is E ||S(X) - M*||_F^2 (Thrampoulidis, Oymak, Hassibi 2015 for penalised fits). By Stein's identity
     (Candes, Sing-Long, Trzasko 2013) the first says (D - n) tau^2 = s^2 + E sum_i min(sigma_i(X), lambda)^2. Shrinking
-    by a factor, in place of thresholding, gives the minimum Frobenius norm's mean up to the 1 in D - n - 1. The
+    by a factor instead of thresholding gives the minimum Frobenius norm's mean up to the 1 in D - n - 1. The
     expectations are means over a fixed set of draws, which leaves about 2 % of uncertainty.
 
     Args:

@@ -53,9 +53,9 @@ def statistical_dimension(d_out: int, d_in: int, rank: int) -> float:
     """The exact statistical dimension of the nuclear norm's descent cone at a matrix of this shape and rank.
 
     Accurate to 0.03 % before rounding to 0.1. Deterministic: the same value on every machine and in every session of
-    this ``VERSION``. Symmetric in ``d_out`` and ``d_in``. Beyond 400,000 entries the large-size limit is returned; it
-    differs from the exact form by less than 0.15 % there. Values of common shapes are in ``statdim.txt``; another
-    shape takes about 0.2 s, once in a process.
+    this ``VERSION``. Symmetric in ``d_out`` and ``d_in``. Beyond 400,000 entries it returns the large-size limit, which
+    differs from the exact form by less than 0.15 % there. ``statdim.txt`` holds values of common shapes; any other
+    shape takes about 0.2 s, once per process.
 
     >>> statistical_dimension(20, 20, 2)
     141.1
@@ -85,7 +85,7 @@ class FirstSuccess(NamedTuple):
     variance: float
 
     def success(self, n: ArrayLike) -> np.ndarray:
-        """P(N <= n) = Phi((n + 1/2 - E N) / sigma) = Phi((n - delta) / sigma), about; the shape of n."""
+        """Approximately P(N <= n) = Phi((n + 1/2 - E N) / sigma) = Phi((n - delta) / sigma); has the shape of n."""
         away = (np.asarray(n, dtype=float) + 0.5 - self.mean) / math.sqrt(2.0 * max(self.variance, 1e-12))
         return np.asarray(0.5 * np.vectorize(math.erfc, otypes=[float])(-away))
 
@@ -93,7 +93,7 @@ class FirstSuccess(NamedTuple):
 def first_success(d_out: int, d_in: int, rank: int) -> FirstSuccess:
     """Mean and variance of the first n at which nuclear-norm minimisation recovers a matrix of this shape and rank.
 
-    One problem is given ever more Gaussian measurements. By the kinematic formula P(N > n) = 2 (v_(n+1) + v_(n+3) +
+    One problem is given more and more Gaussian measurements. By the kinematic formula P(N > n) = 2 (v_(n+1) + v_(n+3) +
     ...) with the intrinsic volumes v_k of the descent cone, so with V of law v_k
 
         E N = delta + 1/2,    Var N = Var V - 1/4,    Var V = Var || Pi_C(g) ||^2 - 2 delta  (McCoy, Tropp 2014),

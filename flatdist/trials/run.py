@@ -44,7 +44,8 @@ def run_replicates(
         replicates: numbers of the replicates.
         settings: engine, device, threads.
         hooks: checkpoints, progress, interruption.
-        provenance: what :func:`flatdist.machine.provenance.run_provenance` said in the driver; asked here if not given.
+        provenance: the result of :func:`flatdist.machine.provenance.run_provenance` in the driver; by default computed
+            here.
 
     Yields:
         One outcome per replicate, as it finishes.
@@ -131,7 +132,7 @@ def replicate_numbers(replicates: Iterable[int]) -> list[int]:
 
 
 def run_cell(cell: Cell, replicates: Sequence[int] = range(8), **settings: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Compute replicates of one cell in this process, storing nothing.
+    """Compute replicates of one cell in this process, without a store.
 
     Args:
         cell: the configuration.
