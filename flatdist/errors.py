@@ -15,11 +15,11 @@ class FlatdistError(Exception):
 
 
 class CellError(FlatdistError, ValueError):
-    """A configuration that no trial could run; lists every problem found, one a line."""
+    """A configuration that no trial could run; lists every problem found, one per line."""
 
 
 class SweepError(FlatdistError, ValueError):
-    """A sweep file that cannot be run as written; lists every problem found, one a line."""
+    """A sweep file that cannot be run as written; lists every problem found, one per line."""
 
 
 class StoreError(FlatdistError, OSError):
@@ -31,7 +31,7 @@ class SolverError(FlatdistError, ValueError):
 
 
 class FitError(FlatdistError, ValueError):
-    """Data that an analysis cannot be fitted to."""
+    """Data that an analysis cannot fit."""
 
 
 class FigureError(FlatdistError, ValueError):
@@ -43,7 +43,7 @@ class LaunchError(FlatdistError, RuntimeError):
 
 
 class SettingsError(LaunchError, ValueError):
-    """A setting with a value that nothing could run with."""
+    """A setting whose value is not allowed."""
 
 
 def counted(count: int, noun: str) -> str:
@@ -52,7 +52,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes as people say them."""
+    """A number of bytes in readable units."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}"

@@ -25,9 +25,9 @@ class Column:
     """One column of a table.
 
     Attributes:
-        name: its name, a promise to readers.
-        type: as Arrow spells it (``string``, ``int32``, ``list<float64>``), made into a type by flatdist.store.schema.
-        unit: physical or mathematical unit; ``1`` for pure numbers, empty where a unit makes no sense.
+        name: its name, which readers rely on.
+        type: in Arrow's spelling (``string``, ``int32``, ``list<float64>``), made into a type by flatdist.store.schema.
+        unit: physical or mathematical unit; ``1`` for pure numbers, empty if a unit makes no sense.
         meaning: one line.
         required: never null.
     """
@@ -147,7 +147,7 @@ TABLES: dict[str, tuple[Column, ...]] = {"trials": TRIALS, "history": HISTORY, "
 
 
 def column_names(columns: tuple[Column, ...]) -> tuple[str, ...]:
-    """Return the names of some columns, in their order."""
+    """Return the names of the columns, in order."""
     return tuple(column.name for column in columns)
 
 

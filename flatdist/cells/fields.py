@@ -52,7 +52,8 @@ def _real(value: Any) -> int | float | Fraction:
 
 
 def canonical_float(value: Any) -> float:
-    """Round to 12 significant digits and drop the sign of zero, so that equal spellings are equal numbers."""
+    """Round to 12 significant digits and drop the sign of zero, so that different spellings of a number compare
+    equal."""
     return float(f"{float(value):.{SIGNIFICANT_DIGITS}g}") + 0.0
 
 
@@ -106,7 +107,7 @@ class Number(FieldType):
 
 @dataclass(frozen=True)
 class Keyword(FieldType):
-    """Another type, or one word that stands for None (``auto``, ``full``); stored as null."""
+    """A value of another type, or one word that stands for None (``auto``, ``full``); stored as null."""
 
     word: str
     otherwise: FieldType
@@ -125,7 +126,7 @@ class Keyword(FieldType):
 
 @dataclass(frozen=True)
 class Choice(FieldType):
-    """One of a few names, looked up when asked so that registries can grow."""
+    """One of a few names, looked up at each use so that registries can grow."""
 
     options: Callable[[], Sequence[str]]
     arrow = "string"
@@ -181,8 +182,8 @@ def declare(kind: FieldType, meaning: str, default: Any = dataclasses.MISSING, *
     Args:
         kind: the field's type.
         meaning: meaning and unit, one line, shown by the documentation and the Parquet schema.
-        default: value where the user gives none; required where missing.
-        added_later: left out of a cell's identity at its default, so that older results keep their identity.
+        default: value if the user gives none; without a default the field is required.
+        added_later: omit the field from a cell's identity at its default, so that older results keep their identity.
     """
     metadata = {"kind": kind, "help": meaning, "added_later": added_later}
     return dataclasses.field(default=default, metadata=metadata)

@@ -48,10 +48,10 @@ class Plugin:
 
 
 def load_plugin(path: str | os.PathLike[str]) -> Plugin:
-    """Read and run a plugin file: every method and ensemble among its module's names is registered.
+    """Read and run a plugin file, and register every method and ensemble among its module's names.
 
     Raises:
-        LaunchError: the file cannot be read or run, defines nothing, or a name that exists already.
+        LaunchError: the file cannot be read or run, defines nothing, or defines a name that already exists.
     """
     try:
         source = Path(path).read_bytes()
@@ -71,7 +71,7 @@ def load_plugin(path: str | os.PathLike[str]) -> Plugin:
 
 
 def use_plugins(plugins: Iterable[Plugin]) -> None:
-    """Run plugins and register what they define; those that have been run already are left alone.
+    """Run plugins and register what they define, unless that has been done already.
 
     Raises:
         LaunchError: as :func:`load_plugin`; names the plugin and the line.
@@ -132,13 +132,13 @@ def loaded_plugins() -> tuple[Plugin, ...]:
 
 
 def digests_of(method: str, ensemble: str) -> dict[str, str]:
-    """The digests that belong to the identity of cells with a method and an ensemble: of plugins that define them."""
+    """Digests of the plugins that define a method or an ensemble; they are part of the identity of its cells."""
     owners = {kind: _owners.get((kind, name)) for kind, name in (("method", method), ("ensemble", ensemble))}
     return {f"{kind}_plugin": owner.digest for kind, owner in owners.items() if owner is not None}
 
 
 def forget_plugins() -> None:
-    """Take everything that plugins have registered out again; for tests and notebooks."""
+    """Unregister everything that plugins have registered; for tests and notebooks."""
     for kind, name in _owners:
         (METHODS if kind == "method" else ENSEMBLES).pop(name, None)
     for plugin in _loaded.values():
@@ -148,7 +148,7 @@ def forget_plugins() -> None:
 
 
 def load_entry_points() -> None:
-    """Register what installed packages offer; one that cannot be loaded is a warning, and left out."""
+    """Register what installed packages offer; skip one that cannot be loaded, with a warning."""
     for group in _GROUPS:
         for entry in entry_points(group=group):
             try:

@@ -60,7 +60,7 @@ def metric_of(sweep: Sweep, given: str | None, highest: bool) -> tuple[Metric, b
     """The metric to rank a sweep's cells by, and whether the highest is best.
 
     Raises:
-        SweepError: the metric does not exist; names the nearest.
+        SweepError: the metric does not exist; the message names the nearest.
     """
     from flatdist.sweeps.metric import parse_metric
 

@@ -112,7 +112,7 @@ def read_bundle(path: Path) -> tuple[dict[str, bytes], str]:
     """The files of an archive by name, and the hash of its contents.
 
     Raises:
-        StoreError: it is no bundle, or a file is missing, too large or not as the manifest lists it.
+        StoreError: it is not a bundle, or a file is missing, too large or different from the manifest.
     """
     try:
         with zipfile.ZipFile(path) as archive:

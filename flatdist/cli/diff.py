@@ -25,7 +25,7 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two things compared.
+    """One side of the comparison.
 
     Attributes:
         sweep: name or file.

@@ -46,7 +46,7 @@ def doctor_command(store: str, address: str | None, as_json: bool) -> int:
 
 
 def inspect(store_uri: str) -> dict[str, Any]:
-    """What this process finds on its machine; runs on every node."""
+    """What this process finds on its machine; runs on every node of a cluster."""
     from flatdist.launch.ray.cluster import versions
     from flatdist.machine.provenance import package_version, revision
     from flatdist.planning.memory import available_bytes

@@ -32,7 +32,7 @@ where_option = click.option(
 
 
 class FiniteRange(click.FloatRange):
-    """Numbers in a range; nan and inf, which click lets pass, are in none."""
+    """A range of finite numbers; click alone would accept nan and inf."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read a number, as click does, that is finite."""
@@ -68,7 +68,7 @@ def sweeps_argument(command: Command) -> Command:
 
 
 def selection_options(command: Command) -> Command:
-    """``--set``, ``--where`` and ``--limit``: which cells of the sweeps are meant."""
+    """``--set``, ``--where`` and ``--limit``, which select cells of the sweeps."""
     for option in (
         click.option("--limit", type=click.IntRange(min=1), help="Only the first N cells."),
         where_option,
@@ -87,7 +87,7 @@ def read_changes(words: Sequence[str], conditions: Sequence[str]) -> Changes:
 
 
 def load_sweeps(names: Sequence[str], store: str, changes: Changes | None = None) -> list[Sweep]:
-    """Sweeps by file or by the name under which the store knows them; all problems of all files are reported."""
+    """Sweeps by file or by name in the store; all problems of all files are reported."""
     sweeps: list[Sweep] = []
     problems: list[str] = []
     for name in names:
@@ -110,7 +110,7 @@ def load_sweep(name: str, store: str, changes: Changes | None = None) -> Sweep:
     """A sweep by file or by name.
 
     Raises:
-        SweepError: the file cannot be used, or there is neither such a file nor such a sweep.
+        SweepError: the file cannot be used, or neither a file nor a sweep has this name.
     """
     from flatdist.sweeps import open_sweep
 
@@ -121,7 +121,7 @@ def open_store(location: str, *, must_exist: bool = True) -> Store:
     """The store at a location.
 
     Raises:
-        StoreError: it is needed and a local folder of that name does not exist.
+        StoreError: the store is required, but no local folder has that name.
     """
     from flatdist.store import Store
     from flatdist.store.location import is_local

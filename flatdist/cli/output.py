@@ -11,7 +11,7 @@ import click
 
 
 def print_json(content: Any) -> None:
-    """Print JSON on stdout; numbers that JSON does not know become null."""
+    """Print JSON on stdout; nan and infinities become null."""
     click.echo(json.dumps(_clean(content), indent=2, default=str))
 
 
@@ -50,7 +50,7 @@ def cell_text(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Text of a store without control characters, which a terminal would obey."""
+    """Text from a store without control characters, which a terminal would obey."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 

@@ -29,7 +29,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def resource_options(command: Command) -> Command:
-    """Options that say what the work runs on, and how much of it is to run."""
+    """Options for the resources to run on and how much of the work to run."""
     for option in (
         click.option("--no-probe", is_flag=True, help="Predict times without running short probes."),
         click.option("--retry-failed", is_flag=True, help="Also run replicates whose last attempt failed."),
@@ -54,7 +54,7 @@ def resource_options(command: Command) -> Command:
 
 
 def read_options(options: dict[str, Any]) -> tuple[Settings, Amount]:
-    """How the work is to be run and how much of it, taken out of a command's options.
+    """The settings and the amount of work, taken from a command's options.
 
     Raises:
         LaunchError: a value is not allowed.
@@ -96,7 +96,7 @@ def warn(text: str) -> None:
 
 
 def outlook_lines(sweeps: Sequence[Sweep], store: Store, plan: Plan) -> list[str]:
-    """What is expected of the sweeps that choose their runs, with the time that further runs would take."""
+    """The outlook of sweeps that choose their runs, with the time that further runs would take."""
     from flatdist.planning import duration
 
     lines = []

@@ -28,12 +28,12 @@ _KEYS = ("cell_id", "replicate", "step")
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of another tool shows: a replicate, or the medians over a cell's replicates.
+    """One run in another tool: a replicate, or the medians over a cell's replicates.
 
     Attributes:
         name: readable and unique within the sweep.
         fields: the cell's fields, as a user writes them.
-        curves: one row a step: ``step``, and numbers of the history.
+        curves: one row per step: ``step``, and numbers from the history.
         results: numbers of the trials table.
     """
 
@@ -90,7 +90,7 @@ def _finite(row: Mapping[Any, Any]) -> dict[str, float]:
 
 
 def to_tensorboard(sweep: Sweep, found: Iterator[Run], out: Path) -> None:
-    """A folder of event files a run; point ``tensorboard --logdir`` at ``out``."""
+    """Write one folder of event files per run; point ``tensorboard --logdir`` at ``out``."""
     from tensorboardX import SummaryWriter
 
     for run in found:
@@ -105,7 +105,8 @@ def to_tensorboard(sweep: Sweep, found: Iterator[Run], out: Path) -> None:
 
 
 def to_mlflow(sweep: Sweep, found: Iterator[Run], out: Path) -> None:
-    """One MLflow run each in the experiment of the sweep's name, in a SQLite file unless MLFLOW_TRACKING_URI is set."""
+    """Write each run to the MLflow experiment named like the sweep, in a SQLite file unless MLFLOW_TRACKING_URI is
+    set."""
     import mlflow
     from mlflow.entities import Metric, Param
 
@@ -127,7 +128,7 @@ def to_mlflow(sweep: Sweep, found: Iterator[Run], out: Path) -> None:
 
 
 def to_wandb(sweep: Sweep, found: Iterator[Run], out: Path) -> None:
-    """One Weights & Biases run each, grouped by sweep; WANDB_MODE=offline only writes files into ``out``."""
+    """Write Weights & Biases runs, grouped by sweep; WANDB_MODE=offline only writes files into ``out``."""
     import wandb
 
     out.mkdir(parents=True, exist_ok=True)
@@ -143,7 +144,7 @@ def to_wandb(sweep: Sweep, found: Iterator[Run], out: Path) -> None:
 
 
 def to_optuna(sweep: Sweep, found: Iterator[Run], out: Path) -> None:
-    """A study in a journal file, which ``optuna-dashboard`` opens: one trial a run, its value the relative error."""
+    """Write a study to a journal file for ``optuna-dashboard``: one trial per run, its value the relative error."""
     import optuna
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
     from optuna.storages import JournalStorage

@@ -90,7 +90,7 @@ def render(
     """The text of a job script or manifest; every value is quoted for where it goes.
 
     Raises:
-        LaunchError: a value cannot stand there.
+        LaunchError: a value is not allowed there.
     """
     if not re.fullmatch(r"[0-9:-]{1,20}", limit):
         raise LaunchError(f"--time {limit} is not a time limit; allowed: HH:MM:SS, or D-HH:MM:SS")

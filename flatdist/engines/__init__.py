@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EngineEntry:
-    """What choosing an engine needs to know of it, without importing it.
+    """What is needed to choose an engine without importing it.
 
     Attributes:
         target: ``module:class``.
         devices: kinds of torch devices that it runs on.
-        on_chip: it holds a replicate on the chip of a GPU: float32, widths up to ``WIDEST``, no update rules.
+        on_chip: it keeps a replicate on the GPU's chip: float32, widths up to ``WIDEST``, no update rules.
     """
 
     target: str
@@ -32,7 +32,7 @@ class EngineEntry:
     on_chip: bool = False
 
     def takes(self, cell: Cell) -> bool:
-        """Whether it can take the steps of a cell, as far as the engine is concerned."""
+        """Whether the engine can take the steps of a cell; the method may still exclude it."""
         fits = cell.dtype == "float32" and max(cell.widths) <= WIDEST and getattr(cell.spec, "update", None) is None
         return fits or not self.on_chip
 
@@ -60,7 +60,7 @@ def resolve_engine(name: str, device: str, cell: Cell | None = None) -> str:
         cell: what is to be trained; None for a usual one.
 
     Raises:
-        LaunchError: no such engine, or it does not run on that device, or not the cell's method.
+        LaunchError: the engine does not exist, or it does not run on that device or the cell's method.
     """
     if name not in ENGINE_NAMES:
         raise LaunchError(
@@ -94,7 +94,7 @@ def _allows(cell: Cell, engine: str) -> bool:
 
 @functools.cache
 def why_absent(name: str) -> str | None:
-    """Why an engine for CUDA devices is not installed here, or None; said once in the log."""
+    """Why an engine for CUDA devices is not installed here, or None; logged once."""
     if name == "triton":
         reason = None if importlib.util.find_spec("triton") else "triton is not installed"
     else:
@@ -119,7 +119,7 @@ def load_engine(name: str, device: str = "cpu", cell: Cell | None = None) -> Eng
         cell: what is to be trained; None for a usual one.
 
     Raises:
-        LaunchError: no such engine or device, or they do not fit each other.
+        LaunchError: the engine or device does not exist, or the engine does not run on that device.
     """
     name = resolve_engine(name, device, cell)
     check_device(device)
@@ -128,7 +128,7 @@ def load_engine(name: str, device: str = "cpu", cell: Cell | None = None) -> Eng
 
 
 def device_label(device: str) -> str:
-    """What rows and checkpoints say of a device: ``cpu``, or a GPU's model, driver and CUDA version."""
+    """How rows and checkpoints record a device: ``cpu``, or a GPU's model, driver and CUDA version."""
     if device == "cpu":
         return device
     import torch
@@ -139,7 +139,7 @@ def device_label(device: str) -> str:
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that does not exist here.
+    """Reject a device that does not exist here.
 
     Raises:
         LaunchError: with what is allowed.

@@ -14,14 +14,14 @@ from flatdist.sensing.measurements import Dense, Entries, Factors, Measurements
 
 
 class DrawnRows(Protocol):
-    """Measurements of several replicates, numbered through, and those drawn for a step."""
+    """Measurements of several replicates, numbered consecutively, and those drawn for a step."""
 
     def gather(self, rows: torch.Tensor) -> None:
         """Draw the measurements with these numbers, (replicates * drawn,)."""
         ...
 
     def take_all(self) -> None:
-        """Take every measurement of every replicate, once and for all: full batches are not copied."""
+        """Use every measurement of every replicate from now on: full batches are not copied."""
         ...
 
     def apply(self, matrices: torch.Tensor, out: torch.Tensor) -> None:

@@ -41,7 +41,7 @@ KEPT_FILES = 64  # older compilations are deleted when a new one is saved
 
 
 def cache_folder() -> Path | None:
-    """The folder of compiled code, made if need be; None where there is none that is safe to use."""
+    """The folder of compiled code, created if needed; None if no folder is safe to use."""
     try:
         chosen = os.environ.get("FLATDIST_CACHE_DIR")
         if chosen:
@@ -77,7 +77,7 @@ def source_stamp(modules: Sequence[str]) -> str:
 
 
 class KernelCache(NullCache):
-    """Compilations of one function, in the interface that Numba's dispatchers ask.
+    """Compilations of one function, with the interface that Numba's dispatchers expect.
 
     Args:
         name: names the function in file names.
@@ -92,12 +92,12 @@ class KernelCache(NullCache):
 
     @property
     def cache_path(self) -> str | None:
-        """Folder of the files, or None where nothing is kept."""
+        """Folder of the files, or None if nothing is cached."""
         folder = cache_folder()
         return None if folder is None else str(folder)
 
     def path(self, signature: Any, codegen: Any) -> Path | None:
-        """The file for one signature on this processor, or None where nothing is kept."""
+        """The file for one signature on this processor, or None if nothing is cached."""
         folder = cache_folder()
         if folder is None:
             return None
@@ -105,7 +105,7 @@ class KernelCache(NullCache):
         return folder / f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.kernel"
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The compiled function, or None to have it compiled."""
+        """The compiled function, or None if it must be compiled."""
         target_context.refresh()
         try:
             path = self.path(sig, target_context.codegen())
@@ -120,7 +120,7 @@ class KernelCache(NullCache):
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep a compiled function, if there is a place for it."""
+        """Cache a compiled function, if there is a folder for it."""
         try:
             path = self.path(sig, data.codegen)
             if path is None:
@@ -141,7 +141,7 @@ class KernelCache(NullCache):
 
 @contextlib.contextmanager
 def sole_compiler(name: str) -> Iterator[bool]:
-    """Whether this process may compile something of that name, which no other process on this machine is compiling."""
+    """Whether this process may compile something of that name: no other process on this machine is compiling it."""
     folder = cache_folder()
     if folder is None or fcntl is None:
         yield True

@@ -252,9 +252,9 @@ def compiled_steps(
 
     Args:
         update: how a gradient moves a weight; None for W <- W - eta g, which is added to the weights as it is computed.
-        constants: how many numbers the rule is handed besides.
+        constants: how many further numbers the rule receives.
         storage: how measurements are kept.
-        sizes: the table of the one layout that the function is for; None for any.
+        sizes: the table of the only layout that the function is for; None for any layout.
     """
     move = None if update is None else _weight_update(update, constants)
     forward, backward, gradient_of = _parts(storage, None if sizes is None else sizes[layout.DEPTH])
@@ -287,8 +287,8 @@ def compiled_steps(
             labels: (n,).
             weights: one replicate's block, changed in place.
             kept: (weights_size, slots) what the update rule keeps, changed in place; empty without a rule.
-            scratch, indices, words: this thread's own; nothing in them is kept from call to call except the consecutive
-                indices of full batches.
+            scratch, indices, words: this thread's buffers; nothing in them persists between calls except the
+                consecutive indices of full batches.
             table: of the :class:`~flatdist.engines._fused_layout.Layout`; not read by a function for one layout.
             keys: (4,) uint32, of the batch and of the label noise.
             anneal: (stop - start,) factors on ``noise_std``.

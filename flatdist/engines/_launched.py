@@ -162,7 +162,7 @@ class LaunchedSession:
         return [layer.cpu().numpy().copy() for layer in self.layer_tensors()]
 
     def state(self) -> list[Array]:
-        """What the update rule keeps: nothing, for these kernels take plain and sharpness-aware steps alone."""
+        """State of the update rule: none, because these kernels only take plain and sharpness-aware steps."""
         return [layer[:, None][:, :0] for layer in self.layers()]
 
     def layer_tensors(self) -> list[torch.Tensor]:

@@ -30,11 +30,11 @@ SAM_EPSILON = 1e-12  # keeps SAM's direction defined where a drawn measurement i
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """Everything a session needs to train replicates together, of one cell or of several that differ in their problems.
+    """Everything a session needs to train replicates together, from one cell or several that differ in their problems.
 
     Attributes:
         widths: d_0 ... d_L, from input to output.
-        measurements: per replicate as its ensemble keeps them, or (n, d_out, d_in); in the cell's dtype, or int8 for
+        measurements: per replicate as its ensemble stores them, or (n, d_out, d_in); in the cell's dtype, or int8 for
             +1/-1 ensembles.
         labels: per replicate (n,), in the cell's dtype; n may differ between replicates.
         layers: per replicate the starting layers, ``layers[r][j]`` is W_{j+1} of shape (widths[j+1], widths[j]).
@@ -44,14 +44,14 @@ class TrainingTask:
         label_noise: whether labels are perturbed at all.
         sam_radius: length of SAM's perturbation; None for plain SGD.
         update: how a gradient moves the weights; None for W <- W - eta g.
-        constants: per replicate the numbers handed to ``update``, (replicates, constants).
-        state: per replicate and layer what ``update`` keeps beside the weights, ``state[r][j]`` of shape
-            (slots, widths[j+1], widths[j]); None for zeros.
+        constants: per replicate the numbers passed to ``update``, (replicates, constants).
+        state: per replicate and layer the state of ``update``, ``state[r][j]`` of shape (slots, widths[j+1],
+            widths[j]); None for zeros.
         dtype: float32 or float64.
         threads: CPU threads the session may use.
         device: ``cpu`` or a torch device such as ``cuda:0``.
-        planned_steps: replicate-steps that are to be taken with these widths and this batch, in this task and in others
-            like it; an engine may compile code for the one shape where they pay for it.
+        planned_steps: replicate-steps planned with these widths and this batch, in this task and in others like it; an
+            engine may compile code for this shape if they make up for the compilation.
     """
 
     widths: tuple[int, ...]
@@ -83,18 +83,18 @@ class TrainingTask:
 
     @property
     def drawn(self) -> int:
-        """Number of terms of one step's gradient: the batch size, or where the batch is full n, the largest one."""
+        """Number of terms in one step's gradient: the batch size, or the largest n if the batch is full."""
         return max(self.counts) if self.batch_size is None else self.batch_size
 
     def starting_state(self) -> list[list[Array]]:
-        """``state``, zeros where it is not given, in the cell's dtype; without slots where there is no update rule."""
+        """``state`` in the cell's dtype, zeros by default; without slots if there is no update rule."""
         if self.state is not None:
             return [[np.asarray(slots, self.dtype) for slots in layers] for layers in self.state]
         slots = 0 if self.update is None else len(self.update.state)
         return [[np.zeros((slots, *layer.shape), self.dtype) for layer in layers] for layers in self.layers]
 
     def starting_constants(self) -> Array:
-        """``constants``, without columns where they are not given, (replicates, constants) float64."""
+        """``constants``, without columns by default, (replicates, constants) float64."""
         empty: Array = np.zeros((self.replicates, 0))
         return empty if self.constants is None else np.asarray(self.constants, np.float64)
 
@@ -123,11 +123,12 @@ class Session(Protocol):
         ...
 
     def layer_tensors(self) -> list[Any]:
-        """The same as torch tensors on the session's device, views where it can; engines for GPUs alone have them."""
+        """The layers as torch tensors on the session's device, as views if possible; only engines for GPUs have
+        them."""
         ...
 
     def state(self) -> list[Array]:
-        """What the update rule keeps: L arrays (replicates, slots, d_j, d_{j-1}) in the cell's dtype, copies."""
+        """State of the update rule: L arrays (replicates, slots, d_j, d_{j-1}) in the cell's dtype, copies."""
         ...
 
 

@@ -25,7 +25,7 @@ USUAL_SHARED = 227 * 1024  # bytes a block may have, where no device says otherw
 
 @dataclass(frozen=True)
 class Configuration:
-    """How a shape is shared out among threads; nothing here changes what is computed, its rounding apart.
+    """How a shape is divided among threads; it changes nothing but rounding.
 
     Attributes:
         threads: of a block, which trains one replicate.
@@ -33,7 +33,7 @@ class Configuration:
         rows: measurement rows that a thread holds at a time.
         tall: rows of a thread's tile in products of layers.
         wide: columns of that tile.
-        blocks: blocks that an SM is to hold at least; bounds the registers of a thread.
+        blocks: least number of blocks per SM; bounds the registers of a thread.
         ahead: steps whose draws are made together.
     """
 
@@ -64,7 +64,7 @@ def configuration_of(shape: Shape) -> Configuration:
 
 
 def macros(shape: Shape, chosen: Configuration) -> dict[str, Any]:
-    """What the kernel's source is told of a shape."""
+    """The macros that describe a shape to the kernel's source."""
     return {
         "DEPTH": shape.depth,
         "WIDTHS": "{" + ", ".join(map(str, shape.widths)) + "}",
@@ -108,10 +108,10 @@ def _pitch(columns: int) -> int:
 
 
 class CudaEngine:
-    """One block of threads a replicate, all steps of a segment in one launch.
+    """One block of threads per replicate, all steps of a segment in one launch.
 
     Args:
-        configuration: how work is shared out; None takes the table's.
+        configuration: how work is divided; None uses the table's.
     """
 
     name = "cuda"
@@ -169,15 +169,15 @@ def _loaded(shape: Shape, chosen: Configuration, device: int, need: int) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def machine_code(shape: Shape, chosen: Configuration, architecture: str) -> bytes:
-    """The kernel for a shape, compiled; takes a second or two, once a process."""
+    """The compiled kernel for a shape; compiling takes a second or two, once per process."""
     return compile_source(source(shape, chosen), architecture)
 
 
 def compile_source(text: str, architecture: str) -> bytes:
-    """Machine code of CUDA C++ for one architecture; torch's own wrapper asks for a CUDA toolkit's headers.
+    """Compile CUDA C++ for one architecture; torch's own wrapper would need a CUDA toolkit's headers.
 
     Raises:
-        LaunchError: there is no NVRTC, or it does not compile the source, with its log.
+        LaunchError: NVRTC is missing, or it does not compile the source; the message holds its log.
     """
     try:
         from torch.cuda._utils import _get_gpu_rtc_library

@@ -39,7 +39,7 @@ class FusedEngine:
         """Set up a session at the task's starting layers.
 
         Raises:
-            LaunchError: a device, dtype or thread count that the engine does not have.
+            LaunchError: the engine does not support the device, dtype or number of threads.
         """
         if task.device != "cpu":
             raise LaunchError(f"the fused engine runs on the CPU, not on {task.device!r}; use the batched engine there")
@@ -168,11 +168,11 @@ class FusedSession:
 
 
 def warm(dtypes: Sequence[str] = ("float32",), signs: Sequence[bool] = (False, True)) -> None:
-    """Compile the step, or load it where it is cached, so that no worker of this machine waits for it later.
+    """Compile the step, or load it from the cache, so that no worker on this machine has to wait for it later.
 
     Args:
         dtypes: cell dtypes that will be trained.
-        signs: whether the measurements are +1/-1 (True) or floats (False), each that will be met.
+        signs: kinds of measurements to compile for: +1/-1 (True) or floats (False).
     """
     for dtype, sign in itertools.product(dtypes, signs):
         task = TrainingTask(

@@ -13,7 +13,7 @@ from flatdist.types import Array
 
 
 class ReferenceEngine:
-    """One replicate after the other, one step after the other, gradients by autograd."""
+    """One replicate after another, one step after another, with gradients by autograd."""
 
     name = "reference"
 

@@ -57,10 +57,10 @@ def interpreting() -> bool:
 
 
 class TritonEngine:
-    """One Triton program a replicate.
+    """One Triton program per replicate.
 
     Args:
-        configuration: how to compile; None takes the table's.
+        configuration: how to compile; None uses the table's.
     """
 
     name = "triton"
@@ -89,7 +89,7 @@ class TritonEngine:
 
 
 def constants(shape: Shape, chosen: Configuration, room: int) -> dict[str, Any]:
-    """What the kernel is compiled with."""
+    """The constants that the kernel is compiled with."""
     d_in, d_out = shape.widths[0], shape.widths[-1]
     blocks = _power(-(-room // 4))
     return {
@@ -109,7 +109,7 @@ def constants(shape: Shape, chosen: Configuration, room: int) -> dict[str, Any]:
 
 
 class Scratch:
-    """Room for the draws of a session's programs, kept from launch to launch."""
+    """Buffers for the draws of a session's programs, kept between launches."""
 
     def __init__(self) -> None:
         self.tensors: tuple[torch.Tensor, torch.Tensor] | None = None

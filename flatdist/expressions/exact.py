@@ -72,7 +72,7 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
 
 
 def as_stored(value: Fraction) -> Fraction:
-    """A number as a float field stores it, with 12 significant digits; one beyond the floats as it is."""
+    """A number as a float field stores it, with 12 significant digits; unchanged beyond the range of floats."""
     try:
         return Fraction(repr(canonical_float(value)))
     except (OverflowError, ValueError):
@@ -115,7 +115,7 @@ APPLIED: Mapping[str, Callable[..., Fraction]] = {
 
 
 def number(value: Value) -> Fraction | None:
-    """A value to compute with; None where it has none, as ``auto`` has not; ValueError for widths that differ."""
+    """A value to compute with; None if there is none, as for ``auto``; ValueError for widths that differ."""
     if isinstance(value, tuple):
         if len(set(value)) > 1:
             raise ValueError(f"a list of different widths, {list(value)}, cannot be computed with")
@@ -125,7 +125,7 @@ def number(value: Value) -> Fraction | None:
 
 
 def compare(symbol: str, left: Value, right: Value) -> bool:
-    """``!=`` is the opposite of ``==``; a missing value equals None alone, and is neither smaller nor larger."""
+    """``!=`` is the opposite of ``==``; a missing value equals only None, and is neither smaller nor larger."""
     if symbol == "!=":
         return not compare("==", left, right)
     if right is None:  # is it null? auto and full are
@@ -148,7 +148,7 @@ def compile_node(node: Any, text: str) -> Evaluate:  # noqa: PLR0911
     """The function that computes a node from names.
 
     Raises:
-        ExpressionError: the function, for division by zero, a number that grows too large, and the like.
+        ExpressionError: raised by the function, for example for a division by zero or a number that grows too large.
     """
     value, position = node.value, node.position
     parts = [compile_node(part, text) for part in node.parts]

@@ -99,20 +99,20 @@ class Expression:
 
 
 def parse(text: str, names: Mapping[str, Name] = CELL_NAMES) -> Expression:
-    """Read an expression.
+    """Parse an expression.
 
     Args:
         text: such as ``1.1*dof`` or ``n <= entries and method != 'sam'``.
         names: what it may name.
 
     Raises:
-        ExpressionError: it is not arithmetic, compares what cannot be compared, or uses a name that is not known.
+        ExpressionError: it is not arithmetic, compares what cannot be compared, or uses an unknown name.
     """
     return finished(Reader(text, names).read(), text)
 
 
 def parse_condition(text: str, names: Mapping[str, Name] = CELL_NAMES) -> Expression:
-    """Read an expression that is true or false.
+    """Parse an expression that is true or false.
 
     Raises:
         ExpressionError: as :func:`parse`; or it is a number or a text.
@@ -123,25 +123,25 @@ def parse_condition(text: str, names: Mapping[str, Name] = CELL_NAMES) -> Expres
 
 
 def finished(node: Node, text: str) -> Expression:
-    """An expression of a checked node."""
+    """The expression of a checked node."""
     return Expression(text, node, node.names, compile_node(node, text))
 
 
 def require_condition(text: str, node: Node) -> None:
-    """Refuse what is neither true nor false."""
+    """Reject an expression that is not a condition."""
     if node.kind != "truth":
         raise ExpressionError(text, node.position, f"is {KINDS[node.kind]}; a condition compares, such as n <= entries")
 
 
 class Reader:
-    """From a text, or from a filter given as values, to checked nodes."""
+    """Turns text, or a filter given as values, into checked nodes."""
 
     def __init__(self, text: str, names: Mapping[str, Name]) -> None:
         self.text, self.known = text, names
         self._lines: list[int] = []
 
     def error(self, position: int, reason: str) -> ExpressionError:
-        """What is wrong, and where."""
+        """An error with its position."""
         return ExpressionError(self.text, position, reason)
 
     def read(self) -> Node:
@@ -323,7 +323,7 @@ class Reader:
             raise self.error(position, "contains a lone surrogate, which is not text") from None
 
     def compare(self, symbol: str, left: Node, right: Node, position: int) -> Node:
-        """A comparison of two parts that can be compared; a lone name stands on its left where there is one."""
+        """A comparison of two comparable parts; if one of them is a single name, it is put on the left."""
         if symbol in ("in", "not in"):
             if right.kind != "list":
                 raise self.error(right.position, "in and not in take a list in square brackets, such as [1, 2]")

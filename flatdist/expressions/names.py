@@ -97,7 +97,7 @@ def unknown(name: str, names: Mapping[str, Name]) -> str:
 
 
 def derived(name: str, names: Names) -> Fraction | None:
-    """The value of one of the ``DERIVED`` names; None where a field that it follows from has none.
+    """The value of one of the ``DERIVED`` names; None if a field that it depends on has none.
 
     Raises:
         ValueError: ``statdim`` of a rank that no matrix of that shape has.

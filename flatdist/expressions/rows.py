@@ -44,7 +44,7 @@ class Condition:
     """One condition on rows; all of a ``where`` must hold.
 
     Attributes:
-        expression: what it says.
+        expression: the parsed condition.
         names: the columns that decide it.
         known: what its names stand for.
     """
@@ -120,7 +120,7 @@ def holding(table: pa.Table, conditions: Sequence[Condition]) -> npt.NDArray[np.
     """Which rows satisfy the conditions that Arrow cannot decide; each combination of values is computed once.
 
     Raises:
-        ExpressionError: a condition cannot be computed for some row, for instance where it divides by zero.
+        ExpressionError: a condition cannot be computed for some row, for instance because it divides by zero.
     """
     mask = np.ones(len(table), bool)
     for condition in conditions:

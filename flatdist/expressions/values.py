@@ -29,7 +29,7 @@ class Word(str):
 
 
 class Names(Protocol):
-    """Where an expression looks its names up: a mapping, or anything that can be asked for one."""
+    """Where an expression looks up its names: a mapping, or anything with the same lookup."""
 
     def __getitem__(self, name: str, /) -> Value: ...
 
@@ -52,7 +52,7 @@ def without_noise(value: Fraction) -> Fraction:
 
 
 def to_value(value: Any) -> Value:
-    """A field's or column's value as expressions compute with it; a float is the decimal that it prints as."""
+    """The value of a field or column for use in expressions; a float becomes the decimal that it prints as."""
     if value is None or isinstance(value, (bool, str, Fraction, datetime)):
         return value
     if isinstance(value, int):
@@ -64,7 +64,7 @@ def to_value(value: Any) -> Value:
 
 
 def show(value: Any) -> str:
-    """A value as messages print it."""
+    """A value as messages show it."""
     if isinstance(value, Fraction):
         try:
             return str(value.numerator) if value.denominator == 1 else f"{float(value):.12g}"
