@@ -68,7 +68,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the maker of a figure returns.
+    """What a figure's ``make`` returns.
 
     Attributes:
         figures: name of the files -> figure.
@@ -76,7 +76,7 @@ class Drawn:
         settings: of fits and drawing, recorded in the files.
         remarks: sentences on the data.
         files: name -> table to write as CSV.
-        violated: whether a statement that should hold does not.
+        violated: whether some statement is violated.
     """
 
     figures: Mapping[str, Figure]
@@ -89,7 +89,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Made:
-    """What a figure command made: tables and remarks to print, paths of what was written."""
+    """The outcome of a figure command: tables and remarks to print, and the paths written."""
 
     tables: Mapping[str, pd.DataFrame]
     remarks: Sequence[str]
@@ -120,17 +120,17 @@ def make_figure(
     """Make a figure of a sweep and write its files; what ``flatdist figure NAME SWEEP`` does.
 
     Args:
-        name: of the figure, see :data:`FIGURES`.
+        name: of the figure, one of :data:`FIGURES`.
         sweeps: one or several, by name or file; several are read as one.
         store: folder or URI of the results.
         out: folder for the files; by default ``figures/SWEEP``.
         where: filter, such as ``"rank == 2 and n > 1.5*dof"``.
         formats: of png, svg and pdf.
-        size: width and height in inches; by default what suits the panels.
+        size: width and height in inches; by default chosen for the panels.
         options: of the figure.
 
     Raises:
-        FitError: no such figure or option, or no trials.
+        FitError: the figure or option does not exist, or there are no trials.
         StoreError, SweepError: the store or a sweep cannot be read.
     """
     name = name.replace("-", "_")
@@ -175,7 +175,8 @@ def maker_of(name: str) -> Callable[..., Drawn]:
 
 
 def options_of(name: str) -> list[str]:
-    """The options that a figure takes beyond those of all: its maker's, or its function's where the maker takes any."""
+    """The options that a figure takes beyond the common ones: its maker's, or its function's if the maker accepts
+    any."""
     maker = maker_of(name)
     names = list(inspect.signature(maker).parameters)[2:]
     if names == ["options"]:
@@ -219,7 +220,7 @@ def no_trials(context: Context) -> str:
 
 
 def sweep_name(sweep: str) -> str:
-    """A sweep's own name, by which the store knows it, whether it is given as a name or as a file.
+    """The name under which the store records a sweep, which may be given as a name or as a file.
 
     Raises:
         SweepError: the file cannot be read.

@@ -48,21 +48,21 @@ def dependence(
     thresholds: pd.DataFrame | None = None,
     ax: Axes | None = None,
 ) -> Any:
-    """n50 against a numeric field: a panel for each problem, a colour for each method; methods without it are bands.
+    """n50 against a numeric field: a panel per problem, a colour per method; methods without the field are bands.
 
     Args:
         trials: one row per replicate.
         x: the field.
-        tolerance: success is a relative error below this; by default the loosest of the methods' own.
+        tolerance: relative error below which a replicate succeeds; default: the loosest of the methods'.
         link: of the threshold fits.
         thresholds: fitted already, grouped by :func:`grouping`; fitted here by default.
-        ax: axes for a single panel; by default a figure of all.
+        ax: axes for a single panel; by default a new figure with all panels.
 
     Returns:
         The figure, or ``ax``.
 
     Raises:
-        FitError: no such column, values that are no numbers, a single value, or several panels for one ``ax``.
+        FitError: the column does not exist, is not numeric or has a single value, or one ``ax`` got several panels.
 
     Example:
         >>> import pandas as pd

@@ -45,7 +45,7 @@ def depth_figure(ratios: pd.DataFrame) -> Figure:
 
 
 def ratios_figure(tables: Mapping[str, pd.DataFrame], reference: str) -> Figure:
-    """n50 of methods over a reference's, a row a method and setting, a panel a table.
+    """n50 of methods over a reference's: one row per method and setting, one panel per table.
 
     Args:
         tables: from :func:`flatdist.fits.depth_ratios`, by the titles of their panels.
@@ -71,7 +71,7 @@ def ratios_figure(tables: Mapping[str, pd.DataFrame], reference: str) -> Figure:
 
 
 def depth_panel(axes: Axes, ratios: pd.DataFrame, depths: Sequence[str] = DEPTHS) -> None:
-    """n50 over the nuclear norm's against the size, a line a depth, with each limit as a tick at the right.
+    """n50 over the nuclear norm's against the size: one line per depth, each limit a tick at the right.
 
     Args:
         axes: to draw into.

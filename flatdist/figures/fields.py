@@ -63,13 +63,13 @@ def heatmap(
         x, y: columns, or arithmetic over them such as ``n/entries``; by default the fields that vary most.
         value: column whose statistic is the colour; ``success`` is the share of replicates that succeed, ``n50`` the
             fitted threshold.
-        agg: one of :data:`AGGREGATES`; by default the mean of shares and the median of everything else.
+        agg: one of :data:`AGGREGATES`; by default the mean for shares and the median for everything else.
         facet: column that makes panels; ``none`` pools everything into one.
         log: which of x, y and value are logarithmic, such as ``x,value``; ``none`` for none; by default those whose
             positive numbers spread widely.
-        tolerance: success is a relative error below this; by default the loosest of the methods' own.
+        tolerance: relative error below which a replicate succeeds; default: the loosest of the methods'.
         table: from :func:`field_table`; made here by default.
-        ax: axes for a single panel; by default a figure of all.
+        ax: axes for a single panel; by default a new figure with all panels.
 
     Returns:
         The figure, or ``ax``.
@@ -117,7 +117,7 @@ def lines(
 ) -> Any:
     """A statistic over one field, with its spread: a line for each value of ``color``.
 
-    Shares have their 95 % interval as bars (Wilson), ``n50`` that of the fit, everything else its quartiles.
+    Bars are 95 % intervals for shares (Wilson) and ``n50`` (from the fit), and quartiles for everything else.
 
     Args:
         trials: one row per replicate.
@@ -127,9 +127,9 @@ def lines(
         color: column whose values are told apart by colour; by default the method and whatever else varies.
         facet: column that makes panels; by default none.
         log: which of x and value are logarithmic, such as ``x,value``; ``none`` for none.
-        tolerance: success is a relative error below this; by default the loosest of the methods' own.
+        tolerance: relative error below which a replicate succeeds; default: the loosest of the methods'.
         table: from :func:`field_table`; made here by default.
-        ax: axes for a single panel; by default a figure of all.
+        ax: axes for a single panel; by default a new figure with all panels.
 
     Returns:
         The figure, or ``ax``.
@@ -186,7 +186,7 @@ def scatter(
     log: str | None = None,
     ax: Axes | None = None,
 ) -> Any:
-    """One column against another, a point for each replicate: what goes with what?
+    """One column against another, with a point for each replicate.
 
     Args:
         trials: one row per replicate.
@@ -194,13 +194,13 @@ def scatter(
         color: column whose values are told apart by colour; by default the method.
         facet: column that makes panels; by default none.
         log: which of x and y are logarithmic; ``none`` for none; by default those that spread widely.
-        ax: axes for a single panel; by default a figure of all.
+        ax: axes for a single panel; by default a new figure with all panels.
 
     Returns:
         The figure, or ``ax``.
 
     Raises:
-        FitError: a column that is missing, holds no numbers or cannot be logarithmic, or several panels for one ``ax``.
+        FitError: a column is missing, not numeric or cannot be logarithmic, or one ``ax`` got several panels.
 
     Example:
         >>> import pandas as pd
@@ -249,7 +249,7 @@ def heat_panel(
     scales: set[str],
     levels: pd.DataFrame | None = None,
 ) -> None:
-    """Tiles of one panel, each with its number where there is room.
+    """Tiles of one panel, each with its number if there is room.
 
     Args:
         axes: to draw into.
@@ -302,7 +302,7 @@ def field_table(
     ``low`` and ``high`` are the 95 % interval of shares and of n50, and quartiles elsewhere.
 
     Raises:
-        FitError: a missing column, an unknown statistic, or values that are no numbers.
+        FitError: a column is missing or not numeric, or the statistic is unknown.
     """
     if agg is not None and agg not in AGGREGATES:
         raise FitError(f"no statistic is named {agg!r}; allowed: {', '.join(AGGREGATES)}")
@@ -337,10 +337,10 @@ def field_table(
 def column(trials: pd.DataFrame, name: str) -> pd.Series:
     """A column by its name, or computed from others by the language of sweep files.
 
-    Nulls that are a keyword (a learning rate ``auto``) become that word where the whole column is not numbers.
+    Nulls that stand for a keyword (a learning rate ``auto``) become that word if the column is not numeric.
 
     Raises:
-        FitError: neither a column nor arithmetic over columns.
+        FitError: it is neither a column nor arithmetic over columns.
     """
     if name in trials:
         return trials[name].map(as_value) if name == "width" else trials[name]
@@ -368,7 +368,7 @@ def column(trials: pd.DataFrame, name: str) -> pd.Series:
 
 
 def axes_of(trials: pd.DataFrame, x: str | None, y: str | None) -> tuple[str, str]:
-    """The two axes: those asked for, else the fields that take the most values.
+    """The two axes: as requested, else the fields with the most values.
 
     Raises:
         FitError: one does not vary, or fewer than two fields do.
@@ -402,7 +402,7 @@ def _values_of(trials: pd.DataFrame, name: str) -> set[Any]:
 
 
 def varying_fields(trials: pd.DataFrame) -> list[str]:
-    """Fields that tell the trials apart, those with the most values first, numbers before words."""
+    """Fields that vary among the trials, those with the most values first, numbers before words."""
     names = [*configuration_columns(trials), *(["n"] if "n" in trials and trials["n"].nunique() > 1 else [])]
 
     def order(name: str) -> tuple[bool, int]:
@@ -412,7 +412,7 @@ def varying_fields(trials: pd.DataFrame) -> list[str]:
 
 
 def facet_of(trials: pd.DataFrame, facet: str | None, used: Sequence[str]) -> list[str]:
-    """Columns that make panels: the one asked for, else the method, which pooling would blur."""
+    """Columns that make panels: the requested one, else the method."""
     if facet == "none":
         return []
     if facet is not None:
@@ -421,7 +421,7 @@ def facet_of(trials: pd.DataFrame, facet: str | None, used: Sequence[str]) -> li
 
 
 def series_of(trials: pd.DataFrame, color: str | None, used: Sequence[str | None]) -> list[str]:
-    """Columns that make colours: the one asked for, else everything that varies beside the axes and n."""
+    """Columns that make colours: the requested one, else everything that varies besides the axes and n."""
     if color == "none":
         return []
     if color is not None:
@@ -431,7 +431,7 @@ def series_of(trials: pd.DataFrame, color: str | None, used: Sequence[str | None
 
 
 def pooled(trials: pd.DataFrame, used: Sequence[str]) -> list[str]:
-    """A remark on the fields that vary within a group and that the statistic pools over."""
+    """A remark on the fields that the statistic pools over."""
     drawn = " ".join(used)
     left = [name for name in varying_fields(trials) if name not in drawn]
     return (
@@ -440,7 +440,7 @@ def pooled(trials: pd.DataFrame, used: Sequence[str]) -> list[str]:
 
 
 def value_name(value: str, agg: str | None) -> str:
-    """What the colour or the y axis is."""
+    """Label of the colour or the y axis."""
     if value == FITTED:
         return "$n_{50}$"
     if value == SUCCESS and agg in (None, "mean"):
@@ -449,7 +449,7 @@ def value_name(value: str, agg: str | None) -> str:
 
 
 def axis_name(name: str) -> str:
-    """What an axis is."""
+    """Label of an axis."""
     known = {"n": "measurements $n$", "rank": "rank $r$"}
     return known.get(name, name)
 
@@ -501,7 +501,7 @@ def scales_of(table: pd.DataFrame, names: Mapping[str, str], log: str | None) ->
     """Which of the axes (x, y, value) are logarithmic.
 
     Raises:
-        FitError: one that is asked for holds text or numbers that are not positive.
+        FitError: a requested axis holds text or numbers that are not positive.
     """
     asked = None if log is None else {part.strip() for part in log.split(",")} - {"none", ""}
     unknown = sorted((asked or set()) - {*names, *names.values()})

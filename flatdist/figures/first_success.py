@@ -34,10 +34,10 @@ def first_success(
     Args:
         trials: of nested problems, with the shapes.
         reference: the method that pairs are compared with.
-        tolerance: success is a relative error below this; by default the loosest of the methods' own.
+        tolerance: relative error below which a replicate succeeds; default: the loosest of the methods'.
 
     Raises:
-        FitError: missing columns, problems that are not nested, or no pairs with the reference.
+        FitError: columns are missing, the problems are not nested, or nothing pairs with the reference.
 
     Example:
         >>> from flatdist import figures

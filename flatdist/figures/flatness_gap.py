@@ -29,7 +29,7 @@ def flatness_gap(trials: pd.DataFrame, *, ax: Axes | None = None) -> Any:
         The figure, or ``ax``.
 
     Raises:
-        FitError: no pair, or too few learning rates.
+        FitError: there is no pair, or there are too few learning rates.
     """
     table = gaps(trials)
     with Panels([{}], ax, row_height=2.7, rest=0.0) as panels:

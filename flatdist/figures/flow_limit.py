@@ -27,7 +27,7 @@ def flow_limit(trials: pd.DataFrame, history: pd.DataFrame) -> Figure:
         history: with :data:`COLUMNS`.
 
     Raises:
-        FitError: no runs, no flow, several problems or starts, or too few learning rates.
+        FitError: there are no runs or no flow, several problems or initializations, or too few learning rates.
     """
     path = paths(trials, history)
     table = differences(path)

@@ -21,7 +21,7 @@ _SLUG_LENGTH = 32
 
 
 def cells_hash(trials: pd.DataFrame) -> str:
-    """Names the set of cells behind a figure: equal for equal sets, whatever their order."""
+    """A hash of the set of cells behind a figure, whatever their order."""
     cells = sorted(set(trials["cell_id"].astype(str))) if "cell_id" in trials else []
     return hashlib.sha256("\n".join(cells).encode()).hexdigest()[:16]
 
@@ -35,15 +35,15 @@ def origin(
     where: str | None = None,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What a figure's file says of its origin.
+    """The origin that a figure's file records.
 
     Args:
         sweep: name or file of the sweep.
         trials: the rows shown.
         settings: of the fit and the figure.
         store: where the rows come from.
-        where: which rows were asked for, as text; None for all.
-        command: words that make the figure again; empty where no single command does.
+        where: the filter, as text; None for all rows.
+        command: words that make the figure again; empty if no single command does.
     """
     sha, dirty = revision()
     return {
@@ -64,7 +64,7 @@ def origin(
 def remake_command(
     name: str, sweeps: Sequence[str], store: str, where: str | None, options: Mapping[str, Any]
 ) -> list[str]:
-    """The words that make a figure again: the store is named, the folder of the files left out.
+    """The words that make a figure again, with the store but without the output folder.
 
     >>> remake_command("heatmap", ["q.yaml"], "results", None, {"x": "n"})
     ['flatdist', 'figure', 'heatmap', 'q.yaml', '--x', 'n', '--store', 'results']
@@ -76,7 +76,7 @@ def remake_command(
 
 
 def file_stem(name: str, where: str | None) -> str:
-    """The name of a figure's files: that of a part of a sweep differs from that of the whole, and of other parts.
+    """The name of a figure's files; different parts of a sweep, and the whole, get different names.
 
     >>> file_stem("paired", None), file_stem("paired", "rank == 2")
     ('paired', 'paired-where-rank-2-afcff8')

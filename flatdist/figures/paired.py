@@ -23,16 +23,16 @@ def paired(
     tolerance: float | None = None,
     ax: Axes | None = None,
 ) -> Any:
-    """Success minus the reference's on the same problems, against n: a panel a problem, a colour a method.
+    """Success minus the reference's on the same problems, against n: one panel per problem, one colour per method.
 
-    A replicate's problem depends on the problem's fields and the replicate's number only, so two methods' trials of one
-    replicate are a pair, and what the problems share cancels in the difference.
+    A replicate's problem depends only on the problem's fields and the replicate's number, so two methods' trials of one
+    replicate are a pair, and variation between problems cancels in the difference.
 
     Args:
         trials: one row per replicate.
         reference: method that the others are compared with.
-        tolerance: success is a relative error below this; by default the loosest of the methods' own.
-        ax: axes for a single panel; by default a figure of all.
+        tolerance: relative error below which a replicate succeeds; default: the loosest of the methods'.
+        ax: axes for a single panel; by default a new figure with all panels.
 
     Returns:
         The figure, or ``ax``.

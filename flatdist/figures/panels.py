@@ -53,9 +53,9 @@ class Panels:
     Args:
         keys: what the panels show.
         ax: axes to draw into, which needs a single key; None for a figure of its own.
-        row_height, rest: inches for each row of panels, and for legend and labels.
+        row_height, rest: inches per row of panels, and for legend and labels.
         most_in_column: more panels than this make two columns and a page's width.
-        columns: number of columns where that is given by the data.
+        columns: number of columns, if the data determine it.
         subplots: further arguments of ``Figure.subplots``.
     """
 
@@ -114,7 +114,7 @@ class Panels:
         bar.outline.set_linewidth(0.4)
 
     def title(self, axes: Axes, text: str) -> None:
-        """A panel's title; none within axes that the caller has titled."""
+        """Set a panel's title, unless the caller has titled the axes."""
         if self._own or not axes.get_title():
             axes.set_title(text, loc="left", pad=3)
 
@@ -138,7 +138,7 @@ class Panels:
 
 
 def describe(key: Key) -> str:
-    """A group's key as figures print it, ``method`` by its label; nulls of fields that do not apply are left out.
+    """A group's key as figures print it, with the method's label; fields that do not apply are left out.
 
     >>> describe({"method": "min_nuclear_norm", "rank": 2})
     'min nuclear norm, $r = 2$'
@@ -165,7 +165,7 @@ def _equation(known: str | None, name: str, shown: str) -> str:
 
 
 def keys_of(table: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Distinct keys in a table, in the order figures show them: methods as styled, the rest by value."""
+    """Distinct keys of a table in the order of the figures: methods by rank, the rest by value."""
     found = {tuple(as_value(value) for value in row): None for row in table[list(columns)].itertuples(index=False)}
     keys = [dict(zip(columns, values, strict=True)) for values in found]
     return sorted(keys, key=lambda key: [_place(name, value) for name, value in key.items()])
@@ -183,7 +183,7 @@ def _place(name: str, value: Any) -> tuple[int, Any, str]:
 
 
 def styled(keys: Sequence[Key]) -> list[tuple[int, Key]]:
-    """Keys with the number of their colour and marker: a method's own where no method occurs twice, else in order."""
+    """Keys with the number of their colour and marker: the method's own if no method occurs twice, else in order."""
     methods = [key.get("method") for key in keys]
     own = [method_rank(method) for method in methods if isinstance(method, str)]
     numbers = own if len(set(own)) == len(keys) else range(len(keys))
@@ -215,7 +215,7 @@ def arrow_handle(label: str, arrow: str = "$\\uparrow$") -> Line2D:
 
 
 def legend_columns(handles: Sequence[Any], width: int = 54) -> int:
-    """Columns of a legend over a figure of one column: two where the longest labels fit side by side.
+    """Columns of a legend over a one-column figure: two if the longest labels fit side by side.
 
     Args:
         handles: with labels.
@@ -235,7 +235,7 @@ def two_blocks(left: Sequence[Line2D], right: Sequence[Line2D]) -> list[Line2D]:
 
 
 def count_words(values: Any) -> str:
-    """Counts as a range: ``8``, or ``4-8`` where they differ."""
+    """Counts as a range: ``8``, or ``4-8`` if they differ."""
     counts = sorted(set(values))
     return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
 

@@ -44,11 +44,11 @@ Band = tuple[float, float]
 
 @dataclass(frozen=True)
 class View:
-    """What the two axes of the diagram are; every row of it is one shape and rank.
+    """The two axes of the diagram; each row is one shape and rank.
 
     Attributes:
         x_label, y_label: of the axes.
-        shared: fields of the shape that rows may differ in; the others get panels of their own.
+        shared: fields of the shape in which rows may differ; the others get separate panels.
         height: (d_out, d_in, rank) -> place on the y axis, in the order of the rows.
         name: (d_out, d_in, rank) -> label of a row.
         unit: (d_out, d_in) -> number of measurements that is 1 on the x axis.
@@ -96,13 +96,13 @@ def phase_diagram(
 
     Args:
         trials: one row per replicate, with ``n``, ``replicate``, ``relative_error``, ``rank``, ``d_out``, ``d_in``.
-        tolerance: success is a relative error below this; by default the loosest of the methods' own.
+        tolerance: relative error below which a replicate succeeds; default: the loosest of the methods'.
         link: success curve of the threshold fits; ``auto`` chooses by evidence.
         view: ``rank`` (n and rank), ``size`` (n and size), ``shape`` (n, and size and rank in the order of the
-            statistical dimension), ``normalised`` (n / d d' and rank / min(d, d')); ``auto`` is the first three by what
-            varies.
+            statistical dimension), ``normalised`` (n / d d' and rank / min(d, d')); ``auto`` chooses among the first
+            three by what varies.
         thresholds: fitted already, grouped by what makes panels and the shape; fitted here by default.
-        ax: axes for a single panel; by default a figure of all.
+        ax: axes for a single panel; by default a new figure with all panels.
 
     Returns:
         The figure, or ``ax``.
@@ -141,10 +141,10 @@ def phase_diagram(
 
 
 def view_named(name: str, trials: pd.DataFrame) -> View:
-    """A view by its name; ``auto`` is the one whose rows are the shapes that vary in the trials.
+    """A view by name; ``auto`` is the one whose rows are the shapes that vary in the trials.
 
     Raises:
-        FitError: there is none.
+        FitError: no view has this name.
     """
     if name == "auto":
         sizes, ranks = len(trials[["d_out", "d_in"]].drop_duplicates()), trials["rank"].nunique()
@@ -155,13 +155,13 @@ def view_named(name: str, trials: pd.DataFrame) -> View:
 
 
 def panel_columns(trials: pd.DataFrame, view: View = VIEWS["rank"]) -> list[str]:
-    """Columns that make a panel: everything that varies but n and what the rows are."""
+    """Columns that make a panel: everything that varies except n and the fields of the rows."""
     varying = configuration_columns(trials, but=(*view.shared, "method"))
     return [*series_columns(trials), *(name for name in varying if name in PROBLEM_FIELDS)]
 
 
 def diagram_columns(trials: pd.DataFrame, view: View | str = "auto") -> list[str]:
-    """Columns that tell rows of tiles apart: those of the panels and the shape."""
+    """Columns that identify rows of tiles: those of the panels and the shape."""
     require_columns(trials, SHAPE, "needed columns")
     view = view_named(view, trials) if isinstance(view, str) else view
     return list(dict.fromkeys([*panel_columns(trials, view), *SHAPE]))

@@ -39,16 +39,16 @@ def ratios(
     """Draw the ratios against the statistical dimension of the shape and rank.
 
     Over a prediction the interval is n50's own. Over a method both thresholds are uncertain; their intervals are
-    combined as if independent, which is too careful where the methods were run on the same problems.
+    combined as if independent, which is conservative if the methods were run on the same problems.
 
     Args:
         trials: one row per replicate, with the shapes.
         over: a prediction's name, or a method.
         margin: half-width of the band around 1.
-        tolerance: success is a relative error below this; by default the loosest of the methods' own.
+        tolerance: relative error below which a replicate succeeds; default: the loosest of the methods'.
         link: of the threshold fits.
         table: from :func:`flatdist.fits.ratios.ratios`; fitted here by default.
-        ax: axes for a single panel; by default a figure of all.
+        ax: axes for a single panel; by default a new figure with all panels.
 
     Returns:
         The figure, or ``ax``.
@@ -105,7 +105,7 @@ def ratios(
 
 
 def panels_of(table: pd.DataFrame) -> list[tuple[int | None, pd.DataFrame]]:
-    """A part of the table for each depth, with the methods that have none in every part."""
+    """The table split by depth, with methods without a depth in every part."""
     depths = [key["depth"] for key in keys_of(table, ["depth"])] if "depth" in table else []
     known = [depth for depth in depths if depth is not None]
     if not known:

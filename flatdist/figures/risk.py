@@ -39,13 +39,13 @@ def risk(trials: pd.DataFrame, *, ax: Axes | None = None) -> Any:
 
     Args:
         trials: one row per replicate, with the shapes; labels may be noisy and the truth may have a spectral tail.
-        ax: axes for a single panel; by default a figure of all.
+        ax: axes for a single panel; by default a new figure with all panels.
 
     Returns:
         The figure, or ``ax``.
 
     Raises:
-        FitError: missing columns, not one finite error, or several panels for one ``ax``.
+        FitError: columns are missing, no error is finite, or one ``ax`` got several panels.
 
     Example:
         >>> from flatdist import figures
@@ -80,13 +80,14 @@ def risk_ratios(trials: pd.DataFrame, *, reference: str = "min_nuclear_norm", ax
     Args:
         trials: one row per replicate.
         reference: method whose errors are the denominators.
-        ax: axes for a single panel; by default a figure of all.
+        ax: axes for a single panel; by default a new figure with all panels.
 
     Returns:
         The figure, or ``ax``.
 
     Raises:
-        FitError: as :func:`risk`; or the reference has no trials or several configurations, or no pairs.
+        FitError: as for :func:`risk`; or the reference has no trials or several configurations, or nothing pairs with
+            it.
 
     Example:
         >>> from flatdist import figures
@@ -107,7 +108,7 @@ def risk_ratios(trials: pd.DataFrame, *, reference: str = "min_nuclear_norm", ax
 
 
 def risk_steps(trials: pd.DataFrame) -> Any:
-    """Median error, and how much of the noise is left unfitted, against the number of steps.
+    """Median error and the share of the noise left unfitted, against the number of steps.
 
     Args:
         trials: one row per replicate, of several ``steps``; methods without steps are drawn as levels.
@@ -240,7 +241,7 @@ def steps_table(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[str], list[str
 
 
 def agreement(table: pd.DataFrame) -> list[str]:
-    """How far the measured medians are from the predicted ones, a line for each method that has predictions."""
+    """How far measured medians are from predictions, one line per method that has predictions."""
     known = table[np.isfinite(table["predicted"]) & (table["predicted"] > 0) & np.isfinite(table["error"])]
     lines = []
     for key, group in group_rows(known, ["method"]):

@@ -49,10 +49,10 @@ def sample_complexity(
 
     Args:
         trials: one row per replicate, with ``n``, ``replicate``, ``relative_error`` and whatever varies.
-        tolerance: success is a relative error below this; by default the loosest of the methods' own.
+        tolerance: relative error below which a replicate succeeds; default: the loosest of the methods'.
         link: success curve of the threshold fits; ``auto`` chooses by evidence.
         thresholds: fitted already, grouped by :func:`grouping`; fitted here by default.
-        ax: axes for a single panel; by default a figure of all.
+        ax: axes for a single panel; by default a new figure with all panels.
 
     Returns:
         The figure, or ``ax``.
@@ -144,9 +144,9 @@ def draw_predictions(
     n_axis: Literal["x", "y"] = "x",
     linewidth: float = 0.9,
 ) -> set[str]:
-    """A line for each predicted n, where the trials have one shape and rank and the line is in view.
+    """A line for each predicted n that is in view, if the trials have one shape and rank.
 
-    Over an axis of n also the nuclear norm's whole success curve, Phi((n - delta) / sigma), which nothing is fitted to.
+    Over an axis of n, also the nuclear norm's whole success curve, Phi((n - delta) / sigma), which involves no fit.
 
     Args:
         axes: the panel.

@@ -46,7 +46,7 @@ def scaling(
 
     Args:
         trials: one row per replicate, over several shapes or ranks.
-        tolerance: success is a relative error below this; by default the loosest of the methods' own.
+        tolerance: relative error below which a replicate succeeds; default: the loosest of the methods'.
         link: of the threshold fits.
         fits: from :func:`flatdist.fits.collapse.fit_all`; fitted here by default.
 

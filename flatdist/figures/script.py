@@ -29,7 +29,7 @@ class Script:
     Attributes:
         options: of the command line.
         trials: rows of the sweeps.
-        lines: what is printed when all went well.
+        lines: printed if the script succeeds.
     """
 
     def __init__(self, options: argparse.Namespace, command: Sequence[str]) -> None:
@@ -45,7 +45,7 @@ class Script:
         return self._context.history(columns)
 
     def show(self, table: pd.DataFrame) -> None:
-        """Print a table, and what counts as a success where it holds thresholds."""
+        """Print a table, and the definition of success if it holds thresholds."""
         if any(str(name).startswith("n50") for name in table) and "tolerance" not in table:
             self.lines.append(success_words(resolve_tolerance(self.trials, self.options.tolerance)))
         self.lines += [*text_lines(shown(table)), ""]
@@ -70,7 +70,7 @@ def run_script(main: Callable[[Script], int | None], description: str | None, **
     Args:
         main: from the script's run to its exit status, None for 0.
         description: the script's docstring.
-        options: further options and their defaults; a type stands for one without a default.
+        options: further options and their defaults; a type declares an option without a default.
 
     Returns:
         Exit status: what ``main`` returns, or 2 for bad input, with one message.

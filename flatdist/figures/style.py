@@ -108,7 +108,7 @@ def despine(*many: Axes) -> None:
 
 
 def plain_ticks(axis: Axis, low: float, high: float, most: int = 8) -> None:
-    """A handful of round tick labels, not powers, on a logarithmic axis that rarely spans a decade.
+    """Use a few round tick labels instead of powers on a logarithmic axis that rarely spans a decade.
 
     Args:
         axis: of an axes whose scale is logarithmic.
@@ -121,7 +121,7 @@ def plain_ticks(axis: Axis, low: float, high: float, most: int = 8) -> None:
 
 
 def round_values(low: float, high: float, most: int = 8) -> np.ndarray:
-    """Round numbers from low to high, at most so many, about evenly spaced on a logarithmic axis; (k,)."""
+    """At most ``most`` round numbers from low to high, about evenly spaced on a logarithmic axis; (k,)."""
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     candidates = np.array([float(f"{m}e{e}") for e in decades for m in (1, 1.5, 2, 3, 4, 5, 7)])
     inside = candidates[(candidates >= low * 0.97) & (candidates <= high * 1.03)]
@@ -133,7 +133,7 @@ def round_values(low: float, high: float, most: int = 8) -> np.ndarray:
 
 
 def method_label(method: str) -> str:
-    """What figures call a method."""
+    """A method's label in figures."""
     return METHODS[method].label if method in METHODS else str(method)
 
 

@@ -28,7 +28,7 @@ def tolerance(
         trials: one row per replicate.
         link: of the threshold fits.
         thresholds: from :func:`flatdist.fits.threshold.fit_over_tolerances`; fitted here by default.
-        ax: axes for a single panel; by default a figure of all.
+        ax: axes for a single panel; by default a new figure with all panels.
 
     Returns:
         The figure, or ``ax``.

@@ -25,7 +25,7 @@ def read_origin(path: str | os.PathLike[str]) -> dict[str, Any]:
         path: of a PNG, SVG or PDF file.
 
     Raises:
-        FigureError: no such file, none of these formats, damaged, or without an origin.
+        FigureError: the file does not exist, has another format, is damaged, or has no origin.
     """
     file = Path(path)
     try:
@@ -57,7 +57,7 @@ def read_origin(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def command_of(origin: Mapping[str, Any]) -> list[str] | None:
-    """The words that make a figure again; None where it holds none, or some that are no command of flatdist's."""
+    """The words that make a figure again; None if it holds none, or they are not a flatdist command."""
     words = origin.get("command")
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         return None

@@ -38,7 +38,7 @@ COLUMNS = ("cell_id", "replicate", "step", *MEASURES, "train_loss_max")
 
 
 def training_curves(trials: pd.DataFrame, history: pd.DataFrame) -> Figure:
-    """Medians and quartiles over the steps: a row for each measure, a column for each depth, a colour for each method.
+    """Medians and quartiles over the steps: one row per measure, one column per depth, one colour per method.
 
     Args:
         trials: rows of one problem, from :func:`flatdist.load_trials`.
@@ -87,7 +87,7 @@ def training_curves(trials: pd.DataFrame, history: pd.DataFrame) -> Figure:
 
 
 def trained_trials(trials: pd.DataFrame) -> pd.DataFrame:
-    """Those of the trials that have curves.
+    """The trials that have curves.
 
     Raises:
         FitError: there are none, or the trials are of more than one problem.
@@ -156,7 +156,7 @@ def _level(depth: int, measure: str, values: Any, label: str, line: str) -> dict
 
 
 def series_columns(trained: pd.DataFrame) -> list[str]:
-    """Columns that tell the curves of one depth apart: the method, and its fields that vary within a depth."""
+    """Columns that identify the curves of one depth: the method, and its fields that vary within a depth."""
     varying = {name for _, group in trained.groupby("depth") for name in configuration_columns(group)}
     return ["method", *(name for name in FIELDS if name in varying - {"method", "depth"})]
 

@@ -99,7 +99,7 @@ def moment(when: Any) -> str:
 
 
 def threshold_words(fit: Mapping[Any, Any] | pd.Series) -> str:
-    """What is known of n50 in one group."""
+    """n50 of one group in words."""
     kind = fit["censored"]
     if kind == "right":
         return f"above {number(fit['n_max'])}"
@@ -109,7 +109,7 @@ def threshold_words(fit: Mapping[Any, Any] | pd.Series) -> str:
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """A table as text: an estimate and its limits in one column, nulls by what they mean, three digits.
+    """A table as text with three digits: estimate and limits in one column, nulls as the words they stand for.
 
     >>> shown(pd.DataFrame({"rank": [1], "n50": [41.26], "n50_low": [37.8], "n50_high": [44.61]})).to_dict("records")
     [{'rank': '1', 'n50': '41.3 [37.8, 44.6]'}]
@@ -157,7 +157,7 @@ def threshold_table(thresholds: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame
 
 
 def unfinished(thresholds: pd.DataFrame) -> list[str]:
-    """A remark on each method of which many replicates were still training when their budget ended."""
+    """A remark for each method with many replicates that ran out of steps before they converged."""
     lines = []
     for key, group in group_rows(thresholds, ["method"] if "method" in thresholds else []):
         unconverged, total = int(group["n_unconverged"].sum()), int(group["n_replicates"].sum())

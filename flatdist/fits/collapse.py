@@ -22,10 +22,10 @@ RESOLVED, BELOW, UNKNOWN = "none", "left", "unresolved"
 
 
 def width_table(thresholds: pd.DataFrame) -> pd.DataFrame:
-    """How wide each transition is, as far as the measured n tell.
+    """The width of each transition, as far as the measured n resolve it.
 
-    A width below the distance between the n on either side of n50 says how coarse the grid is rather than how wide the
-    transition: only an upper bound is known of it.
+    A width below the distance between the n on either side of n50 reflects the grid rather than the transition, so it
+    is only an upper bound.
 
     Args:
         thresholds: from :func:`flatdist.fits.threshold.fit_thresholds`.
@@ -49,7 +49,7 @@ def width_table(thresholds: pd.DataFrame) -> pd.DataFrame:
 
 
 def unresolved_lines(thresholds: pd.DataFrame) -> list[str]:
-    """A remark on the transitions that the measured n do not resolve; no line where they resolve all."""
+    """A remark on the transitions that the measured n do not resolve; no line if they resolve all."""
     kinds = width_table(thresholds)["width_censored"].value_counts()
     below, known = int(kinds.get(BELOW, 0)), int(kinds.get(BELOW, 0) + kinds.get(RESOLVED, 0))
     text = (
@@ -107,7 +107,7 @@ def fit_width_law(thresholds: pd.DataFrame, by: Sequence[str], level: float = 0.
 
 @dataclass(frozen=True)
 class Fits:
-    """What the two pictures show.
+    """What the two figures show.
 
     Attributes:
         tolerance: of a success.

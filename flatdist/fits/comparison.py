@@ -37,7 +37,7 @@ _SMALLEST_TRACE = 1e-300
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two tables say of the same cells.
+    """How two tables differ on the same cells.
 
     Attributes:
         matching: which cells are in both, and which in one alone.
@@ -75,7 +75,7 @@ def compare(
     tolerance: float | None = None,
     level: float = 0.95,
 ) -> Comparison:
-    """Compare the trials of two tables that are of the same problem and replicate.
+    """Compare the trials of two tables that share a problem and replicate.
 
     Args:
         first, second: trials; a change is the second's minus, or over, the first's.
@@ -97,7 +97,7 @@ def compare(
           ``moved``.
 
     Raises:
-        FitError: no shared trials, or settings that are not allowed.
+        FitError: the tables share no trials, or a setting is not allowed.
     """
     if not 0.0 < level < 1.0:
         raise FitError(f"level={level!r} is not a confidence level; allowed: between 0 and 1, such as 0.95")

@@ -18,7 +18,7 @@ SETTINGS = ("learning_rate", "steps", "sam_radius", "batch_size", "flow_duration
 
 
 def depth_ratios(firsts: pd.DataFrame, reference: str = REFERENCE, least: int = LEAST) -> pd.DataFrame:
-    """How much earlier than the nuclear norm each norm recovers, and how much less it scatters.
+    """How much earlier than the nuclear norm each norm recovers, and how much smaller its variance is.
 
     E N - 1/2 is where half of the streams succeed (docs/statistics.md), so (E N - 1/2) over the nuclear norm's is the
     ratio of their n50. Both come from the same streams: its standard error is that of the paired difference.
@@ -73,7 +73,7 @@ def depth_ratios(firsts: pd.DataFrame, reference: str = REFERENCE, least: int = 
 
 
 def beside_nuclear_norm(firsts: pd.DataFrame, share: float = 0.9) -> pd.DataFrame:
-    """Which streams each norm has recovered, and which the nuclear norm has, at n = share * statistical dimension.
+    """Counts of streams that each norm and the nuclear norm have recovered at n = share * statistical dimension.
 
     Args:
         firsts: as for :func:`depth_ratios`.
@@ -132,7 +132,7 @@ def method_firsts(trials: pd.DataFrame, tolerance: float) -> pd.DataFrame:
 def at_rate_zero(firsts: pd.DataFrame, rates: Mapping[str, float], reference: str) -> tuple[float, float]:
     """n50 at learning rate 0 over the reference's, and its standard error, from the same streams.
 
-    Every stream has a line through its first successes over the rate; its end at 0 takes the place of a first success.
+    For every stream a line is fitted to its first successes over the rate; its intercept replaces the first success.
 
     Args:
         firsts: of one shape.

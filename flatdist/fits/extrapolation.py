@@ -40,8 +40,8 @@ class Limit:
 def to_zero(table: pd.DataFrame, value: str, degree: int = 1) -> Limit:
     """Fit a polynomial in the learning rate to each replicate and average the intercepts.
 
-    Replicates share their problem and their start across learning rates, so fitting each by itself removes what differs
-    between problems; the spread of the intercepts is then the error, whatever the noise of a single run.
+    Replicates share their problem and initialization across learning rates, so fitting each separately removes the
+    variation between problems. The spread of the intercepts is then the error, whatever the noise of a single run.
 
     Args:
         table: with ``replicate``, ``learning_rate`` and the value; one row for each pair.
@@ -49,7 +49,7 @@ def to_zero(table: pd.DataFrame, value: str, degree: int = 1) -> Limit:
         degree: of the polynomial; more learning rates than that are needed.
 
     Raises:
-        FitError: too few learning rates, or fewer than two replicates that have all of them.
+        FitError: there are too few learning rates, or fewer than two replicates with all of them.
     """
     wide = table.pivot_table(index="replicate", columns="learning_rate", values=value).dropna()
     rates = wide.columns.to_numpy(dtype=float)
@@ -102,8 +102,8 @@ def gaps(trials: pd.DataFrame) -> pd.DataFrame:
 def series_of(table: pd.DataFrame) -> list[str]:
     """Columns that tell the runs of a table of :func:`gaps` apart beside the learning rate.
 
-    The steps are among them only where runs of one learning rate differ in them: runs of one flow time need more steps
-    the smaller the learning rate is.
+    The steps are included only if runs of one learning rate differ in them, because runs of one flow time need more
+    steps at smaller learning rates.
     """
     series = [str(name) for name in table if name not in _MEASURED]
     groups = group_rows(table, [*series, "learning_rate"])

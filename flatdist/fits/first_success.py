@@ -62,7 +62,7 @@ def first_successes(trials: pd.DataFrame, by: Sequence[str], tolerance: float | 
 def mean_first_success(
     trials: pd.DataFrame, by: Sequence[str], tolerance: float | None = None, level: float = 0.95
 ) -> pd.DataFrame:
-    """Mean and variance of N in each group, and what theory says of the nuclear norm's.
+    """Mean and variance of N in each group, with theory's values for the nuclear norm.
 
     Args:
         trials: of nested problems, with ``d_out``, ``d_in`` and ``rank`` constant in each group.
@@ -180,7 +180,8 @@ def paired_first_success(
 
 
 def agreement_lines(means: pd.DataFrame, series: Sequence[str]) -> list[str]:
-    """For each series, in how many shapes mean and variance of N are theory's, and the variances together."""
+    """For each series, the number of shapes in which the mean and variance of N agree with theory, and the pooled
+    variance."""
     lines = []
     for key, group in group_rows(means, series):
         name = ", ".join(str(value) for value in key.values() if value is not None) or "all"

@@ -68,7 +68,7 @@ def _order(value: Any) -> tuple[int, float, str]:
 
 
 def configuration_columns(trials: pd.DataFrame, but: Sequence[str] = ()) -> list[str]:
-    """Cell fields other than ``n`` that take several values in these trials: what a figure must tell apart.
+    """Cell fields other than ``n`` that take several values in these trials, which a figure must distinguish.
 
     A null counts as a value where the row's method uses the field (see :data:`NULL_NAMES`), not where it does not.
     """
@@ -83,7 +83,7 @@ def uses(method: Any, name: str) -> bool:
 
 
 def null_name(name: str, method: Any) -> str | None:
-    """How a null of this field is called in a row of this method; None where it says that the field does not apply."""
+    """The word for a null of this field in a row of this method; None if the field does not apply."""
     return NULL_NAMES.get(name) if uses(method, name) else None
 
 
@@ -136,7 +136,7 @@ def _length(width: Any) -> int:
 
 
 def panel_columns(trials: pd.DataFrame) -> list[str]:
-    """Columns that make a panel: the problem's fields that vary, the rank always among them where there is one."""
+    """Columns that make a panel: the problem's fields that vary, and always the rank if there is one."""
     varying = configuration_columns(trials)
     return [name for name in PROBLEM_FIELDS if name in varying or (name == "rank" and name in trials)]
 

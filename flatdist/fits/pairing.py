@@ -21,7 +21,7 @@ SIDES = ("first", "second")
 
 @dataclass(frozen=True)
 class Matching:
-    """The cells of two tables, put in pairs.
+    """Pairs of cells from two tables.
 
     Attributes:
         cells: a row for each pair: ``cell_id_first``, ``cell_id_second``, and the fields of the first's cell.
@@ -36,18 +36,19 @@ class Matching:
 
 
 def match_cells(first: pd.DataFrame, second: pd.DataFrame, across: Sequence[str] = ()) -> Matching:
-    """Put the cells of two tables in pairs.
+    """Pair the cells of two tables.
 
-    Cells of one configuration are a pair, whatever the version of the numerics. Of the others those are that agree in
-    every field but ``across`` and the fields that have one value in all the first's others and another value in all the
-    second's, as where the same sweep was run with other steps. A cell that could have several partners has none.
+    Cells of one configuration are a pair, whatever the version of the numerics. Remaining cells are paired if they
+    agree in every field except ``across`` and fields that have one value in all remaining cells of the first table and
+    another in all of the second, for example if the same sweep was run with other steps. A cell with several possible
+    partners is not paired.
 
     Args:
         first, second: trials.
         across: fields in which partners may differ, however many values they have.
 
     Raises:
-        FitError: ``across`` names no field, or one of the problem: then no problem is shared.
+        FitError: ``across`` names no field, or a field of the problem, so that no problem is shared.
     """
     for name in across:
         if name not in FIELDS:
@@ -81,7 +82,7 @@ def match_cells(first: pd.DataFrame, second: pd.DataFrame, across: Sequence[str]
 
 
 def pair_trials(first: pd.DataFrame, second: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """Trials of paired cells with the same replicate's number, and so the same problem.
+    """Trials of paired cells with the same replicate number, and so the same problem.
 
     Args:
         first, second: trials, each (cell_id, replicate) once.

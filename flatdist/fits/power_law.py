@@ -26,7 +26,7 @@ COEFFICIENT, EXPONENT, DISCREPANCY = 0, 1, 2
 
 @dataclass(frozen=True)
 class Points:
-    """What is known of log y at each log x.
+    """Data on log y at each log x.
 
     Attributes:
         x: (m,) log x.
@@ -50,13 +50,13 @@ class Points:
 
     @property
     def bounded_shapes(self) -> int:
-        """How many shapes have a point that is bounded on both sides: those that tell of the scatter."""
+        """The number of shapes with a point bounded on both sides, which determine the scatter."""
         bounded = ~np.isnan(self.y) | (np.isfinite(self.low) & np.isfinite(self.high))
         return len(np.unique(self.shape[bounded]))
 
     @property
     def middle(self) -> np.ndarray:
-        """A value inside what is known of each point, to start from, (m,)."""
+        """A starting value within the bounds of each point, (m,)."""
         low = np.where(np.isfinite(self.low), self.low, self.high)
         high = np.where(np.isfinite(self.high), self.high, self.low)
         return np.asarray(np.where(np.isnan(self.y), 0.5 * (low + high), self.y))
@@ -81,7 +81,7 @@ class PowerLaw:
     free: int
 
     def aicc(self, shapes: int) -> float:
-        """Akaike's criterion for small samples; infinite where there are too few shapes to tell."""
+        """Akaike's criterion for small samples; infinite with too few shapes."""
         spare = shapes - self.free - 1
         if spare <= 0:
             return math.inf
@@ -212,7 +212,7 @@ def profile_limits(
         held: as they were in the fit.
 
     Returns:
-        Its limits; infinite where there are too few shapes that are bounded on both sides.
+        Its limits; infinite with too few shapes bounded on both sides.
     """
     regressors = sum(held[index] is None for index in (COEFFICIENT, EXPONENT))
     shapes = points.bounded_shapes

@@ -32,8 +32,8 @@ def ratios(thresholds: pd.DataFrame, over: str = "statdim") -> pd.DataFrame:
 
     Returns:
         The thresholds (without the reference method's) with ``over``, ``reference`` (the denominator), ``ratio``,
-        ``ratio_low`` and ``ratio_high``. The ratio is NaN where either threshold is censored; its limits are what the
-        intervals still say, 0 or infinite where nothing.
+        ``ratio_low`` and ``ratio_high``. The ratio is NaN where either threshold is censored; its limits are those
+        implied by the intervals, 0 or infinite if there is none.
 
     Raises:
         FitError: missing columns, ``over`` is neither, or the method has several configurations or no shape in common.
@@ -91,7 +91,7 @@ def ratio_of(mine: Mapping[Any, Any], theirs: Mapping[Any, Any]) -> dict[str, fl
 
 
 def summarise(table: pd.DataFrame, by: Sequence[str], margin: float = MARGIN) -> pd.DataFrame:
-    """What the shapes say together, for each series.
+    """Summary over the shapes, for each series.
 
     Args:
         table: from :func:`ratios`.
@@ -128,16 +128,16 @@ def shape_name(row: Mapping[Any, Any]) -> str:
 
 
 def series_of(trials: pd.DataFrame) -> list[str]:
-    """What makes a series: the method's fields that vary, and the problem's beyond its shape."""
+    """Columns that make a series: the method's fields that vary, and the problem's beyond its shape."""
     problem = [name for name in panel_columns(trials) if name not in SHAPE]
     return [*series_columns(trials), *problem]
 
 
 def check_field(trials: pd.DataFrame, field: str) -> None:
-    """Refuse a field that n50 cannot be drawn against.
+    """Reject a field that n50 cannot be drawn against.
 
     Raises:
-        FitError: no such column, values that are no numbers, or a single value.
+        FitError: the column does not exist, is not numeric, or has a single value.
     """
     require_columns(trials, [field], "the field")
     values = trials[field].dropna()
@@ -149,7 +149,7 @@ def check_field(trials: pd.DataFrame, field: str) -> None:
 
 
 def changes(thresholds: pd.DataFrame, field: str, by: Sequence[str]) -> pd.DataFrame:
-    """How n50 differs between neighbouring values of the field, everything else equal.
+    """Change of n50 between neighbouring values of the field, everything else equal.
 
     Args:
         thresholds: from :func:`flatdist.fits.threshold.fit_thresholds`, grouped by ``field`` and ``by``.

@@ -84,7 +84,8 @@ def error_ratios(trials: pd.DataFrame, reference: str, level: float = _LEVEL) ->
         ``ratio_low``, ``ratio_high``, and ``worse``, the share of pairs in which the method's error is larger.
 
     Raises:
-        FitError: as :func:`risk_table`; or the reference has no trials or several configurations, or no pairs.
+        FitError: as for :func:`risk_table`; or the reference has no trials or several configurations, or nothing pairs
+            with it.
     """
     labelled = checked(trials)
     series, panels = series_columns(labelled), panel_columns(labelled)

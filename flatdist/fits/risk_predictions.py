@@ -36,7 +36,7 @@ class Setting:
 
     @classmethod
     def of(cls, trials: pd.DataFrame) -> Setting | None:
-        """The setting that trials share; None where they share none, or its measurements are not Gaussian."""
+        """The setting that trials share; None if they share none, or the measurements are not Gaussian."""
         if not {"d_out", "d_in", "rank", "n"} <= set(trials):
             return None
         defaults = {"observation_noise_std": 0.0, "spectral_tail": 0.0, "ground_truth": "unit_frobenius"}
@@ -59,7 +59,7 @@ class Setting:
         return self.d_out * self.d_in
 
     def along(self, n: np.ndarray) -> dict[str, np.ndarray]:
-        """Errors at many n by the names of ``CURVES``, each (len(n),); NaN or infinite where a curve says nothing."""
+        """Errors at many n by the names of ``CURVES``, each (len(n),); NaN or infinite where a curve does not apply."""
         shape, values = (self.d_out, self.d_in), [int(value) for value in n]
         inside = np.asarray(n) <= NUCLEAR_UP_TO * self.entries
         nuclear = np.full(len(n), np.nan)
@@ -98,7 +98,7 @@ _METHODS = {"min_nuclear_norm": "nuclear_norm", "min_frobenius_norm": "minimum_n
 
 
 def predictions(settings: Sequence[Setting | None], methods: Sequence[str]) -> pd.DataFrame:
-    """What theory says of several groups of trials.
+    """Predictions for several groups of trials.
 
     Args:
         settings: of the groups.
@@ -128,7 +128,7 @@ def predictions(settings: Sequence[Setting | None], methods: Sequence[str]) -> p
 
 
 def prediction_curves(trials: pd.DataFrame, panels: Sequence[str]) -> pd.DataFrame:
-    """Every curve of each panel where it says something: columns of ``panels``, ``curve``, ``n``, ``error``."""
+    """Every curve of each panel where it applies: columns of ``panels``, ``curve``, ``n``, ``error``."""
     rows = []
     for key, group in group_rows(trials, panels):
         setting = Setting.of(group.assign(n=0))
@@ -144,10 +144,10 @@ def prediction_curves(trials: pd.DataFrame, panels: Sequence[str]) -> pd.DataFra
 
 
 def quantile_test(trials: pd.DataFrame) -> list[str]:
-    """Whether the minimum-Frobenius-norm errors follow their exact law: a line to print, none without such trials.
+    """A line that says whether minimum-Frobenius-norm errors follow their exact law; none without such trials.
 
     The law's distribution function at each error is uniform on (0, 1) if they do, whatever their n and noise. The test
-    takes independent problems: of several spectral tails, which share their measurements, it looks at the least.
+    takes independent problems: of several spectral tails, which share their measurements, it uses the smallest.
     """
     mine = trials[(trials["method"] == "min_frobenius_norm") & trials["relative_error"].notna()]
     if "nested" in mine and mine["nested"].any():

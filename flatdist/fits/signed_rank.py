@@ -31,7 +31,7 @@ class SignedRank:
 
 
 def signed_rank_test(differences: np.ndarray) -> SignedRank:
-    """Test that differences are symmetric around 0; those that are 0 say nothing and are left out.
+    """Test that differences are symmetric around 0; zeros carry no information and are left out.
 
     Args:
         differences: finite, (k,).

@@ -35,7 +35,7 @@ def resolve_tolerance(trials: pd.DataFrame, tolerance: float | None) -> float:
 
 
 def missing_lines(trials: pd.DataFrame) -> list[str]:
-    """A sentence on what a sweep has not finished; no line where it is complete, or where that is not known.
+    """A sentence on what a sweep has not finished; no line if it is complete or that is unknown.
 
     Args:
         trials: as :func:`flatdist.load_trials` returned them for a sweep.
@@ -51,7 +51,7 @@ def missing_lines(trials: pd.DataFrame) -> list[str]:
 
 
 def success_words(tolerance: float) -> str:
-    """What counts as a success, said wherever n50 is printed.
+    """The definition of success, printed wherever n50 is.
 
     >>> success_words(1e-2)
     'success: relative error below 0.01'
@@ -74,9 +74,9 @@ def require_columns(frame: pd.DataFrame, columns: Sequence[str], what: str) -> N
 def label_success(trials: pd.DataFrame, tolerance: float) -> pd.DataFrame:
     """Add ``success``, ``diverged`` and ``unconverged`` to a copy of the trials.
 
-    A replicate succeeds where relative_error < tolerance. A missing or non-finite error is a divergence, and a
-    divergence is a failure. ``unconverged`` replicates ended their budget without the method's own certificate of
-    convergence; their errors count as they are.
+    A replicate succeeds if relative_error < tolerance. A missing or non-finite error is a divergence, and a divergence
+    is a failure. ``unconverged`` replicates used up their budget without the method's own certificate of convergence;
+    their errors count as they are.
 
     Raises:
         FitError: no rows, missing columns, or n that is not positive.

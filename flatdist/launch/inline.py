@@ -27,7 +27,7 @@ def run_inline(
     """Run shards in this process.
 
     Args:
-        shards: one after the other, numbered as ``progress`` expects them; None where there is nothing to run just now.
+        shards: run one after another, numbered as ``progress`` expects; None if there is nothing to run at the moment.
         store_uri: where the rows go.
         settings: how to run them.
         progress: told of what happens.
@@ -37,7 +37,7 @@ def run_inline(
         Whether the user interrupted, and why the sweep stopped itself, if it did.
 
     Raises:
-        StoreError: the store stopped taking rows.
+        StoreError: the store stopped accepting rows.
     """
     stopped: str | None = None
     lock = threading.Lock()  # rows that waited long are stored, and reported, by a thread
@@ -76,7 +76,7 @@ def run_inline(
 
 
 def same_error(progress: Progress, settings: Settings) -> str | None:
-    """The reason to give up a sweep whose first cells all fail alike, or None."""
+    """The reason to give up a sweep whose first cells all fail with the same error, or None."""
     error = progress.common_error(settings.same_error_limit)
     if error is None:
         return None

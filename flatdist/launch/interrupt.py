@@ -38,7 +38,7 @@ class Interrupts:
         return self
 
     def install(self) -> None:
-        """Set the handlers, again where a library (Ray, on connecting) has put its own in their place."""
+        """Set the handlers, also after a library (Ray, on connecting) has replaced them."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._take(number, self._handle)
@@ -63,7 +63,7 @@ class Interrupts:
         return self._event.is_set()
 
     def request(self) -> None:
-        """Stop as if a signal had come."""
+        """Stop as if a signal had arrived."""
         self._event.set()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

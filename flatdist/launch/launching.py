@@ -56,23 +56,23 @@ def launch(
 ) -> LaunchResult:
     """Run every missing replicate of a plan and store its rows.
 
-    Other launches may run the same work at the same time: each leaves out what another is running or has stored. The
-    second one begins at the other end of the work, and each part of a job array at a place of its own.
+    Other launches may run the same work at the same time: each skips what another is running or has stored. A second
+    launch begins at the other end of the work, and each part of a job array at its own place.
 
     Args:
-        plan: its shards are what is run.
+        plan: its shards are run.
         store_uri: a folder or the URI of an object store.
         settings: how to run them; None for those that the plan was made with.
         display: the progress display, or its kind: auto, live, plain or none.
         part: which job of an array this is.
-        wait: stay until all of the work has ended, whoever runs it, instead of leaving the last of it to others.
+        wait: wait until all of the work has ended, whoever runs it, instead of leaving the last of it to others.
 
     Returns:
-        Counts asked of the store afterwards. SIGINT and SIGTERM end a launch within seconds; what was finished is
-        stored, and the same call runs the rest.
+        Counts read from the store afterwards. SIGINT and SIGTERM end a launch within seconds; finished rows are stored,
+        and the same call runs the rest.
 
     Raises:
-        LaunchError: the executor, the cluster or a device is not available as asked for; nothing was started.
+        LaunchError: the executor, the cluster or a device is not available; nothing was started.
         StoreError: the store cannot be used.
     """
     from flatdist.store import Store
@@ -129,7 +129,7 @@ def launch_scheduled(
         display: the progress display, or its kind.
 
     Raises:
-        LaunchError, StoreError: as :func:`launch`.
+        LaunchError, StoreError: as for :func:`launch`.
     """
     from flatdist.store import Store
 
@@ -146,9 +146,9 @@ def launch_scheduled(
 
 
 def in_pieces(shards: Sequence[Shard], engine: str, threads: int, sharers: int) -> list[Shard]:
-    """Cut shards so finely that drivers which share them end together.
+    """Cut shards finely enough that drivers which share them finish together.
 
-    Replicates of a cell, which train together, are parted only where there are several drivers.
+    Replicates of a cell, which train together, are separated only if there are several drivers.
     """
     total = sum(shard.predicted_seconds for shard in shards)
     longest = min(PIECE_SECONDS, total / (PIECES * sharers))
@@ -465,7 +465,7 @@ def keys_of(shards: Sequence[Shard]) -> Keys:
 
 
 def without(keys: Keys, others: Collection[tuple[str, int]]) -> Keys:
-    """Replicates of each cell that are not among others; cells with none left are out."""
+    """Replicates of each cell that are not among ``others``; cells with none left are dropped."""
     left = {cell_id: {r for r in numbers if (cell_id, r) not in others} for cell_id, numbers in keys.items()}
     return {cell_id: numbers for cell_id, numbers in left.items() if numbers}
 
@@ -486,7 +486,7 @@ def only(shard: Shard, keys: Mapping[str, Collection[int]]) -> Iterator[WorkItem
 
 @dataclass(frozen=True)
 class LaunchResult:
-    """Counts asked of the store when everything had ended.
+    """Counts read from the store after everything has ended.
 
     Attributes:
         wanted: replicates that this launch was to run.
@@ -495,7 +495,7 @@ class LaunchResult:
         interrupted: the user stopped the sweep.
         stopped: why the sweep stopped itself, or None.
         seconds: wall time.
-        paused: those that stand at a rung of early stopping, as they were to; they have a checkpoint and no row.
+        paused: replicates that wait at a rung of early stopping; they have a checkpoint and no row.
         elsewhere: missing ones that other drivers are running.
         ran: those that this launch has run and stored.
     """
@@ -512,7 +512,7 @@ class LaunchResult:
 
     @property
     def missing(self) -> int:
-        """Replicates that neither ended nor failed: the same command runs them."""
+        """Replicates that neither finished nor failed; rerunning the command runs them."""
         return self.wanted - self.stored - self.failed - self.paused - self.elsewhere
 
     @property
@@ -523,7 +523,7 @@ class LaunchResult:
         return 0 if self.stored + self.paused + self.elsewhere == self.wanted else 1
 
     def summary(self) -> str:
-        """How it ended and how to go on, one or two lines."""
+        """How it ended and how to continue, in one or two lines."""
         counts = f"{self.stored} of {self.wanted} replicates are stored"
         if self.paused:
             counts += f", {self.paused} paused"

@@ -30,7 +30,7 @@ class Part:
 
 
 def read_part(text: str, environment: Mapping[str, str] | None = None) -> Part:
-    """Read ``K/N`` or ``auto``, which asks the job array that this process runs in.
+    """Read ``K/N``, or ``auto`` for the position of this process in its job array.
 
     Arrays that count from 0 may write 0/N for N/N.
 

@@ -30,10 +30,10 @@ class Driver:
         store: the results.
         run: launches work items and returns when they have ended.
         halving: early stopping; None for none.
-        retry_failed: replicates that failed in earlier runs are tried once more.
+        retry_failed: rerun replicates that failed in earlier runs, once.
         tell: given a line about each round.
         describe: a new round's requests in words.
-        limit: run only the first so many cells, and stop there; None for all.
+        limit: run only this many cells and stop there; None for all.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Driver:
         self._retry = {k: set(v) for k, v in store.failed(ids).items()} if retry_failed and ids else {}
 
     def finish(self) -> int:
-        """Run what is missing of the recorded rounds, then new rounds until the strategy asks for nothing.
+        """Run the missing work of the recorded rounds, then new rounds until the strategy requests nothing.
 
         Returns:
             The exit status: 0 all done, 1 some replicates failed or could not be run, 130 interrupted.

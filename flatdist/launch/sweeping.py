@@ -47,11 +47,11 @@ class Amount:
     """How much of the sweeps is to run.
 
     Attributes:
-        limit: only the first so many cells; None for all.
-        budget: refuse what is predicted to take longer, such as ``30m``; None for no limit.
+        limit: only this many cells; None for all.
+        budget: reject a plan predicted to take longer, such as ``30m``; None for no limit.
         fit: cut the plan down to the budget instead.
         retry_failed: also replicates whose last attempt failed.
-        probe: time a few short runs of kinds of cells that the store has no times of.
+        probe: time a few short runs of the kinds of cells that the store has no timings for.
     """
 
     limit: int | None = None
@@ -64,12 +64,12 @@ class Amount:
 def plan_sweeps(
     sweeps: Sequence[Sweep], store: Store, settings: Settings, amount: Amount | None = None, tell: Tell = _silent
 ) -> Plan:
-    """What sweeps would run together, with stand-ins for what they have yet to choose.
+    """The plan of several sweeps together, with stand-ins for what they have yet to choose.
 
     Args:
         sweeps: with the runs that the store has recorded.
         store: the results.
-        settings: how they are to be run; the plan has them with a device in place of ``auto``.
+        settings: how to run them; the plan holds them with a device in place of ``auto``.
         amount: how much of them.
         tell: given a line before the first probe.
 
@@ -113,7 +113,7 @@ def _announced(probe: Probe, tell: Tell) -> Probe:
 
 
 def record(sweeps: Sequence[Sweep], store: Store, changes: Changes, tell: Tell = _silent) -> None:
-    """Keep sweeps under their names, with all cells of their files and the changes of a checkout that is not clean."""
+    """Record sweeps under their names, with all cells of their files and any uncommitted changes of the checkout."""
     for sweep in sweeps:
         whole = sweep
         if changes.conditions:
@@ -126,7 +126,7 @@ def record(sweeps: Sequence[Sweep], store: Store, changes: Changes, tell: Tell =
 
 
 def keep_diff(store: Store, name: str) -> None:
-    """Keep what a dirty checkout has changed with a sweep's record; nothing for a clean one or an installed package."""
+    """Store the uncommitted changes of a dirty checkout with a sweep's record."""
     from flatdist.machine.provenance import uncommitted_changes
     from flatdist.store.layout import diff_folder, digest
     from flatdist.store.location import redact
@@ -180,7 +180,7 @@ class Running:
     part: Part | None = None
 
     def run(self, sweeps: Sequence[Sweep], plan: Plan) -> Outcome:
-        """Run what is missing of sweeps: those that list their cells as one, then the others one after the other.
+        """Run the missing work of sweeps: those that list their cells together, then the others one after another.
 
         Args:
             sweeps: with the runs that the store has recorded.
@@ -204,7 +204,7 @@ class Running:
         return outcome
 
     def run_rounds(self, rounds: Rounds) -> int:
-        """Run a sweep round by round until it asks for nothing more; returns the exit status.
+        """Run a sweep round by round until it requests nothing more; returns the exit status.
 
         Raises:
             SweepError: its scheduler is Ray Tune's, and this run has no Tune.
@@ -262,7 +262,7 @@ class Running:
 
 
 def take_settings(options: dict[str, Any]) -> Settings:
-    """Settings from options by name, taking those that they know out of them.
+    """Settings from options by name; removes from ``options`` those that are settings.
 
     Raises:
         LaunchError: a value is not allowed.
@@ -275,7 +275,7 @@ def take_settings(options: dict[str, Any]) -> Settings:
 
 
 def take_amount(options: dict[str, Any]) -> Amount:
-    """How much is to run, from options by name, taking those that it knows out of them; any other one is refused.
+    """The amount of work from options by name; unknown options are rejected.
 
     Raises:
         LaunchError: an option does not exist, with the nearest name.

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 class Watch(Protocol):
-    """What is told of a cell's history while it is made."""
+    """Receives a cell's history while it is made."""
 
     def on_history(self, replicate: int, rows: list[dict[str, Any]]) -> None:
         """New rows of a replicate's history."""
@@ -86,20 +86,20 @@ def run_shard(
     device: str = "cpu",
     watch: Watch | None = None,
 ) -> ShardCounts:
-    """Run a shard's items, one after the other or all as one pack, and write their rows to the store as they finish.
+    """Run a shard's items, one after another or all as one pack, and write their rows to the store as they finish.
 
-    What other drivers are running, or have stored, is left out, where the settings name a launch.
+    If the settings name a launch, skip what other drivers are running or have stored.
 
     Args:
         shard: cells and the replicates wanted of each.
         store_uri: where the rows go.
         settings: how to run them.
-        report: told of every row once it is safe, and of every failure.
+        report: called with every row once it is safe, and with every failure.
         number: the shard's number within the plan, passed on in the reports.
-        should_stop: asked between rows; once it is true the finished rows are stored and the shard is left.
-        again: the shard has been started before, by a process that died: what that one stored is left out.
+        should_stop: called between rows; once it is true, finished rows are stored and the shard is abandoned.
+        again: the shard was started before by a process that died; skip what that process stored.
         device: ``cpu`` or ``cuda``.
-        watch: told of the history while it is made.
+        watch: receives the history while it is made.
 
     Raises:
         StoreError: the store could not be written to for ``settings.store_patience`` seconds.
@@ -309,7 +309,7 @@ class _Work:
 
 
 def regrouped(replicates: Sequence[tuple[Cell, int]]) -> Pack:
-    """Replicates, those of a cell together."""
+    """Replicates grouped by cell."""
     pack: dict[str, tuple[Cell, list[int]]] = {}
     for cell, replicate in replicates:
         pack.setdefault(cell.cell_id, (cell, []))[1].append(replicate)
@@ -323,14 +323,14 @@ def load_runner(name: str) -> Callable[..., Iterator[Any]]:
 
 
 def broken_off(error: BaseException | None) -> bool:
-    """Whether an exception is what compiled code made of :class:`StopNow`: a SystemError caused by it."""
+    """Whether an exception is a SystemError that compiled code raised because of :class:`StopNow`."""
     while error is not None and not isinstance(error, StopNow):
         error = error.__cause__
     return error is not None
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether fewer replicates at a time might get through."""
+    """Whether fewer replicates at a time might succeed."""
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
@@ -361,16 +361,16 @@ PATIENCE_WHEN_STOPPING = 3.0  # an interrupted sweep has 10 seconds in all
 class RowBuffer:
     """Collects outcomes and writes them together: at the end, and as soon as one has waited ``flush_seconds``.
 
-    A thread of its own does the latter, since the next row may be an hour away. The store names a part by its keys, so
-    a write that is tried again after an unclear answer replaces itself.
+    A separate thread does the latter, since the next row may be an hour away. The store names a part by its keys, so a
+    write that is repeated after an unclear answer replaces itself.
 
     Args:
         store: where the rows go.
         flush_seconds: the longest time a row waits in memory, in seconds.
-        patience: how long a failing write is tried again, in seconds.
+        patience: how long to retry a failing write, in seconds.
         stored: called with the outcomes of every write, once they are safe.
         notice: called with a text when the store does not answer.
-        should_stop: when true a failing write is given up early.
+        should_stop: when true, give up a failing write early.
     """
 
     def __init__(
@@ -413,7 +413,7 @@ class RowBuffer:
         self.flush()  # finished rows are stored, whatever ended the shard
 
     def add(self, outcome: Any) -> None:
-        """Take in one finished replicate."""
+        """Add one finished replicate."""
         self.check()
         with self._wake:
             if not self._waiting:
@@ -422,12 +422,12 @@ class RowBuffer:
             self._waiting.append(outcome)
 
     def check(self) -> None:
-        """Raise what a write in the background has met with, if anything."""
+        """Raise the error of a background write, if any."""
         if self._error is not None:
             raise self._error
 
     def flush(self) -> None:
-        """Write everything that waits, trying again for as long as patience lasts."""
+        """Write all waiting rows, retrying for as long as ``patience`` lasts."""
         with self._writing:
             with self._lock:
                 batch, self._waiting = self._waiting, []
@@ -443,7 +443,7 @@ class RowBuffer:
         self.insist(lambda: self._store.write_failures(rows))
 
     def insist(self, act: Callable[[], Answer]) -> Answer:
-        """Do something with the store, trying again while it fails and patience lasts; returns what it returns."""
+        """Call a function that uses the store, retrying while it fails and ``patience`` lasts; returns its result."""
         start = time.monotonic()
         wait = FIRST_WAIT
         while True:
@@ -476,7 +476,7 @@ class RowBuffer:
 
 
 class PatientCheckpoints:
-    """The store's checkpoints for a trial that would rather go on than stop because one could not be saved."""
+    """The store's checkpoints for a trial that continues if one cannot be saved."""
 
     def __init__(self, store: Store, rows: RowBuffer, notice: Callable[[str], None]) -> None:
         self._folder = store.checkpoints
@@ -485,7 +485,7 @@ class PatientCheckpoints:
         self._known: set[tuple[str, int]] = set()  # replicates with a state in the store, as far as this trial saw
 
     def save(self, cell_id: str, replicate: int, step: int, arrays: dict[str, Any]) -> None:
-        """Save a state; where that fails, say so: only the work since the last one is at risk."""
+        """Save a state; if that fails, report it: only the work since the last checkpoint is at risk."""
         self._known.add((cell_id, replicate))
         try:
             self._folder.save(cell_id, replicate, step, arrays)
@@ -502,7 +502,7 @@ class PatientCheckpoints:
         return state
 
     def discard(self, cell_id: str, replicate: int) -> None:
-        """Remove the states of a replicate whose row is stored; left behind where that fails, for ``gc`` to find."""
+        """Remove the states of a replicate whose row is stored; if that fails, ``gc`` finds them later."""
         if (cell_id, replicate) not in self._known:
             return  # saves a listing for every short trial
         try:

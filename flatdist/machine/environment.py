@@ -26,9 +26,9 @@ def import_ray(*, local: bool) -> ModuleType:
     """Import Ray with its usage statistics and log files switched off.
 
     Args:
-        local: Ray is to run on this machine alone. Its daemons then bind to loopback: left alone they listen on every
-            interface, even where ``ray.init`` is given 127.0.0.1, and anybody who reaches them can run code. The
-            switch is the one that Ray uses where it does not support clusters, and is read when Ray is imported.
+        local: Ray is to run on this machine alone. Its daemons then bind to loopback. By default they listen on every
+            interface, even if ``ray.init`` is given 127.0.0.1, and anybody who reaches them can run code. The switch is
+            the one that Ray uses on systems where it does not support clusters; Ray reads it on import.
 
     Raises:
         LaunchError: Ray is not installed.

@@ -31,13 +31,13 @@ def remedy(extra: str) -> str:
 
 
 def extra_of(error: ModuleNotFoundError) -> str | None:
-    """The extra that installs what could not be imported; None where none does."""
+    """The extra that installs the module that could not be imported; None if none does."""
     package = (error.name or "").partition(".")[0]
     return next((extra for extra, packages in EXTRAS.items() if package in packages), None)
 
 
 def load(path: str) -> Any:
-    """What ``module:name`` names.
+    """The object that ``module:name`` names.
 
     Raises:
         LaunchError: the module needs a package that is not installed.
@@ -50,5 +50,5 @@ def load(path: str) -> Any:
 
 
 def missing(error: ModuleNotFoundError) -> LaunchError:
-    """What to say where running cells needs a package that is not installed."""
+    """The message if running cells needs a package that is not installed."""
     return LaunchError(f"running cells needs {error.name}, which is not installed; {remedy(extra_of(error) or 'run')}")

@@ -26,13 +26,13 @@ class _Place:
 def configure(level: str | None, file: str | None = None, *, worker: bool = False) -> None:
     """Send the records of flatdist's loggers to a file, or to standard error.
 
-    The first call in a process counts. A file that cannot be written, as on a node without that folder, is replaced by
-    standard error, which Ray keeps in the worker's own log.
+    Only the first call in a process has an effect. If the file cannot be written, for example on a node without that
+    folder, records go to standard error, which Ray keeps in the worker's own log.
 
     Args:
-        level: of :data:`LEVELS`; None for ``info`` where a file is given, and else for silence.
+        level: of :data:`LEVELS`; None means ``info`` if a file is given, and otherwise silence.
         file: the driver's log; a worker writes ``FILE.HOST-PID`` beside it.
-        worker: this process is a worker of somebody else's.
+        worker: this process is a worker.
     """
     if (level is None and file is None) or _Place.pid == os.getpid():
         return
@@ -56,7 +56,7 @@ def configure(level: str | None, file: str | None = None, *, worker: bool = Fals
 
 
 def log_path() -> str | None:
-    """The file that holds what this process said: its log, or what its standard error is kept in; None for neither."""
+    """The file with this process's output: its log, or the file that receives its standard error; otherwise None."""
     if _Place.pid == os.getpid() and _Place.path is not None:
         return _Place.path
     try:

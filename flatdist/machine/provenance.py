@@ -32,7 +32,7 @@ def revision() -> tuple[str | None, bool | None]:
 
 
 def uncommitted_changes() -> str:
-    """What a dirty checkout of flatdist has changed, as git's diff; empty for a clean one or an installed package."""
+    """The uncommitted changes of flatdist's checkout, as git's diff; empty if clean or installed."""
     if not revision()[1]:
         return ""
     try:

@@ -17,11 +17,11 @@ ONE_BLAS_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLI
 def set_threads(threads: int) -> None:
     """Give numba, torch and OpenMP ``threads`` threads and every BLAS one.
 
-    A BLAS or OpenMP library that is loaded later starts like that too. Pools of numba and torch that are not loaded yet
-    are left alone; call this again after loading them.
+    A BLAS or OpenMP library that is loaded later starts with the same setting. Pools of numba and torch that are not
+    loaded yet are not changed; call this again after loading them.
 
     Args:
-        threads: at least 1; more than numba was started with is cut to what it has.
+        threads: at least 1; capped at the number that numba was started with.
     """
     if threads < 1:
         raise ValueError(f"{threads} threads cannot run anything; give at least 1")

@@ -31,7 +31,7 @@ class Method:
         numerics_version: raised when the numbers that the method produces change; part of every cell's identity.
         fields: cell fields beyond the problem's that change the method's results.
         summary: one line for documentation and figures.
-        label: how figures name it.
+        label: its name in figures.
         tolerance: relative error below which a replicate counts as a success by default.
         engines: names of the engines that can take its steps, None for all of them, empty if it takes none.
         runner: ``module:function`` with the arguments of :meth:`run`.
@@ -51,7 +51,7 @@ class Method:
     study_seconds: float = 0.0
 
     def version(self, cell: Any) -> int:
-        """The version of the numerics behind a cell's results; higher for cells whose numbers alone changed."""
+        """The version of the numerics behind a cell's results; higher for cells whose numbers changed."""
         return self.numerics_version
 
     @property
@@ -82,7 +82,7 @@ class UpdateRule:
     Attributes:
         step: maps (weight, gradient, state, learning rate, constants) to (weight, state). ``state`` and ``constants``
             are tuples as long as declared here. Every engine calls it, with numbers (compiled by Numba) or with arrays
-            (torch), so it is plain arithmetic that needs nothing from outside of its own file.
+            (torch), so it must be plain arithmetic that needs nothing from outside its own file.
         state: names of the numbers kept with every weight; they start at 0 and checkpoints carry them.
         constants: the numbers that a cell hands to ``step``.
         gain: how many learning rates a constant gradient of 1 moves a weight by per step in the long run. ``auto``

@@ -227,7 +227,7 @@ def family(cell: Cell) -> str:
 
 
 def features(cell: Cell) -> tuple[float, ...]:
-    """Where a cell lies among cells of its family: natural logarithms of what its cost depends on."""
+    """A cell's position within its family: natural logarithms of the quantities its cost depends on."""
     size, method = 0.5 * math.log(cell.d_out * cell.d_in), cell.spec
     if method.takes_steps:
         steps = 0.1 * math.log(cell.steps)  # nearly proportional to them, so they hardly set cells apart
@@ -241,7 +241,7 @@ def features(cell: Cell) -> tuple[float, ...]:
 
 
 def nominal_seconds(cell: Cell, engine: str = "fused") -> float:
-    """What one replicate would cost on a nominal core: counts of multiplications times round costs."""
+    """The cost of one replicate on a nominal core: counts of multiplications times round unit costs."""
     entries, smaller, method = cell.d_out * cell.d_in, min(cell.d_out, cell.d_in), cell.spec
     sampling = REPLICATE_SECONDS + SAMPLING * cell.n * entries
     if not method.takes_steps:
@@ -281,7 +281,7 @@ def _chain(cell: Cell) -> int:
 
 
 def stored_observations(store: TimedStore) -> list[Observation]:
-    """What the store's rows say about wall times, one observation for each kind of cell, engine and device."""
+    """Wall times from the store's rows, one observation per kind of cell, engine and device."""
     try:
         frame = store.trials(columns=[*_COST_FIELDS, "steps_run", "status", "wall_seconds", "engine", "device"])
     except StoreError:
@@ -340,7 +340,7 @@ def probe_observations(cells: Iterable[Cell], known: Forecast, probe: Probe) -> 
 
 
 def shortened(cell: Cell, engine: str = "fused") -> Cell:
-    """The same kind of work in fewer steps, or the cell itself where that is short."""
+    """The same kind of work with fewer steps, or the cell itself if it is short."""
     nominal = nominal_seconds(cell, engine)
     if not cell.spec.takes_steps or nominal <= LONG_PROBE:
         return cell
@@ -351,8 +351,8 @@ def shortened(cell: Cell, engine: str = "fused") -> Cell:
 def make_probe(engine: str, device: str, threads: int) -> Probe:
     """A probe that runs replicates in this process and takes the shorter of two times.
 
-    The first run of a kind of cell may compile and import, which is not part of the cost; and a moment in which other
-    programs held the processor weighs more the shorter a probe is.
+    The first run of a kind of cell may compile and import, which is not part of the cost. Interference from other
+    programs weighs more the shorter a probe is.
     """
     warm: set[str] = set()
 
@@ -378,7 +378,7 @@ def make_probe(engine: str, device: str, threads: int) -> Probe:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them.
+    """A duration in readable units.
 
     >>> duration(45), duration(720), duration(12600), duration(180000)
     ('45 s', '12 min', '3.5 h', '2.08 days')

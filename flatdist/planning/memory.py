@@ -62,7 +62,7 @@ def replicates_that_fit(cell: Cell, limit: int, engine: str = "fused", executor:
 
 
 def require_room(cells: Iterable[tuple[Cell, str]], free: int, executor: str) -> None:
-    """Refuse cells, each with its engine, of which not even one replicate fits into this machine's free memory.
+    """Reject cells, each with its engine, if not even one replicate fits into this machine's free memory.
 
     Raises:
         LaunchError: names the largest such cell, what it needs and what is free.

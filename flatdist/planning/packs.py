@@ -25,7 +25,7 @@ SMALLEST_SHARE = 4  # the last packs hold at least this fraction of a card's fil
 
 @dataclass(frozen=True)
 class Card:
-    """What a pack is cut for.
+    """The card that packs are made for.
 
     Attributes:
         processors: streaming multiprocessors.

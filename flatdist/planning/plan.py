@@ -28,7 +28,7 @@ SHARD_SECONDS = {"ray": 0.2, "inline": 0.0}  # a worker process is used again fo
 
 
 class PlannedStore(Protocol):
-    """What a plan needs of a store."""
+    """The interface of a store that a plan needs."""
 
     def done(self, cell_ids: Collection[str] | None = None, *, thorough: bool = False) -> dict[str, set[int]]:
         """Acknowledged replicates of each cell; ``thorough`` looks at every byte of their files."""
@@ -62,12 +62,12 @@ class SweepCounts:
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """What is to be run.
+    """The work to run.
 
     Attributes:
         sweeps: counts of each sweep.
         cells: the union of the sweeps' cells, unique by identity.
-        wanted: cell id -> numbers of the replicates it is to have.
+        wanted: cell id -> numbers of the requested replicates.
         done: replicates that the store has.
         failed: replicates whose last attempt failed; they run only if asked to.
         missing: replicates without a result and without a failure.
@@ -79,7 +79,7 @@ class Plan:
         memory_bytes: of the largest trial.
         slots: trials that run at a time.
         left_out: cells that the sweeps' conditions excluded.
-        forecast: what the prediction was made with.
+        forecast: the source of the prediction.
     """
 
     sweeps: tuple[SweepCounts, ...]
@@ -106,7 +106,7 @@ class Plan:
 
     @property
     def engine(self) -> str:
-        """What takes the steps."""
+        """The engine that takes the steps."""
         found = {self.forecast.engine_of(item.cell): None for item in self.items if item.cell.spec.takes_steps}
         return " and ".join(found) or self.settings.expected_engine
 
@@ -216,7 +216,7 @@ def plan_items(
     probe: Probe | None = None,
     forecast: Forecast | None = None,
 ) -> Plan:
-    """A plan of exactly these items, as a round of a sweep asks for them.
+    """A plan of exactly these items, as a round of a sweep requests them.
 
     Args:
         items: what is to run.

@@ -29,7 +29,7 @@ class Sized:
 
 
 def split_items(items: Sequence[Sized], slots: int, most: Callable[[WorkItem], int] | None = None) -> list[Sized]:
-    """Split items that would hold up the end, or that would not fit into memory, by their replicates.
+    """Split, by replicates, items that would delay the end or would not fit into memory.
 
     Args:
         items: one for each cell.
@@ -60,7 +60,7 @@ def _pieces(sized: Sized, pieces: int) -> list[Sized]:
 
 
 def shuffle(items: Sequence[Sized], slots: int, seed: int) -> list[Sized]:
-    """A random order in which no item is longer than what one slot has left to do after it, where that can be."""
+    """A random order in which, if possible, no item takes longer than the work left for one slot after it."""
     order = list(items)
     random.Random(seed).shuffle(order)  # noqa: S311 - an order, not a secret
     usual = sorted(sized.seconds for sized in order)[len(order) // 2] if order else 0.0

@@ -39,7 +39,7 @@ class Shard:
 
     @property
     def takes_steps(self) -> bool:
-        """Whether an engine runs any of it; what solvers compute, they compute on the CPU."""
+        """Whether an engine runs any part of it; solvers compute on the CPU."""
         return any(item.cell.spec.takes_steps for item in self.items)
 
     @property

@@ -21,7 +21,7 @@ MARGIN = 0.03  # n50 and delta are called equal where the interval of their rati
 
 
 def banner(material: Material) -> list[str]:
-    """Sentences on what the store does not have yet; none where the sweep is complete."""
+    """Sentences on what is still missing; none if the sweep is complete."""
     done = set(zip(material.trials["cell_id"], material.trials["replicate"], strict=True))
     done |= {  # rows of older numerics count for the cell of today
         (material.cells["cell_id"][row], replicate)
@@ -51,7 +51,7 @@ def banner(material: Material) -> list[str]:
 
 
 def answers(material: Material) -> list[dict[str, Any]]:
-    """For every series: a sentence, a line for each shape, its law, and what to beware of."""
+    """For every series: a sentence, one line per shape, its law, and caveats."""
     rows = []
     fits = material.thresholds.assign(delta=predicted("statdim", material.thresholds))
     for index, key in enumerate(material.series_keys[:MOST_SERIES]):
@@ -102,7 +102,7 @@ def _line(fit: Mapping[Any, Any], material: Material) -> dict[str, Any]:
 
 
 def place_words(low: float, high: float) -> str:
-    """Where an interval of n50 / delta lies.
+    """The position of an interval of n50 / delta.
 
     >>> [place_words(*ends) for ends in ((1.1, 1.2), (0.8, 0.9), (0.99, 1.02), (0.9, 1.2))]
     ['above δ', 'below δ', 'equals δ within 3 %', 'includes δ']
@@ -113,7 +113,7 @@ def place_words(low: float, high: float) -> str:
 
 
 def law_words(key: Mapping[Any, Any], fits: Fits | None) -> str:
-    """Which laws the thresholds of a series are consistent with, and why none can be told where none can."""
+    """Which laws the thresholds of a series are consistent with, or why none can be identified."""
     laws = matching(fits.laws, key) if fits is not None else pd.DataFrame()
     if laws.empty:
         return "no law was fitted, since the measured n bracket no n50"
@@ -145,7 +145,7 @@ def scale_of(rows: list[dict[str, Any]]) -> tuple[float, float]:
 
 
 def best(material: Material) -> list[dict[str, str]]:
-    """Where there is no transition to place: the configurations that recover most, and how closely."""
+    """Without a transition: the configurations that recover most often, and how closely."""
     if material.judged.empty:
         return []
     names = [name for name in material.varying if name in material.labelled]

@@ -55,7 +55,7 @@ class Material:
     Attributes:
         sweep: with the cells that it asks for; a search's are those it has asked for so far.
         settings: where the rows are from and how they are judged.
-        trials: one row a replicate; empty where nothing is done.
+        trials: one row per replicate; empty if nothing is done.
         history: of those, the columns of :data:`MEASURES`.
         failures: every recorded failure of the sweep's cells, those of replicates that succeeded later too.
     """
@@ -68,7 +68,7 @@ class Material:
 
     @cached_property
     def judged(self) -> pd.DataFrame:
-        """The trials of methods that estimate the ground truth; a probe of a problem neither succeeds nor diverges."""
+        """The trials of methods that estimate the ground truth; probes of a problem neither succeed nor diverge."""
         if self.trials.empty:
             return self.trials
         error = pd.to_numeric(self.trials["relative_error"])
@@ -146,7 +146,7 @@ class Material:
 
     @cached_property
     def varying(self) -> list[str]:
-        """Fields that tell the sweep's cells apart, the method first and n last."""
+        """Fields that vary among the sweep's cells, the method first and n last."""
         if self.cells.empty:
             return []
         names = configuration_columns(self.cells)
@@ -166,12 +166,12 @@ class Material:
 
 
 def wanted_replicates(sweep: Sweep, cell_id: str) -> Collection[int]:
-    """The replicates that a cell is to have; none of a cell that a search stopped early."""
+    """The requested replicates of a cell; none for a cell that a search stopped early."""
     return () if cell_id in sweep.stopped else sweep.replicates_of(cell_id)
 
 
 def gather(sweep: Sweep, settings: Settings) -> Material:
-    """Read what the store has of a sweep.
+    """Read a sweep's rows from the store.
 
     Raises:
         StoreError: the store cannot be read.

@@ -36,7 +36,7 @@ _CURVES = ("index", "steps", "low", "high", "size", "deflated")
 
 
 class ReportWarning(UserWarning):
-    """A part of the page that could not be made as it should."""
+    """A part of the page could not be made."""
 
 
 def write_report(sweep: Sweep, settings: Settings, out: Path, formats: tuple[str, ...] = FORMATS) -> list[Path]:
@@ -64,8 +64,8 @@ def write_report(sweep: Sweep, settings: Settings, out: Path, formats: tuple[str
 def build(material: Material, live: bool = False) -> dict[str, str]:
     """The page's parts: ``html``, and for a live page that swaps its content ``main``, ``css`` and ``data``.
 
-    Nothing in the page comes from elsewhere, and its content security policy allows no connection (but a live page's to
-    its own server) and no script or style but its own, known by their hashes: text of a sweep file could not run or
+    Nothing in the page comes from elsewhere, and its content security policy allows no connection (except a live page's
+    to its own server) and no script or style but its own, known by their hashes: text of a sweep file could not run or
     call home even if it were not escaped.
     """
     painter = Painter(material)

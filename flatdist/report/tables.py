@@ -228,7 +228,7 @@ def _range(values: pd.Series) -> str:
 
 
 def divergence_words(row: Mapping[Any, Any]) -> str:
-    """What a step size is to be compared with, and what to change.
+    """The limit to compare a step size with, and what to change.
 
     Mini-batches of B measurements add curvature noise 2 R / B to a Hessian of trace R (flatdist.trials.learning_rate),
     so steps beyond B / R are unstable even where R is smallest: at the flattest interpolator, by Lemma 4.
@@ -297,7 +297,7 @@ def theorems(material: Material) -> dict[str, Any] | None:
 
 
 def machines(material: Material) -> dict[str, Any] | None:
-    """What ran where: versions, revision, machine and time of every trial, equal ones counted."""
+    """Where trials ran: versions, revision, machine and time, with the number of trials for each."""
     trials = material.trials
     if trials.empty:
         return None

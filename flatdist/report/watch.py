@@ -26,7 +26,7 @@ _HEADERS: Mapping[str, str] = {
 
 
 class Watch:
-    """A server of one sweep's page; nothing it answers to changes anything.
+    """A read-only server of one sweep's page.
 
     Args:
         load: reads the sweep, with the cells that the store has recorded so far.
@@ -68,7 +68,7 @@ class Watch:
         self._server.shutdown()
 
     def refresh(self) -> bool:
-        """Make the page anew where the store has new rows; whether it was."""
+        """Rebuild the page if the store has new rows; returns whether it did."""
         with self._making:
             return self._refresh()
 

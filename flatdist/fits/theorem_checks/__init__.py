@@ -34,7 +34,7 @@ CHECKS: tuple[Callable[[pd.DataFrame], Check | None], ...] = (
 
 
 def run_checks(trials: pd.DataFrame) -> tuple[list[Check], list[str]]:
-    """Check every statement; returns the checks, and the names of statements that no trial tests."""
+    """Check every statement; return the checks, and the names of statements that no trial tests."""
     found, missing = [], []
     for check in CHECKS:
         result = check(trials)

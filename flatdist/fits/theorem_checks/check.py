@@ -30,8 +30,8 @@ class Check:
 
     Attributes:
         statement: its name in the paper.
-        predicted: what it says, in a line.
-        measured: what was found, in a line.
+        predicted: the statement, in one line.
+        measured: the finding, in one line.
         instances: one row each, with ``verdict``.
         worst: the instance that came nearest to failing, in words.
         name: of the figure's file.
@@ -46,7 +46,7 @@ class Check:
 
     @property
     def verdict(self) -> str:
-        """Of all instances together."""
+        """The verdict of all instances together."""
         return combined(self.instances["verdict"])
 
     def row(self) -> dict[str, object]:
@@ -64,7 +64,7 @@ class Check:
 
 
 def combined(verdicts: Sequence[str] | pd.Series) -> str:
-    """One verdict for several instances: vacuous ones count only where there are no others."""
+    """One verdict for several instances: vacuous ones count only if there are no others."""
     present = set(verdicts)
     return next((verdict for verdict in (VIOLATED, UNRESOLVED, HOLDS, NO_POWER) if verdict in present), VACUOUS)
 
@@ -81,7 +81,7 @@ def judge(measured: float, bound: Callable[[float], float], lower: float, upper:
 
 
 def judge_equality(error: float, tolerance: float) -> str:
-    """Verdict on an equality whose two sides differ by this much, relatively."""
+    """Verdict on an equality with this relative difference between its sides."""
     return HOLDS if error <= tolerance else VIOLATED
 
 

@@ -47,7 +47,7 @@ def lemma_3(trials: pd.DataFrame) -> Check | None:
 
 
 def lemma_4(trials: pd.DataFrame) -> Check | None:
-    """Balanced layers attain the minimum of R, have the product asked for, and no other layers go below."""
+    """Balanced layers have the requested product and attain the minimum of R, and no other layers go below it."""
     rows = _with(probes(trials), "lemma4_excess", "lemma4_product", "lemma4_others")
     if rows.empty:
         return None

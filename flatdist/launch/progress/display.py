@@ -29,7 +29,7 @@ DIAGRAMS_SHOWN = 4
 
 
 class Display:
-    """What shows a sweep's progress to its user; this one shows nothing and keeps its messages."""
+    """Shows a sweep's progress to the user; this base class shows nothing and keeps its messages."""
 
     seconds = 0.0  # between two drawings
 
@@ -101,7 +101,7 @@ class PlainDisplay(Display):
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def draw(self, progress: Progress) -> None:
-        """Print a line, unless it says the same as the last one."""
+        """Print a line, unless it repeats the last one."""
         self._drawn = time.monotonic()
         line = counts_line(progress)
         if line != self._shown:
@@ -110,7 +110,7 @@ class PlainDisplay(Display):
 
 
 class LiveDisplay(Display):
-    """A view that redraws itself: a bar, counts, and a coarse phase diagram of each method that fills in."""
+    """A live view: a bar, counts, and a coarse phase diagram of each method that fills in."""
 
     seconds = LIVE_SECONDS
 
@@ -200,7 +200,7 @@ def _bar(share: float, width: int) -> Text:
 
 
 def make_display(kind: str = "auto", console: Console | None = None) -> Display:
-    """A display: ``live``, ``plain``, ``none``, or ``auto``: live where the output is a terminal or notebook."""
+    """A display: ``live``, ``plain``, ``none``, or ``auto``, which is live if the output is a terminal or notebook."""
     if kind == "none":
         return Display()
     if kind == "auto" and console is None and in_notebook():

@@ -46,7 +46,7 @@ class _ShardState:
 
 @dataclass
 class CellTally:
-    """What is known of one cell's replicates."""
+    """Counts of one cell's replicates."""
 
     stored: int = 0
     successes: int = 0
@@ -86,7 +86,7 @@ class Progress:
         self.started_at = self.clock()
 
     def expect(self, shards: Iterable[tuple[int, Shard]]) -> None:
-        """Take in shards that are about to run; those of an earlier round that did not end are forgotten."""
+        """Add shards that are about to run, and forget unfinished ones of an earlier round."""
         for state in self._shards.values():
             if not state.ended:
                 self._busy += state.end(state.last_row)
@@ -94,7 +94,7 @@ class Progress:
         self.add(shards)
 
     def add(self, shards: Iterable[tuple[int, Shard]]) -> None:
-        """Take in more shards, beside those that run."""
+        """Add more shards to those that run."""
         for number, shard in shards:
             rows = sum(len(item.replicates) for item in shard.items)
             steps = 0
@@ -103,13 +103,13 @@ class Progress:
             self._shards[number] = _ShardState(rows, max(shard.predicted_seconds, 1e-3), steps)
 
     def known(self, cell_id: str, successes: int, stored: int) -> None:
-        """Take in what the store held of a cell before this run."""
+        """Add what the store held of a cell before this run."""
         tally = self.tallies[cell_id]
         tally.stored += stored
         tally.successes += successes
 
     def apply(self, event: Event) -> None:
-        """Take in one event."""
+        """Apply one event."""
         now = self.clock()
         if isinstance(event, RowStored):
             self._row(event, now)
@@ -176,7 +176,7 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """Share of the wanted replicates that is done, those in progress counted by the steps they have taken."""
+        """Share of the wanted replicates that is done, counting those in progress by the steps they have taken."""
         if not self.wanted:
             return 1.0
         in_progress = sum(max(0.0, s.rows * s.share - s.finished) for s in self._shards.values() if not s.ended)
@@ -200,10 +200,10 @@ class Progress:
     def eta(self) -> float | None:
         """Seconds until the rest is done, or None before anything has been measured.
 
-        A finished row, or a step taken, is worth its share of its shard's predicted time. Slot-seconds spent per
-        predicted second correct the prediction, as if ``PRIOR`` of the whole had gone as predicted: the first rows may
-        be of a kind that the prediction is wrong about. Work in progress counts by the time since its shard was last
-        heard of; what is overdue is expected to take a fifth longer still.
+        A finished row, or a step taken, is worth its share of its shard's predicted time. The ratio of slot-seconds
+        spent to predicted seconds corrects the prediction, as if ``PRIOR`` of the whole had gone as predicted, because
+        the first rows may be of a kind that is predicted badly. Work in progress counts by the time since its shard
+        last reported; overdue work is expected to take a fifth longer still.
         """
         if not self._shards:  # seen from outside: only the rate of rows is known
             return (self.wanted - self.finished) * self.elapsed / self.stored if self.stored else None
@@ -278,7 +278,7 @@ class Skipped(NamedTuple):
 
 
 class ShardEnded(NamedTuple):
-    """A worker is through with a shard."""
+    """A worker has finished with a shard."""
 
     shard: int
     at: float

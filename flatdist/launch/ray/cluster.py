@@ -35,7 +35,7 @@ def is_connected() -> bool:
 
 
 def with_address(settings: Settings) -> Settings:
-    """The settings with the cluster that Ray's variable RAY_ADDRESS names, where they name none: as in a Ray job."""
+    """The settings, with the cluster of Ray's variable RAY_ADDRESS if they name none, as in a Ray job."""
     named = os.environ.get("RAY_ADDRESS") or "local"
     if settings.address is not None or named == "local":
         return settings
@@ -46,7 +46,7 @@ class ClusterSession:
     """A connection to Ray, opened on entry and closed on exit if it was opened here.
 
     A process that is already connected to Ray keeps its connection, and the session uses it: rounds of an adaptive
-    sweep, or several sweeps of one program, share one.
+    sweep, or several sweeps in one program, share one.
     """
 
     _alone = False  # whether this process has started a Ray of its own, for all sessions that use it
@@ -99,7 +99,7 @@ class ClusterSession:
 
     @property
     def own(self) -> bool:
-        """Whether the cluster is this machine alone, started by this process."""
+        """Whether the cluster is only this machine, started by this process."""
         return ClusterSession._alone
 
     def nodes(self) -> list[dict[str, Any]]:
@@ -107,13 +107,13 @@ class ClusterSession:
         return [node for node in import_ray(local=False).nodes() if node["Alive"]]
 
     def ask_nodes(self, ask: Callable[[bool], tuple[Callable[..., Any], tuple[Any, ...]]]) -> Iterator[tuple[str, Any]]:
-        """Run a function on every node that is alive; one that is lost meanwhile is left out.
+        """Run a function on every node that is alive, skipping nodes lost meanwhile.
 
         Args:
             ask: whether a node has GPUs -> the function and its arguments.
 
         Yields:
-            The node's name, and what the function returned there or, as a text, why it did not.
+            The node's name, and what the function returned there or the reason for its failure as text.
         """
         ray = import_ray(local=False)
         strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
@@ -136,7 +136,7 @@ class ClusterSession:
                     yield name, _last_line(error)
 
     def gpus_per_trial(self) -> float:
-        """GPUs of one trial: as asked for, else one where the cluster has any."""
+        """GPUs of one trial: as requested, else one if the cluster has any."""
         if self._settings.gpus_per_trial is not None:
             return self._settings.gpus_per_trial
         if self._settings.device == "cpu":
@@ -158,7 +158,7 @@ class ClusterSession:
         """A note for a cluster that is yet to grow a node that fits a trial, or None.
 
         Raises:
-            LaunchError: this machine alone runs the sweep, and no trial fits on it.
+            LaunchError: only this machine runs the sweep, and no trial fits on it.
         """
         settings, gpus = self._settings, self.gpus_per_trial()
         for node in self.nodes():
@@ -177,7 +177,7 @@ class ClusterSession:
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What one node says of itself.
+    """The report of one node.
 
     Attributes:
         host: its name.
@@ -195,7 +195,7 @@ class NodeReport:
 
 
 def versions() -> dict[str, Any]:
-    """What must be equal on all nodes for their results to be one sweep's."""
+    """Versions that must be equal on all nodes."""
     from flatdist.machine.provenance import package_version
     from flatdist.methods import METHODS
     from flatdist.sensing.ensembles import SAMPLING_VERSIONS
@@ -209,7 +209,7 @@ def require_versions(expected: Mapping[str, Any]) -> None:
     """Runs in every trial: a node that joined after the sweep had started was not inspected.
 
     Raises:
-        LaunchError: something is of another version here than where the sweep was started.
+        LaunchError: a version here differs from that where the sweep was started.
     """
     found = versions()
     for what, wanted in expected.items():
@@ -231,9 +231,9 @@ def inspect_node(
 
     Args:
         store_uri: the store.
-        marker: a file that the driver has put into a local store, to be seen from here too.
+        marker: a file that the driver has put into a local store and that must be visible here.
         look_for_gpus: import torch, which takes seconds, and ask it for devices.
-        compile_steps: compile the fused engine into the node's cache, once, before all its trials would.
+        compile_steps: compile the fused engine into the node's cache once, so that its trials need not.
         plugins: of the driver; loaded there.
     """
     from flatdist.errors import StoreError
@@ -267,7 +267,7 @@ def check_nodes(session: ClusterSession, store_uri: str, settings: Settings) -> 
         The reports, one for each node.
 
     Raises:
-        LaunchError: lists everything that stands in the way, by node.
+        LaunchError: lists every problem, by node.
     """
     marker = _put_marker(store_uri)
     compiles = settings.engine in ("auto", "fused")
@@ -301,7 +301,7 @@ def node_name(node: Mapping[str, Any]) -> str:
 def find_problems(
     reports: Mapping[str, NodeReport], expected: Mapping[str, Any], store_uri: str, settings: Settings
 ) -> list[str]:
-    """What stands in the way, one line for each node and reason.
+    """The problems, one line per node and reason.
 
     Args:
         reports: node's name -> report.

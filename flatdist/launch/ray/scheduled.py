@@ -36,7 +36,7 @@ class Suggested:
         search: what is searched.
         log: the rounds so far.
         store: the results.
-        retry_failed: replicates that failed in earlier runs are tried once more.
+        retry_failed: rerun replicates that failed in earlier runs, once.
     """
 
     stopping = False
@@ -60,7 +60,7 @@ class Suggested:
 
     @property
     def count(self) -> int:
-        """Trials that are left to run."""
+        """Number of trials left to run."""
         return len(self._left) + max(0, self._search.budget - len(self._asked))
 
     @property
@@ -72,15 +72,15 @@ class Suggested:
         return stopped + sum(len(done.get(i.cell.cell_id, set()) & set(i.replicates)) for i in items)
 
     def shards(self) -> Mapping[int, Shard]:
-        """Those that were suggested since the last time."""
+        """The shards suggested since the last call."""
         return dict(self._new.popleft() for _ in range(len(self._new)))
 
     def events(self) -> Sequence[Event]:
-        """Trials that were stopped since the last time."""
+        """The trials stopped since the last call."""
         return [self._events.popleft() for _ in range(len(self._events))]
 
     def items(self) -> list[WorkItem]:
-        """What was asked for and not stopped."""
+        """The requested work that was not stopped."""
         return [
             WorkItem(request.cell, request.replicates)
             for one in self._log.rounds
@@ -169,7 +169,7 @@ class Suggested:
         return searcher
 
     def suggest(self, trial_id: str, finished: str) -> dict[str, Any] | str | None:
-        """The next trial's configuration: what an earlier run left, then what the searcher suggests."""
+        """The next trial's configuration: first what an earlier run left, then the searcher's suggestions."""
         if self.stopping:
             return None
         if self._left:

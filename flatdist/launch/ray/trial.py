@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """What every trial of a round is told.
+    """What every trial of a round receives.
 
     Attributes:
         monitor: handle of the actor between workers and driver.
@@ -121,7 +121,7 @@ def trial_device(settings: Settings, gpus: float) -> str:
 
 
 class PackedShards:
-    """All shards of a round in one array, so that 100,000 cells are not unpacked in every worker.
+    """All shards of a round in one array, so that workers need not unpack 100,000 cells each.
 
     The bytes come from the driver and live in Ray's object store, never in a results store.
     """
@@ -151,7 +151,7 @@ ANSWER_SECONDS = 20.0  # an actor that was killed comes back within this
 
 
 class Monitor:
-    """The actor. Its death costs only the view: the store knows what is done."""
+    """The actor. If it dies only the view is lost: the store knows what is done."""
 
     def __init__(self) -> None:
         self._events: list[Event] = []
@@ -160,35 +160,35 @@ class Monitor:
         self._ended = False
 
     def begin(self, shard: int) -> tuple[int, bool]:
-        """A worker takes up a shard; returns how often it was taken up before, and whether to leave at once."""
+        """A worker starts a shard; returns how often it was started before, and whether to leave at once."""
         before = self._starts[shard]
         self._starts[shard] += 1
         return before, self._stopping
 
     def tell(self, events: list[Event]) -> bool:
-        """Take in a worker's events; returns whether the worker is to store its rows and leave."""
+        """Receive a worker's events; returns whether the worker should store its rows and leave."""
         self._events += events
         return self._stopping
 
     def drain(self, stopping: bool, ended: bool) -> list[Event]:
-        """The driver fetches the events, and says whether workers are to leave and Tune is to end."""
+        """Return the events to the driver, which says whether workers should leave and Tune should end."""
         self._stopping, self._ended = stopping, ended
         events, self._events = self._events, []
         return events
 
     def ended(self) -> bool:
-        """Whether Tune is to end its trials: asked when the workers have left or had their time."""
+        """Whether Tune should end its trials, once the workers have left or had time to."""
         return self._ended
 
 
 class Link:
     """A worker's end: sends events from a thread of its own, and learns whether to stop.
 
-    A worker goes on working when the monitor does not answer: its rows are in the store all the same.
+    A worker continues if the monitor does not answer: its rows reach the store all the same.
 
     Args:
         monitor: handle of the actor.
-        workers: how many links there may be at a time; many speak less often.
+        workers: how many links there may be at a time; with many, each reports less often.
     """
 
     def __init__(self, monitor: Any, workers: int = 1) -> None:
@@ -212,7 +212,7 @@ class Link:
         self._tell()
 
     def report(self, event: Event) -> None:
-        """Have an event sent soon."""
+        """Queue an event to be sent soon."""
         with self._lock:
             self._events.append(event)
 
@@ -221,7 +221,7 @@ class Link:
         return self._stopping
 
     def begin(self, shard: int) -> int:
-        """Take up a shard; returns how often that happened before, 1 where the monitor does not say."""
+        """Start a shard; returns how often that happened before, 1 if the monitor does not answer."""
         ray = import_ray(local=False)
         try:
             before, self._stopping = ray.get(self._monitor.begin.remote(shard), timeout=ANSWER_SECONDS)
@@ -271,11 +271,11 @@ def run_trial(
         store_uri: the store; an absolute path or a URI.
         settings: engine, device, provenance.
         checkpoints: hand Tune pointers to the store's checkpoints.
-        strict: raise where replicates failed, so that the trial counts as failed too.
+        strict: raise if replicates failed, so that the trial counts as failed too.
         shard: passed on to :func:`flatdist.launch.worker.run_shard`.
 
     Raises:
-        LaunchError: replicates failed; the store has their tracebacks. Or the trial was told to go on from another
+        LaunchError: replicates failed (the store has their tracebacks), or the trial was told to continue from another
             cell's checkpoint, as population-based training does.
     """
     from ray import tune
@@ -429,7 +429,7 @@ def _last_failure(store: Store, cell: Cell) -> str:
 
 
 def cell_of(base: Mapping[str, Any], config: Mapping[str, Any]) -> Cell:
-    """The cell that a trial's config means; its values may be expressions over the other fields.
+    """The cell of a trial's config, whose values may be expressions over the other fields.
 
     Raises:
         CellError: every field that is unknown, missing or wrong.
@@ -454,7 +454,7 @@ def cell_of(base: Mapping[str, Any], config: Mapping[str, Any]) -> Cell:
 
 
 def grid_space(cells: Sequence[Cell]) -> dict[str, Any]:
-    """A ``param_space`` with one trial for each of some cells, under the cell's own fields."""
+    """A ``param_space`` with one trial per cell, under the cell's own fields."""
     from ray import tune
 
     words = {cell.cell_id: {name: v for name, v in cell.words().items() if v is not None} for cell in cells}
@@ -483,7 +483,7 @@ class _Column:
 def trial_name(trial: Any) -> str:
     """A name for Tune's tools, for ``TuneConfig(trial_name_creator=trial_name, trial_dirname_creator=trial_name)``.
 
-    The fields that say most, and as many digits of the cell's identity as keep names apart.
+    It contains the most informative fields, and enough digits of the cell's identity to keep names distinct.
 
     Example:
         >>> from types import SimpleNamespace
@@ -498,7 +498,7 @@ def trial_name(trial: Any) -> str:
 
 
 def check_names(given: Mapping[str, Any]) -> None:
-    """Refuse a config with keys that are no cell fields: a CellError names the nearest."""
+    """Reject a config with keys that are not cell fields; the CellError names the nearest field."""
     unknown = [name for name in given if name not in FIELDS]
     if unknown:
         lines = [f"  {name}: is not a cell field{did_you_mean(name, FIELDS)}" for name in unknown]

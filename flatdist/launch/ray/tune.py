@@ -57,7 +57,7 @@ class Round:
     """How one pass over a set of shards ended.
 
     Attributes:
-        errors: shard's number -> last line of what Tune says of its end, for those that did not end well.
+        errors: shard's number -> last line of Tune's error, for shards that failed.
         stopped: why the sweep stopped itself, or None.
     """
 
@@ -72,23 +72,23 @@ class Work(Protocol):
     """Whether the user, or an error that all cells share, has stopped the sweep."""
 
     def shards(self) -> Mapping[int, Shard]:
-        """Those that are new since the last time, by their numbers."""
+        """The shards that are new since the last call, by number."""
 
     def events(self) -> Sequence[Event]:
-        """What workers cannot tell, since the last time."""
+        """Events that workers cannot report, since the last call."""
 
     def tuner(self, task: Task, slots: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-        """The trainable, its ``param_space`` and what is to be in Tune's configuration."""
+        """The trainable, its ``param_space`` and the arguments of Tune's configuration."""
 
     def number(self, config: Mapping[str, Any]) -> int:
         """Of the shard that a trial runs."""
 
     def takes_steps(self, config: Mapping[str, Any]) -> bool:
-        """Whether an engine runs any of a trial; what solvers compute, they compute on the CPU."""
+        """Whether an engine runs any part of a trial; solvers compute on the CPU."""
 
 
 class Shards:
-    """Shards that are known from the start: a trial each, or for ``--trials cells`` a trial a cell."""
+    """Shards that are known from the start: one trial per shard, or per cell with ``--trials cells``."""
 
     stopping = False
 
@@ -97,7 +97,7 @@ class Shards:
         self._numbers = {item.cell.cell_id: number for number, shard in shards.items() for item in shard.items}
 
     def shards(self) -> Mapping[int, Shard]:
-        """All of them, the first time."""
+        """All shards, on the first call."""
         new, self._new = self._new, {}
         return new
 
@@ -153,7 +153,7 @@ def run_round(
         settings: how to run them.
         progress: fed with the workers' events.
         display: shows it.
-        interrupts: the user's wish to stop.
+        interrupts: tells whether the user wants to stop.
     """
     ray = import_ray(local=False)
     progress.expect(work.shards().items())
@@ -222,7 +222,7 @@ class Head:
         self.answers = True
 
     def problem(self) -> str | None:
-        """Why the sweep is to stop, once the service has been gone for a while; None as long as it is there."""
+        """Why the sweep should stop, once the service has been gone for a while; otherwise None."""
         now = time.monotonic()
         if self._address is not None and now - self._looked >= HEAD_SECONDS / 4:
             self._looked = now
@@ -301,7 +301,7 @@ def _fit(
 
 
 def one_cell_each(shards: Sequence[Shard]) -> list[Shard]:
-    """The same work as one shard a cell."""
+    """The same work with one shard per cell."""
     from flatdist.planning import Shard
 
     items: dict[str, WorkItem] = {}
@@ -333,7 +333,7 @@ def keep_logs(scratch: Path, folder: Path) -> int:
 
 
 def split(shard: Shard) -> list[Shard]:
-    """A shard whose process died repeatedly, in parts: a pack in two; else each cell alone, in halves."""
+    """The parts of a shard whose process died repeatedly: a pack in two, otherwise each cell alone, in halves."""
     from flatdist.planning import Shard
 
     if shard.together and len(shard.items) > 1:
@@ -382,7 +382,7 @@ _PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"
 
 
 def check_loggers(names: Sequence[str], trials: str = "cells") -> None:
-    """Refuse loggers that do not exist, have nothing to show or lack their packages, before anything is started.
+    """Reject loggers that do not exist, have nothing to show or lack packages, before anything is started.
 
     Raises:
         LaunchError: names the nearest logger, or the package to install.
