@@ -13,12 +13,12 @@ TOLERANCE = 1e-8  # largest relative violation and relative gap of an answer tha
 
 
 class UncertifiedWarning(UserWarning):
-    """A solver returned an answer that its certificate does not hold for."""
+    """A solver returned an uncertified answer."""
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """Proof of how good a solver's answer is; every array has the shape of the batch axes, () for one instance.
+    """Bounds on the error of a solver's answer; every array has the shape of the batch axes, () for one instance.
 
     Attributes:
         violation: distance from the nearest interpolator, relative to the smallest interpolator's Frobenius norm: the
@@ -40,7 +40,7 @@ class Certificate:
 
     @property
     def value(self) -> float:
-        """The largest part of any instance: the one number that a table keeps."""
+        """The largest part over all instances: the number that the table stores."""
         return float(np.max(np.maximum(self.violation, self.gap), initial=0.0))
 
     def __str__(self) -> str:
@@ -56,13 +56,13 @@ Value = TypeVar("Value")
 
 
 class Solution(NamedTuple, Generic[Value]):
-    """A solver's answer and what is proved of it; unpacks as ``value, certificate``."""
+    """A solver's answer and its certificate; unpacks as ``value, certificate``."""
 
     value: Value
     certificate: Certificate
 
     def returned(self, solver: str, return_certificate: bool) -> Any:
-        """What a caller of ``solver`` gets: the solution, or its value, with a warning where that is not certified."""
+        """The return value of ``solver``: the solution, or its value, with a warning if that is not certified."""
         if return_certificate:
             return self
         if not np.all(self.certificate.converged):

@@ -25,7 +25,7 @@ BLOCK = 256  # rows of a block of an (n, n) matrix: only the blocks on and below
 
 @dataclass(frozen=True)
 class Constraints:
-    """Independent constraints, and the whole set that they stand for.
+    """Independent constraints, and the whole set that they represent.
 
     Attributes:
         rows: (n, D) measurements of full rank; more than D of them only where they determine M.
@@ -47,7 +47,7 @@ class Constraints:
 
     @property
     def determined(self) -> bool:
-        """Whether one matrix only can satisfy the constraints."""
+        """Whether only one matrix can satisfy the constraints."""
         return self.qr is not None
 
     @cached_property
@@ -116,7 +116,8 @@ class Constraints:
         """The distance to the nearest interpolator over the norm of the smallest one.
 
         This is ||A(M) - b|| / ||b|| in orthonormal coordinates of the measurements, so that nearly dependent ones,
-        whose labels alone say little, count as much as others; the raw ratio over all measurements where that is more.
+        whose labels carry little information, count as much as others; or the raw ratio over all measurements if that
+        is larger.
         """
         miss = self.all_labels - self.all_rows @ matrix.reshape(-1)
         raw = float(torch.linalg.vector_norm(miss)) / (float(torch.linalg.vector_norm(self.all_labels)) or 1.0)
@@ -134,9 +135,9 @@ class Constraints:
 
 
 class Unfactorized(Constraints):
-    """Constraints whose Gram matrix is taken for diagonal, as that of many independent measurements nearly is.
+    """Constraints whose Gram matrix is treated as diagonal, as it nearly is for many independent measurements.
 
-    Nothing is checked: whoever solves with these must prove the answer. The "nearest" of the methods is approximate.
+    Nothing is checked: whoever solves with these must certify the answer. "Nearest" is approximate here.
     """
 
     @cached_property
@@ -155,7 +156,7 @@ class Unfactorized(Constraints):
 
 
 def unfactorized(measurements: torch.Tensor, labels: torch.Tensor) -> Unfactorized:
-    """One instance's constraints before any work is put into them.
+    """One instance's constraints without any factorization.
 
     Args:
         measurements: (n, d_out, d_in) float64.
@@ -200,7 +201,7 @@ def constraints_of(measurements: torch.Tensor, labels: torch.Tensor, where: str)
 
 
 def gram(rows: torch.Tensor) -> torch.Tensor:
-    """A A^T, (n, n), at little more than half the price of a general product where there are many rows."""
+    """A A^T, (n, n), at little more than half the cost of a general product if there are many rows."""
     n = len(rows)
     if n <= 2 * BLOCK:
         return rows @ rows.T

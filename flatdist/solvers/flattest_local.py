@@ -16,7 +16,7 @@ _WIDTH = 1e-2  # relative width of the bracket that a row keeps, where it is far
 
 
 def flattest_local(cell: Cell, replicate: int, problem: Problem[Array]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The bracket of nu at the ground truth, ``nu_low`` and ``nu_high``, and what it decides.
+    """Bounds on nu at the ground truth, ``nu_low`` and ``nu_high``, and the conclusion they allow.
 
     Args:
         cell: gives the depth; None is infinite.
@@ -38,7 +38,7 @@ def flattest_local(cell: Cell, replicate: int, problem: Problem[Array]) -> tuple
 
 
 def nu_bracket(problem: Problem[Array], depth: int | None) -> tuple[float, float]:
-    """nu at the ground truth to 1 %, and on one side of 1 wherever it is more than 1e-6 away from it.
+    """Bounds on nu at the ground truth, to 1 %, and on one side of 1 if nu is more than 1e-6 away from it.
 
     Raises:
         SolverError: F is not attained at the ground truth.

@@ -19,7 +19,7 @@ ArrayLike = torch.Tensor | npt.NDArray[Any]
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run torch on one thread: the sums of a product, and so its bits, depend on how many share it."""
+    """Run torch on one thread: the order of sums in a product, and so its bits, depends on the number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -31,7 +31,8 @@ def one_thread() -> Iterator[None]:
 class Instances:
     """The instances of a batch, one after another, each in memory of its own.
 
-    Each instance is solved alone: in a batched tensor program the rounding of an instance depends on the number of its
+    Each instance is solved separately: in a batched tensor program the rounding of an instance depends on the number of
+        its
     neighbours. The copy keeps the bits from depending on where in the batch, and so at which address, it starts.
 
     Args:
@@ -40,7 +41,7 @@ class Instances:
         solver: name that error messages start with.
 
     Raises:
-        SolverError: shapes that do not fit, or entries that are not finite real numbers.
+        SolverError: the shapes do not fit, or an entry is not a finite real number.
     """
 
     def __init__(self, measurements: ArrayLike, labels: ArrayLike, solver: str) -> None:
@@ -73,7 +74,7 @@ class Instances:
             )
 
     def name(self, index: int) -> str:
-        """How messages call instance ``index``: the solver, and the position in the batch where there is one."""
+        """The name of instance ``index`` in messages: the solver, and the position in the batch if there is one."""
         if not self.batch:
             return self.solver
         position = ", ".join(str(int(i)) for i in np.unravel_index(index, self.batch))

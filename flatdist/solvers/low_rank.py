@@ -70,7 +70,7 @@ def degrees_of_freedom(rank: int, shape: tuple[int, int]) -> int:
 
 
 def interpolate(constraints: Constraints, start: LowRank) -> tuple[LowRank, float, int]:
-    """Gauss and Newton's iteration at fixed rank.
+    """The Gauss-Newton iteration at fixed rank.
 
     Args:
         constraints: n > dim T of them.
@@ -100,10 +100,10 @@ def interpolate(constraints: Constraints, start: LowRank) -> tuple[LowRank, floa
 
 
 def pursue(constraints: Constraints) -> tuple[LowRank | None, int]:
-    """An interpolator of the smallest rank at which Gauss and Newton's iteration finds one.
+    """An interpolator of the smallest rank at which the Gauss-Newton iteration finds one.
 
-    Well above the transition this is the nuclear norm's minimiser; a certificate decides. Rank after rank is tried,
-    each started from the last one's misfit, beginning with the interpolator of least Frobenius norm.
+    Well above the transition this is the nuclear norm's minimiser; a certificate decides. Ranks are tried in turn, each
+    started from the previous one's misfit, beginning with the interpolator of least Frobenius norm.
 
     Returns:
         The interpolator or None, and the steps taken.

@@ -63,7 +63,7 @@ class CheckpointFolder:
         Args:
             cell_id: the cell.
             replicate: the replicate.
-            problem: says what keeps a state from being resumed; such a state is named and passed over.
+            problem: says why a state cannot be resumed; such a state is reported and skipped.
         """
         for info in reversed(self._listed(cell_id, replicate)):
             step = int(stem(info.path).split("-")[0])

@@ -39,7 +39,7 @@ Source = tuple[str, Segment | None]  # a segment, or a part
 
 
 class Retry(Exception):
-    """Files turned out to be damaged: look again, without them."""
+    """Files turned out to be damaged: retry without them."""
 
     def __init__(self, damaged: Sequence[Damaged]) -> None:
         super().__init__()
@@ -48,13 +48,13 @@ class Retry(Exception):
 
 @dataclass(frozen=True)
 class Compaction:
-    """What a compaction did.
+    """The outcome of a compaction.
 
     Attributes:
         number: the newest manifest.
-        parts: parts taken over.
+        parts: parts compacted.
         segments: compacted files that the manifest names.
-        deleted: files deleted because nobody needs them any more.
+        deleted: files deleted because they are no longer needed.
     """
 
     number: int
@@ -66,14 +66,14 @@ class Compaction:
 def compact(
     files: Filesystem, catalog: Catalog, view: View, *, grace: float, small: int, drop_old_numerics: bool
 ) -> Compaction | None:
-    """Take all parts over into segments, publish them, and delete what earlier compactions took over.
+    """Compact all parts into segments, publish them, and delete files that earlier compactions replaced.
 
     Returns:
-        None where another compaction came first: look again.
+        None if another compaction came first: retry.
 
     Raises:
-        Retry: damage was found: look again.
-        FileNotFoundError: another compaction was faster: look again.
+        Retry: damage was found.
+        FileNotFoundError: another compaction was faster: retry.
     """
     snapshot, selection = view.snapshot, view.selection
     if drop_old_numerics:
@@ -108,7 +108,7 @@ def compact(
 
 
 def set_aside(files: Filesystem, path: str, *, move: bool = True) -> bool:
-    """Keep a damaged file's bytes out of the way; False where the store does not allow it."""
+    """Set a damaged file aside; False if the store does not allow it."""
     try:
         files.write(f"{layout.SET_ASIDE}/{path}", files.read(path, checked=False))
         if move:

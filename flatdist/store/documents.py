@@ -38,20 +38,20 @@ def to_json(values: Any) -> bytes:
 
 
 def sealed(values: Mapping[str, Any]) -> bytes:
-    """Return JSON that carries its own digest, for files whose names cannot."""
+    """Return JSON that contains its own digest, for files whose names cannot."""
     return to_json({**values, "digest": digest(to_json(values))})
 
 
 def read_json(files: Filesystem, path: str, meaning: Callable[[Any], Answer]) -> Answer:
-    """Read a JSON file, and what it means.
+    """Read a JSON file and interpret it.
 
     Args:
         files: the storage.
         path: the file.
-        meaning: makes something of the parsed content; whatever it stumbles over counts as damage.
+        meaning: interprets the parsed content; any error it raises counts as damage.
 
     Raises:
-        Damaged: the file is not what was written, or not what ``meaning`` understands.
+        Damaged: the file is not what was written, or ``meaning`` rejects it.
         FileNotFoundError: there is no such file.
     """
     data = files.read(path)
@@ -100,7 +100,7 @@ class Tombstones:
         self._read: dict[str, list[tuple[str, int, int]]] = {}
 
     def generations(self) -> Generations:
-        """Read the tombstones that are there now; one that is damaged is written anew from its copy.
+        """Read the current tombstones; a damaged one is rewritten from its copy.
 
         Raises:
             StoreError: both are damaged; rows that they void would count again without them.
@@ -165,7 +165,7 @@ class SweepRecord:
         source: text of the sweep file.
         cell_ids: its resolved cells, in the sweep's order.
         replicates: how many each gets.
-        rounds: what an adaptive sweep has asked for so far; None for a plain one.
+        rounds: what an adaptive sweep has requested so far; None for a plain one.
         number: counts the versions, from 1.
         changes: field -> value that ``--set`` gave every cell of the source.
     """
@@ -217,10 +217,10 @@ class SweepRecords:
         raise StoreError(f"store {self._files.uri}: sweep {name!r} is being saved by too many others; try again")
 
     def load(self, name: str) -> SweepRecord:
-        """Return the latest version of a sweep; damaged ones are named, and the one before is taken.
+        """Return the latest version of a sweep; damaged ones are reported, and the previous one is used.
 
         Raises:
-            StoreError: the store has no such sweep; names those it has.
+            StoreError: the store has no such sweep; the message lists those it has.
         """
         numbers = self._numbers(name)
         for number in sorted(numbers, reverse=True):
@@ -249,10 +249,10 @@ class SweepRecords:
         return sorted({parts[1] for parts in paths if len(parts) == 4})
 
     def take_in(self, other: SweepRecords) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Take in the latest versions of another store's sweeps; a name that this store has keeps its meaning.
+        """Merge the latest versions of another store's sweeps; names that this store has keep its version.
 
         Returns:
-            The names taken in, and those that both stores have.
+            The names merged, and those that both stores have.
         """
         mine = set(self.names())
         taken = []

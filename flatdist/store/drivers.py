@@ -35,7 +35,7 @@ AT_THE_END = 16  # parts that are worth compacting when a driver ends
 
 @dataclass(frozen=True)
 class Announcement:
-    """What another process says of itself.
+    """The announcement of another process.
 
     Attributes:
         age: seconds since its last sign of life.
@@ -54,11 +54,11 @@ class Announcement:
 
 @dataclass
 class Driver:
-    """Shows, while entered, that this process is at work, and on what.
+    """Announces, while entered, what this process is working on.
 
     Args:
         store: where the work is stored.
-        launch: what this process has in common with the others of the same launch, whose work is its own.
+        launch: identifies the launch; processes of one launch share their work.
         sweeps: names of the sweeps that it drives.
         tidies: compact now and then, and at the end.
     """
@@ -93,7 +93,7 @@ class Driver:
                 self.store.tidy(AT_THE_END)
 
     def take(self, keys: Collection[Key]) -> set[Key]:
-        """Take work in place of what was taken before; returns what no other launch is running."""
+        """Take work, replacing what was taken before; returns the part that no other launch is running."""
         self._running = {*keys}
         self._announce()
         if self._running & (held := self.elsewhere()):

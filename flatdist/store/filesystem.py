@@ -33,7 +33,7 @@ _WRITTEN = ("trials/v1/part", "history/v1/part", "failures/v1/part", "checkpoint
 
 
 class StoreWarning(UserWarning):
-    """Something in a store is damaged or foreign and left out; the message names it."""
+    """Something in a store is damaged or foreign and was skipped; the message names it."""
 
 
 class Damaged(StoreError):
@@ -57,8 +57,8 @@ class FileInfo:
     Attributes:
         path: relative to the store.
         size: bytes.
-        token: changes when the file is replaced; equal tokens mean the same bytes.
-        modified: seconds by the clock of the storage itself, compared only with other files' there.
+        token: changes if the file is replaced; equal tokens mean equal bytes.
+        modified: seconds by the storage's own clock, to be compared only with other files there.
     """
 
     path: str
@@ -73,12 +73,12 @@ Ranges = Sequence[tuple[int, int]]
 
 
 class Filesystem:
-    """What a store needs of its storage. Missing files raise FileNotFoundError, everything else StoreError.
+    """The storage interface of a store. Missing files raise FileNotFoundError, everything else StoreError.
 
     Attributes:
         uri: the store's normalised location.
-        threads: how many requests are made at once.
-        tokens_are_digests: whether a file's token tells its content, which the storage itself guards against decay.
+        threads: number of concurrent requests.
+        tokens_are_digests: whether a file's token determines its content, which the storage itself protects.
     """
 
     uri: str
@@ -102,11 +102,11 @@ class Filesystem:
         return data
 
     def read_ranges(self, path: str, ranges: Ranges) -> Sequence[bytes]:
-        """Return some (start, length) ranges of a file; who asks checks them."""
+        """Return some (start, length) ranges of a file; the caller checks them."""
         return self._read(_known(path), ranges)
 
     def write(self, path: str, data: bytes) -> None:
-        """Create or replace a file: after the return it survives a power loss, before it nobody sees a part of it."""
+        """Create or replace a file: once this returns it survives a power loss, and nobody ever sees part of it."""
         self._write(_known(path), data)
 
     def create(self, path: str, data: bytes) -> bool:
@@ -114,7 +114,7 @@ class Filesystem:
         return self._create(_known(path), data)
 
     def list(self, folder: str) -> Listing:
-        """Return the store's files below a folder, sorted by path; what is not the store's is named once."""
+        """Return the store's files below a folder, sorted by path; foreign files are reported once."""
         found, foreign = self._list(folder)
         foreign += [info.path for info in found if not layout.is_known(info.path)]
         if new := sorted({*foreign} - self._named):
@@ -128,11 +128,11 @@ class Filesystem:
         return sorted(mine, key=lambda info: info.path)
 
     def delete(self, path: str) -> None:
-        """Delete a file; a missing one is no error."""
+        """Delete a file; a missing one is not an error."""
         self._delete(_known(path))
 
     def exclusive(self) -> bool:
-        """Whether :meth:`create` really refuses an existing file; asked of the storage itself, once."""
+        """Whether :meth:`create` really refuses an existing file; tested once on the storage itself."""
         if self._exclusive is None:
             probe = f"probe-{uuid.uuid4().hex}"
             self._exclusive = True
@@ -161,7 +161,7 @@ class Filesystem:
                 raise StoreError(f"store {self.uri}: a file just written reads back differently; use another store")
 
     def clock(self) -> float:
-        """What time it is by the storage's own clock, by the time stamp of a file just written."""
+        """The time by the storage's own clock, from the time stamp of a file just written."""
         path = f"clock/probe-{uuid.uuid4().hex}"
         self.write(path, b"clock")
         now = max((info.modified for info in self.list("clock")), default=0.0)
@@ -169,7 +169,7 @@ class Filesystem:
         return now
 
     def map(self, do: Callable[[Any], Answer], items: Sequence[Any]) -> Sequence[Answer]:
-        """Apply a function that waits for the storage to many items."""
+        """Apply a function that waits for the storage to many items, concurrently."""
         threads = min(self.threads, len(items))
         if threads <= 1:
             return [do(item) for item in items]
@@ -180,7 +180,7 @@ class Filesystem:
         """Wait out requests that fail for a while, but only for seconds from the moment that ``asked`` says so."""
 
     def delete_temporaries(self, older_than: float) -> int:
-        """Delete what dead writers left behind before a time by the storage's clock; return how many files."""
+        """Delete files that dead writers left before a time by the storage's clock; return how many."""
         return 0
 
     def _probed(self) -> Paths:
@@ -225,7 +225,7 @@ class SystemCalls:
 class LocalFilesystem(Filesystem):
     """A store in a folder of this machine, or of a file system shared between machines.
 
-    The root may be a symbolic link; below it none is followed: every folder is opened by its name inside the one above.
+    The root may be a symbolic link. Below it no link is followed: every folder is opened by name inside its parent.
     """
 
     def __init__(self, root: str, calls: SystemCalls | None = None) -> None:
@@ -453,7 +453,7 @@ def _reason(error: OSError) -> str:
 
 
 def warn_damaged(uri: str, problems: Sequence[Damaged], outcome: str) -> None:
-    """Name damaged files, in one warning."""
+    """Report damaged files in one warning."""
     if not problems:
         return
     named = "; ".join(f"{problem.path} ({problem.reason})" for problem in problems[:_NAMED])

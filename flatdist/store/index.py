@@ -35,7 +35,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Selection:
-    """The rows that hold, one a key, sorted by cell_id and replicate.
+    """The rows that count, one per key, sorted by cell_id and replicate.
 
     Attributes:
         cells: cell ids, sorted; keys count in them.
@@ -129,14 +129,14 @@ class Selection:
         return list(zip(cells, (self.keys % _REPLICATES).tolist(), self.generation.tolist(), strict=True))
 
     def locate(self, table: pa.Table, source: str) -> Array:
-        """Find the rows of one file's table that hold.
+        """Find the rows of one file's table that count.
 
         Args:
             table: with columns cell_id and replicate.
             source: the name of the file.
 
         Returns:
-            For every row of the table its position in this selection, or -1 where another row holds for its key.
+            For every row of the table its position in this selection, or -1 if another row counts for its key.
         """
         if len(self) == 0 or len(table) == 0 or source not in self.sources:
             return np.full(len(table), -1)
@@ -151,7 +151,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Source:
-    """What a file holds, as far as it matters to which row holds.
+    """What a file holds, as needed to decide which rows count.
 
     Attributes:
         name: the file's.
@@ -181,7 +181,7 @@ class Source:
 
 
 def select(sources: Sequence[Source], generations: Generations) -> Selection:
-    """Choose the rows that hold.
+    """Choose the rows that count.
 
     Args:
         sources: the files.

@@ -60,7 +60,7 @@ _KNOWN = re.compile(
 
 
 def digest(content: bytes) -> str:
-    """Return what a file is called that is named by its content."""
+    """Return the name of a file that is named by its content."""
     return hashlib.sha256(content).hexdigest()[:_DIGITS]
 
 
@@ -70,12 +70,12 @@ def is_known(path: str) -> bool:
 
 
 def is_probe(path: str) -> bool:
-    """Whether a file was only written to see whether it can be."""
+    """Whether a file was written only as a probe."""
     return bool(_PROBE.fullmatch(path))
 
 
 def stated_digest(path: str) -> str | None:
-    """Return the digest of a file's content, where its name states it."""
+    """Return the digest of a file's content if its name states it."""
     folder, _, name = path.rpartition("/")
     stem, _, kind = name.partition(".")
     if folder.startswith(SET_ASIDE):
@@ -175,10 +175,10 @@ def sweep_order_folder(name: str) -> str:
 
 
 def diff_folder(name: str) -> str:
-    """Return the folder of what dirty checkouts had changed when they ran a sweep."""
+    """Return the folder of the uncommitted changes of dirty checkouts that ran a sweep."""
     return f"{sweep_folder(name)}/diff"
 
 
 def driver_path(launch: str, process: str) -> str:
-    """Return the path of the file by which a process shows what it is running."""
+    """Return the path of the file in which a process announces what it is running."""
     return f"{DRIVERS}/{launch}-{process}.json"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Collected:
-    """What a garbage collection did.
+    """The outcome of a garbage collection.
 
     Attributes:
         rows: rows of trials dropped because newer numerics computed the same configuration.
@@ -37,13 +37,13 @@ class Collected:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge took in.
+    """The outcome of a merge.
 
     Attributes:
         replicates: replicates that this store did not have.
         failures: files of failures.
-        sweeps: names of sweeps taken in.
-        sweeps_kept: names that both stores have; this store's meaning stays.
+        sweeps: names of sweeps merged.
+        sweeps_kept: names that both stores have; this store's version stays.
     """
 
     replicates: int
@@ -85,7 +85,7 @@ def collect_leftovers(files: Filesystem, done: dict[str, set[int]], generations:
 def merge_rows(files: Filesystem, generations: Generations, mine: Selection, theirs: Filesystem, view: View) -> int:
     """Copy the rows that hold in another store for keys that this one lacks; return how many replicates.
 
-    Rows that this store's tombstones void are not taken in, and neither is what is damaged.
+    Rows that this store's tombstones void, and damaged ones, are skipped.
     """
     selection = view.selection
     alive = [(cell, number) for cell, number, age in selection.triples() if age >= generations[cell, number]]

@@ -101,7 +101,7 @@ def read_part(files: Filesystem, table: str, path: str, columns: Iterable[str] |
 
     Raises:
         Damaged: it is not what was written, as far as that can be told.
-        FileNotFoundError: it has vanished since it was listed.
+        FileNotFoundError: it was deleted after it was listed.
     """
     return decode(files.read(path), table, path, columns)
 
@@ -129,7 +129,7 @@ def decode(data: bytes, table: str, path: str, columns: Iterable[str] | None) ->
 
 @dataclass(frozen=True)
 class SegmentRows:
-    """What could be read of a segment's file.
+    """The readable part of a segment's file.
 
     Attributes:
         table: the rows of the undamaged row groups, in order.
@@ -175,7 +175,7 @@ def read_segment(
 
 
 def check_segment(files: Filesystem, table: str, name: str, seal: Seal | None) -> SegmentRows:
-    """Look at all bytes of a segment; the table that is returned has no columns."""
+    """Check all bytes of a segment; the returned table has no columns."""
     if seal is None:
         found = read_segment(files, table, name, None, ["cell_id"])
         return SegmentRows(found.table.select([]), found.damage, found.lost)

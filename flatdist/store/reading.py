@@ -39,7 +39,7 @@ _LEFT_OUT = "left out; 'flatdist sweep' runs their replicates again, or restore 
 
 @dataclass(frozen=True)
 class Scope:
-    """Which rows are asked for before any condition is looked at.
+    """The rows requested, before conditions.
 
     Attributes:
         cell_ids: only these cells; None for all.
@@ -60,7 +60,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class View:
-    """A snapshot, and the rows that hold in it."""
+    """A snapshot, and the rows that count in it."""
 
     snapshot: Snapshot
     selection: Selection
@@ -73,7 +73,7 @@ class _Reread(Exception):
 class Reader:
     """Answers queries from one store, each from a snapshot of its own.
 
-    Every query may raise FileNotFoundError when a file vanishes while it is read: ask again.
+    Every query may raise FileNotFoundError if a file is deleted while it is read: retry.
     """
 
     def __init__(self, files: Filesystem, tombstones: Tombstones, catalog: Catalog) -> None:
@@ -83,14 +83,14 @@ class Reader:
         self._told: set[str] = set()  # damage that was named
 
     def view(self, *, whole: bool = False) -> tuple[View, dict[str, Damaged]]:
-        """Look at the store without damaged parts, and at their damage; with ``whole`` at every byte of the parts."""
+        """The store without its damaged parts, and their damage; ``whole`` checks every byte of the parts."""
         snapshot = take_snapshot(self._files, self._tombstones)
         sources, damaged = self._catalog.sources(snapshot, whole=whole)
         parts = tuple(info for info in snapshot.parts if stem(info.path) not in damaged)
         return View(replace(snapshot, parts=parts), select(sources, snapshot.generations)), damaged
 
     def tell(self, damaged: Sequence[Damaged], outcome: str = _LEFT_OUT) -> None:
-        """Name damaged files that rows are left out of, each once."""
+        """Report damaged files whose rows are missing, each once."""
         new = [damage for damage in damaged if str(damage) not in self._told]
         self._told |= {str(damage) for damage in new}
         warn_damaged(self._files.uri, new, outcome)

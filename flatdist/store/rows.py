@@ -101,7 +101,7 @@ def count_failures(table: pa.Table, generations: Generations) -> Counter[Key]:
 
 
 def copy_part(files: Filesystem, theirs: Filesystem, name: str) -> None:
-    """Copy a part as it is, the acknowledgement last, as when it was written."""
+    """Copy a part unchanged, with the acknowledgement last."""
     trials, history = (theirs.read(part_path(table, name)) for table in ("trials", "history"))
     files.write(part_path("history", history_name(name)), history)
     files.write(part_path("trials", name), trials)

@@ -60,8 +60,8 @@ def rows_to_table(table: str, rows: Sequence[Mapping[str, Any]], bookkeeping: Ma
 
     Args:
         table: trials, history or failures.
-        rows: column -> value; missing columns become null, numpy scalars and arrays are taken as they read.
-        bookkeeping: the store's own columns, one value a row.
+        rows: column -> value; missing columns become null; numpy scalars and arrays are accepted.
+        bookkeeping: the store's own columns, one value per row.
 
     Raises:
         StoreError: a row has an unknown column, a value of the wrong type, or lacks a required one.
@@ -174,7 +174,7 @@ def _fits(value: Any, kind: pa.DataType) -> bool:
 
 
 def rows_to_frame(table: str, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return rows that are in no store as a DataFrame with the types that they would have if read from one."""
+    """Return rows that are not in a store as a DataFrame, with the types they would have if read from one."""
     bookkeeping = {column.name: [0 if column.type == "int32" else ""] * len(rows) for column in BOOKKEEPING}
     return to_frame(rows_to_table(table, rows, bookkeeping).drop_columns(list(bookkeeping)))
 

@@ -126,8 +126,8 @@ class Snapshot:
     Attributes:
         manifest: the newest manifest.
         newest: the highest number there is; more than the manifest's where that one is damaged.
-        parts: trials parts that it has not taken over.
-        superseded: trials parts that it has, and that are still there.
+        parts: trials parts that it does not include.
+        superseded: trials parts that it includes and that still exist.
         generations: the current generation of every key.
     """
 
@@ -144,7 +144,7 @@ def listed_manifests(files: Filesystem) -> dict[int, FileInfo]:
 
 
 def read_manifest(files: Filesystem, numbers: Collection[int]) -> Manifest:
-    """Return the newest manifest that is healthy; the empty one where there is none.
+    """Return the newest intact manifest, or the empty one.
 
     The one before the newest still names every row: what it lists is deleted only when it has two successors.
     """
@@ -164,10 +164,10 @@ def read_manifest(files: Filesystem, numbers: Collection[int]) -> Manifest:
 
 
 def take_snapshot(files: Filesystem, tombstones: Tombstones) -> Snapshot:
-    """Look at a store at one moment, although others write and compact meanwhile.
+    """Read a consistent state of a store while others write and compact.
 
-    The parts are listed between two looks at the manifests: when both show the same one, no part that the manifest
-    lacks can have been deleted in between.
+    The parts are listed between two reads of the manifest list: if both show the same manifest, no part that it lacks
+    can have been deleted in between.
     """
     for _ in range(_ATTEMPTS):
         numbers = {*listed_manifests(files)}
@@ -191,7 +191,7 @@ def take_snapshot(files: Filesystem, tombstones: Tombstones) -> Snapshot:
 
 
 class Catalog:
-    """What the files of snapshots hold, kept between reads: immutable files are looked at once."""
+    """The contents of files of snapshots, kept between reads: each immutable file is read once."""
 
     def __init__(self, files: Filesystem) -> None:
         self._files = files
@@ -202,14 +202,14 @@ class Catalog:
         self.index_is_damaged = False
 
     def sources(self, snapshot: Snapshot, *, whole: bool = False) -> tuple[list[Source], dict[str, Damaged]]:
-        """Return what the files of a snapshot hold, and what is damaged of which part.
+        """Return what the files of a snapshot hold, and which parts are damaged.
 
         Args:
             snapshot: of the store.
             whole: look at every byte of the parts, history included.
 
         Raises:
-            FileNotFoundError: a file vanished since it was listed: take a new snapshot.
+            FileNotFoundError: a file was deleted after it was listed: take a new snapshot.
         """
         parts = [stem(info.path) for info in snapshot.parts]
         segments = [segment.name for segment in snapshot.manifest.segments]
@@ -243,21 +243,21 @@ class Catalog:
         return plain(whole.take(first[selection.source[positions]] + selection.row[positions]))
 
     def note_part(self, name: str, damage: Damaged) -> Damaged:
-        """Leave a part out from now on."""
+        """Skip a part from now on."""
         self._bad_parts[name] = damage
         return damage
 
     def forget(self, name: str) -> None:
-        """Look at a part again, whether it is still damaged."""
+        """Check a part again."""
         self._bad_parts.pop(name, None)
         self._sources.pop(name, None)
         self._whole.discard(name)
 
     def check_segments(self, segments: Sequence[Segment]) -> list[Damaged]:
-        """Look at every byte of some segments; what is damaged is left out from now on, and returned.
+        """Check every byte of some segments; return the damage, which is skipped from now on.
 
-        An object store looks at its bytes itself, and its token of a file stands for the content: a file that still has
-        the token it had when it was written is not fetched.
+        An object store checks its own bytes, and a file's token determines its content: a file that still has the token
+        it was written with is not fetched.
         """
         found: list[Damaged] = []
         new = [segment for segment in segments if segment.name not in self._whole]
@@ -275,7 +275,7 @@ class Catalog:
         return found
 
     def note(self, segment: str, table: str, found: SegmentRows) -> list[Damaged]:
-        """Remember what is damaged in a segment; returns it where it was not known."""
+        """Remember the damage of a segment; returns it if it is new."""
         if found.damage is None:
             return []
         known = self._damage.setdefault(segment, [])

@@ -25,7 +25,7 @@ class Axis:
 
     Attributes:
         field: name of the cell field.
-        key: where it stands in the file, as ``axes.rank``.
+        key: its place in the file, such as ``axes.rank``.
         line: its line.
         count: how many values it has.
         value: value number -> what the user might have written there, and its line.
@@ -38,7 +38,7 @@ class Axis:
     value: Callable[[int], tuple[Any, int]]
 
     def build(self, problems: Problems) -> list[Given | InvalidValue]:
-        """All values, checked one by one; an invalid one is noted and left as the exception."""
+        """All values, checked one by one; an invalid one is noted and replaced by the exception."""
         built: list[Given | InvalidValue] = []
         for index in range(self.count):
             raw, line = self.value(index)
@@ -51,7 +51,7 @@ class Axis:
 
 
 def read_axis(field: str, key: str, node: Node, problems: Problems) -> Axis | None:
-    """Read one axis; None where it cannot be used, with the reason noted."""
+    """Read one axis; None if it cannot be used, with the reason noted."""
     if isinstance(node.value, list):
         if not node.value:
             problems.add(key, node.line, "is an empty list, which makes the sweep empty", "at least one value")

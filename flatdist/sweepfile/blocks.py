@@ -18,7 +18,7 @@ from flatdist.sweepfile.yamltree import Node
 
 @dataclass(frozen=True)
 class Fixed:
-    """A field with one value, and where the file says so."""
+    """A field with one value, and its place in the file."""
 
     value: Given
     key: str
@@ -27,7 +27,7 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Condition:
-    """A ``where``, and where it stands."""
+    """A ``where``, and its place in the file."""
 
     expression: Expression
     key: str
@@ -36,7 +36,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Chosen:
-    """An ``n`` that the sweep chooses, and where the file says so."""
+    """An ``n`` that the sweep chooses, and its place in the file."""
 
     what: ChosenN
     key: str
@@ -96,8 +96,8 @@ class Declaration:
         description: one line.
         replicates: of each cell.
         blocks: its sets of cells.
-        until: how replicates are raised until n50 is known; None where they are not.
-        search: what its ``search`` says; None where it has none, or one that cannot be used.
+        until: how replicates are raised until n50 is known; None if they are not.
+        search: its ``search``; None if it has none, or one that cannot be used.
     """
 
     name: str
@@ -109,11 +109,11 @@ class Declaration:
 
 
 def read_declaration(tree: Node, stem: str, changes: Changes, problems: Problems) -> Declaration:
-    """Read the keys of a sweep file; everything that is wrong is noted in ``problems``.
+    """Read the keys of a sweep file; every problem is noted in ``problems``.
 
     Args:
         tree: the document.
-        stem: the file's name without its ending, the sweep's name where it gives none.
+        stem: the file's name without its ending, the default for the sweep's name.
         changes: what the command line changes.
         problems: collects what is wrong.
     """

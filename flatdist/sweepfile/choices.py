@@ -65,7 +65,7 @@ class Entry:
 
     Attributes:
         options: those that a sweep file may give.
-        packages: module that must be importable -> how pip calls it.
+        packages: module that must be importable -> its name for pip.
         seed: the name under which it takes a seed; empty where it takes none.
         refusal: why it cannot be used; empty where it can.
     """
@@ -155,10 +155,10 @@ def choice_schema(known: Mapping[str, Entry]) -> dict[str, Any]:
 
 
 def require_packages(choice: Choice) -> None:
-    """Check that what a searcher needs can be imported, before anything is started.
+    """Check that a searcher's packages can be imported, before anything is started.
 
     Raises:
-        LaunchError: names the package.
+        LaunchError: a package is missing; the message names it.
     """
     for module, package in SEARCHERS[choice.name].packages.items():
         try:

@@ -62,7 +62,7 @@ Model = TypeVar("Model", bound="Keys")
 
 @dataclass(frozen=True)
 class Says:
-    """What messages say of a refused value: the reason, empty where the check gives its own, and what is allowed."""
+    """The message for a refused value: the reason, empty if the check gives its own, and what is allowed."""
 
     reason: str
     allowed: str
@@ -237,7 +237,7 @@ def _by_field(
 
 
 def is_chosen(value: Any) -> bool:
-    """Whether the axis of n leaves it to the sweep."""
+    """Whether the sweep chooses n itself."""
     return isinstance(value, dict) and not {BOUNDARY, FIRST_SUCCESS}.isdisjoint(value)
 
 
@@ -272,7 +272,7 @@ _Group = Annotated[
 
 
 class BlockKeys(Keys):
-    """What every set of cells may say."""
+    """The keys of every set of cells."""
 
     fixed: Fixed | None = Field(None, description="fields with one value")
     axes: Axes | None = Field(None, description="fields with several values: the cells are the product")
@@ -321,7 +321,7 @@ class SweepKeys(BlockKeys):
 def validated(
     model: type[Model], node: Node, key: str, problems: Problems, defaults: Mapping[str, Any] | None = None
 ) -> Model | None:
-    """A mapping of a file as a model; None where that cannot be, with everything that is wrong with it noted.
+    """A mapping of a file as a model; None if it is invalid, with every problem noted.
 
     Args:
         model: what the mapping may say.

@@ -34,7 +34,7 @@ Doubt: TypeAlias = tuple[Condition, str] | None  # a condition that cannot be co
 
 
 class Unresolved(Exception):
-    """A value that cannot be known because another one, already reported, is wrong."""
+    """A value that depends on another one that is wrong and already reported."""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Expansion:
 
 
 def check_size(blocks: tuple[Block, ...], problems: Problems) -> None:
-    """Refuse a sweep too large to be meant, from the lengths of its axes alone.
+    """Reject a sweep that is too large, from the lengths of its axes.
 
     Raises:
         SweepError: with the count, before any cell is made.
@@ -103,7 +103,7 @@ def _path_back(start: str, needs: Mapping[str, set[str]]) -> list[str] | None:
 
 
 class Scope:
-    """The names of one candidate cell, each resolved when first used."""
+    """The names of one candidate cell, each resolved on first use."""
 
     def __init__(self, given: Mapping[str, Given], unusable: frozenset[str]) -> None:
         self.given, self.unusable = given, unusable
@@ -155,7 +155,7 @@ class Scope:
         return name in self._relevant
 
     def compute(self, name: str, value: Given) -> Any:
-        """A value that some field is to take, its expression computed."""
+        """A value for a field, with its expression computed."""
         return computed(name, value.evaluate(self)) if isinstance(value, Expression) else value
 
 
@@ -170,7 +170,7 @@ class _Known:
 
 
 def expand(block: Block, into: Expansion, problems: Problems, maker_of: MakerOf | None = None) -> None:
-    """Add the cells of one block; what is wrong with them is noted once per cause, with a count and an example.
+    """Add the cells of one block; problems are noted once per cause, with a count and an example.
 
     Args:
         block: the block.
@@ -255,7 +255,7 @@ class CellMaker:
         return None
 
     def leave_out(self, scope: Scope, conditions: Iterable[Condition]) -> Literal[True] | Doubt:
-        """Whether a condition fails, or the condition that cannot be computed and why."""
+        """Whether a condition fails; or the condition that cannot be computed, and why."""
         doubt: Doubt = None
         known = _Known(scope)
         for condition in conditions:

@@ -13,7 +13,7 @@ MAX_SHOWN = 40
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: where, with which value, why, and what is allowed."""
+    """One problem: its place and value, the reason, and what is allowed."""
 
     key: str  # path of the key, as blocks[0].axes.rank
     line: int  # 0 where it does not stand in the file, as for --set
@@ -43,7 +43,7 @@ class Problems:
             self.found.append(problem)
 
     def unknown_key(self, path: str, name: str, line: int, known: Iterable[str], hint: str = "") -> None:
-        """Note a key that means nothing where it stands."""
+        """Note a key that has no meaning in its place."""
         known = tuple(known)
         key = f"{path}.{name}" if path else name
         self.add(key, line, f"is not known here{hint or did_you_mean(name, known)}", ", ".join(known))
@@ -52,7 +52,7 @@ class Problems:
         """Raise everything found so far.
 
         Raises:
-            SweepError: there was at least one problem; one a line, in the order of the file.
+            SweepError: there was at least one problem; one per line, in the order of the file.
         """
         if not self.found:
             return

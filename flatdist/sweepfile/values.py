@@ -41,7 +41,7 @@ def read_value(field: str, raw: Any) -> Given:
 
     Args:
         field: name of the cell field.
-        raw: what YAML made of it: number, text, truth value, None, list or dict.
+        raw: its YAML value: number, text, truth value, None, list or dict.
 
     Returns:
         The value as the field's type parses it, or an expression to be computed for every cell.
@@ -95,7 +95,7 @@ def parse_literal(field: str, raw: Any, kind: FieldType | None = None) -> Any:
 
 
 def computed(field: str, value: Value) -> Any:
-    """An expression's value in the form in which a field takes it.
+    """An expression's value in the form that a field accepts.
 
     Raises:
         InvalidValue: a number was expected.

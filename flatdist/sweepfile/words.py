@@ -14,7 +14,7 @@ from flatdist.sweepfile.yamltree import parse_tree
 
 
 def read_words(words: Iterable[str]) -> dict[str, Any]:
-    """Field -> value as YAML reads it.
+    """Parse ``field=value`` words into field -> value, as YAML reads the values.
 
     Raises:
         SweepError: a word is not ``field=value``, names no field, or gives a field a second time.

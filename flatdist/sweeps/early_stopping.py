@@ -31,14 +31,14 @@ class EarlyStopping:
 
     Attributes:
         first: steps at the first rung.
-        factor: each rung has so many times the steps of the one before, and one in so many cells continues.
+        factor: each rung has this many times the steps of the previous one, and one in this many cells continues.
     """
 
     first: int
     factor: int = 3
 
     def rungs(self, steps: int) -> list[int]:
-        """The rungs of a training of so many steps; the last is at steps / factor: stopping later saves little."""
+        """The rungs for a number of steps; the last is at steps / factor, since stopping later saves little."""
         rungs = []
         rung = self.first
         while rung * self.factor <= steps:
@@ -61,10 +61,10 @@ class EarlyStopping:
 
 
 def paused_value(cell: Cell, state: tuple[int, Mapping[str, Any]] | None, rung: int, column: str) -> float | None:
-    """What a checkpoint says of a replicate at a rung.
+    """The value of a replicate at a rung, from its checkpoint.
 
-    Training evaluates its history in blocks, so what is compared is the first evaluation at or after the rung, and a
-    replicate pauses at the end of that block. Both depend on the cell alone.
+    Training evaluates its history in blocks, so the value compared is the first evaluation at or after the rung, and a
+    replicate pauses at the end of that block. Both depend only on the cell.
 
     Args:
         cell: the cell.

@@ -20,7 +20,7 @@ MAX_RANGE = 1_000_000  # numbers of measurements that a group may choose from: a
 
 
 def maker_of(block: Block, into: Expansion, values: Mapping[str, Sequence[Given]]) -> CellMaker:
-    """What makes a block's cells: where the sweep chooses n or the number of replicates, it makes groups."""
+    """The maker of a block's cells, or of groups if the sweep chooses n or the number of replicates."""
     if block.chosen is None and into.until is None:
         return CellMaker(block, into)
     return (GridMaker if block.chosen is None else GroupMaker)(block, into, values)
@@ -186,10 +186,10 @@ class GroupMaker(_Grouper):
 
 
 class GridMaker(_Grouper):
-    """Makes ordinary cells, and notes which of them differ in n alone."""
+    """Makes ordinary cells, and notes which of them differ only in n."""
 
     def keep(self, cell: Cell, given: Mapping[str, Given]) -> None:
-        """Take a cell into its grid."""
+        """Add a cell to its grid."""
         super().keep(cell, given)
         fields = self.common(cell, given)
         self.into.grids.setdefault(json.dumps(fields, sort_keys=True), (fields, {}))[1][cell.n] = cell

@@ -30,11 +30,11 @@ Key = tuple[str, int]  # cell id, replicate
 
 @dataclass(frozen=True)
 class Group:
-    """Cells that differ in n alone.
+    """Cells that differ only in n.
 
     Attributes:
         rule: chooses their runs.
-        span: the n that may be taken.
+        span: the allowed n.
         fields: what the cells have in common, as JSON; a field that depends on n by its expression.
         at: n -> the cell.
     """
@@ -53,7 +53,7 @@ class Group:
 
     @cached_property
     def key(self) -> str:
-        """Identity of what recorded runs were chosen for: the fields, the range and what a success is.
+        """Identity of the question that recorded runs belong to: the fields, the range and the definition of success.
 
         A larger budget, a tighter precision or more replicates continue from the existing runs. So do files before a
         field: at its default it is left out, as it is from a cell's identity.
@@ -72,7 +72,7 @@ def _is_new(name: str, value: Any) -> bool:
 class Groups(Kind):
     """The groups of a sweep; its plain cells are groups of one cell each.
 
-    What one group asks for depends on its own results alone. So recorded runs belong to the group they name, whatever
+    What one group requests depends only on its own results. So recorded runs belong to the group they name, whatever
     other groups the sweep has gained or lost.
     """
 
@@ -98,7 +98,7 @@ class Groups(Kind):
         return tuple(group.cell(n) for group in fixed for n in group.span.values)
 
     def current(self, rounds: Sequence[Round]) -> list[Round]:
-        """Recorded rounds without what this sweep does not ask for any more."""
+        """Recorded rounds without requests that this sweep no longer makes."""
         kept = []
         for one in rounds:
             requests = [wanted for request in one.requests if (wanted := self._wanted(request)) is not None]
@@ -107,10 +107,10 @@ class Groups(Kind):
         return kept
 
     def merged(self, recorded: Sequence[Round], rounds: Sequence[Round], part: Groups) -> list[Round]:
-        """What is recorded of this sweep once a part of it has run some rounds.
+        """The record of this sweep after a part of it has run some rounds.
 
-        What one group asks for depends on its own runs alone, so that a part asks for what the whole would: its rounds
-        take the place of what was recorded of its groups. Groups that only the part has are left out.
+        What one group requests depends only on its own runs, so a part requests what the whole would: its rounds
+        replace the record of its groups. Groups that only the part has are dropped.
         """
         others = Groups(tuple(group for group in self.groups if group.key not in part.by_key))
         return [*others.current(recorded), *self.current(rounds)]
@@ -137,7 +137,7 @@ class Groups(Kind):
         return with_requests(sweep, (), [*requests, *later])
 
     def states(self, sweep: Sweep, store: Store) -> list[GroupState]:
-        """How far each choosing group is, from the store; runs that are yet to end count as if they had failed."""
+        """The progress of each choosing group, from the store; unfinished runs count as if they had failed."""
         strategy = GroupStrategy(Groups(self.choosing))
         known = strategy.known(self.current(recorded_rounds(store, sweep.name, IDENTITY)), store)
         return [
@@ -146,7 +146,7 @@ class Groups(Kind):
         ]
 
     def outlook(self, sweep: Sweep, store: Store) -> Outlook:
-        """How many groups are finished, and what the others may still ask for."""
+        """How many groups are finished, and what the others may still request."""
         states = self.states(sweep, store)
         looking = [state for state in states if state.known.success and state.group.rule.precision is not None]
         counts: dict[str, Any] = {
@@ -216,7 +216,7 @@ class Groups(Kind):
 
 @dataclass(frozen=True)
 class GroupState:
-    """How far one group is.
+    """The progress of one group.
 
     Attributes:
         group: it.
@@ -232,7 +232,7 @@ class GroupState:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it asks for nothing more."""
+        """Whether it requests nothing more."""
         return self.most == 0
 
     @property
@@ -256,7 +256,7 @@ class GroupState:
 
 
 class GroupStrategy:
-    """Asks for the next runs of every group that has not finished."""
+    """Requests the next runs of every unfinished group."""
 
     def __init__(self, sweep: Groups) -> None:
         self.sweep = sweep

@@ -28,7 +28,7 @@ class Metric:
     Attributes:
         name: a numeric column of trials, or ``steps_to``: the first evaluated step at which
             ||M - M*||_F^2 / ||M*||_F^2 is below ``target``; infinite where it never is.
-        target: of ``steps_to``.
+        target: the error of ``steps_to``.
     """
 
     name: str
@@ -56,11 +56,11 @@ class Metric:
 
     @property
     def reported(self) -> str | None:
-        """What a trial reports at every evaluation for it, None where it is known at the end only."""
+        """The column that a trial reports at every evaluation; None if the metric is known only at the end."""
         return "relative_error" if self.relative else self.rung_column
 
     def guess(self, value: float, steps: int) -> float:
-        """The metric of a training that was stopped, had it ended with what was compared when it was stopped."""
+        """The metric of a stopped training if it had ended with the value compared when it was stopped."""
         if self.name != STEPS_TO:
             return value
         return steps * (1 + max(0.0, math.log10(value / self.target))) if 0 < value < math.inf else math.inf
@@ -74,7 +74,7 @@ class Metric:
             store: where the rows are.
             cell_ids: the cells.
             where: only rows of trials that satisfy it.
-            guide: rate replicates that never reach the target of ``steps_to`` too, so that a searcher sees which came
+            guide: also rate replicates that never reach the target of ``steps_to``, so that a searcher sees which came
                 closer: the cell's steps times 1 + log10(final error / target).
         """
         ids = list(cell_ids)

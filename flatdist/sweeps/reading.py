@@ -46,7 +46,7 @@ def load_sweep(path: str | os.PathLike[str], *, changes: Changes | None = None) 
         changes: fields set and conditions added on the command line.
 
     Raises:
-        SweepError: everything that is wrong with it, one line each: file, line, key, value, what is allowed.
+        SweepError: lists every problem, one per line: file, line, key, value, what is allowed.
 
     Example:
         >>> from pathlib import Path
@@ -65,7 +65,7 @@ def parse_sweep(source: str, *, path: Path | None = None, name: str = "sweep", c
     Args:
         source: the text.
         path: where it was read from, or None.
-        name: what messages call it where there is no path, and its name where it gives none.
+        name: its name in messages if there is no path, and its name if it gives none.
         changes: fields set and conditions added on the command line.
 
     Raises:
@@ -109,7 +109,7 @@ def parse_sweep(source: str, *, path: Path | None = None, name: str = "sweep", c
 
 
 def changed_name(name: str, fixed: Mapping[str, Any]) -> str:
-    """What a sweep is called whose fields were changed by ``--set``: other cells than its own name stands for.
+    """The name of a sweep with fields changed by ``--set``, whose cells differ from those of its own name.
 
     >>> changed_name("quickstart", {"steps": 200, "width": [16, 16]})
     'quickstart+steps-200+width-16-16'
@@ -166,15 +166,16 @@ def open_sweep(
     store: Store | None = None,
     changes: Changes | None = None,
 ) -> Sweep:
-    """A sweep however it is given, with the runs that a store has recorded for it where it chooses them itself.
+    """A sweep given in any form, with the runs that a store has recorded for it if it chooses them itself.
 
     Args:
-        sweep: a loaded sweep, the path of a file, a file's content as a dict, or a name that the store has a record of.
+        sweep: a loaded sweep, the path of a file, a file's content as a dict, or the name of a sweep recorded in the
+            store.
         store: where to look for names and recorded runs; None for neither.
         changes: fields set and conditions added on the command line.
 
     Raises:
-        SweepError: it cannot be used, or there is neither such a file nor such a sweep.
+        SweepError: it cannot be used, or neither a file nor a sweep has this name.
     """
     if isinstance(sweep, Sweep):
         loaded = sweep

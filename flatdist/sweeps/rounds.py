@@ -31,7 +31,7 @@ class Request:
     Attributes:
         cell: the cell.
         replicates: their numbers.
-        note: what the strategy wants to remember of it, as JSON.
+        note: the strategy's note about it, as JSON.
     """
 
     cell: Cell
@@ -56,7 +56,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class Stopped:
-    """Where a cell was stopped early: at which rung, in steps, and with which value."""
+    """Where a cell was stopped early: the rung, in steps, and its value there."""
 
     step: int
     value: float
@@ -86,7 +86,7 @@ class Round:
 
 
 def rounds_to_json(rounds: Sequence[Round]) -> dict[str, Any]:
-    """Rounds as JSON: a table of cells but for n, with what they have in common beside it, and references to it."""
+    """Rounds as JSON: a table of cells without n, their common fields, and references to the table."""
     kinds: dict[str, int] = {}
     table: list[dict[str, Any]] = []
     listed = []
@@ -129,10 +129,10 @@ def rounds_from_json(content: Mapping[str, Any]) -> list[Round]:
 
 
 class Strategy(Protocol):
-    """Chooses what to run from what there is; a function of its arguments alone, so that it needs no memory."""
+    """Chooses what to run from the rounds and the store; depends only on its arguments, so it needs no memory."""
 
     def next_round(self, rounds: Sequence[Round], store: Store) -> Sequence[Request]:
-        """What to run next, given that all earlier rounds have ended; nothing where the search is finished."""
+        """What to run next, given that all earlier rounds have ended; nothing if the search is finished."""
 
 
 class RoundLog:
@@ -143,9 +143,9 @@ class RoundLog:
         name: of the sweep.
         source: text of its file.
         replicates: of each cell; None where every request has its own.
-        identity: of the search; rounds recorded for another one are left alone.
+        identity: of the search; rounds recorded for another one are ignored.
         keep: whether new rounds are recorded.
-        current: what is still wanted of the recorded rounds; None for all.
+        current: selects the recorded rounds that are still wanted; None for all.
         merge: from what is recorded now and these rounds to what is to be recorded, where these are of a part of the
             sweep; None records these.
     """
@@ -168,7 +168,7 @@ class RoundLog:
         self.rounds: list[Round] = recorded if current is None else current(recorded)
 
     def add(self, new: Round) -> None:
-        """Begin a round, or take up the one that another driver of the same search has begun meanwhile."""
+        """Begin a round, or adopt the one that another driver of the same search has begun meanwhile."""
         ahead = self._ahead()
         self.rounds.append(ahead[len(self.rounds)] if len(ahead) > len(self.rounds) else new)
         self.save()
@@ -210,7 +210,7 @@ class RoundLog:
 
 
 def recorded_rounds(store: Store, name: str, identity: str, replicates: int | None = None) -> list[Round]:
-    """The rounds that a store has recorded for a search; none where it has none, or those of another search.
+    """The rounds that a store has recorded for a search; none if it has none, or only those of another search.
 
     Args:
         store: the store.
@@ -234,7 +234,7 @@ def recorded_rounds(store: Store, name: str, identity: str, replicates: int | No
 
 
 def rounds_of(record: SweepRecord, identity: str) -> list[Round] | None:
-    """The rounds in a sweep's record; None where it has none, or those of another search.
+    """The rounds in a sweep's record; None if it has none, or only those of another search.
 
     Raises:
         StoreError: the record is damaged.

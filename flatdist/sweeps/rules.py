@@ -30,7 +30,7 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a group.
+    """The runs of a group so far.
 
     Attributes:
         asked: all runs requested, in order.
@@ -48,7 +48,7 @@ class Span:
     Attributes:
         low: smallest.
         high: largest.
-        allowed: those that may be taken, ascending; None for all from low to high.
+        allowed: the allowed values, ascending; None for all from low to high.
     """
 
     low: int
@@ -57,7 +57,7 @@ class Span:
 
     @property
     def values(self) -> Sequence[int]:
-        """All that may be taken, ascending."""
+        """All allowed values, ascending."""
         return range(self.low, self.high + 1) if self.allowed is None else self.allowed
 
 
@@ -94,16 +94,16 @@ def expected_runs(span: Span, known: Known, precision: float) -> int:
 
 
 def is_known(span: Span, known: Known, precision: float) -> bool:
-    """Whether n50 is known as precisely as it is wanted, or as it can be."""
+    """Whether n50 is known as precisely as requested, or as it can be."""
     return finished(runs_of(known), range_of(span), precision)
 
 
 class Rule:
-    """How a group chooses its runs; a function of its arguments alone.
+    """How a group chooses its runs; depends only on its arguments.
 
     Attributes:
-        precision: the half-width of n50's interval, over n50, that is wanted; None where n50 is not what is looked for.
-        tolerance: relative error of a success; None where success does not matter.
+        precision: the requested half-width of n50's interval, over n50; None if the search is not for n50.
+        tolerance: relative error of a success; None if success does not matter.
         chooses: whether it chooses anything, rather than listing replicates.
     """
 
@@ -112,11 +112,11 @@ class Rule:
     chooses = True
 
     def identity(self, span: Span) -> Sequence[object]:
-        """What makes recorded runs belong to another question when it changes, beside the group's fields."""
+        """Settings, besides the group's fields, that identify the question recorded runs belong to."""
         raise NotImplementedError
 
     def ask(self, span: Span, known: Known) -> list[Run]:
-        """The next runs, all earlier ones having ended; none where the group is finished."""
+        """The next runs, once all earlier ones have ended; none if the group is finished."""
         raise NotImplementedError
 
     def left(self, span: Span, known: Known) -> tuple[int, int]:
@@ -124,7 +124,7 @@ class Rule:
         raise NotImplementedError
 
     def is_spent(self, span: Span, known: Known) -> bool:
-        """Whether there are no runs left although n50 is less precise than requested."""
+        """Whether no runs are left although n50 is less precise than requested."""
         return False
 
 
@@ -152,7 +152,7 @@ class Boundary(Rule):
     """Run k is replicate k, at the n where it narrows n50 most; until n50 is known well enough.
 
     Attributes:
-        budget: runs at most.
+        budget: largest number of runs.
         precision: half-width of n50's 95 % interval, over n50.
         tolerance: relative error of a success.
     """
@@ -187,7 +187,7 @@ class FirstSuccess(Rule):
     """Bisects, for each replicate of nested problems, the smallest n that succeeds.
 
     Attributes:
-        replicates: how many thresholds are wanted.
+        replicates: number of thresholds requested.
         tolerance: relative error of a success.
     """
 

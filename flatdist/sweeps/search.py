@@ -31,7 +31,7 @@ TRIES = 50  # suggestions in a row that bring no new cell, after which the domai
 
 @dataclass(frozen=True)
 class Search(Kind):
-    """Suggests cells until the budget is spent or the searcher has nothing new to say.
+    """Suggests cells until the budget is spent or the searcher has no new ones.
 
     Attributes:
         block: the fixed fields and conditions that every suggestion is completed with.
@@ -43,8 +43,8 @@ class Search(Kind):
         round_size: cells suggested at a time.
         seed: of the searcher.
         replicates: of each cell.
-        early_stopping: when cells are given up early, in rounds; None for never.
-        scheduler: Ray Tune's scheduler, which gives cells up as they report, without rounds; None for none.
+        early_stopping: when cells are stopped early, in rounds; None for never.
+        scheduler: Ray Tune's scheduler, which stops cells as they report, without rounds; None for none.
     """
 
     block: Block = field(repr=False)
@@ -62,7 +62,7 @@ class Search(Kind):
 
     @property
     def stops(self) -> bool:
-        """Whether cells may be given up early."""
+        """Whether cells may be stopped early."""
         return self.early_stopping is not None or self.scheduler is not None
 
     @property
@@ -78,14 +78,14 @@ class Search(Kind):
         return float("inf") if self.mode == "min" else float("-inf")
 
     def cell(self, point: Mapping[str, Any]) -> Cell | None:
-        """The cell of a suggestion; None where a condition leaves it out or no trial could run it."""
+        """The cell of a suggestion; None if a condition excludes it or no trial could run it."""
         expansion = Expansion({})
         problems = Problems("search")
         self.expand(point, expansion, problems)
         return None if problems.found else next(iter(expansion.cells.values()), None)
 
     def expand(self, point: Mapping[str, Any], into: Expansion, problems: Problems) -> None:
-        """Add the cell of a suggestion to an expansion, and what is wrong with it to the problems."""
+        """Add the cell of a suggestion to an expansion, and its problems to ``problems``."""
         block = dataclasses.replace(self.block, fixed=dict(self.block.fixed))
         for domain in self.domains:
             value = point[domain.field]
@@ -98,7 +98,7 @@ class Search(Kind):
 
     @property
     def identity(self) -> str:  # type: ignore[override]
-        """Hash of all that decides which cells a search would ask for; recorded rounds belong to one identity.
+        """Hash of everything that determines which cells a search requests; recorded rounds belong to one identity.
 
         A larger budget, more replicates, other rounds, early stopping or scheduler continue from the existing rounds.
         """
@@ -140,7 +140,7 @@ class Search(Kind):
         return make_searcher(self, self.told(rounds, store), len(rounds), self.longest[0])
 
     def next_request(self, searcher: Searcher, asked: set[str]) -> Request | None:
-        """The next suggestion that is a new cell, which is added to those asked for; None where there is none."""
+        """The next suggestion that is a new cell, which is added to those requested; None if there is none."""
         for _ in range(TRIES + len(asked)):
             point = searcher.suggest()
             if point is None:
@@ -168,7 +168,7 @@ class Search(Kind):
         return told
 
     def told_stopped(self, request: Request, rungs: Mapping[int, float]) -> Told:
-        """What a searcher learns of a cell that was stopped early: what was compared at each rung."""
+        """What a searcher learns about a cell that was stopped early: the values compared at each rung."""
         value = rungs[max(rungs)]
         return Told(request.note, value, rungs, self.metric.guess(value, request.cell.steps))
 
@@ -186,7 +186,7 @@ class Search(Kind):
         """Without the cells that were stopped, and with random draws for those yet to come.
 
         Raises:
-            SweepError: its conditions leave out everything.
+            SweepError: its conditions exclude everything.
         """
         known = {cell.cell_id for cell in sweep.cells}
         left = max(0, self.budget - len(known))

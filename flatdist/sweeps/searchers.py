@@ -37,8 +37,8 @@ class Domain:
         low: smallest value of a range.
         high: largest value of a range, included.
         whole: whether a range holds whole numbers only.
-        options: what a choice is between, as a sweep file writes it.
-        key: where it stands in the sweep file.
+        options: the options of a choice, as a sweep file writes them.
+        key: its place in the sweep file.
         line: its line.
     """
 
@@ -53,7 +53,7 @@ class Domain:
 
     @property
     def is_choice(self) -> bool:
-        """Whether there is no order between the values."""
+        """Whether the values are unordered."""
         return self.form == "choice"
 
     def corners(self) -> tuple[Any, ...]:
@@ -61,7 +61,7 @@ class Domain:
         return self.options if self.is_choice else (self.normal(self.low), self.normal(self.high))
 
     def normal(self, value: float) -> Any:
-        """A number of the range as the cell will hold it."""
+        """A number of the range as the cell stores it."""
         return round(value) if self.whole else canonical_float(min(max(value, self.low), self.high))
 
     def holds(self, value: Any) -> bool:
@@ -79,7 +79,7 @@ class Domain:
         return self.normal(math.exp(math.log(self.low) + math.log(self.high / self.low) * share))
 
     def drawn(self, seed: int, index: int) -> Any:
-        """Random value number ``index``: a function of the field's name, the seed and the index alone."""
+        """Random value number ``index``, which depends only on the field's name, the seed and the index."""
         bits = hashlib.sha256(f"search {self.field} {seed} {index}".encode()).digest()
         return self.at(int.from_bytes(bits[:6]) / 2**48)
 
@@ -89,7 +89,7 @@ class Domain:
 
 
 class Space(Protocol):
-    """What a searcher needs of a search."""
+    """The interface of a search that a searcher needs."""
 
     @property
     def domains(self) -> Sequence[Domain]:
@@ -118,13 +118,13 @@ class Space(Protocol):
 
 @dataclass(frozen=True)
 class Told:
-    """An earlier point and what came of it.
+    """An earlier point and its result.
 
     Attributes:
         point: the suggestion.
-        value: the cell's metric; where it was stopped early, what was compared when it was stopped.
-        rungs: step -> what was compared there, if it was stopped early; empty otherwise.
-        guess: the metric of a cell that was stopped, as far as what was compared can stand for it.
+        value: the cell's metric; if it was stopped early, the value compared then.
+        rungs: step -> the value compared there, if it was stopped early; empty otherwise.
+        guess: an estimate of a stopped cell's metric from the values compared.
     """
 
     point: Mapping[str, Any]
@@ -137,14 +137,14 @@ class Searcher(Protocol):
     """Suggests points, one after the other."""
 
     def suggest(self) -> Point | None:
-        """The next point, given that those before it are still being tried; None where there is none for now."""
+        """The next point, given that earlier ones are still running; None if there is none for now."""
 
     def tell(self, told: Told) -> None:
         """What came of a point."""
 
 
 class RandomSearcher:
-    """Independent draws, each a function of the field, the seed and its number, as random axes have them."""
+    """Independent draws, each a function of the field, the seed and its number, as on random axes."""
 
     def __init__(self, search: Space) -> None:
         self._search = search
@@ -161,10 +161,10 @@ class RandomSearcher:
 
 
 class TuneSearcher:
-    """One of Ray Tune's searchers, fed with everything the store knows.
+    """One of Ray Tune's searchers, given all results in the store.
 
-    Those that take evaluated points are given them. To the others all earlier points are suggested by name first, and
-    each is reported as completed: Tune's ``points_to_evaluate``.
+    Searchers that accept evaluated points receive them. For the others, all earlier points are first suggested through
+    Tune's ``points_to_evaluate`` and reported as completed.
 
     Args:
         search: its searcher, domains and mode.
@@ -196,7 +196,7 @@ class TuneSearcher:
             self.tell(one)
 
     def suggest(self) -> Point | None:
-        """The next point, given that the earlier ones of this round are still being tried."""
+        """The next point, given that the earlier ones of this round are still running."""
         return self._ask(None)
 
     def _ask(self, expected: Mapping[str, Any] | None) -> Point | None:
@@ -212,7 +212,7 @@ class TuneSearcher:
         return point
 
     def tell(self, told: Told) -> None:
-        """What came of a point, whether this searcher suggested it or not."""
+        """Report the result of a point, whether this searcher suggested it or not."""
         name = self._running.pop(_key(told.point), None)
         with self._apart:
             if name is None:
@@ -270,7 +270,7 @@ def make_searcher(search: Space, told: Sequence[Told], number: int, steps: int =
 
     Args:
         search: names it.
-        told: earlier points with what came of them.
+        told: earlier points with their results.
         number: of the round.
         steps: of a whole training.
 

@@ -13,9 +13,9 @@ class Median(NamedTuple):
     """A median with its interval.
 
     Attributes:
-        median: infinite values in their place; NaN without values.
-        low, high: order statistics; infinite where too few values bound the median at this level.
-        coverage: with which probability the limits enclose the median, whatever the distribution; 1 where infinite.
+        median: infinite values are sorted as such; NaN without values.
+        low, high: order statistics; infinite if there are too few values at this level.
+        coverage: the probability that the limits enclose the median, whatever the distribution; 1 if infinite.
     """
 
     median: float
@@ -54,7 +54,7 @@ def median_interval(values: Iterable[float], level: float = 0.95) -> Median:
 
 
 def few_words(counts: Iterable[int], level: float = 0.95) -> list[str]:
-    """A remark where some of the medians are of fewer values than bound one; none where all have enough.
+    """A remark if some medians have too few values for an interval; none if all have enough.
 
     >>> few_words([8, 5])
     ['fewer than 6 replicates cannot bound a median at 95 %: their intervals are infinite']

@@ -44,12 +44,12 @@ class Range:
 
     @property
     def values(self) -> np.ndarray:
-        """Every n that may be asked for, increasing, (v,)."""
+        """Every allowed n, increasing, (v,)."""
         return np.arange(self.low, self.high + 1) if self.allowed is None else self.allowed
 
 
 def round_size(done: int) -> int:
-    """How many runs to ask for next, given how many there are: a few at first, then a quarter of them."""
+    """How many runs to request next, given how many there are: a few at first, then a quarter of them."""
     return max(FIRST_ROUND, math.ceil(GROWTH * done))
 
 
@@ -61,10 +61,10 @@ def place(
     precision: float = 0.0,
     room: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The n of the next runs: those that leave the least expected posterior variance of the curve around n50.
+    """The n of the next runs, which minimise the expected posterior variance of the curve around n50.
 
-    Chosen one after the other, each taken to have come out as predicted, in shares of a success and a failure, before
-    the next is chosen. What is minimised is the mean variance of two points of the curve, log n50 +- scale, which is
+    They are chosen one after another, each with its predicted shares of success and failure as the outcome before the
+    next is chosen. What is minimised is the mean variance of two points of the curve, log n50 +- scale, which is
     Var(log n50) + Var(scale): n50 is not identifiable without the scale.
 
     Args:
@@ -72,7 +72,7 @@ def place(
         within: where to search.
         count: how many runs.
         precision: half-width of the interval of log n50 that is wanted; differences far below it are not resolved.
-        room: (v,) how many more runs each of ``within.values`` may take; None for any number.
+        room: (v,) how many more runs each of ``within.values`` may get; None for any number.
 
     Returns:
         (count,) increasing; fewer where there is no more room. The same for the same arguments.

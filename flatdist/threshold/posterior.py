@@ -124,7 +124,7 @@ def posterior(
         ends: least and largest center, log n.
         widths: least and largest width, on log n.
         links: over which to average.
-        grid: how finely.
+        grid: how finely the curves are tabulated.
         dispersion: by which the log-likelihood is divided, where observations scatter more than the curves allow.
     """
     (first, last), (narrow, wide) = ends, widths
@@ -174,7 +174,7 @@ def _log_prior(links: tuple[str, ...], lapses: tuple[float, ...]) -> np.ndarray:
 
 
 def width_range(values: np.ndarray) -> tuple[float, float]:
-    """Least and largest width that measurements at these log n (k,) can speak of."""
+    """Least and largest width that measurements at these log n (k,) can resolve."""
     span = float(values[-1] - values[0])
     return 0.1 * float(np.diff(values).min()), 3.0 * span
 

@@ -9,7 +9,7 @@ from flatdist.methods.base import SGD_TOLERANCE
 
 
 def default_tolerance(method: str) -> float:
-    """The relative error below which one method's replicate is a success by default."""
+    """The relative error below which a replicate of a method is a success by default."""
     return METHODS[method].tolerance if method in METHODS else SGD_TOLERANCE
 
 

@@ -11,7 +11,7 @@ from flatdist.threshold.curves import Observations
 
 @dataclass(frozen=True)
 class Runs:
-    """What is known of one group: independent runs, in any order.
+    """The runs of one group, independent and in any order.
 
     Attributes:
         n: (k,) measurements of each run, positive.
@@ -58,7 +58,7 @@ class Runs:
         return (above, until) if np.all(above < until) else None
 
     def observations(self) -> Observations:
-        """What they say of the threshold: where it lies for each replicate, or for each run by itself."""
+        """The observations of the threshold: one per replicate, or one per run."""
         values, won, lost = self.counts()
         bounds = self.bounds()
         if bounds is None:

@@ -16,7 +16,7 @@ ENOUGH = 6  # equal outcomes at one n that settle on which side of it n50 lies: 
 
 
 def finished(runs: Runs, within: Range, precision: float) -> bool:
-    """Whether n50 is known as precisely as it is wanted, or as it can be.
+    """Whether n50 is known as precisely as requested, or as it can be.
 
     Either the 95 % interval has a half-width of ``precision`` or less on log n, or it is narrower than one measurement
     or than the gap between two n that may be asked for, or n50 is decided to lie outside the range. The interval

@@ -84,7 +84,7 @@ def stable_learning_rate(
 
 
 def smallest_interpolator(layers: Sequence[Array], label_scale: Array) -> list[Array]:
-    """Layers shaped like ``layers`` of the least energy whose product has the labels' size, for each replicate."""
+    """For each replicate, the layers of least energy shaped like ``layers`` whose product has the labels' size."""
     smallest = [np.zeros(layer.shape) for layer in layers]
     for layer in smallest:
         layer[:, 0, 0] = label_scale ** (1.0 / len(layers))
@@ -92,7 +92,7 @@ def smallest_interpolator(layers: Sequence[Array], label_scale: Array) -> list[A
 
 
 def steps_to_leave(cell: Cell) -> float:
-    """About how many steps a gradient method needs before its layers have left a small start.
+    """About how many steps a gradient method needs to grow from a small initialization.
 
     Next to zero the largest singular direction of M* grows alone: each layer's part w of it by dw/dt = 2 w^(L-1) in
     units of ||M*||_F = 1, from w = init_scale, which takes 1 / (2 (L-2) w^(L-2)) of time, or log(1/w) / 2 at L = 2.
@@ -117,7 +117,7 @@ def steps_to_leave(cell: Cell) -> float:
 
 
 def flatness_bounds(layers: Sequence[Array]) -> tuple[Array, Array, Array]:
-    """What the estimate needs to know of the weights.
+    """Bounds of the curvature at some weights, for the step-size estimate.
 
     Spectral norms are bounded by Schatten 8-norms, which takes two squarings of each X_j and Y_j: exact where one
     direction dominates, as it does at a flat solution of rank one, and at most d^(1/8) too large.

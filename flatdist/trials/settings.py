@@ -12,14 +12,14 @@ from flatdist.types import Array
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How cells are executed; nothing here changes what they mean.
+    """How cells are executed; none of it changes their meaning.
 
     Attributes:
         engine: ``auto``, or an engine's name; solvers have their own code.
         device: ``cpu`` or a torch device.
         threads: CPU threads for one batch of replicates.
         planned_steps: replicate-steps that this machine is to take of each :func:`~flatdist.trials.train.kernel_shape`;
-            an engine may compile code for one shape where they pay for it, of the same bits.
+            an engine may compile code of the same bits for one shape if that pays.
     """
 
     engine: str = "auto"
@@ -33,11 +33,11 @@ class RunSettings:
 
 
 class Interrupted(Exception):
-    """Training was asked to stop; what was checkpointed can be resumed."""
+    """Training was asked to stop; it can be resumed from its checkpoints."""
 
 
 class Checkpoints(Protocol):
-    """Where unfinished replicates are kept."""
+    """Storage of unfinished replicates."""
 
     def save(self, cell_id: str, replicate: int, step: int, arrays: dict[str, Array]) -> None:
         """Keep a replicate's state at a step."""
@@ -45,7 +45,7 @@ class Checkpoints(Protocol):
     def latest(
         self, cell_id: str, replicate: int, problem: Callable[[int, dict[str, Array]], str | None]
     ) -> tuple[int, dict[str, Array]] | None:
-        """The newest kept state of a replicate that has no ``problem``, if there is one."""
+        """The newest saved state of a replicate without a ``problem``, if there is one."""
 
     def discard(self, cell_id: str, replicate: int) -> None:
         """Forget a replicate's states."""
@@ -63,9 +63,9 @@ class Hooks:
         on_history: given a replicate's number and its history rows: those of its checkpoint first, then new ones as
             they are evaluated.
         on_diverged: given the number of a replicate that has diverged, after its last history row.
-        live: for a caller that reports the history while it is made. Rows are evaluated before a block of them is full,
-            as often as costs at most a fifth of the time, and are handed out only once the step is checkpointed, so
-            that a caller that ends the run loses nothing.
+        live: for a caller that reports the history while it is made. Rows are evaluated before a block is full, as
+            often as a fifth of the time allows, and are reported only once the step is checkpointed, so that a caller
+            that ends the run loses nothing.
     """
 
     checkpoints: Checkpoints | None = None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def solve(cell: Cell, replicates: Sequence[int], settings: RunSettings, hooks: Hooks) -> Iterator[Produced]:
-    """Solve replicates of a cell of a :class:`~flatdist.methods.base.SolverMethod`, one after the other."""
+    """Solve replicates of a cell of a :class:`~flatdist.methods.base.SolverMethod`, one after another."""
     method = cast("SolverMethod", cell.spec)
     solver = load(method.solver)  # outside the measured time
 

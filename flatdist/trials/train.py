@@ -70,7 +70,7 @@ def train_pack(
     """Train replicates of several cells of one :func:`pack_key` together; see :func:`train`.
 
     A replicate's result does not depend on the pack: to the bit on the fused, cuda and triton engines, within the
-    tolerance between engines on the batched one. ``hooks.on_history`` receives replicate numbers alone.
+    tolerance between engines on the batched one. ``hooks.on_history`` receives only replicate numbers.
     """
     first = items[0][0]
     engine = load_engine(settings.engine, settings.device, first)
@@ -101,7 +101,7 @@ def train_pack(
 
 
 def pack_key(cell: Cell, engine: str) -> Hashable | None:
-    """What cells must have in common to be trained in one pack; None where a cell is only run by itself.
+    """What cells must have in common to be trained in one pack; None if a cell can only run by itself.
 
     They may differ in n, rank, ground truth, noise on the labels, step size, label noise, start and momentum.
     """
@@ -123,7 +123,7 @@ def pack_key(cell: Cell, engine: str) -> Hashable | None:
 
 
 def kernel_shape(cell: Cell) -> str:
-    """What the code of a step could be compiled for: the fields of a cell that it depends on."""
+    """The fields of a cell that compiled code for a step depends on."""
     method = cell.training
     return " ".join(
         map(str, (method.name, cell.ensemble, cell.storage, cell.widths, method.batch_size(cell), cell.dtype))
@@ -396,7 +396,7 @@ def _squared(number: float) -> float:
 
 
 def side_by_side(work: Callable[[Item], Made], items: Sequence[Item], threads: int) -> list[Made]:
-    """What ``work`` makes of each item, in order, on some threads: replicates are independent of each other."""
+    """The results of ``work`` for each item, in order, on several threads: replicates are independent."""
     if threads == 1 or len(items) == 1:
         return [work(item) for item in items]
     with ThreadPoolExecutor(threads, "flatdist-replicates") as pool:
@@ -417,7 +417,7 @@ def noise_schedule(cell: Cell) -> Array:
 
 
 def segment_ends(cell: Cell) -> list[int]:
-    """Steps at which training pauses; they depend on the cell alone."""
+    """Steps at which training pauses; they depend only on the cell."""
     ends = {*evaluation_steps(cell.steps, cell.evaluations).tolist(), *range(0, cell.steps, SEGMENT_STEPS)}
     if cell.learning_rate is None:
         ends.update(estimate_steps(cell.steps))

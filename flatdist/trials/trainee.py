@@ -57,9 +57,9 @@ def prepare(
     checkpoints: Checkpoints | None,
     sampled: StoredProblem | None = None,
 ) -> Trainee:
-    """A replicate at its start, or at its newest checkpoint that the same engine made on the same kind of device.
+    """A replicate at its initialization, or at its newest checkpoint from the same engine and kind of device.
 
-    Engines and devices differ in the bits, so any other checkpoint is named and passed over. A problem that was
+    Engines and devices differ in the bits, so any other checkpoint is reported and skipped. A problem that was
     ``sampled`` on a device is evaluated there.
     """
     started = time.perf_counter()
@@ -92,7 +92,7 @@ def prepare(
 
 
 def pack_state(trainee: Trainee, engine: str, device: str) -> dict[str, Array]:
-    """A trainee's state as plain arrays; restoring it changes no bit of what follows."""
+    """A trainee's state as plain arrays; restoring it reproduces every later bit."""
     state = {f"layer_{j}": layer for j, layer in enumerate(trainee.layers)}
     state |= {f"snapshot_{j}": snapshot for j, snapshot in enumerate(trainee.snapshots)}
     state |= {f"kept_{j}": kept for j, kept in enumerate(trainee.state) if len(kept)}
@@ -107,7 +107,7 @@ def pack_state(trainee: Trainee, engine: str, device: str) -> dict[str, Array]:
 
 
 def state_problem(cell: Cell, own: dict[str, Array], step: int, state: dict[str, Array]) -> str | None:
-    """What keeps a saved state from being resumed here, None for nothing.
+    """Why a saved state cannot be resumed here, or None.
 
     Args:
         cell: the cell.

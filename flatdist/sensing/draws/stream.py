@@ -68,9 +68,9 @@ class Stream:
         return normals.reshape(len(uniform), -1)[:, :count]
 
     def permutation(self, size: int) -> np.ndarray:
-        """A uniform permutation of 0 .. size-1, (size,) int64, from row 0: the order of 64-bit keys, one a number.
+        """A uniform permutation of 0 .. size-1, (size,) int64, from row 0: the order of 64-bit keys, one per number.
 
-        It is drawn whole, so how much of it is used changes nothing in it. Two equal keys, of odds size^2 / 2^65, stay
+        It is drawn whole, so it does not depend on how much of it is used. Two equal keys, of odds size^2 / 2^65, stay
         in the order of their numbers.
         """
         halves = words(self.key, np.array([0]), 2 * size)[0].astype(np.uint64)

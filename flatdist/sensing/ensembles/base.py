@@ -23,10 +23,10 @@ class Ensemble:
         sample: ``(stream, indices (m,), d_out, d_in) -> m measurements``, float64; measurement i depends only on the
             stream and i, so that nested problems share their measurements.
         summary: one line for documentation.
-        storage: how the measurements of a problem are kept.
+        storage: how the measurements of a problem are stored.
         spread: how much more the squared gradient of one measurement varies with the measurement than for independent
             entries; ``learning_rate: auto`` allows for it.
-        without_replacement: measurements are drawn from the d_out * d_in there are, each at most once.
+        without_replacement: measurements are drawn from d_out * d_in possible ones, each at most once.
     """
 
     name: str

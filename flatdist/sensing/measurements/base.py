@@ -22,7 +22,7 @@ class Measurements(ABC):
     @classmethod
     @abstractmethod
     def zeros(cls, n: int, d_out: int, d_in: int, dtype: str) -> Measurements:
-        """Room for n of them, to be filled by :meth:`put`."""
+        """Storage for n measurements, to be filled by :meth:`put`."""
 
     @classmethod
     @abstractmethod
@@ -31,12 +31,12 @@ class Measurements(ABC):
 
     @classmethod
     def narrowest(cls, dtype: str) -> str:
-        """The narrowest type that keeps them without loss where they are trained on in ``dtype``."""
+        """The narrowest type that stores them without loss for training in ``dtype``."""
         return dtype
 
     @abstractmethod
     def put(self, start: int, block: Self) -> None:
-        """Keep the block's measurements from number ``start`` on."""
+        """Store the block's measurements from number ``start`` on."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -50,7 +50,7 @@ class Measurements(ABC):
     @property
     @abstractmethod
     def dtype(self) -> Any:
-        """Type of the numbers that are kept."""
+        """Type of the stored numbers."""
 
     @abstractmethod
     def select(self, rows: Any) -> Measurements:
@@ -58,11 +58,11 @@ class Measurements(ABC):
 
     @abstractmethod
     def tensors(self, dtype: Any) -> Measurements:
-        """The same as torch tensors of that dtype, copies on the CPU."""
+        """The measurements as torch tensors of that dtype, copies on the CPU."""
 
     @abstractmethod
     def dense(self) -> Any:
-        """All of them written out, (n, d_out, d_in)."""
+        """All measurements as dense matrices, (n, d_out, d_in)."""
 
     @abstractmethod
     def apply(self, matrix: Any) -> Any:
@@ -70,7 +70,8 @@ class Measurements(ABC):
 
     @abstractmethod
     def row_sums(self, matrix: Array) -> Array:
-        """<A_i, M>, (n,), summed one measurement at a time: entry i has the same bits whatever stands beside it."""
+        """<A_i, M>, (n,), summed one measurement at a time, so the bits of entry i do not depend on the other
+        measurements."""
 
     @abstractmethod
     def adjoint(self, weights: Any) -> Any:
@@ -78,7 +79,7 @@ class Measurements(ABC):
 
     @abstractmethod
     def compress(self, left: Any | None, right: Any | None) -> Any:
-        """P^T A_i Q^T written out, (n, k, l), for P (d_out, k) and Q (l, d_in)."""
+        """P^T A_i Q^T, (n, k, l), for P (d_out, k) and Q (l, d_in)."""
 
     @abstractmethod
     def squares(self, left: Any | None, right: Any | None) -> Any:

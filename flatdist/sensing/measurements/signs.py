@@ -12,7 +12,7 @@ from flatdist.types import Array, aligned_zeros
 
 
 class Signs(Dense):
-    """(n, d_out, d_in) int8; an ensemble of signs may also be kept as floats, and is then :class:`Dense`."""
+    """(n, d_out, d_in) int8; signs stored as floats are :class:`Dense`."""
 
     @classmethod
     def zeros(cls, n: int, d_out: int, d_in: int, dtype: str) -> Measurements:
