@@ -237,7 +237,6 @@ class _Asked:
 
     @classmethod
     def of(cls, store: Store, sweep: str | os.PathLike[str] | None) -> _Asked:
-        """What a sweep asks for, by its name or its file."""
         if sweep is None:
             return cls(None)
         if not _is_file(sweep):

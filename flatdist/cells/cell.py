@@ -211,7 +211,6 @@ class Cell(metaclass=_ByName):
         return Cell(**given)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the fields that matter to this cell's results."""
         words = self.words()
         rows = "".join(f"<tr><th>{name}</th><td>{words[name]}</td></tr>" for name in self.relevant_fields)
         return f"<table><caption>cell {self.cell_id}</caption>{rows}</table>"

@@ -162,7 +162,6 @@ def load_entry_points() -> None:
 
 
 def _line(error: BaseException, name: str) -> str:
-    """Where in a plugin an error arose."""
     if isinstance(error, SyntaxError):
         return f" line {error.lineno}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name]

@@ -149,7 +149,6 @@ def _newest(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _older(trials: pd.DataFrame) -> pd.DataFrame:
-    """The rows that newer numerics have replaced."""
     versions = _versions(trials)
     return trials[versions < versions.groupby(trials["configuration_id"]).transform("max")]
 
@@ -226,7 +225,6 @@ def _row(row: dict[Any, Any], names: list[str]) -> list[Any]:
 
 
 def _revisions(trials: pd.DataFrame) -> str:
-    """Which code computed the rows."""
     shas = sorted(trials["git_sha"].dropna().astype(str).str[:8].unique())
     shown = ", ".join(shas[:3]) + (f" and {len(shas) - 3} more" if len(shas) > 3 else "")
     versions = sorted(trials["numerics_version"].dropna().astype(int).unique())

@@ -91,7 +91,6 @@ def _store(uri: str, problems: list[str]) -> str:
 
 
 def _kernel_cache() -> str:
-    """The folder of compiled code, and how much is in it; not made here."""
     chosen, base = os.environ.get("FLATDIST_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
     folder = Path(chosen) if chosen else (Path(base) if base else Path.home() / ".cache") / "flatdist"
     if not folder.is_dir():

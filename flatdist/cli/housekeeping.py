@@ -235,7 +235,6 @@ def _safe_cell(value: Any) -> Any:
 
 
 def _confirm(question: str, yes: bool) -> None:
-    """Ask, unless told not to; without a terminal there is nobody to ask."""
     if yes:
         return
     if not sys.stdin.isatty():

@@ -85,7 +85,6 @@ def _numbers(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _finite(row: Mapping[Any, Any]) -> dict[str, float]:
-    """Without nulls, which none of the tools knows."""
     return {str(name): value for name, value in row.items() if not math.isnan(value)}
 
 
@@ -226,7 +225,6 @@ def publish(sweep: Sweep, store: Store, tool: str, per: str, out: Path | None) -
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the tools' remarks about themselves."""
     with warnings.catch_warnings(action="ignore"):
         levels = {name: logging.getLogger(name).level for name in ("mlflow", "wandb", "optuna", "alembic")}
         for name in levels:

@@ -148,7 +148,6 @@ def _inches(text: str | None) -> tuple[float, float] | None:
 
 
 def _imported() -> Any:
-    """The report's package, or a message that says what to install."""
     try:
         import flatdist.report
     except ModuleNotFoundError as error:

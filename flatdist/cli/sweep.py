@@ -92,7 +92,6 @@ def _check_part(options: dict[str, Any]) -> None:
 
 
 def _report_failures(cell_ids: list[str], store: Store) -> int:
-    """List the replicates whose last attempt failed, grouped by error."""
     from flatdist.cli.inspect import failure_lines
 
     lines = failure_lines(store, list(dict.fromkeys(cell_ids)), tracebacks=False)

@@ -150,7 +150,6 @@ class BatchedSession:
         self.graphs[count].replay()
 
     def _chunk(self, count: int) -> None:
-        """Draw for ``count`` steps from ``first_step`` on, then take them."""
         steps = self.first_step + self.step_offsets[:count]
         if self.task.batch_size is not None:
             drawn = draws.indices(self.batch_keys, steps, self.task.drawn, self.counts)

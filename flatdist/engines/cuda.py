@@ -156,7 +156,6 @@ def run(launch: Launch, shape: Shape, chosen: Configuration) -> None:
 
 @functools.lru_cache(maxsize=256)
 def _loaded(shape: Shape, chosen: Configuration, device: int, need: int) -> Any:
-    """The kernel for a shape, loaded on a device."""
     from torch.cuda._utils import _cuda_load_module
 
     properties = torch.cuda.get_device_properties(device)

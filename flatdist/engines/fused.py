@@ -109,7 +109,6 @@ class FusedSession:
     def _run(
         self, compiled: Any, r: int, scratch: _Scratch, start: int, stop: int, rate: float, noise: float, anneal: Array
     ) -> float:
-        """Steps start .. stop-1 of replicate r; see ``run_steps``."""
         own = self._measurements[r], self._labels[r], self._weights[r], self._kept[r]
         block = scratch.numbers, scratch.indices, scratch.words, self._layouts[r].table, self._keys[r]
         steps = start, stop, rate, noise, anneal, self._radius, self._constants[r]

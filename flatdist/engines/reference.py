@@ -94,6 +94,5 @@ class ReferenceSession:
 
 
 def _norm(tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """Euclidean norm over all entries of all tensors."""
     norm: torch.Tensor = torch.linalg.vector_norm(torch.cat([tensor.flatten() for tensor in tensors]))
     return norm

@@ -138,7 +138,6 @@ def run(launch: Launch, shape: Shape, chosen: Configuration, scratch: Scratch) -
 
 
 def _power(count: int) -> int:
-    """The next power of two."""
     return 1 << (count - 1).bit_length()
 
 

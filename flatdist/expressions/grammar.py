@@ -185,7 +185,6 @@ class Reader:
         return len(self._bytes[:offset].decode(errors="ignore")) + 1 + self._start
 
     def _between(self, left: ast.expr, right: ast.expr) -> int:
-        """Where the operator between two operands stands."""
         start = self._place(left, end=True) - 1
         gap = self.text[start : self._place(right) - 1]
         return start + len(gap) - len(gap.lstrip(") \t\r\n\f\v")) + 1

@@ -191,7 +191,6 @@ def _arrow(node: Node, known: Mapping[str, Name], *, opposite: bool = False) -> 
 
 
 def _columns(names: Iterable[str]) -> set[str]:
-    """The columns that some names are computed from."""
     return {column for name in names for column in DERIVED_FROM.get(name, (name,))}
 
 
@@ -265,7 +264,6 @@ def _float(value: Fraction) -> float:
 
 
 def _number(node: Node, known: Mapping[str, Name]) -> pc.Expression:
-    """Arithmetic in double precision."""
     import pyarrow.compute as pc
 
     if node.is_constant:

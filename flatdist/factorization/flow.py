@@ -219,7 +219,6 @@ def _solve_gram(jacobian: Array, values: Array) -> Array:
 
 
 def _step(problem: _Manifold, x: Array, slope: Array, length: float) -> tuple[Array, float]:
-    """One step of Dormand and Prince from x, and the norm of its error."""
     slopes = [slope]
     trial = x
     for weights in _STAGES:

@@ -444,7 +444,6 @@ class _Feasible:
         return np.asarray(scipy.linalg.lapack.dpotrs(self.factor, values, lower=1)[0])
 
     def start(self) -> Array:
-        """The shortest N in the set."""
         unit = np.zeros(len(self.factor))
         unit[0] = self.scale
         return self.weighted @ self._solved(unit)

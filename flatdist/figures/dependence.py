@@ -158,7 +158,6 @@ def _floor(thresholds: pd.DataFrame, bounds: np.ndarray) -> list[float]:
 
 
 def _line(axes: Axes, fits: pd.DataFrame, x: str, index: int) -> None:
-    """One series: points with intervals, arrows where censored, a band where the method has no such field."""
     color, marker = color_of(index), marker_of(index)
     low, high = axes.get_ylim()
     for _, fit in fits[fits[x].isna() & fits["censored"].isin(BRACKETED)].iterrows():

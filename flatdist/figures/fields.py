@@ -605,7 +605,6 @@ def make_scatter(trials: pd.DataFrame, context: Context, **options: Any) -> Draw
 
 
 def _numbers(table: pd.DataFrame, x: str, y: str, facets: Sequence[str]) -> pd.DataFrame:
-    """A table with a row for each y and a column for each x."""
     columns = [cell_word(key[x]) for key in keys_of(table, [x])]
     rows = []
     for key in itertools.product(keys_of(table, facets), reversed(keys_of(table, [y]))):
@@ -621,7 +620,6 @@ def _numbers(table: pd.DataFrame, x: str, y: str, facets: Sequence[str]) -> pd.D
 
 
 def _stem(kind: str, *names: str) -> str:
-    """A file name from the names in a figure."""
     return "_".join(
         [kind, *("".join(char if char.isalnum() or char == "_" else "-" for char in name) for name in names)]
     )

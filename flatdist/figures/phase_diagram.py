@@ -243,7 +243,6 @@ def edges(values: np.ndarray) -> np.ndarray:
 
 
 def _predictions(axes: Axes, rows: Mapping[Shape, Band], view: View) -> None:
-    """Each prediction as a line through its value for every row, at the row's middle."""
     y = np.array([(bottom + top) / 2 for bottom, top in rows.values()])
     bottom, top = min(band[0] for band in rows.values()), max(band[1] for band in rows.values())
     for name in PREDICTIONS:

@@ -133,7 +133,6 @@ def _limits(table: pd.DataFrame, margin: float) -> tuple[float, float]:
 
 
 def _points(axes: Axes, table: pd.DataFrame, shift: float, index: int, limits: tuple[float, float]) -> None:
-    """Ratios with their intervals; a censored one as an arrow from the bound that is known."""
     if table.empty:
         return
     x = predicted("statdim", table) * shift

@@ -165,7 +165,6 @@ def _panels(table: pd.DataFrame, names: Sequence[str], entries: int, ax: Axes | 
 
 
 def _looks(keys: Sequence[Key]) -> list[tuple[Key, dict[str, Any]]]:
-    """Colour and marker by method; line and filling by its place among the series of that method."""
     seen: dict[Any, int] = {}
     looks = []
     for key in keys:

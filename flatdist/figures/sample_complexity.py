@@ -121,7 +121,6 @@ def success_panel(axes: Axes, rates: pd.DataFrame, thresholds: pd.DataFrame, ser
 
 
 def _fit(axes: Axes, fit: Key, dense: np.ndarray, color: str) -> None:
-    """The fitted curve and the band of n50; a step over the gap where the data are separated."""
     if fit["censored"] in ("none", "interval"):
         low, high = np.clip(
             [fit["n50_low"], fit["n50_high"]], 0.5 * dense[0], 2.0 * dense[-1]

@@ -132,7 +132,6 @@ def _title(verdicts: pd.Series, keys: Sequence[Key]) -> str:
 
 
 def _law_points(upper: Axes, lower: Axes, thresholds: pd.DataFrame, law: str, ratio: float, index: int) -> None:
-    """Points with their intervals; censored ones as arrows at their bound."""
     value = prediction(law).value
     for fit in thresholds.to_dict("records"):
         x = float(value(int(fit["d_out"]), int(fit["d_in"]), int(fit["rank"])))

@@ -77,8 +77,6 @@ def _bound(
 
 
 def _errors(columns: Mapping[str, str], tolerances: Sequence[float]) -> Draw:
-    """Relative errors of an equality, sorted, on a logarithmic axis, below the largest that is allowed."""
-
     def draw(axes: Axes, check: Check, trials: pd.DataFrame) -> None:
         for index, ((column, label), tolerance) in enumerate(zip(columns.items(), tolerances, strict=True)):
             values = np.sort(check.instances[column].dropna().abs().to_numpy(dtype=float))

@@ -162,7 +162,6 @@ def series_columns(trained: pd.DataFrame) -> list[str]:
 
 
 def _plain_where_short(axes: Axes) -> None:
-    """Plain numbers on an axis that spans less than two decades, instead of multiples of powers."""
     low, high = axes.get_ylim()
     if low > 0 and high < 100.0 * low:
         plain_ticks(axes.yaxis, low * 1.03, high / 1.03, 6)

@@ -179,7 +179,6 @@ def _measurements(
 
 
 def _chosen(table: Table, pairs: Sequence[int] | pd.Series) -> Table:
-    """The rows of some pairs of cells."""
     mask = np.isin(table["pair"], np.asarray(pairs))
     return {name: column[mask] for name, column in table.items()}
 
@@ -236,7 +235,6 @@ def _share_change(mine: np.ndarray, theirs: np.ndarray, unit: np.ndarray, level:
 
 
 def _per_unit(differences: np.ndarray, unit: np.ndarray) -> np.ndarray:
-    """Mean difference of each unit, (units,)."""
     _, index = np.unique(unit, return_inverse=True)
     return np.asarray(np.bincount(index, differences) / np.bincount(index))
 

@@ -111,7 +111,6 @@ def series_of(table: pd.DataFrame) -> list[str]:
 
 
 def _comparable(trials: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Columns whose values can be compared: lists as tuples."""
     return pd.DataFrame({name: trials[name].map(as_value) for name in columns}, index=trials.index)
 
 

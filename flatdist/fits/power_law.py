@@ -176,7 +176,6 @@ def fit_power_law(
 
 
 def _typical_error(points: Points) -> float:
-    """Median standard error of the points whose y is known."""
     known = points.error[~np.isnan(points.y)]
     return float(np.median(known)) if len(known) else 0.01
 

@@ -146,7 +146,6 @@ def fit_over_tolerances(
 def _fit_groups(
     trials: pd.DataFrame, by: Sequence[str], tolerances: Sequence[float], settings: FitSettings, *, details: bool
 ) -> pd.DataFrame:
-    """A row for each tolerance and group."""
     labelled = label_success(trials, tolerances[0])
     context = [name for name in CONTEXT if name in labelled and name not in by]
     varying = configuration_columns(labelled, but=by)

@@ -224,7 +224,6 @@ class _Launch:
         self._failed_before = store.failed(list(self._keys))
 
     def inline(self, progress: Progress) -> LaunchResult:
-        """Run in this process."""
         self._display.start(progress)
         try:
             with contextlib.closing(self._one_by_one(progress)) as shards:
@@ -287,8 +286,6 @@ class _Launch:
         return self._on_cluster(progress, lambda session, stop: self._rounds(session, progress, stop))
 
     def scheduled(self, work: Suggested, progress: Progress) -> LaunchResult:
-        """Run a search whose scheduler stops trials early."""
-
         def run(session: ClusterSession, interrupts: Interrupts) -> str | None:
             if not work.count:
                 return None

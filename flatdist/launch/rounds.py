@@ -74,7 +74,6 @@ class Driver:
         return self._end()
 
     def _end(self) -> int:
-        """The exit status of rounds that have ended."""
         return 1 if self.store.failed([request.cell.cell_id for request in self.log.requests()]) else 0
 
     def _finish_round(self, number: int) -> bool:

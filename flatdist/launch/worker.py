@@ -191,7 +191,6 @@ def _free(shard: Shard, store: Store, driver: Driver | None, *, again: bool) -> 
 
 
 def _described(shard: Shard) -> str:
-    """What a shard holds, for the log."""
     cells = ", ".join(f"{item.cell.cell_id} x {len(item.replicates)}" for item in shard.items[:5])
     more = f" and {len(shard.items) - 5} more" if len(shard.items) > 5 else ""
     return f"{shard.replicates} replicates of cells {cells}{more}, about {shard.predicted_seconds:.0f} s"
@@ -302,7 +301,6 @@ class _Work:
             self.steps_reported = now
 
     def report_steps(self) -> None:
-        """Tell the steps taken since the last time."""
         if self.steps:
             self.report(StepsTaken(self.number, self.steps, time.monotonic()))
             self.steps = 0

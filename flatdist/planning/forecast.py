@@ -276,7 +276,6 @@ def card_step(cell: Cell) -> tuple[float, float]:
 
 
 def _chain(cell: Cell) -> int:
-    """Multiplications of one product of all layers."""
     return sum(a * b * min(cell.widths[0], cell.widths[-1]) for a, b in pairwise(cell.widths))
 
 

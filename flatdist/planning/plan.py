@@ -154,7 +154,6 @@ class Plan:
         return lines
 
     def _pack_lines(self) -> list[str]:
-        """How many packs, how large, and how they fill a card and its memory."""
         packs = [shard for shard in self.shards if shard.together]
         if not packs:
             return []
@@ -171,7 +170,6 @@ class Plan:
         return "\n".join(self.lines())
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
         return f"<pre>{html.escape(repr(self))}</pre>"
 
 
@@ -270,7 +268,6 @@ def _count(
 
 
 def _among(numbers: Collection[int], wanted: Collection[int]) -> int:
-    """How many of some replicates are wanted."""
     return sum(number in wanted for number in numbers)
 
 

@@ -120,6 +120,5 @@ def _budget(groups: Mapping[int, pd.DataFrame], measures: int) -> tuple[int, int
 
 
 def _thin(steps: Sequence[Any], keep: int) -> list[int]:
-    """So many steps, evenly spread, the first and the last among them."""
     places = np.unique(np.linspace(0, len(steps) - 1, min(keep, len(steps))).round().astype(int))
     return [int(steps[place]) for place in places]

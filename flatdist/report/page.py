@@ -169,7 +169,6 @@ def _facts(material: Material) -> dict[str, str]:
 
 
 def _figures(material: Material, out: Path, formats: tuple[str, ...]) -> list[Path]:
-    """What the figure commands draw of these rows, beside the page."""
     settings, paths = material.settings, list[Path]()
     fitted = {"tolerance": settings.tolerance, "link": settings.link}
     over_n = ["phase_diagram", "sample_complexity", "scaling"] if material.over_n else []

@@ -255,7 +255,6 @@ def divergence_words(row: Mapping[Any, Any]) -> str:
 
 
 def _failures(material: Material) -> list[dict[str, Any]]:
-    """Replicates that have no result but errors, equal errors once."""
     failures = material.failures
     done = set(zip(material.trials["cell_id"], material.trials["replicate"], strict=True))
     lost = [key not in done for key in zip(failures["cell_id"], failures["replicate"], strict=True)]

@@ -125,7 +125,6 @@ class Point:
 
     @cached_property
     def _wide(self) -> dict[int, Array]:
-        """R_i, (n, k, d_in)."""
         return {j: self._left[j].T @ self.problem.stack for j in range(2, self.problem.depth)}
 
     @cached_property

@@ -330,7 +330,6 @@ class _Search:
 
     @property
     def nuclear(self) -> Array:
-        """The interpolator of smallest nuclear norm."""
         if not hasattr(self, "_nuclear"):
             self._nuclear = nuclear_norm_minimum(self.constraints).numpy() / self.scale
         return self._nuclear
@@ -489,7 +488,6 @@ def _rank(matrix: Array, threshold: float) -> int:
 
 
 def _cut(matrix: Array, rank: int) -> Array:
-    """The nearest matrix of a rank."""
     left, spectrum, right = np.linalg.svd(matrix, full_matrices=False)
     return np.asarray((left[:, :rank] * spectrum[:rank]) @ right[:rank])
 

@@ -177,7 +177,6 @@ def _write_segments(
 
 
 def _batches(parts: Sequence[FileInfo], segments: Sequence[Segment]) -> Iterator[list[Source]]:
-    """Split the work so that one step fits into memory; small segments and parts share their steps."""
     batch: list[Source] = []
     size = 0
     sized = [((one.name, one), sum(seal.size for seal in one.seals.values()) or _BYTES_AT_ONCE) for one in segments]

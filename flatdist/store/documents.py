@@ -271,7 +271,6 @@ class SweepRecords:
         return [int(stem(info.path)) for info in self._files.list(layout.sweep_order_folder(name))]
 
     def _is_latest(self, name: str, number: int, record: str, data: bytes) -> bool:
-        """Whether a record is the latest one already, and healthy."""
         try:
             path = f"{layout.sweep_folder(name)}/{record}.json"
             return self._pointer(name, number) == record and self._files.read(path) == data

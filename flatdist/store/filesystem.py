@@ -196,7 +196,6 @@ class Filesystem:
         raise NotImplementedError
 
     def _list(self, folder: str) -> tuple[Listing, Paths]:
-        """The files below a folder, and the paths of other things there."""
         raise NotImplementedError
 
     def _delete(self, path: str) -> None:

@@ -278,7 +278,6 @@ def _texts(column: pa.ChunkedArray) -> tuple[list[str], Array]:
 
 
 def _ranked(column: pa.ChunkedArray) -> tuple[list[str], Array]:
-    """The distinct values that occur, sorted, and each row's position among them."""
     values, codes = _texts(column)
     used = np.unique(codes[codes >= 0])
     names = sorted(values[code] for code in used)

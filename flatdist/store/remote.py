@@ -196,7 +196,6 @@ class RemoteFilesystem(Filesystem):
                 return answer
 
     def _rest(self, seconds: float) -> None:
-        """Wait, but not past the moment that the user asks to stop."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             time.sleep(min(_GLANCE, left))

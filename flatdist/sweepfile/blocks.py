@@ -149,7 +149,6 @@ def _mapping(node: Node | None) -> dict[str, Node]:
 
 
 def _items(node: Node | None) -> list[Node]:
-    """The items of a list; none where it is missing, empty, or refused as something else."""
     return node.value if node is not None and isinstance(node.value, list) else []
 
 

@@ -88,7 +88,6 @@ def fields_needed(given: Given) -> set[str]:
 
 
 def _path_back(start: str, needs: Mapping[str, set[str]]) -> list[str] | None:
-    """A path of dependencies from a field to itself."""
     paths = [[start]]
     seen: set[str] = set()
     while paths:
@@ -190,7 +189,6 @@ def expand(block: Block, into: Expansion, problems: Problems, maker_of: MakerOf 
 
 
 def _combinations(block: Block, values: Mapping[str, list[Given]]) -> Iterator[dict[str, Given]]:
-    """The values of the axes, cell by cell."""
     groups = [
         [{axis.field: values[axis.field][index] for axis in group} for index in range(group[0].count)]
         for group in block.groups

@@ -112,7 +112,6 @@ class _Builder:
         self.name, self.events = name, events
 
     def build(self) -> Node:
-        """The one document."""
         root: Node | None = None
         for event in self.events:
             if isinstance(event, NodeEvent):
@@ -122,7 +121,6 @@ class _Builder:
         return root if root is not None else Node(None, 1)
 
     def _node(self, event: Any, depth: int) -> Node:
-        """The node that begins with an event."""
         line = event.start_mark.line + 1
         if isinstance(event, AliasEvent):
             raise self._error(event, f"the alias *{event.anchor} is not allowed; write the values out")

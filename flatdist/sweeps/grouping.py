@@ -36,7 +36,6 @@ class _Grouper(CellMaker):
         self.dependent = {name for name in self._needs if name != "n" and self._depends(self._needs[name])}
 
     def _depends(self, needs: Iterable[str]) -> bool:
-        """Whether some fields depend on n."""
         seen: set[str] = set()
         stack = list(needs)
         while stack:
@@ -49,7 +48,6 @@ class _Grouper(CellMaker):
         return False
 
     def depends(self, expression: Any) -> bool:
-        """Whether an expression's value depends on n."""
         return isinstance(expression, Expression) and self._depends(fields_needed(expression))
 
     def common(self, cell: Cell, given: Mapping[str, Given]) -> dict[str, Any]:

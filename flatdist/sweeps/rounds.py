@@ -253,6 +253,5 @@ def rounds_of(record: SweepRecord, identity: str) -> list[Round] | None:
 
 
 def _fields(cell: Cell) -> dict[str, Any]:
-    """All fields of a cell but n as JSON."""
     values = {name: getattr(cell, name) for name in FIELDS if name != "n"}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

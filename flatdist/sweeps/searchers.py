@@ -292,7 +292,6 @@ def make_searcher(search: Space, told: Sequence[Told], number: int, steps: int =
 
 
 def _make(search: Space, seed: int, earlier: Sequence[Mapping[str, Any]]) -> Any:
-    """Tune's searcher with its options, without a space."""
     from ray import tune
 
     choice = search.searcher

@@ -191,8 +191,6 @@ def flattest_trace(nuclear_norm: float, d_out: int, d_in: int, depth: int) -> fl
 
 
 def _flattest(depth: float) -> Prediction:
-    """The limit of the flattest interpolator's n50 at one depth, in units of the statistical dimension."""
-
     def value(d_out: int, d_in: int, rank: int) -> float:
         if rank != 1 or d_out != d_in:
             shape = f"d_out={d_out}, d_in={d_in}, rank={rank}"

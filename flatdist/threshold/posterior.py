@@ -162,7 +162,6 @@ def posterior(
 
 @lru_cache(maxsize=64)
 def _log_prior(links: tuple[str, ...], lapses: tuple[float, ...]) -> np.ndarray:
-    """(k, l)"""
     from scipy import stats
 
     rates = np.array(lapses)

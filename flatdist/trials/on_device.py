@@ -155,7 +155,6 @@ class PackEvaluator:
         return torch.stack([one.array.flatten(1) for one in kept if isinstance(one, Dense)])
 
     def _second_moments(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """S_out and S_in of each replicate."""
         cells = rows.view(*rows.shape[:2], *self.truths.shape[1:])  # (group, n, d_out, d_in)
         by_row = cells.transpose(1, 2).flatten(2)  # (group, d_out, n * d_in)
         by_column = cells.flatten(1, 2)  # (group, n * d_out, d_in)

@@ -60,7 +60,6 @@ def _one_by_one(
 
 
 def _solved(method: SolverMethod, solver: Callable[..., Any], cell: Cell, problem: StoredProblem) -> dict[str, Any]:
-    """The measured columns of one solved problem."""
     options = {"depth": cell.depth, "width": cell.width} if method.has_layers else {}
     answer, certificate = solver(problem.measurements.dense(), problem.labels, **options, return_certificate=True)
     layers = [np.asarray(layer) for layer in answer] if method.has_layers else None

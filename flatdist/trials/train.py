@@ -214,7 +214,6 @@ class _Run:
         return found
 
     def finish(self) -> None:
-        """Take all remaining steps."""
         step = self.trainees[0].step
         self._since = self._saved = self._told = time.perf_counter()
         self._telling = 0.0  # seconds that handing out history took the last time
@@ -284,7 +283,6 @@ class _Run:
         return estimates
 
     def _evaluate(self, index: int) -> None:
-        """Keep the current weights for evaluation ``index``, and evaluate when a block of them is full."""
         step = self.evaluations[index]
         if self.evaluator is None:
             for snapshot, layer in zip(self.snapshots, self.session.layers(), strict=True):
@@ -352,7 +350,6 @@ class _Run:
             raise Interrupted
 
     def _save(self, step: int) -> None:
-        """Checkpoint all replicates, unless that was done at this step already."""
         if self.hooks.checkpoints is not None and step != self._saved_step:
             self._share_time()
             self._take_back(step)

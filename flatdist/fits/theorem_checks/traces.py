@@ -81,7 +81,6 @@ def lemma_5(trials: pd.DataFrame) -> Check | None:
 
 
 def _with(rows: pd.DataFrame, *names: str) -> pd.DataFrame:
-    """The rows that have all of these quantities."""
     return rows.dropna(subset=list(names)) if set(names) <= set(rows.columns) else rows.iloc[:0]
 
 

@@ -293,7 +293,6 @@ def _diagram(method: str, ids: list[str], cells: Mapping[str, Cell], tallies: Ma
 
 
 def _bins(count: int, most: int) -> list[int]:
-    """Bin of each of ``count`` sorted values, ``most`` bins at most."""
     bins = min(count, most)
     return [position * bins // count for position in range(count)]
 

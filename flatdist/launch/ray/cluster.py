@@ -335,7 +335,6 @@ def _store_problem(report: NodeReport, store_uri: str) -> str:
 
 
 def _put_marker(store_uri: str) -> str | None:
-    """Put an empty file into a local store that every node must see."""
     if not is_local(store_uri):
         return None
     folder = Path(store_uri)

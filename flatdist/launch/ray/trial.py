@@ -341,18 +341,15 @@ class _Reports:
         self._truth = dict.fromkeys(replicates, math.nan)  # ||M*||_F^2
 
     def on_history(self, replicate: int, rows: list[Row]) -> None:
-        """Take in rows of a replicate."""
         for row in rows:
             self._rows.setdefault(int(row["step"]), {})[replicate] = row
         self._report_complete()
 
     def on_diverged(self, replicate: int) -> None:
-        """Wait no longer for a replicate."""
         self._diverged.add(replicate)
         self._report_complete()
 
     def take_stored(self, store: Store, replicates: Sequence[int]) -> None:
-        """Take in the history of replicates that the store has."""
         if replicates:
             for row in store.history([self._cell.cell_id]).to_dict("records"):
                 if row["replicate"] in replicates:
@@ -374,7 +371,6 @@ class _Reports:
             self._report(self._curves(step), news=step == ready[-1])
 
     def finish(self, store: Store) -> None:
-        """Report what is left, and the result."""
         trials = store.trials([self._cell.cell_id])
         trials = trials[trials["replicate"].isin(self._replicates)]
         self._diverged |= set(trials.loc[trials["status"] == "diverged", "replicate"].astype(int))
@@ -390,7 +386,6 @@ class _Reports:
         self._report(metrics, news=True)
 
     def _curves(self, step: int) -> Row:
-        """Medians over the replicates at a step."""
         rows = self._rows[step]
         gone = [math.inf for replicate in self._replicates if replicate not in rows]
         metrics: Row = {"step": step, "cell_id": self._cell.cell_id, "diverged": len(self._diverged)}

@@ -359,7 +359,6 @@ def _pack_name(trial: Any) -> str:
 
 
 def _contents(shard: Shard) -> str:
-    """What a pack holds, for Ray's own tools."""
     first = shard.items[0].cell
     more = f" and {len(shard.items) - 1} more cells" if len(shard.items) > 1 else ""
     return f"{first.method} rank={first.rank} n={first.n}{more}, {shard.replicates} replicates"
