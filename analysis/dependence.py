@@ -1,4 +1,4 @@
-"""n50 as a function of one field of the cells, a line for each value of the others.
+"""n50 as a function of one field of the cells, with one line per value of the others.
 
 python analysis/dependence.py SWEEP [--store S] [--out DIR] [--where TEXT] [--tolerance E] [--x …] [--field …]
 """

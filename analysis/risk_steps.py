@@ -1,4 +1,4 @@
-"""Relative error against the number of steps: what stopping early is worth where labels are noisy.
+"""Relative error against the number of steps: what early stopping gains when labels are noisy.
 
 python analysis/risk_steps.py SWEEP [--store S] [--out DIR] [--where TEXT] [--tolerance E]
 """

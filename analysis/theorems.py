@@ -1,4 +1,4 @@
-"""Every statement of the paper against its measurements: a table with verdicts, and a figure each.
+"""Every statement of the paper against its measurements: a table with verdicts, and one figure each.
 
 python analysis/theorems.py SWEEP [--store S] [--out DIR] [--where TEXT] [--tolerance E]
 """

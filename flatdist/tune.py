@@ -1,8 +1,9 @@
-"""Cells in Ray Tune's own words: for those who have a ``tune.Tuner`` already.
+"""Cells as Ray Tune trials, for users with a ``tune.Tuner`` of their own.
 
 A trial's config is a cell's fields, every evaluation is a ``tune.report``, and rows reach the store before the last
 report. Any scheduler that stops or pauses trials, any searcher, any logger and the ResultGrid work. Population-based
-training does not: it would train one cell's weights on under another cell's fields, and such a run is no cell's result.
+training does not: it would continue training one cell's weights under another cell's fields, and such a run is no
+cell's result.
 """
 
 from __future__ import annotations

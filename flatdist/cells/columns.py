@@ -1,8 +1,8 @@
 """The columns of every table: name, type, unit and meaning, declared once.
 
-The Parquet schemas, their metadata and the checks on what is written and asked for all derive from these declarations;
-the cell fields among them derive from :data:`flatdist.cells.cell.FIELDS`. A column may be added at any time: older
-parts then read as null. A column is never renamed, and never changes its type or its meaning.
+The Parquet schemas, their metadata and the checks on rows and requested columns all derive from these declarations; the
+cell fields among them derive from :data:`flatdist.cells.cell.FIELDS`. A column may be added at any time: older parts
+then read as null. A column is never renamed, and never changes its type or its meaning.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Methods and ensembles of one's own: from a file, on every worker, or from an installed package's entry points.
+"""User-defined methods and ensembles: from a file sent to every worker, or from a package's entry points.
 
 A file's content is part of the provenance of every row that was computed with it loaded, and of the identity of the
-cells whose method or ensemble it defines: change the file, and they are other cells.
+cells whose method or ensemble it defines: if the file changes, they are different cells.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The command ``flatdist``.
 
-Exit status: 0 all well, 1 some replicates failed or are missing, 2 bad input, 130 interrupted. What flatdist reports
-on purpose is a message on stderr, never a traceback. Commands import heavy libraries only when they run.
+Exit status: 0 success, 1 some replicates failed or are missing, 2 bad input, 130 interrupted. Expected errors are
+messages on stderr, never tracebacks. Commands import heavy libraries only when they run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""``flatdist bundle`` and ``flatdist verify``: a sweep in one archive, and a test of some of its replicates."""
+"""``flatdist bundle`` and ``flatdist verify``: a sweep in one archive, and a recomputation of some of its
+replicates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``flatdist plan``: what a sweep would run; starts nothing. And the options that it shares with ``flatdist sweep``."""
+"""``flatdist plan``: what a sweep would run, without starting it; and options shared with ``flatdist sweep``."""
 
 from __future__ import annotations
 

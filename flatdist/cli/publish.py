@@ -1,4 +1,4 @@
-"""``flatdist export SWEEP --to …``: stored results for the tools that other people's experiments are watched in."""
+"""``flatdist export SWEEP --to …``: stored results for other experiment-tracking tools."""
 
 from __future__ import annotations
 

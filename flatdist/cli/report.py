@@ -1,4 +1,4 @@
-"""``flatdist report``, ``watch`` and ``figure``: what came out, as a page, a live page, and single figures."""
+"""``flatdist report``, ``watch`` and ``figure``: the results as a page, a live page, and single figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``flatdist init`` and ``schema``: what somebody who writes a sweep file begins with."""
+"""``flatdist init`` and ``schema``: a starting point for writing a sweep file."""
 
 from __future__ import annotations
 

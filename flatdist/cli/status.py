@@ -1,4 +1,4 @@
-"""``flatdist status``: how far sweeps have come, from the store alone."""
+"""``flatdist status``: the progress of sweeps, read from the store."""
 
 from __future__ import annotations
 

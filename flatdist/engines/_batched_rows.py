@@ -1,6 +1,6 @@
-"""The drawn measurements of one step of the batched engine, for all replicates at once: one class for each storage.
+"""The drawn measurements of one step of the batched engine, for all replicates at once: one class per storage.
 
-Everything stands in buffers made beforehand, and no sum is taken in an order that the device chooses.
+All buffers are allocated beforehand, and no sum is taken in an order that the device chooses.
 """
 
 from __future__ import annotations

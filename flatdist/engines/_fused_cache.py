@@ -1,9 +1,9 @@
 """Compiled code kept between processes, so that only the first worker on a machine waits for the compiler.
 
-Numba's own cache looks at the file of the cached function alone and misses an edit to a helper that it imports, raises
-where neither the package nor the home folder is writable, and lets two processes that compile different signatures at
-once overwrite each other's entry. Here a file's name is a hash of everything that the code depends on, written whole or
-not at all; a file that cannot be read or written only means that the code is compiled again.
+Numba's own cache looks only at the file of the cached function, so it misses an edit to an imported helper. It raises
+if neither the package nor the home folder is writable, and lets two processes that compile different signatures at once
+overwrite each other's entry. Here a file's name is a hash of everything that the code depends on, and a file is written
+whole or not at all; if one cannot be read or written, the code is compiled again.
 
 Cached code is loaded by unpickling, so the folder must be the user's own and writable by nobody else. It is
 ``$FLATDIST_CACHE_DIR``, else ``$XDG_CACHE_HOME/flatdist``, else ``~/.cache/flatdist``.

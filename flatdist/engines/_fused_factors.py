@@ -1,7 +1,7 @@
 """Gradients where measurements are kept as factors, A_i = u_i v_i^T, or are single entries.
 
 With U and V the drawn factors as rows, <A_k, M> are the inner products of the rows of U M with those of V, and the
-gradient is (diag(c) U)^T V: two products of small matrices in place of a pass over (d_out, d_in) rows.
+gradient is (diag(c) U)^T V: two products of small matrices instead of a pass over (d_out, d_in) rows.
 """
 
 # Compiled or compiler-facing code, which the type checker cannot follow.

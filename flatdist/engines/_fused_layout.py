@@ -1,4 +1,4 @@
-"""Where everything stands in the fused engine's memory: one block of weights a replicate, one of scratch a thread."""
+"""The fused engine's memory layout: one block of weights per replicate, one scratch buffer per thread."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Small dense linear algebra on zero-padded matrices: Numba intrinsics that emit LLVM vector code where called.
 
-Every matrix stands row-major at an integer address, its rows and columns padded with zeros to whole vectors; leading
-dimensions count entries. Sizes that are constants at the call leave no trace of the other cases in the machine code.
+Every matrix is row-major at an integer address, with rows and columns padded with zeros to whole vectors; leading
+dimensions count entries. If sizes are constants at the call, the machine code contains no other cases.
 """
 
 # Compiled or compiler-facing code, which the type checker cannot follow.

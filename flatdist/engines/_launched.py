@@ -1,7 +1,7 @@
-"""Sessions of which one kernel launch takes all steps of a segment, a block of threads for each replicate.
+"""Sessions in which one kernel launch takes all steps of a segment, with one block of threads per replicate.
 
-A replicate's bits depend on nothing that stands beside it: its block reads its own layers, rows, keys, rate and noise
-levels, and sums in an order of its own. Replicates of one launch may differ in n; they share :class:`Shape`.
+A replicate's bits do not depend on other replicates: its block reads its own layers, rows, keys, rate and noise levels,
+and sums in a fixed order. Replicates of one launch may differ in n; they share :class:`Shape`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The fused step in Triton: one program a replicate, layers and products in registers, all steps of a segment."""
+"""The fused step in Triton: one program per replicate, layers and products in registers, all steps of a segment."""
 
 # Code for Triton's compiler, which the type checker cannot follow.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, arg-type, operator, attr-defined, assignment, misc"

@@ -1,8 +1,8 @@
-"""What an engine is given and what it does; all engines take the same steps from the same draws.
+"""The interface of engines: all engines take the same steps from the same draws.
 
 Step t of a replicate, with B = batch size and s_t = noise_std * anneal_t:
 
-    i_1 .. i_B  = Stream(batch key).indices([t], B, n)      (every index once where the batch is full)
+    i_1 .. i_B  = Stream(batch key).indices([t], B, n)      (every index once if the batch is full)
     xi_1 .. xi_B = Stream(noise key).normals([t], B)        (label noise only)
     e_k = <A_{i_k}, M> - b_{i_k} + s_t xi_k,   M = W_L ... W_1
     G = (2/B) sum_k e_k A_{i_k}

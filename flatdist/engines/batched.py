@@ -1,8 +1,8 @@
 """All replicates in one torch tensor program, on the CPU or on a CUDA device.
 
-A chunk of steps runs without allocating and without waiting for the device: draws are made for the whole chunk at
-once by tensor arithmetic, every product is written to a buffer made beforehand, and on CUDA the chunk is captured once
-as a graph and replayed.
+A chunk of steps runs without allocating and without waiting for the device: draws for the whole chunk are made at once
+by tensor arithmetic, every product is written to a preallocated buffer, and on CUDA the chunk is captured once as a
+graph and replayed.
 """
 
 from __future__ import annotations

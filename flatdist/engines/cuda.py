@@ -1,6 +1,6 @@
-"""SGD on a CUDA device, a replicate a block: layers and products stay in shared memory, drawn rows are read once.
+"""SGD on a CUDA device, one replicate per block: layers and products stay in shared memory, drawn rows are read once.
 
-The kernel is CUDA C++, compiled by NVRTC (a part of torch's CUDA builds) for one shape when it is first met.
+The kernel is CUDA C++, compiled by NVRTC (a part of torch's CUDA builds) for one shape when it first occurs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""SGD on the CPU, the whole step in one compiled function, replicates shared out among threads.
+"""SGD on the CPU: the whole step in one compiled function, with replicates distributed over threads.
 
-Every replicate runs all the steps of a call in one stretch, on one thread, with a scratch that stays in the cache; its
-bits depend on neither the other replicates nor the number of threads.
+Every replicate runs all steps of a call without interruption, on one thread, with a scratch buffer that stays in the
+cache; its bits depend neither on the other replicates nor on the number of threads.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""SGD in one Triton kernel, a program a replicate: runs on CUDA devices, and on Triton's interpreter for checks.
+"""SGD in one Triton kernel, one program per replicate: runs on CUDA devices, and on Triton's interpreter for tests.
 
-With ``TRITON_INTERPRET=1`` in the environment the kernel is interpreted on the CPU: slow, and exactly what is compiled.
+With ``TRITON_INTERPRET=1`` in the environment the kernel is interpreted on the CPU, slowly: the same code that is
+otherwise compiled.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Expressions read: Python's syntax tree against a short list of what is allowed, its kinds checked, constants folded.
+"""Parsing of expressions: Python's syntax tree is checked against a short whitelist, types are checked, constants
+folded.
 
-Nothing is evaluated as Python. What is refused is refused here, with its position, before any cell or row is looked at.
+Nothing is evaluated as Python. Everything invalid is rejected here, with its position, before any cell or row is read.
 """
 
 from __future__ import annotations

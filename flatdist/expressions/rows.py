@@ -1,8 +1,8 @@
 """The Arrow back end: conditions on stored rows, pushed down to Parquet as far as Arrow decides them exactly.
 
-Arrow compares a column with constants, and computes with measured numbers in double precision. Arithmetic over the
-fields of cells is exact: the exact back end decides once for every combination of values that the rows have, so that
-``n == 1.1*dof`` selects the rows of the cells that it selects in a sweep file.
+Arrow compares a column with constants and computes with measured numbers in double precision. Arithmetic over the
+fields of cells is exact: the exact back end decides once for every combination of values in the rows, so that ``n ==
+1.1*dof`` selects the rows of the cells that it selects in a sweep file.
 """
 
 from __future__ import annotations

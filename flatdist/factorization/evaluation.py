@@ -1,4 +1,4 @@
-"""What is measured of a training run: losses, norms and flatness at evaluated steps, and the final row.
+"""The measurements of a training run: losses, norms and flatness at evaluated steps, and the final row.
 
 Evaluations are computed in blocks of a fixed number of slots, empty slots zero, so that a value has the same bits
 whether it was computed with its neighbours, alone, or after an interruption.

@@ -2,12 +2,12 @@
 
     delta_r = max over X of rank <= r, ||X||_F = 1, of | (1/n) sum_i <A_i, X>^2 - 1 |
 
-The maximum is not convex. Alternating maximisation from many starts gives a matrix, and with it a LOWER bound: an
-inequality that holds with it in place of delta_r holds, one that fails is unresolved. The extreme eigenvalues of the
-Gram matrix bound the maximum over all X, and so delta_r from ABOVE; below n = d_out d_in that bound is at least 1.
+The maximum is not convex. Alternating maximisation from many starts gives a matrix, and with it a LOWER bound: if an
+inequality holds with this bound in place of delta_r it holds; if it fails it is unresolved. The extreme eigenvalues of
+the Gram matrix bound the maximum over all X, and so delta_r from ABOVE; below n = d_out d_in that bound is at least 1.
 
 Of the ensembles only those of independent entries are isometries on matrices of low rank at n of the order of
-r (d_out + d_in). ``rank_one`` and ``entries`` are not: the reasons stand with their declarations.
+r (d_out + d_in). ``rank_one`` and ``entries`` are not, for reasons given with their declarations.
 """
 
 from __future__ import annotations

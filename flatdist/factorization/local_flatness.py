@@ -14,8 +14,8 @@ Schur complements C~ and D~; elsewhere G is smooth. Eliminating the smooth part 
 
     nu = max { <H, N> : sum_j || C~_j^{1/2} N D~_j^{1/2} ||_* <= 1, K N = 0 },
 
-and M is a sharp local minimum of F among the interpolators if and only if nu < 1. As L grows all weights but those at
-the ends agree, and the condition at infinite depth has a single term.
+and M is a sharp local minimum of F among the interpolators if and only if nu < 1. As L grows, all weights except those
+at the ends become equal, and the condition at infinite depth has a single term.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What flatness asks of the end-to-end matrix alone: R(W), Lemma 4's minimiser, and the induced regularizer F(M).
+"""Flatness as a function of the end-to-end matrix: R(W), Lemma 4's minimiser, and the induced regularizer F(M).
 
     F(M) = inf { tr Hess L(W) : W_L ... W_1 = M }                                          (Definition 1)
 

@@ -1,4 +1,4 @@
-"""What a figure command does: load a sweep's trials, make the figure, write its files, say what is in it."""
+"""The figure command: load a sweep's trials, make the figure, write its files, print its numbers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""n50 as a function of one field of the cells, a line for each value of the others: what would change the finding?
+"""n50 as a function of one field of the cells, with one line per value of the others.
 
-Flat and low where the method forgets the field; the map of n50 over the initial scale and the label noise, which tells
-flatness from the bias of small layers, is this figure over ``init_scale``.
+The line is flat if the method forgets the field. Over ``init_scale`` this figure is the map of n50 over the initial
+scale and the label noise, which distinguishes flatness from the bias of small layers.
 """
 
 from __future__ import annotations

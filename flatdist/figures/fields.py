@@ -1,7 +1,7 @@
 """Any statistic over any fields: heat maps, lines and scatters of whatever a sweep varied.
 
 Columns are named as in the trials table, or computed by the language of sweep files: ``n/entries``, ``n/statdim``,
-``rank/d_out``. Numbers are drawn to scale and sort as numbers; texts and lists of widths stand one after another.
+``rank/d_out``. Numbers are drawn to scale and sort as numbers; texts and lists of widths are placed one after another.
 """
 
 from __future__ import annotations

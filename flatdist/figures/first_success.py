@@ -1,7 +1,7 @@
 """On nested problems every replicate has its own N, the first n at which it succeeds: is E[N] = delta + 1/2?
 
-For nuclear-norm minimisation with Gaussian measurements conic kinematics says so exactly, with delta the statistical
-dimension; other methods' N on the same measurement streams show by how much they miss it.
+For nuclear-norm minimisation with Gaussian measurements, conic kinematics proves this exactly, with delta the
+statistical dimension; other methods' N on the same measurement streams show how far they are from it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How far above the flattest trace annealed label-noise SGD ends, and where that tends at learning rate 0."""
+"""How far above the flattest trace annealed label-noise SGD ends, and the limit of that gap at learning rate 0."""
 
 from __future__ import annotations
 

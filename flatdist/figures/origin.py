@@ -1,4 +1,4 @@
-"""Where a figure comes from: what its file says of the sweep, the cells, the settings, and the command that remakes it.
+"""The origin of a figure, recorded in its file: the sweep, the cells, the settings, and the command that remakes it.
 
 The origin is JSON under ``Description`` (PNG, SVG) and ``Subject`` (PDF); :mod:`flatdist.figures.tracing` reads it
 back.

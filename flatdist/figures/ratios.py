@@ -1,4 +1,4 @@
-"""n50 over a prediction or another method's n50: a ratio a shape, a panel a depth, a colour a series."""
+"""n50 over a prediction or another method's n50: one ratio per shape, one panel per depth, one colour per series."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the scripts in ``analysis/`` share: their command line, loading a sweep's trials, saving with an origin."""
+"""Shared code of the scripts in ``analysis/``: command line, loading a sweep's trials, saving with an origin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One look for every figure: a paper's column, colours that colour-blind readers tell apart, how files are saved."""
+"""One style for every figure: width of a paper's column, colours safe for colour-blind readers, how files are saved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""n50 as a function of the tolerance that defines success: near misses count for much at 1e-2, and not at 1e-6."""
+"""n50 as a function of the tolerance that defines success: near misses count at 1e-2, but not at 1e-6."""
 
 from __future__ import annotations
 

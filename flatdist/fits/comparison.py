@@ -1,8 +1,8 @@
-"""Two tables of trials compared on the problems they share: what moved, by how much, beyond chance.
+"""Comparison of two tables of trials on the problems they share: what changed beyond chance, and by how much.
 
-Nothing is assumed of the laws: a p-value is the chance of a difference at least as large if exchanging the two answers
-to a problem changed nothing. What moved is decided over all comparisons together (Benjamini and Hochberg 1995), so that
-two tables of the same law show a change in at most ``1 - level`` of the cases.
+Nothing is assumed about the distributions: a p-value is the chance of a difference at least as large if exchanging the
+two answers to a problem changed nothing. What moved is decided over all comparisons together (Benjamini and Hochberg
+1995), so that two tables of the same law show a change in at most ``1 - level`` of the cases.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Each replicate's first success on nested problems, and its mean beside the statistical dimension."""
+"""Each replicate's first success on nested problems, and its mean compared with the statistical dimension."""
 
 from __future__ import annotations
 

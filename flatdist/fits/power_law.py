@@ -1,13 +1,13 @@
-"""Power laws y = c x^a through points with known errors and an unknown scatter of their own; points may be censored.
+"""Power laws y = c x^a through points with known errors and an additional unknown scatter; points may be censored.
 
 On logarithms: log y_i = log c + a log x_i + u_s(i) + e_i, where u_s ~ N(0, discrepancy^2) belongs to the shape s
 (points of one shape share it) and e_i ~ N(0, error_i^2) is the sampling error. Fitted by maximum likelihood; a
 point known only to lie in an interval, or on one side of a bound, contributes the probability of that.
 
-Intervals take the errors as known up to a common factor no greater than one: where the points scatter less than their
-errors say, the errors are scaled down with the scatter. So the scatter has one parameter from nothing upwards, and the
-intervals are those of an ordinary regression, exact where errors are equal. Held at their stated size instead, and
-with a quantile for unknown scatter, intervals covered 99-100 % without discrepancy.
+Intervals treat the errors as known up to a common factor of at most one: if the points scatter less than their errors
+suggest, the errors are scaled down. So one parameter describes the scatter from zero upwards, and the intervals are
+those of an ordinary regression, exact if errors are equal. With errors fixed at their stated size, and a quantile for
+unknown scatter, intervals without discrepancy covered 99-100 %.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Errors of estimators where observations are noisy, beside exact predictions."""
+"""Errors of estimators with noisy observations, compared with exact predictions."""
 
 from __future__ import annotations
 

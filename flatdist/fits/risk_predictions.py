@@ -1,4 +1,4 @@
-"""What theory says of the errors in a table of trials: curves, values for tables, and a test of the pipeline."""
+"""Theoretical predictions of the errors in a table of trials: curves, values for tables, and a test of the pipeline."""
 
 from __future__ import annotations
 

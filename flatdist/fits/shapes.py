@@ -1,4 +1,4 @@
-"""Shapes of problems: the columns that make one, and what a prediction says of each row's."""
+"""Shapes of problems: the columns that define one, and a prediction's value for each row's shape."""
 
 from __future__ import annotations
 

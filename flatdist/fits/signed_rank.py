@@ -1,8 +1,8 @@
 """Paired differences without a distribution: Wilcoxon's signed-rank test, exact with ties, and its interval.
 
-Where two laws are the same, exchanging a pair changes nothing, so each difference is as likely positive as negative;
-given the sizes of the differences, the test is exact then, whatever the law. (scipy's is not exact with ties, which
-shares of success always have; beyond the sizes where that matters it is scipy's.)
+If two distributions are the same, exchanging a pair changes nothing, so each difference is as likely positive as
+negative; given the sizes of the differences, the test is then exact, whatever the distribution. (scipy's is not exact
+with ties, which shares of success always have; beyond the sizes where that matters it is scipy's.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Thresholds: the number of measurements at which half of the replicates succeed, with honest intervals."""
+"""Thresholds: the number of measurements at which half of the replicates succeed, with intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The inline executor: shards one after the other in this process; no Ray, the same worker."""
+"""The inline executor: shards one after another in this process, without Ray but with the same worker."""
 
 from __future__ import annotations
 

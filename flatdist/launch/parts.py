@@ -1,4 +1,4 @@
-"""Parts: the jobs of an array, each of which is a driver of the same sweep that begins at a place of its own."""
+"""Parts: the jobs of an array, each of which drives the same sweep from a different starting place."""
 
 from __future__ import annotations
 

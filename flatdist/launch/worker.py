@@ -1,7 +1,7 @@
 """Running a shard: cells in, rows in the store out. The same in this process and in a Ray worker.
 
-Rows go straight from the worker to the store, history first, so that nothing is lost with the driver. Exceptions of the
-numerics become rows of ``failures``; only a store that stays unreachable, or the death of the process, ends a shard.
+Rows go straight from the worker to the store, history first, so that nothing is lost with the driver. Exceptions in a
+trial become rows of ``failures``; only a store that stays unreachable, or the death of the process, ends a shard.
 """
 
 from __future__ import annotations

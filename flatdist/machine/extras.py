@@ -1,6 +1,6 @@
-"""Packages that only an extra installs: how a message names them, and importing what needs the extra ``run``.
+"""Packages that only an extra installs: how messages name them, and imports that need the extra ``run``.
 
-Reading results needs pandas and pyarrow alone. Until flatdist is published, extras are installed from a clone.
+Reading results needs only pandas and pyarrow. Until flatdist is published, extras are installed from a clone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What flatdist says of its work to whoever looks after a cluster: Python's loggers under ``flatdist``.
+"""Logging for whoever looks after a cluster: Python's loggers under ``flatdist``.
 
 They are silent until :func:`configure` is called, which a launch does for ``--log-level`` and ``--log-file``, in the
 driver and in every worker. A worker writes a file of its own beside the driver's.

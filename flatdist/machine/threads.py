@@ -1,6 +1,6 @@
 """Every thread pool of the process, set in one place and shown in one place.
 
-Trials size their engine's pool from the CPUs they were given. BLAS always runs on one thread: the products here are
+Trials size their engine's pool by the CPUs they were given. BLAS always runs on one thread: the products here are
 small, and a second BLAS thread slows them down and changes their bits.
 """
 

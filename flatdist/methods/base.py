@@ -1,4 +1,4 @@
-"""What every method declares: its identity, what runs it and on which engines, what it keeps, and its step sizes.
+"""What every method declares: its identity, what runs it and on which engines, its state, and its step sizes.
 
 Declarations are plain data and short functions, so that identity and planning load no numerics; whatever runs a method
 is named as ``module:function`` and imported when it first runs.

@@ -1,4 +1,4 @@
-"""Mini-batch SGD: label-noise SGD with the noise switched off; the baseline that shows what the noise does.
+"""Mini-batch SGD: label-noise SGD without the noise; the baseline that shows what the noise does.
 
 Schedules anneal only the label noise, so they do not matter here.
 """

@@ -1,4 +1,4 @@
-"""Each statement of Gatmiry et al. (2023) that concerns a problem itself, evaluated on it; nothing is estimated.
+"""Each statement of Gatmiry et al. (2023) about the problem itself, evaluated on it; no matrix is estimated.
 
 The measured numbers are the ``quantities`` of the trial; :mod:`flatdist.solvers.theorem_probe` names them.
 """

@@ -1,10 +1,11 @@
-"""How long replicates take: nominal costs times what was measured over nominal, in the store's rows or in short probes.
+"""Predicted times of replicates: nominal costs times the ratio of measured to nominal, from stored rows or short
+probes.
 
-A family is all gradient methods of one dtype, or another method by itself. Of a cell's family the median of
-log(measured / nominal) over the ``NEIGHBOURS`` measured kinds nearest in size, n, depth, batch and steps is the cell's
-own, and their spread is how far single kinds scatter about it. In a sum over cells that scatter averages out, while
-three errors do not: of the median, of going beyond what was measured, and of a machine that is faster or slower today.
-``Z90`` times the root of their sum of squares is the 90 % interval.
+A family is all gradient methods of one dtype, or another method by itself. A cell's log(measured / nominal) is the
+median over the ``NEIGHBOURS`` measured kinds of its family nearest in size, n, depth, batch and steps; their spread is
+the scatter of single kinds about it. In a sum over cells that scatter averages out, but three errors do not: that of
+the median, of extrapolation, and of a machine that is faster or slower today. ``Z90`` times the root of their sum of
+squares is the 90 % interval.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Packs: replicates of several cells that one kernel launch trains together, cut to a card's memory and its company.
+"""Packs: replicates of several cells that one kernel launch trains together, limited by a card's memory.
 
-A GPU's time for a pack is max(latency x steps, throughput x replicates x steps): up to the company that fills the card,
-more replicates cost nothing. Packs are as large as memory and the number of cards allow, and the last ones smaller, so
-that no card idles while another finishes.
+A GPU's time for a pack is max(latency x steps, throughput x replicates x steps): until the card is full, more
+replicates cost nothing. Packs are as large as memory and the number of cards allow, and the last ones smaller, so that
+no card idles while another finishes.
 """
 
 from __future__ import annotations

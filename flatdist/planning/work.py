@@ -1,4 +1,4 @@
-"""What a plan hands out: the missing replicates of cells, and shards of them for one trial each."""
+"""The units of work of a plan: the missing replicates of cells, and shards of them for one trial each."""
 
 from __future__ import annotations
 

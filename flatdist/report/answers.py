@@ -1,4 +1,4 @@
-"""What came out, in sentences: first what is missing, then a line for every method and shape."""
+"""The results in sentences: first what is missing, then one line per method and shape."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Training curves in few bytes: logarithms as 16-bit integers, their differences deflated, in base64.
 
 A curve is read by eye, on a logarithmic axis: a step of 1/65534 of the range of a measure's logarithms is finer than
-any screen. Where even so there is too much, evaluations are thinned first, then replicates.
+any screen. If that is still too much, evaluations are thinned first, then replicates.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a sweep's rows to one HTML page that needs nothing but itself, and the figures beside it."""
+"""From a sweep's rows to one self-contained HTML page, and the figures beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report as a live page: loopback only, behind a random token, made anew when the store has new rows."""
+"""The report as a live page: loopback only, behind a random token, rebuilt when the store has new rows."""
 
 from __future__ import annotations
 

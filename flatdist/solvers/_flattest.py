@@ -10,8 +10,8 @@ so multipliers need not be unique; the augmented Lagrangian
 
     phi(W) = trace + <lambda, c> + (rho / 2) ||c||^2
 
-has a Newton step that does not mind, and taking lambda + rho (c + J dW) for the next multipliers after a full step
-makes it the stabilised sequential quadratic programming of Wright (1998), which converges fast.
+has a Newton step that does not need them to be, and taking lambda + rho (c + J dW) for the next multipliers after a
+full step makes it the stabilised sequential quadratic programming of Wright (1998), which converges fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a solver proves of its answer, and the warning when it proves nothing."""
+"""Certificates of solvers' answers, and the warning for uncertified ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a user hands to a solver to single float64 instances, and back to the user's batch axes."""
+"""From a solver's arguments to single float64 instances, and back to the batch axes."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ In semidefinite form (Recht, Fazel, Parrilo 2010), with P, Q symmetric,
     minimise (tr P + tr Q) / 2  subject to  X = [[P, M], [M^T, Q]] >= 0,  A(M) = b,
     maximise b^T y              subject to  S = [[I, -Z], [-Z^T, I]] / 2 >= 0,  Z = A^*(y),
 
-solved by Mehrotra's predictor-corrector in Nesterov and Todd's scaling. Every iterate is feasible on both sides, so the
-gap tr(XS) is a proof at every step; the number of iterations hardly depends on how near the transition an instance is.
+solved by Mehrotra's predictor-corrector method with Nesterov-Todd scaling. Every iterate is primal and dual feasible,
+so the gap tr(XS) is a bound at every step; the number of iterations hardly depends on the distance from the transition.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A low-rank interpolator to rounding error, by Gauss and Newton's iteration.
+"""A low-rank interpolator to rounding error, by the Gauss-Newton iteration.
 
 Near M = U S V^T the matrices of rank r form a manifold with tangent space T = {U a^T + b V^T}. Where dim T < n, fitting
-A to b within T and truncating to rank r again is Gauss and Newton's iteration for <A_i, M> = b_i, and it converges
-quadratically to an interpolator of that rank. Whether its nuclear norm is minimal is for
-:mod:`flatdist.solvers.dual_certificate` to say.
+A to b within T and truncating to rank r again is the Gauss-Newton iteration for <A_i, M> = b_i, which converges
+quadratically to an interpolator of that rank. :mod:`flatdist.solvers.dual_certificate` decides whether its nuclear norm
+is minimal.
 """
 
 from __future__ import annotations

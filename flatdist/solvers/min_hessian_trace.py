@@ -14,8 +14,8 @@ Every answer of either stage is proved a strict local minimum at full width, or 
 along the constraints at its own rank, and F rises in every direction that raises the rank (nu < 1). A stationary point
 with nu > 1 is a saddle, and its direction of descent starts the next descent.
 
-Rows and columns that no measurement sees cost nothing and are left at zero: the problem is solved in the coordinates
-that are seen, and "at full width" means their number.
+Rows and columns that no measurement involves cost nothing and are set to zero: the problem is solved in the remaining
+coordinates, and "full width" means their number.
 
 Hidden widths beyond min(d_out, d_in) change nothing. Where W_{j+1} does not read a direction that W_j ... W_1 reaches,
 cutting that direction out of W_j leaves M as it is and can only lower every term of Lemma 2's sum; cutting from both

@@ -3,9 +3,9 @@
 The dual problem is max b^T y subject to ||A^*(y)|| <= 1 in spectral norm, A^*(y) = sum_i y_i A_i: any such y proves
 that no interpolator has a nuclear norm below b^T y. An instance goes through at most two stages:
 
-1. low rank: Gauss and Newton's iteration finds an interpolator of small rank, and projections find the multipliers
-   that prove it optimal. A few passes over the measurements, and all that is needed where nuclear-norm minimisation
-   recovers a low-rank matrix (:mod:`flatdist.solvers.low_rank`, :mod:`flatdist.solvers.dual_certificate`).
+1. low rank: the Gauss-Newton iteration finds an interpolator of small rank, and projections find the multipliers that
+   prove it optimal. A few passes over the measurements, and all that is needed where nuclear-norm minimisation recovers
+   a low-rank matrix (:mod:`flatdist.solvers.low_rank`, :mod:`flatdist.solvers.dual_certificate`).
 2. interior point: always converges, in 10 to 20 iterations of one n x n system each; as soon as the rank shows,
    Newton's iteration on the matrices of that rank finishes (:mod:`flatdist.solvers.interior_point`,
    :mod:`flatdist.solvers.stationary`).

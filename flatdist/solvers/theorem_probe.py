@@ -1,4 +1,4 @@
-"""What the theorems say of one problem, measured on it: the ``quantities`` of a theorem_probe trial.
+"""The statements of the theorems, measured on one problem: the ``quantities`` of a theorem_probe trial.
 
 Isometry (Definition 3, Corollary 1); lower from alternating maximisation, upper from the Gram matrix:
     ``delta_1_lower``, ``delta_1_upper``, ``delta_2_lower``, ``delta_2_upper`` (rank 2 where the matrices allow it)

@@ -1,10 +1,10 @@
 """Compaction: thousands of small parts become a few files, while others read, write and compact.
 
-New files are written first and mean nothing until a manifest names them; publishing it is one exclusive create. A crash
-before leaves files that nobody reads, a crash afterwards leaves parts that nobody needs. Parts are deleted only when
-the manifest that took them over has been there for a grace period and has a successor, so that no reader is still on
-its way to them. Should one be read again nevertheless, its keys are already there and count once. Only what is healthy
-is taken over: damaged rows count as missing, and their files are kept in set-aside/.
+New files are written first and have no effect until a manifest names them; publishing it is one exclusive create. A
+crash before that leaves files that nobody reads; a crash afterwards leaves parts that nobody needs. Parts are deleted
+only when the manifest that replaced them has existed for a grace period and has a successor, so that no reader is still
+about to open them. If a part is read again nevertheless, its keys are already there and count once. Only intact rows
+are compacted: damaged rows count as missing, and their files are kept in set-aside/.
 """
 
 from __future__ import annotations

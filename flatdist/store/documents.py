@@ -1,12 +1,12 @@
 """The small JSON files of a store: tombstones and sweep records, each checked against its name or its own digest.
 
-**Tombstones** say which results no longer count, without clocks. Every row carries its key's *generation*: how often
-the key had been invalidated when its run began. A tombstone (cell_id, replicate, generation) voids all rows of the key
-up to that generation. What runs afterwards carries the next generation, and counts; what was running meanwhile carries
-the old one, and does not, whenever it arrives. A lost tombstone would revive what it voids, so each is written twice.
+**Tombstones** void results without using clocks. Every row carries its key's *generation*: how often the key had been
+invalidated when its run began. A tombstone (cell_id, replicate, generation) voids all rows of the key up to that
+generation. Later runs carry the next generation and count; runs already in progress carry the old one and do not,
+whenever they arrive. A lost tombstone would revive what it voids, so each is written twice.
 
-**Sweep records** keep what a sweep's name means, so that it can be loaded by name anywhere. A record is named by its
-content; a numbered pointer, created exclusively, says which record is the latest. The highest number holds, so "latest"
+**Sweep records** define what a sweep's name means, so that it can be loaded by name anywhere. A record is named by its
+content; a numbered pointer, created exclusively, says which record is the latest. The highest number wins, so "latest"
 needs no clock.
 """
 

@@ -1,10 +1,10 @@
-"""Who is working on what just now, so that the drivers of a store share its work instead of doing it twice.
+"""Announcements of work in progress, so that the drivers of a store share its work instead of repeating it.
 
-Every process that runs work announces it in a file of its own, replaced every few seconds and deleted at its end. To
-take work is to announce it and then to read what the others have announced: of two processes that announce the same
-work at once, at least one sees the other and leaves it. That needs neither a lock nor exclusive creation, and ages are
-told by the storage's own time stamps. A process that dies is noticed when its file has not been replaced for a while,
-and what it had announced is free again; one that merely slept repeats some work, which is harmless.
+Every process that runs work announces it in a file of its own, replaced every few seconds and deleted at its end. A
+process takes work by announcing it and then reading what the others have announced: if two processes announce the same
+work at once, at least one sees the other and leaves it. This needs neither a lock nor exclusive creation, and ages come
+from the storage's own time stamps. A process whose file has not been replaced for a while counts as dead, and its work
+is free again; one that was merely suspended repeats some work, which is harmless.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Where a store's bytes live: whole files, written atomically and durably, created exclusively, listed, deleted.
+"""The storage of a store: whole files, written atomically and durably, created exclusively, listed, deleted.
 
-Two kinds: a folder of this machine (here) and an object store (:mod:`flatdist.store.remote`). Everything above them
-sees relative paths with forward slashes, and only paths that a store may contain (:mod:`flatdist.store.layout`): this
-is the gate through which every command passes. What a file's name states of its content is checked here, on every read.
+Two kinds: a folder of this machine (here) and an object store (:mod:`flatdist.store.remote`). Code above them sees
+    relative paths with forward slashes, and only paths that a store may contain (:mod:`flatdist.store.layout`); every
+    command goes through this check. If a file's name states its digest, every read checks it here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Which row holds for every key: the one place where duplicates, tombstones and old numerics are decided.
+"""Which row counts for every key: the one place that resolves duplicates, tombstones and old numerics.
 
-Among the rows of a key (cell_id, replicate) that no tombstone voids, the highest generation holds; among those, the
-row of the smallest part name; among equal names, the compacted copy. No clock is asked, so every reader chooses alike.
+Among the rows of a key (cell_id, replicate) that no tombstone voids, the highest generation counts; among those, the
+row of the smallest part name; among equal names, the compacted copy. No clock is involved, so every reader makes the
+same choice.
 """
 
 from __future__ import annotations

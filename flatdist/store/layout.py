@@ -1,4 +1,4 @@
-"""What a store may contain. No other module spells a path, and names from outside are judged here alone.
+"""What a store may contain. Only this module constructs paths and checks names from outside.
 
 ::
 
@@ -16,8 +16,8 @@
     drivers/v1/<launch>-<process>.json          what a process is running, replaced every few seconds
     set-aside/...                               damaged files, under the path they had
 
-Parts and checkpoints of release 0.1 have no digest in their names. Everything else in a store's folder is somebody's
-own: it is never read, copied or deleted.
+Parts and checkpoints of release 0.1 have no digest in their names. Anything else in a store's folder is foreign and is
+never read, copied or deleted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Store locations: normalised or refused, alike for every command; and keeping credentials out of what is printed."""
+"""Store locations: normalised or rejected in the same way for every command; credentials are kept out of messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Housekeeping on whole stores: voiding results, deleting what is of no more use, taking in another store."""
+"""Housekeeping on whole stores: voiding results, deleting files no longer needed, merging another store."""
 
 from __future__ import annotations
 

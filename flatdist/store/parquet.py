@@ -2,7 +2,7 @@
 
 A *part* is small and read whole; its name states its digest (:mod:`flatdist.store.layout`). A *segment* is large and
 read by columns; its :class:`Seal`, kept in the manifest, holds a digest of its footer and of every column chunk, so
-that what is read is checked and a damaged chunk costs the rows of one row group. Arrow is given checked bytes only.
+that every read is checked and a damaged chunk costs the rows of one row group. Arrow is given checked bytes only.
 Files of release 0.1 state no digest: their page checksums are verified, and their footers compared with the second copy
 of the schema that Arrow keeps in them.
 """

@@ -1,10 +1,10 @@
 """Object stores through obstore: S3, Google Cloud Storage and Azure Blob Storage, the same code for all three.
 
-obstore, because it creates an object conditionally on each of them, lists with ETags and time stamps, repeats nothing
-by itself when told so, and is imported in 30 ms. One PUT makes an object: it appears whole or not at all. Requests that
-fail for reasons that pass (500, 503, a lost connection) are repeated here with growing pauses, in one place, until
-patience runs out; every request of the protocol may be repeated, because files are immutable and exclusive creation
-compares what it finds.
+obstore creates objects conditionally on each of them, lists with ETags and time stamps, can leave retries to its
+caller, and imports in 30 ms. One PUT makes an object: it appears whole or not at all. Requests that fail for transient
+reasons (500, 503, a lost connection) are repeated here, in one place, with growing pauses, until ``patience`` runs out.
+Every request may be repeated, because files are immutable and exclusive creation compares an existing file with its
+own.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A store at one moment: the newest manifest, the parts that it has not taken over, and what their files hold.
+"""A store at one moment: the newest manifest, the parts that it does not include, and the contents of their files.
 
-A **manifest** is a numbered list of compacted files, of which the highest number holds. It is published by creating
-its number exclusively, so two compactions cannot both follow the same one. It names an index: one small file that says
-which rows its segments hold, so that what is done is known without opening them. The index is trusted only through the
-manifest that names it, and what came later is read beside it.
+A **manifest** is a numbered list of compacted files; the highest number counts. It is published by creating its number
+exclusively, so two compactions cannot both follow the same one. It names an index: one small file that says which rows
+its segments hold, so that what is done is known without opening them. The index is trusted only through the manifest
+that names it; later parts are read in addition.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""YAML 1.2 into a small tree that remembers where everything stands; nothing in a file can make it grow or run code.
+"""YAML 1.2 as a small tree with the position of every value; a file can neither inflate it nor run code.
 
-Built from the parser's events, not by a loader: so no tag constructs anything, no alias multiplies anything, nesting is
-bounded, a duplicate key is seen, and every value knows its line. Scalars follow the
-core schema of YAML 1.2: ``1e-3`` is a number, ``012`` is 12, and ``1:30``, ``yes`` and ``1_000`` are text.
+The tree is built from the parser's events, not by a loader, so no tag constructs anything, no alias multiplies
+anything, nesting is bounded, and duplicate keys are detected. Scalars follow the core schema of YAML 1.2: ``1e-3`` is a
+number, ``012`` is 12, and ``1:30``, ``yes`` and ``1_000`` are text.
 """
 
 from __future__ import annotations

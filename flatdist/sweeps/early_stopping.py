@@ -1,12 +1,12 @@
 """Successive halving: cells are compared at rungs of growing numbers of steps, and only the best continue.
 
 The rule is that of ASHA: at a rung a cell continues if it is among the best 1/factor of all that ever reached it, in
-this and in earlier rounds. The cells of one round arrive at a rung together, so decisions depend on results alone
-and not on who was faster; Tune's ASHAScheduler decides in the order of arrival, forgets its rungs with the driver, and
-stops Tune trials, of which each holds several cells here.
+this and in earlier rounds. The cells of one round arrive at a rung together, so decisions depend only on results and
+not on speed. Tune's ASHAScheduler instead decides in the order of arrival, loses its rungs with the driver, and stops
+Tune trials, which hold several cells each here.
 
-A cell that is stopped keeps its checkpoints and has no row of trials: its round records the step and the value it was
-stopped with. Whoever wants it later, be it another sweep, resumes from the checkpoint.
+A stopped cell keeps its checkpoints and has no row in trials: its round records the step and the value at which it was
+stopped. Any later run, also of another sweep, resumes from the checkpoint.
 """
 
 from __future__ import annotations

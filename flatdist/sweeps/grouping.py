@@ -1,4 +1,4 @@
-"""Groups of cells that differ in n alone: blocks whose n the sweep chooses, and grids whose replicates it raises."""
+"""Groups of cells that differ only in n: blocks whose n the sweep chooses, and grids whose replicates it raises."""
 
 from __future__ import annotations
 

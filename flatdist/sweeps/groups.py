@@ -1,4 +1,4 @@
-"""Groups: sweeps that choose n, or the number of replicates, from what the store holds; each group for itself."""
+"""Groups: sweeps that choose n, or the number of replicates, from what the store holds; each group separately."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Rules: what a group of cells asks for next, given what is known of it.
+"""Rules: which runs a group of cells requests next, given its results.
 
-A rule sees the runs of its group alone, so that no group changes what another asks for: a part of a sweep asks for the
+A rule sees only the runs of its group, so no group changes what another requests, and a part of a sweep requests the
 same runs as the whole.
 """
 

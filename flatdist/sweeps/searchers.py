@@ -1,7 +1,8 @@
-"""What a search draws from, and who suggests its next points: random draws, or one of Ray Tune's searchers.
+"""The domains of a search, and its searchers: random draws, or one of Ray Tune's searchers.
 
-A searcher is made anew for every round and is told all earlier points with their stored results, so that nothing of it
-has to be kept: a search resumes from the store alone, and suggests the same points however often it is resumed.
+A searcher is created afresh for every round and receives all earlier points with their stored results, so that none of
+its state has to be kept: a search resumes from the store alone, and suggests the same points however often it is
+resumed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A sweep, and the protocol by which it comes by its cells: a list in a file, a search, or groups of cells.
+"""A sweep, and the protocol by which it gets its cells: a list in a file, a search, or groups of cells.
 
 Commands ask a :class:`Sweep` for the cells requested so far, those still expected, its progress and its rounds,
 whatever its kind.

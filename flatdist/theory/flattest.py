@@ -1,4 +1,4 @@
-"""Where the flattest interpolator's transition tends to at rank 1 as the matrix grows, without a parameter.
+"""The limit of the flattest interpolator's transition at rank 1 for large matrices, without fitted parameters.
 
 M* = u v^T is a sharp local minimum of the induced regularizer F among the interpolators if and only if nu < 1
 (:mod:`flatdist.factorization.local_flatness`). For Gaussian measurements of a square matrix, d -> infinity and
@@ -7,7 +7,7 @@ n = alpha d, the condition becomes an equation for alpha (docs/mathematics.md):
     alpha = 2 + s^2(alpha) (1 + ((L - 1)^2 - 1) (alpha - 2) / alpha),          n50 -> alpha d,
 
     s^2 = max over kappa > 0, min over 0 < w < a(x_-) of (1 / w) int dmu(x) / (a(x) - w),
-    a(x) = (kappa + L - 3) x + 1 / kappa,      mu = Marchenko and Pastur's law of ratio c = 1 / alpha,
+    a(x) = (kappa + L - 3) x + 1 / kappa,      mu = the Marchenko-Pastur law of ratio c = 1 / alpha,
 
 x_- = (1 - sqrt c)^2 its lower edge. At infinite depth a(x) = x and alpha = 2 + s^2 (alpha - 2) / alpha. The statistical
 dimension is 6 d in the same limit (alpha = 6, s^2 = 4, where a = 1 in each of L - 1 = 1 terms).

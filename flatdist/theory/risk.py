@@ -1,4 +1,4 @@
-"""What theory predicts of the relative error where recovery is not exact: noisy labels, ground truths with a tail.
+"""Predictions of the relative error where recovery is not exact: noisy labels, ground truths with a tail.
 
 Labels are b_i = <A_i, M*> + s ||M*||_F eps_i, A_i and eps_i standard Gaussian; D = d_out d_in. Everything is relative
 to ||M*||_F: errors are ||M - M*||_F^2 / ||M*||_F^2, and ``noise`` is s. With noise no more than D measurements can be

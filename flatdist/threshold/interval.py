@@ -1,8 +1,8 @@
 """n50 of one group of runs and its interval: the one way in which searches, tables and figures state it.
 
-The estimate is the likeliest curve of the link that the runs favour; the interval averages over links and lapse rates
-by their posterior weights (:mod:`flatdist.threshold.posterior`), since the uncertainty about the shape is what the
-intervals of a single model leave out.
+The estimate comes from the most likely curve of the link that the runs favour; the interval averages over links and
+lapse rates by their posterior weights (:mod:`flatdist.threshold.posterior`), since the uncertainty about the shape is
+what the intervals of a single model leave out.
 """
 
 from __future__ import annotations

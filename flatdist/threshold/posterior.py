@@ -1,8 +1,8 @@
-"""What the observations say of the success curve: a posterior on a grid of curves.
+"""The posterior of the success curve, given the observations, on a grid of curves.
 
 The curves are those of :mod:`flatdist.threshold.curves`, over center, width, lapse rate and link. The data seldom
-settle which link it is and whether there are lapses, and an n50 conditional on either is overconfident: averaging over
-both is what keeps its interval honest. Priors are weak:
+settle which link it is and whether there are lapses, and an interval of n50 that assumes either is too narrow, so it
+averages over both. Priors are weak:
 
 - center: log-uniform over the range that was measured or searched, and beyond its ends;
 - width, from 10 to 90 %: log-uniform from a fraction of a step of the grid to some ranges;

@@ -15,10 +15,10 @@ A step of SAM with radius rho shifts a residual by rho ||grad f_i||, so it count
 Layers that start small are flatter than any interpolator and would invite steps that are too long once they grow:
 h and R are at least those of the flattest rank-one interpolator of the labels' size (Lemma 4).
 
-Layers that start tiny (``init_scale`` below 1e-3) would make the second bound vanish, and nothing would train; their
+Tiny initial layers (``init_scale`` below 1e-3) would make the second bound vanish, so that nothing would train. Their
 step size is at least that of the smallest interpolator of the labels' size, until they have grown to its energy.
 
-Nothing is drawn and the estimate is made at fixed steps, so a run's step sizes depend on its weights alone.
+Nothing is random and the estimate is made at fixed steps, so a run's step sizes depend only on its weights.
 """
 
 from __future__ import annotations

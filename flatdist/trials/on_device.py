@@ -1,11 +1,11 @@
-"""What a pack on a GPU does there beside its steps: problems are sampled, and histories evaluated, for all replicates.
+"""What a pack does on a GPU besides its steps: sample the problems and evaluate the histories of all replicates.
 
 Written in torch, it runs on any device. Work goes through the pack in groups of replicates with the same n and in
 blocks of bounded memory, and a block of evaluations sends back a handful of numbers for each replicate.
 
 Problems are the draws of :mod:`flatdist.cells.problems`, in float64 on the device: its logarithm, sine and cosine may
 differ from the CPU's in the last bit, so a label does too, and once in about 1e8 entries the float32 that is kept.
-Labels are summed by halving, an addition an entry: their bits depend on the device and on nothing beside them.
+Labels are summed by halving: their bits depend on the device and nothing else.
 """
 
 from __future__ import annotations

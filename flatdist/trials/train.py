@@ -1,7 +1,7 @@
 """Training replicates of one cell, or of several that fit one pack, by a gradient method on any engine.
 
-The steps are taken in segments whose ends depend on the cell alone: evaluations, re-estimates of an automatic step
-size, and at most ``SEGMENT_STEPS``. At each end a run can be stopped and resumed without changing a bit.
+The steps are taken in segments whose ends depend only on the cell: evaluations, re-estimates of an automatic step size,
+and at most ``SEGMENT_STEPS``. At each end a run can be stopped and resumed without changing a bit.
 """
 
 from __future__ import annotations

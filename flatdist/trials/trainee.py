@@ -1,4 +1,4 @@
-"""One replicate while it is trained: its problem, its weights, what was measured of it, and its rows."""
+"""One replicate during training: its problem, its weights, its measurements, and its rows."""
 
 from __future__ import annotations
 

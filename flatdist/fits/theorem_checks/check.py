@@ -1,8 +1,8 @@
 """One statement against its measurements: what a check consists of, and how verdicts are reached.
 
-An isometry constant delta is known from below, and where measurements outnumber entries also from above. A bound that
-grows with delta and holds at the lower value holds; one that fails at the upper value is violated; between the two
-nothing is decided; and a lower value of 1 or more voids the statement's hypothesis.
+An isometry constant delta is known from below and, if measurements outnumber entries, also from above. A bound that
+grows with delta holds if it holds at the lower value, and is violated if it fails at the upper value; in between it is
+undecided. A lower value of 1 or more voids the statement's hypothesis.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Theorems 2, 3 and 4 and Corollary 1: how many measurements recovery takes."""
+"""Theorems 2, 3 and 4 and Corollary 1: the number of measurements that recovery needs."""
 
 from __future__ import annotations
 

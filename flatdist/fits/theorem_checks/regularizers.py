@@ -1,4 +1,4 @@
-"""Theorems 1, 5 and 7: what flatness asks of the end-to-end matrix."""
+"""Theorems 1, 5 and 7: flatness as a function of the end-to-end matrix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a sweep has come: counts, throughput, and how long the rest will take."""
+"""The progress of a sweep: counts, throughput, and the time left."""
 
 from __future__ import annotations
 

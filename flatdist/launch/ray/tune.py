@@ -1,7 +1,7 @@
 """The Ray executor: one Tune trial for each pack of cells, or for each cell.
 
-Tune places the trials, keeps the slots filled and starts a trial again whose process or node died. What is done is the
-store's to say: Tune's state lives in a scratch folder, is never restored, and goes when the sweep ends.
+Tune places the trials, keeps the slots filled and restarts a trial whose process or node died. The store alone records
+what is done: Tune's state lives in a scratch folder, is never restored, and is deleted when the sweep ends.
 """
 
 from __future__ import annotations

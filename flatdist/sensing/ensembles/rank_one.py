@@ -3,7 +3,7 @@
 E <A, X>^2 = ||X||_F^2, but the products are heavy-tailed: E <A, X>^4 is up to 9 ||X||_F^4 where independent Gaussian
 entries have 3. These measurements have no restricted isometry unless n is of the order of d_out d_in (Cai, Zhang 2015,
 "ROP: Matrix recovery via rank-one projections"): X = u_1 v_1^T alone makes delta_1 at least about d_out d_in / n - 1.
-So Lemmas 3 and 5 and Theorems 1 to 3 of Gatmiry et al. (2023) say nothing of them; Lemma 2 and Theorem 5 hold.
+So Lemmas 3 and 5 and Theorems 1 to 3 of Gatmiry et al. (2023) do not cover them; Lemma 2 and Theorem 5 hold.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Measurement matrices as values: one class for each way of keeping them, one file each.
+"""Measurement matrices as values: one class per way of storing them, one file each.
 
-Whoever works with measurements asks these classes for what it needs
-(:class:`~flatdist.sensing.measurements.base.Measurements`) and does not know how they are kept.
+Code that works with measurements uses the methods of these classes
+(:class:`~flatdist.sensing.measurements.base.Measurements`) and does not depend on how they are stored.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What is asked of measurements A_1 ... A_n, however they are kept.
+"""The interface of measurements A_1 ... A_n, however they are stored.
 
-Matrices that are handed over or returned are of the same kind as what is kept: numpy arrays, or torch tensors after
+Matrices that are passed in or returned are of the same kind as the stored ones: numpy arrays, or torch tensors after
 :meth:`Measurements.tensors`. P and Q stand for the products to the left and to the right of a layer; None is an
 identity.
 """

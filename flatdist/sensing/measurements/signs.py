@@ -1,4 +1,4 @@
-"""Measurements whose entries are +1 and -1, a byte each: a quarter of what float32 takes."""
+"""Measurements whose entries are +1 and -1, one byte each: a quarter of the size of float32."""
 
 from __future__ import annotations
 
