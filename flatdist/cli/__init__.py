@@ -136,7 +136,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> Any:
-    del category, filename, lineno, file, line  # where in the code it arose says nothing to the user
+    del category, filename, lineno, file, line  # the place in the code means nothing to the user
     click.echo(f"warning: {message}", err=True)
 
 

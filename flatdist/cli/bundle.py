@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-MOST_BYTES = 2**32  # of an archive's contents, so that none can fill a disk or the memory by surprise
+MOST_BYTES = 2**32  # limit of an archive's contents, so that none can fill the disk or memory
 RELATIVE, ABSOLUTE = 1e-4, 1e-7  # tolerances between machines; the second in units of the mean squared label
 COMPARED = ("train_loss", "population_loss", "relative_error", "nuclear_norm", "hessian_trace", "flow_time")
 MACHINE = ("cpu_features", "torch_version", "flatdist_version", "git_sha", "engine", "device")

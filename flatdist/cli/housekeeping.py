@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _where = click.option("--where", help="Only rows of trials for which this holds, such as \"status == 'diverged'\".")
-_MAGIC_BYTES = 10_000  # of a file, enough for a table's head
+_MAGIC_BYTES = 10_000  # bytes read from a file, enough for a table's head
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 
 

@@ -32,7 +32,7 @@ link_option = click.option(
 def report_command(sweep: str, store: str, out: Path | None, tolerance: float | None, link: str | None) -> None:
     """Write SWEEP's figures and one self-contained HTML page of its results; the page's path is the last line."""
     loaded = load_sweep(sweep, store)
-    open_store(store)  # said before anything is imported
+    open_store(store)  # report it before anything is imported
     with_report = _imported()
     folder = out or Path("figures") / loaded.name
     settings = with_report.Settings(sweep, store, tolerance, link or "auto")

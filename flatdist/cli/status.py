@@ -40,7 +40,7 @@ def status_command(sweeps: tuple[str, ...], store: str, watch: bool, as_json: bo
             sweep = load_sweep(name, store)
             counts.append(count_sweep(sweep, opened))
             headings |= dict.fromkeys(sweep.outlook(opened).headings)
-        except FlatdistError as error:  # one that another flatdist recorded hides no other
+        except FlatdistError as error:  # a sweep recorded by another flatdist must not hide the others
             if sweeps:
                 raise
             click.echo(f"skipping sweep {name}: {error}", err=True)
@@ -90,7 +90,7 @@ def _watch(sweeps: list[Sweep], store: Store) -> None:
     first_done = first_steps = None
     try:
         while True:
-            sweep = sweep.recorded(store)  # it may have asked for more
+            sweep = sweep.recorded(store)  # it may have requested more
             cells = {cell.cell_id: cell for cell in sweep.cells}
             counts = count_sweep(sweep, store)
             first_done = counts["done"] if first_done is None else first_done

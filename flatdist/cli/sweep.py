@@ -75,7 +75,7 @@ def sweep_command(
     outcome = running.run(loaded, plan)
     if outcome.status == 1 or plan.failed:
         ids = [cell.cell_id for sweep in loaded for cell in sweep.recorded(opened).cells]
-        return max(outcome.status, _report_failures(ids, opened))  # what failed earlier still stands
+        return max(outcome.status, _report_failures(ids, opened))  # earlier failures still count
     return outcome.status
 
 

@@ -41,7 +41,7 @@ class BatchedSession:
         self.task = task
         self.device = torch.device(task.device)
         self.dtype = getattr(torch, task.dtype)
-        # A lone replicate is trained beside a copy of itself, so that it has the bits it has in company.
+        # A single replicate is trained together with a copy of itself, so that its bits are those it has in a batch.
         self.members = [*range(task.replicates)] + [0] * max(0, MINIMUM_BATCH - task.replicates)
         self.weights = [
             torch.stack([torch.as_tensor(task.layers[r][j], dtype=self.dtype) for r in self.members]).to(self.device)
@@ -137,7 +137,7 @@ class BatchedSession:
             saved = [tensor.clone() for tensor in changed]
             stream = _side_stream(self.device)
             stream.wait_stream(torch.cuda.current_stream(self.device))
-            with torch.cuda.stream(stream):  # capture wants kernels and workspaces warmed up on a side stream
+            with torch.cuda.stream(stream):  # capture needs kernels and workspaces warmed up on a side stream
                 self._chunk(count)
             torch.cuda.current_stream(self.device).wait_stream(stream)
             graph = torch.cuda.CUDAGraph()

@@ -20,7 +20,7 @@ from flatdist.errors import LaunchError
 
 STORAGES = ("rows", "signs", "factors", "entries")
 FACTORS_TOGETHER = 32  # the kernel's CHUNK
-USUAL_SHARED = 227 * 1024  # bytes a block may have, where no device says otherwise
+USUAL_SHARED = 227 * 1024  # shared bytes of a block, if no device says otherwise
 
 
 @dataclass(frozen=True)

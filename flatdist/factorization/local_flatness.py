@@ -38,8 +38,8 @@ Term = tuple[float, Array, Array]  # multiplicity, C (d_out, d_out), D (d_in, d_
 Factors = tuple[float, Array | None, Array | None]  # multiplicity, left and right factor: dense, diagonal; None: 1
 
 _ITERATIONS = 4000
-_SEPARATED = 1e-9  # a direction that the measurements see less than this, relative to others, is not seen
-_DEPENDENT = 1e-6  # rows this near to the span of others are looked at again
+_SEPARATED = 1e-9  # directions with less energy in the measurements than this, relative to others, count as unmeasured
+_DEPENDENT = 1e-6  # rows this near to the span of others are checked again
 _CHECK_EVERY = 10
 _OVERSTEP = 1.7
 _POWERS = 12  # power iterations for the largest eigenvalue of a metric,

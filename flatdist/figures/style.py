@@ -30,7 +30,7 @@ PAGE_WIDTH = 7.0
 FORMATS = ("png", "svg", "pdf")
 RESOLUTION = 300  # dots per inch
 
-# Okabe and Ito's palette, told apart under the common colour-vision deficiencies; yellow is left out: too light.
+# Okabe and Ito's palette, distinguishable with common colour-vision deficiencies; without yellow, which is too light.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 METHOD_ORDER = (
@@ -43,7 +43,7 @@ METHOD_ORDER = (
     "sam",
 )
 HEAT = "cividis"  # success from 0 to 1; reads the same in grey
-N50 = "#E5007D"  # of no series, and on no part of the heat map's scale
+N50 = "#E5007D"  # used by no series and by no part of the heat map's scale
 INK, FAINT, UNMEASURED = "#222222", "#777777", "#dddddd"
 # White and black that stay so on a dark page are one bit off those that follow its theme; no eye or printer sees it.
 OVER_HEAT, EDGE_OVER_HEAT = "#fffffe", "#000001"

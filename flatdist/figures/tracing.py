@@ -119,7 +119,7 @@ def _read_pdf(path: Path) -> str | None:
     try:
         information = pypdf.PdfReader(path, strict=True).metadata
         return None if information is None else information.subject
-    # A damaged PDF meets pypdf with whatever its parser happens to stumble over.
+    # On a damaged PDF, pypdf raises whatever its parser happens to hit.
     except Exception as error:
         raise _Damaged(error) from error
 

@@ -13,7 +13,7 @@ from flatdist.theory import statistical_dimension
 
 SHAPE = ("d_out", "d_in", "rank", "ensemble")
 REFERENCE = "nuclear norm"
-LEAST = 8  # streams that a row needs: fewer have no variance worth a name
+LEAST = 8  # least number of streams for a row with a variance
 SETTINGS = ("learning_rate", "steps", "sam_radius", "batch_size", "flow_duration", "init_scale")
 
 

@@ -113,7 +113,7 @@ def run_shard(
     set_threads(settings.threads)
     store = _open(store_uri)
     store.hurry_when(should_stop)
-    store.generations()  # results that are invalidated from here on are not revived by this shard's
+    store.generations()  # this shard must not revive results that are invalidated from now on
     counts = ShardCounts()
     report(ShardStarted(number, time.monotonic()))
     log.info("shard %d %s: %s", number, "resumes" if again else "starts", _described(shard))
@@ -220,7 +220,7 @@ class _Work:
         """
         from flatdist.trials.settings import Hooks, Interrupted
 
-        paused: set[int] = set()  # replicates trained together get there together, and those left behind run again
+        paused: set[int] = set()  # replicates trained together get there together; the rest run again
 
         def note_history(replicate: int, rows: list[dict[str, Any]]) -> None:
             if until is not None and rows and rows[-1]["step"] >= until:
@@ -260,7 +260,7 @@ class _Work:
                 paused.clear()
                 batches[:0] = [behind] if behind else []
             except (StoreError, LaunchError):
-                raise  # no failure of the cell: the shard is tried again, or nothing can run
+                raise  # not a failure of the cell: the shard is retried, or nothing can run
             except Exception as error:
                 if broken_off(error):
                     raise StopNow from error
@@ -268,7 +268,7 @@ class _Work:
                     half = (len(left) + 1) // 2
                     batches[:0] = [regrouped(left[:half]), regrouped(left[half:])]
                     log.warning("out of memory, retrying %d replicates in halves", len(left))
-                elif len(batch) > 1:  # one cell of a pack must not sink the others
+                elif len(batch) > 1:  # one cell of a pack must not fail the others
                     batches[:0] = [[item] for item in regrouped(left)]
                 else:
                     failed += self._fail(batch[0][0], [replicate for _, replicate in left], error)

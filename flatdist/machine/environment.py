@@ -14,7 +14,7 @@ from flatdist.machine.extras import missing
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative path means the same in a trial as in the driver
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a trial without GPUs is told its device, not blinded
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a trial without GPUs is told its device; CUDA devices stay visible
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # five files a trial, and memory that is never given back
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a table even when told to be silent

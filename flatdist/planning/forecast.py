@@ -42,7 +42,7 @@ MAX_PROBES = 12
 PROBE_SECONDS = 10.0  # for all probes together, compilation not counted
 BATCHED_PROBE = 8  # replicates together: a replicate's share of a batch is what will be paid
 WARM_UP_SECONDS = 0.5  # shorter runs are always measured twice
-LONGEST_PROBE = 5.0  # nominal seconds beyond which a solver is not run to see how long it takes
+LONGEST_PROBE = 5.0  # nominal seconds beyond which a solver is not probed
 # Fields that do not change how long a run takes; whatever is added later may.
 _FREE = ("ground_truth", "observation_noise_std", "nested", "init_scale", "init", "learning_rate", "label_noise_std")
 _FREE_FIELDS = frozenset((*_FREE, "schedule", "anneal_fraction", "sam_radius", "momentum"))
@@ -52,7 +52,7 @@ _COST_FIELDS = tuple(name for name in FIELDS if name not in _FREE_FIELDS)
 STEP_SECONDS, LAYER_SECONDS, EVALUATION_SECONDS, REPLICATE_SECONDS = 0.5e-6, 0.2e-6, 4e-5, 1e-3
 DRAWN_FLOPS, PRODUCT_FLOPS, EVALUATION_FLOPS, SOLVER_FLOPS = 1.5e10, 1e11, 5e9, 5e9
 SAMPLING = 2e-8  # seconds for one entry of a measurement
-ITERATION_FLOPS = 1e5  # what a solver's iteration costs however small the matrices are
+ITERATION_FLOPS = 1e5  # cost of a solver's iteration on the smallest matrices
 ENGINE_FACTORS = {"batched": 15.0, "reference": 150.0}  # of the fused engine's time for a step
 
 ON_CHIP = ("cuda", "triton")
@@ -60,7 +60,7 @@ ON_CHIP = ("cuda", "triton")
 CARD_BYTES, CARD_FLOPS = 7.4e12, 1.6e13  # per second, one after the other: drawn rows, arithmetic
 CARD_LATENCY, CARD_LATENCY_FLOPS = 2.0e-6, 8e10  # seconds a step, however few replicates; one block's arithmetic
 
-Probe = Callable[[Cell], float]  # the wall seconds of one replicate of a cell
+Probe = Callable[[Cell], float]  # returns the wall seconds of one replicate of a cell
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Forecast:
         ratios = np.array([np.median(measured[index]) for index in nearest])
         runs = sum(len(measured[index]) for index in nearest)
         middle, distance = float(np.median(ratios)), float(distances[nearest[0]])
-        # A few kinds say little of how kinds scatter: SINGLE_SCATTER counts as one more of them.
+        # A few kinds say little about their scatter: SINGLE_SCATTER counts as one more of them.
         scatter = math.sqrt((np.sum((ratios - middle) ** 2) + SINGLE_SCATTER**2 / runs) / len(ratios))
         error = (1.0 if len(ratios) < 3 else 1.25) * scatter / math.sqrt(len(ratios))  # of a median
         doubt = min(math.hypot(error, DISTANCE_SCATTER * distance), UNKNOWN_SCATTER)
@@ -231,7 +231,7 @@ def features(cell: Cell) -> tuple[float, ...]:
     """A cell's position within its family: natural logarithms of the quantities its cost depends on."""
     size, method = 0.5 * math.log(cell.d_out * cell.d_in), cell.spec
     if method.takes_steps:
-        steps = 0.1 * math.log(cell.steps)  # nearly proportional to them, so they hardly set cells apart
+        steps = 0.1 * math.log(cell.steps)  # nearly proportional to them, so they hardly distinguish cells
         drawn = 0.5 * math.log(cell.training.drawn(cell))
         values = [size, 0.3 * math.log(cell.n), 0.5 * math.log(cell.depth), drawn, steps]
     else:
@@ -258,7 +258,7 @@ def nominal_seconds(cell: Cell, engine: str = "fused") -> float:
     computing = 4 * training.drawn(cell) * entries / passing + 6 * chain / PRODUCT_FLOPS
     step = STEP_SECONDS + (2 if training.sharpness_aware else 1) * (LAYER_SECONDS * cell.depth + computing)
     evaluation = EVALUATION_SECONDS + cell.n * entries * (2 + 2 * cell.depth) / EVALUATION_FLOPS
-    # On a GPU too a processor samples and evaluates.
+    # Even with a GPU, a processor samples and evaluates.
     step = card_step(cell)[0] if engine in ON_CHIP else step * ENGINE_FACTORS.get(engine, 1.0)
     stepping = cell.steps * step
     return sampling + stepping + min(cell.evaluations, cell.steps + 1) * evaluation

@@ -69,7 +69,7 @@ def device_bytes(cell: Cell, engine: str) -> int:
     weights = sum(a * b for a, b in pairwise(cell.widths))
     per_step = 16 * (cell.batch_size or cell.n) * 8
     gathered = (cell.batch_size or cell.n) * row + 10 * weights * itemsize if engine == "batched" else 0
-    as_sampled = engine != "batched" and cell.d_in % 4 == cell.d_out % 4 == 0  # else a copy is trained on
+    as_sampled = engine != "batched" and cell.d_in % 4 == cell.d_out % 4 == 0  # otherwise training uses a copy
     copied = 0 if as_sampled else cell.n * row
     return cell.n * row + copied + (BLOCK * 8 + 3 * itemsize) * weights + per_step + gathered
 

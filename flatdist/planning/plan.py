@@ -318,7 +318,7 @@ def assemble(
         packs, unpacked = make_packs(items, engine_of, slots, forecast.pack_seconds, card, settings.pack)
     sized: list[Sized] = []
     beside: list[Shard] = []
-    for on_cpu in (False, True):  # beside GPUs, what takes no steps has slots of its own
+    for on_cpu in (False, True):  # on GPU plans, work without steps has slots of its own
         at_once = settings.expected_cpu_slots if on_cpu else slots
         mine = [
             item
@@ -364,7 +364,7 @@ def _wall_time(shards: Sequence[Shard], work: Interval, settings: Settings) -> I
     start, overhead = START_SECONDS[executor], SHARD_SECONDS[executor] * len(shards) / slots
     if settings.expected_device == "cpu" or executor == "inline":
         mid = makespan(shards, slots)
-    else:  # GPUs and processors work side by side
+    else:  # GPUs and processors work in parallel
         ends = [(True, slots), (False, settings.expected_cpu_slots)]
         mid = max(makespan([one for one in shards if one.takes_steps is gpu], count) for gpu, count in ends)
     scale = mid / work.mid if work.mid else 0.0

@@ -19,7 +19,7 @@ from flatdist.planning.packs import Card
 DEVICES = ("auto", "cpu", "cuda")
 EXECUTORS = ("ray", "inline")
 DEFAULT_RUNNER = "flatdist.trials.run:run_replicates"
-CLUSTER_SLOTS = 64  # assumed of a cluster that is not asked before the sweep starts: shards are cut small enough for it
+CLUSTER_SLOTS = 64  # assumed for a cluster that is not inspected in advance, so that shards are small enough
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def shuffle(items: Sequence[Sized], slots: int, seed: int) -> list[Sized]:
     usual = sorted(sized.seconds for sized in order)[len(order) // 2] if order else 0.0
     backwards: list[Sized] = []
     after = 0.0
-    waiting: list[tuple[float, int]] = []  # too long to stand where the shuffle put them: (seconds, position)
+    waiting: list[tuple[float, int]] = []  # too long for their shuffled place: (seconds, position)
     for position in range(len(order) - 1, -1, -1):
         heapq.heappush(waiting, (order[position].seconds, position))
         while waiting and waiting[0][0] <= max(after / slots, usual):

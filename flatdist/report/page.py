@@ -145,7 +145,7 @@ def _safe(name: str, make: Callable[[], Part], otherwise: Part) -> Part:
         return make()
     except FlatdistError as error:
         reason = str(error)
-    except Exception as error:  # one part's fault takes neither the page nor the others
+    except Exception as error:  # an error in one part must not lose the page or other parts
         reason = f"This part could not be made: {type(error).__name__}: {error}"
         warnings.warn(f"the report's {name}: {type(error).__name__}: {error}", ReportWarning, stacklevel=2)
     return {"panels": [], "note": reason} if isinstance(otherwise, dict) else otherwise  # type: ignore[return-value]

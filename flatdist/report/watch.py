@@ -79,7 +79,7 @@ class Watch:
             if mark == self._seen:
                 return False
             parts = build(material, live=True)
-        except (FlatdistError, OSError) as error:  # a store that is being written or cannot be reached: tried again
+        except (FlatdistError, OSError) as error:  # a store that cannot be read now is read again later
             self._state = f"Live: the store could not be read just now ({error}); the page keeps what it shows."
             return False
         self._version += 1

@@ -29,7 +29,7 @@ _FLAT = 1e-9  # of the largest second derivative: added along directions that tu
 _SHIFT = 1e-4  # of it: the first shift of a Hessian that is not positive
 _NEAR = 1e-5  # residual from which the penalty is
 _FIRMER = 100.0  # times as large, so that a full step gains three digits rather than one
-_SHORTEST = 1e-6  # step at which rounding has the word
+_SHORTEST = 1e-6  # steps below this are rounding error
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from flatdist.solvers.constraints import BLOCK, Constraints
 
 _ITERATIONS = 60
 _DAMPING = 0.98  # fraction of the step to the boundary
-_STALLED = 1e-3  # steps below this on both sides: rounding has the word
+_STALLED = 1e-3  # primal and dual steps below this are rounding error
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _newton_factor(rows: torch.Tensor, scaling: torch.Tensor, shape: tuple[int, 
         image = first @ stack @ second + cross @ stack.transpose(1, 2) @ cross  # (block, d_out, d_in)
         matrix[start:stop, :stop] = 0.5 * (image.reshape(stop - start, -1) @ rows[:stop].T)
     level = float(matrix.diagonal().mean())
-    for ridge in (0.0, 1e-15, 1e-13, 1e-11):  # at the end the multipliers may be anything in a subspace
+    for ridge in (0.0, 1e-15, 1e-13, 1e-11):  # near the end the multipliers are determined only up to a subspace
         if ridge:
             matrix.diagonal().add_(ridge * level)
         factor: torch.Tensor

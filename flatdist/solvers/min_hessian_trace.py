@@ -47,16 +47,16 @@ from flatdist.solvers.low_rank import EXACT, LowRank, degrees_of_freedom, interp
 from flatdist.solvers.min_nuclear_norm import nuclear_norm_minimum, solve_min_nuclear_norm
 from flatdist.types import Array
 
-_STARTS = 3  # descents that are compared where no low-rank interpolator is proved the answer
+_STARTS = 3  # descents to compare if no low-rank interpolator is proved to be the answer
 _FIRMNESS = (60.0, 60.0, 10.0)  # first penalty of start 0, 1, 2, 0, ...: softer ones end in other minima, at times
-_SPARE = 3  # hidden units beyond those that as many constraints need; a descent without any ends in higher minima
+_SPARE = 3  # hidden units beyond those the constraints need; a descent without any ends in higher minima
 _STEPS = 200  # of one descent
 _GROWTHS = 8  # saddles that one descent may leave
 _FINISHED = 1e-10  # residual at which a descent ends
 _FINISHING = 25  # Newton steps of a finish at one rank
 _SAME = 0.02  # a descent this near to a proved minimum, relative to it, that is finished at its rank, has ended there
-_RANKED = 1e-6  # singular values below this part of the largest are none, once a descent has ended,
-_VISIBLE = 1e-4  # and while it goes on
+_RANKED = 1e-6  # singular values below this part of the largest count as zero, once a descent has ended,
+_VISIBLE = 1e-4  # and during a descent
 _GAP = 8.0  # ratio of neighbouring singular values that may separate a solution's from vanishing ones
 _RETURNS = 20  # projections back to the interpolators
 _UNSEEN = 1e-12  # eigenvalues of sum_i A_i A_i^T below this part of the largest are of directions that nothing sees
@@ -416,7 +416,7 @@ class _Search:
                 break
             layers, multipliers, firmness = self.grown(found), found.multipliers, _FIRMNESS[0]
             self.floor = 0 if found.direction is None else found.point.k
-            if found.direction is not None:  # past a saddle the rank is known
+            if found.direction is not None:  # after a saddle the rank is known
                 past = self.finish(Point(self.problem, layers), multipliers, found.point.k + 1)
                 if isinstance(past, _End) and past.point.trace < found.point.trace:
                     return _End(past.point, past.nu, past.stationarity, steps)

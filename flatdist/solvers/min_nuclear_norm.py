@@ -122,7 +122,7 @@ def _solve_factorized(constraints: Constraints) -> _Answer:
     for iterate in interior_point(constraints):
         steps += 1
         answers: list[_Answer | None] = [best]
-        if best is None or iterate.gap < _OBVIOUS:  # its own claim holds up to rounding only: judge it
+        if best is None or iterate.gap < _OBVIOUS:  # its own claim holds only up to rounding: certify it
             projected = constraints.project(iterate.matrix)
             answers.append(_Answer.judged(constraints, projected, iterate.multipliers, steps))
         if iterate.gap < _VISIBLE and found is not None:

@@ -42,8 +42,8 @@ from flatdist.sensing.draws import Stream
 from flatdist.sensing.draws.stream import PROBE
 from flatdist.types import Array
 
-MOST_WEIGHTS = 200  # beyond that the whole Hessian is not asked for
-LARGEST_RANK = 6  # beyond that the induced regularizer is not optimised: its Hessian has (L - 1) r (r + 1) / 2 rows
+MOST_WEIGHTS = 200  # beyond this the whole Hessian is not computed
+LARGEST_RANK = 6  # beyond this the induced regularizer is not optimised: its Hessian has (L - 1) r (r + 1) / 2 rows
 DRAWS = 24  # random sets of layers, and of matrices
 _LAYERS, _TURNS, _MATRICES = 0, 1000, 2000  # rows of the probe's random stream
 

@@ -91,17 +91,17 @@ def compact(
         mine = selection.within(segment.name)
         order.append((segment, mine, selection.steps[mine]))
     index = _write_index(files, catalog, selection, order)
-    # what a damaged segment had taken over counts again, where it is still there
+    # parts that a damaged segment replaced count again, if they still exist
     taken = snapshot.parts if damaged else (*snapshot.superseded, *snapshot.parts)
     superseded = {stem(info.path): _token(info) for info in taken}
     number = snapshot.newest + 1
     manifest = Manifest(number, tuple(one for one, _, _ in order), superseded, uuid.uuid4().hex, index)
     if not files.create(manifest_path(number), manifest.to_json()):
-        for segment in written:  # another compaction came first; nobody has heard of these
+        for segment in written:  # another compaction came first; nobody refers to these
             for table in ("trials", "history"):
                 files.delete(segment_path(table, segment.name))
         return None
-    if max(listed_manifests(files)) > number:  # either ours has a successor already, or it came late: nothing is ours
+    if max(listed_manifests(files)) > number:  # ours has a successor already, or came too late: delete nothing
         return None
     deleted = _delete_leftovers(files, snapshot, manifest, grace)
     return Compaction(number, len(snapshot.parts), len(manifest.segments), deleted)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from flatdist.store.store import Store
 
 BEAT_SECONDS = 10.0  # between two signs of life
-LEASE_SECONDS = 60.0  # a process that gives none for so long counts as dead
-BUSY_LEASES = 10  # of those, for a process of the same machine that is still there
+LEASE_SECONDS = 60.0  # a process without one for this long counts as dead
+BUSY_LEASES = 10  # the same for a process that still exists on this machine
 AT_THE_END = 16  # parts that are worth compacting when a driver ends
 
 
@@ -79,7 +79,7 @@ class Driver:
         self._thread = threading.Thread(target=self._beat, name="flatdist-driver", daemon=True)
 
     def __enter__(self) -> Driver:
-        with contextlib.suppress(StoreError):  # a store that fails for a while is waited for by whoever takes work
+        with contextlib.suppress(StoreError):  # whoever takes work waits for a store that fails for a while
             self._announce()
         self._thread.start()
         return self
@@ -108,7 +108,7 @@ class Driver:
     def others(self) -> list[Announcement]:
         """The living processes of other launches."""
         listed = {info.path: info for info in self._files.list(DRIVERS)}
-        if self._path not in listed:  # somebody took this process for dead
+        if self._path not in listed:  # another driver considered this process dead
             with contextlib.suppress(StoreError):
                 self._announce()
             listed = {info.path: info for info in self._files.list(DRIVERS)}
@@ -157,7 +157,7 @@ class Driver:
         beats = 0
         while not self._ended.wait(BEAT_SECONDS):
             beats += 1
-            with contextlib.suppress(StoreError):  # one that is missed is made up for by the next
+            with contextlib.suppress(StoreError):  # the next one makes up for a missed one
                 self._announce()
                 if self.tidies and beats % 3 == 0:
                     self.store.tidy()
@@ -180,6 +180,6 @@ def _runs(pid: int) -> bool:
         return True
     try:
         state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
-    except (OSError, IndexError):  # another system, or it has just ended
+    except (OSError, IndexError):  # not Linux, or it has just ended
         return True
     return state not in "ZX"

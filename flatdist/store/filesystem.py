@@ -407,7 +407,7 @@ class LocalFilesystem(Filesystem):
             while rest:
                 rest = rest[self._calls.write(handle, rest) :]
             mode = os.fstat(folder).st_mode
-            if mode & stat.S_IWGRP:  # readable for whom the folder is, whatever this user's umask
+            if mode & stat.S_IWGRP:  # readable for everyone who can read the folder, whatever this user's umask
                 os.fchmod(handle, mode & 0o666)
             self._calls.fsync(handle)
         finally:

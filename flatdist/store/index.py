@@ -201,7 +201,7 @@ def select(sources: Sequence[Source], generations: Generations) -> Selection:
     index = pa.concat_tables(tables, promote_options="default")
     cells, cell = _ranked(index.column("cell_id"))
     _, part = _ranked(index.column("part"))
-    # a row without configuration is a configuration of its own
+    # a row without a configuration counts as its own configuration
     _, configuration = _ranked(_coalesce(index.column("configuration_id"), index.column("cell_id")))
     versions = _integers(index.column("sampling_version")) * _VERSIONS + _integers(index.column("numerics_version"))
     generation = _integers(index.column("generation"))

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 ROW_GROUP = 1 << 16  # rows of a segment that are lost with a damaged chunk, at most
 _DIGITS = 32
-_FREE = 1 << 26  # bytes of memory that any file may ask for
-_GROWTH = 256  # times its own size that a file may ask for beyond that
+_FREE = 1 << 26  # bytes of memory that any file may use
+_GROWTH = 256  # further memory that a file may use, in multiples of its size
 _TAIL = 8  # the footer's length and a magic word
 _ONCE = 1 << 28  # bytes of a segment that are checked at a time
 
@@ -224,7 +224,7 @@ def _read_sealed(
             raise Damaged(path, f"it has {len(buffer)} bytes, not {seal.size}")
     else:
         pieces = files.read_ranges(path, ranges)
-        buffer = np.zeros(seal.size, np.uint8)  # what is not read costs no memory, and is no Parquet
+        buffer = np.zeros(seal.size, np.uint8)  # unread bytes cost no memory
         for (start, length), piece in zip(ranges, pieces, strict=True):
             buffer[start : start + len(piece)] = np.frombuffer(piece, np.uint8)[:length]
     stated = [seal.digests[1 + group * metadata.num_columns + leaf] for group, leaf in places]

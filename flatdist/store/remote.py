@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 PATIENCE = 120.0  # seconds of failing requests before giving up
 HASTY = 10.0  # the same before the storage has answered at all
 LEAVING = 3.0  # the same once the user has asked to stop
-_SAID_AFTER = 1.0  # seconds of failing requests before a word of it
+_SAID_AFTER = 1.0  # seconds of failing requests before it is reported
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
-_GLANCE = 0.2  # seconds between two looks at whether the user has asked to stop
+_GLANCE = 0.2  # seconds between two checks whether the user wants to stop
 _EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure"}
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
 _CONFLICT = ("ConditionalRequestConflict", "409 Conflict")
@@ -91,7 +91,7 @@ class RemoteFilesystem(Filesystem):
             except (AlreadyExistsError, PreconditionError) as error:
                 if any(code in str(error) for code in _CONFLICT) and "BlobAlreadyExists" not in str(error):
                     raise ConnectionError("two conditional writes at once") from error  # ask again
-                # an earlier attempt may have succeeded although its answer was lost: then what is there is ours
+                # an earlier attempt may have succeeded although its answer was lost: then the existing file is ours
                 return again and self._read(path, None)[0] == data
             return True
 
@@ -228,7 +228,7 @@ def _open(uri: str, kind: str, bucket: str) -> Any:
             return GCSStore(bucket, **options)
         options["client_options"]["allow_http"] = os.environ.get("AZURE_STORAGE_USE_EMULATOR", "") != ""
         return AzureStore(bucket, **options)
-    except Exception as error:  # obstore's own, of what it finds in the environment
+    except Exception as error:  # obstore's own errors about the environment
         raise StoreError(f"store {uri}: cannot be opened: {_short(error)}") from error
 
 

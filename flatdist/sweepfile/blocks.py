@@ -133,10 +133,10 @@ def read_declaration(tree: Node, stem: str, changes: Changes, problems: Problems
     blocks = [_read_block(node, f"blocks[{index}].", top, changes, groups, problems) for index, node in inner]
     if has_own_cells:
         blocks.insert(0, top)
-    else:  # its conditions could mean nothing but the blocks' cells
+    else:  # its conditions can only refer to the blocks' cells
         for block in blocks:
             block.conditions += [condition for condition in top.conditions if condition.line]
-    if keys is None:  # said above
+    if keys is None:  # reported above
         return Declaration(stem, "", 1, tuple(blocks))
     until = keys.replicates if isinstance(keys.replicates, Until) else None
     count = keys.replicates if isinstance(keys.replicates, int) else keys.replicates.least

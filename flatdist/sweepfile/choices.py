@@ -163,7 +163,7 @@ def require_packages(choice: Choice) -> None:
     for module, package in SEARCHERS[choice.name].packages.items():
         try:
             found = find_spec(module) is not None
-        except ValueError:  # a module that was put in place without a specification
+        except ValueError:  # a module installed without a specification
             found = True
         if not found:
             how = remedy("search") if choice.name == "optuna" else f"pip install {package}"

@@ -55,7 +55,7 @@ UNTIL_IN_WORDS = "{min: 8, max: 64, until_ci: 0.05}"
 RANKED_BY = tuple(column.name for column in (*RESULTS, *COSTS) if column.type in ("float64", "int64"))
 """Columns of the trials table that cells can be ranked by."""
 _OPEN = ("method", "ensemble")  # plugins may add to their names
-_PLACE = "<"  # begins the names that pydantic's places have for alternatives, which a file does not know
+_PLACE = "<"  # prefix of pydantic's names for alternatives, which do not occur in a file
 
 Model = TypeVar("Model", bound="Keys")
 
@@ -315,7 +315,7 @@ class SweepKeys(BlockKeys):
     ] = Field(8, description="replicates of each cell, or {min, max, until_ci}")
     groups: dict[str, Together] | None = Field(None, description="axes that zip uses by name")
     blocks: list[BlockKeys] | None = Field(None, description="further sets of cells; the sweep is the union")
-    search: SearchKeys = cast("SearchKeys", None)  # which a file may leave out, and not set to null
+    search: SearchKeys = cast("SearchKeys", None)  # a file may omit these, but not set them to null
 
 
 def validated(
@@ -335,7 +335,7 @@ def validated(
         return model.model_validate({**(defaults or {}), **content} if isinstance(content, dict) else content)
     except ValidationError as error:
         for one in error.errors(include_url=False):
-            last = one["loc"][-1:] if one["type"] == "extra_forbidden" else ()  # a key, whatever it looks like
+            last = one["loc"][-1:] if one["type"] == "extra_forbidden" else ()  # a key, whatever its type
             path = [part for part in one["loc"][: len(one["loc"]) - len(last)] if not str(part).startswith(_PLACE)]
             path += last
             _note(model, node, key, path, cast("dict[str, Any]", one), problems)

@@ -72,7 +72,7 @@ def _read_scalar(field: str, kind: FieldType, raw: Any) -> Given:
     except ExpressionError as error:
         hint = did_you_mean(raw, (kind.word,)) if isinstance(kind, Keyword) else ""
         allowed = f"{kind.allowed}, or an expression over the other fields, such as 2*rank"
-        if raw.strip().isidentifier():  # a slip of the pen, or text where a number belongs
+        if raw.strip().isidentifier():  # a typing error, or text instead of a number
             hint = hint or did_you_mean(raw, CELL_NAMES)
             raise InvalidValue(f"is neither a number nor the name of a field{hint}", allowed) from None
         raise InvalidValue(f"is not an expression: character {error.position}: {error.reason}{hint}", allowed) from None

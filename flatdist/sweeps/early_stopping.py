@@ -87,7 +87,7 @@ def paused_value(cell: Cell, state: tuple[int, Mapping[str, Any]] | None, rung: 
         diverged_at, values = float(arrays["scalars"][DIVERGED_AT]), arrays[f"history_{column}"]
         value = float(values[index])
     except (KeyError, IndexError, TypeError, ValueError):
-        return None  # not a state that training saved; it says so when it gets there
+        return None  # not a state that training saved; training reports it later
     if 0 <= diverged_at <= steps[index]:
         return math.inf
     if index >= evaluated:

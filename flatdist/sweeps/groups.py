@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DIGITS = 12
 IDENTITY = "groups"
-UNUSED = 10**9  # replicates from here on are nobody's
+UNUSED = 10**9  # numbers that no replicate has
 STAND_INS = 4  # different n at which a group's runs to come are forecast
 Key = tuple[str, int]  # cell id, replicate
 

@@ -180,7 +180,7 @@ def open_sweep(
     if isinstance(sweep, Sweep):
         loaded = sweep
     elif isinstance(sweep, Mapping):
-        loaded = parse_sweep(json.dumps(sweep, default=_plain, indent=1), changes=changes)  # JSON is YAML
+        loaded = parse_sweep(json.dumps(sweep, default=_plain, indent=1), changes=changes)  # JSON is valid YAML
     elif names_a_file(sweep):
         loaded = load_sweep(sweep, changes=changes)
     else:
@@ -223,7 +223,7 @@ def _read_search(node: Node, declaration: Declaration, problems: Problems) -> Se
         problems.add("replicates", node.line, "until_ci does not apply to a search", "one number")
     fields = node.value.get("fields") if isinstance(node.value, dict) else None
     domains = _read_domains(fields, block, problems) if fields is not None else []
-    if keys is None:  # said with the file's other keys
+    if keys is None:  # reported with the file's other keys
         return None
     stopping = None
     try:

@@ -36,7 +36,7 @@ from flatdist.sensing.draws import Stream
 VERSION = 1  # raised when any value changes: sweep files set n by these values
 DECIMALS = 1
 LARGEST_SAMPLED = 400_000  # entries of the normal part
-# Far below the rounding, far above what two processors' arithmetic differs by: ties round alike on both.
+# Far below the rounding and far above the difference between processors, so ties round alike on all of them.
 _TIE = 1e-7
 _TABLE = Path(__file__).with_suffix(".txt")  # smaller size, larger size: the value at ranks 1, 2, ...
 

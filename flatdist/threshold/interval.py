@@ -21,7 +21,7 @@ from flatdist.threshold.runs import Runs
 REACH = 1.0  # how far beyond the measured log n centers are considered, in units of their range
 POOR_FIT = 0.02  # a goodness-of-fit p below it is said in words, and widens the interval
 CLEARLY = 10.0  # evidence against the logistic curve from which on another is shown
-UNRESOLVED = 0.3  # of the distance between two n: narrower transitions are sharp for all that is known
+UNRESOLVED = 0.3  # of the distance between two n: narrower transitions cannot be told from sharp ones
 BOOTSTRAPS = 199
 PLATEAUS = np.array(
     [0.52, 0.56, 0.6, 0.66, 0.73, 0.8, 0.87, 0.94, 0.98]

@@ -248,7 +248,7 @@ class _Run:
         largest = self.session.advance(start, stop, self.learning_rate, self.noise_std, anneal)
         moved = np.array([_squared(x) for x in (self.gain * self.learning_rate * self.noise_std).tolist()])
         moved = moved / (2 * self.drawn) * float(np.vdot(anneal, anneal))
-        running = self.diverged_at < 0  # alone the others would have stopped; company must not change their rows
+        running = self.diverged_at < 0  # the others would have stopped without it, and must get the same rows
         self.flow_time = np.where(running, self.flow_time + moved, self.flow_time)
         finite = np.isfinite(largest)
         self.diverged_at = np.where(running & ~finite, stop, self.diverged_at)

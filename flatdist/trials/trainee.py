@@ -118,7 +118,7 @@ def state_problem(cell: Cell, own: dict[str, Array], step: int, state: dict[str,
     state = {name: array for name, array in state.items() if name != "format"}
     if (
         "device" not in state and str(state.get("engine")) == "fused"
-    ):  # release 0.1 did not say: that engine is the CPU's
+    ):  # release 0.1 did not record it: its engine ran on the CPU
         state["device"] = np.array("cpu")
     for name in ("engine", "device"):
         if name not in state or state[name].shape != () or str(state[name]) != str(own[name]):
