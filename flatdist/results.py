@@ -180,7 +180,7 @@ def asked_for(
 
 
 def _counted(cells: Mapping[Cell, int], where: Where) -> dict[str, int] | None:
-    """How many replicates of each method are wanted of the cells that a filter keeps; None where results decide."""
+    """Requested replicates per method, for the cells that a filter keeps; None if the filter uses results."""
     try:
         conditions = parse_where(where, CELL_NAMES)
         rows = {cell: Row(cell.row()) for cell in cells} if conditions else {}
@@ -194,7 +194,7 @@ def _counted(cells: Mapping[Cell, int], where: Where) -> dict[str, int] | None:
 
 
 def _recorded_cells(record: SweepRecord) -> dict[Cell, int] | None:
-    """A recorded sweep's cells and how many replicates each gets; None where its source no longer gives its cells."""
+    """A recorded sweep's cells and their numbers of replicates; None if its source no longer gives its cells."""
     from flatdist.sweepfile import Changes
     from flatdist.sweeps import parse_sweep
 
@@ -208,7 +208,7 @@ def _recorded_cells(record: SweepRecord) -> dict[Cell, int] | None:
 
 
 def _outlook(sweep: Sweep | str, store: Store) -> str:
-    """How far a sweep is that chooses its runs, where it may still ask for more; empty where that is not known."""
+    """The progress of a sweep that chooses its runs and may request more; empty if unknown."""
     from flatdist.sweeps import open_sweep
 
     try:
@@ -221,13 +221,13 @@ def _outlook(sweep: Sweep | str, store: Store) -> str:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a sweep asks for.
+    """The cells and replicates that a sweep requests.
 
     Attributes:
         cell_ids: its cells; None for everything in the store.
-        replicates: configuration id -> numbers of its replicates, where the sweep chose them; None for all there are.
-        cells: how many replicates each cell gets; None where that is not known.
-        outlook: how far a sweep is that still chooses its runs, in words; empty for others.
+        replicates: configuration id -> numbers of its replicates, if the sweep chose them; None for all.
+        cells: how many replicates each cell gets; None if unknown.
+        outlook: the progress of a sweep that still chooses its runs, in words; else empty.
     """
 
     cell_ids: list[str] | None

@@ -165,7 +165,7 @@ def evaluated(
 
 
 def _word(name: str, given: Any) -> Any:
-    """A fixed value of a sweep file as a config holds it."""
+    """A fixed value of a sweep file in the form of a trial's config."""
     from flatdist.cells.fields import Keyword
     from flatdist.expressions import Expression
 

@@ -52,8 +52,7 @@ def _real(value: Any) -> int | float | Fraction:
 
 
 def canonical_float(value: Any) -> float:
-    """Round to 12 significant digits and drop the sign of zero, so that different spellings of a number compare
-    equal."""
+    """Round to 12 significant digits and drop the sign of zero, so that spellings of one number compare equal."""
     return float(f"{float(value):.{SIGNIFICANT_DIGITS}g}") + 0.0
 
 

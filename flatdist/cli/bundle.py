@@ -1,5 +1,4 @@
-"""``flatdist bundle`` and ``flatdist verify``: a sweep in one archive, and a recomputation of some of its
-replicates."""
+"""``flatdist bundle`` and ``flatdist verify``: a sweep in one archive, and a check that recomputes part of it."""
 
 from __future__ import annotations
 
@@ -165,7 +164,7 @@ def cell_of_row(row: dict[str, Any]) -> Cell:
 
 
 def _compare(row: dict[str, Any]) -> tuple[str, bool]:
-    """What computing a replicate again says, and whether it agrees."""
+    """The result of recomputing a replicate, in words, and whether it agrees."""
     from flatdist.cells.problems import sample_problem
     from flatdist.trials.run import run_replicates
     from flatdist.trials.settings import RunSettings

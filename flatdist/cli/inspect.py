@@ -68,7 +68,7 @@ def _full_id(store: Store, start: str) -> str:
 
 
 def _fields(store: Store, cell_id: str, rows: Any) -> dict[str, Any]:
-    """The fields of a cell that matter to its method, from its rows, else from the sweep that it is in."""
+    """The fields of a cell that matter to its method, from its rows, else from its sweep."""
     from flatdist.cells.cell import FIELDS
     from flatdist.cells.fields import Keyword
     from flatdist.methods import METHODS

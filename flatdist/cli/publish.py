@@ -104,8 +104,7 @@ def to_tensorboard(sweep: Sweep, found: Iterator[Run], out: Path) -> None:
 
 
 def to_mlflow(sweep: Sweep, found: Iterator[Run], out: Path) -> None:
-    """Write each run to the MLflow experiment named like the sweep, in a SQLite file unless MLFLOW_TRACKING_URI is
-    set."""
+    """Write each run to the MLflow experiment named like the sweep; without MLFLOW_TRACKING_URI, to a SQLite file."""
     import mlflow
     from mlflow.entities import Metric, Param
 

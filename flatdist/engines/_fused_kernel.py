@@ -46,7 +46,7 @@ def _stay(scale: Any, size: int, table: Any, layers: int, target: int, scratch: 
 
 
 def _each_layer(step: Any, depth: int | None, ascending: bool) -> Any:
-    """A function that takes ``step`` for layers 2 ... L, or back; written out where the depth is given."""
+    """A function that runs ``step`` for layers 2 ... L, or back; unrolled if the depth is given."""
     if depth is None:
 
         @njit(**HELPER)
@@ -107,7 +107,7 @@ def _forward(options: Any, depth: int | None) -> Any:
 
     @njit(**options)
     def forward(one: Any, size: int, table: Any, layers: int, scratch: int) -> None:
-        """The products P_j of the layers at ``layers``, the last of them M, also without padding where rows need it."""
+        """The products P_j of the layers at ``layers``; the last, M, also without padding if rows need it."""
         depth = table[layout.DEPTH]
         pads = layout.TABLE + depth + 1
         first = layers + table[pads + depth + 1] * size

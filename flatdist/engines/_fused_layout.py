@@ -123,5 +123,5 @@ def make_layout(
 
 
 def _widest_group(row_bytes: int) -> int:
-    """Drawn rows to take together: fewer where two groups of them no longer stay in the second-level cache."""
+    """Number of drawn rows to take together: fewer if two groups of them do not fit in the second-level cache."""
     return LARGEST_GROUP if row_bytes <= 16384 else LARGEST_GROUP // 2

@@ -192,7 +192,7 @@ class LaunchedSession:
     def _stacked(
         self, parts: Sequence[Any], sizes: tuple[int, ...], pads: tuple[int, ...], dtype: torch.dtype
     ) -> torch.Tensor:
-        """All replicates' rows one after the other on the device, padded with zeros; as they are where they are so."""
+        """All replicates' rows in sequence on the device, padded with zeros; not copied if they already are."""
         total = sum(len(part) for part in parts)
         if sizes == pads and all(isinstance(part, torch.Tensor) and part.dtype == dtype for part in parts):
             ends = [part.data_ptr() + part.numel() * part.element_size() for part in parts]

@@ -123,8 +123,7 @@ class Session(Protocol):
         ...
 
     def layer_tensors(self) -> list[Any]:
-        """The layers as torch tensors on the session's device, as views if possible; only engines for GPUs have
-        them."""
+        """The layers as torch tensors on the session's device, views if possible; only on engines for GPUs."""
         ...
 
     def state(self) -> list[Array]:

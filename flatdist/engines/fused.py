@@ -81,7 +81,7 @@ class FusedSession:
         self._run_steps = self._compiled(forms[0][1])
 
     def _compiled(self, storage: Storage) -> Any:
-        """Compiled steps of the same bits: for this shape alone where that pays, else for every shape."""
+        """Compiled steps: for this shape only if that pays, else for every shape, with the same bits."""
         task, constants = self.task, self._constants.shape[1]
         general = compiled_steps(task.update, constants, storage, None)
         if task.planned_steps < WORTH_COMPILING or task.batch_size is None:  # a full batch's sizes include n
@@ -98,7 +98,7 @@ class FusedSession:
         return chosen if _trusted[key] else general
 
     def _agree(self, general: Any, chosen: Any) -> bool:
-        """Whether two versions take the first replicate through a few steps to the same bits; it stays where it is."""
+        """Whether two versions give the first replicate the same bits after a few steps; its state is not changed."""
         start, found = (self._weights[0].copy(), self._kept[0].copy()), []
         for code in (general, chosen):
             largest = self._run(code, 0, self._scratch[0], 0, STEPS_COMPARED, 1e-3, 0.5, np.ones(STEPS_COMPARED))
@@ -204,7 +204,7 @@ KernelForm = Array | tuple[Array, Array]
 
 
 def _kernel_form(stored: Measurements, dtype: str) -> tuple[KernelForm, Storage]:
-    """What the compiled step is given, not copied where its dtype is right: see ``run_steps``."""
+    """The arguments of the compiled step, not copied if the dtype is right: see ``run_steps``."""
     if isinstance(stored, Factors):
         factors = np.ascontiguousarray(stored.left, dtype=dtype), np.ascontiguousarray(stored.right, dtype=dtype)
         return factors, "factors"

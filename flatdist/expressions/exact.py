@@ -56,7 +56,7 @@ def _log(value: Fraction, base: Fraction | None = None) -> Fraction:
 
 
 def _power(base: Fraction, exponent: Fraction) -> Fraction:
-    """base ** exponent, exact where the exponent is whole; refused before it grows too large."""
+    """base ** exponent, exact for whole exponents; rejected before it grows too large."""
     if exponent.denominator == 1:
         if base == 0 and exponent < 0:
             raise ValueError("division by zero")

@@ -35,10 +35,10 @@ class Evaluator:
         """Prepare the evaluations of one replicate.
 
         Args:
-            problem: the replicate's problem, its measurements stored as they are trained on.
+            problem: the replicate's problem, with its measurements stored as for training.
             depth: number of layers.
-            traces: how many traces of the Hessian will be asked for.
-            dtype: least precision of the products; measurements stored as int8 say nothing of it.
+            traces: how many traces of the Hessian will be requested.
+            dtype: least precision of the products; measurements stored as int8 do not determine it.
         """
         self.measurements = as_measurements(problem.measurements)
         self.dtype = np.result_type(self.measurements.dtype, dtype)
@@ -51,10 +51,10 @@ class Evaluator:
 
         Args:
             layers: W_1 ... W_L, each (BLOCK, d_{j+1}, d_j) float64; unused slots zero.
-            with_trace: (BLOCK,) where the trace of the Hessian is wanted.
+            with_trace: (BLOCK,) whether to compute the trace of the Hessian.
 
         Returns:
-            ``train_loss``, ``population_loss``, ``nuclear_norm``, ``hessian_trace`` (NaN where not wanted), (BLOCK,).
+            ``train_loss``, ``population_loss``, ``nuclear_norm``, ``hessian_trace`` (NaN if not requested), (BLOCK,).
         """
         assert len(layers[0]) == len(with_trace) == BLOCK
         product = end_to_end(layers)  # (BLOCK, d_out, d_in)

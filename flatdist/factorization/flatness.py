@@ -147,7 +147,7 @@ class MomentTrace:
         Args:
             measurements: (n, d_out, d_in), float or int8, or as an ensemble keeps them.
             depth: number of layers that will be given.
-            evaluations: how many traces will be asked for.
+            evaluations: how many traces will be requested.
             dtype: least precision of the sums; float32 sums signs exactly, but not their products with layers.
         """
         self.measurements = as_measurements(measurements)
@@ -211,7 +211,7 @@ class MomentTrace:
     def _gather_fourth(self, measurements: Dense) -> Array:
         """H[(a,b), (c,e)] = (1/n) sum_i A_i[a,c] A_i[b,e], symmetrised, over pairs a <= b and c <= e.
 
-        Rows a are taken together as far as the blocks of all products of theirs stay small.
+        Rows a are taken together as long as the blocks of all their products stay small.
         """
         rows, columns = _pairs(self.d_out), _pairs(self.d_in)
         upper, lower = columns[0] * self.d_in + columns[1], columns[1] * self.d_in + columns[0]

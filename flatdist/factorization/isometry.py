@@ -88,7 +88,7 @@ def isometry_bounds(
 
 
 def _alternate(root: Array, frame: Array, largest: bool) -> tuple[float, Array]:
-    """The quadratic form (1/n) sum <A_i, X>^2 and X where alternation from one column space ends."""
+    """The quadratic form (1/n) sum <A_i, X>^2 and X at the end of an alternation from one column space."""
     form = np.nan
     matrix = np.zeros(root.shape[1:])
     for step in range(_ITERATIONS):

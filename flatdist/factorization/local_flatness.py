@@ -338,7 +338,7 @@ def _largest_ratio(
 
     A minimum over layers splits N into x_k y_k^T, each of which costs p q + p' q' with p, p' the lengths of x_k in C_1
     and C_2, and q, q' those of y_k in D_1 and D_2 (docs/mathematics.md). So nu is the largest x^T H y / (p q + p' q'),
-    and by Cauchy and Schwarz
+    and by Cauchy-Schwarz
 
         nu = max over s of || (e^s C_1 + C_2)^{-1/2} H (e^{-s} D_1 + D_2)^{-1/2} ||.
 
@@ -421,7 +421,7 @@ class _Feasible:
 
     @classmethod
     def of(cls, metric: Array, rows: Array) -> _Feasible | None:
-        """None where H is a combination of the rows of K, so that the set is empty."""
+        """The set; None if it is empty because H is a combination of the rows of K."""
         for attempt in range(2):
             weighted = rows.T / metric[:, None]
             gram = rows @ weighted
@@ -455,7 +455,7 @@ class _Feasible:
     def completed(self, terms: list[Factors], proof: Array) -> tuple[Array, float]:
         """Dual matrices whose adjoint is a combination of the rows, and the coefficient of H in it.
 
-        What is missing is shared by the first two terms, whose factors are diagonal.
+        The first two terms, whose factors are diagonal, share the remainder.
         """
         values = _adjoint(terms, proof)
         solved = self._solved(self.weighted.T @ values)

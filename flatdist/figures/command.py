@@ -175,8 +175,7 @@ def maker_of(name: str) -> Callable[..., Drawn]:
 
 
 def options_of(name: str) -> list[str]:
-    """The options that a figure takes beyond the common ones: its maker's, or its function's if the maker accepts
-    any."""
+    """The options of a figure beyond the common ones: its maker's, or its function's if the maker takes ``**``."""
     maker = maker_of(name)
     names = list(inspect.signature(maker).parameters)[2:]
     if names == ["options"]:

@@ -110,7 +110,7 @@ def grouping(trials: pd.DataFrame, x: str) -> list[str]:
 
 
 def _with_numbers(trials: pd.DataFrame, x: str) -> pd.DataFrame:
-    """The trials with the field as numbers where a plain table keeps them as objects, beside nulls."""
+    """The trials with the field as numbers, which a table with nulls may hold as objects."""
     if x not in trials or trials[x].dtype != object:
         return trials
     numbers = pd.to_numeric(trials[x], errors="coerce")
@@ -124,7 +124,7 @@ def in_panel(table: pd.DataFrame, key: Key) -> pd.DataFrame:
 
 
 def _x_axis(axes: Axes, values: np.ndarray) -> None:
-    """The measured values as ticks, where they are few; logarithmic where they spread."""
+    """Use the measured values as ticks if they are few; logarithmic if they spread widely."""
     logarithmic = bool(values[0] > 0 and values[-1] / values[0] > 3)
     if logarithmic:
         margin = (values[-1] / values[0]) ** 0.06
@@ -138,7 +138,7 @@ def _x_axis(axes: Axes, values: np.ndarray) -> None:
 
 
 def _limits(axes: Axes, thresholds: pd.DataFrame) -> None:
-    """Wide enough for every threshold, every bound of a censored one, and the intervals that are not far wider."""
+    """Limits for every threshold, every bound of a censored one, and the intervals that are not much wider."""
     values = thresholds[["n50", "n50_low", "n50_high"]].to_numpy(dtype=float)
     centers, bounds = values[np.isfinite(values[:, 0]), 0], values[np.isfinite(values) & (values > 0)]
     if len(centers):
@@ -149,7 +149,7 @@ def _limits(axes: Axes, thresholds: pd.DataFrame) -> None:
 
 
 def _floor(thresholds: pd.DataFrame, bounds: np.ndarray) -> list[float]:
-    """The degrees of freedom, which no n50 is below, where they are near: what small layers head for."""
+    """The degrees of freedom, a lower bound of n50 that small layers approach, if they are in view."""
     shapes = thresholds[[name for name in SHAPE if name in thresholds]].drop_duplicates()
     if shapes.shape != (1, len(SHAPE)) or not len(bounds):
         return []

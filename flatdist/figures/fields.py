@@ -395,7 +395,7 @@ def axes_of(trials: pd.DataFrame, x: str | None, y: str | None) -> tuple[str, st
 
 
 def _values_of(trials: pd.DataFrame, name: str) -> set[Any]:
-    """Distinct values of a column; a null counts where it means something, such as a learning rate ``auto``."""
+    """Distinct values of a column; a null counts if it has a meaning, such as a learning rate ``auto``."""
     values = {as_value(value) for value in distinct(column(trials, name))}
     applies = name in configuration_columns(trials) and len(values) == 2
     return values if applies else values - {None}
@@ -550,7 +550,7 @@ def norm_of(column: pd.Series, value: str, logarithmic: bool) -> Normalize:
 
 
 def _axis(axes: Axes, which: str, places: Mapping[Any, float], logarithmic: bool) -> None:
-    """Ticks at the values where they are few or words, at round numbers elsewhere."""
+    """Ticks at the values if they are few or words, else at round numbers."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     positions = np.array(list(places.values()))
     if logarithmic:

@@ -216,7 +216,7 @@ def _range(thresholds: pd.DataFrame) -> tuple[float, float]:
 
 
 def _widths(axes: Axes, thresholds: pd.DataFrame, index: int) -> None:
-    """Resolved widths with their intervals; of the others the bound, with an arrow."""
+    """Resolved widths with their intervals; the others as bounds with an arrow."""
     table = width_table(thresholds)
     size = np.sqrt(table["d_out"].astype(float) * table["d_in"].astype(float)) * 1.02**index
     used = table["width_censored"] == RESOLVED

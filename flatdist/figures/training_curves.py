@@ -181,7 +181,7 @@ def _panel(axes: Axes, curves: pd.DataFrame, keys: Sequence[Key]) -> None:
 
 
 def _spikes(axes: Axes, largest: pd.DataFrame, keys: Sequence[Key]) -> None:
-    """The largest mini-batch loss since the evaluation before, thin: where training is not smooth it stands out."""
+    """The largest mini-batch loss since the previous evaluation, as a thin line: it shows where training is rough."""
     for index, key in enumerate(keys):
         line = matching(largest, key)
         axes.plot(line["step"], line["median"], color=color_of(index), linewidth=0.5, alpha=0.7)

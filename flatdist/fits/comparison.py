@@ -146,7 +146,7 @@ def _other_problems(first: pd.DataFrame, second: pd.DataFrame, pairs: pd.DataFra
 def _measurements(
     first: pd.DataFrame, second: pd.DataFrame, pairs: pd.DataFrame, cells: pd.DataFrame, tolerance: float
 ) -> Table:
-    """For each pair of trials what is compared, ``_first`` and ``_second``, and ``unit``: the problem it shares.
+    """The compared values of each pair of trials, ``_first`` and ``_second``, and ``unit``: the problem they share.
 
     Where problems are nested, those of one replicate at several n are one unit.
     """

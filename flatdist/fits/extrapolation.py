@@ -178,7 +178,7 @@ def cell_rates(runs: pd.DataFrame) -> pd.Series:
 
 
 def _refuse_mixtures(runs: pd.DataFrame) -> None:
-    """A curve for each learning rate means something only where nothing else differs between the runs."""
+    """Reject runs that differ in more than the learning rate: a curve for each rate would be meaningless."""
     mixed = configuration_columns(runs, but=("learning_rate", *_BESIDE_THE_RATE))
     for _, group in runs.groupby(runs["learning_rate"].astype(float), dropna=False):
         mixed += [name for name in _BESIDE_THE_RATE if group[name].nunique() > 1 and name not in mixed]

@@ -108,7 +108,7 @@ def _law(d_out: int, d_in: int, rank: int) -> tuple[float, float]:
 
 
 def _moments(first: np.ndarray, predicted: float, variance: float, level: float) -> dict[str, Any]:
-    """Mean and variance of (k,) first successes beside theory's; NaN without any."""
+    """Mean and variance of (k,) first successes, and theory's; NaN without any."""
     row: dict[str, Any] = {"predicted": predicted, "predicted_variance": variance}
     names = ("mean", "mean_low", "mean_high", "standard_error", "deviation", "variance", "variance_ratio")
     row |= dict.fromkeys((*names, "variance_ratio_low", "variance_ratio_high"), math.nan)
@@ -180,8 +180,7 @@ def paired_first_success(
 
 
 def agreement_lines(means: pd.DataFrame, series: Sequence[str]) -> list[str]:
-    """For each series, the number of shapes in which the mean and variance of N agree with theory, and the pooled
-    variance."""
+    """For each series, in how many shapes mean and variance of N agree with theory, and the pooled variance."""
     lines = []
     for key, group in group_rows(means, series):
         name = ", ".join(str(value) for value in key.values() if value is not None) or "all"

@@ -138,7 +138,7 @@ def _constants(left: pd.DataFrame, right: pd.DataFrame) -> list[str]:
 
 
 def _unique_pairs(left: pd.DataFrame, right: pd.DataFrame, key: Sequence[str]) -> list[tuple[Any, Any]]:
-    """Cells that agree in the key, where on each side it is the only one that has it."""
+    """Cells that agree in the key, if it is unique on each side."""
     single = []
     for table in (left, right):
         entries = [tuple(row) for row in table[list(key)].to_numpy()]

@@ -144,7 +144,7 @@ def _fit_group(group: pd.DataFrame, laws: Sequence[str], level: float, margin: f
 
 
 def _free_fit(points: Points, level: float) -> dict[str, Any]:
-    """Coefficient and exponent, both free; not determined where the law has the same value everywhere."""
+    """Coefficient and exponent, both free; undetermined if the law has the same value everywhere."""
     names = ("coefficient", "coefficient_low", "coefficient_high", "exponent", "exponent_low", "exponent_high")
     if not _varies(points) or points.shapes < 3:
         return dict.fromkeys((*names, "discrepancy"), math.nan)

@@ -199,7 +199,7 @@ def _fit_group(group: pd.DataFrame, settings: FitSettings, *, details: bool) -> 
 
 
 def _spacing(n: np.ndarray, n50: float) -> float:
-    """Between the measured n on either side of n50; NaN where it is not bracketed."""
+    """Distance between the measured n on either side of n50; NaN if it is not bracketed."""
     below, above = n[n <= n50], n[n > n50]
     return float(above.min() - below.max()) if len(below) and len(above) else math.nan
 

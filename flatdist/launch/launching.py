@@ -236,7 +236,7 @@ class _Launch:
         return self._result(progress, interrupted, stopped)
 
     def _one_by_one(self, progress: Progress) -> Generator[tuple[int, Shard] | None]:
-        """All shards, then what of them nobody has run; None while others are running it."""
+        """All shards, then the parts that nobody has run; None while others are running them."""
         progress.expect(enumerate(self._shards))
         for number, shard in enumerate(self._shards):
             failed = self._failed() if self._driver.others() else {}  # others' failures are not tried again either
@@ -255,7 +255,7 @@ class _Launch:
                 yield None
 
     def _left(self) -> Iterator[list[Shard]]:
-        """What is missing that nobody is running, twice at most; nothing while all of it is running elsewhere."""
+        """The missing work that nobody is running, twice at most; empty while all of it is running elsewhere."""
         before: Keys = {}
         tries = 0
         waiting_since: float | None = None
@@ -304,7 +304,7 @@ class _Launch:
         Args:
             progress: shown meanwhile.
             run: returns why the sweep stopped itself, if it did.
-            shards: what was run, where that is known only afterwards.
+            shards: the shards that were run, if known only afterwards.
         """
         connects = not is_connected()
         if connects:
@@ -401,7 +401,7 @@ class _Launch:
         }
 
     def _missing(self) -> Keys:
-        """Replicates that are neither stored nor recorded as failed, asked of the store."""
+        """Replicates that the store has neither results nor failures of."""
         done, failed, paused = self._store.done(list(self._keys)), self._failed(), self._paused()
         missing = {
             cell_id: wanted - done.get(cell_id, set()) - failed.get(cell_id, set()) - paused.get(cell_id, set())
@@ -410,7 +410,7 @@ class _Launch:
         return {cell_id: replicates for cell_id, replicates in missing.items() if replicates}
 
     def _paused(self) -> Keys:
-        """Replicates that were to pause at a rung and stand there, asked of the store."""
+        """Replicates that have paused at their rung, according to the store."""
         items = [item for shard in self._shards for item in shard.items if item.until is not None]
         if not items:
             return {}

@@ -77,7 +77,7 @@ class Driver:
         return 1 if self.store.failed([request.cell.cell_id for request in self.log.requests()]) else 0
 
     def _finish_round(self, number: int) -> bool:
-        """Run a round to its end; False where it did not get there."""
+        """Run a round to its end; False if it did not finish."""
         if self.halving is not None and not self._climb(number, self.halving):
             return False
         stopped = self.log.rounds[number].stopped() if self.halving is not None else {}
@@ -92,7 +92,7 @@ class Driver:
         return True
 
     def _within_limit(self, requests: Sequence[Request]) -> Sequence[Request]:
-        """The requests of cells among the first that were asked for."""
+        """The requests within the limit of cells."""
         if self._limit is None:
             return requests
         for request in requests:
@@ -101,7 +101,7 @@ class Driver:
         return [request for request in requests if request.cell.cell_id in self._allowed]
 
     def _climb(self, number: int, halving: Halving) -> bool:
-        """Bring a round's cells from rung to rung, stopping those that are not to go on."""
+        """Bring a round's cells from rung to rung, stopping those that do not continue."""
         requests = self.log.rounds[number].requests
         last = max((request.cell.steps for request in requests), default=0)
         reached = max((rung.step for rung in self.log.rounds[number].rungs), default=0)

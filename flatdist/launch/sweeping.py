@@ -99,7 +99,7 @@ def plan_sweeps(
 
 
 def _announced(probe: Probe, tell: Tell) -> Probe:
-    """A probe that says so when it first runs: compiling the engine may take half a minute on a new machine."""
+    """A probe that announces its first run: compiling the engine may take half a minute on a new machine."""
     told = False
 
     def announced(cell: Cell) -> float:

@@ -169,9 +169,9 @@ def _open(uri: str) -> Store:
 
 
 def _free(shard: Shard, store: Store, driver: Driver | None, *, again: bool) -> list[WorkItem]:
-    """What is left of a shard: nobody else is running it, and nobody has stored it or brought it to its rung.
+    """The rest of a shard, which nobody else is running, has stored or has brought to its rung.
 
-    The work is taken before the store is asked, since others give it back after they have stored it.
+    The work is taken before the store is read, because others release it after they have stored it.
     """
     keys = {(item.cell.cell_id, replicate) for item in shard.items for replicate in item.replicates}
     if driver is not None:

@@ -127,7 +127,7 @@ def law_words(key: Mapping[Any, Any], fits: Fits | None) -> str:
 
 
 def _beware(trials: pd.DataFrame, fits: pd.DataFrame) -> str:
-    """Diverged, unconverged and ill-fitting, in words; empty where there are none."""
+    """Remarks on diverged and unconverged replicates and on poor fits; empty if there are none."""
     total = len(trials)
     counts = {"diverged": int(trials["diverged"].sum()), "did not converge": int(trials["unconverged"].sum())}
     words = [f"{count:,} of {total:,} replicates {what}" for what, count in counts.items() if count]

@@ -91,7 +91,7 @@ def _ranges(rows: pd.DataFrame, measures: Sequence[str]) -> tuple[list[float], l
 
 
 def _quantised(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Integers for values, 0 where there is none; what is not positive is drawn at the bottom."""
+    """Integers for values, 0 if missing; values that are not positive are drawn at the bottom."""
     with np.errstate(divide="ignore", invalid="ignore"):
         share = (np.log10(np.maximum(values, 0.0)) - low) / max(high - low, 1e-9)
     codes = 1 + np.rint(np.clip(share, 0.0, 1.0) * (_LARGEST - 1))
@@ -99,7 +99,7 @@ def _quantised(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _budget(groups: Mapping[int, pd.DataFrame], measures: int) -> tuple[int, int, str]:
-    """How many steps and replicates to keep of each cell, and a sentence where that is not all."""
+    """How many steps and replicates of each cell to keep, and a sentence if that is not all."""
     sizes = [(group["step"].nunique(), group["replicate"].nunique()) for group in groups.values()]
     most_steps, most_replicates = (max((size[i] for size in sizes), default=1) for i in (0, 1))
 

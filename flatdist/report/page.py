@@ -140,7 +140,7 @@ def build(material: Material, live: bool = False) -> dict[str, str]:
 
 
 def _safe(name: str, make: Callable[[], Part], otherwise: Part) -> Part:
-    """A part of the page; where it cannot be made the page goes without, and a fault is a warning."""
+    """A part of the page; if it fails the page omits it, with a warning for unexpected errors."""
     try:
         return make()
     except FlatdistError as error:

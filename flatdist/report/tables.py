@@ -174,7 +174,7 @@ def _field(name: str, cell: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _number(value: Any, digits: int = 3) -> dict[str, Any]:
-    """A number as text; its value too where rounding loses something."""
+    """A number as text, with its value if rounding loses something."""
     text = number(value, digits)
     exact = None if value is None or pd.isna(value) else f"{float(value):.6g}"
     return {"text": text} if exact in (None, text) else {"text": text, "value": exact}

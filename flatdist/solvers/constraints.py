@@ -99,10 +99,10 @@ class Constraints:
 
     @cached_property
     def _triangle(self) -> torch.Tensor | None:
-        """Lower triangular T with A = T Q, Q of orthonormal rows; None where M is determined.
+        """Lower triangular T with A = T Q, where Q has orthonormal rows; None if M is determined.
 
-        The Cholesky factor is that, with an error that grows with the square of the condition number; where its
-        diagonal warns of that, the measurements are orthogonalised themselves.
+        The Cholesky factor is T, with an error that grows with the square of the condition number; if its diagonal
+        shows such an error, the measurements themselves are orthogonalised.
         """
         if self.cholesky is None:
             return None

@@ -112,7 +112,7 @@ class _Newton:
 
 
 def _scaling(primal: torch.Tensor, dual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Nesterov and Todd's scaling; None where rounding has made an iterate indefinite."""
+    """The Nesterov-Todd scaling; None if rounding has made an iterate indefinite."""
     primal_factor, primal_failed = torch.linalg.cholesky_ex(primal)
     dual_factor, dual_failed = torch.linalg.cholesky_ex(dual)
     if int(primal_failed) or int(dual_failed):

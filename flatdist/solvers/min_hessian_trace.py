@@ -199,11 +199,11 @@ def solve_min_hessian_trace(
 
 @dataclass(frozen=True)
 class _Answer:
-    """Layers of one instance, in its own units, and what is proved of them.
+    """Layers of one instance, in its own units, and their certificate.
 
     Attributes:
         nu: bracket of nu at the answer.
-        traces: where each start ended; NaN where that was not certified.
+        traces: the trace at which each start ended; NaN if not certified.
     """
 
     layers: list[Array]
@@ -362,7 +362,7 @@ class _Search:
         return end
 
     def nu(self, matrix: Array, smooth: bool = False) -> tuple[float, float, Array | None]:
-        """The bracket of nu at an interpolator, to where it decides, and the direction in which F changes least."""
+        """Bounds on nu at an interpolator, narrowed until they decide, and the direction in which F changes least."""
         try:
             condition: NormalCondition | None = normal_condition(
                 matrix, self.problem.stack, self.problem.depth, rows=self.problem.row_stack, smooth=smooth

@@ -92,7 +92,7 @@ class CheckpointFolder:
 
 
 def _read(path: str, data: bytes) -> Arrays:
-    """The arrays of a checkpoint; an archive that asks for more memory than it has bytes is refused."""
+    """The arrays of a checkpoint; an archive that would need more memory than its size is rejected."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()

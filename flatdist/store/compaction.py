@@ -121,12 +121,12 @@ def set_aside(files: Filesystem, path: str, *, move: bool = True) -> bool:
 
 
 def _token(info: FileInfo) -> str:
-    """Empty where the name states the content: a file of that name is always the same."""
+    """The token of a part; empty if its name determines its content."""
     return "" if layout.stated_digest(info.path) else info.token
 
 
 def _to_rewrite(snapshot: Snapshot, selection: Selection, catalog: Catalog, small: int) -> list[Segment]:
-    """Segments with rows that no longer hold or without digests, and small ones that can be joined with something."""
+    """Segments with void rows or without digests, and small ones that can be joined with others."""
     held = dict.fromkeys(selection.sources, 0)
     for position, count in zip(*np.unique(selection.source, return_counts=True), strict=True):
         held[selection.sources[position]] = int(count)
@@ -149,7 +149,7 @@ def _keep_damaged(files: Filesystem, catalog: Catalog, rewritten: Sequence[Segme
 def _write_segments(
     files: Filesystem, catalog: Catalog, snapshot: Snapshot, selection: Selection, rewritten: Sequence[Segment]
 ) -> tuple[list[Segment], list[tuple[Segment, Array, Array]]]:
-    """Write the rows that hold in some segments and all parts.
+    """Write the rows that count from some segments and all parts.
 
     Returns:
         The new segments; and each again with the positions of its rows in the selection and their rows of history.
@@ -193,7 +193,7 @@ def _batches(parts: Sequence[FileInfo], segments: Sequence[Segment]) -> Iterator
 def _held(
     files: Filesystem, catalog: Catalog, selection: Selection, table: str, sources: Sequence[Source]
 ) -> tuple[pa.Table, Array]:
-    """The rows of some files that hold, sorted by key and step, and their positions in the selection."""
+    """The rows of some files that count, sorted by key and step, and their positions in the selection."""
     import pyarrow as pa
 
     def read(source: Source) -> tuple[pa.Table, Array] | Damaged:
@@ -240,7 +240,7 @@ def _held(
 def _write_index(
     files: Filesystem, catalog: Catalog, selection: Selection, order: Sequence[tuple[Segment, Array, Array]]
 ) -> str:
-    """Write down what the segments of a manifest hold, in their order; returns the file's name."""
+    """Write the index of a manifest's segments, in their order; returns the file's name."""
     import pyarrow as pa
 
     positions = np.concatenate([np.zeros(0, np.int64), *(places for _, places, _ in order)])

@@ -131,7 +131,7 @@ class Driver:
         return [said for _, said in found.values()]
 
     def _content(self, info: FileInfo) -> Announcement:
-        """What a file says; nothing where it cannot be read, so that its process counts as alive for a while."""
+        """The content of a file; empty if it cannot be read, so that its process counts as alive for a while."""
 
         def meaning(values: Any) -> Announcement:
             running = values["running"].items()
@@ -164,14 +164,14 @@ class Driver:
 
 
 def _is_alive(said: Announcement, age: float) -> bool:
-    """Whether a process counts as alive; one of this machine that is there may be silent for longer, being busy."""
+    """Whether a process counts as alive; one that exists on this machine may be silent for longer."""
     if said.host != socket.gethostname():
         return age <= LEASE_SECONDS
     return _runs(said.pid) and age <= BUSY_LEASES * LEASE_SECONDS
 
 
 def _runs(pid: int) -> bool:
-    """Whether a process of this machine is there; one that has ended and was not yet asked for its status is not."""
+    """Whether a process exists on this machine; a zombie does not count."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

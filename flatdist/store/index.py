@@ -228,7 +228,7 @@ def select(sources: Sequence[Source], generations: Generations) -> Selection:
 
 
 def _history_places(sources: Sequence[Source]) -> tuple[Array, Array]:
-    """How many rows of history each row has, and where they begin in their file; -1 where that is not known."""
+    """How many rows of history each row has, and where they begin in their file; -1 if unknown."""
     steps, start = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for one in sources:
         if "steps" in one.table.column_names:

@@ -108,7 +108,7 @@ def merge_rows(files: Filesystem, generations: Generations, mine: Selection, the
 
 
 def _copy(files: Filesystem, theirs: Filesystem, name: str, segment: Segment | None, wanted: Selection) -> None:
-    """Copy a file's wanted rows: as it is where they are all, for with others it might be preferred to this store's."""
+    """Copy a file's wanted rows, unchanged only if all are wanted: others might win over this store's rows."""
     tables: dict[str, pa.Table] = {}
     for table in ("trials", "history"):
         if segment is None:

@@ -135,7 +135,7 @@ class Reader:
         return self._reading(read)
 
     def _reading(self, read: Callable[[View], Answer]) -> Answer:
-        """Read; where damage shows, name it and read again without."""
+        """Read; if there is damage, report it and read again without it."""
         for _ in range(_ATTEMPTS):
             view, damaged = self.view()
             self.tell([*damaged.values()])
@@ -362,7 +362,7 @@ def _without_older_nulls(rows: pa.Table) -> pa.Table:
 
 
 def _sorted_by_table(conditions: Sequence[Condition]) -> tuple[list[Condition], list[Condition], list[Condition]]:
-    """Conditions on history alone, on trials alone, and on both; a cell field that both have is the cell's."""
+    """Conditions on history only, on trials only, and on both; a field that both have means the cell's."""
     own, of_trials, mixed = [], [], []
     for condition in conditions:
         if condition.names <= _ALONG_TRAINING:

@@ -114,7 +114,7 @@ class RemoteFilesystem(Filesystem):
         """All objects below a folder: one request for every 1,000.
 
         Keys with a segment such as ``..`` end obstore's listing. They sort before every name that a store may contain,
-        so where there are some, the listing begins behind them, a folder of parts at a time.
+        so if there are any, the listing starts after them, one folder of parts at a time.
         """
         import obstore
         from obstore.exceptions import InvalidPathError
@@ -157,7 +157,7 @@ class RemoteFilesystem(Filesystem):
         return "/".join(part for part in (self._root, path) if part)
 
     def _insist(self, action: str, path: str, attempt: Callable[[], Answer]) -> Answer:
-        """Repeat a request while it fails for reasons that pass."""
+        """Repeat a request while it fails for transient reasons."""
         began, pause = time.monotonic(), _FIRST_PAUSE
         while True:
             try:
@@ -233,7 +233,7 @@ def _open(uri: str, kind: str, bucket: str) -> Any:
 
 
 def _profile(uri: str) -> Any:
-    """Credentials of a profile, of single sign-on or of the machine's role, where the environment has no key."""
+    """Credentials of a profile, of single sign-on or of the machine's role, if the environment has no key."""
     known = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
     if any(os.environ.get(name) for name in (*known, "AWS_SKIP_SIGNATURE")):
         return None
@@ -263,7 +263,7 @@ def _short(error: Exception) -> str:
 
 
 def _hopeless(error: Exception) -> str:
-    """Advice for an error that no repetition mends, else an empty string."""
+    """Advice for an error that retrying cannot fix, else an empty string."""
     if type(error).__name__.startswith(("PermissionDenied", "Unauthenticated")) or any(
         w in str(error) for w in _DENIED
     ):

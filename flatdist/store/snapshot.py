@@ -324,7 +324,7 @@ class Catalog:
         return Damaged(path, "it is the history of other trials") if keys - mine or foreign else None
 
     def _segments(self, manifest: Manifest) -> dict[str, Source]:
-        """What the segments of a manifest hold: its index says so, or the segments themselves."""
+        """The contents of a manifest's segments, from its index or from the segments themselves."""
         found: dict[str, Source] = {}
         if manifest.index is not None:
             path = layout.index_path(manifest.index)

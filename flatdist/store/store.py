@@ -299,10 +299,10 @@ class Store:
         return table
 
     def _acknowledged(self, thorough: Collection[str] | None = ()) -> View:
-        """The store without its damage, which is set aside; looks at every byte of the parts.
+        """The store without its damage, which is set aside; checks every byte of the parts.
 
         Args:
-            thorough: cells whose compacted files are looked at in full too; None for all.
+            thorough: cells whose compacted files are also checked in full; None for all.
         """
         view, damaged = self._reader.view(whole=True)
         if damaged:
@@ -322,7 +322,7 @@ class Store:
         return view
 
     def _set_aside(self, damaged: dict[str, Damaged]) -> None:
-        """Move both files of damaged parts away, and name them."""
+        """Set both files of damaged parts aside, and report them."""
         for name in damaged:  # look again: another driver may have set the part aside and run it again meanwhile
             self._catalog.forget(name)
         _, still = self._reader.view(whole=True)
@@ -358,7 +358,7 @@ class Store:
         raise StoreError(text)
 
     def _again(self, read: Callable[[], Answer]) -> Answer:
-        """Read again from a new snapshot where a file has vanished: a compaction has taken its rows over."""
+        """Read again from a new snapshot if a file is gone because a compaction has replaced it."""
         for _ in range(_ATTEMPTS - 1):
             with contextlib.suppress(FileNotFoundError):
                 return read()

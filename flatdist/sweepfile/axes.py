@@ -144,7 +144,7 @@ def _ends_and_count(form: str, arguments: Sequence[Any]) -> tuple[str, str, int]
 
 
 def _range(form: str, arguments: Sequence[Any]) -> tuple[int, Callable[[int], str]]:
-    """Values start, start + step, ... up to stop, which is included where a step lands on it."""
+    """Values start, start + step, ... up to stop, which is included if a step lands on it."""
     numbers = [_argument(form, part)[1] for part in arguments]
     start, stop, step = numbers
     if start is None or stop is None or step is None:
@@ -155,7 +155,7 @@ def _range(form: str, arguments: Sequence[Any]) -> tuple[int, Callable[[int], st
 
 
 def _argument(form: str, part: Any) -> tuple[str, Fraction | None]:
-    """An argument as expression text and, where it depends on no field, its value."""
+    """An argument as expression text and, if it depends on no field, its value."""
     if isinstance(part, bool) or not isinstance(part, (int, float, str)):
         raise InvalidValue(f"has an entry that is not a number: {part!r}", FORMS[form])
     try:

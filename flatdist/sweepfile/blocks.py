@@ -198,7 +198,7 @@ def _read_fixed(block: Block, node: Node | None, problems: Problems) -> None:
 
 
 def _leave_n(block: Block, key: str, node: Node) -> None:
-    """Note that the sweep chooses this block's n; what is wrong with it, the declaration has refused."""
+    """Note that the sweep chooses this block's n; the declaration has already checked it."""
     chosen = validated(ChosenN, node, key, Problems(""))
     if chosen is None:
         block.unusable.add("n")

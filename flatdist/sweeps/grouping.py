@@ -103,7 +103,7 @@ class GroupMaker(_Grouper):
         self._keep_group(first, Span(low, high, allowed), given, varied)
 
     def _end(self, scope: Scope, end: str, value: Given, varied: Mapping[str, Given]) -> int | None:
-        """One end of the range; None where it cannot be computed."""
+        """One end of the range; None if it cannot be computed."""
         key = f"{self.chosen.key}.{end}"
         if self.depends(value):
             self.count((key, self.chosen.line, "depends on n"), Cause("fields that do not", value.text, varied))
@@ -122,7 +122,7 @@ class GroupMaker(_Grouper):
         return None
 
     def _tried(self, low: int, high: int) -> Iterable[int]:
-        """The n whose cells are made at once, to see what is wrong with them: all where other fields depend on n."""
+        """The n whose cells are made at once to check them: all if other fields depend on n."""
         return range(low, high + 1) if self.dependent and 0 < high - low < MAX_CELLS else (low, high)
 
     def _cell(

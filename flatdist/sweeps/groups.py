@@ -64,7 +64,7 @@ class Group:
 
 
 def _is_new(name: str, value: Any) -> bool:
-    """Whether a field was declared after others were recorded, and says nothing here."""
+    """Whether a field was declared later and has its default here."""
     return bool(FIELDS[name].metadata["added_later"]) and value in (None, FIELDS[name].default)
 
 
@@ -116,7 +116,7 @@ class Groups(Kind):
         return [*others.current(recorded), *self.current(rounds)]
 
     def _wanted(self, request: Request) -> Request | None:
-        """What the sweep still asks for of a recorded request."""
+        """The part of a recorded request that the sweep still makes."""
         group = self.by_key.get(str(request.note.get("group")))
         if group is None:
             return None

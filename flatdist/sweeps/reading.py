@@ -138,7 +138,7 @@ def _load_plugin(node: Node, path: Path | None, problems: Problems) -> None:
 
 
 def _check_until(tree: Node, declaration: Declaration, expansion: Expansion, problems: Problems) -> None:
-    """Refuse replicates until an interval where it would not be one."""
+    """Reject ``until_ci`` where its interval would not be valid."""
     if declaration.until is None:
         return
     key, line = "replicates", tree.value["replicates"].line
@@ -152,7 +152,7 @@ def _check_until(tree: Node, declaration: Declaration, expansion: Expansion, pro
 def _blame_empty(
     left_out: int, tree: Node, source: str, path: Path | None, name: str, changes: Changes, problems: Problems
 ) -> None:
-    """Say which condition left nothing: the command line's, where the file by itself has cells."""
+    """Report which condition excluded everything: the command line's, if the file alone has cells."""
     key, line = "where", tree.keys.get("where", tree.line)
     if changes.conditions:
         parse_sweep(source, path=path, name=name, changes=Changes(changes.fixed))
@@ -205,12 +205,12 @@ def names_a_file(sweep: str | os.PathLike[str]) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON does not know in a sweep given as a dict: ranges, and numpy's numbers and arrays."""
+    """Convert values that JSON does not know in a sweep given as a dict: ranges, and numpy numbers and arrays."""
     return list(value) if isinstance(value, range) else value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _read_search(node: Node, declaration: Declaration, problems: Problems) -> Search | None:
-    """The search of a file; None where it cannot be run, with the reasons noted."""
+    """The search of a file; None if it cannot be run, with the reasons noted."""
     keys, block = declaration.search, declaration.blocks[0]
     for axis in block.axes:
         allowed = "fixed beside a search; a list of values is {choice: [...]} under search.fields"
@@ -288,7 +288,7 @@ def _read_choice(name: str, node: Node | None, known: Mapping[str, Entry], probl
 def _check_scheduler(
     scheduler: Choice, searcher: Choice, stopping: EarlyStopping | None, metric: Metric, line: int, problems: Problems
 ) -> None:
-    """Refuse a scheduler that has nothing to compare, or that goes with neither the searcher nor the rounds."""
+    """Reject a scheduler that has nothing to compare, or that does not fit the searcher or the rounds."""
     key = "search.scheduler"
     if stopping is not None:
         allowed = "one of the two: early_stopping compares the cells of a round, a scheduler decides as trials report"
@@ -369,7 +369,7 @@ def _constant(part: Any) -> float | None:
 
 
 def _check_corners(search: Search, problems: Problems) -> None:
-    """Try the ends of every range and all options, each with the others' first, so that few suggestions can fail."""
+    """Check the ends of every range and all options, each with the first of the others: few suggestions can fail."""
     seen: set[tuple[str, str]] = set()
     for point in _corners(search.domains):
         found = Problems(problems.name)

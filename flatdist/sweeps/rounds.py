@@ -191,7 +191,7 @@ class RoundLog:
                 return
 
     def _ahead(self) -> list[Round]:
-        """The recorded rounds, where another driver of the same search has come further; else none."""
+        """The recorded rounds, if another driver of the same search is ahead; else none."""
         if not self._keep or self._merge is not None:
             return []
         recorded = self._recorded()

@@ -210,7 +210,7 @@ class FirstSuccess(Rule):
         return sum(steps), sum(steps)
 
     def _brackets(self, span: Span, known: Known) -> list[tuple[int, int]]:
-        """Positions among the allowed n of each replicate's last failure and first success; equal where it broke off.
+        """Positions among the allowed n of each replicate's last failure and first success; equal if it broke off.
 
         Positions -1 and the count of values stand for n beyond the ends.
         """

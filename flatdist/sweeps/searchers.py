@@ -242,7 +242,7 @@ class TuneSearcher:
             _add_to_zoopt(self._searcher, self._parameters(told.point), value)
 
     def _parameters(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """A point as Tune's searcher has it: numbers of the options in place of the options."""
+        """A point in the form of Tune's searcher: numbers of options instead of the options."""
         choices = {one.field: one.options.index(point[one.field]) for one in self._domains if one.is_choice}
         logs = {d.field: math.log(point[d.field]) for d in self._domains if self._logs and d.form == "loguniform"}
         return dict(point) | choices | logs
@@ -371,10 +371,10 @@ def tune_domain(domain: Domain, *, by_value: bool = False, logs: bool = False) -
 
 
 class _Apart:
-    """While entered: a searcher's messages are silent, and its draws come from a state of its own.
+    """While entered, silences a searcher's messages and gives it its own random state.
 
-    Some searchers take no seed and draw from the generators that a whole process shares (bohb, nevergrad, zoopt); left
-    alone, they would suggest other points each time they are made anew.
+    Some searchers take no seed and draw from generators that the whole process shares (bohb, nevergrad, zoopt);
+    otherwise they would suggest different points each time they are created.
     """
 
     def __init__(self, seed: int) -> None:

@@ -92,7 +92,7 @@ def interval(runs: Runs, *, level: float = 0.95, link: str = "auto", details: bo
 
 
 def _one_value(n: float, won: int, lost: int, level: float) -> Interval:
-    """A single n says at most on which side of it n50 is."""
+    """A single n shows at most on which side of it n50 lies."""
     # Likelihood of the observed share against one half, the only thing that n50 = n would predict.
     from scipy import special
 
@@ -289,7 +289,7 @@ class Fit:
         return replace(row, scale=width / rise(link), width=self._in_measurements(math.log(width)))
 
     def _plateau(self) -> tuple[float, float]:
-        """Greatest log-likelihood of curves that never reach one half, and where the likeliest of them levels off."""
+        """Greatest log-likelihood of curves that never reach one half, and the plateau of the most likely one."""
         most = self.observations.most_below(1.0 - PLATEAUS[0]) / self.dispersion
         if most < float(self.posterior.heights.max()) - self.drop:
             return most, math.nan
@@ -303,7 +303,7 @@ class Fit:
         return best
 
     def _limits(self, open_low: bool, open_high: bool) -> tuple[float, float]:
-        """Limits of log n50: the posterior's quantiles, or what the likelihood leaves where one side is open."""
+        """Limits of log n50: the posterior's quantiles, or those of the likelihood if one side is open."""
         if not open_low and not open_high:
             low, high = self.posterior.quantiles((0.5 - 0.5 * self.level, 0.5 + 0.5 * self.level))
             return float(low), float(high)
@@ -361,7 +361,7 @@ class Fit:
         return float(self.observations.heights(link, np.asarray(center), scale, np.array([lapse]))[0]) / self.dispersion
 
     def _other(self) -> float:
-        """n50 under the next likeliest link; NaN where one link was asked for."""
+        """n50 under the second most likely link; NaN if one link was requested."""
         link, lapses = self.chosen
         shares = dict(zip(self.links, self.posterior.weight.sum(axis=(1, 2, 3)), strict=True))
         shares.pop(link)
@@ -375,7 +375,7 @@ class Fit:
     def _goodness(self, trials: bool) -> tuple[float, float]:
         """p-value of the deviance from the saturated model, and its excess over what the curve predicts.
 
-        The curve is fitted anew to data simulated from it (parametric bootstrap), on the grid of the posterior: the
+        The curve is refitted to data simulated from it (parametric bootstrap), on the grid of the posterior: the
         log-likelihood is linear in the counts, so all refits are one product of matrices.
         """
         from scipy import special

@@ -91,7 +91,7 @@ def place(
 
 
 def _candidates(believed: Posterior, values: np.ndarray, left: np.ndarray) -> np.ndarray:
-    """Indices of values where the outcome is in doubt, thinned; the nearest ones where there is no room in there."""
+    """Indices of values with an uncertain outcome, thinned; the nearest ones if there is no room among those."""
     low, high = believed.quantiles((0.005, 0.995))
     width = float(believed.weight.sum(axis=(0, 1, 3)) @ believed.width)
     reach = 0.7 * width

@@ -53,7 +53,7 @@ def _outside(found: Interval, runs: Runs, values: np.ndarray) -> bool:
 
 
 def _gap_closed(runs: Runs, values: np.ndarray) -> bool:
-    """All fail up to one n and all succeed from the next that may be asked for, with enough runs at both."""
+    """All fail up to one n and all succeed from the next allowed n, with enough runs at both."""
     if runs.success.all() or not runs.success.any():
         return False
     low, high = runs.n[~runs.success].max(), runs.n[runs.success].min()

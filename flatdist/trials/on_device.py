@@ -113,7 +113,7 @@ class PackEvaluator:
 
         Args:
             layers: W_1 ... W_L, each (replicates, BLOCK, d_{j+1}, d_j) float64 on the device; unused slots zero.
-            wanted: (replicates, BLOCK) where the trace of the Hessian is wanted.
+            wanted: (replicates, BLOCK) whether to compute the trace of the Hessian.
 
         Returns:
             ``train_loss``, ``population_loss``, ``nuclear_norm``, ``hessian_trace``, (replicates, BLOCK).

@@ -196,7 +196,7 @@ class _Run:
         self.evaluator = self._pack_evaluator(settings.device)
 
     def _pack_evaluator(self, device: str) -> PackEvaluator | None:
-        """Evaluates all replicates where their problems were sampled, on the device; snapshots are then kept there."""
+        """Evaluates all replicates on the device where their problems were sampled and snapshots are kept."""
         if self.trainees[0].evaluator is not None:
             return None
         import torch
@@ -207,7 +207,7 @@ class _Run:
         return PackEvaluator([t.problem for t in self.trainees], self.cell.dtype, device)
 
     def sharpness(self) -> Sequence[float | None]:
-        """Of each replicate at its end, None where it is yet to be computed."""
+        """Sharpness of each replicate at its end, None if not yet computed."""
         if self.evaluator is None:
             return [None] * len(self.trainees)
         found: list[float | None] = self.evaluator.sharpness(self.session.layers()).tolist()
@@ -323,7 +323,7 @@ class _Run:
         self._evaluated = stop
 
     def _hand_out(self, step: int) -> None:
-        """Give the caller the history rows that it does not have, and stop where that makes it ask to."""
+        """Give the caller its new history rows, and stop if it then asks to."""
         if self.hooks.on_history is None or self._handed_out == self._evaluated:
             return
         if self.hooks.live and step < self.cell.steps:
@@ -342,7 +342,7 @@ class _Run:
             self._pause(step)
 
     def _pause(self, step: int) -> None:
-        """Checkpoint where it is time, and stop where asked to."""
+        """Checkpoint if it is time, and stop if asked to."""
         stop = self.hooks.should_stop()
         if stop or time.perf_counter() - self._saved >= self.hooks.checkpoint_seconds:
             self._save(step)

@@ -114,8 +114,8 @@ class Suggested:
     def _scheduler(self) -> Any:
         """Tune's scheduler, by default with rungs that fit the trainings.
 
-        ASHA and the median rule count steps. HyperBand counts evaluations: counting steps, its first bracket alone
-        would ask for thousands of trials.
+        ASHA and the median rule count steps. HyperBand counts evaluations: if it counted steps, its first bracket alone
+        would need thousands of trials.
         """
         from ray import tune
 
@@ -137,7 +137,7 @@ class Suggested:
             raise LaunchError(f"search.scheduler: {choice.name} cannot be made with {options}: {error}") from error
 
     def _tune_searcher(self) -> Any:
-        """What Tune asks for the next trial; Tune pickles it with its own state, which nobody reads."""
+        """The searcher that Tune calls for the next trial; Tune pickles it with its own state, which is never read."""
         from ray.tune.search import Searcher
 
         class FromStore(Searcher):
@@ -190,7 +190,7 @@ class Suggested:
         return {**words, IDENTITY: request.cell.cell_id, NUMBER: number}
 
     def _record(self, request: Request) -> Place:
-        """Record a suggestion before it runs: rounds of the usual size, though nothing waits for their ends."""
+        """Record a suggestion before it runs, in rounds of the usual size, although nothing waits for them to end."""
         rounds = self._log.rounds
         if not rounds or len(rounds[-1].requests) >= self._search.round_size:
             self._log.add(Round((request,)))

@@ -93,7 +93,7 @@ def suggested_trial(config: dict[str, Any], *, replicates: Sequence[int], task: 
 
 @contextlib.contextmanager
 def _taken_up(number: int, task: Task) -> Iterator[dict[str, Any] | None]:
-    """Take up a shard; gives what its worker shares with the driver, or None where it is to be left at once."""
+    """Start a shard; yields what its worker shares with the driver, or None if it should be left at once."""
     with Link(task.monitor, task.slots) as link:
         before = link.begin(number)
         if link.should_stop():
@@ -307,10 +307,10 @@ def run_trial(
 
 
 def _resumed_step(cell: Cell) -> int:
-    """The step up to which this trial has reported already; -1 for one that begins.
+    """The step up to which this trial has reported already; -1 for a new trial.
 
     Raises:
-        LaunchError: the checkpoint that the trial was given is another cell's.
+        LaunchError: the trial was given the checkpoint of another cell.
     """
     from ray import tune
 

@@ -266,14 +266,14 @@ class _Thread(threading.Thread):
 def _fit(
     session: ClusterSession, work: Work, store_uri: str, settings: Settings, monitor: Any, name: str, scratch: str
 ) -> dict[int, str]:
-    """Run the trials; returns what Tune says of those that did not end well."""
+    """Run the trials; returns Tune's errors of those that failed."""
     from ray import tune
 
     gpus, slots = session.gpus_per_trial(), session.slots()
     trainable, space, config = work.tuner(Task(monitor, store_uri, settings, gpus, slots, versions()), slots)
 
     def resources(config: Mapping[str, Any]) -> Any:
-        """A GPU only where an engine takes steps: solvers run beside, on the CPU."""
+        """A GPU only if an engine takes steps: solvers run on the CPU."""
         asked = {"CPU": settings.cpus_per_trial} | ({"GPU": gpus} if gpus and work.takes_steps(config) else {})
         return tune.PlacementGroupFactory([asked])
 
@@ -421,7 +421,7 @@ def tune_loggers(names: Sequence[str]) -> list[Callback]:
 
 
 def _stopper(name: str) -> Stopper:
-    """Ends all trials when the driver has told the monitor so; finds the monitor by name, so that it can be copied."""
+    """Ends all trials when the driver tells the monitor to; finds the monitor by name, so that it can be copied."""
     import ray
     from ray.tune import Stopper
 

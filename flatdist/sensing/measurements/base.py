@@ -70,8 +70,7 @@ class Measurements(ABC):
 
     @abstractmethod
     def row_sums(self, matrix: Array) -> Array:
-        """<A_i, M>, (n,), summed one measurement at a time, so the bits of entry i do not depend on the other
-        measurements."""
+        """<A_i, M>, (n,), each summed separately, so that its bits do not depend on the other measurements."""
 
     @abstractmethod
     def adjoint(self, weights: Any) -> Any:
