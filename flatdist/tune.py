@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from flatdist.cells.cell import FIELDS
 from flatdist.cells.plugins import use_plugins
-from flatdist.errors import SweepError
 from flatdist.launch.ray.trial import cell_of, check_names, grid_space, run_trial, trial_name
 from flatdist.planning.work import WorkItem
 
@@ -104,9 +103,7 @@ def param_space(sweep: str | os.PathLike[str] | Mapping[str, Any] | Sweep) -> di
     if sweep.kind.domains:
         fixed = {name: _word(name, value) for name, value in sweep.kind.fixed.items()}
         return fixed | {domain.field: tune_domain(domain, by_value=True) for domain in sweep.kind.domains}
-    if sweep.chooses:
-        raise SweepError(f"sweep {sweep.name!r} chooses its runs from stored results; run it with 'flatdist sweep'")
-    return grid_space(sweep.cells)
+    return grid_space(sweep.listed())
 
 
 def evaluated(

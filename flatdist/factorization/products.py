@@ -51,25 +51,6 @@ def partial_products(layers: Sequence[Matrix]) -> tuple[list[Matrix | None], lis
     return left, right
 
 
-def layer_gradients(layers: Sequence[Matrix], gradient: Matrix) -> list[Matrix]:
-    """Gradients of a loss with respect to each layer, from its gradient G with respect to the end-to-end matrix.
-
-    grad W_j = (W_L ... W_{j+1})^T G (W_{j-1} ... W_1)^T.
-
-    Args:
-        layers: the layers.
-        gradient: G, shape (..., d_out, d_in).
-
-    Returns:
-        One gradient per layer, of the layer's shape.
-    """
-    gradients = []
-    for left, right in zip(*partial_products(layers), strict=True):
-        pulled = gradient if left is None else left.mT @ gradient  # type: ignore[attr-defined]
-        gradients.append(pulled if right is None else pulled @ right.mT)  # type: ignore[attr-defined]
-    return gradients
-
-
 def initial_layers(cell: Cell, replicate: int) -> list[Array]:
     """Starting layers of one replicate, float64.
 

@@ -1,4 +1,4 @@
-"""Every thread pool of the process, set in one place and shown in one place.
+"""Every thread pool of the process, set in one place.
 
 Trials size their engine's pool by the CPUs they were given. BLAS always runs on one thread: the products here are
 small, and a second BLAS thread slows them down and changes their bits.
@@ -37,21 +37,3 @@ def set_threads(threads: int) -> None:
 
         torch.set_num_threads(threads)
     limit_pools({"blas": 1, "openmp": threads})
-
-
-def report_threads() -> dict[str, int]:
-    """Threads of each pool that is loaded: ``torch``, ``numba``, and one entry per BLAS and OpenMP library."""
-    import threadpoolctl
-
-    report = {}
-    if "torch" in sys.modules:
-        import torch
-
-        report["torch"] = torch.get_num_threads()
-    if "numba" in sys.modules:
-        import numba
-
-        report["numba"] = numba.get_num_threads()
-    for pool in threadpoolctl.threadpool_info():
-        report[f"{pool['user_api']}:{pool['filepath']}"] = pool["num_threads"]
-    return report

@@ -105,7 +105,7 @@ def parse_sweep(source: str, *, path: Path | None = None, name: str = "sweep", c
         kind = Groups((*plain_groups(expansion), *expansion.groups.values()))
     cells = tuple(expansion.cells.values())
     sweep = made(cells=cells, left_out=expansion.left_out, repeated=expansion.repeated, kind=kind)
-    return sweep if sweep.chooses else replace(sweep, name=changed_name(sweep.name, changes.fixed))
+    return sweep if sweep.kind.chooses else replace(sweep, name=changed_name(sweep.name, changes.fixed))
 
 
 def changed_name(name: str, fixed: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatdist.cells.cell import Cell
+from flatdist.errors import SweepError
 from flatdist.sweeps.early_stopping import EarlyStopping, RungValues
 from flatdist.sweeps.metric import Metric
 from flatdist.sweeps.rounds import Request, RoundLog, Stopped, Strategy
@@ -174,10 +175,15 @@ class Sweep:
         """Whether it requests single replicates, so the store may hold others of its cells."""
         return self.kind.asks_replicates
 
-    @property
-    def chooses(self) -> bool:
-        """Whether it chooses cells or replicates itself, round after round."""
-        return self.kind.chooses
+    def listed(self) -> tuple[Cell, ...]:
+        """Its cells, of a sweep whose file decides them.
+
+        Raises:
+            SweepError: it chooses cells or replicates itself, round after round.
+        """
+        if self.kind.chooses:
+            raise SweepError(f"sweep {self.name!r} chooses its runs from stored results; run it with 'flatdist sweep'")
+        return self.cells
 
     def rows(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Keep only the rows this sweep requested: all rows of its cells, where it lists them."""

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from gradients import layer_gradients
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import Problem, sample_arrays, sample_problem
 from flatdist.factorization.evaluation import BLOCK, Evaluator
 from flatdist.factorization.flatness import MomentTrace, hessian_trace
-from flatdist.factorization.products import end_to_end, initial_layers, layer_gradients
+from flatdist.factorization.products import end_to_end, initial_layers
 
 SHAPES = [
     (5, 4, (6,)),

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from gradients import layer_gradients
 
 from flatdist import min_frobenius_norm
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import sample_arrays
 from flatdist.errors import CellError
-from flatdist.factorization.products import end_to_end, initial_layers, layer_gradients, partial_products
+from flatdist.factorization.products import end_to_end, initial_layers, partial_products
 from flatdist.trials.run import run_replicates
 
 FIELDS = {"rank": 1, "n": 14, "method": "gradient_descent", "init": "symmetric"}

@@ -101,11 +101,16 @@ def inspecting(cell: Cell, replicates: Sequence[int], settings: Any, **others: A
     """The real numerics, numba's for even n and torch's for odd; ``host`` tells the thread pools' sizes after them."""
     import dataclasses
     import json
+    import sys
 
-    from flatdist.machine.threads import report_threads
+    import threadpoolctl
+
     from flatdist.trials.run import run_replicates
 
     chosen = dataclasses.replace(settings, engine="batched" if cell.n % 2 else "fused")
     for row in run_replicates(cell, replicates, chosen, **others):
-        row.trial["host"] = json.dumps(report_threads())
+        loaded = threadpoolctl.threadpool_info()
+        pools = {f"{pool['user_api']}:{pool['filepath']}": pool["num_threads"] for pool in loaded}
+        pools |= {name: sys.modules[name].get_num_threads() for name in ("torch", "numba") if name in sys.modules}
+        row.trial["host"] = json.dumps(pools)
         yield row

@@ -5,9 +5,10 @@ import itertools
 
 import numpy as np
 import pytest
+from gradients import layer_gradients
 
 from flatdist.cells.cell import Cell
-from flatdist.factorization.products import end_to_end, layer_gradients, partial_products
+from flatdist.factorization.products import end_to_end, partial_products
 from flatdist.trials.learning_rate import (
     REESTIMATE_STEPS,
     STABILITY,

@@ -106,7 +106,7 @@ def test_conditions_on_n_restrict_it_and_others_leave_groups_out() -> None:
 
 def test_one_n_from_the_command_line_takes_the_choice_away() -> None:
     sweep = parse_sweep(BASE + "axes: {n: " + BOUNDARY + "}", changes=Changes({"n": 30}))
-    assert not sweep.chooses
+    assert not sweep.kind.chooses
     assert [cell.n for cell in sweep.cells] == [30]
 
 
