@@ -19,6 +19,7 @@ import click
 
 from flatdist.cli.options import load_sweep, open_store, plugin_option, store_option, sweep_argument
 from flatdist.errors import CellError, StoreError, counted
+from flatdist.machine.files import atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,12 +66,10 @@ def bundle_command(sweep: str, store: str, figures: Path | None, out: Path | Non
     listed = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(contents.items())}
     manifest = json.dumps({"format": FORMAT, "sweep": loaded.name, "files": listed}, indent=1).encode()
     path = out or Path(f"{loaded.name}.zip")
-    temporary = path.with_name(f".{path.name}.part")
     try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, data in [(MANIFEST, manifest), *sorted(contents.items())]:
                 archive.writestr(zipfile.ZipInfo(name, _WHEN), data, zipfile.ZIP_DEFLATED)
-        temporary.replace(path)
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error.strerror or error}; give another --out") from error
     click.echo(f"wrote {counted(len(trials), 'replicate')} and {counted(len(contents), 'file')} to {path}")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv as csv_module
 import json
-import os
 import re
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +15,7 @@ from flatdist.cli.options import load_sweep, open_store, store_option, sweep_arg
 from flatdist.cli.output import print_table
 from flatdist.errors import StoreError, SweepError, counted
 from flatdist.machine.extras import remedy
+from flatdist.machine.files import atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,19 +72,10 @@ def export_command(
         raise StoreError(
             f"{path} exists and is not an export of flatdist: add --force to replace it, or give another --out"
         )
-    temporary = Path()
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # never an existing name, or a link
-        temporary = Path(name)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.fchmod(handle, 0o666 & ~umask)
-        os.close(handle)
-        _write_frame(frame, temporary, kind)
-        temporary.replace(path)
+        with atomic(path) as temporary:
+            _write_frame(frame, temporary, kind)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise StoreError(f"{path}: cannot be written: {error.strerror or error}; give another --out") from error
     click.echo(f"wrote {counted(len(frame), 'row')} to {path}")
 

@@ -14,6 +14,7 @@ import click
 
 from flatdist.cli.options import PLUGINS, load_sweep, store_option, sweep_argument
 from flatdist.errors import LaunchError
+from flatdist.machine.files import atomic
 
 # scheduler -> (template without Ray, template with Ray, client and its arguments before the file, ending)
 SCHEDULERS = {
@@ -56,7 +57,8 @@ def submit_command(scheduler: str, sweep: str, store: str, out: Path | None, dry
     _, _, client, ending = SCHEDULERS[scheduler]
     path = out or Path(f"{name}-{scheduler}{ending}")
     try:
-        path.write_text(text, encoding="utf-8")
+        with atomic(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise LaunchError(f"{path}: cannot be written: {error.strerror or error}; give another --out") from error
     if shutil.which(client[0]) is None:

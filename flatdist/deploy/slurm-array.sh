@@ -7,13 +7,12 @@
 #SBATCH --signal=B:TERM@120
 #SBATCH --requeue
 @SETUP@# One part of the sweep, without Ray; the parts share the store alone.
-trap 'kill -TERM "$part"' TERM   # two minutes before the time is up: store what is finished, and leave
+trap 'kill -TERM $!' TERM        # two minutes before the time is up: store what is finished, and leave
 @COMMAND@ &
-part=$!
-wait "$part"
+wait $!                          # $! is known as soon as the part runs, so that no signal is lost
 status=$?
-if [ "$status" -gt 128 ] && kill -0 "$part" 2>/dev/null; then   # the first wait ended with the signal
-    wait "$part"
+if [ "$status" -gt 128 ] && kill -0 $! 2>/dev/null; then   # the first wait ended with the signal
+    wait $!
     status=$?
 fi
 if [ "$status" = 130 ]; then     # interrupted: queue up for the rest

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 
 from flatdist.errors import FitError, did_you_mean
 from flatdist.figures.origin import file_stem, origin, remake_command
-from flatdist.figures.style import FORMATS, atomic, save_figure
+from flatdist.figures.style import FORMATS, save_figure
 from flatdist.figures.words import text_lines
 from flatdist.fits.success import missing_lines, success_words
+from flatdist.machine.files import atomic
 
 FIGURES: Mapping[str, tuple[str, str]] = {
     "phase_diagram": ("phase_diagram", "success over (n, rank), (n, size) or normalised axes, with the predictions"),

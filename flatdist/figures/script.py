@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from flatdist.errors import FlatdistError
 from flatdist.figures.command import Context, load
 from flatdist.figures.origin import file_stem, origin
-from flatdist.figures.style import atomic, save_figure
+from flatdist.figures.style import save_figure
 from flatdist.figures.words import shown, text_lines
 from flatdist.fits.success import missing_lines, resolve_tolerance, success_words
+from flatdist.machine.files import atomic
 from flatdist.threshold.curves import CHOICES
 
 BAD_INPUT = 2

@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from matplotlib.ticker import NullLocator
 from flatdist.cells.cell import FIELDS
 from flatdist.errors import FitError
 from flatdist.figures.origin import file_metadata, file_stem
+from flatdist.machine.files import atomic
 from flatdist.methods import METHODS
 
 COLUMN_WIDTH = 3.4  # inches, one column of a two-column paper
@@ -210,18 +210,3 @@ def save_figure(
                 figure.savefig(temporary, format=extension, dpi=RESOLUTION, metadata=metadata[extension])
             paths.append(path)
     return paths
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary file beside a path, which takes its place if nothing is raised; the folder is made if needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    os.close(handle)
-    try:
-        yield Path(name)
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

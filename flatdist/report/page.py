@@ -20,8 +20,9 @@ from flatdist.errors import FlatdistError
 from flatdist.figures.command import Context, Drawn, maker_of
 from flatdist.figures.origin import origin
 from flatdist.figures.panels import styled
-from flatdist.figures.style import FORMATS, PREDICTION_LINES, atomic, save_figure
+from flatdist.figures.style import FORMATS, PREDICTION_LINES, save_figure
 from flatdist.figures.words import counted, name_of
+from flatdist.machine.files import atomic
 from flatdist.report import answers, tables
 from flatdist.report.material import Material, Settings, gather
 from flatdist.report.packing import pack
