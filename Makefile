@@ -17,7 +17,7 @@ TORCH_BY_UV = $(INSTALL) uv && { $(BIN)/uv pip install --quiet --python $(BIN)/p
 SWEEP ?= sweeps/quickstart.yaml
 STORE ?= results
 OUT ?= figures
-PYTEST_ARGS ?= --numprocesses auto --dist loadgroup
+PYTEST_ARGS ?= --numprocesses auto --dist loadgroup --durations 40
 
 .PHONY: help setup demo test docs dist lock lint types format bench clean
 

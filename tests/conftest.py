@@ -1,6 +1,8 @@
 """What all tests share."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is first imported: kernels run on the CPU
 
@@ -17,7 +19,24 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Tests that start Ray run in one process, so that they share one cluster."""
+    """What shares a cluster, a page or a module's fixtures and caches runs in one process; a page's blocks anywhere."""
     for item in items:
         if item.get_closest_marker("ray"):
             item.add_marker(pytest.mark.xdist_group("ray"))
+        elif item.path.name != "test_blocks.py":
+            shared = item.path.parent if item.path.parent.name == "report" else item.path
+            item.add_marker(pytest.mark.xdist_group(str(shared)))
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """Ray on two CPUs, private to this test run, for all tests of the session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # else Ray leaves a token in the home folder
+        # The runners of launch_fakes are found by name there.
+        patch.setenv("PYTHONPATH", str(Path(__file__).with_name("helpers")), prepend=os.pathsep)
+        from flatdist.launch.ray.cluster import ClusterSession
+        from flatdist.planning import Settings
+
+        with ClusterSession(Settings(slots=2)):
+            yield

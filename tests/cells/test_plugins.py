@@ -155,9 +155,9 @@ def test_the_command_line_takes_plugins(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_the_file_reaches_rays_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+def test_the_file_reaches_rays_workers(tmp_path: Path) -> None:
     text = "replicates: 2\nfixed: {d_out: 4, d_in: 4, rank: 1, n: 12, steps: 50, evaluations: 2}\n"
     path = write(tmp_path, text + "axes: {method: [single_noise, sam]}\n", "own.yaml")
     options = ["--store", str(tmp_path / "store"), "--display", "none", "--no-probe"]

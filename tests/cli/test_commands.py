@@ -187,7 +187,7 @@ def test_invalidate_runs_chosen_results_again(run: Run, sweep: str, swept: str) 
     assert "add --yes" in run("invalidate", sweep, "--where", f"relative_error >= {worst}", status=2)
     assert "voided 1 replicate;" in run("invalidate", sweep, "--where", f"relative_error >= {worst}", "--yes")
     assert run.json("plan", sweep, "--no-probe")["replicates"]["missing"] == 1
-    run("sweep", sweep, "--executor", "inline", "--display", "none")
+    run("sweep", sweep, "--executor", "inline", "--display", "none", "--no-probe")
     after = Store(swept).trials()
     pd.testing.assert_series_equal(after["relative_error"], before["relative_error"])
     assert "nothing to void" in run("invalidate", sweep, "--where", "relative_error < 0", "--yes")

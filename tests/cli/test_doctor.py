@@ -48,16 +48,10 @@ def test_a_store_that_cannot_be_used_is_a_problem(
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_every_node_of_a_cluster(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from flatdist.launch import Settings
-    from flatdist.launch.ray.cluster import ClusterSession
-
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    with ClusterSession(Settings(slots=1)):
-        assert main(["doctor", "--store", str(tmp_path), "--address", "auto", "--json"]) == 0
+def test_every_node_of_a_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--store", str(tmp_path), "--address", "auto", "--json"]) == 0
     nodes = json.loads(capsys.readouterr().out)["nodes"]
     assert len(nodes) == 2  # the driver, and the one node
     assert nodes[1]["torch"] == nodes[0]["torch"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +15,20 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which ``make demo`` has ended, with fewer replicates."""
+    """A folder in which ``make demo`` has ended, with fewer replicates; the test processes of a run share it."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    folder = root / "finished"
+    with (root / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "results").exists():
+            _finish(folder)
+    return folder
+
+
+def _finish(folder: Path) -> None:
     from commands import fewer, run_flatdist
 
-    folder = tmp_path_factory.mktemp("finished")
     for path in ROOT.glob("sweeps/**/*.yaml"):
         copy = folder / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -25,7 +37,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         run_flatdist(["sweep", "sweeps/quickstart.yaml"])
-    return folder
 
 
 @pytest.fixture

@@ -192,12 +192,13 @@ def test_where_reaches_the_store_and_the_picture(
         return trials.query(where)
 
     monkeypatch.setattr(flatdist, "load_trials", load, raising=False)
-    assert figure("sample_complexity", "demo", "--where", "rank == 2", "--out", str(tmp_path)) == 0
+    out = ["--out", str(tmp_path), "--format", "svg"]
+    assert figure("sample_complexity", "demo", "--where", "rank == 2", *out) == 0
     assert asked == ["rank == 2"]
     (stem,) = {path.stem for path in tmp_path.iterdir()}
     assert stem.startswith("sample_complexity-where-rank-2-"), "the whole sweep's picture must stay"
     assert "rank == 2" in (tmp_path / f"{stem}.svg").read_text()
-    assert figure("sample_complexity", "demo", "--where", "rank != 2", "--out", str(tmp_path)) == 0
+    assert figure("sample_complexity", "demo", "--where", "rank != 2", *out) == 0
     assert len({path.stem for path in tmp_path.iterdir()}) == 2
     assert figure("sample_complexity", "demo", "--where", "rank == 7") == 2
     assert "with --where 'rank == 7'" in capsys.readouterr().err

@@ -129,9 +129,9 @@ def test_the_other_commands_draw(
 ) -> None:
     two = pd.concat([trials, quickstart_like((1,), ("label_noise_sgd", "min_nuclear_norm"), d_out=8, replicates=12)])
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: two, raising=False)
-    out = ["--out", str(tmp_path), "--tolerance", "1e-2"]
+    out = ["--out", str(tmp_path), "--format", "png", "--tolerance", "1e-2"]
     assert figure("paired", "demo", *out) == 0
-    assert figure("tolerance", "demo", *out[:2]) == 0
+    assert figure("tolerance", "demo", *out[:4]) == 0
     assert figure("phase_diagram", "demo", *out, "--view", "size") == 0
     assert figure("phase_diagram", "demo", *out, "--view", "normalised") == 0
     stems = {path.stem for path in tmp_path.iterdir()}

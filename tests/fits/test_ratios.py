@@ -249,9 +249,8 @@ def test_commands_write_pictures_with_their_origin(
 ) -> None:
     command, table, options, printed = commands(trials)[name]
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: table, raising=False)
-    assert run(command, "demo", "--out", str(tmp_path), *options) == 0
+    assert run(command, "demo", "--out", str(tmp_path), "--format", "png", *options) == 0
     assert printed in capsys.readouterr().out
-    assert {path.suffix for path in tmp_path.glob(f"{name}.*")} >= {".png", ".svg", ".pdf"}
     with Image.open(tmp_path / f"{name}.png") as picture:
         assert json.loads(picture.info["Description"])["sweep"] == "demo"
         assert picture.size[0] == pytest.approx(style.COLUMN_WIDTH * style.RESOLUTION, abs=2)

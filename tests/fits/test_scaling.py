@@ -178,7 +178,7 @@ def test_command_writes_both_pictures(
     trials: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials, raising=False)
-    assert figure("scaling", "demo", "--out", str(tmp_path), "--tolerance", "1e-2") == 0
+    assert figure("scaling", "demo", "--out", str(tmp_path), "--format", "png", "--tolerance", "1e-2") == 0
     assert {path.stem for path in tmp_path.iterdir()} == {"scaling", "collapse"}
     printed = capsys.readouterr().out
     assert "statdim" in printed
@@ -198,7 +198,7 @@ def test_one_size_is_nothing_to_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     low, high = drawn.axes[3].get_xlim()
     assert low < 144 < high < 300
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials[trials["rank"] == 1])
-    assert figure("scaling", "demo", "--out", str(tmp_path)) == 0
+    assert figure("scaling", "demo", "--out", str(tmp_path), "--format", "png") == 0
     printed = capsys.readouterr().out
     assert printed.count("undecided: one size") == 4
     assert "nan" not in printed

@@ -144,7 +144,7 @@ def test_the_command_reads_a_sweep_from_the_store(tmp_path, capsys):
 
     outcomes = [outcome for cell in cells for outcome in run_replicates(cell, range(2))]
     Store(store).write([outcome.trial for outcome in outcomes], [])
-    assert figure("theorems", str(sweep), "--store", store, "--out", str(out)) == 0
+    assert figure("theorems", str(sweep), "--store", store, "--out", str(out), "--format", "png") == 0
     text = capsys.readouterr().out
     assert "Lemma 3: holds" in text
     assert "theorem_4: no trials test it" in text

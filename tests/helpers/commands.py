@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib
 import inspect
 import re
@@ -17,6 +18,7 @@ import click
 import pytest
 
 from flatdist.cli import cli, main
+from flatdist.report import write_report
 from flatdist.sweeps import load_sweep
 
 ROOT = Path(__file__).parents[2]
@@ -64,9 +66,11 @@ class Parsed(Exception):
 
 
 def fewer(sweep: str) -> str:
-    """The same sweep file with fewer replicates and steps and a smaller budget; keys, shapes and analyses stay."""
+    """The same sweep file with fewer replicates and steps, a smaller budget, and every second value of long axes."""
     sweep = re.sub(r"^(replicates: )\d+$", r"\g<1>2", sweep, flags=re.MULTILINE)
     sweep = re.sub(r"\b(steps: )\d+", r"\g<1>6000", sweep)
+    sweep = re.sub(r"(?:^ +- [^\n:]*\n){8,}", lambda m: "".join(m[0].splitlines(keepends=True)[::2]), sweep, flags=re.M)
+    sweep = re.sub(r"\[([^][{}]*(?:,[^][{}]*){7,})\]", lambda m: f"[{','.join(m[1].split(',')[::2])}]", sweep)
     return re.sub(r"\b(budget: )\d+", r"\g<1>12", sweep)
 
 
@@ -93,12 +97,15 @@ def run_flatdist(words: Sequence[str]) -> None:
     words = list(words)
     if words[0] == "sweep":
         words += [] if "--executor" in words else ["--executor", "inline"]
-        words += ["--yes", "--display", "none"]
+        words += ["--yes", "--display", "none", "--no-probe"]  # `plan` in the pages does probe
     if words[0] == "watch" and "--once" not in words:
         words.append("--once")  # serving lasts until it is interrupted; tests/report/test_watch.py serves
     if words[0] == "figure" and len(words) > 2 and "--format" not in words:
         words += ["--format", "png"]  # a page's commands are run to see that they work; other tests read every format
-    status = main(words)
+    with pytest.MonkeyPatch.context() as patch:
+        if words[0] == "report":
+            patch.setattr("flatdist.report.write_report", functools.partial(write_report, formats=("png",)))
+        status = main(words)
     allowed = (0, 1) if words[0] in ("status", "diff") else (0,)  # 1: some replicates are missing, or something moved
     assert status in allowed, f"exit status {status}"
 

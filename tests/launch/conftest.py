@@ -1,10 +1,9 @@
-"""One local Ray for all tests that need it, private to this test run; plans made by hand."""
+"""Plans made by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,16 +43,3 @@ def make_cell() -> Callable[..., Cell]:
 def make_plan() -> Callable[..., HandmadePlan]:
     """A plan of given cells, all with the same replicates, so many cells a shard."""
     return _make_plan
-
-
-@pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """Ray on two CPUs, for all tests of the session."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")  # else Ray leaves a token in the home folder
-        helpers = str(Path(__file__).parents[1] / "helpers")  # the runners of launch_fakes are found by name there
-        patch.setenv("PYTHONPATH", helpers)
-        from flatdist.launch.ray.cluster import ClusterSession
-
-        with ClusterSession(Settings(slots=2)):
-            yield

@@ -206,17 +206,8 @@ def test_parts_of_a_search_drive_the_same_rounds_and_share_each(tmp_path: Path) 
         "replicates: 2\nfixed: {d_out: 4, d_in: 4, rank: 1, n: 14, steps: 40, evaluations: 3}\n"
         "search: {fields: {learning_rate: {loguniform: [0.01, 0.1]}}, budget: 6, round: 3}\n"
     )
-    command = [
-        sys.executable,
-        "-m",
-        "flatdist",
-        "sweep",
-        str(path),
-        "--store",
-        str(tmp_path / "s"),
-        "--display",
-        "none",
-    ]
+    options = ["--display", "none", "--no-probe"]
+    command = [sys.executable, "-m", "flatdist", "sweep", str(path), "--store", str(tmp_path / "s"), *options]
     processes = [subprocess.Popen([*command, "--part", f"{k}/2"], stdout=subprocess.PIPE, text=True) for k in (1, 2)]
     said = [process.communicate(timeout=250)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
@@ -224,7 +215,7 @@ def test_parts_of_a_search_drive_the_same_rounds_and_share_each(tmp_path: Path) 
     trials = Store(tmp_path / "s").trials()
     assert len(trials) == 12
     alone = tmp_path / "alone"
-    assert main(["sweep", str(path), "--store", str(alone), "--executor", "inline", "--display", "none"]) == 0
+    assert main(["sweep", str(path), "--store", str(alone), "--executor", "inline", *options]) == 0
     assert set(Store(alone).trials()["cell_id"]) == set(trials["cell_id"])  # the same search
 
 

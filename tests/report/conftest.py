@@ -32,6 +32,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = str(folder / "results")
     file = str(folder / "small.yaml")
     with np.errstate(all="ignore"):
-        assert main(["sweep", file, "--store", store, "--executor", "inline", "--yes"]) == 0
+        assert main(["sweep", file, "--store", store, "--executor", "inline", "--yes", "--no-probe"]) == 0
     assert main(["report", file, "--store", store, "--out", str(folder / "out")]) == 0
     return folder / "out" / "small.html"

@@ -19,12 +19,9 @@ FLAGS = (
 )
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="the browser's driver needs selenium")
-pytestmark = [
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER), reason="no chromium and chromedriver: apt-get install chromium-driver"
-    ),
-    pytest.mark.xdist_group("browser"),
-]
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="no chromium and chromedriver: apt-get install chromium-driver"
+)
 
 
 class Page:

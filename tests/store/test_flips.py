@@ -1,4 +1,4 @@
-"""The short version of ``tests/store/flips.py``: 200 random flips, cuts and swaps in files of every kind."""
+"""The short version of ``tests/store/flips.py``: 60 random flips, cuts and swaps in files of every kind."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_no_reader_is_misled_and_a_run_mends_what_is_damaged():
     spec = importlib.util.spec_from_file_location("flips", Path(__file__).with_name("flips.py"))
     assert spec is not None
     assert spec.loader is not None
     flips = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(flips)
-    outcomes, wrong = flips.run(200, seed=1)
+    outcomes, wrong = flips.run(60, seed=1)
     assert wrong == []
-    assert outcomes["mended"] == 200
-    assert sum(count for name, count in outcomes.items() if name.endswith("named")) > 100
+    assert outcomes["mended"] == 60
+    assert sum(count for name, count in outcomes.items() if name.endswith("named")) > 30
