@@ -1,17 +1,19 @@
 """CPU seconds of the figure commands and the report, for sweeps of about 10,000 and 100,000 rows.
 
-    python -m benchmarks.analyses [--rows 10000 100000] [--against CHECKOUT] [--out FILE]
+    python -m benchmarks.analyses [--rows 10000 100000] [--against CHECKOUT] [--limit SECONDS] [--out FILE]
 
 Each command runs in a process of its own, imports included, on made-up rows: six shapes of ranks 1 to 3, four methods,
 12 values of n, logistic transitions at the statistical dimension with 2 % of failures however large n is; the number
 of replicates gives the number of rows. ``--against`` runs the same commands of another checkout beside them, each
-checkout on a store that it wrote itself (such as ``git worktree add ../released fe91866``, which is 0.1.0).
+checkout on a store that it wrote itself (such as ``git worktree add ../released fe91866``, which is 0.1.0). A command
+that takes longer than ``--limit`` is stopped and counted as infinite.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import math
 import os
 import subprocess
 import sys
@@ -80,16 +82,20 @@ def write(sweep_file: Path, location: str) -> None:
     store.save_sweep(sweep.name, sweep_file.read_text(), [cell.cell_id for cell in sweep.cells], sweep.replicates)
 
 
-def cpu_seconds(checkout: Path, words: list[str]) -> float:
-    """Of one Python process and its children; its output is shown where it fails."""
+def cpu_seconds(checkout: Path, words: list[str], limit: float = math.inf) -> float:
+    """Of one Python process and its children; infinite where it takes longer than the limit."""
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     before = os.times()
-    subprocess.run([sys.executable, *words], cwd=checkout, env=environment, check=True, stdout=subprocess.PIPE)
+    command, seconds = [sys.executable, *words], limit if math.isfinite(limit) else None
+    try:
+        subprocess.run(command, cwd=checkout, env=environment, check=True, stdout=subprocess.PIPE, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return math.inf
     after = os.times()
     return after.children_user + after.children_system - before.children_user - before.children_system
 
 
-def measure(checkout: Path, rows: int) -> dict[str, float]:
+def measure(checkout: Path, rows: int, limit: float) -> dict[str, float]:
     """CPU seconds of each command of a checkout."""
     with tempfile.TemporaryDirectory() as folder:
         sweep, store, out = Path(folder, "made_up.yaml"), str(Path(folder, "store")), str(Path(folder, "out"))
@@ -99,7 +105,7 @@ def measure(checkout: Path, rows: int) -> dict[str, float]:
         commands = {name: [f"analysis.{name}"] if released else ["flatdist", "figure", name] for name in FIGURES}
         commands["report"] = ["flatdist", "report"]
         files = [str(sweep), "--store", store, "--out", out]
-        return {name: cpu_seconds(checkout, ["-m", *words, *files]) for name, words in commands.items()}
+        return {name: cpu_seconds(checkout, ["-m", *words, *files], limit) for name, words in commands.items()}
 
 
 def main() -> None:
@@ -107,6 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--against", type=Path, help="another checkout, measured beside this one")
+    parser.add_argument("--limit", type=float, default=math.inf, help="seconds after which a command is stopped")
     parser.add_argument("--out", type=Path, help="write the table here, as CSV")
     parser.add_argument("--write", nargs=2, metavar=("SWEEP", "STORE"), help="only fill a store")
     options = parser.parse_args()
@@ -117,7 +124,8 @@ def main() -> None:
     lines = ["rows,checkout," + ",".join([*FIGURES, "report"])]
     for rows in options.rows:
         for name, checkout in {**checkouts, "now": HERE}.items():
-            lines.append(f"{rows},{name}," + ",".join(f"{value:.2f}" for value in measure(checkout, rows).values()))
+            seconds = measure(checkout, rows, options.limit)
+            lines.append(f"{rows},{name}," + ",".join(f"{value:.2f}" for value in seconds.values()))
             print("\n".join(lines[-1:] if len(lines) > 2 else lines), flush=True)
     if options.out:
         options.out.write_text("\n".join(lines) + "\n")

@@ -1,33 +1,35 @@
 """Does a boundary search cover n50 when it stops by itself, and what does it save? Simulated success curves.
 
-``python benchmarks/boundary_search.py [--datasets 1000] [--workers 2] [--setting NAME ...] [--out FILE]``
+``python benchmarks/boundary_search.py [--datasets 500] [--workers 2] [--seconds S] [--setting NAME ...] [--out FILE]``
 
 Every data set is a whole search: rounds of runs at the n that the search asks for, until it has finished or 400 runs
-are spent. Success at n is drawn with probability F((log n - log n50) / scale), F logistic or normal; n50 is the
-setting's, moved by up to half a measurement either way. The uniform grid has the same range, evenly spaced in log n,
-and the number of values out of 12, 24, 48, 96 that reaches the search's median half-width with the fewest runs;
-``work`` weighs each run with its n, as each step of a run costs where all measurements are used. Steps are the same
-for every run of a group, so the ratio of replicate-steps is that of runs.
+are spent. Success at n is drawn from the curve of one of the links with lapses; n50 is the setting's, moved by up to
+half a measurement either way. Chunks of all settings are simulated in turn until the time is up. The uniform grid has
+the same range, evenly spaced in log n, and the number of values out of 12, 24, 48, 96 that reaches the search's median
+half-width with the fewest runs; ``work`` weighs each run with its n, as each step of a run costs where all measurements
+are used. Steps are the same for every run of a group, so the ratio of replicate-steps is that of runs.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import multiprocessing
 import os
+import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from scipy import special
+import pandas as pd
 
 from flatdist.threshold import Range, Runs, finished, interval, place, round_size
+from flatdist.threshold.curves import curve, rise
 
 BUDGET = 400
+CHUNK = 10
 GRIDS = (12, 24, 48, 96)
 GRID_DATASETS = 41
 MOST_REPLICATES = 4096
@@ -41,9 +43,10 @@ class Setting:
         name: what it stands for.
         low, high: range searched.
         n50: threshold.
-        scale: of the success curve on log n, as a standard deviation times sqrt(3) / pi.
-        link: ``logit`` or ``probit``.
+        scale: of the logistic curve on log n that rises from 10 to 90 % over the same width.
+        link: of the curve.
         precision: half-width asked for.
+        lapse: share of failures at large n.
     """
 
     name: str
@@ -53,11 +56,11 @@ class Setting:
     scale: float
     link: str = "logit"
     precision: float = 0.03
+    lapse: float = 0.0
 
     def probability(self, n: np.ndarray, n50: float) -> np.ndarray:
         """Of success at n."""
-        argument = (np.log(n) - math.log(n50)) / self.scale
-        return special.expit(argument) if self.link == "logit" else special.ndtr(argument * math.sqrt(3.0) / math.pi)
+        return curve(self.link, n, n50, self.scale * rise("logit") / rise(self.link), self.lapse)
 
 
 SETTINGS = (
@@ -75,9 +78,18 @@ SETTINGS = (
     Setting("n50 near the upper end", 22, 144, 132.0, 0.066),
     Setting("small n", 4, 16, 7.0, 0.12, precision=0.06),
     Setting("small n, sharp", 4, 16, 7.0, 0.03, precision=0.06),
+    Setting("12x12 rank 1, lapses of 5 %", 22, 144, 44.6, 0.066, lapse=0.05),
+    Setting("20x20 rank 2, lapses of 10 %", 71, 400, 141.6, 0.032, lapse=0.1),
+    Setting("12x12 rank 1, Weibull", 22, 144, 44.6, 0.066, "cloglog"),
+    Setting("12x12 rank 1, mirrored Weibull", 22, 144, 44.6, 0.066, "loglog"),
     Setting("n50 below the range", 22, 144, 15.0, 0.066),
     Setting("n50 above the range", 22, 144, 220.0, 0.066),
 )
+
+
+def searches(setting: Setting, seeds: range) -> list[dict[str, float | str]]:
+    """One search to its end for each seed."""
+    return [search(setting, seed) for seed in seeds]
 
 
 def search(setting: Setting, seed: int) -> dict[str, float | str]:
@@ -139,13 +151,13 @@ def cheapest_grid(setting: Setting, half_width: float) -> dict[str, float]:
     return best
 
 
-def summary(setting: Setting, searches: list[dict[str, float | str]], grid: bool) -> dict[str, float | str]:
+def summary(setting: Setting, ended: list[dict[str, float | str]], grid: bool) -> dict[str, float | str]:
     """Coverage, bias and cost over many searches."""
-    column = {name: np.array([one[name] for one in searches]) for name in searches[0]}
+    column = {name: np.array([one[name] for one in ended]) for name in ended[0]}
     bracketed = np.isin(column["censored"], ["none", "interval"])
     row: dict[str, float | str] = {
         **asdict(setting),
-        "datasets": len(searches),
+        "datasets": len(ended),
         "coverage": column["covered"].mean(),
         "interval_above": column["below"].mean(),
         "interval_below": column["above"].mean(),
@@ -167,30 +179,35 @@ def summary(setting: Setting, searches: list[dict[str, float | str]], grid: bool
 
 
 def main() -> None:
-    """Print one line per setting."""
+    """Print the table and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--datasets", type=int, default=1000)
+    parser.add_argument("--datasets", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0, help="number of the first data set")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="of simulation, before the grids")
     parser.add_argument("--setting", action="append", choices=[one.name for one in SETTINGS], help="only these")
     parser.add_argument("--no-grid", action="store_true", help="without the comparison to uniform grids")
-    parser.add_argument("--out", type=Path, help="write the table here, as JSON")
+    parser.add_argument("--out", type=Path, help="write the table here, as CSV")
     options = parser.parse_args()
-    rows = []
+    chosen = [one for one in SETTINGS if not options.setting or one.name in options.setting]
+    found: dict[str, list[dict[str, float | str]]] = {one.name: [] for one in chosen}
+    end, last = time.monotonic() + options.seconds, options.seed + options.datasets
     # Matrices are tiny: threads of the linear algebra only wait for each other. New processes read this at their start.
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
-        for setting in SETTINGS:
-            if options.setting and setting.name not in options.setting:
-                continue
-            seeds = range(options.seed, options.seed + options.datasets)
-            searches = list(pool.map(partial(search, setting), seeds, chunksize=10))
-            rows.append(pool.submit(summary, setting, searches, not options.no_grid).result())
-            skipped = ("low", "high", "n50", "scale", "link", "name")
-            figures = {name: value for name, value in rows[-1].items() if name not in skipped}
-            print(f"{setting.name}:", *(f"{name}={value:.4g}" for name, value in figures.items()), flush=True)
+        for first in range(options.seed, last, CHUNK):
+            if time.monotonic() > end:
+                break
+            seeds = range(first, min(first + CHUNK, last))
+            for setting, ended in zip(chosen, pool.map(partial(searches, seeds=seeds), chosen), strict=True):
+                found[setting.name] += ended
+        rows = list(pool.map(partial(summary, grid=not options.no_grid), chosen, found.values()))
+    table = pd.DataFrame(rows)
     if options.out:
-        options.out.write_text(json.dumps(rows, indent=1) + "\n")
+        table.to_csv(options.out, index=False, float_format="%.4g")
+    print(
+        table.drop(columns=["low", "high", "n50", "scale", "link"]).to_string(index=False, float_format="{:.4g}".format)
+    )
 
 
 if __name__ == "__main__":

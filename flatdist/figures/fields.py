@@ -15,11 +15,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import LogLocator
-from statsmodels.stats.proportion import proportion_confint
 
 from flatdist.errors import FitError, did_you_mean
 from flatdist.figures.command import Context, Drawn
-from flatdist.figures.panels import Key, Panels, describe, keys_of, legend_columns, series_handles, styled
+from flatdist.figures.panels import Key, Panels, describe, keys_of, legend_columns, plain, series_handles, styled
 from flatdist.figures.style import (
     EDGE_OVER_HEAT,
     HEAT,
@@ -31,9 +30,9 @@ from flatdist.figures.style import (
     marker_of,
     round_values,
 )
-from flatdist.figures.words import number, plain, shown
+from flatdist.figures.words import number, shown
 from flatdist.fits.grouping import as_value, configuration_columns, distinct, group_rows, matching
-from flatdist.fits.success import label_success, resolve_tolerance
+from flatdist.fits.success import label_success, resolve_tolerance, wilson_interval
 from flatdist.fits.threshold import fit_thresholds
 
 AGGREGATES = ("mean", "median", "min", "max", "std", "count")
@@ -328,7 +327,7 @@ def field_table(
         known = group[""].dropna()
         low, high = known.quantile([0.25, 0.75]) if len(known) else (np.nan, np.nan)
         if value in _SHARES and len(known) and how == "mean":
-            low, high = proportion_confint(int(known.sum()), len(known), alpha=0.05, method="wilson")
+            low, high = wilson_interval(int(known.sum()), len(known))
         rows.append({**key, "value": float(known.agg(how)) if len(known) or how == "count" else np.nan,
                      "low": low, "high": high, "count": len(group)})  # fmt: skip
     return pd.DataFrame(rows)

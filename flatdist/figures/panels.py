@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Self
@@ -26,6 +27,9 @@ from flatdist.figures.style import (
 )
 from flatdist.fits.grouping import as_value, null_name
 from flatdist.theory import prediction
+
+TIMES, PRIME, DELTA = "\N{MULTIPLICATION SIGN}", "\N{PRIME}", "\N{GREEK SMALL LETTER DELTA}"
+MANY = 6  # panels
 
 _NAMES = {
     "d_out": "$d'$",
@@ -116,6 +120,8 @@ class Panels:
     def title(self, axes: Axes, text: str) -> None:
         """Set a panel's title, unless the caller has titled the axes."""
         if self._own or not axes.get_title():
+            # Mathtext is parsed anew for every format: a second or two where there are many panels.
+            text = plain(text) if len(self.keys) > MANY else text
             axes.set_title(text, loc="left", pad=3)
 
     def label(self, x: str, y: str) -> None:
@@ -135,6 +141,16 @@ class Panels:
         elif handles:
             settings["ncols"] = 1
             self.flat[0].legend(handles=list(handles), **settings)
+
+
+def plain(text: str) -> str:
+    """Mathtext as plain text: ``$d' = 3$`` becomes d′ = 3."""
+    return re.sub(r"\$([^$]*)\$", lambda found: _without_markup(found[1]), text)
+
+
+def _without_markup(math_text: str) -> str:
+    text = math_text.replace("\\times", TIMES).replace("\\delta", DELTA).replace("\\,", " ").replace("'", PRIME)
+    return re.sub(r"[{}_\\]", "", text)
 
 
 def describe(key: Key) -> str:

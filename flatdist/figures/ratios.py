@@ -172,7 +172,8 @@ def make(
     tolerance = resolve_tolerance(trials, tolerance)
     table = _table(trials, over, tolerance, link)
     series = series_of(trials)
-    summary = shown(summarise(table, series, margin)).rename(columns={"within": f"within {100 * margin:g} %"})
+    titles = {name: f"{name} at {100 * margin:g} %" for name in ("equivalent", "different")}
+    summary = shown(summarise(table, series, margin)).rename(columns=titles)
     by = _grouping(trials)
     settings = {"tolerance": tolerance, "link": link, "level": 0.95, "by": by, "over": over, "margin": margin}
     figure = ratios(trials, over=over, margin=margin, table=table)

@@ -79,6 +79,8 @@ _SETTINGS: Mapping[str, Any] = {
     **{f"{axis}tick.{name}": value for axis in "xy" for name, value in {
         "color": ".15", "labelsize": 6.5, "major.width": 0.6, "major.size": 2.5}.items()},
     "xtick.minor.size": 1.5,
+    "figure.constrained_layout.use": False,  # figures ask for a layout themselves
+    "figure.autolayout": False,
     "svg.hashsalt": "flatdist",
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
@@ -203,7 +205,7 @@ def save_figure(
     paths = []
     with themed():
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # the layout is settled, and need not be solved for every format
+        figure.set_layout_engine(None)  # the layout is settled, and need not be solved for every format
         for extension in formats:
             path = Path(folder) / f"{stem}.{extension}"
             with atomic(path) as temporary:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from scipy import stats
 
 from flatdist.errors import FitError
 from flatdist.figures.command import Context, Drawn
@@ -113,12 +112,14 @@ def _constants(axes: Axes, check: Check, trials: pd.DataFrame) -> None:
 
 
 def _law(axes: Axes, check: Check, trials: pd.DataFrame) -> None:
+    from scipy.stats import kstwo
+
     table = check.instances
     for index, row in enumerate(table.to_dict("records")):
         uniform = (np.arange(len(row["ranks"])) + 0.5) / len(row["ranks"])
         label = f"{row['d_out']} x {row['d_in']}, n = {row['n']}"
         axes.plot(uniform, row["ranks"] - uniform, color=color_of(index), linewidth=0.7, label=label)
-    limit = stats.kstwo.ppf(1.0 - SIGNIFICANCE / (2 * len(table)), int(table["replicates"].min()))
+    limit = kstwo.ppf(1.0 - SIGNIFICANCE / (2 * len(table)), int(table["replicates"].min()))
     for side in (-limit, limit):
         axes.axhline(side, color=INK, linestyle="--", linewidth=0.8)
     axes.set_xlabel("quantile; dashed: beyond is a violation")

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flatdist.figures.panels import describe
+from flatdist.figures.panels import DELTA, PRIME, describe, plain
 from flatdist.fits.grouping import as_value, group_rows, name_nulls
 from flatdist.fits.shapes import SHAPE, predicted
 from flatdist.fits.threshold import threshold_remark
 from flatdist.methods import takes_steps
 
 ABSENT = "-"
-TIMES, PRIME, DELTA = "\N{MULTIPLICATION SIGN}", "\N{PRIME}", "\N{GREEK SMALL LETTER DELTA}"
 PREDICTIONS: Mapping[str, str] = {
     "dof": f"degrees of freedom r(d + d{PRIME} - r)",
     "rsum": f"r(d + d{PRIME})",
@@ -28,16 +27,6 @@ PREDICTIONS: Mapping[str, str] = {
 
 MANY_UNCONVERGED = 0.1  # share of a method's replicates
 _SUPERSCRIPT = re.compile(r"_(low|high)$")
-
-
-def plain(text: str) -> str:
-    """Mathtext as plain text: ``$d' = 3$`` becomes d′ = 3."""
-    return re.sub(r"\$([^$]*)\$", lambda found: _without_markup(found[1]), text)
-
-
-def _without_markup(math_text: str) -> str:
-    text = math_text.replace("\\times", TIMES).replace("\\delta", DELTA).replace("\\,", " ").replace("'", PRIME)
-    return re.sub(r"[{}_\\]", "", text)
 
 
 def name_of(key: Mapping[Any, Any]) -> str:

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
+from scipy import special
 
 from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
 from flatdist.errors import FitError
@@ -229,7 +228,7 @@ def _share_change(mine: np.ndarray, theirs: np.ndarray, unit: np.ndarray, level:
     else:  # several pairs share a problem, and are not independent
         change, count = float(differences.mean()), len(differences)
         error = float(differences.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
-        reach = float(stats.t.ppf(0.5 + level / 2.0, max(count - 1, 1))) * error
+        reach = float(special.stdtrit(max(count - 1, 1), 0.5 + level / 2.0)) * error
         low, high = max(change - reach, -1.0), min(change + reach, 1.0)
     return row | {"change": change, "low": low, "high": high} | _tested(differences)
 
@@ -269,12 +268,14 @@ def _exp(value: float) -> float:
 
 def _judged(changes: pd.DataFrame, level: float) -> pd.DataFrame:
     """What moved, over all comparisons that could have shown it, the clearest first."""
+    from scipy.stats import false_discovery_control
+
     # Whether a test could have shown anything depends on sizes alone, not on signs, so leaving out those that could not
     # spends no error (Tarone 1990).
     able = changes["smallest"] <= 1.0 - level
     adjusted = np.full(len(changes), np.nan)
     if able.any():
-        adjusted[able] = multipletests(changes.loc[able, "p_value"], method="fdr_bh")[1]
+        adjusted[able] = false_discovery_control(changes.loc[able, "p_value"])
     judged = changes.drop(columns="smallest").assign(p_adjusted=adjusted)
     judged["moved"] = judged["p_adjusted"] <= 1.0 - level
     return judged.sort_values(["p_adjusted", "p_value"], kind="stable", na_position="last", ignore_index=True)

@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from flatdist.cells.cell import PROBLEM_FIELDS
 from flatdist.errors import CellError, FitError
 from flatdist.fits.grouping import group_rows
+from flatdist.fits.paired import with_reference
+from flatdist.fits.shapes import SHAPE
 from flatdist.fits.success import label_success, require_columns, resolve_tolerance
 from flatdist.theory import first_success, statistical_dimension
-
-SHAPE = ("d_out", "d_in", "rank")
-
 
 STANDARD_ERRORS = 2.0  # E[N] agrees with delta + 1/2 where it is no further away
 
@@ -115,12 +114,12 @@ def _moments(first: np.ndarray, predicted: float, variance: float, level: float)
     if len(first):
         freedom, mean, found = len(first) - 1, float(first.mean()), float(first.var(ddof=1))
         error = math.sqrt(found / len(first))
-        reach = float(stats.t.ppf(0.5 + level / 2.0, freedom)) * error
+        reach = float(special.stdtrit(freedom, 0.5 + level / 2.0)) * error
         row |= {"mean": mean, "mean_low": mean - reach, "mean_high": mean + reach, "standard_error": error}
         row |= {"deviation": (mean - predicted) / error if error > 0 else math.nan, "variance": found}
         if variance > 0:
             ratio = found / variance
-            low, high = (ratio * freedom / stats.chi2.ppf(0.5 + side * level / 2.0, freedom) for side in (1.0, -1.0))
+            low, high = (ratio * freedom / special.chdtri(freedom, 0.5 - side * level / 2.0) for side in (1.0, -1.0))
             row |= {"variance_ratio": ratio, "variance_ratio_low": float(low), "variance_ratio_high": float(high)}
     row["center"] = _verdict(row["mean_low"], predicted, row["mean_high"])
     row["width"] = _verdict(row["variance_ratio_low"], 1.0, row["variance_ratio_high"])
@@ -153,18 +152,10 @@ def paired_first_success(
     Raises:
         FitError: the reference has no trials or several configurations, or nothing pairs with it.
     """
+    require_columns(trials, ("method",), "needed columns")
     problem = [name for name in PROBLEM_FIELDS if name in trials and name != "n"]
-    keys = [*problem, "replicate"]
-    known = sorted(map(str, trials["method"].unique())) if "method" in trials else []
-    if reference not in known:
-        raise FitError(f"the reference method {reference!r} has no trials here; allowed: {', '.join(known)}")
     first = first_successes(trials, list(dict.fromkeys(["method", *by, *problem])), tolerance)
-    theirs = first[first["method"] == reference]
-    if theirs.duplicated(keys).any():
-        raise FitError(f"the reference method {reference!r} has several configurations; choose one with `where`")
-    pairs = first[first["method"] != reference].merge(theirs[[*keys, "n_first"]], on=keys, suffixes=("", "_reference"))
-    if pairs.empty:
-        raise FitError(f"no other method was run on the problems of {reference!r}, so there are no pairs")
+    pairs = with_reference(first, reference, ["n_first"])
     rows = []
     for key, group in group_rows(pairs, by):
         difference = (group["n_first"] - group["n_first_reference"]).dropna().to_numpy(dtype=float)
@@ -172,7 +163,7 @@ def paired_first_success(
         row |= dict.fromkeys(("difference", "difference_low", "difference_high", "standard_error", "equal"), math.nan)
         if len(difference) > 1:
             mean, error = float(difference.mean()), float(difference.std(ddof=1) / math.sqrt(len(difference)))
-            reach = float(stats.t.ppf(0.5 + level / 2.0, len(difference) - 1)) * error
+            reach = float(special.stdtrit(len(difference) - 1, 0.5 + level / 2.0)) * error
             row |= {"difference": mean, "difference_low": mean - reach, "difference_high": mean + reach}
             row |= {"standard_error": error, "equal": float((difference == 0.0).mean())}
         rows.append({**key, **row})

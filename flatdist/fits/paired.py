@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
+from scipy import special
 
 from flatdist.cells.cell import PROBLEM_FIELDS
 from flatdist.errors import FitError
@@ -19,7 +18,7 @@ from flatdist.fits.grouping import (
     panel_columns,
     series_columns,
 )
-from flatdist.fits.success import label_success, require_columns, resolve_tolerance
+from flatdist.fits.success import label_success, require_columns, resolve_tolerance, wilson_interval
 
 
 def paired_differences(
@@ -91,9 +90,7 @@ def newcombe_interval(counts: tuple[int, int, int, int], level: float) -> tuple[
     total = sum(counts)
     first, second = both + only_first, both + only_second
     difference = (first - second) / total
-    (low1, high1), (low2, high2) = (
-        proportion_confint(successes, total, alpha=1.0 - level, method="wilson") for successes in (first, second)
-    )
+    (low1, high1), (low2, high2) = (wilson_interval(successes, total, level) for successes in (first, second))
     margins = first * (total - first) * second * (total - second)
     excess = float(both * neither - only_first * only_second)
     if excess > 0:
@@ -118,7 +115,7 @@ def mean_differences(differences: pd.DataFrame, by: Sequence[str]) -> pd.DataFra
     for key, group in group_rows(differences, by):
         mine, other = int(group["only_method"].sum()), int(group["only_reference"].sum())
         pairs = int(group["pairs"].sum())
-        p_value = stats.binomtest(mine, mine + other, 0.5).pvalue if mine + other else 1.0
+        p_value = min(2.0 * float(special.bdtr(min(mine, other), mine + other, 0.5)), 1.0)  # 1 without discordant pairs
         row: dict[str, Any] = {"pairs": pairs, "difference": (mine - other) / pairs}
-        rows.append({**key, **row, "only_method": mine, "only_reference": other, "p_value": float(p_value)})
+        rows.append({**key, **row, "only_method": mine, "only_reference": other, "p_value": p_value})
     return pd.DataFrame(rows)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 SMALLEST, LARGEST = 1e-4, 2.0  # discrepancy, on log y
 LEAST_SHRINKAGE = 0.02  # of sampling errors
@@ -218,7 +218,7 @@ def profile_limits(
     spare = shapes - regressors
     if spare < 1:
         return -math.inf, math.inf
-    quantile = float(stats.f.ppf(level, 1, spare))
+    quantile = float(special.fdtri(1, spare, level))
     drop = 0.5 * shapes * math.log1p(quantile / spare)
     top = fit_power_law(points, held, best, shrinking=True)
 

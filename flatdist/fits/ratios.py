@@ -96,12 +96,13 @@ def summarise(table: pd.DataFrame, by: Sequence[str], margin: float = MARGIN) ->
     Args:
         table: from :func:`ratios`.
         by: columns whose values make a series.
-        margin: relative distance from 1 that is counted.
+        margin: relative distance from 1 that counts as none.
 
     Returns:
         The columns of ``by``, ``shapes``, ``censored`` (of them, without a ratio), ``median_ratio``,
-        ``median_distance`` and ``worst_distance`` of \\|ratio - 1\\| over the shapes, ``worst_shape``, ``within``
-        (shapes within the margin) and ``contains_one`` (shapes whose interval contains 1).
+        ``median_distance`` and ``worst_distance`` of \\|ratio - 1\\| over the shapes, ``worst_shape``, and of how many
+        shapes the interval lies inside the margin (``equivalent``), beyond it (``different``), or contains 1
+        (``contains_one``).
     """
     rows = []
     for key, group in group_rows(table, by):
@@ -115,7 +116,8 @@ def summarise(table: pd.DataFrame, by: Sequence[str], margin: float = MARGIN) ->
             "median_distance": distance.median(),
             "worst_distance": distance.max(),
             "worst_shape": shape_name(worst[0]) if worst else "",
-            "within": int((distance <= margin).sum()),
+            "equivalent": int(((group["ratio_low"] >= 1.0 - margin) & (group["ratio_high"] <= 1.0 + margin)).sum()),
+            "different": int(((group["ratio_high"] < 1.0 - margin) | (group["ratio_low"] > 1.0 + margin)).sum()),
             "contains_one": int(((group["ratio_low"] <= 1.0) & (group["ratio_high"] >= 1.0)).sum()),
         }
         rows.append({**key, **row})

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import sample_arrays
@@ -163,5 +162,7 @@ def quantile_test(trials: pd.DataFrame) -> list[str]:
         places += [law.cdf(float(error)) for error in group["relative_error"]]
     if not places:
         return []
-    p_value = stats.kstest(places, "uniform").pvalue
+    from scipy.stats import kstest
+
+    p_value = kstest(places, "uniform").pvalue
     return [f"min_frobenius_norm: {len(places)} errors against their exact law, Kolmogorov-Smirnov p = {p_value:.2f}"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from flatdist.errors import FitError
 from flatdist.fits.grouping import configuration_columns, group_rows
@@ -108,7 +108,7 @@ def points_of(group: pd.DataFrame, law: str, quantity: str = "n50", level: float
     x = np.log(predicted(law, used))
     with np.errstate(divide="ignore"):
         y, low, high = (np.log(used[quantity + end].to_numpy(dtype=float)) for end in ("", "_low", "_high"))
-    reach = stats.norm.ppf(0.5 + level / 2.0)
+    reach = special.ndtri(0.5 + level / 2.0)
     sides = np.stack((y - low, high - y))
     sides[~np.isfinite(sides)] = np.nan
     finite = np.isfinite(sides)

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 _MOST_EXACT = 150  # differences; beyond, the normal approximation is as good
 _MOST_AVERAGED = 3000  # differences; beyond, their averages take too much memory
@@ -36,6 +36,8 @@ def signed_rank_test(differences: np.ndarray) -> SignedRank:
     Args:
         differences: finite, (k,).
     """
+    from scipy import stats
+
     nonzero = differences[differences != 0.0]
     count = len(nonzero)
     if count == 0:
@@ -64,7 +66,7 @@ def shift_interval(differences: np.ndarray, level: float) -> tuple[float, float,
     count = len(differences)
     if count > _MOST_AVERAGED:
         mean, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(count)
-        reach = float(stats.norm.ppf(0.5 + level / 2.0)) * error
+        reach = float(special.ndtri(0.5 + level / 2.0)) * error
         return mean, mean - reach, mean + reach
     first, second = np.triu_indices(count)
     averages = np.sort(0.5 * (differences[first] + differences[second]))
@@ -74,7 +76,7 @@ def shift_interval(differences: np.ndarray, level: float) -> tuple[float, float,
         outside = int(np.searchsorted(below, 0.5 * (1.0 - level), side="right"))
     else:
         spread = math.sqrt(count * (count + 1) * (2 * count + 1) / 24.0)
-        outside = math.floor(0.25 * count * (count + 1) - float(stats.norm.ppf(0.5 + level / 2.0)) * spread)
+        outside = math.floor(0.25 * count * (count + 1) - float(special.ndtri(0.5 + level / 2.0)) * spread)
     if outside < 1:
         return estimate, -math.inf, math.inf
     return estimate, float(averages[outside - 1]), float(averages[-outside])

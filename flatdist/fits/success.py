@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -57,6 +59,19 @@ def success_words(tolerance: float) -> str:
     'success: relative error below 0.01'
     """
     return f"success: relative error below {tolerance:g}"
+
+
+def wilson_interval(successes: int, total: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of a share (Wilson 1927); ``total`` at least 1.
+
+    >>> [round(limit, 3) for limit in wilson_interval(8, 10)]
+    [0.49, 0.943]
+    """
+    z = NormalDist().inv_cdf(0.5 + 0.5 * level)
+    share, weight = successes / total, total + z * z
+    middle = (successes + 0.5 * z * z) / weight
+    reach = z / weight * math.sqrt(total * share * (1.0 - share) + 0.25 * z * z)
+    return max(middle - reach, 0.0), min(middle + reach, 1.0)
 
 
 def require_columns(frame: pd.DataFrame, columns: Sequence[str], what: str) -> None:

@@ -95,13 +95,14 @@ def fit_thresholds(
           between them); ``left`` (n50 is below the smallest n); ``right`` (above the largest); ``unresolved`` (there is
           no n50: success levels off below one half, or falls again).
         - ``reason``: why n50 is not resolved, or another remark on the curve; otherwise empty.
-        - ``fit_p``: goodness of fit by parametric bootstrap; below 0.02 the fit is poor and the interval is widened by
-          the excess scatter. NaN where it cannot be computed (replicates that fail after a success).
+        - ``fit_p``: goodness of fit by parametric bootstrap. Below 0.02 the fit is poor; below 0.1 the interval is
+          widened by the excess scatter. NaN where it cannot be computed (replicates that fail after a success).
         - ``lapse``: failures at large n, 0 where there is no evidence of any; ``lapse_evidence``: their posterior
           probability, 1/2 before the data.
         - ``transition``, ``transition_low``, ``transition_high``: from 10 to 90 % of the curve's rise, in measurements,
-          with profile-likelihood limits; ``scale``, that of log n; ``link``, of the curve; ``n_spacing``, between the
-          measured n on either side of n50: a transition narrower than that is not resolved.
+          with limits that average over links and lapses as n50's do; ``scale``, that of log n;
+          ``link``, of the curve; ``n_spacing``, between the measured n on either side of n50: a transition narrower
+          than that is not resolved.
         - ``n_replicates`` (trials fitted), ``n_values`` (different n), ``n_min``, ``n_max``, ``n_diverged``,
           ``n_unconverged``, and ``n50_converged``: n50 when diverged and unconverged replicates are left out.
         - ``n50_other_link``: n50 under the second most likely link; ``unit``, ``tolerance``: how it was fitted.

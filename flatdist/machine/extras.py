@@ -12,7 +12,7 @@ from flatdist.errors import LaunchError
 
 EXTRAS = {
     "run": ("torch", "numba", "llvmlite", "ray", "threadpoolctl"),
-    "figures": ("matplotlib", "seaborn", "scipy", "statsmodels", "PIL", "pypdf", "defusedxml"),
+    "figures": ("matplotlib", "seaborn", "scipy", "PIL", "pypdf", "defusedxml"),
     "report": ("jinja2",),
     "search": ("optuna",),
     "s3": ("obstore", "boto3"),

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -55,25 +56,29 @@ def pack(history: pd.DataFrame, cell_rows: Sequence[int], cells: int) -> Packed:
     """
     measures = list(MEASURES)
     rows = history.assign(cell_row=np.asarray(cell_rows, dtype=int))
-    rows = rows[rows["cell_row"] >= 0]
+    rows = rows[rows["cell_row"] >= 0].groupby(["cell_row", "replicate", "step"])[measures].last()
     low, high = _ranges(rows, measures)
-    groups = {int(str(cell)): group for cell, group in rows.groupby("cell_row")}
-    keep_steps, keep_replicates, thinned = _budget(groups, len(measures))
+    values = rows.to_numpy(dtype=float).T  # (measure, row), by cell, replicate and step
+    codes = np.stack([_quantised(*column) for column in zip(values, low, high, strict=True)])
+    cell, replicate, step = (rows.index.get_level_values(name).to_numpy() for name in rows.index.names)
+    numbers, starts = np.unique(cell, return_index=True)
+    parts = [slice(*ends) for ends in pairwise((*starts.tolist(), len(cell)))]
+    grids = [(np.unique(replicate[part]), np.unique(step[part])) for part in parts]
+    keep_steps, keep_replicates, thinned = _budget([(len(b), len(a)) for a, b in grids], len(measures))
     known: dict[tuple[int, ...], int] = {}
     index: list[tuple[int, int, int] | None] = [None] * cells
     blocks, size = [np.zeros(0, dtype="<u2")], 0
-    for cell, group in groups.items():
-        steps = _thin(sorted(group["step"].unique()), keep_steps)
-        replicates = sorted(group["replicate"].unique())[:keep_replicates]
-        if not replicates:
+    for number, part, (all_replicates, all_steps) in zip(numbers.tolist(), parts, grids, strict=True):
+        steps, replicates = _thin(all_steps.tolist(), keep_steps), all_replicates[:keep_replicates]
+        if not len(replicates):
             continue
-        index[cell] = (size, len(replicates), known.setdefault(tuple(steps), len(known)))
-        for measure, at, top in zip(measures, low, high, strict=True):
-            table = group.pivot_table(index="replicate", columns="step", values=measure, aggfunc="last", dropna=False)
-            values = table.reindex(index=replicates, columns=steps).to_numpy(dtype=float)
-            codes = _quantised(values, at, top).astype(np.int64)
-            blocks.append((np.diff(codes, axis=1, prepend=0) % 65536).astype("<u2").ravel())
-            size += values.size
+        index[number] = (size, len(replicates), known.setdefault(tuple(steps), len(known)))
+        kept = np.isin(step[part], steps) & np.isin(replicate[part], replicates)
+        place = np.searchsorted(replicates, replicate[part][kept]), np.searchsorted(steps, step[part][kept])
+        table = np.zeros((len(measures), len(replicates), len(steps)), dtype=np.int64)
+        table[:, *place] = codes[:, part][:, kept]
+        blocks.append((np.diff(table, axis=2, prepend=0) % 65536).astype("<u2").ravel())
+        size += table.size
     flat = np.concatenate(blocks)
     planes = np.concatenate([(flat & 255).astype("u1"), (flat >> 8).astype("u1")]).tobytes()
     deflated = base64.b64encode(zlib.compress(planes, 9)).decode()
@@ -95,12 +100,16 @@ def _quantised(values: np.ndarray, low: float, high: float) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         share = (np.log10(np.maximum(values, 0.0)) - low) / max(high - low, 1e-9)
     codes = 1 + np.rint(np.clip(share, 0.0, 1.0) * (_LARGEST - 1))
-    return np.asarray(np.where(np.isfinite(values), codes, _MISSING))
+    return np.asarray(np.where(np.isfinite(values), codes, _MISSING)).astype(np.int64)
 
 
-def _budget(groups: Mapping[int, pd.DataFrame], measures: int) -> tuple[int, int, str]:
-    """How many steps and replicates of each cell to keep, and a sentence if that is not all."""
-    sizes = [(group["step"].nunique(), group["replicate"].nunique()) for group in groups.values()]
+def _budget(sizes: Sequence[tuple[int, int]], measures: int) -> tuple[int, int, str]:
+    """How many steps and replicates of each cell to keep, and a sentence if that is not all.
+
+    Args:
+        sizes: steps and replicates of each cell.
+        measures: of each step.
+    """
     most_steps, most_replicates = (max((size[i] for size in sizes), default=1) for i in (0, 1))
 
     def total(steps: int, replicates: int) -> int:

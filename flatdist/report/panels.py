@@ -13,14 +13,14 @@ from matplotlib.ticker import NullFormatter
 from flatdist.cells.cell import PROBLEM_FIELDS
 from flatdist.errors import FlatdistError
 from flatdist.figures import fields
-from flatdist.figures.panels import keys_of
+from flatdist.figures.panels import keys_of, plain
 from flatdist.figures.phase_diagram import diagram_columns, diagram_panel, n_span, panel_columns, view_named
 from flatdist.figures.sample_complexity import draw_predictions, success_panel
 from flatdist.figures.scaling import law_panel, only_value, ratio_ticks
 from flatdist.figures.style import plain_ticks
 from flatdist.figures.words import PREDICTIONS as PREDICTION_NAMES
-from flatdist.figures.words import counted, name_of, number, plain, threshold_words
-from flatdist.fits.grouping import as_value, group_rows, matching
+from flatdist.figures.words import counted, name_of, number, threshold_words
+from flatdist.fits.grouping import as_value, grouped, matching
 from flatdist.fits.scaling import LAWS
 from flatdist.fits.shapes import SHAPE
 from flatdist.fits.success import success_rates
@@ -49,8 +49,10 @@ class Painter:
         self._by = [*material.configuration, "n"] if len(material.judged) else []
         self._cells: dict[tuple[Any, ...], int] = {}
         if self._by:
-            for key, group in group_rows(material.labelled[material.labelled["cell_row"] >= 0], self._by):
-                self._cells[tuple(_plain(key[name]) for name in self._by)] = int(group["cell_row"].iloc[0])
+            rows = material.labelled[material.labelled["cell_row"] >= 0]
+            keys, index = grouped(rows, self._by)
+            first = rows["cell_row"].to_numpy()[np.unique(index, return_index=True)[1]]
+            self._cells = {tuple(map(_plain, key.values())): int(cell) for key, cell in zip(keys, first, strict=True)}
         self._series = {name_of(key): index for index, key in enumerate(material.series_keys)}
 
     def _describe(self, kind: str, key: Mapping[Any, Any], part: Any) -> dict[str, str]:

@@ -18,8 +18,8 @@ from defusedxml import ElementTree as Parser
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from flatdist.figures.panels import PRIME
 from flatdist.figures.style import COLORS, EDGE_OVER_HEAT, FAINT, INK, N50, OVER_HEAT, UNMEASURED, marked, themed
-from flatdist.figures.words import PRIME
 
 _SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 _THEME: Mapping[str, str] = {

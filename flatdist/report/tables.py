@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from statsmodels.stats.proportion import proportion_confint
 
 from flatdist.figures.style import method_label, method_rank
 from flatdist.figures.words import (
@@ -25,6 +24,7 @@ from flatdist.figures.words import (
 )
 from flatdist.fits.grouping import as_value, group_rows, null_name
 from flatdist.fits.shapes import predicted
+from flatdist.fits.success import wilson_interval
 from flatdist.fits.theorem_checks import run_checks
 from flatdist.fits.theorem_checks.check import VERDICTS
 from flatdist.methods import takes_steps
@@ -139,23 +139,19 @@ def cell_table(material: Material) -> dict[str, Any]:
 
 def _outcomes(material: Material, medians: Sequence[str]) -> dict[int, dict[str, Any]]:
     """For each cell with trials, what its row shows."""
-    found: dict[int, dict[str, Any]] = {}
-    for row, group in material.trials.groupby(material.cell_rows):
-        values = {name: pd.to_numeric(group[name], errors="coerce").median() for name in medians}
-        found[int(str(row))] = {"done": len(group), **values}
+    trials = material.trials[list(medians)].apply(pd.to_numeric, errors="coerce").groupby(material.cell_rows)
+    table = pd.DataFrame({"done": trials.size(), **{name: trials[name].median() for name in medians}})
+    found: dict[int, dict[str, Any]] = {int(str(row)): values for row, values in table.to_dict("index").items()}
     if material.judged.empty:
         return found
-    for row, group in material.labelled.groupby("cell_row"):
-        successes, count = int(group["success"].sum()), len(group)
-        low, high = proportion_confint(successes, count, alpha=0.05, method="wilson")
-        finite = pd.to_numeric(group.loc[~group["diverged"], "relative_error"])
-        found[int(str(row))] |= {
-            "success": successes / count,
-            "interval": f"{100 * low:.0f} to {percent(high)}",
-            "error": finite.median(),
-            "diverged": int(group["diverged"].sum()),
-            "unconverged": int(group["unconverged"].sum()),
-        }
+    rows = material.labelled[["cell_row", "success", "diverged", "unconverged"]]
+    error = pd.to_numeric(material.labelled["relative_error"]).where(~rows["diverged"])
+    judged = rows.assign(error=error).groupby("cell_row")
+    sums = judged[["success", "diverged", "unconverged"]].sum().astype(int).assign(count=judged.size())
+    for row, values in sums.assign(error=judged["error"].median()).to_dict("index").items():
+        low, high = wilson_interval(int(values["success"]), int(values["count"]))
+        shown = {"success": values["success"] / values["count"], "interval": f"{100 * low:.0f} to {percent(high)}"}
+        found[int(str(row))] |= {name: values[name] for name in ("error", "diverged", "unconverged")} | shown
     return found
 
 

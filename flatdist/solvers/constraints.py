@@ -18,6 +18,8 @@ from flatdist.errors import SolverError
 INDEPENDENT = 1e-7  # a measurement nearer than this to the span of others, relative to its norm, is dependent on them
 CONSISTENT = 1e-6  # labels are infeasible when the interpolator of independent ones misses them by more, relatively
 
+ROUNDING = 1e-13  # singular values of the measurements below it, relative to the largest, are rounding
+
 _PLAIN = 1e-4  # distance of a measurement from the span of the earlier ones, relative to its norm, that Cholesky keeps
 
 BLOCK = 256  # rows of a block of an (n, n) matrix: only the blocks on and below the diagonal are multiplied out
@@ -112,16 +114,26 @@ class Constraints:
         triangle: torch.Tensor = torch.linalg.qr(self.rows.T, mode="r")[1].T
         return triangle
 
+    def miss(self, matrix: torch.Tensor) -> float:
+        """||A(M) - b|| / ||b|| over all measurements."""
+        miss = self.all_labels - self.all_rows @ matrix.reshape(-1)
+        return float(torch.linalg.vector_norm(miss)) / (float(torch.linalg.vector_norm(self.all_labels)) or 1.0)
+
     def violation(self, matrix: torch.Tensor) -> float:
         """The distance to the nearest interpolator over the norm of the smallest one.
 
         This is ||A(M) - b|| / ||b|| in orthonormal coordinates of the measurements, so that nearly dependent ones,
         whose labels carry little information, count as much as others; or the raw ratio over all measurements if that
         is larger.
+        Measurements that were left out as dependent count too, unless they are dependent to rounding.
         """
-        miss = self.all_labels - self.all_rows @ matrix.reshape(-1)
-        raw = float(torch.linalg.vector_norm(miss)) / (float(torch.linalg.vector_norm(self.all_labels)) or 1.0)
-        if self.qr is not None:
+        raw = self.miss(matrix)
+        if len(self.all_rows) > len(self.rows):
+            left, sizes, _ = torch.linalg.svd(self.all_rows, full_matrices=False)
+            told = sizes > ROUNDING * sizes[0]
+            pair = torch.stack((self.all_labels - self.all_rows @ matrix.reshape(-1), self.all_labels), dim=1)
+            seen = (left.T @ pair)[told] / sizes[told, None]
+        elif self.qr is not None:
             orthonormal, triangle = self.qr
             pair = torch.stack((self.misfit(matrix), self.labels), dim=1)
             seen = torch.linalg.solve_triangular(triangle, orthonormal.T @ pair, upper=True)
@@ -190,7 +202,7 @@ def constraints_of(measurements: torch.Tensor, labels: torch.Tensor, where: str)
         rank = len(kept)
         if rank:
             constraints = _factorized(rows[kept], labels[kept], (d_out, d_in), rows, labels, check=False)
-    miss = 1.0 if constraints is None else constraints.violation(constraints.project(rows.new_zeros(d_out, d_in)))
+    miss = 1.0 if constraints is None else constraints.miss(constraints.project(rows.new_zeros(d_out, d_in)))
     if constraints is None or miss > CONSISTENT:
         raise SolverError(
             f"{where}: no ({d_out}, {d_in}) matrix satisfies the {n} constraints <A_i, M> = b_i: the measurements have "

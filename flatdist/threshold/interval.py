@@ -8,25 +8,26 @@ what the intervals of a single model leave out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import NormalDist
 
 import numpy as np
 
-from flatdist.threshold.curves import LINKS, Observations, crossing, probabilities, quantile, rise
+from flatdist.threshold.curves import LINKS, Observations, crossing, probabilities, rise
 from flatdist.threshold.posterior import FINE, LINK_WEIGHTS, Posterior, posterior, width_range
 from flatdist.threshold.runs import Runs
+from flatdist.threshold.width import limits, log_measurements
 
 REACH = 1.0  # how far beyond the measured log n centers are considered, in units of their range
-POOR_FIT = 0.02  # a goodness-of-fit p below it is said in words, and widens the interval
+POOR_FIT = 0.02  # a goodness-of-fit p below it is said in words
+WIDENED = 0.1  # and one below it widens the interval
 CLEARLY = 10.0  # evidence against the logistic curve from which on another is shown
 UNRESOLVED = 0.3  # of the distance between two n: narrower transitions cannot be told from sharp ones
 BOOTSTRAPS = 199
 PLATEAUS = np.array(
     [0.52, 0.56, 0.6, 0.66, 0.73, 0.8, 0.87, 0.94, 0.98]
 )  # lapse rates of curves that never reach one half
-_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Interval:
         scale: of log n on that curve; NaN where n50 is not estimated.
         lapse: share of failures at large n; 0 where the runs do not speak for lapses.
         lapse_evidence: posterior probability that there are lapses, 1/2 before any run.
-        width, width_low, width_high: from 10 to 90 % of the curve's rise, in measurements, by profile likelihood.
+        width, width_low, width_high: from 10 to 90 % of the curve's rise, in measurements.
         fit_p: p-value of the curve's fit, by parametric bootstrap; NaN where it was not computed.
         other: n50 under the next likeliest link.
     """
@@ -100,14 +101,15 @@ def _one_value(n: float, won: int, lost: int, level: float) -> Interval:
     if evidence <= _drop(level):
         reason = "one value of n cannot show on which side of it success crosses one half"
         return Interval(math.nan, 0.0, math.inf, "unresolved", reason)
-    return Interval(math.nan, 0.0, n, "left") if won > lost else Interval(math.nan, n, math.inf, "right")
+    reason = "one value of n was measured"
+    return (
+        Interval(math.nan, 0.0, n, "left", reason) if won > lost else Interval(math.nan, n, math.inf, "right", reason)
+    )
 
 
 def _drop(level: float) -> float:
     """How far below its maximum a profile log-likelihood may fall within an interval."""
-    from scipy import stats
-
-    return 0.5 * float(stats.chi2.ppf(level, 1))
+    return 0.5 * NormalDist().inv_cdf(0.5 + 0.5 * level) ** 2
 
 
 class Fit:
@@ -222,11 +224,13 @@ class Fit:
         found = self._crossing(fall)
         if found.censored not in ("none", "interval") or not details:
             return found
-        widths = self._width_limits()
-        found = replace(found, width_low=widths[0], width_high=widths[1], other=self._other())
+        low, high = limits(self.posterior, self.curve[2], self.middle[0], self.level)
+        if found.width < math.inf:  # False where n50 is only known to lie in a gap
+            low, high = min(low, found.width), max(high, found.width)
+        found = replace(found, width_low=low, width_high=high, other=self._other())
         p_value, excess = self._goodness(trials)
         found = replace(found, fit_p=p_value)
-        if p_value < POOR_FIT and self.dispersion == 1.0:
+        if p_value < WIDENED and self.dispersion == 1.0:
             wider = Fit(self.observations, self.links, self.level, excess)._crossing(fall)
             if wider.censored == "none":
                 found = replace(found, low=min(found.low, wider.low), high=max(found.high, wider.high))
@@ -259,7 +263,7 @@ class Fit:
         elif level_off > best and level_off - found.edges[1] > self.drop and not open_low:
             reason = f"success levels off at {plateau:.2f}, below one half"
         elif open_low and (open_high or may_level_off):
-            reason = "success does not rise with n"
+            reason = "the runs do not show that success rises with n"
         if reason:
             return Interval(math.nan, 0.0, math.inf, "unresolved", reason)
         low, high = self._limits(open_low, open_high or may_level_off)
@@ -286,7 +290,8 @@ class Fit:
         row = Interval(math.exp(middle), math.exp(low), math.exp(high), "none", reason, link, math.nan, lapse, evidence)
         if gap is not None:
             return replace(row, censored="interval")
-        return replace(row, scale=width / rise(link), width=self._in_measurements(math.log(width)))
+        rises = float(log_measurements(link, np.asarray(width), lapse, middle))
+        return replace(row, scale=width / rise(link), width=math.exp(min(rises, 700.0)))
 
     def _plateau(self) -> tuple[float, float]:
         """Greatest log-likelihood of curves that never reach one half, and the plateau of the most likely one."""
@@ -310,55 +315,6 @@ class Fit:
         inside = self.posterior.heights >= self.posterior.heights.max() - self.drop
         places = self.posterior.log_n50[inside]
         return -math.inf if open_low else float(places.min()), math.inf if open_high else float(places.max())
-
-    def _in_measurements(self, log_width: float) -> float:
-        """From 10 to 90 % of the rise, in measurements, for a width on log n around the chosen curve's n50."""
-        link, _ = self.shown
-        scale = math.exp(log_width) / rise(link)
-        if scale * rise(link) > 300.0:
-            return math.inf
-        center = self.middle[0] - scale * crossing(link, min(self.curve[2], 0.499))
-        return math.exp(center + scale * quantile(link, 0.9)) - math.exp(center + scale * quantile(link, 0.1))
-
-    def _width_limits(self) -> tuple[float, float]:
-        """Profile-likelihood limits of the width, bracketed outward from the fitted one."""
-        link, lapses = self.shown
-        most = min(0.499, 3.0 * self.curve[2] + 0.05)
-        rates = np.linspace(0.0, most, 9) if lapses else np.zeros(1)
-
-        def profile(log_width: np.ndarray) -> np.ndarray:
-            scale = np.exp(log_width) / rise(link)
-
-            def height(center: np.ndarray) -> np.ndarray:
-                return np.asarray(self.observations.heights(link, center, scale, rates).max(axis=0))
-
-            return _maximum(height, *self.ends, len(log_width)) / self.dispersion
-
-        start = math.log(self.curve[1])
-        top = max(float(profile(np.array([start]))[0]), self._height(self.curve))
-        sides = np.array([[-1.0], [1.0]])
-        reach = np.tile([0.0, 0.03, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0], (2, 1))
-        while True:
-            heights = profile((start + sides * reach).ravel()).reshape(reach.shape) - (top - self.drop)
-            heights[:, 0] = np.maximum(heights[:, 0], 0.0)
-            open_ended = ~np.any(heights < 0.0, axis=1)
-            after = np.where(open_ended, reach.shape[1] - 1, np.argmax(heights < 0.0, axis=1))
-            pair = np.arange(2), after - 1
-            inner, outer = reach[pair], reach[np.arange(2), after]
-            if np.all((outer - inner < 0.15 * outer) | open_ended):
-                break
-            reach = np.linspace(inner, outer, 7, axis=1)
-        fall = heights[pair] - heights[np.arange(2), after]
-        share = np.where(np.isfinite(fall) & (fall > 0.0), heights[pair] / np.where(fall > 0.0, fall, 1.0), 0.5)
-        limits = start + sides[:, 0] * (inner + np.clip(share, 0.0, 1.0) * (outer - inner))
-        low = 0.0 if open_ended[0] else self._in_measurements(float(limits[0]))
-        return low, math.inf if open_ended[1] else self._in_measurements(float(limits[1]))
-
-    def _height(self, curve: tuple[float, float, float]) -> float:
-        center, width, lapse = curve
-        link, _ = self.shown
-        scale = np.asarray(width / rise(link))
-        return float(self.observations.heights(link, np.asarray(center), scale, np.array([lapse]))[0]) / self.dispersion
 
     def _other(self) -> float:
         """n50 under the second most likely link; NaN if one link was requested."""
@@ -406,21 +362,6 @@ class Fit:
         return p_value, max(1.0, float(deviance[0] / max(deviance[1:].mean(), 1e-9)))
 
 
-def _maximum(function: Callable[[np.ndarray], np.ndarray], low: float, high: float, count: int) -> np.ndarray:
-    """Maxima of ``count`` unimodal functions at once, by golden-section search; (count,)."""
-    left, right = np.full(count, low), np.full(count, high)
-    inner, outer = right - _GOLDEN * (right - left), left + _GOLDEN * (right - left)
-    at_inner, at_outer = function(inner), function(outer)
-    for _ in range(18):
-        rightwards = at_outer > at_inner
-        left, right = np.where(rightwards, inner, left), np.where(rightwards, right, outer)
-        probe = np.where(rightwards, left + _GOLDEN * (right - left), right - _GOLDEN * (right - left))
-        value = function(probe)
-        inner, outer = np.where(rightwards, outer, probe), np.where(rightwards, probe, inner)
-        at_inner, at_outer = np.where(rightwards, at_outer, value), np.where(rightwards, value, at_inner)
-    return np.asarray(np.maximum(at_inner, at_outer))
-
-
 def clustering(runs: Runs, fit: Fit, level: float) -> float:
     """By how much the runs of a replicate agree with each other: the variance of their scores over independent ones'.
 
@@ -428,7 +369,7 @@ def clustering(runs: Runs, fit: Fit, level: float) -> float:
     curve is fitted as if they were independent, and its log-likelihood is divided by this factor, which includes that
     of Student's quantile for as many replicates.
     """
-    from scipy import stats
+    from scipy import special
 
     link, _ = fit.shown
     center, width, lapse = fit.curve
@@ -444,7 +385,7 @@ def clustering(runs: Runs, fit: Fit, level: float) -> float:
         return math.inf
     between = count / (count - 1) * float((np.bincount(unit, score) ** 2).sum())
     information = float((slope**2 / (chance * (1.0 - chance))).sum())
-    student = float(stats.t.ppf(0.5 + 0.5 * level, count - 1) / stats.norm.ppf(0.5 + 0.5 * level))
+    student = float(special.stdtrit(count - 1, 0.5 + 0.5 * level)) / NormalDist().inv_cdf(0.5 + 0.5 * level)
     return max(1.0, between / max(information, 1e-12)) * student**2
 
 
@@ -453,7 +394,7 @@ def _fall(observations: Observations) -> tuple[float, bool] | None:
 
     The deviance of the best curve that never falls, of any shape, is compared with that of data simulated from it.
     """
-    from scipy import stats
+    from scipy import special
 
     successes, total = observations.won, observations.won + observations.lost
     deviance, rising = _isotonic_deviance(successes[None], total)
@@ -468,7 +409,7 @@ def _fall(observations: Observations) -> tuple[float, bool] | None:
     above = np.flatnonzero(rate > 0.5)
     for place in range(above[0] + 1 if len(above) else len(total), len(total)):
         for stop in (place + 1, len(total)):
-            chance = stats.binom.cdf(successes[place:stop].sum(), total[place:stop].sum(), 0.5)
+            chance = special.bdtr(successes[place:stop].sum(), int(total[place:stop].sum()), 0.5)
             if rate[place] < 0.5 and chance < 0.05:
                 return float(round(n[place], 6)), True
     falls = np.flatnonzero(np.diff(rate) < 0)

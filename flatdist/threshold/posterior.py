@@ -90,10 +90,19 @@ class Posterior:
 
     def quantiles(self, shares: tuple[float, ...]) -> np.ndarray:
         """Quantiles of log n50, in the shape of the shares."""
-        values, weight = self.log_n50.ravel(), self.weight.ravel()
+        return self.quantiles_of(self.log_n50, float(self.center[1] - self.center[0]), shares)
+
+    def quantiles_of(self, of_curves: np.ndarray, spacing: float, shares: tuple[float, ...]) -> np.ndarray:
+        """Quantiles of a quantity of the curves, in the shape of the shares.
+
+        Args:
+            of_curves: (k, l, w, x) values.
+            spacing: between the values of neighbouring curves.
+            shares: of the weight.
+        """
+        values, weight = of_curves.ravel(), self.weight.ravel()
         used = weight > 1e-9 * weight.max()
-        values, weight = values[used], weight[used]
-        step = 0.5 * (self.center[1] - self.center[0])
+        values, weight, step = values[used], weight[used], 0.5 * spacing
         edges = np.arange(values.min() - 2.0 * step, values.max() + 3.0 * step, step)
         if len(edges) > 4000:
             edges = np.linspace(edges[0], edges[-1], 4000)
@@ -162,11 +171,10 @@ def posterior(
 
 @lru_cache(maxsize=64)
 def _log_prior(links: tuple[str, ...], lapses: tuple[float, ...]) -> np.ndarray:
-    from scipy import stats
-
+    """(k, l)."""
     rates = np.array(lapses)
     edges = np.concatenate(([0.0], 0.5 * (rates[2:] + rates[1:-1]), [0.5]))
-    mass = np.diff(stats.beta.cdf(edges, 1.0, _BETA))
+    mass = np.diff(1.0 - (1.0 - edges) ** _BETA)
     lapse = np.concatenate(([_NO_LAPSE], (1.0 - _NO_LAPSE) * mass / mass.sum()))
     link = np.array([LINK_WEIGHTS[name] for name in links])
     return np.log(np.outer(link / link.sum(), lapse))

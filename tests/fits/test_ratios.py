@@ -102,7 +102,6 @@ def test_ratios_recover_what_was_simulated(trials: pd.DataFrame) -> None:
     assert table["ratio"].to_numpy() == pytest.approx(1.03 / 0.95, rel=0.1)
     summary = summarise(table, ["method", "depth"], margin=0.2)
     assert summary["shapes"].tolist() == [3, 3]
-    assert summary["within"].tolist() == [3, 3]
     worst = (table["ratio"] - 1).abs().groupby(table["depth"]).max()
     assert summary["worst_distance"].tolist() == worst.tolist()
 
@@ -111,7 +110,8 @@ def test_the_summary_counts_what_is_censored() -> None:
     rows = [threshold(1.2 * 26.4), threshold(1.01 * 44.1, d_out=12, d_in=12)]
     rows.append({**threshold(math.nan, d_out=9), "n50_low": 0.0, "censored": "left", "n50_high": 10.0})
     row = summarise(ratios(pd.DataFrame(rows)), ["method"]).iloc[0]
-    assert (row["shapes"], row["censored"], row["within"], row["contains_one"]) == (3, 1, 1, 1)
+    assert (row["shapes"], row["censored"], row["contains_one"]) == (3, 1, 1)
+    assert (row["equivalent"], row["different"]) == (1, 2)  # at a margin of 10 %; n50 below 10 is different too
     assert row["worst_shape"] == "8x8 rank 1"
     assert row["worst_distance"] == pytest.approx(1.2 * 26.4 / statistical_dimension(8, 8, 1) - 1)
     nothing = summarise(ratios(pd.DataFrame(rows[2:])), []).iloc[0]
@@ -232,7 +232,7 @@ def commands(trials: pd.DataFrame) -> dict[str, tuple[str, pd.DataFrame, list[st
     streams = [nested("min_nuclear_norm", 0), nested("min_hessian_trace", -2)]
     larger = [nested("min_nuclear_norm", 5, shape=(8, 10, 1)), nested("min_hessian_trace", 1, shape=(8, 10, 1))]
     return {
-        "ratios_statdim": ("ratios", trials, [], "within 10 %"),
+        "ratios_statdim": ("ratios", trials, [], "equivalent at 10 %"),
         "ratios_min_nuclear_norm": ("ratios", trials, ["--over", "min_nuclear_norm"], "median_ratio"),
         "dependence_init_scale": (
             "dependence", with_field({0.1: 0.6, 0.5: 1.0}), ["--x", "init_scale"], "n50 at the higher value",

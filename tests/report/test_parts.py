@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from chosen import failure, lost, make_material, recovers_from
 
-from flatdist.figures.words import PRIME, TIMES, duration, name_of, number, plain, threshold_words
+from flatdist.figures.panels import PRIME, TIMES, plain
+from flatdist.figures.words import duration, name_of, number, threshold_words
 from flatdist.report import answers, tables
 from flatdist.report.material import MEASURES
 from flatdist.report.packing import FEWEST_STEPS, pack

@@ -61,6 +61,20 @@ def _problem(d_out=4, d_in=5, n=9):
     return measurements, np.einsum("iab,ab->i", measurements, truth)
 
 
+@pytest.mark.parametrize("nearness", [1e-5, 1e-9, 1e-11])
+def test_no_certificate_for_an_answer_that_ignores_a_nearly_dependent_measurement(nearness):
+    """Its label alone says little; beside its neighbour's it says where the interpolators are."""
+    measurements, labels = _problem(n=9)
+    truth = np.linalg.lstsq(measurements.reshape(9, -1), labels, rcond=None)[0]  # the smallest interpolator
+    measurements[8] = measurements[7] + nearness * measurements[8]
+    labels = measurements.reshape(9, -1) @ truth
+    assert np.linalg.cond(measurements.reshape(9, -1)) > 0.1 / nearness
+    answer, proof = min_frobenius_norm(measurements, labels, return_certificate=True)
+    miss = np.linalg.norm(np.asarray(answer).ravel() - truth) / np.linalg.norm(truth)
+    assert bool(proof.converged) == (miss < 1e-6)
+    assert bool(proof.converged) == (nearness == 1e-5)
+
+
 def test_violations_are_measured_in_orthonormal_coordinates():
     """A label that alone says where M is, between two nearly equal measurements, counts as much as any other."""
     measurements, _ = _problem(n=6)
