@@ -4,7 +4,7 @@
 
 Each command runs in a process of its own, imports included, on made-up rows: six shapes of ranks 1 to 3, four methods,
 12 values of n, logistic transitions at the statistical dimension with 2 % of failures however large n is; the number
-of replicates gives the number of rows. ``--against`` runs the same commands of another checkout beside them, each
+of replicates gives the number of rows. ``--against`` also runs the same commands of another checkout, each
 checkout on a store that it wrote itself (such as ``git worktree add ../released fe91866``, which is 0.1.0). A command
 that takes longer than ``--limit`` is stopped and counted as infinite.
 """
@@ -112,7 +112,7 @@ def main() -> None:
     """Print the table, and write it as CSV."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--against", type=Path, help="another checkout, measured beside this one")
+    parser.add_argument("--against", type=Path, help="another checkout to compare with")
     parser.add_argument("--limit", type=float, default=math.inf, help="seconds after which a command is stopped")
     parser.add_argument("--out", type=Path, help="write the table here, as CSV")
     parser.add_argument("--write", nargs=2, metavar=("SWEEP", "STORE"), help="only fill a store")

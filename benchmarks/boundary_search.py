@@ -1,4 +1,4 @@
-"""Does a boundary search cover n50 when it stops by itself, and what does it save? Simulated success curves.
+"""Coverage of n50 by boundary searches that stop by themselves, and the runs they save, on simulated success curves.
 
 ``python benchmarks/boundary_search.py [--datasets 500] [--workers 2] [--seconds S] [--setting NAME ...] [--out FILE]``
 

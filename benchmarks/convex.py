@@ -1,4 +1,4 @@
-"""How long minimum-nuclear-norm interpolation takes, beside a plain first-order method and beside CVXPY with SCS.
+"""Time of minimum-nuclear-norm interpolation, compared with a plain first-order method and CVXPY with SCS.
 
     python benchmarks/convex.py                    # the large problem, then the small cells
     python benchmarks/convex.py --no-scs --replicates 20 --json convex.json

@@ -1,4 +1,4 @@
-"""Successive halving in rounds beside Ray Tune's ASHA, on a reduced ``sweeps/tune_training.yaml``.
+"""Successive halving in rounds against Ray Tune's ASHA, on a reduced ``sweeps/tune_training.yaml``.
 
     python benchmarks/early_stopping.py [--budget 24] [--steps 20000] [--seeds 3] [--searcher random]
 

@@ -177,8 +177,8 @@ def main() -> None:
     """Compute for the time given and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=120.0, help="stop handing out work after this many seconds")
-    parser.add_argument("--size", type=int, help="only shapes with so many rows, as 20, which has all ranks")
+    parser.add_argument("--seconds", type=float, default=120.0, help="start no further work after this many seconds")
+    parser.add_argument("--size", type=int, help="only shapes with this many rows, such as 20, which has all ranks")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")))
     options = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):

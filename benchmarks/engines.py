@@ -1,4 +1,4 @@
-"""Time of one SGD step on every engine, beside what a strong user would write and what the core cannot do without.
+"""Time of one SGD step on every engine, compared with good hand-written code and with the core's limits.
 
     python -m benchmarks.engines [--quick] [--seconds 3] [--json build/engines.json]
 

@@ -1,4 +1,4 @@
-"""What the history costs: its metrics, their moments and the automatic step size, beside the steps themselves.
+"""Cost of the history (metrics, moments) and of the automatic step size, as shares of the training steps.
 
     python -m benchmarks.evaluations [--quick] [--json FILE]
 

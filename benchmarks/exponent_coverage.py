@@ -1,4 +1,4 @@
-"""Do the 95 % intervals of a law's exponent and coefficient cover? Thresholds simulated around a known law.
+"""Coverage of the 95 % intervals of a law's exponent and coefficient, for thresholds simulated around a known law.
 
 ``python benchmarks/exponent_coverage.py [--datasets 400]``
 

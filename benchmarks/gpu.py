@@ -1,9 +1,10 @@
-"""One run on a GPU: is every engine right there, are its bits stable, how fast is it, and beside what.
+"""One run on a GPU: correctness, stability of bits and speed of every engine, compared with rivals.
 
     python -m benchmarks.gpu [--budget 450] [--device cuda] [--quick] [--only correct,sweep] [--out DIR]
 
-Every part has a clock of its own: one that fails is reported and the next begins, and none starts that no longer fits
-the budget. Prints Markdown; writes gpu.json to DIR (or $OUT). Needs neither Ray nor a store; ``--device cpu --quick``
+Every part has its own time limit: if one fails it is reported and the next begins, and none starts that no longer fits
+    the budget. Prints Markdown; writes gpu.json to DIR (or $OUT). Needs neither Ray nor a store; ``--device cpu
+    --quick``
 runs it through without a card, the Triton kernel on its interpreter.
 """
 

@@ -1,4 +1,4 @@
-"""What launching costs: 600 cells of about one second on two slots, and beside it one Tune trial for each cell.
+"""Cost of launching: 600 cells of about one second on two slots, compared with one Tune trial per cell.
 
     python benchmarks/launch_overhead.py [--cells 600] [--each 40] [--plain 20]
 
@@ -68,8 +68,8 @@ def main() -> None:
     """Measure both and print them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, default=600)
-    parser.add_argument("--each", type=int, default=40, help="cells of the runs with a trial a cell")
-    parser.add_argument("--plain", type=int, default=20, help="cells of the plain Tune run; 0 leaves it out")
+    parser.add_argument("--each", type=int, default=40, help="cells of the runs with one trial per cell")
+    parser.add_argument("--plain", type=int, default=20, help="cells of the plain Tune run; 0 skips it")
     options = parser.parse_args()
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path[1:]])  # for the workers
     chance = random.Random(0)

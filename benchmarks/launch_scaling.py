@@ -1,10 +1,10 @@
-"""A simulated sweep of 100,000 cells on a local Ray: what the driver, Ray and the store do with it.
+"""A simulated sweep of 100,000 cells on a local Ray: the cost to the driver, Ray and the store.
 
     python benchmarks/launch_scaling.py [--cells 100000] [--shard 50]
 
 The trials return canned rows at once, so that everything measured is launching and storing. Prints the time to plan,
 the driver's memory, trials and rows a second, and what the store holds and how long it takes to answer;
-docs/scaling.md carries the numbers to a thousand GPUs.
+docs/scaling.md extrapolates the numbers to a thousand GPUs.
 """
 
 from __future__ import annotations

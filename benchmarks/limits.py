@@ -1,4 +1,4 @@
-"""What a step cannot do without: its multiply-adds at the core's peak, and its drawn rows at the speed of random rows.
+"""Lower limits of a step: its multiply-adds at the core's peak, and its drawn rows at the speed of random reads.
 
     arithmetic = floating-point operations of a step / peak of the core, measured with independent multiply-adds alone
     rows       = time in which rows drawn at random from the same measurements are read, and nothing done with them

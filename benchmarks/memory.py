@@ -1,4 +1,4 @@
-"""Memory that training takes, beside the bytes of its measurements and beside what a plan expects.
+"""Memory that training takes, compared with the size of its measurements and with the plan's estimate.
 
 ``python -m benchmarks.memory`` runs each configuration in a process of its own and prints one row for it: the peak
 above what the process held once everything was imported and compiled, its share of the promise (1.25 times the bytes of

@@ -1,4 +1,4 @@
-"""How a sweep is cut into packs for 1, 8 and 64 cards of 80 GB, beside its plan for processors; nothing is run.
+"""Packs of a sweep for 1, 8 and 64 cards of 80 GB, compared with its plan for processors; nothing is run.
 
 ``python -m benchmarks.packs [SWEEP]`` prints a row for each: packs, replicates a pack, how full they keep a card, the
 memory of the largest, and the predicted time. Times come from nominal costs, fitted to an H100's (docs/gpu.md).

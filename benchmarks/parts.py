@@ -1,4 +1,4 @@
-"""Eight parts of a job array on this machine, two of them killed, beside one Ray run on the same slots.
+"""Eight parts of a job array on this machine, two of them killed, compared with one Ray run on the same slots.
 
     python -m benchmarks.parts [--replicates 200] [--parts 8] [--killed 2]
 

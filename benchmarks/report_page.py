@@ -1,4 +1,4 @@
-"""How heavy the report's page is, and how fast it appears: ``python benchmarks/report_page.py [--trials 2000]``.
+"""Size and load time of the report's page: ``python benchmarks/report_page.py [--trials 2000]``.
 
 Runs the quickstart with as many replicates as give at least so many trials, in this process and into a scratch store,
 writes the page, and opens it in Chromium where one is installed. Prints bytes by part and the median of several loads.

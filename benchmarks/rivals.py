@@ -1,4 +1,4 @@
-"""What a strong user would write in place of an engine; the engine benchmarks time these beside it.
+"""Good hand-written replacements for an engine, which the engine benchmarks time for comparison.
 
 Each rival trains ``count`` replicates of label-noise SGD on a factorization of depth L, batches drawn with replacement,
 from generators of its own: the same arithmetic as a step of an engine, not the same numbers.

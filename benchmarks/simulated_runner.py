@@ -1,4 +1,4 @@
-"""Runners that only pretend: for measuring what launching costs without the numerics."""
+"""Runners that only simulate work, to measure the cost of launching without the numerics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long the store takes: writing parts, reading them as parts and compacted, and asking what is done.
+"""Time of store operations: writing parts, reading them before and after compaction, finding out what is done.
 
     python -m benchmarks.store                    # 40,000 trials and 1,000,000 rows of history in 5,000 parts
     python -m benchmarks.store --parts 200

@@ -1,4 +1,4 @@
-"""Tasks for engines, from cells: what benchmarks time and tests compare."""
+"""Engine tasks made from cells, for benchmarks and tests."""
 
 from __future__ import annotations
 

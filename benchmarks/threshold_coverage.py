@@ -1,4 +1,4 @@
-"""Do the 95 % intervals of n50 and of the transition's width cover the truth, whatever the curve?
+"""Coverage of the 95 % intervals of n50 and of the transition's width, for several shapes of the curve.
 
 ``python benchmarks/threshold_coverage.py [--datasets 400] [--workers 2] [--seconds S] [--out FILE]``
 
@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--datasets", type=int, default=400)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=math.inf, help="stop after this long with what there is")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="stop after this long, with the results so far")
     parser.add_argument("--out", type=Path, help="write the table here, as CSV")
     options = parser.parse_args()
     table = run(options.datasets, options.workers, options.seed, options.seconds)

@@ -1,8 +1,8 @@
 """Remake the pictures of the documentation, from sweeps that take a minute: ``python docs/generate/images.py``.
 
-Figures of the quickstart and of the tutorial's sweep; screenshots of the quickstart's report at
-1,400 pixels in light and dark and at 375 pixels, and what a printer gets (report.pdf, in the working folder). They need
-chromium, its driver and selenium. Pictures of findings belong to sweeps of hours; their pages name the commands.
+It makes figures of the quickstart and of the tutorial's sweep, screenshots of the quickstart's report at 1,400 pixels
+in light and dark and at 375 pixels, and its printed version (report.pdf, in the working folder). They need chromium,
+its driver and selenium. Pictures of findings belong to sweeps of hours; their pages name the commands.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def run(folder: Path, sweep: Path) -> None:
-    """Run what is missing of a sweep."""
+    """Run the missing work of a sweep."""
     flatdist(folder, "sweep", str(sweep), "--executor", "inline", "--yes", "--display", "none")
 
 

@@ -1,8 +1,7 @@
-"""Links between files of the repository, as links between pages of the site.
+"""Turns links between files of the repository into links between pages of the site.
 
-The pages are written to be read on a code forge too, so they link to files: ``../CONTRIBUTING.md``,
-``../sweeps/x.yaml``, ``../flatdist/cell.py``. On the site such a link leads to the page
-that shows the file or what it declares.
+The pages can also be read on a code host, so they link to files: ``../CONTRIBUTING.md``, ``../sweeps/x.yaml``,
+``../flatdist/cell.py``. On the site such a link leads to the page that shows the file or what it declares.
 """
 
 from __future__ import annotations
