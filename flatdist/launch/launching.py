@@ -326,7 +326,7 @@ class _Launch:
                     )
                     self._display.start(progress)
                     interrupts.patience = None
-                    self._store.hurry_when(lambda: interrupts.requested)
+                    self._store.shorten_waits_when(lambda: interrupts.requested)
                     try:
                         stopped = run(session, interrupts)
                     finally:

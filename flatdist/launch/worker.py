@@ -112,7 +112,7 @@ def run_shard(
     should_stop = should_stop or (lambda: False)
     set_threads(settings.threads)
     store = _open(store_uri)
-    store.hurry_when(should_stop)
+    store.shorten_waits_when(should_stop)
     store.generations()  # this shard must not revive results that are invalidated from now on
     counts = ShardCounts()
     report(ShardStarted(number, time.monotonic()))

@@ -67,7 +67,7 @@ def answers(material: Material) -> list[dict[str, Any]]:
                 "lines": lines[:MOST_LINES],
                 "more": len(lines) - MOST_LINES,
                 "law": law_words(key, material.fits),
-                "beware": _beware(matching(material.labelled, key), mine),
+                "beware": _caveats(matching(material.labelled, key), mine),
             }
         )
     return rows
@@ -127,7 +127,7 @@ def law_words(key: Mapping[Any, Any], fits: Fits | None) -> str:
     return "; ".join(parts) or (few if shapes < 4 else "undecided: no law is excluded or favoured by these thresholds")
 
 
-def _beware(trials: pd.DataFrame, fits: pd.DataFrame) -> str:
+def _caveats(trials: pd.DataFrame, fits: pd.DataFrame) -> str:
     """Remarks on diverged and unconverged replicates and on poor fits; empty if there are none."""
     total = len(trials)
     counts = {"diverged": int(trials["diverged"].sum()), "did not converge": int(trials["unconverged"].sum())}

@@ -248,7 +248,7 @@ class SweepRecords:
         paths = (info.path.split("/") for info in self._files.list(SWEEPS))
         return sorted({parts[1] for parts in paths if len(parts) == 4})
 
-    def take_in(self, other: SweepRecords) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def merge(self, other: SweepRecords) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Merge the latest versions of another store's sweeps; names that this store has keep its version.
 
         Returns:

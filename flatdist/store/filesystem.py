@@ -176,7 +176,7 @@ class Filesystem:
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(do, items))
 
-    def hurry_when(self, asked: Callable[[], bool]) -> None:
+    def shorten_waits_when(self, asked: Callable[[], bool]) -> None:
         """Wait out requests that fail for a while, but only for seconds from the moment that ``asked`` says so."""
 
     def delete_temporaries(self, older_than: float) -> int:

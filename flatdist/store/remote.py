@@ -56,7 +56,7 @@ class RemoteFilesystem(Filesystem):
         self._bucket = _open(uri, SCHEMES[scheme], bucket)
         self._leaving: Callable[[], bool] = lambda: False
 
-    def hurry_when(self, asked: Callable[[], bool]) -> None:
+    def shorten_waits_when(self, asked: Callable[[], bool]) -> None:
         """Wait out requests that fail for a while, but only for seconds from the moment that ``asked`` says so."""
         self._leaving = asked
         self._answered = True
@@ -172,7 +172,7 @@ class RemoteFilesystem(Filesystem):
                     raise self._error(action, path, error, "the bucket does not exist; create it first") from error
                 if isinstance(error, FileNotFoundError):
                     raise FileNotFoundError(f"{self.uri}/{path}") from error
-                if advice := _hopeless(error):
+                if advice := _advice_on(error):
                     raise self._error(action, path, error, advice) from error
                 waited = time.monotonic() - began
                 patience = self._patience or (PATIENCE if self._answered else HASTY)
@@ -262,7 +262,7 @@ def _short(error: Exception) -> str:
     return redact(" ".join(text.split()))[:400] or type(error).__name__
 
 
-def _hopeless(error: Exception) -> str:
+def _advice_on(error: Exception) -> str:
     """Advice for an error that retrying cannot fix, else an empty string."""
     if type(error).__name__.startswith(("PermissionDenied", "Unauthenticated")) or any(
         w in str(error) for w in _DENIED

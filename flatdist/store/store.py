@@ -75,9 +75,9 @@ class Store:
             self._generations = self.tombstones.generations()
         return self._generations
 
-    def hurry_when(self, asked: Callable[[], bool]) -> None:
+    def shorten_waits_when(self, asked: Callable[[], bool]) -> None:
         """Wait out requests that fail, but only for seconds once ``asked`` says that the user wants to leave."""
-        self.files.hurry_when(asked)
+        self.files.shorten_waits_when(asked)
 
     def check_access(self) -> None:
         """Write a file where rows will be written, read it back and delete it.
@@ -122,12 +122,12 @@ class Store:
                 run what is missing.
         """
         self.generations()
-        selection = self._again(lambda: self._acknowledged(cell_ids if thorough else ())).selection
+        selection = self._retried(lambda: self._acknowledged(cell_ids if thorough else ())).selection
         return (selection if cell_ids is None else selection.of_cells(cell_ids)).by_cell()
 
     def diverged(self, cell_ids: Collection[str] | None = None) -> dict[str, set[int]]:
         """Return the acknowledged replicates of every cell that diverged."""
-        view, damaged = self._again(self._reader.view)
+        view, damaged = self._retried(self._reader.view)
         self._reader.tell([*damaged.values()])
         selection = Scope(cell_ids).narrow(view.selection)
         return selection.where(selection.diverged).by_cell()
@@ -194,7 +194,7 @@ class Store:
         if name == "failures":
             return self._failures().drop_columns(["generation", "part"])
         read = self._reader.trials if name == "trials" else self._reader.history
-        return self._again(lambda: read(scope or Scope(), where, columns))
+        return self._retried(lambda: read(scope or Scope(), where, columns))
 
     def failures(self, cell_ids: Collection[str] | None = None) -> pd.DataFrame:
         """Return every recorded failure, including those of replicates that succeeded later."""
@@ -235,7 +235,7 @@ class Store:
         Returns:
             How many of the keys had something to void.
         """
-        selection = self._again(self._acknowledged).selection
+        selection = self._retried(self._acknowledged).selection
         count = maintenance.invalidate(self.files, self.tombstones, selection, keys)
         self._generations = None
         return count
@@ -265,9 +265,9 @@ class Store:
 
     def gc(self, grace: float = GRACE) -> Collected:
         """Delete rows of old numerics that newer ones replace, and files that are no longer needed."""
-        before = len(self._again(self._acknowledged).selection)
+        before = len(self._retried(self._acknowledged).selection)
         compaction = self._compact(grace, SMALL, drop_old_numerics=True)
-        selection = self._again(self._acknowledged).selection
+        selection = self._retried(self._acknowledged).selection
         older_than = self.files.clock() - grace
         generations = self.tombstones.generations()
         leftovers = maintenance.collect_leftovers(self.files, selection.by_cell(), generations, older_than)
@@ -281,16 +281,16 @@ class Store:
         """
         theirs = other if isinstance(other, Store) else Store(other)
         maintenance.copy_immutable(self.files, theirs.files, TOMBSTONES)
-        mine = self._again(self._acknowledged).selection
+        mine = self._retried(self._acknowledged).selection
 
         def copy() -> int:
             view, damaged = theirs._reader.view(whole=True)
             warn_damaged(theirs.uri, [*damaged.values()], "not taken in")
             return maintenance.merge_rows(self.files, self.tombstones.generations(), mine, theirs.files, view)
 
-        replicates = self._again(copy)
+        replicates = self._retried(copy)
         failed = maintenance.copy_immutable(self.files, theirs.files, part_folder("failures"))
-        taken, kept = self._records.take_in(theirs._records)
+        taken, kept = self._records.merge(theirs._records)
         return Merged(replicates, failed, taken, kept)
 
     def _failures(self) -> pa.Table:
@@ -351,13 +351,13 @@ class Store:
                 return None
 
         for _ in range(_COMPACTIONS):
-            done = self._again(attempt)
+            done = self._retried(attempt)
             if done is not None:
                 return done
         text = f"store {self.uri}: {_COMPACTIONS} other compactions came first; leave compaction to one of them"
         raise StoreError(text)
 
-    def _again(self, read: Callable[[], Answer]) -> Answer:
+    def _retried(self, read: Callable[[], Answer]) -> Answer:
         """Read again from a new snapshot if a file is gone because a compaction has replaced it."""
         for _ in range(_ATTEMPTS - 1):
             with contextlib.suppress(FileNotFoundError):

@@ -208,7 +208,7 @@ class Groups(Kind):
             finished = [g for g in self.choosing if not g.rule.ask(g.span, known[g.key])]
             runs = sum(len(one.success) for one in known.values())
             text = f"{sweep.name}: {len(finished):,} of {len(self.choosing):,} groups finished with {runs:,} runs"
-            spent = sum(group.rule.is_spent(group.span, known[group.key]) for group in finished)
+            spent = sum(group.rule.budget_spent(group.span, known[group.key]) for group in finished)
             return text + (f"; {spent:,} of them spent their budget before reaching the precision" if spent else "")
 
         return Rounds(strategy, log, strategy.describe, outcome, None, note, limit)

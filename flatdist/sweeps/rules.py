@@ -123,7 +123,7 @@ class Rule:
         """How many more runs are expected, and how many there can be at most."""
         raise NotImplementedError
 
-    def is_spent(self, span: Span, known: Known) -> bool:
+    def budget_spent(self, span: Span, known: Known) -> bool:
         """Whether no runs are left although n50 is less precise than requested."""
         return False
 
@@ -178,7 +178,7 @@ class Boundary(Rule):
             return 0, 0
         return min(most, expected_runs(span, known, self.precision)), most
 
-    def is_spent(self, span: Span, known: Known) -> bool:
+    def budget_spent(self, span: Span, known: Known) -> bool:
         return len(known.asked) >= self.budget and not is_known(span, known, self.precision)
 
 
@@ -269,7 +269,7 @@ class UntilInterval(Rule):
         most = self._room(span, known)
         return min(most, max(first, expected_runs(span, known, self.precision))), most
 
-    def is_spent(self, span: Span, known: Known) -> bool:
+    def budget_spent(self, span: Span, known: Known) -> bool:
         if self._room(span, known) and len(span.values) > 1:
             return False
         return not is_known(span, known, self.precision)

@@ -92,7 +92,7 @@ def test_a_store_that_stays_broken_is_an_error_with_advice(bucket, s3, cells, ro
 def test_who_wants_to_leave_does_not_wait_for_a_broken_store(bucket, s3, cells, rows, quick, monkeypatch):
     monkeypatch.setattr(remote, "LEAVING", 0.05)
     far, asked = Store(bucket), []
-    far.hurry_when(lambda: len(asked) > 0 or bool(asked.append(1)))  # asked to leave at the second look
+    far.shorten_waits_when(lambda: len(asked) > 0 or bool(asked.append(1)))  # asked to leave at the second look
     s3.failures += [503] * 10_000
     with pytest.raises(StoreError, match="run the same command again later"):
         far.write(*rows(cells[0], range(4)))

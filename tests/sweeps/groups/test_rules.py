@@ -67,8 +67,8 @@ def test_a_budget_is_never_exceeded_and_a_larger_one_goes_on() -> None:
     span, outcome = Span(10, 300), curve(70.0)
     short, _ = play(Boundary(30, 0.01, 1e-6), span, outcome)
     assert len(short.asked) == 30
-    assert Boundary(30, 0.01, 1e-6).is_spent(span, short)
-    assert not Boundary(30, 0.5, 1e-6).is_spent(span, short)
+    assert Boundary(30, 0.01, 1e-6).budget_spent(span, short)
+    assert not Boundary(30, 0.5, 1e-6).budget_spent(span, short)
     longer, _ = play(Boundary(75, 0.01, 1e-6), span, outcome, short)
     assert len(longer.asked) == 75
     assert longer.asked[:30] == short.asked
@@ -136,7 +136,7 @@ def test_a_grid_stops_at_its_most_replicates_and_a_single_n_at_its_least() -> No
     span = Span(60, 80, (60, 70, 80))
     known, _ = play(UntilInterval(4, 12, 0.001, 1e-6), span, curve(70.0))
     assert len(known.asked) == 36
-    assert UntilInterval(4, 12, 0.001, 1e-6).is_spent(span, known)
+    assert UntilInterval(4, 12, 0.001, 1e-6).budget_spent(span, known)
     _, sizes = play(UntilInterval(4, 12, 0.1, 1e-6), Span(70, 70, (70,)), curve(70.0))
     assert sizes == [4]
 
