@@ -1,6 +1,6 @@
 """First successes of the flattest interpolator's local condition, with the nuclear norm's on the same streams.
 
-    python -m benchmarks.effective_norm [--processes 2] [--seconds 120] [--size D] [--out DIR]
+    python -m benchmarks.effective_norm [--processes 2] [--seconds 120] [--sizes 8 12 ...] [--out DIR]
 
 For each stream of nested measurements the smallest n, by bisection, at which the ground truth is a sharp local minimum
 of F among the interpolators (nu < 1), at depths 2, 3, 4, 5 and infinity; at which it is the nuclear norm's minimiser
@@ -8,7 +8,7 @@ of F among the interpolators (nu < 1), at depths 2, 3, 4, 5 and infinity; at whi
 normal weights, and the nuclear norm's gradient with F's normal weights. Then min_hessian_trace solves the streams of
 small shapes at the first success and one measurement before it. Streams are those of nested cells, so that
 ``sweeps/effective_norm.yaml`` finds the same numbers. The work list is in order of value: what the time does not reach
-is missing at its end, and reported.
+is missing at its end, and reported. Rows that DIR has already are kept, so the same command continues.
 
 Writes DIR/effective_norm.csv (one row per stream and norm) and DIR/effective_norm_solver.csv (one row per problem).
 """
@@ -23,7 +23,6 @@ import os
 import time
 import warnings
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +51,7 @@ STUDIES: tuple[tuple[int, int, int, str, int, tuple[str, ...]], ...] = (
     *((d, 2 * d, 1, "gaussian", 120, NORMS) for d in (8, 12, 16)),
     (24, 48, 1, "gaussian", 36, NORMS),
     *((d, d, 1, "rademacher", 120, NORMS) for d in (8, 12, 16, 24)),
-    *(
-        (20, 20, rank, "gaussian", 30, ("nuclear norm", "2", "3", "inf"))
-        for rank in (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 18)
-    ),
+    *((20, 20, rank, "gaussian", 30, ("nuclear norm", "2", "3")) for rank in range(1, 19)),
 )
 SOLVED = ((8, 8, 1), (12, 12, 1), (16, 16, 1), (8, 8, 2), (12, 12, 2), (12, 12, 3), (8, 16, 1))
 SOLVED_STREAMS, SOLVED_DEPTHS = 24, ("3", "4")
@@ -105,8 +101,8 @@ def first_success(d_out: int, d_in: int, rank: int, ensemble: str, replicate: in
             brackets[n] = (math.inf, math.inf) if condition is None else condition.bracket(1e-6, decide=True)[:2]
         return brackets[n][1] < 1.0
 
-    step = max(2, int(0.05 * delta))
-    high = min(most, int((0.9 if norm[0] in "345" else 1.0) * delta))
+    step = max(2, round(0.4 * math.sqrt(d_out * d_in)))
+    high = min(most, int((0.9 if norm[0] in "345" and rank == 1 else 1.0) * delta))
     if succeeds(high):
         low = high - step
         while succeeds(low):
@@ -173,45 +169,45 @@ def perform(task: tuple[Any, ...]) -> tuple[str, list[dict[str, Any]]]:
     return kind, solved(*arguments) if kind == "solved" else [first_success(*arguments)]
 
 
+def _key(kind: str, row: dict[str, Any]) -> tuple[Any, ...]:
+    """The task that a row is of."""
+    shape = (int(row["d_out"]), int(row["d_in"]), int(row["rank"]))
+    if kind == "solved":
+        return kind, *shape, int(row["replicate"]), row["depth"]
+    return kind, *shape, row["ensemble"], int(row["replicate"]), row["norm"]
+
+
 def main() -> None:
     """Compute for the time given and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=120.0, help="start no further work after this many seconds")
-    parser.add_argument("--size", type=int, help="only shapes with this many rows, such as 20, which has all ranks")
+    parser.add_argument("--sizes", type=int, nargs="+", help="only shapes with so many rows; 20 has all ranks")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")))
     options = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
     options.out.mkdir(parents=True, exist_ok=True)
     tables = {"first": options.out / "effective_norm.csv", "solved": options.out / "effective_norm_solver.csv"}
-    writers: dict[str, Any] = {}
-    tasks, end, done = list(work()), time.monotonic() + options.seconds, 0
-    if options.size is not None:
-        tasks = [task for task in tasks if task[0] == "first" and task[1] == options.size]
-    if find_spec("threadpoolctl") is None:  # which the solver needs
-        tasks = [task for task in tasks if task[0] == "first"]
-    with (
-        open(tables["first"], "w", newline="") as first,
-        open(tables["solved"], "w", newline="") as second,
-        multiprocessing.get_context("spawn").Pool(options.processes) as pool,
-    ):
-        files = {"first": first, "solved": second}
-        results = pool.imap_unordered(perform, tasks)
-        while done < len(tasks):
+    kept = {kind: list(csv.DictReader(path.open())) if path.exists() else [] for kind, path in tables.items()}
+    done = {_key(kind, row) for kind, rows in kept.items() for row in rows}
+    tasks = [task for task in work() if options.sizes is None or task[1] in options.sizes]
+    missing, end, computed = [task for task in tasks if task not in done], time.monotonic() + options.seconds, 0
+    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+        results = pool.imap_unordered(perform, missing)
+        while computed < len(missing):
             try:
                 kind, rows = results.next(timeout=max(0.0, end - time.monotonic()))
             except multiprocessing.TimeoutError:
                 break
-            done += 1
-            for row in rows:
-                if kind not in writers:
-                    writers[kind] = csv.DictWriter(files[kind], list(row))
-                    writers[kind].writeheader()
-                writers[kind].writerow(row)
-            files[kind].flush()
+            computed += 1
+            with tables[kind].open("a", newline="") as table:
+                writer = csv.DictWriter(table, list(rows[0]))
+                if not table.tell():
+                    writer.writeheader()
+                writer.writerows(rows)
         pool.terminate()
-    print(f"{done} of {len(tasks)} tasks in the time; {', '.join(str(path) for path in tables.values())}")
+    print(f"{len(tasks) - len(missing) + computed} of {len(tasks)} tasks; {', '.join(map(str, tables.values()))}")
 
 
 if __name__ == "__main__":

@@ -91,10 +91,10 @@ class _Geodesics:
         self.rank = len(spectrum)
         n = len(stack)
         tall, wide = self.u.T @ stack, stack @ self.vh.T
-        self.s_out = np.einsum("iab,icb->ac", tall, tall) / n  # (r, r), all of the input space
-        self.s_in = np.einsum("iab,iac->bc", wide, wide) / n
-        inner = (tall @ self.vh.T).reshape(n, -1)  # (n, r r)
-        self.gram = (inner.T @ inner / n).reshape(self.rank, self.rank, self.rank, self.rank)
+        self.s_out = np.tensordot(tall, tall, ((0, 2), (0, 2))) / n  # (r, r), all of the input space
+        self.s_in = np.tensordot(wide, wide, ((0, 1), (0, 1))) / n
+        inner = (tall @ self.vh.T).reshape(n, -1)
+        self.gram = inner.T @ inner / n  # (r r, r r)
         basis = []
         for a in range(self.rank):
             for b in range(a, self.rank):
@@ -112,11 +112,13 @@ class _Geodesics:
 
     def blocks(self, frames: list[Array]) -> list[Array]:
         """(1/n) sum_i B_i (x) B_i for B_i = G_j^T A_i M^T G_{j-1}^{-T}, as K[a, b, c, e] = mean B[a, b] B[c, e]."""
-        blocks = []
+        blocks, shape = [], (self.rank,) * 4
         for before, left in pairwise(frames):
             right = np.linalg.solve(before, self.core).T  # (r, r): core^T G_{j-1}^{-T}
-            pulled = np.einsum("abce,ax,cy->xbye", self.gram, left, left)
-            blocks.append(np.einsum("xbye,bz,ew->xzyw", pulled, right, right))
+            block = self.gram
+            for _ in range(2):  # the last pair of indices, then the first
+                block = (left.T @ block.reshape(-1, self.rank, self.rank) @ right).reshape(self.gram.shape).T
+            blocks.append(block.reshape(shape))
         return blocks
 
     def ends(self, frames: list[Array]) -> tuple[Array, Array]:
@@ -160,7 +162,7 @@ class _Geodesics:
             hessian[j, :, j + 1, :] += cross.T
         for j, weight in enumerate(weights):
             turned = self.basis @ weight  # (size, r, r)
-            half = np.einsum("pab,qba->pq", turned, self.basis)
+            half = turned.reshape(size, -1) @ self.basis.reshape(size, -1).T
             hessian[j, :, j, :] += 0.5 * (half + half.T)
         gradient = np.concatenate([np.einsum("pab,ab->p", self.basis, slope) for slope in slopes])
         return 2.0 * gradient, 2.0 * hessian.reshape(count * size, count * size)
@@ -193,8 +195,8 @@ class _Middle(_Geodesics):
         block = self.blocks(frames * 2)[0]
         outer, inner = np.einsum("abcb->ac", block), np.einsum("abae->be", block)
         cross = np.einsum("abce,pac,qbe->pq", block, self.basis, self.basis, optimize=True)
-        half = np.einsum("pab,qba->pq", self.basis @ (outer + inner), self.basis)
-        scale = np.einsum("paa->p", self.basis)
+        scale, flat = np.einsum("paa->p", self.basis), self.basis.reshape(len(self.basis), -1)
+        half = (self.basis @ (outer + inner)).reshape(flat.shape) @ flat.T
         hessian = 0.5 * (half + half.T) - cross - cross.T + np.trace(outer) * np.outer(scale, scale)
         return 2.0 * np.einsum("pab,ab->p", self.basis, outer - inner), 2.0 * hessian
 

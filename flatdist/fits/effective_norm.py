@@ -32,8 +32,8 @@ def depth_ratios(firsts: pd.DataFrame, reference: str = REFERENCE, least: int = 
     Returns:
         Per shape and norm with enough streams of both: ``streams``, ``censored`` (streams without one of the two),
         ``mean``, ``mean_error``, ``ratio`` to the reference and ``ratio_error``, ``ratio_statdim`` (mean - 1/2 over the
-        statistical dimension), ``variance``,
-        ``variance_ratio`` and ``variance_ratio_error`` (a jackknife over streams). Errors are standard errors.
+        statistical dimension) and ``ratio_statdim_error``, ``variance``, ``variance_ratio`` and
+        ``variance_ratio_error`` (a jackknife over streams). Errors are standard errors.
 
     Raises:
         FitError: the reference is missing.
@@ -52,6 +52,7 @@ def depth_ratios(firsts: pd.DataFrame, reference: str = REFERENCE, least: int = 
                 continue
             ratio = (n.mean() - 0.5) / (base.mean() - 0.5)
             residual = n - n.mean() - ratio * (base - base.mean())
+            law, mean_error = both.index.get_level_values("statdim")[0], n.std(ddof=1) / np.sqrt(len(n))
             left_out = np.array([_variance_ratio(np.delete(n, i), np.delete(base, i)) for i in range(len(n))])
             rows.append(
                 dict(zip(SHAPE, shape, strict=True))
@@ -60,10 +61,11 @@ def depth_ratios(firsts: pd.DataFrame, reference: str = REFERENCE, least: int = 
                     "streams": len(n),
                     "censored": censored,
                     "mean": n.mean(),
-                    "mean_error": n.std(ddof=1) / np.sqrt(len(n)),
+                    "mean_error": mean_error,
                     "ratio": ratio,
                     "ratio_error": residual.std(ddof=1) / np.sqrt(len(n)) / (base.mean() - 0.5),
-                    "ratio_statdim": (n.mean() - 0.5) / both.index.get_level_values("statdim")[0],
+                    "ratio_statdim": (n.mean() - 0.5) / law,
+                    "ratio_statdim_error": mean_error / law,
                     "variance": n.var(ddof=1),
                     "variance_ratio": _variance_ratio(n, base),
                     "variance_ratio_error": np.sqrt((len(n) - 1) * left_out.var()),

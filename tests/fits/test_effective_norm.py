@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from flatdist.errors import FitError
-from flatdist.figures.effective_norm import depth_figure, ratios_figure
+from flatdist.figures.effective_norm import depth_figure, ranks_figure, ratios_figure
 from flatdist.fits.effective_norm import (
     at_rate_zero,
     beside_nuclear_norm,
@@ -15,6 +15,7 @@ from flatdist.fits.effective_norm import (
     local_against_global,
     method_firsts,
 )
+from flatdist.theory import statistical_dimension
 
 
 def streams(ratio, scatter, count, seed=0):
@@ -68,12 +69,24 @@ def test_agreement_is_counted():
 
 def test_the_figure_draws_ratios_with_their_limits():
     table = depth_ratios(pd.concat([streams(0.9, 3.0, 20), streams(0.9, 3.0, 20).assign(d_out=48, d_in=48)]))
-    ratio, variance, _ = depth_figure(table).axes
+    ratio, statdim, variance, _ = depth_figure(table).axes
     assert ratio.get_legend_handles_labels()[1].count("depth 3") == 1
     assert len(variance.lines) > 1
-    limits = [line for line in ratio.lines if list(line.get_xdata()) == [1.0, 1.04]]
-    assert len(limits) == 5
-    assert limits[1].get_ydata()[0] == pytest.approx(0.927, abs=1e-3)
+    for axes in (ratio, statdim):
+        limits = [line for line in axes.lines if list(line.get_xdata()) == [1.0, 1.04]]
+        assert len(limits) == 5
+        assert limits[1].get_ydata()[0] == pytest.approx(0.927, abs=1e-3)
+
+
+def test_ranks_are_drawn_with_the_exact_curve_and_depths_saving():
+    tables = [streams(0.9 + 0.04 * rank, 3.0, 20).assign(rank=rank) for rank in (1, 2)]
+    ratios = depth_ratios(pd.concat([*tables, streams(0.5, 3.0, 20).assign(d_out=48, d_in=48)]))
+    trained = pd.DataFrame({"rank": [1], "n50": [97.0], "n50_low": [95.0], "n50_high": [100.0]})
+    diagram, gain = ranks_figure(ratios, trained).axes
+    assert diagram.get_legend_handles_labels()[1][0] == "statistical dimension"
+    assert diagram.lines[0].get_ydata()[0] == pytest.approx(statistical_dimension(24, 24, 1) / 24**2)
+    saved = 1.0 - ratios[(ratios["norm"] == "3") & (ratios["d_out"] == 24)]["ratio"]
+    np.testing.assert_allclose(gain.lines[0].get_ydata(), saved)
 
 
 def test_streams_are_counted_beside_the_nuclear_norm():
