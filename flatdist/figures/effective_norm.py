@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flatdist.figures.style import (
+    COLUMN_WIDTH,
     FAINT,
     INK,
     PAGE_WIDTH,
@@ -139,6 +140,32 @@ def ratios_figure(tables: Mapping[str, pd.DataFrame], reference: str) -> Figure:
             axes.set_title(title)
             axes.set_xlabel(f"$n_{{50}}$ over that of {reference}")
             despine(axes)
+    return figure
+
+
+def scales_figure(table: pd.DataFrame, marks: Mapping[str, float]) -> Figure:
+    """Where half of the streams are recovered over the initial scale.
+
+    Args:
+        table: ``init_scale``, ``mean`` of the first success and its standard ``error``.
+        marks: numbers of measurements drawn as lines, by their labels.
+
+    Returns:
+        Points with bars of two standard errors.
+    """
+    with themed():
+        figure = Figure(figsize=(COLUMN_WIDTH, 2.5), layout="constrained")
+        axes = figure.subplots()
+        axes.errorbar(table["init_scale"], table["mean"] - 0.5, yerr=2.0 * table["error"], color=color_of(0),
+                      marker=marker_of(0), markersize=3, linewidth=0.8, elinewidth=0.6)  # fmt: skip
+        for index, (label, n) in enumerate(marks.items()):
+            axes.axhline(n, color=INK, linewidth=0.6, linestyle=((0, (5, 2)), "-", (0, (1, 1.5)))[index % 3], zorder=1)
+            axes.annotate(label, (1.0, n), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=6)
+        axes.set_xscale("log")
+        plain_ticks(axes.xaxis, table["init_scale"].min(), table["init_scale"].max())
+        axes.set_xlabel("initial scale $s$ of the symmetric start")
+        axes.set_ylabel("$n_{50}$ of gradient descent")
+        despine(axes)
     return figure
 
 

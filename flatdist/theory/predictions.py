@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from flatdist.theory.flattest import DOMAIN, flattest_limit
 from flatdist.theory.statdim import (
     Shape,
@@ -21,6 +23,7 @@ from flatdist.theory.statdim import (
 )
 
 if TYPE_CHECKING:
+    from scipy.stats import rv_discrete
     from scipy.stats.distributions import rv_frozen
 
 PAPER = "Gatmiry et al. 2023"
@@ -115,6 +118,32 @@ def minimum_norm_law(d_out: int, d_in: int, n: int) -> rv_frozen:
     if not 0 < n < size:
         raise ValueError(f"the relative error at n={n!r} is a constant, not Beta distributed; allowed: 0 < n < {size}")
     return beta((size - n) / 2.0, n / 2.0)
+
+
+def minimum_norm_first_success(d_out: int, d_in: int, tolerance: float) -> rv_discrete:
+    """The exact law of N, the first n at which the minimum Frobenius norm's relative error is below a tolerance.
+
+    Every further Gaussian measurement of one stream lowers the error, so N is at most n with the probability that
+    :func:`minimum_norm_law` gives an error below the tolerance.
+
+    Args:
+        d_out, d_in: shape of the ground truth, whatever its rank.
+        tolerance: relative error of a success, between 0 and 1.
+
+    Raises:
+        ValueError: the tolerance is not between 0 and 1.
+
+    Example:
+        >>> round(float(minimum_norm_first_success(8, 8, 1e-2).mean()), 2)
+        63.0
+    """
+    from scipy.stats import rv_discrete
+
+    if not 0.0 < tolerance < 1.0:
+        raise ValueError(f"tolerance={tolerance!r} is outside of the law's domain: a relative error between 0 and 1")
+    size = d_out * d_in
+    below = [0.0, *(float(minimum_norm_law(d_out, d_in, n).cdf(tolerance)) for n in range(1, size)), 1.0]
+    return rv_discrete(values=(range(1, size + 1), np.diff(below)))
 
 
 def flattest_risk_shape(d_out: int, d_in: int, rank: int, n: int) -> float:

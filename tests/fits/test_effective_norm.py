@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from flatdist.errors import FitError
-from flatdist.figures.effective_norm import depth_figure, ranks_figure, ratios_figure
+from flatdist.figures.effective_norm import depth_figure, ranks_figure, ratios_figure, scales_figure
 from flatdist.fits.effective_norm import (
     at_rate_zero,
     beside_nuclear_norm,
@@ -86,7 +86,14 @@ def test_ranks_are_drawn_with_the_exact_curve_and_depths_saving():
     assert diagram.get_legend_handles_labels()[1][0] == "statistical dimension"
     assert diagram.lines[0].get_ydata()[0] == pytest.approx(statistical_dimension(24, 24, 1) / 24**2)
     saved = 1.0 - ratios[(ratios["norm"] == "3") & (ratios["d_out"] == 24)]["ratio"]
-    np.testing.assert_allclose(gain.lines[0].get_ydata(), saved)
+    np.testing.assert_allclose(np.array(gain.lines[0].get_ydata(), dtype=float), saved)
+
+
+def test_scales_are_drawn_between_the_marks():
+    table = pd.DataFrame({"init_scale": [0.1, 1.0], "mean": [20.5, 60.5], "error": [1.0, 0.5]})
+    (axes,) = scales_figure(table, {"low": 15.0, "high": 63.0}).axes
+    np.testing.assert_allclose(np.array(axes.lines[0].get_ydata(), dtype=float), [20.0, 60.0])
+    assert [text.get_text() for text in axes.texts] == ["low", "high"]
 
 
 def test_streams_are_counted_beside_the_nuclear_norm():

@@ -57,6 +57,25 @@ def test_minimum_norm_law_outside_its_domain(n: int) -> None:
         theory.minimum_norm_law(3, 4, n)
 
 
+def test_first_success_of_the_minimum_norm_is_that_of_simulated_streams() -> None:
+    entries, tolerance, count = 12, 0.2, 800
+    generator = np.random.default_rng(5)
+    truth = generator.standard_normal(entries)
+    truth /= np.linalg.norm(truth)
+    seen = np.zeros(entries + 1)
+    for _ in range(count):
+        basis, _ = np.linalg.qr(generator.standard_normal((entries, entries)))  # of the first n measurements, for all n
+        errors = 1.0 - np.cumsum((truth @ basis) ** 2)
+        seen[1 + int(np.argmax(errors < tolerance))] += 1
+    expected = count * theory.minimum_norm_first_success(3, 4, tolerance).pmf(np.arange(entries + 1))
+    likely = expected > 5.0
+    assert likely.sum() > 5
+    distance = float(np.sum((seen[likely] - expected[likely]) ** 2 / expected[likely]))
+    assert stats.chi2(likely.sum()).sf(distance) > 1e-3
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        theory.minimum_norm_first_success(3, 4, 1.0)
+
+
 def test_minimum_norm_error_ends_at_zero() -> None:
     assert theory.minimum_norm_relative_error(3, 4, 1, 0) == 1.0
     assert theory.minimum_norm_relative_error(3, 4, 1, 12) == 0.0
