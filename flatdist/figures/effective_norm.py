@@ -163,7 +163,7 @@ def scales_figure(table: pd.DataFrame, marks: Mapping[str, float]) -> Figure:
             axes.annotate(label, (1.0, n), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=6)
         axes.set_xscale("log")
         plain_ticks(axes.xaxis, table["init_scale"].min(), table["init_scale"].max())
-        axes.set_xlabel("initial scale $s$ of the symmetric start")
+        axes.set_xlabel("initial scale $s$, symmetric initialization")
         axes.set_ylabel("$n_{50}$ of gradient descent")
         despine(axes)
     return figure

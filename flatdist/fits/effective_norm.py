@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from scipy.stats import kstest
 
 from flatdist.errors import FitError
 from flatdist.fits.first_success import first_successes
-from flatdist.theory import statistical_dimension
+from flatdist.theory import minimum_norm_first_success, minimum_norm_law, statistical_dimension
 
 SHAPE = ("d_out", "d_in", "rank", "ensemble")
 REFERENCE = "nuclear norm"
@@ -153,6 +154,35 @@ def at_rate_zero(firsts: pd.DataFrame, rates: Mapping[str, float], reference: st
     ratio = (n.mean() - 0.5) / (base.mean() - 0.5)
     residual = n - n.mean() - ratio * (base - base.mean())
     return float(ratio), float(residual.std(ddof=1) / np.sqrt(len(n)) / (base.mean() - 0.5))
+
+
+def minimum_norm_end(trials: pd.DataFrame, tolerance: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """First successes over the initial scale, and errors at fixed n, beside the minimum Frobenius norm's exact laws.
+
+    Args:
+        trials: of one shape; the nested ones give first successes, the others errors.
+        tolerance: relative error of a success.
+
+    Returns:
+        Per ``init_scale``: ``streams``, ``mean`` first success and its standard ``error``, ``late`` (streams without a
+        success even where every entry is measured, so that no method can fail but for its steps: they count as first
+        successes there), and ``from_law``, the mean's distance from the law's in the law's standard errors. And per
+        method, scale and n the number of ``errors`` and ``p`` of Kolmogorov and Smirnov's test against their Beta law.
+    """
+    (d_out, d_in), nested = trials[["d_out", "d_in"]].iloc[0].astype(int), trials["nested"].astype(bool)
+    law = minimum_norm_first_success(d_out, d_in, tolerance)
+    firsts = first_successes(trials[nested], ["init_scale"], tolerance)
+    firsts = firsts.assign(late=firsts["n_first"].isna(), n_first=firsts["n_first"].fillna(d_out * d_in))
+    scales = firsts.groupby("init_scale").agg(
+        streams=("late", "size"), mean=("n_first", "mean"), error=("n_first", "sem"), late=("late", "sum")
+    )
+    scales["from_law"] = (scales["mean"] - law.mean()) / (law.std() / np.sqrt(scales["streams"]))
+    rows = [
+        {"method": method, "init_scale": scale, "n": n, "errors": len(group),
+         "p": kstest(group["relative_error"], minimum_norm_law(d_out, d_in, int(n)).cdf).pvalue}
+        for (method, scale, n), group in trials[~nested].groupby(["method", "init_scale", "n"], dropna=False)
+    ]  # fmt: skip
+    return scales.reset_index(), pd.DataFrame(rows)
 
 
 def local_against_global(solved: pd.DataFrame, tolerance: float = 1e-6) -> pd.DataFrame:

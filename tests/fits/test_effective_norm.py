@@ -14,6 +14,7 @@ from flatdist.fits.effective_norm import (
     depth_ratios,
     local_against_global,
     method_firsts,
+    minimum_norm_end,
 )
 from flatdist.theory import statistical_dimension
 
@@ -87,6 +88,25 @@ def test_ranks_are_drawn_with_the_exact_curve_and_depths_saving():
     assert diagram.lines[0].get_ydata()[0] == pytest.approx(statistical_dimension(24, 24, 1) / 24**2)
     saved = 1.0 - ratios[(ratios["norm"] == "3") & (ratios["d_out"] == 24)]["ratio"]
     np.testing.assert_allclose(np.array(gain.lines[0].get_ydata(), dtype=float), saved)
+
+
+def test_the_minimum_norm_is_told_by_its_laws_and_others_are_not():
+    generator, rows = np.random.default_rng(2), []
+    for replicate in range(40):
+        basis, _ = np.linalg.qr(generator.standard_normal((16, 16)))
+        error = 1.0 - np.cumsum(basis[0] ** 2)  # of the first n measurements, for a ground truth along one axis
+        for scale, shown in ((3.0, error), (0.1, np.where(np.arange(1, 17) > 8, 0.0, error))):
+            common = {"d_out": 4, "d_in": 4, "method": "gradient_descent", "init_scale": scale, "status": "converged",
+                      "replicate": replicate}  # fmt: skip
+            rows += [common | {"nested": True, "n": n, "relative_error": shown[n - 1]} for n in range(1, 16)]
+            rows += [common | {"nested": False, "n": 12, "relative_error": shown[11]}]
+    scales, errors = minimum_norm_end(pd.DataFrame(rows), 0.05)
+    low, high = (scales.set_index("init_scale").loc[scale] for scale in (0.1, 3.0))
+    assert abs(high["from_law"]) < 3.0
+    assert high["late"] > 0, "some streams need all 16, which are not among the rows"
+    assert low["from_law"] < -10.0
+    assert errors.set_index("init_scale").loc[3.0, "p"] > 1e-3
+    assert errors.set_index("init_scale").loc[0.1, "p"] < 1e-6
 
 
 def test_scales_are_drawn_between_the_marks():
