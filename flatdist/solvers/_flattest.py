@@ -316,7 +316,7 @@ def descend(
             found = inspect(point, multipliers)
             if found is not None:
                 return Descent(point, multipliers, residual, step, found)
-        rho = max(rho, firm) if residual < _NEAR else rho
+        rho = max(rho, firm) if residual < _NEAR and not shift else rho
         ahead = multipliers + rho * point.miss
         slope = gradient + jacobian.T @ ahead
         hessian = point.hessian(ahead).T  # symmetric, and in the order of LAPACK

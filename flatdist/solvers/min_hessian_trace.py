@@ -387,7 +387,7 @@ class _Search:
         ):
             least += 1
         for start in range(count):
-            width = least + _SPARE
+            width = max([least + _SPARE, *(end.point.k + 1 for end in self.proved)])  # room beside an answer
             if start == 0:
                 matrix, width = self.nuclear, max(width, _rank(self.nuclear, _RANKED) + 1)
             elif start == 1:
@@ -410,16 +410,19 @@ class _Search:
             steps += end.steps
             rank = min(max(_rank(end.point.matrix, _RANKED), self.floor + 1), end.point.k)
             found = end.found or self.finish(end.point, end.multipliers, rank)
+            while isinstance(found, _Saddle):
+                layers, multipliers, firmness = self.grown(found), found.multipliers, _FIRMNESS[0]
+                self.floor = 0 if found.direction is None else found.point.k
+                past = found.direction is not None and self.finish(  # after a saddle the rank is known
+                    Point(self.problem, layers), multipliers, found.point.k + 1
+                )
+                if not past or past.point.trace >= found.point.trace:
+                    break
+                found = past
             if isinstance(found, _End):
                 return _End(found.point, found.nu, found.stationarity, steps)
-            if not isinstance(found, _Saddle):
+            if found is None:
                 break
-            layers, multipliers, firmness = self.grown(found), found.multipliers, _FIRMNESS[0]
-            self.floor = 0 if found.direction is None else found.point.k
-            if found.direction is not None:  # after a saddle the rank is known
-                past = self.finish(Point(self.problem, layers), multipliers, found.point.k + 1)
-                if isinstance(past, _End) and past.point.trace < found.point.trace:
-                    return _End(past.point, past.nu, past.stationarity, steps)
         return _End(end.point, (np.nan, np.nan), end.point.stationarity(end.multipliers), steps)
 
     def inspect(self, point: Point, multipliers: Array) -> _End | _Saddle | None:
