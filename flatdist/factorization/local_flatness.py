@@ -427,7 +427,8 @@ class _Feasible:
             gram = rows @ weighted
             scale = 1.0 / np.sqrt(np.diag(gram))
             factor, failed = scipy.linalg.lapack.dpotrf(gram * scale[:, None] * scale, lower=1, clean=1)
-            if not failed and (attempt or factor.diagonal().min() > _DEPENDENT):
+            independent = len(rows) <= rows.shape[1] and not failed and factor.diagonal().min() > _DEPENDENT
+            if independent or (attempt and not failed):
                 return cls(metric, weighted * scale, factor, float(scale[0]))
             if attempt or len(rows) == 1:
                 break

@@ -162,3 +162,11 @@ def test_bad_input_has_one_clear_message():
     with pytest.raises(SolverError, match="finite"):
         local_flatness(np.nan * truth, stack, 3)
     assert flatdist.local_flatness is local_flatness
+
+
+@pytest.mark.parametrize(("d", "rank", "seed"), [(6, 3, 147), (8, 4, 72), (6, 3, 0)])
+def test_nothing_is_left_to_move_along_where_the_measurements_determine_the_matrix(d, rank, seed):
+    generator = np.random.default_rng(seed)  # in the first two, H is a combination of K's rows up to 1e-6
+    measurements = generator.standard_normal((d * d, d, d))
+    matrix = generator.standard_normal((d, rank)) @ generator.standard_normal((rank, d))
+    assert local_flatness(matrix, measurements, depth=2) == (0.0, 0.0)
