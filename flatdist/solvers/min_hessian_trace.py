@@ -413,10 +413,10 @@ class _Search:
             while isinstance(found, _Saddle):
                 layers, multipliers, firmness = self.grown(found), found.multipliers, _FIRMNESS[0]
                 self.floor = 0 if found.direction is None else found.point.k
-                past = found.direction is not None and self.finish(  # after a saddle the rank is known
-                    Point(self.problem, layers), multipliers, found.point.k + 1
-                )
-                if not past or past.point.trace >= found.point.trace:
+                if found.direction is None:
+                    break
+                past = self.finish(Point(self.problem, layers), multipliers, found.point.k + 1)  # the rank is known
+                if past is None or past.point.trace >= found.point.trace:
                     break
                 found = past
             if isinstance(found, _End):
