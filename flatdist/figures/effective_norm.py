@@ -76,7 +76,8 @@ def ranks_figure(ratios: pd.DataFrame, trained: pd.DataFrame | None = None) -> F
         rank, with an inverse square through rank 1. Bars are two standard errors.
     """
     square = _square(ratios)
-    size = int(square.groupby("d_out")["rank"].nunique().idxmax())
+    ranked = square.groupby("d_out")["rank"].nunique()
+    size = int(ranked.index.to_numpy()[ranked.to_numpy().argmax()])
     rows = square[square["d_out"] == size].assign(saving=lambda table: 1.0 - table["ratio"], entries=float(size * size))
     rows = rows.assign(saving_error=rows["ratio_error"], fraction=rows["rank"] / size)
     rows = rows.assign(part=(rows["mean"] - 0.5) / rows["entries"], part_error=rows["mean_error"] / rows["entries"])

@@ -170,18 +170,20 @@ def minimum_norm_end(trials: pd.DataFrame, tolerance: float) -> tuple[pd.DataFra
         method, scale and n the number of ``errors`` and ``p`` of Kolmogorov and Smirnov's test against their Beta law.
     """
     (d_out, d_in), nested = trials[["d_out", "d_in"]].iloc[0].astype(int), trials["nested"].astype(bool)
-    law = minimum_norm_first_success(d_out, d_in, tolerance)
+    expected = minimum_norm_first_success(d_out, d_in, tolerance)
     firsts = first_successes(trials[nested], ["init_scale"], tolerance)
     firsts = firsts.assign(late=firsts["n_first"].isna(), n_first=firsts["n_first"].fillna(d_out * d_in))
     scales = firsts.groupby("init_scale").agg(
         streams=("late", "size"), mean=("n_first", "mean"), error=("n_first", "sem"), late=("late", "sum")
     )
-    scales["from_law"] = (scales["mean"] - law.mean()) / (law.std() / np.sqrt(scales["streams"]))
-    rows = [
-        {"method": method, "init_scale": scale, "n": n, "errors": len(group),
-         "p": kstest(group["relative_error"], minimum_norm_law(d_out, d_in, int(n)).cdf).pvalue}
-        for (method, scale, n), group in trials[~nested].groupby(["method", "init_scale", "n"], dropna=False)
-    ]  # fmt: skip
+    scales["from_law"] = (scales["mean"] - expected.mean()) / (expected.std() / np.sqrt(scales["streams"]))
+    rows = []
+    for (method, scale, n), group in trials[~nested].groupby(["method", "init_scale", "n"], dropna=False):
+        law = minimum_norm_law(d_out, d_in, int(group["n"].iloc[0]))
+        uniform = law.cdf(group["relative_error"].to_numpy(dtype=float))
+        rows.append(
+            {"method": method, "init_scale": scale, "n": n, "errors": len(group), "p": kstest(uniform, "uniform")[1]}
+        )
     return scales.reset_index(), pd.DataFrame(rows)
 
 
