@@ -1,13 +1,17 @@
-"""Remake the pictures of the documentation, from sweeps that take a minute: ``python docs/generate/images.py``.
+"""Remake the documentation's pictures, from sweeps of minutes: ``python docs/generate/images.py [FOLDER [NAME ...]]``.
 
-It makes figures of the quickstart and of the tutorial's sweep, screenshots of the quickstart's report at 1,400 pixels
-in light and dark and at 375 pixels, and its printed version (report.pdf, in the working folder). They need chromium,
-its driver and selenium. Pictures of findings belong to sweeps of hours; their pages name the commands.
+Figures of the gallery and the tutorial, each by the command that its page shows; screenshots of the quickstart's report
+at 1,400 pixels in light and dark and at 375 pixels, and what a printer gets. They need chromium, its driver and
+selenium. The folder keeps the sweeps' results, so that a second run only draws, all pictures or those that are named
+(``heatmap report``); by default it is a scratch folder. Pictures of findings belong to sweeps of hours; their pages
+name the commands.
 """
 
 from __future__ import annotations
 
 import base64
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,35 +24,48 @@ from typing import Any
 from prose import block_named
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGES = ROOT / "docs" / "images"
-QUICKSTART = ROOT / "sweeps" / "quickstart.yaml"
-GALLERY = ("phase_diagram", "sample_complexity")
+DOCS = ROOT / "docs"
+IMAGES = DOCS / "images"
+SWEEPS = {"transition": "tutorial.md", "rate-and-noise": "how-do-i.md"}  # name -> the page that has its file
 SCREENS = {"report": (1400, 1000, "light"), "report_dark": (1400, 1000, "dark"), "report_phone": (375, 800, "light")}
 READY = "return document.documentElement.dataset.ready === 'true'"
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 
 
 def main() -> int:
-    """Run the sweeps that are missing, draw the figures, and take the screenshots."""
-    finding(IMAGES / "finding.png")
+    """Run what is missing of the sweeps, draw the figures, and take the screenshots."""
+    names = sys.argv[2:]
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="flatdist-images-"))
     folder.mkdir(parents=True, exist_ok=True)
-    tutorial = folder / "transition.yaml"
-    tutorial.write_text(block_named((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"), "transition"))
-    run(folder, QUICKSTART)
-    for name in GALLERY:
-        figure(folder, QUICKSTART, name, IMAGES / "gallery" / f"{name}.png")
-    shutil.copy(IMAGES / "gallery" / "phase_diagram.png", IMAGES / "phase_diagram.png")
-    run(folder, tutorial)
-    figure(folder, tutorial, "phase_diagram", IMAGES / "tutorial.png")
-    flatdist(folder, "watch", str(QUICKSTART), "--once", "--out", str(folder))
-    screenshots(folder / "quickstart.html", folder)
+    shutil.copy(ROOT / "sweeps" / "quickstart.yaml", folder)
+    for name, page in SWEEPS.items():
+        (folder / f"{name}.yaml").write_text(block_named((DOCS / page).read_text(encoding="utf-8"), name))
+    for name in ("quickstart", *SWEEPS):
+        flatdist(folder, "sweep", f"{name}.yaml", "--executor", "inline", "--yes", "--display", "none")
+    drawn = pictures((DOCS / "gallery.md").read_text(encoding="utf-8"))
+    for picture, command in {**drawn, "images/tutorial.png": "phase-diagram transition.yaml"}.items():
+        if not names or Path(picture).stem in names:
+            figure(folder, command, DOCS / picture)
+    if not names or "finding" in names:
+        finding(IMAGES / "finding.png")
+    if not names or "report" in names:
+        flatdist(folder, "watch", "quickstart", "--once", "--out", ".")
+        screenshots(folder / "quickstart.html")
     return 0
 
 
-def run(folder: Path, sweep: Path) -> None:
-    """Run the missing work of a sweep."""
-    flatdist(folder, "sweep", str(sweep), "--executor", "inline", "--yes", "--display", "none")
+def pictures(page: str) -> dict[str, str]:
+    """The gallery's own pictures, each with the command above it.
+
+    >>> pictures("`flatdist figure ratios s.yaml --over dof`, more:\\n\\n![n50](images/gallery/ratios.png)")
+    {'images/gallery/ratios.png': 'ratios s.yaml --over dof'}
+    """
+    found, command = {}, ""
+    for part in re.finditer(r"flatdist figure ([^`\n]+)|!\[[^\]]*\]\((\S+)\)", page):
+        command = part[1] or command
+        if part[2] and part[2].startswith("images/gallery/"):
+            found[part[2]] = command
+    return found
 
 
 def finding(path: Path) -> None:
@@ -71,18 +88,19 @@ def finding(path: Path) -> None:
 
 
 def flatdist(folder: Path, *words: str) -> None:
-    """Run one command on the store in the folder."""
-    command = [sys.executable, "-m", "flatdist", *words, "--store", str(folder / "results")]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - flatdist itself
+    """Run one command in the folder."""
+    command = [sys.executable, "-m", "flatdist", *words]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)  # noqa: S603 - flatdist itself
 
 
-def figure(folder: Path, sweep: Path, name: str, path: Path) -> None:
-    """Draw one figure as a PNG."""
-    from flatdist.figures import make_figure
-
-    made = make_figure(name, str(sweep), store=str(folder / "results"), out=folder / "drawn", formats=["png"])
+def figure(folder: Path, command: str, path: Path) -> None:
+    """Draw one figure as a PNG, small enough for a page."""
+    drawn = folder / "drawn" / path.stem
+    shutil.rmtree(drawn, ignore_errors=True)
+    flatdist(folder, "figure", *shlex.split(command), "--format", "png", "--out", str(drawn.resolve()))
+    (made,) = drawn.glob("*.png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    print(shutil.copy(made.paths[0], path))
+    print(shutil.copy(made, path))
 
 
 @contextmanager
@@ -101,7 +119,7 @@ def chromium() -> Iterator[Any]:
         driver.quit()
 
 
-def screenshots(page: Path, folder: Path) -> None:
+def screenshots(page: Path) -> None:
     """Take the pictures of the report, and print it."""
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -117,8 +135,8 @@ def screenshots(page: Path, folder: Path) -> None:
             (IMAGES / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
             print(IMAGES / f"{name}.png")
         printed = driver.execute_cdp_cmd("Page.printToPDF", {"printBackground": True, "preferCSSPageSize": True})
-        (folder / "report.pdf").write_bytes(base64.b64decode(printed["data"]))
-        print(folder / "report.pdf")
+        (IMAGES / "report.pdf").write_bytes(base64.b64decode(printed["data"]))
+        print(IMAGES / "report.pdf")
 
 
 if __name__ == "__main__":

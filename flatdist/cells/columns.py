@@ -18,6 +18,7 @@ SCHEMA_VERSION = 5  # raised when columns are added; written into every file
 DIMENSIONLESS = "1"
 FROBENIUS = "entries of M"
 SQUARED_FROBENIUS = "entries of M, squared"
+STATUSES = ("converged", "budget_exhausted", "diverged")  # how a replicate can end
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,9 @@ OLDER_VALUES: Mapping[str, Any] = {
     name: FIELDS[name].default for name in PROBLEM_FIELDS if FIELDS[name].metadata["added_later"]
 }
 """What null means in a field that every row has, and can lack only if it is older than the field; read as this."""
+
+OLDER_BESIDE: Mapping[str, str] = {"init": "init_scale"}
+"""A field of methods -> an older one that the same methods have: where only that is known, the row has the default."""
 
 RESULTS = (
     Column("status", "string", "", "converged, budget_exhausted or diverged"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from flatdist.cells.cell import FIELDS
-from flatdist.cells.columns import BOOKKEEPING, HISTORY, TRIALS, Column
+from flatdist.cells.columns import BOOKKEEPING, HISTORY, STATUSES, TRIALS, Column
 from flatdist.cells.fields import Choice, FieldType, Flag, Integer, Keyword, Number
 from flatdist.errors import did_you_mean
 from flatdist.expressions.values import Names, show
@@ -92,6 +92,9 @@ def unknown(name: str, names: Mapping[str, Name]) -> str:
     """Why a name cannot be used, with the nearest one that can."""
     if name in HISTORY_NAMES and "status" not in names:
         return f"{name} is a column of results, which only conditions on stored rows can use; this one is on cells"
+    kinds = [field.metadata["kind"] for field in FIELDS.values()]
+    if any(isinstance(kind, Choice) and name in kind.options() for kind in kinds) or name in STATUSES:
+        return f"there is no name {name!r}; text goes in quotes: '{name}'"
     hint = did_you_mean(name, names)
     return f"there is no name {name!r}{hint or '; text goes in quotes, and the names are ' + ', '.join(names)}"
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from flatdist.cells.cell import NULL_NAMES, OLD, null_word
-from flatdist.cells.columns import OLDER_VALUES
+from flatdist.cells.cell import FIELDS, NULL_NAMES, OLD, null_word
+from flatdist.cells.columns import OLDER_BESIDE, OLDER_VALUES
 from flatdist.expressions.exact import COMPARISONS
 from flatdist.expressions.grammar import Expression, Node, Reader, finished, is_many, require_condition
 from flatdist.expressions.names import DERIVED, DERIVED_FROM, TRIAL_NAMES, Name, derived
@@ -154,6 +154,8 @@ class Row:
         value = self.row[name]
         if value is None and name in OLDER_VALUES:
             value = OLDER_VALUES[name]
+        if value is None and name in OLDER_BESIDE and self.row[OLDER_BESIDE[name]] is not None:
+            value = FIELDS[name].default
         if value is None and name in NULL_NAMES:
             word = null_word(name, self.row["method"], self.row.get("flatdist_version"))
             return None if word is None else Word(word)
@@ -191,7 +193,8 @@ def _arrow(node: Node, known: Mapping[str, Name], *, opposite: bool = False) -> 
 
 
 def _columns(names: Iterable[str]) -> set[str]:
-    return {column for name in names for column in DERIVED_FROM.get(name, (name,))}
+    found = {column for name in names for column in DERIVED_FROM.get(name, (name,))}
+    return found | {beside for name, beside in OLDER_BESIDE.items() if name in found}
 
 
 def _column(name: str) -> pc.Expression:
@@ -200,7 +203,11 @@ def _column(name: str) -> pc.Expression:
 
     if name in OLDER_VALUES:
         return pc.coalesce(pc.field(name), pc.scalar(OLDER_VALUES[name]))
-    return pc.field(name)
+    field = pc.field(name)
+    if name in OLDER_BESIDE:
+        older = field.is_null() & pc.field(OLDER_BESIDE[name]).is_valid()
+        return pc.if_else(older, pc.scalar(FIELDS[name].default), field)
+    return field
 
 
 def _comparison(node: Node, known: Mapping[str, Name]) -> pc.Expression:

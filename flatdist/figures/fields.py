@@ -430,9 +430,14 @@ def series_of(trials: pd.DataFrame, color: str | None, used: Sequence[str | None
 
 
 def pooled(trials: pd.DataFrame, used: Sequence[str]) -> list[str]:
-    """A remark on the fields that the statistic pools over."""
-    drawn = " ".join(used)
-    left = [name for name in varying_fields(trials) if name not in drawn]
+    """A remark on the fields that vary within a group and that the statistic pools over.
+
+    A field that ``used`` determines, as a statistical dimension may determine the rank, is not pooled over.
+    """
+    names = [name for name in varying_fields(trials) if name not in used]
+    known = pd.DataFrame({name: column(trials, name).map(as_value) for name in dict.fromkeys([*used, *names])})
+    groups = known.drop_duplicates().groupby(list(dict.fromkeys(used)), dropna=False)
+    left = [name for name in names if (groups[name].nunique(dropna=False) > 1).any()]
     return (
         [f"each value pools over {', '.join(left)}; choose one with --where, or show it with --facet"] if left else []
     )
@@ -482,12 +487,18 @@ def _numeric(values: pd.Series) -> bool:
 def _places(table: pd.DataFrame, name: str) -> dict[Any, float]:
     """Each value of a column and where it is drawn: numbers at their value, everything else one after another."""
     values = [key[name] for key in keys_of(table, [name])]
-    if len(values) > _MOST_LEVELS and not all(isinstance(value, (int, float)) for value in values):
+    if len(values) > _MOST_LEVELS and None in map(_number_of, values):
         raise FitError(f"{name!r} has {len(values)} values, too many to stand side by side; choose some with --where")
-    numbers = [value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value for value in values]
-    if all(_is_number(value) for value in numbers) and len(set(numbers)) == len(numbers):
-        return {value: float(place) for value, place in zip(values, numbers, strict=True)}
-    return {value: float(place) for place, value in enumerate(values)}
+    numbers = [number for number in map(_number_of, values) if number is not None]
+    to_scale = len(set(numbers)) == len(values)
+    return dict(zip(values, numbers if to_scale else map(float, range(len(values))), strict=True))
+
+
+def _number_of(value: Any) -> float | None:
+    """A number, or the one width of all layers, that is drawn to scale; None for anything else."""
+    value = as_value(value)
+    value = value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value
+    return float(value) if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) else None
 
 
 def _edges(places: np.ndarray, logarithmic: bool) -> np.ndarray:
@@ -508,11 +519,10 @@ def scales_of(table: pd.DataFrame, names: Mapping[str, str], log: str | None) ->
         raise FitError(f"--log {unknown[0]}: no such axis; allowed: {', '.join(names)}, or none")
     found = set()
     for axis, name in names.items():
-        column_name = "value" if axis == "value" else name
         places = table["value"] if axis == "value" else list(_places(table, name).values())
         entries = np.array(places, dtype=float)
         entries = entries[np.isfinite(entries)]
-        is_number = axis == "value" or _numbers_to_scale(table[column_name])
+        is_number = axis == "value" or all(_number_of(value) is not None for value in distinct(table[name]))
         positive = is_number and len(entries) > 0 and bool((entries > 0).all())
         if asked is not None and asked & {axis, name}:
             if not positive:
@@ -522,17 +532,6 @@ def scales_of(table: pd.DataFrame, names: Mapping[str, str], log: str | None) ->
         elif asked is None and positive and entries.max() > _SPREADS * entries.min() and name not in (*_SHARES,):
             found.add(axis)
     return found
-
-
-def _numbers_to_scale(values: pd.Series) -> bool:
-    entries = {as_value(value) for value in distinct(values)}
-    return all(
-        _is_number(entry[0] if isinstance(entry, tuple) and len(set(entry)) == 1 else entry) for entry in entries
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 def norm_of(column: pd.Series, value: str, logarithmic: bool) -> Normalize:

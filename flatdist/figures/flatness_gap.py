@@ -30,6 +30,16 @@ def flatness_gap(trials: pd.DataFrame, *, ax: Axes | None = None) -> Any:
 
     Raises:
         FitError: there is no pair, or there are too few learning rates.
+
+    Example:
+        >>> import flatdist
+        >>> base = {"d_out": 4, "d_in": 4, "rank": 1, "n": 8, "depth": 2}
+        >>> cells = [flatdist.Cell(**base, method="label_noise_sgd", learning_rate=rate, steps=400)
+        ...          for rate in (0.02, 0.04, 0.08)]
+        >>> cells.append(flatdist.Cell(**base, method="min_hessian_trace"))
+        >>> trials = pd.concat([flatdist.run_cell(cell, replicates=range(2))[0] for cell in cells], ignore_index=True)
+        >>> flatness_gap(trials).axes[0].get_ylabel()
+        'trace above the flattest (%)'
     """
     table = gaps(trials)
     with Panels([{}], ax, row_height=2.7, rest=0.0) as panels:

@@ -28,6 +28,17 @@ def flow_limit(trials: pd.DataFrame, history: pd.DataFrame) -> Figure:
 
     Raises:
         FitError: there are no runs or no flow, several problems or initializations, or too few learning rates.
+
+    Example:
+        >>> import flatdist
+        >>> base = {"d_out": 4, "d_in": 4, "rank": 1, "n": 8, "depth": 2, "evaluations": 8}
+        >>> sgd = {"method": "label_noise_sgd", "schedule": "constant"}
+        >>> cells = [flatdist.Cell(**base, **sgd, learning_rate=rate, steps=steps)
+        ...          for rate, steps in ((0.08, 100), (0.04, 400), (0.02, 1600))]  # the same flow time
+        >>> cells.append(flatdist.Cell(**base, method="flow_limit", flow_duration=0.0064))
+        >>> trials, history = map(pd.concat, zip(*(flatdist.run_cell(cell, range(2)) for cell in cells)))
+        >>> [axes.get_xlabel() for axes in flow_limit(trials, history).axes]
+        ['flow time', 'learning rate; bars: two standard errors']
     """
     path = paths(trials, history)
     table = differences(path)

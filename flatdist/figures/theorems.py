@@ -38,6 +38,15 @@ def theorem(check: Check, trials: pd.DataFrame, *, ax: Axes | None = None) -> An
 
     Returns:
         The figure, or ``ax``.
+
+    Example:
+        >>> import flatdist
+        >>> from flatdist.fits.theorem_checks import run_checks
+        >>> cell = flatdist.Cell(d_out=4, d_in=4, rank=1, n=8, method="min_frobenius_norm")
+        >>> trials, history = flatdist.run_cell(cell, replicates=range(8))
+        >>> (check,), untested = run_checks(trials)
+        >>> check.name, theorem(check, trials).axes[0].get_xlabel()
+        ('theorem_4', 'quantile; dashed: beyond is a violation')
     """
     with Panels([{}], ax, row_height=2.5, rest=0.0) as panels:
         axes = panels.flat[0]

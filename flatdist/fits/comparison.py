@@ -17,6 +17,7 @@ import pandas as pd
 from scipy import special
 
 from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
+from flatdist.cells.columns import STATUSES
 from flatdist.errors import FitError
 from flatdist.fits.grouping import configuration_columns, group_rows
 from flatdist.fits.paired import newcombe_interval
@@ -28,7 +29,6 @@ from flatdist.fits.threshold import FitSettings, estimate_threshold
 
 Table = dict[str, np.ndarray]
 
-STATUSES = ("converged", "budget_exhausted", "diverged")
 RATIOS = ("relative_error", "hessian_trace")
 ERROR_FLOOR = 1e-16  # two relative errors below it are equally exact: what is left is rounding
 _SMALLEST_TRACE = 1e-300

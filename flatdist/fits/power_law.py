@@ -24,9 +24,9 @@ LEAST_SHRINKAGE = 0.02  # of sampling errors
 COEFFICIENT, EXPONENT, DISCREPANCY = 0, 1, 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Points:
-    """Data on log y at each log x.
+    """Data on log y at each log x; points with equal numbers are equal, so that their fits can be kept.
 
     Attributes:
         x: (m,) log x.
@@ -42,6 +42,15 @@ class Points:
     low: np.ndarray
     high: np.ndarray
     shape: np.ndarray
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Points) and self._numbers() == other._numbers()
+
+    def __hash__(self) -> int:
+        return hash(self._numbers())
+
+    def _numbers(self) -> tuple[bytes, ...]:
+        return tuple(values.tobytes() for values in vars(self).values())
 
     @property
     def shapes(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -122,25 +123,28 @@ def points_of(group: pd.DataFrame, law: str, quantity: str = "n50", level: float
 def _fit_group(group: pd.DataFrame, laws: Sequence[str], level: float, margin: float) -> list[dict[str, Any]]:
     rows = []
     for law in laws:
-        points = points_of(group, law, level=level)
         row: dict[str, Any] = {"law": law, "formula": prediction(law).formula}
-        row |= _free_fit(points, level)
-        proportional = fit_power_law(points, (None, 1.0, None))
-        row |= _proportional_fit(points, proportional, law in EXACT_LAWS, margin)
-        row["varies"] = _varies(points)
-        row["aicc"] = proportional.aicc(points.shapes)
-        row["held_out"] = held_out_score(points, (None, 1.0, None))
-        row |= {
-            "n_shapes": points.shapes,
-            "n_points": len(points.x),
-            "n_censored": int((group["censored"] != "none").sum()),
-        }
-        rows.append(row)
+        row |= _fit_law(points_of(group, law, level=level), law in EXACT_LAWS, level, margin)
+        rows.append(row | {"n_censored": int((group["censored"] != "none").sum())})
     best = min(row["aicc"] for row in rows)
     for row in rows:
         row["aicc_difference"] = row["aicc"] - best if math.isfinite(row["aicc"]) else math.nan
         row["verdict"] = _verdict(row) if row.pop("varies") else ONE_SIZE
     return rows
+
+
+@lru_cache(maxsize=512)  # a report, its figures and a page that follows a store ask for the same fits again and again
+def _fit_law(points: Points, exact: bool, level: float, margin: float) -> dict[str, Any]:
+    proportional = fit_power_law(points, (None, 1.0, None))
+    return {
+        **_free_fit(points, level),
+        **_proportional_fit(points, proportional, exact, margin),
+        "varies": _varies(points),
+        "aicc": proportional.aicc(points.shapes),
+        "held_out": held_out_score(points, (None, 1.0, None)),
+        "n_shapes": points.shapes,
+        "n_points": len(points.x),
+    }
 
 
 def _free_fit(points: Points, level: float) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from flatdist.figures.panels import DELTA
 from flatdist.figures.style import method_label
-from flatdist.figures.words import PREDICTIONS, counted, name_of, number, percent, threshold_words
+from flatdist.figures.words import PREDICTIONS, TIMES, counted, name_of, number, percent, threshold_words
 from flatdist.fits.collapse import Fits
 from flatdist.fits.grouping import group_rows, matching
 from flatdist.fits.shapes import SHAPE, predicted
@@ -85,7 +85,7 @@ def _head(ratios: list[float], shapes: int, material: Material) -> str:
 def _line(fit: Mapping[Any, Any], material: Material) -> dict[str, Any]:
     kind, delta = fit["censored"], float(fit["delta"])
     line: dict[str, Any] = {
-        "where": name_of({name: fit[name] for name in material.panels if name in fit}),
+        "where": _problem({name: fit[name] for name in material.panels if name in fit}),
         "n50": threshold_words(fit),
         "delta": number(delta),
         "ratio": "",
@@ -100,6 +100,14 @@ def _line(fit: Mapping[Any, Any], material: Material) -> dict[str, Any]:
         sign, bound = ("<", fit["n_min"]) if kind == "left" else (">", fit["n_max"])
         line["ratio"] = f"{sign} {bound / delta:.2f}"
     return line
+
+
+def _problem(key: dict[str, Any]) -> str:
+    """A problem's name, short where both sizes are in it: 8 × 24, r = 1."""
+    if not {"d_out", "d_in"} <= set(key):
+        return name_of(key)
+    size = f"{key.pop('d_out')} {TIMES} {key.pop('d_in')}"
+    return f"{size}, {name_of(key)}" if key else size
 
 
 def place_words(low: float, high: float) -> str:

@@ -1,6 +1,6 @@
-"""Training curves in few bytes: logarithms as 16-bit integers, their differences deflated, in base64.
+"""Training curves in few bytes: logarithms as 12-bit integers, their differences deflated, in base64.
 
-A curve is read by eye, on a logarithmic axis: a step of 1/65534 of the range of a measure's logarithms is finer than
+A curve is read by eye, on a logarithmic axis: a step of 1/4094 of the range of a measure's logarithms is finer than
 any screen. If that is still too much, evaluations are thinned first, then replicates.
 """
 
@@ -20,7 +20,7 @@ from flatdist.report.material import MEASURES
 
 MOST_VALUES = 500_000
 FEWEST_STEPS = 16
-_MISSING, _LARGEST = 0, 65535
+_MISSING, _LARGEST = 0, 4095
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Packed:
 
     Attributes:
         index: for each cell None, or where its values begin, how many replicates it has, and the number of its steps.
-            Its values are (measure, replicate, step): 0 is missing, 1 ... 65535 run from ``low`` to ``high``.
+            Its values are (measure, replicate, step): 0 is missing, 1 ... 4095 run from ``low`` to ``high``.
         steps: lists of steps.
         low, high: decadic logarithms, one for each measure.
         size: values in all.

@@ -27,6 +27,7 @@ from flatdist.report import answers, tables
 from flatdist.report.material import Material, Settings, gather
 from flatdist.report.packing import pack
 from flatdist.report.panels import MOST_SERIES, Painter, first_cell, levels
+from flatdist.report.svg import Inliner
 from flatdist.threshold.curves import CHOICES
 
 if TYPE_CHECKING:
@@ -62,14 +63,18 @@ def write_report(sweep: Sweep, settings: Settings, out: Path, formats: tuple[str
     return [*(_figures(material, out, formats) if formats else []), page]
 
 
-def build(material: Material, live: bool = False) -> dict[str, str]:
+def build(material: Material, live: Inliner | None = None) -> dict[str, str]:
     """The page's parts: ``html``, and for a live page that swaps its content ``main``, ``css`` and ``data``.
+
+    Args:
+        material: what the page is about.
+        live: what a live page draws with, the same for all its states; None for a page that stays as it is.
 
     Nothing in the page comes from elsewhere, and its content security policy allows no connection (except a live page's
     to its own server) and no script or style but its own, known by their hashes: text of a sweep file could not run or
     call home even if it were not escaped.
     """
-    painter = Painter(material)
+    painter = Painter(material, live or Inliner())
     over_n = material.over_n
     packed = None
     if len(material.history):
@@ -117,7 +122,7 @@ def build(material: Material, live: bool = False) -> dict[str, str]:
         "machines": tables.machines(material),
         "facts": _facts(material),
         "origin": about,
-        "live": live,
+        "live": live is not None,
     }
     data = {
         "ids": cells["ids"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from matplotlib.ticker import NullFormatter
 from flatdist.cells.cell import PROBLEM_FIELDS
 from flatdist.errors import FlatdistError
 from flatdist.figures import fields
-from flatdist.figures.panels import keys_of, plain
+from flatdist.figures.panels import Key, keys_of, plain
 from flatdist.figures.phase_diagram import diagram_columns, diagram_panel, n_span, panel_columns, view_named
 from flatdist.figures.sample_complexity import draw_predictions, success_panel
 from flatdist.figures.scaling import law_panel, only_value, ratio_ticks
@@ -28,6 +28,7 @@ from flatdist.methods import takes_steps
 from flatdist.report.material import MEASURES, Material
 from flatdist.report.packing import Packed
 from flatdist.report.svg import Inliner
+from flatdist.report.tables import MOST_CELLS
 from flatdist.theory import flattest_trace
 
 MOST_PANELS, MOST_SERIES, MOST_CURVES = 24, 8, 14
@@ -39,13 +40,14 @@ Section = dict[str, Any]
 class Painter:
     """Draws the panels of one sweep's page.
 
-    Attributes:
-        inliner: with the styles of everything drawn.
+    Args:
+        material: what is drawn.
+        inliner: collects the styles of everything drawn.
     """
 
-    def __init__(self, material: Material) -> None:
-        self.material = material
-        self.inliner = Inliner(self._describe)
+    def __init__(self, material: Material, inliner: Inliner) -> None:
+        self.material, self.inliner = material, inliner
+        inliner.begin(self._describe)
         self._by = [*material.configuration, "n"] if len(material.judged) else []
         self._cells: dict[tuple[Any, ...], int] = {}
         if self._by:
@@ -54,6 +56,12 @@ class Painter:
             first = rows["cell_row"].to_numpy()[np.unique(index, return_index=True)[1]]
             self._cells = {tuple(map(_plain, key.values())): int(cell) for key, cell in zip(keys, first, strict=True)}
         self._series = {name_of(key): index for index, key in enumerate(material.series_keys)}
+        self._named = list(self._series), material.cells["cell_id"].tolist()  # what marks refer to by number
+
+    def _panel(
+        self, title: str, draw: Callable[[Figure], Any], size: tuple[float, float], label: str, *shown: Any
+    ) -> dict[str, str]:
+        return {"title": title, "svg": self.inliner.inline(draw, size, label, [*shown, self._named])}
 
     def _describe(self, kind: str, key: Mapping[Any, Any], part: Any) -> dict[str, str]:
         if kind == "prediction":
@@ -66,18 +74,20 @@ class Painter:
         series = self._series.get(name_of({name: full[name] for name in self.material.series}))
         if series is not None:
             out["data-series"] = str(series)
-        if part is not None:
-            cell = self._cells.get(tuple(_plain({**full, "n": part}[name]) for name in self._by))
-            return out | ({"data-cell": str(cell)} if cell is not None else {})
-        fits = matching(self.material.thresholds, full)
-        words = f"\nn50 {threshold_words(fits.iloc[0])}" if len(fits) and kind in ("n50", "band", "curve") else ""
         named = self.material.series if kind == "law" else [*self.material.series, *self.material.panels]
-        return out | {"data-tip": name_of({name: full[name] for name in named}) + words}
+        words = {name: full[name] for name in named}
+        if part is not None:
+            cell = self._cells.get(tuple(_plain({**full, "n": part}[name]) for name in self._by), MOST_CELLS)
+            in_table = cell < MOST_CELLS
+            return out | ({"data-cell": str(cell)} if in_table else {"data-tip": name_of({**words, "n": part})})
+        fits = matching(self.material.thresholds, full)
+        n50 = f"\nn50 {threshold_words(fits.iloc[0])}" if len(fits) and kind in ("n50", "band", "curve") else ""
+        return out | {"data-tip": name_of(words) + n50}
 
     def _heat(self, key: Mapping[Any, Any], part: Any) -> dict[str, str]:
         x, y = key["name"]
         wanted = {name: entry for name, entry in key.items() if name != "name"} | {y: part[0], x: part[1]}
-        cells = self.material.cells
+        cells = self.material.cells.head(MOST_CELLS)
         chosen = np.ones(len(cells), dtype=bool)
         for name, entry in wanted.items():
             if name in cells:
@@ -95,19 +105,19 @@ class Painter:
         span = n_span(rates, view)
         panels = []
         for key in keys[:MOST_PANELS]:
-            mine = matching(rates, key)
+            mine, fitted = matching(rates, key), matching(fits, key)
             rows = len(mine[list(SHAPE)].drop_duplicates())
 
-            def draw(figure: Figure, key: Mapping[Any, Any] = key, mine: pd.DataFrame = mine) -> None:
+            def draw(figure: Figure, mine: pd.DataFrame = mine, fitted: pd.DataFrame = fitted) -> None:
                 axes = figure.subplots()
-                diagram_panel(axes, mine, matching(fits, key), view, span)
+                diagram_panel(axes, mine, fitted, view, span)
                 plain_ticks(axes.xaxis, *span)
                 axes.set(xlabel=view.x_label, ylabel=view.y_label)
 
-            words = self._summary(matching(fits, key), [name for name in (*SHAPE,) if name in view.shared])
+            words = self._summary(fitted, [name for name in (*SHAPE,) if name in view.shared])
             label = f"Success over n and {plain(view.y_label)}, {name_of(key)}. {words}"
             height = 0.5 + 0.34 * min(max(rows, 2), 12)
-            panels.append({"title": name_of(key), "svg": self.inliner.inline(draw, (_WIDE, height), label)})
+            panels.append(self._panel(name_of(key), draw, (_WIDE, height), label, mine, fitted, span))
         return {"panels": panels, "note": _left_out(len(keys), len(panels), "diagrams")}
 
     def _summary(self, fits: pd.DataFrame, names: Sequence[str]) -> str:
@@ -131,15 +141,16 @@ class Painter:
         keys = keys_of(rates, self.material.panels)
         panels = []
         for key in keys[:MOST_PANELS]:
+            mine, fitted = matching(rates, key), matching(fits, key)
 
-            def draw(figure: Figure, key: Mapping[Any, Any] = key) -> None:
+            def draw(figure: Figure, key: Key = key, mine: pd.DataFrame = mine, fitted: pd.DataFrame = fitted) -> None:
                 axes = figure.subplots()
-                success_panel(axes, matching(rates, key), matching(fits, key), series)
+                success_panel(axes, mine, fitted, series)
                 draw_predictions(axes, matching(trials, key))
                 axes.set(xlabel="measurements $n$", ylabel="success")
 
-            label = f"Success against n, {name_of(key)}. {self._summary(matching(fits, key), self.material.series)}"
-            panels.append({"title": name_of(key), "svg": self.inliner.inline(draw, (_NARROW, 1.75), label)})
+            label = f"Success against n, {name_of(key)}. {self._summary(fitted, self.material.series)}"
+            panels.append(self._panel(name_of(key), draw, (_NARROW, 1.75), label, mine, fitted))
         return {"panels": panels, "note": _left_out(len(keys), len(panels), "problems")}
 
     def laws(self) -> Section:
@@ -165,8 +176,8 @@ class Painter:
                 ratio_ticks(lower)
 
             label = f"n50 against {PREDICTION_NAMES[law]}"
-            svg = self.inliner.inline(draw, (_NARROW, 2.5), label)
-            panels.append({"title": PREDICTION_NAMES[law], "svg": svg})
+            shown = fits.thresholds, fits.laws
+            panels.append(self._panel(PREDICTION_NAMES[law], draw, (_NARROW, 2.5), label, *shown))
         if int(fits.laws["n_shapes"].max()) < 4:
             notes.insert(0, "Fewer than four shapes were measured, too few to tell the laws apart.")
         return {"panels": panels, "note": " ".join(notes)}
@@ -193,7 +204,7 @@ class Painter:
         panels = []
         for key in keys_of(table, facets)[:MOST_PANELS]:
 
-            def draw(figure: Figure, key: Mapping[Any, Any] = key) -> None:
+            def draw(figure: Figure, key: Key = key) -> None:
                 axes = figure.subplots()
                 fields.heat_panel(axes, matching(table, key), x, y, norm, scales, levels=table)
                 axes.set(xlabel=fields.axis_name(x), ylabel=fields.axis_name(y))
@@ -202,8 +213,8 @@ class Painter:
                 part for part in (name_of(key) if key else "", plain(fields.value_name(value, None))) if part
             )
             rows = table[y].map(as_value).nunique()
-            svg = self.inliner.inline(draw, (_WIDE, 0.7 + 0.3 * min(max(rows, 3), 12)), f"{title} over {x} and {y}")
-            panels.append({"title": title, "svg": svg})
+            size = _WIDE, 0.7 + 0.3 * min(max(rows, 3), 12)
+            panels.append(self._panel(title, draw, size, f"{title} over {x} and {y}", table))
         left = fields.pooled(trials, [x, y, *facets, *(["n"] if self.material.over_n else [])])
         return {"panels": panels, "note": " ".join(words.split(";")[0] + "." for words in left), "x": x, "y": y}
 
@@ -249,9 +260,7 @@ class Painter:
                 box["ylog"] = [round(float(np.log10(value)), 5) for value in axes.get_ylim()]
 
             label = f"{title} over the steps of the chosen cells"
-            svg = self.inliner.inline(draw, (3.1, height), label, "none").replace(
-                "<svg ", f'<svg data-label="{label}" ', 1
-            )
+            svg = self.inliner.inline(draw, (3.1, height), label).replace("<svg ", f'<svg data-label="{label}" ', 1)
             shown.append({"title": title, "svg": svg})
             places.append(box)
         return shown, places

@@ -9,11 +9,12 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib as mpl
+import pandas as pd
 from defusedxml import ElementTree as Parser
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -37,14 +38,23 @@ Describe = Callable[[str, Mapping[str, Any], Any], Mapping[str, str]]
 class Inliner:
     """Turns figures into markup and collects their styles, so that equal ones are one class.
 
-    Args:
+    A live page uses one inliner for all its states: a figure of the same rows as in the state before is not redrawn.
+
+    Attributes:
         describe: attributes of marks.
     """
 
-    def __init__(self, describe: Describe) -> None:
-        self._describe = describe
+    def __init__(self, describe: Describe | None = None) -> None:
+        self.describe: Describe = describe or (lambda kind, key, part: {})
         self._classes: dict[str, str] = {}
         self._figures = 0
+        self._before: dict[Any, str] = {}
+        self._kept: dict[Any, str] = {}
+
+    def begin(self, describe: Describe) -> None:
+        """Begin a new state of the page; figures of the one before can still be used."""
+        self.describe = describe
+        self._before, self._kept = self._kept, {}
 
     @property
     def css(self) -> str:
@@ -52,7 +62,7 @@ class Inliner:
         return "\n".join(f".{name}{{{style}}}" for style, name in self._classes.items())
 
     def inline(
-        self, draw: Callable[[Figure], Any], size: tuple[float, float], label: str, layout: Any = "constrained"
+        self, draw: Callable[[Figure], Any], size: tuple[float, float], label: str, shown: Sequence[Any] = ()
     ) -> str:
         """Draw a figure and return its markup.
 
@@ -60,8 +70,15 @@ class Inliner:
             draw: fills the empty figure.
             size: in inches.
             label: text alternative.
-            layout: of matplotlib; ``none`` where ``draw`` places the axes.
+            shown: tables and values that decide what is drawn; empty where ``draw`` has to run, and places the axes.
         """
+        content = [one.to_csv() if isinstance(one, pd.DataFrame) else repr(one) for one in shown]
+        key = (label, size, *content)
+        if not (content and key in self._before):
+            self._kept[key] = self._inline(draw, size, label, "constrained" if content else "none")
+        return self._kept.setdefault(key, self._before.get(key, ""))
+
+    def _inline(self, draw: Callable[[Figure], Any], size: tuple[float, float], label: str, layout: Any) -> str:
         self._figures += 1
         settings: dict[Any, Any] = {"axes.facecolor": "none", "figure.facecolor": "none", "svg.fonttype": "none"}
         with themed(), mpl.rc_context({**settings, "svg.hashsalt": f"f{self._figures}"}), marked():
@@ -116,7 +133,7 @@ class Inliner:
         if parts:
             assert len(drawn) == len(parts), (kind, len(drawn), len(parts))
         for element, part in zip(drawn, parts, strict=True) if parts else [(group, None)]:
-            for name, value in {"data-mark": kind, **self._describe(kind, key, part)}.items():
+            for name, value in {"data-mark": kind, **self.describe(kind, key, part)}.items():
                 element.set(name, value)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from flatdist.cells.columns import STATUSES
 from flatdist.figures.style import method_label, method_rank
 from flatdist.figures.words import (
     ABSENT,
@@ -178,12 +179,11 @@ def _number(value: Any, digits: int = 3) -> dict[str, Any]:
 
 def outcomes(material: Material) -> dict[str, Any]:
     """How trials ended, by method; diverged configurations with an explanation; failures with their tracebacks."""
-    statuses = ("converged", "budget_exhausted", "diverged")
     rows = []
     for method in sorted(material.trials["method"].unique(), key=method_rank) if len(material.trials) else []:
         counts = material.trials.loc[material.trials["method"] == method, "status"].value_counts()
-        rows.append([method_label(method), *(f"{int(counts.get(name, 0)):,}" for name in statuses)])
-    heads = ["method", "converged", "budget exhausted", "diverged"]
+        rows.append([method_label(method), *(f"{int(counts.get(name, 0)):,}" for name in STATUSES)])
+    heads = ["method", *(name.replace("_", " ") for name in STATUSES)]
     failures = _failures(material)
     return {
         "ended": text_table(pd.DataFrame(rows, columns=heads), "How trials ended") if rows else None,

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from flatdist.errors import FlatdistError
 from flatdist.report.material import Material, Settings, gather
 from flatdist.report.page import build
+from flatdist.report.svg import Inliner
 
 HOSTS = ("127.0.0.1", "localhost")
 REBUILD_SECONDS = 3.0
@@ -41,6 +42,7 @@ class Watch:
         self._load, self._settings = load, settings
         self._token = secrets.token_urlsafe(16)
         self._parts: dict[str, str] = {}
+        self._inliner = Inliner()
         self._version, self._state = 0, "Live: reading the store."
         self._seen: Any = None
         self._ended, self._making = threading.Event(), threading.Lock()
@@ -78,7 +80,7 @@ class Watch:
             mark = _mark(material)
             if mark == self._seen:
                 return False
-            parts = build(material, live=True)
+            parts = build(material, self._inliner)
         except (FlatdistError, OSError) as error:  # a store that cannot be read now is read again later
             self._state = f"Live: the store could not be read just now ({error}); the page keeps what it shows."
             return False

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from flatdist.cells.cell import FIELDS
-from flatdist.cells.columns import BOOKKEEPING, HISTORY, OLDER_VALUES, TRIALS, column_names
+from flatdist.cells.columns import BOOKKEEPING, HISTORY, OLDER_BESIDE, OLDER_VALUES, TRIALS, column_names
 from flatdist.errors import StoreError, did_you_mean
 from flatdist.expressions import HISTORY_NAMES as NAMES_OF_HISTORY
 from flatdist.expressions import TRIAL_NAMES as NAMES_OF_TRIALS
@@ -101,8 +101,9 @@ class Reader:
         names = checked_columns(columns, TRIAL_NAMES, "trials")
 
         def read(view: View) -> pa.Table:
-            table, _ = self._read(view, "trials", scope.narrow(view.selection), names, conditions)
-            return _without_older_nulls(table)
+            table, _ = self._read(view, "trials", scope.narrow(view.selection), _with_older(names), conditions)
+            table = _without_older_nulls(table)
+            return table if names is None else table.select(names)
 
         return self._reading(read)
 
@@ -121,7 +122,7 @@ class Reader:
 
             selection, trials = scope.narrow(view.selection), pa.table({})
             if of_cells or of_trials:
-                trials, position = self._read(view, "trials", selection, of_cells, of_trials)
+                trials, position = self._read(view, "trials", selection, _with_older(of_cells), of_trials)
                 trials, selection = _without_older_nulls(trials), selection.where(position)
             table, position = self._read(view, "history", selection, mine, own)
             if mixed:
@@ -353,11 +354,23 @@ def _steps_rise(rows: pa.Table, ahead: Array) -> bool:
     return bool(((ahead > 0) | (np.diff(rows.column("step").to_numpy()) > 0)).all())
 
 
+def _with_older(columns: list[str] | None) -> list[str] | None:
+    """The wanted columns and those that say what a null in them means."""
+    if columns is None:
+        return None
+    return list(dict.fromkeys([*columns, *(beside for name, beside in OLDER_BESIDE.items() if name in columns)]))
+
+
 def _without_older_nulls(rows: pa.Table) -> pa.Table:
-    for name in OLDER_VALUES.keys() & set(rows.column_names):
+    import pyarrow.compute as pc
+
+    for name in (OLDER_VALUES.keys() | OLDER_BESIDE.keys()) & set(rows.column_names):
         index = rows.column_names.index(name)
         if (column := rows.column(index)).null_count:
-            rows = rows.set_column(index, rows.schema.field(index), column.fill_null(OLDER_VALUES[name]))
+            filled = column.fill_null(FIELDS[name].default)
+            if name in OLDER_BESIDE:
+                filled = pc.if_else(rows.column(OLDER_BESIDE[name]).is_valid(), filled, column)
+            rows = rows.set_column(index, rows.schema.field(index), filled)
     return rows
 
 

@@ -21,6 +21,7 @@ pytest.importorskip("latex2mathml")
 pytest.importorskip("griffe")
 import api
 import griffe
+import images
 import links
 import pages
 import prose
@@ -85,12 +86,19 @@ def test_the_plain_folder_has_every_page_of_the_navigation_and_its_pictures(tmp_
     pages.write_pages(tmp_path)
     written = {path.relative_to(tmp_path).with_suffix("").as_posix() for path in tmp_path.rglob("*.md")}
     assert {name for group in conf().NAVIGATION.values() for name in group} == written - {"index"}
-    assert (tmp_path / "images" / "phase_diagram.png").is_file()
+    assert (tmp_path / "images" / "finding.png").is_file()
     assert not list(tmp_path.rglob("*.py"))
     figures = (tmp_path / "reference" / "api-figures.md").read_text()
     assert "## figures.heatmap\n" in figures
     assert "| `x` | columns, or arithmetic" in figures  # "x, y: ..." is an entry for each
     assert "| `y` | columns, or arithmetic" in figures
+
+
+def test_every_picture_of_the_gallery_has_a_command_and_is_there() -> None:
+    found = images.pictures((pages.ROOT / "docs" / "gallery.md").read_text(encoding="utf-8"))
+    drawn = {command.split()[0] for command in found.values()}
+    assert drawn == {"phase-diagram", "sample-complexity", "heatmap", "lines", "scatter", "paired"}
+    assert {path.relative_to(pages.ROOT / "docs").as_posix() for path in images.IMAGES.glob("gallery/*")} == set(found)
 
 
 def conf():

@@ -281,6 +281,7 @@ REFUSED = {
     "n > 1_000": (5, "without separators"),
     "n > 0x10": (5, "is not a decimal number"),
     "rnak == 2": (1, r"no name 'rnak' \(did you mean 'rank'\?\)"),
+    "method == label_noise_sgd": (11, r"text goes in quotes: 'label_noise_sgd'"),
     "n > mxa(1, 2)": (5, r"no function 'mxa' \(did you mean 'max'\?\)"),
     "n > sqrt(1, 2)": (5, "sqrt takes 1 arguments, not 2"),
     "sqrt > 2": (1, r"write sqrt\(...\)"),

@@ -21,6 +21,7 @@ from analysis import fit_thresholds
 from flatdist import figures
 from flatdist.errors import FitError, StoreError
 from flatdist.figures import phase_diagram, sample_complexity, style
+from flatdist.figures.fields import pooled
 from flatdist.figures.origin import cells_hash
 from flatdist.figures.phase_diagram import diagram_columns, log_edges
 from flatdist.figures.words import text_lines, threshold_table, unfinished
@@ -304,3 +305,26 @@ def test_lists_of_widths_are_drawn_as_their_one_width(trials: pd.DataFrame) -> N
     axes = figures.lines(wide, "width", "relative_error").axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["8", "16"]
     assert axes.get_xticks().tolist() == [8.0, 16.0]
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda rows: figures.heatmap(rows, "d_out", "rank"), r"'d_out' has one value here \(12\).*these vary: .*rank"),
+        (lambda rows: figures.heatmap(rows[rows["cell_id"] == rows["cell_id"].iloc[0]]), "the trials are of one cell"),
+        (lambda rows: figures.lines(rows, "rank", log="method"), "--log method: no such axis; allowed: x, value"),
+        (lambda rows: figures.lines(rows, "method", log="x"), "'method' holds text, not numbers"),
+        (lambda rows: figures.lines(rows, "rank", "status"), "'status' holds no numbers"),
+        (lambda rows: figures.scatter(rows, "method"), "'method' holds no numbers, and a scatter draws numbers"),
+        (lambda rows: figures.lines(rows, "rnak"), r"'rnak' is neither a column nor arithmetic.*did you mean 'rank'"),
+    ],
+)
+def test_a_field_that_cannot_be_drawn_is_one_message(draw, message: str, trials: pd.DataFrame) -> None:
+    with pytest.raises(FitError, match=message):
+        draw(trials)
+
+
+def test_only_fields_that_a_group_mixes_are_pooled_over(trials: pd.DataFrame) -> None:
+    assert pooled(trials, ["statdim", "method", "n"]) == [], "the statistical dimension tells the ranks apart"
+    assert "pools over method" in pooled(trials, ["rank", "n"])[0]
+    assert "pools over rank" in pooled(trials, ["entries", "method", "n"])[0]

@@ -257,3 +257,12 @@ def test_bounds_are_drawn_as_such() -> None:
     arrows = [line for line in drawn.axes[1].lines if line.get_marker() == "$\\downarrow$"]
     assert sum(len(line.get_xdata()) for line in arrows) == (width_table(thresholds)["width_censored"] == "left").sum()
     assert "narrower than the measured n resolve: bound" in [t.get_text() for t in drawn.legends[0].get_texts()]
+
+
+def test_equal_points_are_fitted_once() -> None:
+    thresholds = fit_thresholds(width_trials(0.15, 1), by=["method", "d_out", "d_in", "rank"], tolerance=1e-2)
+    first, before = fit_scaling(thresholds), scaling._fit_law.cache_info()
+    pd.testing.assert_frame_equal(fit_scaling(thresholds.copy()), first)
+    assert scaling._fit_law.cache_info().misses == before.misses
+    moved = thresholds.assign(n50=1.1 * thresholds["n50"])
+    assert not fit_scaling(moved)["coefficient"].equals(first["coefficient"])

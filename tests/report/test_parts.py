@@ -1,6 +1,7 @@
 """The parts of the page: what is missing, answers, tables, curves, and panels over other fields."""
 
 import base64
+import dataclasses
 import re
 import zlib
 
@@ -81,7 +82,7 @@ def test_one_n_answers_with_the_best_configurations():
 
 def test_other_fields_open_with_a_heat_map_whose_tiles_are_cells():
     material = make_material(ONE_N, lambda cell, r: {"relative_error": float(cell.learning_rate)})
-    section = Painter(material).heat_maps()
+    section = Painter(material, Inliner()).heat_maps()
     assert (section["x"], section["y"]) == ("learning_rate", "label_noise_std")
     (panel,) = section["panels"]
     found = [int(cell) for cell in re.findall(r'data-cell="(\d+)"', panel["svg"])]
@@ -131,9 +132,9 @@ def test_curves_come_back_to_the_resolution_of_a_screen():
     codes = np.cumsum(codes.reshape(len(MEASURES), 3, 4), axis=2) % 65536
     for place, measure in enumerate(MEASURES):
         low, high = packed.low[place], packed.high[place]
-        logs = low + (codes[place] - 1) / 65534 * (high - low)
+        logs = low + (codes[place] - 1) / 4094 * (high - low)
         expected = history.pivot_table(index="replicate", columns="step", values=measure).to_numpy()
-        np.testing.assert_allclose(logs, np.log10(expected), atol=2e-4)
+        np.testing.assert_allclose(logs, np.log10(expected), atol=11 / 4094)
 
 
 def test_too_many_values_are_thinned_and_said(monkeypatch):
@@ -173,9 +174,31 @@ def test_words():
 
 
 def test_a_prime_is_a_prime_in_the_pages_own_font():
-    drawn = Inliner(lambda kind, key, part: {}).inline(
-        lambda figure: figure.text(0.5, 0.5, "$d' \\times d$, rank $r$"), (2.0, 1.0), "a label"
-    )
+    drawn = Inliner().inline(lambda figure: figure.text(0.5, 0.5, "$d' \\times d$, rank $r$"), (2.0, 1.0), "a label")
     assert "\N{PRIME}" in drawn
     assert "cmsy" not in drawn.lower()
     assert ">0<" not in drawn
+
+
+def test_a_live_page_redraws_only_figures_whose_rows_changed(monkeypatch):
+    drawn, inliner = [], Inliner()
+    monkeypatch.setattr(Inliner, "_inline", lambda self, draw, size, label, layout: drawn.append(label) or "<svg/>")
+    material = make_material(OVER_N)
+    build(material, inliner)
+    every = len(drawn)
+    build(material, inliner)
+    frames = len(MEASURES)
+    assert len(drawn) == every + frames, "axes for curves are drawn anew, nothing else"
+    other = material.trials["method"] == "min_nuclear_norm"
+    moved = material.trials.assign(relative_error=material.trials["relative_error"].mask(other, 1.0))
+    drawn.clear()
+    build(dataclasses.replace(material, trials=moved), inliner)
+    assert any("min nuclear norm" in label for label in drawn)
+    assert not any(label.startswith("Success over") and "label-noise" in label for label in drawn)
+
+
+def test_marks_beyond_the_table_still_have_a_name(monkeypatch):
+    monkeypatch.setattr("flatdist.report.panels.MOST_CELLS", 2)
+    (panel, *_) = Painter(make_material(OVER_N), Inliner()).diagrams()["panels"]
+    assert panel["svg"].count("data-cell") < panel["svg"].count('data-mark="tile"')
+    assert "n = 10" in panel["svg"]

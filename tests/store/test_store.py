@@ -114,6 +114,26 @@ def test_rows_older_than_a_field_of_every_problem_have_its_default(store, cells,
     assert (opened.history(columns=["cell_id", "step", "spectral_tail"])["spectral_tail"] >= 0).all()
 
 
+@pytest.mark.parametrize("compacted", [False, True])
+def test_rows_older_than_a_field_of_their_method_have_its_default(store, cells, rows, old_form, compacted):
+    """Else replicates from before and after would be two series of every figure, and conditions would miss some."""
+    old_form(store, store.write(*rows(cells[0], range(2))), lambda table: table.drop_columns(["init"]))
+    store.write(*rows(cells[0], range(2, 4)))
+    solver = Cell(d_out=4, d_in=4, rank=1, n=9, method="min_nuclear_norm")
+    store.write(*rows(solver, range(2)))
+    if compacted:
+        store.compact()
+    opened = Store(store.uri)
+    starts = opened.trials().fillna({"init": "none"}).groupby("cell_id")["init"].unique().map(list).to_dict()
+    assert starts == {cells[0].cell_id: ["gaussian"], solver.cell_id: ["none"]}
+    assert list(opened.trials(columns=["cell_id", "init"])) == ["cell_id", "init"]
+    assert set(opened.trials(where="n > 0", columns=["init"])["init"].dropna()) == {"gaussian"}
+    for where, count in (("init == 'gaussian'", 4), ("init is None", 2), ("init != 'gaussian'", 2)):
+        assert len(opened.trials(where=where)) == count, where
+    assert set(opened.history(where="init == 'gaussian'")["cell_id"]) == {cells[0].cell_id}
+    assert set(opened.history(columns=["cell_id", "step", "init"])["init"].dropna()) == {"gaussian"}
+
+
 def test_meaning_and_unit_of_every_column_are_in_the_file(store, cells, rows):
     part = store.write(*rows(cells[0], range(1)))
     for table, columns in (("trials", TRIALS), ("history", HISTORY)):

@@ -89,7 +89,7 @@
       let code = 0;
       return steps.map((_, s) => {
         code = (code + numbers[at + (measure * replicates + r) * steps.length + s]) & 65535;
-        return code ? low[measure] + ((code - 1) / 65534) * (high[measure] - low[measure]) : null;
+        return code ? low[measure] + ((code - 1) / 4094) * (high[measure] - low[measure]) : null;
       });
     });
   }
@@ -262,7 +262,7 @@
     const methods = by.method ? [...new Set(by.method.values)] : [];
     pick.x ??= (free.at(-1) ?? fields[0]).name;
     pick.y ??= (free.find((c) => c.name !== pick.x) ?? fields[0]).name;
-    pick.value ??= statistics[0].name;
+    pick.value ??= (by.success ?? statistics[0]).name;
     pick.of ??= methods.length > 1 ? methods[0] : "every method"; // methods are not pooled unless asked for
     const select = (key, label, options) => {
       const menu = make("select", {}, ...options.map(([value, text]) => make("option", { value }, text)));
