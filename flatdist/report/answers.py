@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flatdist.figures.panels import DELTA
+from flatdist.figures.panels import DELTA, TIMES
 from flatdist.figures.style import method_label
-from flatdist.figures.words import PREDICTIONS, TIMES, counted, name_of, number, percent, threshold_words
+from flatdist.figures.words import PREDICTIONS, counted, name_of, number, percent, threshold_words
 from flatdist.fits.collapse import Fits
 from flatdist.fits.grouping import group_rows, matching
 from flatdist.fits.shapes import SHAPE, predicted
