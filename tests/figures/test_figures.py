@@ -314,8 +314,8 @@ def test_lists_of_widths_are_drawn_as_their_one_width(trials: pd.DataFrame) -> N
         (lambda rows: figures.heatmap(rows[rows["cell_id"] == rows["cell_id"].iloc[0]]), "the trials are of one cell"),
         (lambda rows: figures.lines(rows, "rank", log="method"), "--log method: no such axis; allowed: x, value"),
         (lambda rows: figures.lines(rows, "method", log="x"), "'method' holds text, not numbers"),
-        (lambda rows: figures.lines(rows, "rank", "status"), "'status' holds no numbers"),
-        (lambda rows: figures.scatter(rows, "method"), "'method' holds no numbers, and a scatter draws numbers"),
+        (lambda rows: figures.lines(rows, "rank", "status"), "'status' is not numeric"),
+        (lambda rows: figures.scatter(rows, "method"), "'method' is not numeric, and a scatter needs numbers"),
         (lambda rows: figures.lines(rows, "rnak"), r"'rnak' is neither a column nor arithmetic.*did you mean 'rank'"),
     ],
 )
