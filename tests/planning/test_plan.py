@@ -25,7 +25,15 @@ from flatdist.planning import (
     make_plan,
     parse_duration,
 )
-from flatdist.planning.forecast import DRIFT, PROBE_STEPS, Forecast, nominal_seconds, shortened
+from flatdist.planning.forecast import (
+    DRIFT,
+    PROBE_SECONDS,
+    PROBE_STEPS,
+    Forecast,
+    nominal_seconds,
+    probe_observations,
+    shortened,
+)
 from flatdist.planning.memory import memory_bytes, replicates_that_fit, require_room
 from flatdist.planning.plan import SHARD_SECONDS, START_SECONDS
 from flatdist.planning.sharding import Sized, make_shards, makespan, shuffle, split_items
@@ -327,6 +335,21 @@ def test_times_in_the_store_replace_probes() -> None:
     assert asked == []
     assert stored.work.mid == pytest.approx(truth, rel=0.1)
     assert stored.forecast.basis == "times in the store"
+
+
+def test_probes_stop_once_they_have_taken_their_time() -> None:
+    """A budget that is just used up is not exceeded: one more probe runs, and none after it."""
+    asked: list[Cell] = []
+
+    def probe(cell: Cell) -> float:
+        asked.append(cell)
+        return PROBE_SECONDS / 2
+
+    shapes = [(8, "min_nuclear_norm"), (60, "min_nuclear_norm"), (8, "min_frobenius_norm"), (60, "min_frobenius_norm")]
+    cells = [Cell(d_out=d, d_in=d, rank=1, n=4 * d, method=method) for d, method in shapes]
+    found = probe_observations(cells, Forecast([], "fused", "cpu"), probe)
+    assert [one.cell for one in found] == asked
+    assert len(asked) == 3
 
 
 def test_long_cells_are_probed_in_a_fraction_of_their_steps() -> None:

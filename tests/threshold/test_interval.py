@@ -10,6 +10,7 @@ import pytest
 
 from flatdist.fits.threshold import fit_thresholds
 from flatdist.threshold import Runs, interval
+from flatdist.threshold.curves import LINKS
 
 
 def runs(counts):
@@ -66,3 +67,29 @@ def test_no_runs_say_nothing():
 def test_bad_runs_are_refused(n, success, message):
     with pytest.raises(ValueError, match=message):
         Runs(np.array(n), np.array(success))
+
+
+def test_an_n50_beyond_the_measured_n_is_a_bound():
+    """The curve crosses one half outside, on whichever side."""
+    below = interval(runs({30: (14, 6), 40: (18, 2), 60: (20, 0)}))
+    above = interval(runs({30: (0, 20), 40: (2, 18), 60: (6, 14)}))
+    assert (below.censored, above.censored) == ("left", "right")
+    assert math.isnan(below.n50)
+    assert math.isnan(above.n50)
+    assert (below.low, above.high) == (0.0, math.inf)
+    assert 25 < below.high < 40
+    assert 40 < above.low < 75
+
+
+@pytest.mark.parametrize("lapse", [False, True])
+def test_the_other_n50_is_that_of_the_next_likeliest_link(lapse):
+    counts = {30: (1, 39), 36: (8, 32), 43: (25, 15), 52: (36, 4), 62: (40, 0), 75: (40, 0)}
+    if lapse:
+        counts |= {62: (34, 6), 75: (34, 6), 90: (34, 6), 110: (34, 6)}
+    given = runs(counts)
+    found = interval(given, details=True)
+    alone = {link: interval(given, link=link).n50 for link in LINKS if link != found.link}
+    nearest = min(abs(math.log(found.other / n50)) for n50 in alone.values())
+    assert nearest < 0.02  # a point of the posterior's grid beside the mean over the same link's curves
+    assert (found.lapse > 0.1) == lapse
+    assert math.isnan(interval(given, link="logit", details=True).other)

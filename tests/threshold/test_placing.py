@@ -8,6 +8,7 @@ from scipy import special
 
 from flatdist.threshold import Range, Runs, interval, place, round_size
 from flatdist.threshold.curves import probabilities, rise
+from flatdist.threshold.placing import ASIDE, _flattened, _spread
 from flatdist.threshold.posterior import search_posterior
 
 NOTHING = Runs(np.array([]), np.array([]))
@@ -57,6 +58,21 @@ def test_placing_leaves_less_variance_than_runs_elsewhere():
     expected = [sum((weight @ p) * spread(weight * p) for p in (column, 1.0 - column)) for column in chance.T]
     chosen = place(runs, within, 1)[0]
     assert expected[chosen - 22] <= min(expected) + 1e-3 * (max(expected) - min(expected))
+
+
+def test_moments_are_those_of_two_points_of_each_curve():
+    """log n50 - scale and log n50 + scale: their mean square is that of log n50 and of the scale together."""
+    believed = search_posterior(simulated(60.0, 0.1, 40), 22.0, 144.0)
+    success, moments, log_weight = _flattened(believed, np.log([40.0, 60.0]))
+    one, center, aside, square = moments.T
+    weight = np.exp(log_weight) / np.exp(log_weight).sum()
+    assert success.shape == (len(weight), 2)
+    np.testing.assert_array_equal(one, 1.0)
+    assert weight @ center == pytest.approx(0.0, abs=1e-9)
+    assert set(np.round(aside, 12)) <= set(np.round(ASIDE * believed.width, 12))
+    np.testing.assert_allclose(square, 0.5 * ((center - aside) ** 2 + (center + aside) ** 2))
+    variance = sum(weight @ v**2 - (weight @ v) ** 2 for v in (center, aside))
+    assert _spread((weight[:, None] * moments).sum(axis=0)[None])[0] == pytest.approx(variance)
 
 
 @pytest.mark.parametrize(("success", "end"), [(True, 22), (False, 144)])
@@ -109,3 +125,11 @@ def test_empty_ranges_are_refused(low, high, allowed):
 def test_room_must_fit_the_range():
     with pytest.raises(ValueError, match="room has shape"):
         place(NOTHING, Range(3, 5), 2, room=np.array([1, 1]))
+
+
+def test_without_room_around_n50_the_nearest_n_are_taken():
+    within, known = Range(1, 400), simulated(200.0, 0.02, 300, low=150, high=260)
+    room = np.where((within.values < 150) | (within.values > 260), 1, 0)
+    chosen = place(known, within, 4, room=room)
+    assert len(chosen) == 4
+    assert np.all((chosen > 100) & (chosen < 330))
