@@ -92,8 +92,8 @@ def test_a_file_defines_a_method_and_an_ensemble_and_its_content_is_identity(tmp
         ("x = 1\ny = x / 0\n", "plugin mine.py line 2: ZeroDivisionError: division by zero"),
         ("def f(:\n", "plugin mine.py line 1: SyntaxError"),
         ("raise SystemExit(3)\n", "plugin mine.py line 1: SystemExit: 3"),
-        (NOISE.replace("single_noise", "sam"), "there is a method 'sam' of flatdist already; give yours another name"),
-        (SCALED.replace('"doubled"', '"gaussian"'), "there is a ensemble 'gaussian' of flatdist already"),
+        (NOISE.replace("single_noise", "sam"), "flatdist already has a method 'sam'; give yours another name"),
+        (SCALED.replace('"doubled"', '"gaussian"'), "flatdist already has a ensemble 'gaussian'"),
     ],
 )
 def test_a_plugin_that_cannot_be_used_registers_nothing(tmp_path: Path, text: str, message: str) -> None:
@@ -107,7 +107,7 @@ def test_a_plugin_that_cannot_be_used_registers_nothing(tmp_path: Path, text: st
 
 def test_two_plugins_cannot_define_one_name(tmp_path: Path) -> None:
     load_plugin(write(tmp_path, NOISE))
-    with pytest.raises(LaunchError, match=r"there is a method 'single_noise' of plugin mine.py already"):
+    with pytest.raises(LaunchError, match=r"plugin mine.py already has a method 'single_noise'"):
         load_plugin(write(tmp_path, NOISE + "# other\n", "other.py"))
     with pytest.raises(LaunchError, match=r"cannot be read: No such file"):
         load_plugin(tmp_path / "missing.py")

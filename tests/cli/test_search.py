@@ -45,7 +45,7 @@ def test_every_command_knows_a_search(
     assert main(["plan", path, *store, "--no-probe", "--engine", "batched"]) == 0
     planned = capsys.readouterr().out
     assert "6 cells with 2 replicates each: 0 done, 12 missing, 0 failed" in planned
-    assert "0 of 6 cells suggested so far; the other 6 stand for what optuna will suggest, 3 a round" in planned
+    assert "0 of 6 cells suggested so far; the other 6 stand in for what optuna will suggest, 3 a round" in planned
 
     assert main(["sweep", path, *store, *RUN, "--limit", "3"]) == 0
     assert "round 1: 3 cells" in capsys.readouterr().out
