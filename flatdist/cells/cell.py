@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -151,6 +152,10 @@ class Cell(metaclass=_ByName):
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: a cell that one thread pickles may gain cached values in another."""
+        return {name: getattr(self, name) for name in FIELDS}
+
     @property
     def spec(self) -> Method:
         """The method's declaration."""
@@ -222,6 +227,26 @@ class Cell(metaclass=_ByName):
         row["width"] = None if row["width"] is None else list(row["width"])
         row["batch_size"] = 1 if self._draws_one else row["batch_size"]  # null would read as full
         return row
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Cell:
+        """The cell of a row of ``trials``: a null is the field's word, or stands where the method does not use it.
+
+        Raises:
+            CellError: this version of flatdist has no such cell.
+        """
+        given: dict[str, Any] = {}
+        for name, field in FIELDS.items():
+            value = row.get(name)
+            if value is None or (isinstance(value, float) and math.isnan(value)):
+                given |= dict.fromkeys([name] if null_word(name, row["method"], row.get("flatdist_version")) else ())
+            elif name == "width":
+                given[name] = [int(width) for width in value]
+            else:
+                value = value.item() if hasattr(value, "item") else value
+                whole = isinstance(value, float) and field.metadata["kind"].arrow == "int64"  # beside nulls, in pandas
+                given[name] = int(value) if whole else value
+        return cls(**given)
 
     def problem_stream(self) -> str:
         """Names the random stream of this cell's problems; the same for every method, so methods are paired.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
-import itertools
 import json
 import logging
 import math
@@ -23,8 +21,6 @@ from flatdist.machine.files import atomic
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from flatdist.cells.cell import Cell
 
 log = logging.getLogger(__name__)
 
@@ -122,9 +118,11 @@ def read_bundle(path: Path) -> tuple[dict[str, bytes], str]:
             if not isinstance(listed, dict) or listed.get("format") != FORMAT:
                 raise StoreError(f"{path}: has format {listed.get('format')}; this flatdist reads {FORMAT}")
             contents = {name: archive.read(name) for name in listed["files"]}
-    except (OSError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, StoreError):
-            raise
+    except StoreError:
+        raise
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
         raise StoreError(f"{path}: is not a bundle of flatdist, or is damaged: {error}") from error
     for name, data in contents.items():
         if hashlib.sha256(data).hexdigest() != listed["files"][name]:
@@ -134,43 +132,16 @@ def read_bundle(path: Path) -> tuple[dict[str, bytes], str]:
     return contents, hashlib.sha256(manifest).hexdigest()
 
 
-def cell_of_row(row: dict[str, Any]) -> Cell:
-    """The cell of a row of trials.
-
-    Raises:
-        CellError: this version of flatdist has no such cell.
-    """
-    from flatdist.cells.cell import FIELDS, Cell
-    from flatdist.cells.fields import Keyword
-
-    given: dict[str, Any] = {}
-    for name, field in FIELDS.items():
-        value: Any = row.get(name)
-        value = list(map(int, value)) if name == "width" and value is not None else value
-        if not _is_null(value):
-            given[name] = value.item() if hasattr(value, "item") else value
-            if isinstance(given[name], float) and given[name].is_integer() and field.metadata["kind"].arrow == "int64":
-                given[name] = int(given[name])
-    words = [n for n, field in FIELDS.items() if isinstance(field.metadata["kind"], Keyword) and n not in given]
-    # Null stands for the field's word, such as full, or for a field that does not matter: the identity tells which.
-    for count in range(len(words), -1, -1):
-        for some in itertools.combinations(words, count):
-            with contextlib.suppress(CellError):
-                cell = Cell(**given | dict.fromkeys(some))
-                if cell.cell_id == row["cell_id"]:
-                    return cell
-    return Cell(**given)
-
-
 def _compare(row: dict[str, Any]) -> tuple[str, bool]:
     """The result of recomputing a replicate, in words, and whether it agrees."""
+    from flatdist.cells.cell import Cell
     from flatdist.cells.problems import sample_problem
     from flatdist.trials.run import run_replicates
     from flatdist.trials.settings import RunSettings
 
     name = f"{row['cell_id']} replicate {row['replicate']}"
     try:
-        cell = cell_of_row(row)
+        cell = Cell.from_row(row)
     except CellError as error:
         return f"{name}: cannot be computed here: {error}", False
     if cell.cell_id != row["cell_id"]:

@@ -10,6 +10,7 @@ squares is the 90 % interval.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections import defaultdict
@@ -21,7 +22,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from flatdist.cells.cell import FIELDS, Cell
-from flatdist.cells.fields import Keyword
 from flatdist.cells.problems import storage_dtype
 from flatdist.engines import resolve_engine
 from flatdist.errors import FlatdistError, StoreError
@@ -287,30 +287,15 @@ def stored_observations(store: TimedStore) -> list[Observation]:
     except StoreError:
         return []
     frame = frame[frame["wall_seconds"].notna() & (frame["status"] != "diverged")]
-    texts = frame["width"].map(lambda width: None if width is None else ",".join(str(int(w)) for w in width))
+    widths = frame["width"].map(lambda width: None if width is None else tuple(width))
     names = [*_COST_FIELDS, "engine", "device"]
-    grouped = frame.assign(width=texts).groupby(names, dropna=False, sort=False)["wall_seconds"]
+    grouped = frame.assign(width=widths).groupby(names, dropna=False, sort=False)["wall_seconds"]
     found = []
     for key, seconds in grouped.median().items():
-        cell = _cell(dict(zip(_COST_FIELDS, key, strict=False)))
-        if cell is not None:
+        with contextlib.suppress(FlatdistError):  # a row of a method that this version does not know
+            cell = Cell.from_row(dict(zip(_COST_FIELDS, key, strict=False)))
             found.append(Observation(cell, float(seconds), str(key[-2]), str(key[-1])))
     return found
-
-
-def _cell(row: dict[str, Any]) -> Cell | None:
-    """A cell that costs what a row's cell did; fields that do not matter to its method take their defaults."""
-    given: dict[str, Any] = {}
-    for name, value in row.items():
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            if isinstance(FIELDS[name].metadata["kind"], Keyword):
-                given[name] = None
-        else:
-            given[name] = [int(width) for width in value.split(",")] if name == "width" else value
-    try:
-        return Cell(**given)
-    except FlatdistError:  # a row of a method that this version does not know
-        return None
 
 
 def probe_observations(cells: Iterable[Cell], known: Forecast, probe: Probe) -> list[Observation]:

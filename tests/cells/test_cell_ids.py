@@ -8,6 +8,7 @@ cell id beside the old one: configuration ids stay. A new field is declared with
 from __future__ import annotations
 
 import json
+import pickle
 from fractions import Fraction
 from pathlib import Path
 
@@ -132,3 +133,12 @@ def test_ids_are_long_enough_and_name_folders():
     assert len(cell.cell_id) >= 16
     assert int(cell.cell_id, 16) >= 0
     assert cell.cell_id != cell.configuration_id
+
+
+def test_a_pickled_cell_holds_its_fields_alone():
+    """Ray's thread pickles cells while the driver's asks them for their ids, which are cached beside the fields."""
+    cell = Cell(d_out=6, d_in=5, rank=1, n=30, width=[7, 8])
+    before = pickle.dumps(cell)
+    assert cell.cell_id
+    assert pickle.dumps(cell) == before
+    assert (pickle.loads(before), pickle.loads(before).cell_id) == (cell, cell.cell_id)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from flatdist.cells.cell import Cell
 from flatdist.cli import bundle, main
-from flatdist.cli.bundle import cell_of_row, read_bundle
+from flatdist.cli.bundle import read_bundle
 from flatdist.errors import StoreError
 from flatdist.launch.sweeping import keep_diff
 from flatdist.store import Store
@@ -45,7 +46,7 @@ def test_an_archive_holds_all_and_comes_out_again(finished: Path, capsys: pytest
     trials = pd.read_parquet(io.BytesIO(contents["trials.parquet"]))
     cells = {cell.cell_id: cell for cell in parse_sweep(TEXT).cells}
     for row in trials.to_dict("records"):
-        assert cell_of_row({str(k): v for k, v in row.items()}).cell_id == row["cell_id"] in cells
+        assert Cell.from_row({str(k): v for k, v in row.items()}).cell_id == row["cell_id"] in cells
     assert main(["verify", "little.zip", "--replicates", str(len(trials))]) == 0
     assert capsys.readouterr().out.count("agrees to the bit") == len(trials)
 
@@ -87,7 +88,7 @@ def test_archives_from_strangers_are_refused(finished: Path, capsys: pytest.Capt
         ("changed.zip", "sweep.yaml is not what the manifest lists"),
         ("future.zip", "has format 99"),
         ("empty.zip", "is not a bundle"),
-        ("none.zip", "is not a bundle"),
+        ("none.zip", "cannot be read: No such file"),
     ):
         assert main(["verify", name]) == 2
         assert message in capsys.readouterr().err

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 NODE_SECONDS = 120.0  # a fresh node imports torch for the first time
 GPU_SHARE = 0.01  # enough for Ray to show the node's devices to the check
+ERROR_LENGTH = 300
 OBJECT_STORE_BYTES = 256 * 2**20  # a sweep keeps only its plan there; Ray would reserve a third of the memory
 
 
@@ -133,7 +134,7 @@ class ClusterSession:
                 yield name, f"it did not answer within {NODE_SECONDS:.0f} s"
             except ray.exceptions.RayError as error:
                 if name in {node_name(node) for node in self.nodes()}:
-                    yield name, _last_line(error)
+                    yield name, last_line(error)
 
     def gpus_per_trial(self) -> float:
         """GPUs of one trial: as requested, else one if the cluster has any."""
@@ -347,6 +348,7 @@ def _put_marker(store_uri: str) -> str | None:
     return str(marker)
 
 
-def _last_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+def last_line(error: BaseException) -> str:
+    """The line of an error from Ray that says what happened there."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:ERROR_LENGTH]

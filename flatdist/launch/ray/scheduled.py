@@ -40,6 +40,7 @@ class Suggested:
     """
 
     stopping = False
+    solving: frozenset[Any] = frozenset()
 
     def __init__(self, search: Search, log: RoundLog, store: Store, *, retry_failed: bool = False) -> None:
         self._search, self._log, self._store = search, log, store
@@ -106,10 +107,6 @@ class Suggested:
     def number(self, config: Mapping[str, Any]) -> int:
         """Stands in the trial's configuration."""
         return int(config[NUMBER])
-
-    def takes_steps(self, config: Mapping[str, Any]) -> bool:
-        """Trainings may, and what takes no steps does not mind."""
-        return True
 
     def _scheduler(self) -> Any:
         """Tune's scheduler, by default with rungs that fit the trainings.

@@ -24,7 +24,7 @@ from flatdist.launch.inline import same_error
 from flatdist.launch.interrupt import Interrupts
 from flatdist.launch.progress.display import Display
 from flatdist.launch.progress.state import Event, Notice, Progress
-from flatdist.launch.ray.cluster import ClusterSession, versions
+from flatdist.launch.ray.cluster import ClusterSession, last_line, versions
 from flatdist.launch.ray.trial import (
     IDENTITY,
     Monitor,
@@ -48,7 +48,6 @@ POLL_SECONDS = 0.2
 ASK_SECONDS = 0.5
 LEAVE_SECONDS = 6.0  # after an interrupt, workers have this long to store their rows
 HEAD_SECONDS = 8.0  # without an answer of the cluster's head before a sweep gives up
-ERROR_LENGTH = 300
 LOG_FILES = ("progress.csv", "result.json", "events.out.tfevents*")  # of the loggers csv, json and tensorboard
 
 
@@ -70,6 +69,8 @@ class Work(Protocol):
 
     stopping: bool
     """Whether the user, or an error that all cells share, has stopped the sweep."""
+    solving: frozenset[Any]
+    """Trials, by cell id or position, in which no engine takes steps: what solvers compute, they compute on the CPU."""
 
     def shards(self) -> Mapping[int, Shard]:
         """The shards that are new since the last call, by number."""
@@ -83,9 +84,6 @@ class Work(Protocol):
     def number(self, config: Mapping[str, Any]) -> int:
         """Of the shard that a trial runs."""
 
-    def takes_steps(self, config: Mapping[str, Any]) -> bool:
-        """Whether an engine runs any part of a trial; solvers compute on the CPU."""
-
 
 class Shards:
     """Shards that are known from the start: one trial per shard, or per cell with ``--trials cells``."""
@@ -95,6 +93,8 @@ class Shards:
     def __init__(self, shards: Mapping[int, Shard], *, cells: bool) -> None:
         self._all, self._cells, self._new = shards, cells, dict(shards)
         self._numbers = {item.cell.cell_id: number for number, shard in shards.items() for item in shard.items}
+        keys = self._numbers if cells else range(len(shards))
+        self.solving = frozenset(key for key, shard in zip(keys, shards.values(), strict=True) if not shard.takes_steps)
 
     def shards(self) -> Mapping[int, Shard]:
         """All shards, on the first call."""
@@ -125,10 +125,6 @@ class Shards:
     def number(self, config: Mapping[str, Any]) -> int:
         """By the cell, or by the position among the shards."""
         return self._numbers[config[IDENTITY]] if IDENTITY in config else list(self._all)[config["position"]]
-
-    def takes_steps(self, config: Mapping[str, Any]) -> bool:
-        """As the shard does."""
-        return self._all[self.number(config)].takes_steps
 
 
 def _named(named: Callable[[Any], str]) -> dict[str, Any]:
@@ -271,11 +267,12 @@ def _fit(
 
     gpus, slots = session.gpus_per_trial(), session.slots()
     trainable, space, config = work.tuner(Task(monitor, store_uri, settings, gpus, slots, versions()), slots)
+    cpus, solving = settings.cpus_per_trial, work.solving  # all that Tune is to pickle with the function
 
     def resources(config: Mapping[str, Any]) -> Any:
         """A GPU only if an engine takes steps: solvers run on the CPU."""
-        asked = {"CPU": settings.cpus_per_trial} | ({"GPU": gpus} if gpus and work.takes_steps(config) else {})
-        return tune.PlacementGroupFactory([asked])
+        solves = config.get(IDENTITY, config.get("position")) in solving
+        return tune.PlacementGroupFactory([{"CPU": cpus} | ({"GPU": gpus} if gpus and not solves else {})])
 
     config = {"max_concurrent_trials": settings.max_concurrent, "reuse_actors": settings.reuse_actors} | config
     tuner = tune.Tuner(
@@ -294,7 +291,7 @@ def _fit(
     results = tuner.fit()
     ended = (results[i] for i in range(len(results)))
     return {
-        work.number(result.config): _last_line(result.error)
+        work.number(result.config): last_line(result.error)
         for result in ended
         if result.error is not None and result.config is not None
     }
@@ -362,11 +359,6 @@ def _contents(shard: Shard) -> str:
     first = shard.items[0].cell
     more = f" and {len(shard.items) - 1} more cells" if len(shard.items) > 1 else ""
     return f"{first.method} rank={first.rank} n={first.n}{more}, {shard.replicates} replicates"
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:ERROR_LENGTH]
 
 
 LOGGERS = {
