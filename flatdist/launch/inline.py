@@ -15,6 +15,7 @@ from flatdist.planning.settings import Settings
 
 if TYPE_CHECKING:
     from flatdist.planning import Shard
+    from flatdist.store.drivers import Driver
 
 
 def run_inline(
@@ -23,6 +24,7 @@ def run_inline(
     settings: Settings,
     progress: Progress,
     display: Display,
+    driver: Driver,
 ) -> tuple[bool, str | None]:
     """Run shards in this process.
 
@@ -32,6 +34,7 @@ def run_inline(
         settings: how to run them.
         progress: told of what happens.
         display: shows it.
+        driver: announces each shard before it runs.
 
     Returns:
         Whether the user interrupted, and why the sweep stopped itself, if it did.
@@ -71,6 +74,7 @@ def run_inline(
                 number=number,
                 should_stop=should_stop,
                 device=settings.expected_device,
+                driver=driver,
             )
     return interrupts.requested, stopped
 

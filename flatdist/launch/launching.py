@@ -10,7 +10,7 @@ import random
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,11 @@ from flatdist.launch.progress.display import Display, make_display
 from flatdist.launch.progress.state import SUCCESS_TOLERANCE, Progress, Skipped
 from flatdist.launch.ray.cluster import ClusterSession, check_nodes, is_connected, with_address
 from flatdist.launch.ray.tune import Round, Shards, check_loggers, one_cell_each, run_round, split
+from flatdist.launch.worker import paused_keys
 from flatdist.machine import logs
-from flatdist.planning.forecast import nominal_seconds
 from flatdist.planning.settings import Settings
-from flatdist.planning.work import Shard, WorkItem
+from flatdist.planning.sharding import in_pieces
+from flatdist.planning.work import Key, Shard, keys_in
 from flatdist.store import drivers
 
 if TYPE_CHECKING:
@@ -37,10 +38,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Keys = dict[str, set[int]]  # cell id -> replicates
-
-PIECE_SECONDS = 5.0  # of work that a driver without Ray takes at a time
-PIECES = 32  # of each driver's share, at least
 POLL_SECONDS = 1.0
 TRIES = 3  # of work that two drivers leave to each other
 
@@ -75,17 +72,9 @@ def launch(
         LaunchError: the executor, the cluster or a device is not available; nothing was started.
         StoreError: the store cannot be used.
     """
-    from flatdist.store import Store
     from flatdist.trials.train import planned_steps
 
-    settings = with_address(settings or plan.settings)
-    if settings.executor == "ray":
-        check_loggers(settings.loggers, settings.trials)
-    settings = settings.for_workers()
-    logs.configure(settings.log_level, settings.log_file)
-    shown = make_display(display) if isinstance(display, str) else display
-    store = Store(store_uri)
-    store.check_access()
+    settings, store, shown = _begun(settings or plan.settings, store_uri, display)
     shards = one_cell_each(plan.shards) if settings.trials == "cells" else list(plan.shards)
     names = [sweep.name for sweep in plan.sweeps]
     with drivers.Driver(store, sweeps=names, tidies=True) as driver:
@@ -131,49 +120,27 @@ def launch_scheduled(
     Raises:
         LaunchError, StoreError: as for :func:`launch`.
     """
-    from flatdist.store import Store
-
-    settings = dataclasses.replace(with_address(settings), trials="cells").for_workers()
-    check_loggers(settings.loggers, settings.trials)
-    logs.configure(settings.log_level, settings.log_file)
-    shown = make_display(display) if isinstance(display, str) else display
-    store = Store(store_uri)
-    store.check_access()
+    settings, store, shown = _begun(dataclasses.replace(settings, trials="cells"), store_uri, display)
     progress = Progress({item.cell.cell_id: item.cell for item in work.items()}, wanted, work.ended)
     with drivers.Driver(store, tidies=True) as driver:
         settings = dataclasses.replace(settings, launch=driver.launch)
         return _Launch([], store, driver, settings, shown, wait=False).scheduled(work, progress)
 
 
-def in_pieces(shards: Sequence[Shard], engine: str, threads: int, sharers: int) -> list[Shard]:
-    """Cut shards finely enough that drivers which share them finish together.
+def _begun(
+    settings: Settings, store_uri: str | os.PathLike[str], display: Display | str
+) -> tuple[Settings, Store, Display]:
+    """What every launch begins with: settings as workers get them, a store that can be written, and the display."""
+    from flatdist.store import Store
 
-    Replicates of a cell, which train together, are separated only if there are several drivers.
-    """
-    total = sum(shard.predicted_seconds for shard in shards)
-    longest = min(PIECE_SECONDS, total / (PIECES * sharers))
-    pieces: list[Shard] = []
-    for shard in shards:
-        if shard.together:
-            pieces.append(shard)
-            continue
-        weights = [nominal_seconds(item.cell, engine) for item in shard.items]
-        nominal = sum(weight * len(item.replicates) for weight, item in zip(weights, shard.items, strict=True))
-        items: list[WorkItem] = []
-        seconds = 0.0
-        for weight, item in zip(weights, shard.items, strict=True):
-            each = shard.predicted_seconds * weight / nominal if nominal else 0.0
-            most = len(item.replicates) if sharers == 1 or not each else max(threads, int(longest / each))
-            for start in range(0, len(item.replicates), most):
-                part = dataclasses.replace(item, replicates=item.replicates[start : start + most])
-                items.append(part)
-                seconds += each * len(part.replicates)
-                if seconds >= longest:
-                    pieces.append(Shard(tuple(items), seconds))
-                    items, seconds = [], 0.0
-        if items:
-            pieces.append(Shard(tuple(items), seconds))
-    return pieces
+    settings = with_address(settings)
+    if settings.executor == "ray":
+        check_loggers(settings.loggers, settings.trials)
+    settings = settings.for_workers()
+    logs.configure(settings.log_level, settings.log_file)
+    store = Store(store_uri)
+    store.check_access()
+    return settings, store, make_display(display) if isinstance(display, str) else display
 
 
 def plan_progress(plan: Plan, store: Store) -> Progress:
@@ -210,24 +177,31 @@ class _Launch:
         *,
         wait: bool,
     ) -> None:
-        self._keys = keys_of(shards)
-        missing = without(self._keys, {(c, r) for c, rs in store.done(list(self._keys)).items() for r in rs})
-        left = [dataclasses.replace(shard, items=tuple(only(shard, missing))) for shard in shards]
-        self._shards = [shard for shard in left if shard.items]  # another driver may have ended since the plan was made
         self._store = store
+        self._want(shards)
+        done = self._done()  # another driver may have ended since the plan was made
+        left = [shard.keeping(lambda key: key not in done) for shard in shards]
+        self._shards = [shard for shard in left if shard.items]
         self._uri = store.uri  # absolute: a relative path is the driver's
         self._driver = driver
         self._wait = wait
         self._settings = settings
         self._display = display
         self._start = time.monotonic()
-        self._failed_before = store.failed(list(self._keys))
+        self._failed_before = store.failed(self._cell_ids)
+
+    def _want(self, shards: Sequence[Shard]) -> None:
+        """Note what this launch is to run."""
+        self._keys = {key for shard in shards for key in shard.keys}
+        self._cell_ids = list({cell_id for cell_id, _ in self._keys})
 
     def inline(self, progress: Progress) -> LaunchResult:
         self._display.start(progress)
         try:
             with contextlib.closing(self._one_by_one(progress)) as shards:
-                interrupted, stopped = run_inline(shards, self._uri, self._settings, progress, self._display)
+                interrupted, stopped = run_inline(
+                    shards, self._uri, self._settings, progress, self._display, self._driver
+                )
         except StoreError as error:
             self._display.message(f"the store stopped accepting rows: {error}")
             raise
@@ -239,13 +213,12 @@ class _Launch:
         """All shards, then the parts that nobody has run; None while others are running them."""
         progress.expect(enumerate(self._shards))
         for number, shard in enumerate(self._shards):
-            failed = self._failed() if self._driver.others() else {}  # others' failures are not tried again either
-            left = {cell_id: numbers - failed.get(cell_id, set()) for cell_id, numbers in self._keys.items()}
-            items = tuple(only(shard, left))
-            if skipped := shard.replicates - sum(len(item.replicates) for item in items):
+            failed = self._failed() if self._driver.others() else set()  # others' failures are not tried again either
+            left = shard.keeping(lambda key: key not in failed)  # noqa: B023 - called at once
+            if skipped := shard.replicates - left.replicates:
                 progress.apply(Skipped(number, skipped))
-            if items:
-                yield number, dataclasses.replace(shard, items=items)
+            if left.items:
+                yield number, left
         number = len(self._shards)
         for free in self._left():
             progress.expect(enumerate(free, start=number))
@@ -256,24 +229,25 @@ class _Launch:
 
     def _left(self) -> Iterator[list[Shard]]:
         """The missing work that nobody is running, twice at most; empty while all of it is running elsewhere."""
-        before: Keys = {}
+        before: set[Key] = set()
         tries = 0
         waiting_since: float | None = None
         while missing := self._missing():
-            free = without(missing, self._driver.elsewhere())
+            free = missing - self._driver.elsewhere()
             tries = tries + 1 if free == before else 0
             if free and tries >= (TRIES if self._driver.shared else 1):
                 return
             if free:
                 before, waiting_since = free, None
                 time.sleep(random.uniform(0.0, POLL_SECONDS * tries))  # noqa: S311 - so that two do not stay in step
-                yield [part for shard in self._shards for part in split_missing(shard, free)]
+                yield [part for shard in self._shards for part in split(shard.keeping(free.__contains__))]
                 continue
             now = time.monotonic()
             if waiting_since is None:
                 waiting_since = now
-                count = sum(map(len, missing.values()))
-                self._display.message(f"waiting for {counted(count, 'replicate')} that other drivers are running")
+                self._display.message(
+                    f"waiting for {counted(len(missing), 'replicate')} that other drivers are running"
+                )
             if not self._wait and now - waiting_since > drivers.LEASE_SECONDS + 2 * drivers.BEAT_SECONDS:
                 return
             time.sleep(POLL_SECONDS)
@@ -337,7 +311,7 @@ class _Launch:
                 interrupts.request()
         if shards is not None:
             self._shards = shards()
-            self._keys = keys_of(self._shards)
+            self._want(self._shards)
         return self._result(progress, interrupts.requested, stopped)
 
     def _rounds(self, session: ClusterSession, progress: Progress, interrupts: Interrupts) -> str | None:
@@ -364,14 +338,14 @@ class _Launch:
 
     def _give_up(self, last: Round) -> str | None:
         """Record replicates whose processes died every time, and say why others are missing."""
-        missing = without(self._missing(), self._driver.elsewhere())
+        missing = self._missing() - self._driver.elsewhere()
         if not missing:
             return None
         error = Counter(last.errors.values()).most_common(1)[0][0] if last.errors else "no reason is known"
         if "StoreError" in error or "LaunchError" in error:
             return error
         tries = 2 * self._settings.max_deaths
-        rows = [self._death_row(cell_id, r, error, tries) for cell_id in missing for r in sorted(missing[cell_id])]
+        rows = [self._death_row(*key, error, tries) for key in sorted(missing)]
         log.error("gave up on %d replicates whose processes died %d times: %s", len(rows), tries, error)
         self._store.write_failures(rows)
         return None
@@ -388,97 +362,47 @@ class _Launch:
             "at": datetime.now(UTC),
         }
 
-    def _failed(self) -> Keys:
+    def _done(self) -> set[Key]:
+        """Stored replicates."""
+        return self._keys & keys_in(self._store.done(self._cell_ids))
+
+    def _failed(self) -> set[Key]:
         """Replicates with a failure recorded since this launch began."""
-        now = self._store.failed(list(self._keys))
+        before = self._failed_before
         return {
-            cell_id: {
-                replicate
-                for replicate, count in failures.items()
-                if count > self._failed_before.get(cell_id, {}).get(replicate, 0)
-            }
-            for cell_id, failures in now.items()
+            (cell_id, replicate)
+            for cell_id, failures in self._store.failed(self._cell_ids).items()
+            for replicate, count in failures.items()
+            if count > before.get(cell_id, {}).get(replicate, 0)
         }
 
-    def _missing(self) -> Keys:
+    def _missing(self) -> set[Key]:
         """Replicates that the store has neither results nor failures of."""
-        done, failed, paused = self._store.done(list(self._keys)), self._failed(), self._paused()
-        missing = {
-            cell_id: wanted - done.get(cell_id, set()) - failed.get(cell_id, set()) - paused.get(cell_id, set())
-            for cell_id, wanted in self._keys.items()
-        }
-        return {cell_id: replicates for cell_id, replicates in missing.items() if replicates}
+        return self._keys - self._done() - self._failed() - self._paused()
 
-    def _paused(self) -> Keys:
+    def _paused(self) -> set[Key]:
         """Replicates that have paused at their rung, according to the store."""
-        items = [item for shard in self._shards for item in shard.items if item.until is not None]
-        if not items:
-            return {}
-        from flatdist.sweeps.early_stopping import is_paused
-
-        paused: Keys = {}
-        for item in items:
-            assert item.until is not None
-            standing = {r for r in item.replicates if is_paused(self._store, item.cell, r, item.until)}
-            paused.setdefault(item.cell.cell_id, set()).update(standing)
-        return paused
+        return paused_keys(self._store, [item for shard in self._shards for item in shard.items])
 
     def _result(self, progress: Progress, interrupted: bool, stopped: str | None) -> LaunchResult:
-        done, failed = self._store.done(list(self._keys)), self._failed()
-        stored = sum(len(wanted & done.get(cell_id, set())) for cell_id, wanted in self._keys.items())
-        failures = sum(
-            len((wanted & failed.get(cell_id, set())) - done.get(cell_id, set()))
-            for cell_id, wanted in self._keys.items()
-        )
-        paused = sum(
-            len(standing - done.get(cell_id, set()) - failed.get(cell_id, set()))
-            for cell_id, standing in self._paused().items()
-        )
-        missing = self._missing()
-        mine = without(missing, self._driver.elsewhere())
+        stored = self._done()
+        failed = (self._keys & self._failed()) - stored
+        paused = self._paused() - stored - failed
+        missing = self._keys - stored - failed - paused
         result = LaunchResult(
             ran=progress.stored,
-            elsewhere=sum(map(len, missing.values())) - sum(map(len, mine.values())),
-            wanted=sum(len(wanted) for wanted in self._keys.values()),
-            stored=stored,
-            failed=failures,
+            elsewhere=len(missing & self._driver.elsewhere()),
+            wanted=len(self._keys),
+            stored=len(stored),
+            failed=len(failed),
             interrupted=interrupted,
             stopped=stopped,
             seconds=time.monotonic() - self._start,
-            paused=paused,
+            paused=len(paused),
         )
         self._display.message(result.summary())
         log.info("%s", result.summary())
         return result
-
-
-def keys_of(shards: Sequence[Shard]) -> Keys:
-    """The replicates of each cell that shards are to run."""
-    keys: Keys = {}
-    for shard in shards:
-        for item in shard.items:
-            keys.setdefault(item.cell.cell_id, set()).update(item.replicates)
-    return keys
-
-
-def without(keys: Keys, others: Collection[tuple[str, int]]) -> Keys:
-    """Replicates of each cell that are not among ``others``; cells with none left are dropped."""
-    left = {cell_id: {r for r in numbers if (cell_id, r) not in others} for cell_id, numbers in keys.items()}
-    return {cell_id: numbers for cell_id, numbers in left.items() if numbers}
-
-
-def split_missing(shard: Shard, missing: Mapping[str, Collection[int]]) -> list[Shard]:
-    """The parts of a shard that hold missing replicates, and only those replicates."""
-    items = tuple(only(shard, missing))
-    return split(dataclasses.replace(shard, items=items)) if items else []
-
-
-def only(shard: Shard, keys: Mapping[str, Collection[int]]) -> Iterator[WorkItem]:
-    """A shard's items with those of their replicates that are among some keys."""
-    for item in shard.items:
-        left = tuple(r for r in item.replicates if r in keys.get(item.cell.cell_id, ()))
-        if left:
-            yield dataclasses.replace(item, replicates=left)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ trial become rows of ``failures``; only a store that stays unreachable, or the d
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib
 import logging
 import os
@@ -35,6 +34,7 @@ from flatdist.launch.progress.state import (
 )
 from flatdist.machine import logs
 from flatdist.planning.settings import Settings
+from flatdist.planning.work import Key, keys_in
 
 if TYPE_CHECKING:
     from flatdist.cells.cell import Cell
@@ -85,6 +85,7 @@ def run_shard(
     again: bool = False,
     device: str = "cpu",
     watch: Watch | None = None,
+    driver: Driver | None = None,
 ) -> ShardCounts:
     """Run a shard's items, one after another or all as one pack, and write their rows to the store as they finish.
 
@@ -100,6 +101,7 @@ def run_shard(
         again: the shard was started before by a process that died; skip what that process stored.
         device: ``cpu`` or ``cuda``.
         watch: receives the history while it is made.
+        driver: announces the work; None creates one for this shard if the settings name a launch.
 
     Raises:
         StoreError: the store could not be written to for ``settings.store_patience`` seconds.
@@ -140,11 +142,13 @@ def run_shard(
         report(Notice(text))
 
     with contextlib.ExitStack() as stack:
-        driver = stack.enter_context(Driver(store, settings.launch)) if settings.launch else None
+        if driver is None and settings.launch:
+            driver = stack.enter_context(Driver(store, settings.launch))
         rows = stack.enter_context(
             RowBuffer(store, settings.flush_seconds, settings.store_patience, stored, notice, should_stop)
         )
         checkpoints = PatientCheckpoints(store, rows, notice)
+        stack.enter_context(logs.waits.told_to(notice))
         work = _Work(store, checkpoints, settings, rows, report, number, should_stop, device, watch)
         items = rows.insist(lambda: _free(shard, store, driver, again=again))
         if skipped := shard.replicates - sum(len(item.replicates) for item in items):
@@ -173,21 +177,27 @@ def _free(shard: Shard, store: Store, driver: Driver | None, *, again: bool) -> 
 
     The work is taken before the store is read, because others release it after they have stored it.
     """
-    keys = {(item.cell.cell_id, replicate) for item in shard.items for replicate in item.replicates}
+    keys = shard.keys
     if driver is not None:
         keys, again = driver.take(keys), True
-    done = store.done({item.cell.cell_id for item in shard.items}) if again and keys else {}
-    items = []
-    for item in shard.items:
-        cell_id = item.cell.cell_id
-        left = [r for r in item.replicates if (cell_id, r) in keys and r not in done.get(cell_id, ())]
-        if again and item.until is not None:
-            from flatdist.sweeps.early_stopping import is_paused
+    done = keys_in(store.done({item.cell.cell_id for item in shard.items})) if again and keys else set()
+    gone = done | paused_keys(store, shard.items) if again else done
+    return list(shard.keeping(lambda key: key in keys and key not in gone).items)
 
-            left = [r for r in left if not is_paused(store, item.cell, r, item.until)]
-        if left:
-            items.append(dataclasses.replace(item, replicates=tuple(left)))
-    return items
+
+def paused_keys(store: Store, items: Sequence[WorkItem]) -> set[Key]:
+    """Replicates that were to pause at a rung and stand there."""
+    if all(item.until is None for item in items):
+        return set()
+    from flatdist.sweeps.early_stopping import is_paused
+
+    return {
+        (item.cell.cell_id, replicate)
+        for item in items
+        if item.until is not None
+        for replicate in item.replicates
+        if is_paused(store, item.cell, replicate, item.until)
+    }
 
 
 def _described(shard: Shard) -> str:

@@ -12,11 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from flatdist.planning.forecast import nominal_seconds
 from flatdist.planning.work import Shard, WorkItem
 
 TARGET_SECONDS = 50.0  # launching a trial costs up to 5 s: below 10 % of that
 SHORTEST_SECONDS = 2.0  # of the last shards
 MOST_SHARDS = 5000  # about; long sweeps have longer shards: Tune rewrites the state of every trial, 9.5 KB each
+PIECE_SECONDS = 5.0  # of work that a driver without Ray takes at a time
+PIECES = 32  # of each driver's share, at least
 PARTS_LEFT = 3  # a shard takes at most 1/3 of what a slot has left to do
 
 
@@ -29,7 +32,7 @@ class Sized:
 
 
 def split_items(items: Sequence[Sized], slots: int, most: Callable[[WorkItem], int] | None = None) -> list[Sized]:
-    """Split, by replicates, items that would delay the end or would not fit into memory.
+    """Split, by replicates, items that would delay the end, leave slots idle or not fit into memory.
 
     Args:
         items: one for each cell.
@@ -37,7 +40,8 @@ def split_items(items: Sequence[Sized], slots: int, most: Callable[[WorkItem], i
         most: how many replicates of an item may be held at once.
     """
     whole = sum(sized.seconds for sized in items)
-    longest = max(TARGET_SECONDS, whole / (4 * slots))
+    fills_slots = max(SHORTEST_SECONDS, whole / slots)
+    longest = max(min(TARGET_SECONDS, fills_slots), whole / (4 * slots))
     parts: list[Sized] = []
     for sized in items:
         count = len(sized.item.replicates)
@@ -78,31 +82,56 @@ def shuffle(items: Sequence[Sized], slots: int, seed: int) -> list[Sized]:
 
 
 def make_shards(items: Sequence[Sized], slots: int) -> list[Shard]:
-    """Group items, in their order, into shards.
+    """Group items, in their order, into shards that shrink towards the end.
 
     Args:
         items: in the order in which they are to be run.
         slots: trials that run at a time.
     """
-    left = sum(sized.seconds for sized in items)
-    longest = max(TARGET_SECONDS, left / MOST_SHARDS)
-    shards: list[Shard] = []
-    group: list[WorkItem] = []
-    seconds = 0.0
+    longest = max(TARGET_SECONDS, sum(sized.seconds for sized in items) / MOST_SHARDS)
+    return _filled(items, lambda left: min(longest, max(SHORTEST_SECONDS, left / (PARTS_LEFT * slots))))
+
+
+def in_pieces(shards: Sequence[Shard], engine: str, threads: int, sharers: int) -> list[Shard]:
+    """Cut shards so finely that drivers which share them end together.
+
+    Replicates of a cell, which train together, are parted only where there are several drivers.
+
+    Args:
+        shards: of a plan.
+        engine: that runs them, for what the cells of a shard cost beside each other.
+        threads: replicates that train at a time.
+        sharers: drivers.
+    """
+    total = sum(shard.predicted_seconds for shard in shards)
+    longest = min(PIECE_SECONDS, total / (PIECES * sharers))
+    pieces: list[Shard] = []
+    for shard in shards:
+        if shard.together:
+            pieces.append(shard)
+            continue
+        costs = [nominal_seconds(item.cell, engine) * len(item.replicates) for item in shard.items]
+        scale = shard.predicted_seconds / sum(costs) if sum(costs) else 0.0
+        sized = [Sized(item, scale * cost) for item, cost in zip(shard.items, costs, strict=True)]
+        if sharers > 1:
+            most = [max(threads, int(longest * len(s.item.replicates) / s.seconds)) if s.seconds else 1 for s in sized]
+            sized = [p for s, n in zip(sized, most, strict=True) for p in _pieces(s, -(-len(s.item.replicates) // n))]
+        pieces += _filled(sized, lambda left: longest)
+    return pieces
+
+
+def _filled(items: Sequence[Sized], target_of: Callable[[float], float]) -> list[Shard]:
+    """Group items, in their order, into shards of about a target that may depend on the seconds left."""
+    left, seconds = sum(sized.seconds for sized in items), 0.0
+    groups: list[list[Sized]] = [[]]
     for sized in items:
-        target = min(longest, max(SHORTEST_SECONDS, (left + seconds) / (PARTS_LEFT * slots)))
-        if group and seconds + sized.seconds > 1.5 * target:
-            shards.append(Shard(tuple(group), seconds))
-            group, seconds = [], 0.0
-        group.append(sized.item)
+        target = target_of(left)
+        if groups[-1] and (seconds >= target or seconds + sized.seconds > 1.5 * target):
+            left, seconds = left - seconds, 0.0
+            groups.append([])
+        groups[-1].append(sized)
         seconds += sized.seconds
-        left -= sized.seconds
-        if seconds >= target:
-            shards.append(Shard(tuple(group), seconds))
-            group, seconds = [], 0.0
-    if group:
-        shards.append(Shard(tuple(group), seconds))
-    return shards
+    return [Shard(tuple(s.item for s in group), sum(s.seconds for s in group)) for group in groups if group]
 
 
 def makespan(shards: Sequence[Shard], slots: int) -> float:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from flatdist.cells.cell import Cell
+
+Key = tuple[str, int]  # cell id, replicate
+
+
+def keys_in(replicates: Mapping[str, Iterable[int]]) -> set[Key]:
+    """The keys of each cell's replicates."""
+    return {(cell_id, number) for cell_id, numbers in replicates.items() for number in numbers}
 
 
 @dataclass(frozen=True)
@@ -46,3 +54,16 @@ class Shard:
     def replicates(self) -> int:
         """Number of replicates in all items."""
         return sum(len(item.replicates) for item in self.items)
+
+    @property
+    def keys(self) -> set[Key]:
+        """Of all replicates."""
+        return {(item.cell.cell_id, replicate) for item in self.items for replicate in item.replicates}
+
+    def keeping(self, wanted: Callable[[Key], bool]) -> Shard:
+        """The shard with those replicates alone for which something holds; it may be empty."""
+        kept = [
+            replace(item, replicates=tuple(r for r in item.replicates if wanted((item.cell.cell_id, r))))
+            for item in self.items
+        ]
+        return replace(self, items=tuple(item for item in kept if item.replicates))

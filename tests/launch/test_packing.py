@@ -2,8 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flatdist.launch.launching import keys_of, split_missing
-from flatdist.launch.ray.tune import PackedShards, split
+from flatdist.launch.ray.tune import PackedShards, Shards, split
 from flatdist.planning import Shard, WorkItem
 
 
@@ -28,6 +27,16 @@ def test_a_shard_is_split_into_cells_and_halves_of_their_replicates(make_cell: A
 def test_only_what_is_missing_is_tried_again(make_cell: Any) -> None:
     cells = [make_cell(n) for n in (10, 11)]
     shard = Shard(tuple(WorkItem(cell, (0, 1, 2)) for cell in cells), 6.0)
-    parts = split_missing(shard, {cells[1].cell_id: {1}})
-    assert keys_of(parts) == {cells[1].cell_id: {1}}
-    assert split_missing(shard, {}) == []
+    missing = {(cells[1].cell_id, 1)}
+    (part,) = split(shard.keeping(missing.__contains__))
+    assert part.keys == missing
+    assert split(shard.keeping(set().__contains__)) == []
+
+
+def test_trials_of_solvers_alone_ask_for_no_card(make_cell: Any) -> None:
+    cells = [make_cell(10), make_cell(10, method="min_nuclear_norm"), make_cell(11)]
+    shards = {number: Shard((WorkItem(cell, (0,)),), 1.0) for number, cell in enumerate(cells, start=5)}
+    assert Shards(shards, cells=True).solving == {cells[1].cell_id}
+    packs = Shards(shards, cells=False)
+    assert packs.solving == {1}
+    assert packs.number({"position": 1}) == 6

@@ -19,10 +19,10 @@ import pytest
 from flatdist.cli import main
 from flatdist.errors import LaunchError
 from flatdist.launch import LaunchResult, launch, launching
-from flatdist.launch.launching import PIECES, in_pieces
 from flatdist.launch.parts import Part, read_part
 from flatdist.launch.worker import run_shard
 from flatdist.planning import Settings, Shard, WorkItem, make_plan
+from flatdist.planning.sharding import PIECES, in_pieces
 from flatdist.store import Store, drivers
 
 TEXT = "replicates: 3\nfixed: {d_out: 4, d_in: 4, rank: 1, steps: 30, evaluations: 2}\naxes: {n: [10, 11, 12]}\n"
