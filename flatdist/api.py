@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import pandas as pd
 
-    from flatdist.launch import Amount
-    from flatdist.planning import Plan, Settings
+    from flatdist.planning import Plan
     from flatdist.store import Store
     from flatdist.sweeps import Changes, Sweep
 
@@ -58,9 +57,10 @@ def plan(
         4
     """
     from flatdist.launch import plan_sweeps
+    from flatdist.launch.sweeping import read_options
 
     loaded, opened, _ = _open(sweep, store, where, set)
-    settings, amount = _read({"executor": executor, "probe": probe, **resources})
+    settings, amount = read_options({"executor": executor, "probe": probe, **resources})
     return plan_sweeps([loaded], opened, settings, amount)
 
 
@@ -95,14 +95,12 @@ def sweep(
         >>> len(trials), trials["status"].unique().tolist()
         (4, ['converged'])
     """
-    from flatdist.launch import Running, plan_sweeps
-    from flatdist.launch.sweeping import record
+    from flatdist.launch import Running
+    from flatdist.launch.sweeping import prepare, read_options
 
     loaded, opened, changes = _open(sweep, store, where, set)
-    settings, amount = _read({"executor": executor, "probe": probe, **options})
-    opened.check_access()
-    planned = plan_sweeps([loaded], opened, settings, amount)
-    record([loaded], opened, changes)
+    settings, amount = read_options({"executor": executor, "probe": probe, **options})
+    planned = prepare([loaded], opened, settings, amount, changes, without_ray="executor='inline'")
     outcome = Running(opened, planned.settings, display, amount).run([loaded], planned)
     if outcome.status == INTERRUPTED:
         raise KeyboardInterrupt
@@ -126,14 +124,3 @@ def _open(
     opened = store if isinstance(store, Store) else Store(store)
     changes = Changes(dict(fixed or {}), (where,) if isinstance(where, str) else tuple(where))
     return open_sweep(sweep, opened, changes), opened, changes
-
-
-def _read(options: dict[str, Any]) -> tuple[Settings, Amount]:
-    """How the work is to be run and how much of it.
-
-    Raises:
-        LaunchError: an option does not exist, or its value is not allowed.
-    """
-    from flatdist.launch.sweeping import take_amount, take_settings
-
-    return take_settings(options), take_amount(options)

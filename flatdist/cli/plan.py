@@ -20,7 +20,6 @@ from flatdist.cli.options import (
 from flatdist.cli.output import print_json
 
 if TYPE_CHECKING:
-    from flatdist.launch import Amount, Settings
     from flatdist.planning import Interval, Plan
     from flatdist.store import Store
     from flatdist.sweeps import Sweep
@@ -31,7 +30,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def resource_options(command: Command) -> Command:
     """Options for the resources to run on and how much of the work to run."""
     for option in (
-        click.option("--no-probe", is_flag=True, help="Predict times without running short probes."),
+        click.option("--probe/--no-probe", default=True, show_default=True,
+                     help="Predict times by a few short runs where the store has none."),
         click.option("--retry-failed", is_flag=True, help="Also run replicates whose last attempt failed."),
         click.option("--fit", is_flag=True, help="With --budget: run the part that fits, whole cells first."),
         click.option("--budget", metavar="TIME", help="Refuse a plan predicted to take longer, such as 30m or 2h."),
@@ -53,18 +53,6 @@ def resource_options(command: Command) -> Command:
     return command
 
 
-def read_options(options: dict[str, Any]) -> tuple[Settings, Amount]:
-    """The settings and the amount of work, taken from a command's options.
-
-    Raises:
-        LaunchError: a value is not allowed.
-    """
-    from flatdist.launch.sweeping import take_amount, take_settings
-
-    options["probe"] = not options.pop("no_probe")
-    return take_settings(options), take_amount(options)
-
-
 @click.command("plan")
 @sweeps_argument
 @store_option
@@ -78,6 +66,7 @@ def plan_command(sweeps: tuple[str, ...], store: str, as_json: bool, **options: 
     steps in this process.
     """
     from flatdist.launch import plan_sweeps
+    from flatdist.launch.sweeping import read_options
 
     loaded = load_sweeps(sweeps, store, read_changes(options.pop("words"), options.pop("conditions")))
     settings, amount = read_options(options)

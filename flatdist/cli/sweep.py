@@ -16,7 +16,7 @@ from flatdist.cli.options import (
     store_option,
     sweeps_argument,
 )
-from flatdist.cli.plan import outlook_lines, read_options, resource_options, warn
+from flatdist.cli.plan import outlook_lines, resource_options, warn
 from flatdist.errors import SweepError
 
 if TYPE_CHECKING:
@@ -48,27 +48,23 @@ def sweep_command(
 
     Several sweeps run as one. Exit status: 0 all done, 1 some replicates failed, 2 bad input, 130 interrupted.
     """
-    from flatdist.launch import Running, plan_sweeps
+    from flatdist.launch import Running
     from flatdist.launch.parts import read_part
-    from flatdist.launch.ray.tune import check_loggers
-    from flatdist.launch.sweeping import record
+    from flatdist.launch.sweeping import prepare, read_options
 
     changes = read_changes(options.pop("words"), options.pop("conditions"))
     mine = None if part is None else read_part(part)
     if mine is not None:
         _check_part(options)
-        options |= {"executor": "inline", "no_probe": True}
+        options |= {"executor": "inline", "probe": False}
     given = click.get_current_context().params  # workers log as the driver does
     options |= {name: given[name] for name in ("log_level", "log_file")}
     settings, amount = read_options(options)
     loaded = load_sweeps(sweeps, store, changes)
-    settings.check_here()
-    check_loggers(settings.loggers, settings.trials)
     opened = open_store(store, must_exist=False)
-    opened.check_access()
-    plan = plan_sweeps(loaded, opened, settings, amount, tell=warn)
+    how = "--executor inline" if mine is None else "--part"
+    plan = prepare(loaded, opened, settings, amount, changes, without_ray=how, tell=warn)
     click.echo("\n".join([*plan.lines(), *outlook_lines(loaded, opened, plan)]))
-    record(loaded, opened, changes, tell=warn)
     if not yes and plan.time.mid > LONG_SECONDS and sys.stdin.isatty() and sys.stderr.isatty():
         click.confirm(f"This takes about {plan.time}. Start?", abort=True, err=True)
     running = Running(opened, plan.settings, display, amount, tell=click.echo, warn=warn, part=mine)

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flatdist.errors import LaunchError, SweepError, counted, did_you_mean
 from flatdist.launch.interrupt import sigterm_interrupts
 from flatdist.launch.launching import LaunchResult, launch, launch_scheduled
+from flatdist.launch.ray.tune import check_loggers
 from flatdist.launch.rounds import INTERRUPTED, Driver
+from flatdist.machine import logs
 from flatdist.planning import WorkItem, keep_within, make_plan, make_probe, parse_duration, plan_items
 from flatdist.planning.settings import Settings, local_gpus
+from flatdist.sweepfile.choices import require_packages
 from flatdist.sweeps import Changes, parse_sweep
+from flatdist.sweeps.search import Search
 
 if TYPE_CHECKING:
     from flatdist.cells.cell import Cell
@@ -94,7 +98,8 @@ def plan_sweeps(
     engine, device = settings.expected_engine, settings.expected_device
     can_probe = amount.probe and (device == "cpu" or local_gpus() > 0)
     probe = _announced(make_probe(engine, device, settings.threads), tell) if can_probe else None
-    plan = make_plan(expected, store, settings, probe=probe, **how)
+    with logs.waits.told_to(tell):
+        plan = make_plan(expected, store, settings, probe=probe, **how)
     return plan if seconds is None else keep_within(plan, seconds, fit=amount.fit)
 
 
@@ -110,6 +115,41 @@ def _announced(probe: Probe, tell: Tell) -> Probe:
         return probe(cell)
 
     return announced
+
+
+def prepare(
+    sweeps: Sequence[Sweep],
+    store: Store,
+    settings: Settings,
+    amount: Amount,
+    changes: Changes,
+    *,
+    without_ray: str = "--executor inline",
+    tell: Tell = _silent,
+) -> Plan:
+    """Check that sweeps can run, plan them and keep them under their names; nothing is written where they cannot.
+
+    Args:
+        sweeps, store, settings, amount, tell: as of :func:`plan_sweeps`.
+        changes: what the sweeps differ in from their files.
+        without_ray: what asked for a run without Ray, in words.
+
+    Raises:
+        LaunchError: a package or a resource is missing, or a logger does not exist.
+        SweepError: a search's scheduler is Ray Tune's, and the run has no Tune.
+        StoreError: the store cannot be written.
+    """
+    settings.check_here()
+    check_loggers(settings.loggers, settings.trials)
+    for search in (sweep.kind for sweep in sweeps if isinstance(sweep.kind, Search)):
+        require_packages(search.searcher)
+        if search.scheduler is not None and settings.executor != "ray":
+            why = f"search.scheduler is Ray Tune's, and {without_ray} runs without Ray"
+            raise SweepError(f"{why}; use early_stopping there")
+    store.check_access()
+    plan = plan_sweeps(sweeps, store, settings, amount, tell)
+    record(sweeps, store, changes, tell)
+    return plan
 
 
 def record(sweeps: Sequence[Sweep], store: Store, changes: Changes, tell: Tell = _silent) -> None:
@@ -204,18 +244,11 @@ class Running:
         return outcome
 
     def run_rounds(self, rounds: Rounds) -> int:
-        """Run a sweep round by round until it requests nothing more; returns the exit status.
-
-        Raises:
-            SweepError: its scheduler is Ray Tune's, and this run has no Tune.
-        """
+        """Run a sweep round by round until it requests nothing more; returns the exit status."""
         from flatdist.launch.ray.cluster import ClusterSession
 
         if rounds.note:
             self.warn(rounds.note)
-        if rounds.scheduled and self.settings.executor != "ray":
-            how = "--executor inline" if self.part is None else "--part"
-            raise SweepError(f"search.scheduler is Ray Tune's, and {how} runs without Ray; use early_stopping there")
         rounds.log.save()
         if rounds.scheduled:
             status = self._schedule(rounds)
@@ -234,7 +267,6 @@ class Running:
 
     def _schedule(self, rounds: Rounds) -> int:
         from flatdist.launch.ray.scheduled import Suggested
-        from flatdist.sweeps.search import Search
 
         search = rounds.strategy
         assert isinstance(search, Search)
@@ -261,28 +293,20 @@ class Running:
         return run
 
 
-def take_settings(options: dict[str, Any]) -> Settings:
-    """Settings from options by name; removes from ``options`` those that are settings.
+def read_options(options: Mapping[str, Any]) -> tuple[Settings, Amount]:
+    """The settings and the amount of work from options by name; unknown options are rejected.
 
     Raises:
-        LaunchError: a value is not allowed.
+        LaunchError: an option does not exist, with the nearest name, or a value is not allowed.
     """
-    names = [one.name for one in dataclasses.fields(Settings) if one.name in options]
-    given: dict[str, Any] = {name: options.pop(name) for name in names}
-    for name in ("loggers", "plugins"):
-        given |= {name: tuple(given[name])} if name in given else {}
-    return Settings(**given)
-
-
-def take_amount(options: dict[str, Any]) -> Amount:
-    """The amount of work from options by name; unknown options are rejected.
-
-    Raises:
-        LaunchError: an option does not exist, with the nearest name.
-    """
-    names = [one.name for one in dataclasses.fields(Amount)]
-    amount = Amount(**{name: options.pop(name) for name in names if name in options})
+    how, much = ([one.name for one in dataclasses.fields(kind)] for kind in (Settings, Amount))
     for name in options:
-        allowed = [*names, *USUAL]
-        raise LaunchError(f"there is no option {name!r}{did_you_mean(name, allowed)}; allowed: {', '.join(allowed)}")
-    return amount
+        if name not in (*how, *much):
+            allowed = [*much, *USUAL]
+            hint = did_you_mean(name, allowed)
+            raise LaunchError(f"there is no option {name!r}{hint}; allowed: {', '.join(allowed)}")
+    given: dict[str, Any] = {
+        name: tuple(value) if name in ("loggers", "plugins") else value for name, value in options.items()
+    }
+    settings = Settings(**{name: value for name, value in given.items() if name in how})
+    return settings, Amount(**{name: value for name, value in given.items() if name in much})

@@ -122,9 +122,9 @@ class Plan:
             title = f"{sweep.name}: {sweep.description}" if sweep.description else sweep.name
             asides = [f"{sweep.left_out} left out by where"] if sweep.left_out else []
             asides += [f"{sweep.repeated} the same as others"] if sweep.repeated else []
-            cells = f"{sweep.cells} cells" + (f" ({', '.join(asides)})" if asides else "")
+            cells = counted(sweep.cells, "cell") + (f" ({', '.join(asides)})" if asides else "")
             counts = f"{sweep.done} done, {sweep.missing} missing, {sweep.failed} failed"
-            each = f"{sweep.replicates} replicates each"
+            each = f"{counted(sweep.replicates, 'replicate')} each"
             if sweep.total != sweep.cells * sweep.replicates:
                 each = counted(sweep.total, "replicate")
             lines += [title, f"  {cells} with {each}: {counts}"]

@@ -13,7 +13,7 @@ from flatdist.cells.cell import Cell
 from flatdist.errors import SweepError
 from flatdist.expressions import Expression
 from flatdist.sweepfile.blocks import Block, Fixed
-from flatdist.sweepfile.choices import Choice, require_packages
+from flatdist.sweepfile.choices import Choice
 from flatdist.sweepfile.expand import Expansion, expand
 from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.values import InvalidValue, read_value
@@ -233,7 +233,6 @@ class Search(Kind):
         halving = None
         if search.early_stopping is not None:
             halving = Halving(search.early_stopping, RungValues(store, search.metric, search.worst), search.mode)
-        require_packages(search.searcher)
         return Rounds(
             search,
             log,

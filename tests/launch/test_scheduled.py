@@ -87,7 +87,10 @@ def test_a_scheduler_needs_ray(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["sweep", str(path), *store, "--executor", "inline"]) == 2
     assert "--executor inline runs without Ray; use early_stopping there" in capsys.readouterr().err
     assert main(["sweep", str(path), *store, "--part", "1/2"]) == 2
-    assert "--part runs without Ray" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "--part runs without Ray" in said.err
+    assert not said.out  # nothing is planned
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.ray
