@@ -64,7 +64,7 @@ def test_failures_are_a_warning_and_an_interrupt_is_one(tmp_path: Path, monkeypa
 
 
 def test_bad_input_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    with pytest.raises(SweepError, match=r"did you mean 'depth'"):
+    with pytest.raises(SweepError, match=r"  sweep: fixed.deph: .*did you mean 'depth'"):  # a dict has no lines
         flatdist.sweep({**SPEC, "fixed": {"deph": 3}}, tmp_path / "s", **INLINE)
     with pytest.raises(LaunchError, match=r"no option 'limt' \(did you mean 'limit'\?\)"):
         flatdist.plan(SPEC, tmp_path / "s", limt=3, **INLINE)

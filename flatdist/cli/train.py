@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import click
 
 from flatdist.cli.options import plugin_option
 from flatdist.cli.output import cell_text, print_json, print_table
+from flatdist.machine.logs import waits
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +59,12 @@ def train_command(
     settings = RunSettings(engine=engine, device=device, threads=threads)
     outcomes = []
     log.info("cell %s: %d replicates, engine %s on %s", cell.cell_id, replicates, engine, device)
-    for outcome in run_replicates(cell, range(replicates), settings, hooks=_live_hooks(quiet=as_json)):
-        outcomes.append(outcome)
-        log.info("replicate %d %s", outcome.trial["replicate"], outcome.trial["status"])
-        if opened is not None:
-            opened.write([outcome.trial], outcome.history)
+    with waits.told_to(functools.partial(click.echo, err=True)):
+        for outcome in run_replicates(cell, range(replicates), settings, hooks=_live_hooks(quiet=as_json)):
+            outcomes.append(outcome)
+            log.info("replicate %d %s", outcome.trial["replicate"], outcome.trial["status"])
+            if opened is not None:
+                opened.write([outcome.trial], outcome.history)
     if as_json:
         history = [row for outcome in outcomes for row in outcome.history]
         print_json({"cell_id": cell.cell_id, "trials": [outcome.trial for outcome in outcomes], "history": history})

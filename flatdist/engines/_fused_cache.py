@@ -32,11 +32,14 @@ from numba.core import compiler
 from numba.core.caching import NullCache
 from numba.core.serialize import dumps
 
+from flatdist.machine.logs import waits
+
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+COMPILING = "compiling the training loop for this processor, once: later runs find it compiled"
 KEPT_FILES = 64  # older compilations are deleted when a new one is saved
 
 
@@ -106,6 +109,12 @@ class KernelCache(NullCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled function, or None if it must be compiled."""
+        found = self._kept(sig, target_context)
+        if found is None:
+            waits.begin(COMPILING)
+        return found
+
+    def _kept(self, sig: Any, target_context: Any) -> Any:
         target_context.refresh()
         try:
             path = self.path(sig, target_context.codegen())
@@ -121,6 +130,7 @@ class KernelCache(NullCache):
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Cache a compiled function, if there is a folder for it."""
+        waits.end(COMPILING)
         try:
             path = self.path(sig, data.codegen)
             if path is None:

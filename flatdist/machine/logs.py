@@ -6,10 +6,13 @@ driver and in every worker. A worker writes a file of its own beside the driver'
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -64,3 +67,36 @@ def log_path() -> str | None:
     except OSError:
         return None
     return kept if Path(kept).is_file() else None
+
+
+class Waits:
+    """Says what this process is waiting for, once that has lasted some seconds, to whoever listens."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._listener: Callable[[str], None] | None = None
+        self._timers: dict[str, threading.Timer] = {}
+
+    @contextlib.contextmanager
+    def told_to(self, listener: Callable[[str], None]) -> Iterator[None]:
+        """While entered, waits are told to ``listener``, from a thread of their own."""
+        before, self._listener = self._listener, listener
+        try:
+            yield
+        finally:
+            self._listener = before
+
+    def begin(self, what: str) -> None:
+        """Start to wait."""
+        if self._listener is not None:
+            timer = self._timers[what] = threading.Timer(self._seconds, self._listener, [what])
+            timer.daemon = True
+            timer.start()
+
+    def end(self, what: str) -> None:
+        """It is over."""
+        if (timer := self._timers.pop(what, None)) is not None:
+            timer.cancel()
+
+
+waits = Waits(3.0)

@@ -21,19 +21,24 @@ class Problem:
     allowed: str = ""
     value: Any = None
 
-    def text(self, name: str) -> str:
+    def text(self, name: str, *, lines: bool = True) -> str:
         """One line for the terminal."""
         shown = "" if self.value is None else f" {_brief(self.value)}"
         allowed = f"; allowed: {self.allowed}" if self.allowed else ""
-        place = f"{name}:{self.line}" if self.line else name
+        place = f"{name}:{self.line}" if self.line and lines else name
         return f"{place}: {self.key}:{shown} {self.reason}{allowed}"
 
 
 class Problems:
-    """Collects problems and raises them together."""
+    """Collects problems and raises them together.
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    Args:
+        name: what messages call the sweep.
+        lines: whether it has lines that a reader could look up; a dict has none.
+    """
+
+    def __init__(self, name: str, *, lines: bool = True) -> None:
+        self.name, self.lines = name, lines
         self.found: list[Problem] = []
 
     def add(self, key: str, line: int, reason: str, allowed: str = "", value: Any = None) -> None:
@@ -57,7 +62,7 @@ class Problems:
         if not self.found:
             return
         found = sorted(self.found, key=lambda problem: problem.line)
-        lines = [problem.text(self.name) for problem in found[:MAX_SHOWN]]
+        lines = [problem.text(self.name, lines=self.lines) for problem in found[:MAX_SHOWN]]
         if len(found) > MAX_SHOWN:
             lines.append(f"... and {len(found) - MAX_SHOWN} more problems")
         count = "a problem" if len(found) == 1 else f"{len(found)} problems"

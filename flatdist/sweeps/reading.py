@@ -59,7 +59,9 @@ def load_sweep(path: str | os.PathLike[str], *, changes: Changes | None = None) 
     return parse_sweep(read_text(path), path=path, changes=changes)
 
 
-def parse_sweep(source: str, *, path: Path | None = None, name: str = "sweep", changes: Changes | None = None) -> Sweep:
+def parse_sweep(
+    source: str, *, path: Path | None = None, name: str = "sweep", changes: Changes | None = None, lines: bool = True
+) -> Sweep:
     """Read a sweep from the text of a sweep file.
 
     Args:
@@ -67,6 +69,7 @@ def parse_sweep(source: str, *, path: Path | None = None, name: str = "sweep", c
         path: where it was read from, or None.
         name: its name in messages if there is no path, and its name if it gives none.
         changes: fields set and conditions added on the command line.
+        lines: name lines in messages; the text of a sweep given as a dict has none that its author knows.
 
     Raises:
         SweepError: as load_sweep.
@@ -77,7 +80,7 @@ def parse_sweep(source: str, *, path: Path | None = None, name: str = "sweep", c
         [11, 22]
     """
     where = str(path) if path is not None else name
-    problems = Problems(where)
+    problems = Problems(where, lines=lines)
     tree: Node = parse_tree(source, where)
     if isinstance(tree.value, dict) and "plugin" in tree.value:
         _load_plugin(tree.value["plugin"], path, problems)
@@ -180,7 +183,8 @@ def open_sweep(
     if isinstance(sweep, Sweep):
         loaded = sweep
     elif isinstance(sweep, Mapping):
-        loaded = parse_sweep(json.dumps(sweep, default=_plain, indent=1), changes=changes)  # JSON is valid YAML
+        text = json.dumps(sweep, default=_plain, indent=1)  # JSON is valid YAML
+        loaded = parse_sweep(text, changes=changes, lines=False)
     elif names_a_file(sweep):
         loaded = load_sweep(sweep, changes=changes)
     else:

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from flatdist.engines._fused_cache import KernelCache, cache_folder
+from flatdist.engines._fused_cache import COMPILING, KernelCache, cache_folder
+from flatdist.machine.logs import waits
 
 HELPER = "from numba import njit\n\n@njit\ndef helper(x):\n    return x + {value}\n"
 KERNEL = "from numba import njit\nfrom cached_helper import helper\n\n@njit\ndef kernel(x):\n    return helper(x)\n"
@@ -74,6 +75,16 @@ def test_the_second_process_compiles_nothing(load, folder):
     assert hits(second) == 1
     assert second(1.5) == 2.5, "another signature is compiled and kept beside it"
     assert len(list(folder.iterdir())) == 2
+
+
+def test_who_waits_for_the_compiler_is_told(load, folder, monkeypatch):
+    told = []
+    monkeypatch.setattr(waits, "_seconds", 0.0)
+    with waits.told_to(told.append):
+        assert load(1)(1) == 2
+        assert told == [COMPILING]
+        assert load(1)(1) == 2  # compiled already
+    assert told == [COMPILING]
 
 
 def test_an_edited_helper_is_noticed(load, folder):
