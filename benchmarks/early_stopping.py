@@ -49,16 +49,17 @@ def run(path: Path, kill_after: float | None = None) -> tuple[float, float]:
     command = [sys.executable, "-m", "flatdist", "sweep", path.name, "--store", "store", "--display", "plain",
                "--no-probe", "--yes", "--max-concurrent", str(SLOTS), "--checkpoint-seconds", "5"]  # fmt: skip
     start, up = time.perf_counter(), 0.0
-    process = subprocess.Popen(command, cwd=path.parent, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-                               start_new_session=True)  # fmt: skip
-    assert process.stderr is not None
-    os.set_blocking(process.stderr.fileno(), False)
+    said = path.parent / "said.txt"
+    with said.open("w") as log:
+        process = subprocess.Popen(command, cwd=path.parent, stdout=log, stderr=log, start_new_session=True)
     while process.poll() is None:
         time.sleep(0.2)
-        if not up and "Ray is up" in (process.stderr.read() or ""):
+        if not up and "Ray is up" in said.read_text():
             up = time.perf_counter() - start
         if kill_after is not None and time.perf_counter() - start > kill_after:
             os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode != 0 and kill_after is None:
+        raise SystemExit(said.read_text())
     return time.perf_counter() - start, up
 
 

@@ -25,13 +25,13 @@ fixed: {{d_out: 20, d_in: 20, rank: 1, n: 3*statdim, steps: 60000, evaluations: 
 """
 # Runs the command line, and notes each replicate that it has stored.
 NOTING = """
-import sys
+import sys, time
 from flatdist.launch import worker
 from flatdist.launch.progress.state import RowStored
 notes, arguments = open(sys.argv[1], "a", buffering=1), sys.argv[2:]
 class Noted(RowStored):
     def __new__(cls, shard, cell_id, replicate, *rest):
-        notes.write(f"{cell_id} {replicate}\\n")
+        notes.write(f"{time.time()} {cell_id} {replicate}\\n")
         return RowStored(shard, cell_id, replicate, *rest)
 worker.RowStored = Noted
 from flatdist.cli import main
@@ -51,7 +51,7 @@ def main() -> None:
         folder = Path(name)
         (folder / "parts.yaml").write_text(SWEEP.format(replicates=options.replicates))
         sweep = ["sweep", str(folder / "parts.yaml"), "--display", "none", "--yes"]
-        start = time.monotonic()
+        start, began = time.monotonic(), time.time()
         processes = [
             subprocess.Popen(
                 [sys.executable, "-c", NOTING, str(folder / f"{part}.txt"), *sweep, "--store", str(folder / "store"),
@@ -66,10 +66,13 @@ def main() -> None:
             processes[part - 1].send_signal(signal.SIGKILL)
         codes = [process.wait() for process in processes]
         seconds = time.monotonic() - start
-        computed = Counter(line for file in folder.glob("*.txt") for line in file.read_text().splitlines())
+        notes = [line.split(" ", 1) for file in folder.glob("*.txt") for line in file.read_text().splitlines()]
+        computed = Counter(key for _, key in notes)
+        first, last = (at(float(seconds) for seconds, _ in notes) - began for at in (min, max))
         rows = Store(folder / "store").trials(columns=["cell_id", "replicate"])
         twice = sum(computed.values()) - len(computed)
-        print(f"{options.parts} parts, {options.killed} killed: {seconds:.1f} s, {len(rows)} replicates stored,")
+        print(f"{options.parts} parts, {options.killed} killed: {seconds:.1f} s, {len(rows)} replicates stored")
+        print(f"  the first after {first:.1f} s, the last after {last:.1f} s,")
         print(f"  {int(rows.duplicated().sum())} doubled in the store, {twice} computed twice, exit statuses {codes}")
         start = time.monotonic()
         share = (os.cpu_count() or 1) / options.parts

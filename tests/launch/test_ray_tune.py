@@ -49,22 +49,22 @@ def test_a_node_of_another_version_that_joined_late_computes_nothing(
     tmp_path: Path, make_cell: Any, make_plan: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_tune, "versions", lambda: versions() | {"sampling": 99})
-    result, _ = run(make_plan([make_cell()]), tmp_path / "store", "canned")
+    result, _ = run(make_plan([make_cell()], (0,)), tmp_path / "store", "canned", max_deaths=1)
     assert (result.stored, result.failed, result.exit_code) == (0, 0, 1)
     assert "and 99 where the sweep was started" in (result.stopped or "")
 
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_worker_that_dies_takes_nothing_with_it(tmp_path: Path, make_cell: Any, make_plan: Any) -> None:
-    """n = 13 kills its worker, always; all four cells are one shard."""
-    cells = [make_cell(n) for n in (11, 12, 13, 18)]
-    plan = make_plan(cells, (0,), per_shard=4)
+    """n = 13 kills its worker, always; all three cells are one shard."""
+    cells = [make_cell(n) for n in (12, 13, 18)]
+    plan = make_plan(cells, (0,), per_shard=3)
     result, _ = run(plan, tmp_path / "store", "deadly", flush_seconds=0.05, max_deaths=1)
     store = Store(tmp_path / "store")
-    assert (result.stored, result.failed, result.missing, result.exit_code) == (3, 1, 0, 1)
+    assert (result.stored, result.failed, result.missing, result.exit_code) == (2, 1, 0, 1)
     assert store.done() == {cell.cell_id: {0} for cell in cells if cell.n != 13}
     failures = store.failures()
-    assert set(failures["cell_id"]) == {cells[2].cell_id}
+    assert set(failures["cell_id"]) == {cells[1].cell_id}
     assert set(failures["error_type"]) == {"WorkerDied"}
     assert "died 2 times" in failures["message"].iloc[0]
 

@@ -77,7 +77,7 @@ class TestWithRay:
             best.metrics["relative_error"],
             flatdist.load_trials("results", where={"cell_id": best.metrics["cell_id"]})["relative_error"].median(),
         )
-        ended = stopped = 0
+        ended, stopped = 0, []
         for result in script["tuner"].get_results():
             cell_id = result.metrics["cell_id"]
             assert (result.metrics["step"] == 6000) == (cell_id in Store("results").done())
@@ -86,26 +86,26 @@ class TestWithRay:
                 same_curves(Path(result.path), cell_id)
                 assert result.checkpoint is not None
             else:
-                stopped += 1
-                if stopped <= 2:  # each takes a Tuner of its own
-                    self.goes_on_to_the_same_row(cell_of({}, result.config), folder)
+                stopped.append(cell_of({}, result.config))
         assert ended
         assert stopped
+        self.goes_on_to_the_same_row(stopped[:2], folder)
 
-    def goes_on_to_the_same_row(self, cell: Cell, folder: Path) -> None:
-        """The checkpoint that a stopped trial left leads to the bits of a run that was never stopped."""
-        cell_id = cell.cell_id
-        checkpoint = Store("results").checkpoints.latest(cell_id, 0)
-        assert checkpoint is not None
-        assert 0 < checkpoint[0] < 6000
-        (again,) = tuner(trainable(None, range(2), "results"), grid_space([cell]), folder).fit()
-        assert again.metrics["stored"] == 2
-        assert again.metrics["training_iteration"] == 65  # from the first on, though the rest alone was trained
-        assert Store("results").checkpoints.latest(cell_id, 0) is None
-        alone = flatdist.run_cell(cell, range(2))[0].to_dict("records")
-        for stored, fresh in zip(results_of(cell_id, Path("results")), alone, strict=True):
-            for name in ("relative_error", "train_loss", "nuclear_norm", "hessian_trace", "flow_time", "status"):
-                assert stored[name] == fresh[name], name
+    def goes_on_to_the_same_row(self, cells: list[Cell], folder: Path) -> None:
+        """The checkpoints that stopped trials left lead to the bits of runs that were never stopped."""
+        for cell in cells:
+            checkpoint = Store("results").checkpoints.latest(cell.cell_id, 0)
+            assert checkpoint is not None
+            assert 0 < checkpoint[0] < 6000
+        for again in tuner(trainable(None, range(2), "results"), grid_space(cells), folder).fit():
+            assert again.metrics["stored"] == 2
+            assert again.metrics["training_iteration"] == 65  # from the first on, though the rest alone was trained
+        for cell in cells:
+            assert Store("results").checkpoints.latest(cell.cell_id, 0) is None
+            alone = flatdist.run_cell(cell, range(2))[0].to_dict("records")
+            for stored, fresh in zip(results_of(cell.cell_id, Path("results")), alone, strict=True):
+                for name in ("relative_error", "train_loss", "nuclear_norm", "hessian_trace", "flow_time", "status"):
+                    assert stored[name] == fresh[name], name
 
     def test_a_sweep_that_lists_its_cells_is_a_grid_and_costs_nothing_twice(self, folder: Path) -> None:
         methods = ["label_noise_sgd", "min_nuclear_norm"]
