@@ -14,7 +14,7 @@ with sigma_i the singular values of the normal part. Three steps take nearly all
 normal variable z = <U V^T, G> / sqrt(r), integrated by Gauss-Hermite quadrature; and the mean over sigma is taken with
 exactly known trace moments as control variates.
 
-``python -m flatdist.theory.statdim`` computes the table of common shapes anew (about three minutes).
+``python -m flatdist.theory.statdim`` computes the table of common shapes anew (about ten minutes).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DECIMALS = 1
 LARGEST_SAMPLED = 400_000  # entries of the normal part
 # Far below the rounding and far above the difference between processors, so ties round alike on all of them.
 _TIE = 1e-7
-_TABLE = Path(__file__).with_suffix(".txt")  # smaller size, larger size: the value at ranks 1, 2, ...
+_TABLE = Path(__file__).with_suffix(".txt")  # smaller size, larger size: value/variance of N at ranks 1, 2, ...
 
 PURPOSE = "statistical_dimension"
 WORDS = 2**21  # normals drawn per shape, where the two bounds below allow: about 0.2 s
@@ -124,23 +124,26 @@ def first_success(d_out: int, d_in: int, rank: int) -> FirstSuccess:
 
 @lru_cache(maxsize=4096)
 def _variance(shape: Shape) -> float:
-    return max(intrinsic_volume_variance(shape, VERSION)[0] - 0.25, 0.0)
+    tabled = tabulated().get(shape)
+    return compute_variance(shape) if tabled is None else tabled[1]
 
 
 @lru_cache(maxsize=4096)
 def _value(shape: Shape) -> float:
-    value = tabulated().get(shape)
-    return compute(shape) if value is None else value
+    tabled = tabulated().get(shape)
+    return compute(shape) if tabled is None else tabled[0]
 
 
 @cache
-def tabulated() -> dict[Shape, float]:
-    """The values of common shapes, so that sweep files over them resolve at once."""
+def tabulated() -> dict[Shape, tuple[float, float]]:
+    """Value and variance of common shapes, so that sweep files over them resolve, and curves are drawn, at once."""
     table = {}
     for line in _TABLE.read_text(encoding="ascii").splitlines():
-        sizes, values = line.split(":")
+        sizes, entries = line.split(":")
         small, large = map(int, sizes.split())
-        table.update({Shape(small, large, rank): float(text) for rank, text in enumerate(values.split(), start=1)})
+        for rank, entry in enumerate(entries.split(), start=1):
+            value, variance = map(float, entry.split("/"))
+            table[Shape(small, large, rank)] = value, variance
     return table
 
 
@@ -152,6 +155,11 @@ def compute(shape: Shape) -> float:
     else:
         value, _ = exact_form(shape, VERSION)
     return round(value + _TIE, DECIMALS)
+
+
+def compute_variance(shape: Shape) -> float:
+    """Variance of the first success, to five digits, computed anew."""
+    return float(f"{max(intrinsic_volume_variance(shape, VERSION)[0] - 0.25, 0.0):.5g}")
 
 
 @dataclass(frozen=True)
@@ -398,14 +406,12 @@ def controlled_mean(
 
 
 def write_table(path: Path = _TABLE) -> None:
-    """Compute the value of every tabulated shape anew."""
-    shapes = {tuple(map(int, line.split(":")[0].split())): line for line in path.read_text("ascii").splitlines()}
-    lines = [
-        f"{small} {large}: "
-        + " ".join(f"{compute(Shape(small, large, r)):.1f}" for r in range(1, len(line.split(":")[1].split()) + 1))
-        for (small, large), line in shapes.items()
-    ]
-    path.write_text("\n".join(lines) + "\n", encoding="ascii")
+    """Compute every tabulated entry anew."""
+    lines: dict[tuple[int, int], list[str]] = {}
+    for shape in tabulated():
+        lines.setdefault((shape.small, shape.large), []).append(f"{compute(shape):.1f}/{compute_variance(shape):.5g}")
+    text = "".join(f"{small} {large}: {' '.join(entries)}\n" for (small, large), entries in lines.items())
+    path.write_text(text, encoding="ascii")
 
 
 if __name__ == "__main__":
