@@ -589,6 +589,7 @@ def make_lines(trials: pd.DataFrame, context: Context, **options: Any) -> Drawn:
     by = [x, *([facet] if facet not in (None, "none") else []), *series_of(trials, options.get("color"), (x, facet))]
     table = field_table(trials, by, value, options.get("agg"), options.get("tolerance"))
     figure = lines(trials, x, value, **options, table=table)
+    table = pd.concat([matching(table, key) for key in keys_of(table, by)])  # in the order of the legend and the axis
     text = shown(table.rename(columns={"value": value, "low": f"{value}_low", "high": f"{value}_high"}))
     remarks = pooled(trials, [*by, *(["n"] if value == FITTED else [])])
     settings = {"x": x, "value": value, **options}
