@@ -79,7 +79,7 @@ def write(sweep_file: Path, location: str) -> None:
                 history += [{**key, "step": 5000 * step, **measured} for step in range(EVALUATIONS)]
     store = Store(location)
     store.write(trials, history)
-    store.save_sweep(sweep.name, sweep_file.read_text(), [cell.cell_id for cell in sweep.cells], sweep.replicates)
+    store.sweeps.save(sweep.name, sweep_file.read_text(), [cell.cell_id for cell in sweep.cells], sweep.replicates)
 
 
 def cpu_seconds(checkout: Path, words: list[str], limit: float = math.inf) -> float:

@@ -240,7 +240,7 @@ class _Asked:
         if sweep is None:
             return cls(None)
         if not _is_file(sweep):
-            record = store.load_sweep(str(sweep))
+            record = store.sweeps.load(str(sweep))
             if record.rounds is None:
                 return cls(list(record.cell_ids), cells=_recorded_cells(record))
             from flatdist.sweeps.groups import recorded_replicates

@@ -56,8 +56,8 @@ def show_command(cell_id: str, store: str, as_json: bool) -> None:
 def _full_id(store: Store, start: str) -> str:
     """The one cell id in the store, with results or failures or in a sweep, that begins with some digits."""
     known = {*store.done(), *store.failed()}
-    for name in store.sweep_names():
-        known.update(store.load_sweep(name).cell_ids)
+    for name in store.sweeps.names():
+        known.update(store.sweeps.load(name).cell_ids)
     found = sorted(cell_id for cell_id in known if cell_id.startswith(start.lower()))
     if len(start) < SHORTEST_ID or not found:
         what = "has fewer than 4 digits" if len(start) < SHORTEST_ID else f"is in none of the {len(known)} cells"
@@ -80,8 +80,8 @@ def _fields(store: Store, cell_id: str, rows: Any) -> dict[str, Any]:
         words = {name: kind.word for name, kind in kinds.items() if isinstance(kind, Keyword) and name in own}
         shown = {name: words.get(name) if row[name] is None else row[name] for name in FIELDS}
         return {name: value for name, value in shown.items() if value is not None}
-    for name in store.sweep_names():
-        if cell_id in store.load_sweep(name).cell_ids:
+    for name in store.sweeps.names():
+        if cell_id in store.sweeps.load(name).cell_ids:
             for cell in load_sweep(name, store.uri).cells:
                 if cell.cell_id == cell_id:
                     return {field: cell.words()[field] for field in cell.relevant_fields}

@@ -27,7 +27,7 @@ WATCH_SECONDS = 5.0
 def status_command(sweeps: tuple[str, ...], store: str, watch: bool, as_json: bool) -> None:
     """Count done, missing, failed and diverged replicates of each SWEEP, or of every sweep in the store."""
     opened = open_store(store)
-    names = list(sweeps) or opened.sweep_names()
+    names = list(sweeps) or opened.sweeps.names()
     if not names:
         click.echo(f"store {opened.uri} has no sweeps yet", err=True)
         return

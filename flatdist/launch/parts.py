@@ -43,7 +43,7 @@ def read_part(text: str, environment: Mapping[str, str] | None = None) -> Part:
         >>> read_part("auto", {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_COUNT": "4"})
         Part(number=1, count=4)
     """
-    allowed = "allowed: K/N with K from 1 to N, such as 3/8, or auto in a job array"
+    allowed = "allowed: K/N with K from 1 to N (0 counts as N), such as 3/8, or auto in a job array"
     if text == "auto":
         return _part_of_array(os.environ if environment is None else environment, allowed)
     match = DIRECT.fullmatch(text.strip())

@@ -12,38 +12,31 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from flatdist.errors import StoreError
 from flatdist.store import layout, parquet
-from flatdist.store.filesystem import Damaged, FileInfo, Filesystem
+from flatdist.store.filesystem import FileInfo, Filesystem
 from flatdist.store.index import Array, Selection
-from flatdist.store.layout import manifest_path, part_folder, part_path, segment_folder, segment_path, stem
-from flatdist.store.reading import View, rows_of, spans_of
-from flatdist.store.schema import empty, plain
+from flatdist.store.layout import (
+    history_name,
+    manifest_path,
+    part_folder,
+    part_path,
+    segment_folder,
+    segment_path,
+    stem,
+)
+from flatdist.store.reading import Reader, View
+from flatdist.store.schema import plain
 from flatdist.store.snapshot import Catalog, Manifest, Segment, Snapshot, listed_manifests
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 GRACE = 3600.0  # seconds: longer than any read takes
 SMALL = 1 << 21  # history rows; smaller segments are taken up by the next compaction
 _PARTS_AT_ONCE = 8192  # bounds the memory of one step
 _BYTES_AT_ONCE = 1 << 28
-_ATTEMPTS = 20
-
-Source = tuple[str, Segment | None]  # a segment, or a part
-
-
-class Retry(Exception):
-    """Files turned out to be damaged: retry without them."""
-
-    def __init__(self, damaged: Sequence[Damaged]) -> None:
-        super().__init__()
-        self.damaged = damaged
 
 
 @dataclass(frozen=True)
@@ -64,7 +57,7 @@ class Compaction:
 
 
 def compact(
-    files: Filesystem, catalog: Catalog, view: View, *, grace: float, small: int, drop_old_numerics: bool
+    files: Filesystem, catalog: Catalog, reader: Reader, grace: float, small: int, drop_old_numerics: bool
 ) -> Compaction | None:
     """Compact all parts into segments, publish them, and delete files that earlier compactions replaced.
 
@@ -72,9 +65,11 @@ def compact(
         None if another compaction came first: retry.
 
     Raises:
-        Retry: damage was found.
+        Reread: damage was found and reported: retry.
         FileNotFoundError: another compaction was faster: retry.
     """
+    view, found = reader.view()
+    reader.tell([*found.values()])
     snapshot, selection = view.snapshot, view.selection
     if drop_old_numerics:
         selection = selection.latest_numerics()
@@ -85,7 +80,7 @@ def compact(
     ) and not _has_leftovers(files, snapshot, grace):
         return Compaction(snapshot.manifest.number, 0, len(snapshot.manifest.segments), 0)
     damaged = _keep_damaged(files, catalog, rewritten)
-    written, order = _write_segments(files, catalog, snapshot, selection, rewritten)
+    written, order = _write_segments(files, reader, replace(view, selection=selection), rewritten)
     kept = [segment for segment in snapshot.manifest.segments if segment not in rewritten]
     for segment in kept:
         mine = selection.within(segment.name)
@@ -96,6 +91,7 @@ def compact(
     superseded = {stem(info.path): _token(info) for info in taken}
     number = snapshot.newest + 1
     manifest = Manifest(number, tuple(one for one, _, _ in order), superseded, uuid.uuid4().hex, index)
+    stray = _stray(files, snapshot)
     if not files.create(manifest_path(number), manifest.to_json()):
         for segment in written:  # another compaction came first; nobody refers to these
             for table in ("trials", "history"):
@@ -103,7 +99,7 @@ def compact(
         return None
     if max(listed_manifests(files)) > number:  # ours has a successor already, or came too late: delete nothing
         return None
-    deleted = _delete_leftovers(files, snapshot, manifest, grace)
+    deleted = _delete_leftovers(files, snapshot, manifest, stray, grace)
     return Compaction(number, len(snapshot.parts), len(manifest.segments), deleted)
 
 
@@ -134,8 +130,16 @@ def _to_rewrite(snapshot: Snapshot, selection: Selection, catalog: Catalog, smal
     outdated = [
         one for one in segments if held.get(one.name, 0) < one.trials or not one.seals or catalog.damage(one.name)
     ]
-    little = [one for one in segments if one.history < small and one.trials < small and one not in outdated]
+    little = [
+        one
+        for one in segments
+        if one.history < small and one.trials < small and _size(one) < _BYTES_AT_ONCE // 2 and one not in outdated
+    ]
     return outdated + (little if snapshot.parts or outdated or len(little) > 1 else [])
+
+
+def _size(segment: Segment) -> int:
+    return sum(seal.size for seal in segment.seals.values())
 
 
 def _keep_damaged(files: Filesystem, catalog: Catalog, rewritten: Sequence[Segment]) -> bool:
@@ -147,7 +151,7 @@ def _keep_damaged(files: Filesystem, catalog: Catalog, rewritten: Sequence[Segme
 
 
 def _write_segments(
-    files: Filesystem, catalog: Catalog, snapshot: Snapshot, selection: Selection, rewritten: Sequence[Segment]
+    files: Filesystem, reader: Reader, view: View, rewritten: Sequence[Segment]
 ) -> tuple[list[Segment], list[tuple[Segment, Array, Array]]]:
     """Write the rows that count from some segments and all parts.
 
@@ -155,13 +159,14 @@ def _write_segments(
         The new segments; and each again with the positions of its rows in the selection and their rows of history.
     """
     written, order = [], []
-    for batch in _batches(snapshot.parts, rewritten):
-        trials, places = _held(files, catalog, selection, "trials", batch)
-        if len(trials) == 0:
+    for batch in _batches(files, view.snapshot.parts, rewritten):
+        places = view.selection.positions_in(batch)
+        if len(places) == 0:
             continue
-        history, steps_of = _held(files, catalog, selection, "history", batch)
+        mine = view.selection.where(places)
+        history, steps_of = reader.rows(view, "history", mine)
+        tables = {"history": plain(history), "trials": plain(reader.rows(view, "trials", mine)[0])}
         name = uuid.uuid4().hex
-        tables = {"history": history, "trials": trials}
         seals, tokens = {}, {}
         for table, rows in tables.items():
             data, path = parquet.encode(rows), segment_path(table, name)
@@ -169,18 +174,21 @@ def _write_segments(
             seals[table] = parquet.Seal.of(data)
             if files.tokens_are_digests:
                 tokens[table] = next(i.token for i in files.list(segment_folder(table)) if i.path == path)
-        segment = Segment(name, len(trials), len(history), seals, tokens)
-        counts = np.bincount(np.searchsorted(places, steps_of), minlength=len(places))
+        segment = Segment(name, len(mine), len(history), seals, tokens)
+        counts = np.bincount(steps_of, minlength=len(places))
         written.append(segment)
         order.append((segment, places, counts))
     return written, order
 
 
-def _batches(parts: Sequence[FileInfo], segments: Sequence[Segment]) -> Iterator[list[Source]]:
-    batch: list[Source] = []
+def _batches(files: Filesystem, parts: Sequence[FileInfo], segments: Sequence[Segment]) -> Iterator[list[str]]:
+    """Split the work so that one step fits into memory; small segments and parts share their steps."""
+    steps = {stem(info.path): info.size for info in files.list(part_folder("history"))} if parts else {}
+    names = [(stem(info.path), info.size) for info in parts]
+    batch: list[str] = []
     size = 0
-    sized = [((one.name, one), sum(seal.size for seal in one.seals.values()) or _BYTES_AT_ONCE) for one in segments]
-    for source, weight in (*sized, *(((stem(info.path), None), 2 * info.size) for info in parts)):
+    sized = [(one.name, _size(one) or _BYTES_AT_ONCE) for one in segments]
+    for source, weight in (*sized, *((name, each + steps.get(history_name(name), 0)) for name, each in names)):
         if batch and (len(batch) >= _PARTS_AT_ONCE or size + weight > _BYTES_AT_ONCE):
             yield batch
             batch, size = [], 0
@@ -188,53 +196,6 @@ def _batches(parts: Sequence[FileInfo], segments: Sequence[Segment]) -> Iterator
         size += weight
     if batch:
         yield batch
-
-
-def _held(
-    files: Filesystem, catalog: Catalog, selection: Selection, table: str, sources: Sequence[Source]
-) -> tuple[pa.Table, Array]:
-    """The rows of some files that count, sorted by key and step, and their positions in the selection."""
-    import pyarrow as pa
-
-    def read(source: Source) -> tuple[pa.Table, Array] | Damaged:
-        name, segment = source
-        mine = selection.within(name)
-        if segment is None:
-            try:
-                rows = parquet.read_part(files, table, part_path(table, name), None)
-            except Damaged as damage:
-                return damage
-            return rows, selection.locate(rows, name)
-        places = rows_of(selection, mine, table)
-        numbers = None if places is None else places[0]
-        spans = None if numbers is None else spans_of(numbers)
-        found = parquet.read_segment(files, table, name, segment.seal(table), None, spans)
-        if found.damage is not None:
-            catalog.note(name, table, found)
-            return found.damage
-        if places is None:
-            return found.table, selection.locate(found.table, name)
-        at = places[0] if found.rows is None else np.searchsorted(found.rows, places[0])
-        return found.table.take(at), places[1]
-
-    used = selection.used_sources()
-    pieces, damaged = [], []
-    wanted = [source for source in sources if source[0] in used]
-    for (name, segment), piece in zip(wanted, files.map(read, wanted), strict=True):
-        if isinstance(piece, Damaged):
-            damaged.append(piece if segment else catalog.note_part(name, piece))
-        else:
-            pieces.append(piece)
-    if damaged:
-        raise Retry(damaged)
-    if not pieces:
-        return empty(table), np.zeros(0, np.int64)
-    rows = pa.concat_tables([rows for rows, _ in pieces], promote_options="default")
-    position = np.concatenate([one for _, one in pieces])
-    kept = np.flatnonzero(position >= 0)
-    keys = [position[kept]] if table == "trials" else [rows.column("step").to_numpy()[kept], position[kept]]
-    kept = kept[np.lexsort(keys)]
-    return plain(rows.take(kept)), position[kept]
 
 
 def _write_index(
@@ -257,12 +218,23 @@ def _has_leftovers(files: Filesystem, snapshot: Snapshot, grace: float) -> bool:
     current = listed_manifests(files).get(snapshot.manifest.number)
     if current is None or time.time() - current.modified < grace:
         return False
-    named = {segment.name for segment in snapshot.manifest.segments}
-    stray = any(stem(info.path) not in named for info in files.list(segment_folder("trials")))
-    return bool(snapshot.superseded) or stray
+    return bool(snapshot.superseded or _stray(files, snapshot))
 
 
-def _delete_leftovers(files: Filesystem, snapshot: Snapshot, manifest: Manifest, grace: float) -> int:
+def _stray(files: Filesystem, snapshot: Snapshot) -> list[FileInfo]:
+    """Compacted files that the manifest does not name.
+
+    Listed before the next one is published: what others write afterwards, towards the one after that, is not among
+    them, whatever the clocks say.
+    """
+    named = {segment.name for segment in snapshot.manifest.segments} | {str(snapshot.manifest.index)}
+    folders = (segment_folder("trials"), segment_folder("history"), "index/v1")
+    return [info for folder in folders for info in files.list(folder) if stem(info.path) not in named]
+
+
+def _delete_leftovers(
+    files: Filesystem, snapshot: Snapshot, manifest: Manifest, stray: Sequence[FileInfo], grace: float
+) -> int:
     """Delete what the manifest before this one had already replaced, once it is old enough by the storage's clock."""
     manifests = listed_manifests(files)
     new, old = manifests.get(manifest.number), manifests.get(snapshot.manifest.number)
@@ -279,14 +251,8 @@ def _delete_leftovers(files: Filesystem, snapshot: Snapshot, manifest: Manifest,
         for info in files.list(part_folder("history"))
         if info.path in gone and ("-" in info.path or info.modified <= old.modified)
     ]
-    named = {segment.name for segment in (*snapshot.manifest.segments, *manifest.segments)}
-    named |= {str(snapshot.manifest.index), str(manifest.index)}
-    for folder in (segment_folder("trials"), segment_folder("history"), "index/v1"):
-        doomed += [
-            info.path
-            for info in files.list(folder)
-            if stem(info.path) not in named and new.modified - info.modified >= grace
-        ]
+    named = {segment.name for segment in manifest.segments} | {str(manifest.index)}
+    doomed += [info.path for info in stray if stem(info.path) not in named and new.modified - info.modified >= grace]
     doomed += [info.path for number, info in manifests.items() if number < snapshot.manifest.number]
     for path in doomed:
         files.delete(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,6 +68,14 @@ class Selection:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.sources)}
+
+    @cached_property
+    def _cell_numbers(self) -> dict[str, int]:
+        return {cell: number for number, cell in enumerate(self.cells)}
+
     def where(self, mask: Array) -> Selection:
         """Return some of the rows."""
         names = (
@@ -85,7 +94,7 @@ class Selection:
 
     def latest_numerics(self) -> Selection:
         """Return, for every configuration, the rows of its newest sampling and numerics versions."""
-        if len(self) == 0:
+        if len(self) == 0 or self.versions.min() == self.versions.max():
             return self
         newest = np.full(self.configuration.max() + 1, -1)
         np.maximum.at(newest, self.configuration, self.versions)
@@ -95,11 +104,15 @@ class Selection:
         """Return the names of the files that hold at least one of the rows."""
         return {self.sources[position] for position in np.unique(self.source)}
 
+    def positions_in(self, sources: Collection[str]) -> Array:
+        """Return the positions of the rows that are in some files."""
+        chosen = np.zeros(len(self.sources), bool)
+        chosen[[self._numbers[name] for name in sources if name in self._numbers]] = True
+        return np.flatnonzero(chosen[self.source])
+
     def within(self, source: str) -> Array:
         """Return the positions of the rows that are in a file, in the file's order."""
-        if source not in self.sources:
-            return np.zeros(0, np.int64)
-        found = np.flatnonzero(self.source == self.sources.index(source))
+        found = self.positions_in([source])
         return found[np.argsort(self.row[found], kind="stable")]
 
     def by_cell(self) -> dict[str, set[int]]:
@@ -120,7 +133,7 @@ class Selection:
 
     def of_keys(self, keys: Collection[Key]) -> Selection:
         """Return the rows of some (cell_id, replicate) keys."""
-        position = {cell: number for number, cell in enumerate(self.cells)}
+        position = self._cell_numbers
         wanted = [position[cell] * _REPLICATES + replicate for cell, replicate in keys if cell in position]
         return self.where(np.isin(self.keys, np.array(wanted, np.int64)))
 
@@ -139,14 +152,13 @@ class Selection:
         Returns:
             For every row of the table its position in this selection, or -1 if another row counts for its key.
         """
-        if len(self) == 0 or len(table) == 0 or source not in self.sources:
+        if len(self) == 0 or len(table) == 0 or source not in self._numbers:
             return np.full(len(table), -1)
         values, codes = _texts(table.column("cell_id"))
-        position = {cell: number for number, cell in enumerate(self.cells)}
-        lookup = np.array([position.get(value, -1) for value in values] + [-1])
+        lookup = np.array([self._cell_numbers.get(value, -1) for value in values] + [-1])
         keys = lookup[codes] * _REPLICATES + _integers(table.column("replicate"))
         found = np.minimum(np.searchsorted(self.keys, keys), len(self) - 1)
-        holds = (self.keys[found] == keys) & (self.source[found] == self.sources.index(source))
+        holds = (self.keys[found] == keys) & (self.source[found] == self._numbers[source])
         return np.where(holds, found, -1)
 
 
@@ -200,9 +212,8 @@ def select(sources: Sequence[Source], generations: Generations) -> Selection:
         tables = [_empty_index()]
     index = pa.concat_tables(tables, promote_options="default")
     cells, cell = _ranked(index.column("cell_id"))
-    _, part = _ranked(index.column("part"))
     # a row without a configuration counts as its own configuration
-    _, configuration = _ranked(_coalesce(index.column("configuration_id"), index.column("cell_id")))
+    _, configuration = _texts(_coalesce(index.column("configuration_id"), index.column("cell_id")))
     versions = _integers(index.column("sampling_version")) * _VERSIONS + _integers(index.column("numerics_version"))
     generation = _integers(index.column("generation"))
     states, state = _texts(index.column("status"))
@@ -214,6 +225,7 @@ def select(sources: Sequence[Source], generations: Generations) -> Selection:
     else:
         is_part = np.array([not one.compacted for one in sources], bool)[source]
         ranks = np.argsort(np.argsort(np.array(names, object))) if names else np.zeros(0, np.int64)
+        _, part = _ranked(index.column("part"))
         order = np.lexsort((ranks[source], is_part, part, -generation, keys))
     order = order[generation[order] > _voided(keys[order], cells, generations)]
     if any(one.lost is not None for one in sources):

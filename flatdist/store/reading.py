@@ -66,8 +66,8 @@ class View:
     selection: Selection
 
 
-class _Reread(Exception):
-    """Damage was found while rows were read: other rows hold without what is damaged."""
+class Reread(Exception):
+    """Damage was found, and named, while rows were read: other rows hold without what is damaged."""
 
 
 class Reader:
@@ -101,9 +101,11 @@ class Reader:
         names = checked_columns(columns, TRIAL_NAMES, "trials")
 
         def read(view: View) -> pa.Table:
-            table, _ = self._read(view, "trials", scope.narrow(view.selection), _with_older(names), conditions)
-            table = _without_older_nulls(table)
-            return table if names is None else table.select(names)
+            rows, _ = self.rows(view, "trials", scope.narrow(view.selection), _with_older(names), conditions)
+            newer = (name for name in rows.column_names if name not in (*TRIAL_NAMES, *HISTORY_NAMES))
+            every = [*column_names(TRIALS), *newer] if names is None else names
+            rows = with_columns(rows, "trials", every) if names is None else rows
+            return _without_older_nulls(rows).select(every)
 
         return self._reading(read)
 
@@ -122,9 +124,9 @@ class Reader:
 
             selection, trials = scope.narrow(view.selection), pa.table({})
             if of_cells or of_trials:
-                trials, position = self._read(view, "trials", selection, _with_older(of_cells), of_trials)
+                trials, position = self.rows(view, "trials", selection, _with_older(of_cells), of_trials)
                 trials, selection = _without_older_nulls(trials), selection.where(position)
-            table, position = self._read(view, "history", selection, mine, own)
+            table, position = self.rows(view, "history", selection, mine, own)
             if mixed:
                 sides = {name: table if name in _ALONG_TRAINING else trials.take(position) for name in deciding}
                 kept = rows_that_hold(pa.table({name: side.column(name) for name, side in sides.items()}), mixed)
@@ -142,25 +144,26 @@ class Reader:
             self.tell([*damaged.values()])
             try:
                 return read(view)
-            except _Reread:
+            except Reread:
                 continue
         raise StoreError(f"store {self._files.uri}: every read finds new damage; check the disk")
 
-    def _read(
+    def rows(
         self,
         view: View,
         table: str,
         selection: Selection,
-        columns: Sequence[str] | None,
-        conditions: Sequence[Condition],
+        columns: Sequence[str] | None = None,
+        conditions: Sequence[Condition] = (),
     ) -> tuple[pa.Table, Array]:
         """Read rows of a selection that satisfy some conditions, in the order of the selection and by step.
 
         Returns:
-            A table with ``columns``, and each row's position in the selection.
-        """
-        import pyarrow as pa
+            A table with ``columns``, by default those that the files have, and each row's position in the selection.
 
+        Raises:
+            Reread: there is damage; it has been named.
+        """
         used = selection.used_sources()
         segments = [one for one in view.snapshot.manifest.segments if one.name in used]
         parts = [stem(info.path) for info in view.snapshot.parts if stem(info.path) in used]
@@ -174,15 +177,9 @@ class Reader:
                 order = np.argsort(position, kind="stable")
                 rows, position = rows.take(order), position[order]
         elif (ahead < 0).any() or not _steps_rise(rows, ahead):
-            order = np.lexsort((rows.column("step").to_numpy(), position))
+            order = _order(position, rows.column("step").to_numpy())
             rows, position = rows.take(order), position[order]
-        if columns is None:
-            declared = column_names(TRIALS if table == "trials" else HISTORY)
-            newer = [name for name in rows.column_names if name not in (*TRIAL_NAMES, *HISTORY_NAMES)]
-            columns = [*declared, *newer]
-        if not isinstance(rows, pa.Table):
-            raise AssertionError("rows are a table")
-        return with_columns(rows, table, columns), position
+        return rows if columns is None else with_columns(rows, table, columns), position
 
     def _of_segment(
         self,
@@ -245,7 +242,7 @@ class Reader:
             pieces.append((rows, position) if len(kept) == len(rows) else (rows.take(kept), position[kept]))
         if damaged:
             self.tell(damaged)
-            raise _Reread
+            raise Reread
         if len(pieces) > 1:  # filtered at once: conditions cost more than rows here
             position = np.concatenate([one for _, one in pieces])
             pieces = [(_concatenate([rows for rows, _ in pieces], table, wanted), position)]
@@ -261,7 +258,7 @@ class Reader:
     def _stop_at_damage(self, segment: Segment, table: str, found: SegmentRows) -> None:
         if found.damage is not None:
             self.tell(self._catalog.note(segment.name, table, found))
-            raise _Reread
+            raise Reread
 
 
 def rows_of(selection: Selection, mine: Array, table: str, *, numbered: bool = True) -> tuple[Array, Array] | None:
@@ -359,6 +356,18 @@ def _with_older(columns: list[str] | None) -> list[str] | None:
     if columns is None:
         return None
     return list(dict.fromkeys([*columns, *(beside for name, beside in OLDER_BESIDE.items() if name in columns)]))
+
+
+def _order(position: Array, steps: Array) -> Array:
+    """Return the order by position and step; rows of a key that are together, their steps rising, move together."""
+    ahead = np.diff(position)
+    starts = np.r_[0, np.flatnonzero(ahead) + 1]
+    first = position[starts]
+    if not ((ahead != 0) | (np.diff(steps) > 0)).all() or len(np.unique(first)) < len(first):
+        return np.lexsort((steps, position))
+    runs = np.argsort(first)
+    lengths = np.diff(np.r_[starts, len(position)])[runs]
+    return np.repeat(starts[runs] - (np.cumsum(lengths) - lengths), lengths) + np.arange(len(position))
 
 
 def _without_older_nulls(rows: pa.Table) -> pa.Table:

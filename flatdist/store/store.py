@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from flatdist.errors import StoreError
 from flatdist.expressions import Where
 from flatdist.store import maintenance, rows
 from flatdist.store.checkpoints import CheckpointFolder
-from flatdist.store.compaction import GRACE, SMALL, Compaction, Retry, compact, set_aside
-from flatdist.store.documents import Generations, Key, SweepRecord, SweepRecords, Tombstones
+from flatdist.store.compaction import GRACE, SMALL, Compaction, compact, set_aside
+from flatdist.store.documents import Generations, Key, SweepRecords, Tombstones
 from flatdist.store.filesystem import Damaged, Filesystem, warn_damaged
 from flatdist.store.layout import TOMBSTONES, part_folder, part_path
 from flatdist.store.location import normalise
 from flatdist.store.maintenance import Collected, Merged
-from flatdist.store.reading import Reader, Scope, View
+from flatdist.store.reading import Reader, Reread, Scope, View
 from flatdist.store.remote import open_filesystem
 from flatdist.store.rows import Row
 from flatdist.store.schema import to_frame
 from flatdist.store.snapshot import Catalog, take_snapshot
 
 if TYPE_CHECKING:
-    from typing import Any
-
     import pandas as pd
     import pyarrow as pa
 
@@ -56,7 +54,7 @@ class Store:
         self.tombstones = Tombstones(self.files)
         self._catalog = Catalog(self.files)
         self._reader = Reader(self.files, self.tombstones, self._catalog)
-        self._records = SweepRecords(self.files)
+        self.sweeps = SweepRecords(self.files)
         self._generations: Generations | None = None
         self.checkpoints = CheckpointFolder(self.files, self.generations)
 
@@ -203,28 +201,6 @@ class Store:
             frame = frame[frame["cell_id"].isin(set(cell_ids))].reset_index(drop=True)
         return frame
 
-    # Sweeps
-
-    def save_sweep(
-        self,
-        name: str,
-        source: str,
-        cell_ids: Sequence[str],
-        replicates: int,
-        rounds: Any = None,
-        changes: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Record what a sweep's name means from now on (:mod:`flatdist.store.documents`)."""
-        self._records.save(name, source, cell_ids, replicates, rounds, changes)
-
-    def load_sweep(self, name: str) -> SweepRecord:
-        """Return the latest record of a sweep; for an unknown name, StoreError lists the recorded ones."""
-        return self._records.load(name)
-
-    def sweep_names(self) -> list[str]:
-        """Return the names of the recorded sweeps."""
-        return self._records.names()
-
     # Housekeeping
 
     def invalidate(self, keys: Iterable[Key]) -> int:
@@ -290,7 +266,7 @@ class Store:
 
         replicates = self._retried(copy)
         failed = maintenance.copy_immutable(self.files, theirs.files, part_folder("failures"))
-        taken, kept = self._records.merge(theirs._records)
+        taken, kept = self.sweeps.merge(theirs.sweeps)
         return Merged(replicates, failed, taken, kept)
 
     def _failures(self) -> pa.Table:
@@ -340,15 +316,9 @@ class Store:
             )
 
         def attempt() -> Compaction | None:
-            view, damaged = self._reader.view()
-            self._reader.tell([*damaged.values()])
-            try:
-                return compact(
-                    self.files, self._catalog, view, grace=grace, small=small, drop_old_numerics=drop_old_numerics
-                )
-            except Retry as retry:
-                self._reader.tell(retry.damaged, "not compacted: their replicates count as missing and run again")
-                return None
+            with contextlib.suppress(Reread):
+                return compact(self.files, self._catalog, self._reader, grace, small, drop_old_numerics)
+            return None
 
         for _ in range(_COMPACTIONS):
             done = self._retried(attempt)

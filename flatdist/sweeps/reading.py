@@ -191,7 +191,7 @@ def open_sweep(
         try:
             if store is None:
                 raise StoreError("no store was given to look for the name in")
-            record = store.load_sweep(os.fspath(sweep))
+            record = store.sweeps.load(os.fspath(sweep))
         except StoreError as error:
             raise SweepError(f"{os.fspath(sweep)!r} is not a file, and {error}") from error
         given = changes or Changes()

@@ -186,7 +186,7 @@ class RoundLog:
             rounds = self.rounds if self._merge is None else self._merge(self._recorded(), self.rounds)
             ids = list(dict.fromkeys(request.cell.cell_id for one in rounds for request in one.requests))
             content = {"format": FORMAT, "search": self._identity, **rounds_to_json(rounds)}
-            self._store.save_sweep(self._name, self._source, ids, self._replicates or 0, content)
+            self._store.sweeps.save(self._name, self._source, ids, self._replicates or 0, content)
             if self._merge is None or self._merge(self._recorded(), self.rounds) == self._recorded():
                 return
 
@@ -221,9 +221,9 @@ def recorded_rounds(store: Store, name: str, identity: str, replicates: int | No
     Raises:
         StoreError: the record is damaged.
     """
-    if name not in store.sweep_names():
+    if name not in store.sweeps.names():
         return []
-    rounds = rounds_of(store.load_sweep(name), identity) or []
+    rounds = rounds_of(store.sweeps.load(name), identity) or []
     if replicates is None:
         return rounds
     wanted = tuple(range(replicates))

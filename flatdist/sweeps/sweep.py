@@ -119,7 +119,7 @@ class Kind:
     def record(self, sweep: Sweep, store: Store) -> bool:
         """Record in a store what the sweep's name means; False if its rounds do that as they begin."""
         ids = [cell.cell_id for cell in sweep.cells]
-        store.save_sweep(sweep.name, sweep.source, ids, sweep.replicates, changes=sweep.changes)
+        store.sweeps.save(sweep.name, sweep.source, ids, sweep.replicates, changes=sweep.changes)
         return True
 
     def rounds(self, sweep: Sweep, store: Store, limit: int | None) -> Rounds | None:

@@ -121,7 +121,7 @@ def test_another_range_of_n_is_another_group_and_is_not_recorded(
 def test_one_n_from_the_command_line(sweep: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     path, store = sweep
     assert main(["sweep", path, *store, *RUN, "--set", "n=20"]) == 0
-    assert Store(store[1]).sweep_names() == ["edges+n-20"]  # which lists its cells
+    assert Store(store[1]).sweeps.names() == ["edges+n-20"]  # which lists its cells
     assert set(Store(store[1]).trials()["n"]) == {20}
     capsys.readouterr()
 

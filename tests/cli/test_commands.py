@@ -137,7 +137,7 @@ def test_set_and_where_choose_other_cells_and_leave_the_record(run: Run, sweep: 
     run(*words, "--set", "rank=3", "--set", "n=2*rank", "--where", "rank == 3")
     trials = Store(swept).trials(where="rank == 3")
     assert set(trials["n"]) == {6}
-    assert len(Store(swept).load_sweep("small").cell_ids) == 4
+    assert len(Store(swept).sweeps.load("small").cell_ids) == 4
     assert len(run.json("cells", sweep, "--where", "n == 6")) == 2
 
 

@@ -85,7 +85,7 @@ def test_a_search_runs_beside_plain_sweeps(
     plain.write_text("replicates: 2\nfixed: {d_out: 4, d_in: 4, rank: 1, n: 14, method: min_frobenius_norm}\n")
     assert main(["sweep", str(plain), path, *store, *RUN, "--limit", "2"]) == 0
     capsys.readouterr()
-    assert Store(store[1]).sweep_names() == ["plain", "tiny"]
+    assert Store(store[1]).sweeps.names() == ["plain", "tiny"]
     assert len(flatdist.load_trials(store[1], "plain")) == 2
 
 
@@ -96,7 +96,7 @@ def test_changed_fields_are_not_recorded_as_the_search(
     options = ["--set", "steps=100", "--set", "evaluations=11", "--limit", "2"]
     assert main(["sweep", path, *store, *RUN, *options]) == 0
     assert "best so far" in capsys.readouterr().out
-    assert Store(store[1]).sweep_names() == []
+    assert Store(store[1]).sweeps.names() == []
     before = Store(store[1]).trials()
     assert main(["sweep", path, *store, *RUN, *options]) == 0  # chosen again from the same rows, and nothing runs
     assert Store(store[1]).trials().equals(before)

@@ -84,7 +84,7 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         for step in (0, 100)
     ]
     store.write([row(cell) for cell in sweep.cells], history)
-    store.save_sweep(sweep.name, sweep.source, [cell.cell_id for cell in sweep.cells], sweep.replicates)
+    store.sweeps.save(sweep.name, sweep.source, [cell.cell_id for cell in sweep.cells], sweep.replicates)
     if request.param == "compacted":
         store.compact()
     return Filled(sweep, path, str(folder / "results"))

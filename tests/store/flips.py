@@ -11,10 +11,12 @@ prints how many of each, and ends with status 0 if all of this holds.
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import shutil
 import sys
 import tempfile
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -59,8 +61,8 @@ def build(folder: Path) -> None:
     store.write(*rows(0, [1]))
     store.compact(grace=0)
     store.write(*rows(3, range(REPLICATES)))
-    store.save_sweep("s", "name: s", ["a"], 2)
-    store.save_sweep("s", "name: s2", ["a", "b"], 2)
+    store.sweeps.save("s", "name: s", ["a"], 2)
+    store.sweeps.save("s", "name: s2", ["a", "b"], 2)
     store.write_failures([{"cell_id": "x", "replicate": 0, "error_type": "ValueError", "message": "no"}])
     for step in (10, 20):
         store.checkpoints.save("x", 0, step, {"layer_0": np.arange(12.0).reshape(3, 4) + step})
@@ -83,7 +85,7 @@ def readers(folder: Path) -> dict[str, Callable[[], Any]]:
         "history": lambda: Store(folder).history().to_dict("list"),
         "steps": lambda: Store(folder).history(where="step > 20", columns=["step", "train_loss"]).to_dict("list"),
         "failures": lambda: Store(folder).failures().to_dict("list"),
-        "record": lambda: Store(folder).load_sweep("s").source,
+        "record": lambda: Store(folder).sweeps.load("s").source,
         "checkpoint": checkpoint,
     }
 
@@ -133,16 +135,22 @@ def mend(folder: Path) -> None:
             store.write(*rows(cell, missing))
 
 
-def run(count: int, seed: int) -> tuple[Counter[str], list[str]]:
+def run(count: int, seed: int, seconds: float = math.inf) -> tuple[Counter[str], list[str]]:
     """Damage a store ``count`` times, each time anew; returns how often what happened, and what was wrong."""
+    end = time.monotonic() + seconds
     chance = random.Random(seed)
     outcomes: Counter[str] = Counter()
     wrong: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="flatdist-flips-") as scratch:
+    memory = "/dev/shm"  # where there is one: nothing is asked of the disk here
+    with tempfile.TemporaryDirectory(
+        prefix="flatdist-flips-", dir=memory if Path(memory).is_dir() else None
+    ) as scratch:
         intact, folder = Path(scratch, "intact"), Path(scratch, "store")
         build(intact)
         wanted = {name: ask(read)[0] for name, read in readers(intact).items()}
         for number in range(count):
+            if time.monotonic() > end:
+                break
             shutil.copytree(intact, folder)
             kind = chance.choice(KINDS)
             names = damage(folder, kind, chance)
@@ -174,8 +182,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so long")
     options = parser.parse_args()
-    outcomes, wrong = run(options.count, options.seed)
+    outcomes, wrong = run(options.count, options.seed, options.seconds)
     for outcome, count in sorted(outcomes.items()):
         print(f"{count:6d}  {outcome}")
     print(f"{len(wrong)} wrong")

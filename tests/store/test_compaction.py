@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -72,6 +74,27 @@ def test_of_two_compactions_at_once_one_publishes_and_the_other_starts_anew(stor
     assert raced
     assert len(store.files.list("trials/v1/segment")) == 1  # the loser's file is gone
     assert len(store.trials()) == 2
+
+
+def test_what_another_compaction_writes_just_now_is_never_a_leftover(store, cells, rows, monkeypatch):
+    """Even where the clock was set back meanwhile, so that it seems to be from yesterday."""
+    store.write(*rows(cells[0], range(2)))
+    store.compact(grace=0)
+    old, new = (Path(store.uri, f"trials/v1/segment/{digit * 32}.parquet") for digit in "ab")
+    old.write_bytes(b"by a compaction that died")
+    original = LocalFilesystem.create
+
+    def create(self, path, data):
+        published = original(self, path, data)
+        if "manifest" in path:
+            new.write_bytes(b"by one that is about to publish it")
+            os.utime(new, (0, 0))
+        return published
+
+    monkeypatch.setattr(LocalFilesystem, "create", create)
+    assert store.compact(grace=0).number == 2
+    assert new.exists()
+    assert not old.exists()
 
 
 def test_a_reader_that_is_overtaken_by_a_deletion_reads_again(store, cells, rows, monkeypatch):
@@ -223,9 +246,9 @@ def test_merge_takes_what_is_missing_and_repeats_without_effect(tmp_path, cells,
     theirs.write(*rows(cells[0], range(4), value=2.0))
     theirs.write(*rows(cells[1], range(2), value=2.0))
     theirs.write_failures([{"cell_id": cells[2].cell_id, "replicate": 0, "error_type": "ValueError"}])
-    theirs.save_sweep("theirs", "name: theirs", [cells[0].cell_id], 4)
+    theirs.sweeps.save("theirs", "name: theirs", [cells[0].cell_id], 4)
     for one in (mine, theirs):
-        one.save_sweep("both", f"name: both  # {one.uri}", [cells[0].cell_id], 4)
+        one.sweeps.save("both", f"name: both  # {one.uri}", [cells[0].cell_id], 4)
         if compacted:
             one.compact()
     merged = mine.merge(theirs.uri)
@@ -233,6 +256,6 @@ def test_merge_takes_what_is_missing_and_repeats_without_effect(tmp_path, cells,
     assert mine.done() == theirs.done()
     assert len(mine.history()) == 18
     assert mine.failed() == {cells[2].cell_id: {0: 1}}
-    assert str(tmp_path / "mine") in mine.load_sweep("both").source
+    assert str(tmp_path / "mine") in mine.sweeps.load("both").source
     again = mine.merge(theirs)
     assert (again.replicates, again.failures, again.sweeps) == (0, 0, ())

@@ -166,7 +166,7 @@ def test_a_damaged_history_part_runs_again_and_is_not_compacted(store, cells, ro
     part = store.write(*rows(cells[0], range(2)))
     store.write(*rows(cells[1], range(2)))
     damage_page(store, part_path("history", part), "population_loss", overwrite)
-    with pytest.warns(StoreWarning, match="not compacted"):
+    with pytest.warns(StoreWarning, match="left out"):
         assert store.compact().parts == 1
     assert {info.path for info in store.files.list("trials/v1/part")} > {part_path("trials", part)}
     with pytest.warns(StoreWarning, match="moved to set-aside/; their replicates count as missing and run again"):
@@ -183,9 +183,9 @@ def test_behind_a_damaged_manifest_the_one_before_holds(store, cells, rows):
             truncate(store, manifest_path(3))
         else:
             store.files.write(manifest_path(3), text.encode())
-        with pytest.warns(StoreWarning, match=r"00000003.json \(.*passed over|passed over.*00000003.json"):
+        with pytest.warns(StoreWarning, match=r"00000003.json \(.*skipped|skipped.*00000003.json"):
             assert Store(store.uri).history().equals(wanted)
-    with pytest.warns(StoreWarning, match="passed over"):
+    with pytest.warns(StoreWarning, match="skipped"):
         assert Store(store.uri).compact(grace=0).number == 4
     assert Store(store.uri).history().equals(wanted)
 
@@ -196,9 +196,9 @@ def test_without_its_index_a_manifest_is_read_from_the_segments(store, cells, ro
     wanted = store.history()
     (info,) = store.files.list("index/v1")
     truncate(store, info.path)
-    with pytest.warns(StoreWarning, match="index/v1.*passed over|passed over.*index/v1"):
+    with pytest.warns(StoreWarning, match="index/v1.*skipped|skipped.*index/v1"):
         assert Store(store.uri).history().equals(wanted)
-    with pytest.warns(StoreWarning, match="passed over"):
+    with pytest.warns(StoreWarning, match="skipped"):
         assert Store(store.uri).compact().number == 2
     assert Store(store.uri).history().equals(wanted)
 

@@ -33,7 +33,7 @@ def filled(store, cells, rows) -> Store:
     store.compact(grace=0)
     store.write(*rows(cells[3], range(2)))
     store.write_failures([{"cell_id": cells[4].cell_id, "replicate": 0, "error_type": "ValueError"}])
-    store.save_sweep("s", "name: s", [cells[0].cell_id], 2)
+    store.sweeps.save("s", "name: s", [cells[0].cell_id], 2)
     store.checkpoints.save(cells[0].cell_id, 0, 10, {"w": np.ones(1)})
     store.checkpoints.save(cells[5].cell_id, 0, 10, {"w": np.ones(1)})
     store.invalidate([(cells[3].cell_id, 1)])
@@ -68,7 +68,7 @@ def everything(store: Store, other: Store) -> None:
         lambda: Store(store.uri).history(),
         lambda: Store(store.uri).failed(),
         lambda: Store(store.uri).check_access(),
-        lambda: [Store(store.uri).load_sweep(name) for name in Store(store.uri).sweep_names()],
+        lambda: [Store(store.uri).sweeps.load(name) for name in Store(store.uri).sweeps.names()],
         lambda: other.merge(store.uri),
         lambda: Store(store.uri).compact(grace=0),
         lambda: Store(store.uri).gc(grace=0),
@@ -224,10 +224,10 @@ def test_json_of_any_content_is_named_and_passed_over(filled, text, where):
         if where == "manifest":
             assert opened.trials().equals(wanted)
         elif where == "order":
-            assert opened.load_sweep("s").source == "name: s"
+            assert opened.sweeps.load("s").source == "name: s"
         else:
             with pytest.raises(StoreError, match="every record of sweep 's' is damaged"):
-                opened.load_sweep("s")
+                opened.sweeps.load("s")
     assert [path in str(warning.message) for warning in caught] == [True]
 
 
@@ -261,7 +261,7 @@ def test_an_object_store_with_foreign_keys(bucket, s3, tmp_path, cells, rows, se
     before = look(tmp_path)
     evil = Store(f"{bucket}/s")
     evil.write(*rows(cells[0], range(2)))
-    evil.save_sweep("s", "name: s", [cells[0].cell_id], 2)
+    evil.sweeps.save("s", "name: s", [cells[0].cell_id], 2)
     client = boto3.client("s3", endpoint_url=s3.url)
     name = bucket.removeprefix("s3://")
     keys = [

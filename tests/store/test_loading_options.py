@@ -77,7 +77,7 @@ def test_a_sweep_run_with_set_is_known_by_what_was_run(store, rows, path):
     assert (again.name, again.cells) == (changed.name, changed.cells)
     assert open_sweep(changed.name, store, Changes({"rank": 1})).name == "two+rank-2+n-4-rank+rank-1"
     with pytest.raises(StoreError, match="no sweep 'two'"):
-        store.load_sweep("two")
+        store.sweeps.load("two")
 
 
 def test_a_complete_sweep_has_nothing_to_say(store, fill, path):

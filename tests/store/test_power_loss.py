@@ -167,7 +167,7 @@ class Story:
         self.acknowledged |= {(cell.cell_id, replicate) for replicate in replicates}
 
     def save_sweep(self) -> None:
-        self.store().save_sweep("s", "name: s", [self.cells[0].cell_id], 2)
+        self.store().sweeps.save("s", "name: s", [self.cells[0].cell_id], 2)
         self.saved_sweep = True
 
     def invalidate(self, cell_id: str, replicate: int) -> None:
@@ -199,7 +199,7 @@ def check(story: Story) -> None:
     assert (history["relative_error"] == 0.5 + history["replicate"]).all()
     assert not history.duplicated(["cell_id", "replicate", "step"]).any()
     if story.saved_sweep:
-        assert after.load_sweep("s").replicates == 2
+        assert after.sweeps.load("s").replicates == 2
 
 
 CHAPTERS = 10

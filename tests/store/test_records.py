@@ -19,27 +19,27 @@ from flatdist.store.location import normalise, redact
 
 
 def test_the_latest_record_of_a_sweep_needs_no_clock(store):
-    store.save_sweep("a", "one", ["x"], 2)
-    store.save_sweep("a", "two", ["x", "y"], 2)
-    store.save_sweep("a", "one", ["x"], 2)  # back again: the first record, the latest meaning
-    store.save_sweep("a", "one", ["x"], 2)
-    record = Store(store.uri).load_sweep("a")
+    store.sweeps.save("a", "one", ["x"], 2)
+    store.sweeps.save("a", "two", ["x", "y"], 2)
+    store.sweeps.save("a", "one", ["x"], 2)  # back again: the first record, the latest meaning
+    store.sweeps.save("a", "one", ["x"], 2)
+    record = Store(store.uri).sweeps.load("a")
     assert (record.source, record.cell_ids, record.number) == ("one", ("x",), 3)
     assert len(store.files.list("sweeps/a")) == 2 + 3
-    store.save_sweep("b", "adaptive", ["x"], 2, rounds=[["x"], ["y"]])
-    assert store.load_sweep("b").rounds == [["x"], ["y"]]
-    assert store.sweep_names() == ["a", "b"]
+    store.sweeps.save("b", "adaptive", ["x"], 2, rounds=[["x"], ["y"]])
+    assert store.sweeps.load("b").rounds == [["x"], ["y"]]
+    assert store.sweeps.names() == ["a", "b"]
 
 
 def test_a_record_of_a_later_flatdist_hides_no_other_sweep(store, cells, rows, capsys):
     source = "name: a\nreplicates: 2\nfixed: {d_out: 6, d_in: 5, rank: 1, steps: 20}\naxes: {n: [10]}\n"
     store.write(*rows(cells[0], range(2)))
     for name in ("a", "z"):
-        store.save_sweep(name, source.replace("name: a", f"name: {name}"), [cells[0].cell_id], 2)
+        store.sweeps.save(name, source.replace("name: a", f"name: {name}"), [cells[0].cell_id], 2)
     later = {"format": 9, "name": "later", "source": "name: later", "cell_ids": ["x"], "replicates": 1, "rounds": None}
     unknown = source.replace("name: a", "name: unknown").replace("n: [10]", "n: [10], method: [telepathy]")
-    store.save_sweep("unknown", unknown, ["x"], 2)
-    store.save_sweep("strange", "name: strange", ["x"], 1, rounds={"format": 9, "search": "?", "rounds": 3})
+    store.sweeps.save("unknown", unknown, ["x"], 2)
+    store.sweeps.save("strange", "name: strange", ["x"], 1, rounds={"format": 9, "search": "?", "rounds": 3})
     data = documents.to_json(later)
     store.files.write(f"sweeps/later/{digest(data)}.json", data)
     store.files.write("sweeps/later/order/00000001.json", documents.to_json({"record": digest(data)}))
@@ -54,28 +54,28 @@ def test_a_record_of_a_later_flatdist_hides_no_other_sweep(store, cells, rows, c
 
 def test_sweeps_saved_at_once_are_all_numbered(store):
     threads = [
-        threading.Thread(target=lambda n=n: Store(store.uri).save_sweep("a", f"{n}", ["x"], n)) for n in range(6)
+        threading.Thread(target=lambda n=n: Store(store.uri).sweeps.save("a", f"{n}", ["x"], n)) for n in range(6)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert store.load_sweep("a").number == 6
+    assert store.sweeps.load("a").number == 6
     assert len(store.files.list("sweeps/a/order")) == 6
 
 
 def test_an_unknown_sweep_names_the_known_ones(store):
     with pytest.raises(StoreError, match="has no sweep 'quickstart'; it has none yet"):
-        store.load_sweep("quickstart")
-    store.save_sweep("quickstart", "", [], 1)
+        store.sweeps.load("quickstart")
+    store.sweeps.save("quickstart", "", [], 1)
     with pytest.raises(StoreError, match=r"no sweep 'quikstart' \(did you mean 'quickstart'\?\); it has quickstart"):
-        store.load_sweep("quikstart")
+        store.sweeps.load("quikstart")
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "a b", "$(x)", "a" * 200, "a\0b", "-rf"])
 def test_a_sweep_name_cannot_leave_its_folder(store, name):
     with pytest.raises(StoreError, match="cannot name a folder"):
-        store.save_sweep(name, "", [], 1)
+        store.sweeps.save(name, "", [], 1)
 
 
 @pytest.mark.parametrize("cell_id", ["../x", "a/b", ""])
@@ -108,7 +108,7 @@ def test_credentials_reach_no_file(store, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG")
     text = "PUT s3://AKIA:hunter22@bucket/x?X-Amz-Signature=abcdef failed with wJalrXUtnFEMI/K7MDENG"
     store.write_failures([{"cell_id": "a", "replicate": 0, "message": text, "traceback": text, "error_type": "E"}])
-    store.save_sweep("s", f"# {text}", [], 1)
+    store.sweeps.save("s", f"# {text}", [], 1)
     content = b"".join(store.files.read(info.path) for info in store.files.list(""))
     for secret in (b"hunter22", b"abcdef", b"wJalr"):
         assert secret not in content
@@ -210,7 +210,7 @@ def test_checkpoints_of_finished_replicates_are_collected(store, cells, rows):
 def test_loaders_take_a_name_a_file_or_everything(store, cells, rows, tmp_path):
     for cell in cells[:3]:
         store.write(*rows(cell, range(2)))
-    store.save_sweep("few", "", [cells[1].cell_id, cells[5].cell_id], 2)
+    store.sweeps.save("few", "", [cells[1].cell_id, cells[5].cell_id], 2)
     assert len(load_trials(store.uri)) == 6
     assert set(load_trials(store.uri, sweep="few")["cell_id"]) == {cells[1].cell_id}
     assert len(load_history(store.uri, sweep="few", where="replicate == 1", columns=["step"])) == 3
@@ -226,7 +226,7 @@ def test_loaders_take_a_name_a_file_or_everything(store, cells, rows, tmp_path):
 
 def test_a_sweep_by_name_shows_its_configurations_at_the_newest_numerics(store, cells, rows):
     store.write(*rows(cells[0], range(2), value=1.0))
-    store.save_sweep("old", "", [cells[0].cell_id], 2)
+    store.sweeps.save("old", "", [cells[0].cell_id], 2)
     newer = [row | {"cell_id": "f" * 20, "numerics_version": 2} for row in rows(cells[0], range(2), value=2.0)[0]]
     store.write(newer, [])
     assert load_trials(store, sweep="old")["relative_error"].tolist() == [2.0, 3.0]

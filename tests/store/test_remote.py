@@ -24,12 +24,12 @@ def test_everything_works_as_in_a_folder(bucket, store, cells, rows):
         one.write(*rows(cells[0], range(4)))
         one.write(*rows(cells[1], range(2)))
         one.write(*rows(cells[0], range(6), value=0.25))
-        one.save_sweep("quick", "name: quick", [cells[0].cell_id], 4)
+        one.sweeps.save("quick", "name: quick", [cells[0].cell_id], 4)
         one.write_failures([{"cell_id": cells[2].cell_id, "replicate": 0, "error_type": "ValueError"}])
         one.invalidate([(cells[1].cell_id, 0)])
     assert far.done() == store.done() == {cells[0].cell_id: set(range(6)), cells[1].cell_id: {1}}
     assert far.failed() == {cells[2].cell_id: {0: 1}}
-    assert far.load_sweep("quick") == store.load_sweep("quick")
+    assert far.sweeps.load("quick") == store.sweeps.load("quick")
     pd.testing.assert_frame_equal(far.trials(), store.trials())
     pd.testing.assert_frame_equal(far.history(), store.history())
     assert far.compact(grace=0).parts == 3

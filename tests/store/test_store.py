@@ -13,6 +13,7 @@ from flatdist.cells.columns import HISTORY, TRIALS, column_names
 from flatdist.errors import StoreError
 from flatdist.store import Store
 from flatdist.store.layout import part_name, part_path
+from flatdist.store.reading import _order
 
 
 def test_rows_come_back_as_written(store, cells, rows):
@@ -38,7 +39,7 @@ def test_rows_come_back_as_written(store, cells, rows):
 def test_an_empty_store(store):
     assert store.done() == {}
     assert store.failed() == {}
-    assert store.sweep_names() == []
+    assert store.sweeps.names() == []
     assert store.write([], []) == ""
     assert tuple(store.trials().columns) == column_names(TRIALS)
     assert len(store.history()) == len(store.failures()) == 0
@@ -207,3 +208,15 @@ def test_two_handles_see_each_other(store, cells, rows):
     store.compact(grace=0)
     assert other.done() == {cells[0].cell_id: {0, 1}}
     assert len(other.trials()) == 2
+
+
+@pytest.mark.parametrize("shuffled", ["keys", "rows"])
+def test_rows_are_ordered_by_key_and_step_however_they_come(shuffled):
+    random = np.random.default_rng(3)
+    lengths = random.integers(1, 5, 40)
+    position = np.repeat(random.permutation(40), lengths)
+    steps = np.concatenate([np.arange(length) * 10 for length in lengths])
+    if shuffled == "rows":
+        mixed = random.permutation(len(position))
+        position, steps = position[mixed], steps[mixed]
+    assert _order(position, steps).tolist() == np.lexsort((steps, position)).tolist()

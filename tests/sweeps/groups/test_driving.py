@@ -60,7 +60,7 @@ def test_a_killed_sweep_ends_with_the_same_rows(tmp_path: Path, keep: bool) -> N
 
 @pytest.mark.parametrize("rounds", [{}, {"format": 2}, {"format": 3}, {"format": 2, "common": {}, "rounds": [7]}])
 def test_a_damaged_record_is_said(tmp_path: Path, rounds: dict[str, object]) -> None:
-    Store(tmp_path).save_sweep("made-up", TEXT, [], 3, {"search": "groups", **rounds})
+    Store(tmp_path).sweeps.save("made-up", TEXT, [], 3, {"search": "groups", **rounds})
     for sweep in ("made-up", None):
         with pytest.raises(StoreError, match="the rounds of sweep 'made-up'"):
             flatdist.load_trials(tmp_path, sweep) if sweep else made_up().recorded(Store(tmp_path))

@@ -29,7 +29,7 @@ def test_a_round_is_recorded_in_full(tmp_path: Path) -> None:
     again = recorded_rounds(Store(tmp_path), sweep.name, sweep.kind.identity)
     assert again == log.rounds
     assert again[0].stopped() == {1: Stopped(100, math.inf), 2: Stopped(100, -math.inf)}
-    assert store.load_sweep(sweep.name).cell_ids == tuple(one.cell.cell_id for one in log.rounds[0].requests)
+    assert store.sweeps.load(sweep.name).cell_ids == tuple(one.cell.cell_id for one in log.rounds[0].requests)
     assert sweep.recorded(store).cells == tuple(one.cell for one in log.rounds[0].requests)
 
 
@@ -51,7 +51,7 @@ def test_rounds_of_another_search_are_left_alone(tmp_path: Path) -> None:
 
 def test_a_damaged_record_is_an_error(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.save_sweep(
+    store.sweeps.save(
         "made-up", "", [], 3, {"format": 1, "search": "x", "common": {}, "rounds": [{"requests": [{}], "rungs": []}]}
     )
     with pytest.raises(StoreError, match="damaged"):
@@ -62,7 +62,7 @@ def test_nothing_is_recorded_where_it_is_not_to_be(tmp_path: Path) -> None:
     store = Store(tmp_path)
     log = RoundLog(store, "made-up", "", 3, "x", keep=False)
     log.add(first_round(store))
-    assert store.sweep_names() == []
+    assert store.sweeps.names() == []
     assert isinstance(log.rounds[0].requests[0], Request)
 
 
