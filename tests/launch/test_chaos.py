@@ -1,4 +1,4 @@
-"""The short version of ``tests/launch/chaos.py``: one kill of each kind."""
+"""The short version of ``tests/launch/chaos.py``: one fault of each kind."""
 
 from __future__ import annotations
 
@@ -24,17 +24,29 @@ def chaos() -> ModuleType:
     return module
 
 
+def torment(tmp_path: Path, storm: str, kinds: str, *more: str) -> None:
+    words = [sys.executable, str(SCRIPT), "--faults", storm, "--kinds", kinds, "--folder", str(tmp_path), *more]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    logs = "\n".join(path.read_text() for path in [*tmp_path.glob("*.log"), *tmp_path.glob("*.txt")])
+    assert ended.returncode == 0, ended.stdout + ended.stderr + logs
+    counted = ", ".join(f"{kinds.split(',').count(kind)} x {kind}" for kind in sorted({*kinds.split(",")}))
+    assert f"{storm}: {counted}" in ended.stdout
+    assert "every result column equal: True" in ended.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("storm", "kinds"),
+    [("folder", "kill,stop,clock,full,read-only,kill,clock,stop"), ("s3", "error,lost,cut,short,slow,kill")],
+)
+def test_drivers_that_share_a_sweep_outlive_faults_of_each_kind(tmp_path: Path, storm: str, kinds: str) -> None:
+    torment(tmp_path, storm, kinds, "--cells", "6", "--steps", "10000")
+
+
 @pytest.mark.ray
 @pytest.mark.slow
-def test_kills_of_each_kind_leave_the_results_of_an_undisturbed_run(tmp_path: Path) -> None:
-    options = ["--kinds", "worker,driver,node", "--cells", "5", "--steps", "150000", "--interval", "1"]
-    ended = subprocess.run(
-        [sys.executable, str(SCRIPT), *options, "--folder", str(tmp_path)], capture_output=True, text=True, check=False
-    )
-    logs = "\n".join(path.read_text() for path in tmp_path.glob("*.log"))
-    assert ended.returncode == 0, ended.stdout + ended.stderr + logs
-    assert "3 kills (1 x driver, 1 x node, 1 x worker)" in ended.stdout
-    assert "every result column equal: True" in ended.stdout
+def test_a_cluster_that_is_killed_piece_by_piece_leaves_the_results_of_an_undisturbed_run(tmp_path: Path) -> None:
+    torment(tmp_path, "ray", "worker,driver,node", "--cells", "5", "--steps", "150000", "--interval", "0.1")
 
 
 def test_the_comparison_sees_what_is_missing_twice_or_different(chaos: ModuleType) -> None:
