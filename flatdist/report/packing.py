@@ -60,7 +60,9 @@ def pack(history: pd.DataFrame, cell_rows: Sequence[int], cells: int) -> Packed:
     low, high = _ranges(rows, measures)
     values = rows.to_numpy(dtype=float).T  # (measure, row), by cell, replicate and step
     codes = np.stack([_quantised(*column) for column in zip(values, low, high, strict=True)])
-    cell, replicate, step = (rows.index.get_level_values(name).to_numpy() for name in rows.index.names)
+    cell, replicate, step = (
+        np.asarray(rows.index.get_level_values(name)) for name in ("cell_row", "replicate", "step")
+    )
     numbers, starts = np.unique(cell, return_index=True)
     parts = [slice(*ends) for ends in pairwise((*starts.tolist(), len(cell)))]
     grids = [(np.unique(replicate[part]), np.unique(step[part])) for part in parts]

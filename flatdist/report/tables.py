@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from flatdist.cells.columns import STATUSES
+from flatdist.figures.panels import DELTA
 from flatdist.figures.style import method_label, method_rank
 from flatdist.figures.words import (
     ABSENT,
-    DELTA,
     PREDICTIONS,
     counted,
     duration,
@@ -142,7 +142,10 @@ def _outcomes(material: Material, medians: Sequence[str]) -> dict[int, dict[str,
     """For each cell with trials, what its row shows."""
     trials = material.trials[list(medians)].apply(pd.to_numeric, errors="coerce").groupby(material.cell_rows)
     table = pd.DataFrame({"done": trials.size(), **{name: trials[name].median() for name in medians}})
-    found: dict[int, dict[str, Any]] = {int(str(row)): values for row, values in table.to_dict("index").items()}
+    found: dict[int, dict[str, Any]] = {
+        int(str(row)): {str(name): value for name, value in values.items()}
+        for row, values in table.to_dict("index").items()
+    }
     if material.judged.empty:
         return found
     rows = material.labelled[["cell_row", "success", "diverged", "unconverged"]]
