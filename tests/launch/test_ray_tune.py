@@ -125,7 +125,7 @@ def test_an_interrupted_sweep_stores_what_is_finished_within_seconds(
     thread.join()
     assert result.exit_code == 130
     assert 0 < result.stored < result.wanted
-    assert "run the same command again" in messages[-1]
+    assert "rerun the command" in messages[-1]
     assert took < 10  # a promise to users, an order of magnitude above what it takes
 
 
@@ -161,7 +161,7 @@ sys.exit(launch(plan, sys.argv[1], settings=settings, display="plain").exit_code
     process.terminate()
     _, printed = process.communicate(timeout=60)
     assert process.returncode == 130, printed
-    assert "run the same command again" in printed
+    assert "rerun the command" in printed
     assert "SIGTERM received" not in printed
     assert len(family) > 3
     gone = time.monotonic() + 30
