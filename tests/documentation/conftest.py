@@ -33,6 +33,8 @@ def _finish(folder: Path) -> None:
         copy = folder / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(fewer(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in ROOT.glob("docs/results/*/"):  # where the results' commands write
+        (folder / path.relative_to(ROOT)).mkdir(parents=True)
     shutil.copy(ROOT / "cluster.yaml", folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -289,7 +289,7 @@ REFUSED = {
     "'n'": (1, "is text; a condition compares"),
     "n and rank == 2": (1, "and, or and not join conditions"),
     "n in 3": (6, "take a list"),
-    "n is 3": (6, "is goes with None"),
+    "n is 3": (6, "is applies only to None"),
     "rank == auto": (6, "auto is not a value of rank .*; compare it with learning_rate"),
     "learning_rate < auto": (15, "learning_rate .* has no order|auto .* has no order"),
     "rank == 'two'": (6, r"rank \(a number\) cannot be compared with 'two' \(text\)"),
