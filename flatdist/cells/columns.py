@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
 
@@ -51,13 +50,15 @@ CELL = tuple(
 )
 """The fields of a cell; null where a field does not matter to the method, or stands for ``auto`` or ``full``."""
 
-OLDER_VALUES: Mapping[str, Any] = {
-    name: FIELDS[name].default for name in PROBLEM_FIELDS if FIELDS[name].metadata["added_later"]
+OLDER_NULLS: Mapping[str, str | None] = {
+    **{name: None for name in PROBLEM_FIELDS if FIELDS[name].metadata["added_later"]},
+    "init": "init_scale",
 }
-"""What null means in a field that every row has, and can lack only if it is older than the field; read as this."""
+"""Fields of which a row older than the field has null, which is read as the field's default.
 
-OLDER_BESIDE: Mapping[str, str] = {"init": "init_scale"}
-"""A field of methods -> an older one that the same methods have: where only that is known, the row has the default."""
+Of a problem's fields every null is older. A method's field maps to an older field of the same methods: only where that
+one is known does null mean an older row.
+"""
 
 RESULTS = (
     Column("status", "string", "", "converged, budget_exhausted or diverged"),

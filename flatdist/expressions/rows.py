@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flatdist.cells.cell import FIELDS, NULL_NAMES, OLD, null_word
-from flatdist.cells.columns import OLDER_BESIDE, OLDER_VALUES
+from flatdist.cells.columns import OLDER_NULLS
 from flatdist.expressions.exact import COMPARISONS
 from flatdist.expressions.grammar import Expression, Node, Reader, finished, is_many, require_condition
 from flatdist.expressions.names import DERIVED, DERIVED_FROM, TRIAL_NAMES, Name, derived
@@ -152,10 +152,9 @@ class Row:
         if name in DERIVED:
             return derived(name, self)
         value = self.row[name]
-        if value is None and name in OLDER_VALUES:
-            value = OLDER_VALUES[name]
-        if value is None and name in OLDER_BESIDE and self.row[OLDER_BESIDE[name]] is not None:
-            value = FIELDS[name].default
+        if value is None and name in OLDER_NULLS:
+            beside = OLDER_NULLS[name]
+            value = FIELDS[name].default if beside is None or self.row[beside] is not None else None
         if value is None and name in NULL_NAMES:
             word = null_word(name, self.row["method"], self.row.get("flatdist_version"))
             return None if word is None else Word(word)
@@ -194,20 +193,18 @@ def _arrow(node: Node, known: Mapping[str, Name], *, opposite: bool = False) -> 
 
 def _columns(names: Iterable[str]) -> set[str]:
     found = {column for name in names for column in DERIVED_FROM.get(name, (name,))}
-    return found | {beside for name, beside in OLDER_BESIDE.items() if name in found}
+    return found | {beside for name in found if (beside := OLDER_NULLS.get(name)) is not None}
 
 
 def _column(name: str) -> pc.Expression:
     """A column; in files older than it, its value there."""
     import pyarrow.compute as pc
 
-    if name in OLDER_VALUES:
-        return pc.coalesce(pc.field(name), pc.scalar(OLDER_VALUES[name]))
     field = pc.field(name)
-    if name in OLDER_BESIDE:
-        older = field.is_null() & pc.field(OLDER_BESIDE[name]).is_valid()
-        return pc.if_else(older, pc.scalar(FIELDS[name].default), field)
-    return field
+    if name not in OLDER_NULLS:
+        return field
+    filled, beside = pc.coalesce(field, pc.scalar(FIELDS[name].default)), OLDER_NULLS[name]
+    return filled if beside is None else pc.if_else(pc.field(beside).is_valid(), filled, field)
 
 
 def _comparison(node: Node, known: Mapping[str, Name]) -> pc.Expression:

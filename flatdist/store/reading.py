@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from flatdist.cells.cell import FIELDS
-from flatdist.cells.columns import BOOKKEEPING, HISTORY, OLDER_BESIDE, OLDER_VALUES, TRIALS, column_names
+from flatdist.cells.columns import BOOKKEEPING, HISTORY, OLDER_NULLS, TRIALS, column_names
 from flatdist.errors import StoreError, did_you_mean
 from flatdist.expressions import HISTORY_NAMES as NAMES_OF_HISTORY
 from flatdist.expressions import TRIAL_NAMES as NAMES_OF_TRIALS
@@ -355,7 +355,8 @@ def _with_older(columns: list[str] | None) -> list[str] | None:
     """The wanted columns and those that say what a null in them means."""
     if columns is None:
         return None
-    return list(dict.fromkeys([*columns, *(beside for name, beside in OLDER_BESIDE.items() if name in columns)]))
+    beside = (OLDER_NULLS.get(name) for name in columns)
+    return list(dict.fromkeys([*columns, *(name for name in beside if name is not None)]))
 
 
 def _order(position: Array, steps: Array) -> Array:
@@ -373,12 +374,12 @@ def _order(position: Array, steps: Array) -> Array:
 def _without_older_nulls(rows: pa.Table) -> pa.Table:
     import pyarrow.compute as pc
 
-    for name in (OLDER_VALUES.keys() | OLDER_BESIDE.keys()) & set(rows.column_names):
+    for name in OLDER_NULLS.keys() & set(rows.column_names):
         index = rows.column_names.index(name)
         if (column := rows.column(index)).null_count:
             filled = column.fill_null(FIELDS[name].default)
-            if name in OLDER_BESIDE:
-                filled = pc.if_else(rows.column(OLDER_BESIDE[name]).is_valid(), filled, column)
+            if (beside := OLDER_NULLS[name]) is not None:
+                filled = pc.if_else(rows.column(beside).is_valid(), filled, column)
             rows = rows.set_column(index, rows.schema.field(index), filled)
     return rows
 
