@@ -20,7 +20,6 @@ from flatdist.launch.rounds import INTERRUPTED, Driver
 from flatdist.machine import logs
 from flatdist.planning import WorkItem, keep_within, make_plan, make_probe, parse_duration, plan_items
 from flatdist.planning.settings import Settings, local_gpus
-from flatdist.sweepfile.choices import require_packages
 from flatdist.sweeps import Changes, parse_sweep
 from flatdist.sweeps.search import Search
 
@@ -141,11 +140,8 @@ def prepare(
     """
     settings.check_here()
     check_loggers(settings.loggers, settings.trials)
-    for search in (sweep.kind for sweep in sweeps if isinstance(sweep.kind, Search)):
-        require_packages(search.searcher)
-        if search.scheduler is not None and settings.executor != "ray":
-            why = f"search.scheduler is Ray Tune's, and {without_ray} runs without Ray"
-            raise SweepError(f"{why}; use early_stopping there")
+    for sweep in sweeps:
+        sweep.kind.check(None if settings.executor == "ray" else without_ray)
     store.check_access()
     plan = plan_sweeps(sweeps, store, settings, amount, tell)
     record(sweeps, store, changes, tell)

@@ -13,7 +13,7 @@ from flatdist.cells.cell import Cell
 from flatdist.errors import SweepError
 from flatdist.expressions import Expression
 from flatdist.sweepfile.blocks import Block, Fixed
-from flatdist.sweepfile.choices import Choice
+from flatdist.sweepfile.choices import Choice, require_packages
 from flatdist.sweepfile.expand import Expansion, expand
 from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.values import InvalidValue, read_value
@@ -59,6 +59,13 @@ class Search(Kind):
     early_stopping: EarlyStopping | None = None
     scheduler: Choice | None = None
     chooses = True
+
+    def check(self, without_ray: str | None) -> None:
+        """Refuse a searcher whose package is missing, and Ray Tune's scheduler on a run without Ray."""
+        require_packages(self.searcher)
+        if self.scheduler is not None and without_ray is not None:
+            why = f"search.scheduler is Ray Tune's, and {without_ray} runs without Ray"
+            raise SweepError(f"{why}; use early_stopping there")
 
     @property
     def stops(self) -> bool:

@@ -104,6 +104,17 @@ class Kind:
     domains: tuple[Domain, ...] = ()
     ranking: tuple[Metric, str] = (Metric("relative_error"), "min")
 
+    def check(self, without_ray: str | None) -> None:
+        """Check that the sweep can run here.
+
+        Args:
+            without_ray: what asked for a run without Ray, in words; None for a run on Ray.
+
+        Raises:
+            LaunchError: a package that it needs is missing.
+            SweepError: it needs Ray, and the run has none.
+        """
+
     def recorded(self, sweep: Sweep, store: Store) -> Sweep:
         """The sweep with the cells and replicates requested so far."""
         return sweep
