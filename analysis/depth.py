@@ -3,29 +3,24 @@
 python analysis/depth.py [docs/results/depth] [--out DIR]
 """
 
-import argparse
-from pathlib import Path
-
 import pandas as pd
 
 from flatdist.figures.effective_norm import depth_figure, ranks_figure
+from flatdist.figures.script import folders
 from flatdist.figures.style import save_figure
 from flatdist.fits.effective_norm import beside_nuclear_norm, depth_ratios, local_against_global
 
 
 def main() -> None:
     """Print the tables and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("docs/results/depth"))
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    firsts = pd.read_csv(options.folder / "effective_norm.csv")
-    ratios, out = depth_ratios(firsts), options.out or options.folder
+    folder, out = folders(__doc__, "docs/results/depth")
+    firsts = pd.read_csv(folder / "effective_norm.csv")
+    ratios = depth_ratios(firsts)
     ratios.to_csv(out / "depth_ratios.csv", index=False, float_format="%.5g")
     print(ratios.round(3).to_string())
     print(beside_nuclear_norm(firsts).to_string())
-    print(local_against_global(pd.read_csv(options.folder / "effective_norm_solver.csv")).to_string())
-    trained = pd.read_csv(options.folder / "trained_ranks.csv")
+    print(local_against_global(pd.read_csv(folder / "effective_norm_solver.csv")).to_string())
+    trained = pd.read_csv(folder / "trained_ranks.csv")
     for name, figure in {"depth": depth_figure(ratios), "ranks": ranks_figure(ratios, trained)}.items():
         origin = {"command": "python analysis/depth.py", "data": "effective_norm.csv"}
         print("\n".join(f"wrote {path}" for path in save_figure(figure, out, name, origin)))

@@ -3,12 +3,10 @@
 python analysis/initial_scale.py [docs/results/training] [--out DIR]
 """
 
-import argparse
-from pathlib import Path
-
 import pandas as pd
 
 from flatdist.figures.effective_norm import scales_figure
+from flatdist.figures.script import folders
 from flatdist.figures.style import save_figure
 from flatdist.fits.effective_norm import minimum_norm_end
 from flatdist.theory import minimum_norm_first_success, prediction
@@ -18,18 +16,15 @@ TOLERANCE = 1e-2
 
 def main() -> None:
     """Print first successes over the scale and tests of the law at the upper end, and write the figure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("docs/results/training"))
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    trials = pd.read_csv(options.folder / "init_ends.csv")
+    folder, out = folders(__doc__, "docs/results/training")
+    trials = pd.read_csv(folder / "init_ends.csv")
     d_out, d_in, rank = (int(trials[name].iloc[0]) for name in ("d_out", "d_in", "rank"))
     scales, errors = minimum_norm_end(trials, TOLERANCE)
     print(f"{scales.round(2).to_string(index=False)}\n{errors.round(3).to_string(index=False)}")
     marks = {prediction(name).label: prediction(name).value(d_out, d_in, rank) for name in ("dof", "statdim")}
     marks["minimum Frobenius norm (exact law)"] = minimum_norm_first_success(d_out, d_in, TOLERANCE).mean() - 0.5
     origin = {"command": "python analysis/initial_scale.py", "data": "init_ends.csv"}
-    for path in save_figure(scales_figure(scales, marks), options.out or options.folder, "init_ends", origin):
+    for path in save_figure(scales_figure(scales, marks), out, "init_ends", origin):
         print(f"wrote {path}")
 
 

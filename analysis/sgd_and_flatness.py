@@ -3,12 +3,10 @@
 python analysis/sgd_and_flatness.py [docs/results/training] [--out DIR]
 """
 
-import argparse
-from pathlib import Path
-
 import pandas as pd
 
 from flatdist.figures.effective_norm import ratios_figure
+from flatdist.figures.script import folders
 from flatdist.figures.style import save_figure
 from flatdist.fits.effective_norm import at_rate_zero, depth_ratios, method_firsts
 
@@ -17,12 +15,9 @@ TOLERANCE, REFERENCE = 1e-2, "min_hessian_trace"
 
 def main() -> None:
     """Print the tables and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("docs/results/training"))
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    folder, out = folders(__doc__, "docs/results/training")
     for name in ("sgd_against_flow", "which_flatness"):
-        trials = pd.read_csv(options.folder / f"{name}.csv")
+        trials = pd.read_csv(folder / f"{name}.csv")
         tables = {}
         for depth, rows in trials[trials["depth"].notna()].groupby("depth"):
             firsts = method_firsts(pd.concat((rows, trials[trials["depth"].isna()])), TOLERANCE)
@@ -34,7 +29,7 @@ def main() -> None:
                 print("at rate 0: {:.3f} ± {:.3f}".format(*at_rate_zero(firsts, rates, REFERENCE)))
         origin = {"command": "python analysis/sgd_and_flatness.py", "data": f"{name}.csv"}
         figure = ratios_figure(tables, REFERENCE)
-        print("\n".join(f"wrote {path}" for path in save_figure(figure, options.out or options.folder, name, origin)))
+        print("\n".join(f"wrote {path}" for path in save_figure(figure, out, name, origin)))
 
 
 if __name__ == "__main__":

@@ -113,3 +113,12 @@ def print_lines(lines: Sequence[str]) -> None:
     except BrokenPipeError:
         # Python flushes standard output once more as it exits; that must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def folders(description: str | None, default: str) -> tuple[Path, Path]:
+    """The command line of a script that draws from committed CSVs: the folder with them, and the one to write to."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(default))
+    parser.add_argument("--out", type=Path, help="folder of the figures; by default that of the CSVs")
+    options = parser.parse_args()
+    return options.folder, options.out or options.folder
