@@ -32,8 +32,7 @@ class Instances:
     """The instances of a batch, one after another, each in memory of its own.
 
     Each instance is solved separately: in a batched tensor program the rounding of an instance depends on the number of
-        its
-    neighbours. The copy keeps the bits from depending on where in the batch, and so at which address, it starts.
+    its neighbours. The copy keeps the bits from depending on where in the batch, and so at which address, it starts.
 
     Args:
         measurements: (..., n, d_out, d_in), torch or numpy.

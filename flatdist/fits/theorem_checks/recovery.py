@@ -63,8 +63,7 @@ def theorem_3(trials: pd.DataFrame) -> Check | None:
     """Population loss <= C (d + d') / n ||M*||_*^2 log^3 n: the C that the measurements need must not grow with d.
 
     A C that does not grow is no evidence: errors vanish above the transition, which lies at a multiple of r (d + d'),
-        so
-    the largest error over n falls against (d + d') log^3 n / n whether or not the theorem is sharp.
+    so the largest error over n falls against (d + d') log^3 n / n whether or not the theorem is sharp.
     """
     certified = trials[(trials["status"] == "converged") & (trials["method"] == "min_hessian_trace")]
     rows = certified[(certified["ensemble"] == "gaussian") & (certified["n"] > 1)]

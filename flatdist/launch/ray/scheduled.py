@@ -1,8 +1,8 @@
 """A search whose trials Ray Tune's own scheduler may stop, such as ASHA: trials start as slots become free, no rounds.
 
 The store is authoritative: each suggestion is recorded before it runs, and each stopped cell with the step and the
-    value at which it was stopped. Tune's own state is not kept. When a search resumes, its searcher receives all
-    results again, while its scheduler starts with empty rungs.
+value at which it was stopped. Tune's own state is not kept. When a search resumes, its searcher receives all results
+again, while its scheduler starts with empty rungs.
 """
 
 from __future__ import annotations
