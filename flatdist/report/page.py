@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from importlib.resources import files
@@ -14,12 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from flatdist.errors import FlatdistError
 from flatdist.figures.command import Context, Drawn, maker_of
 from flatdist.figures.origin import origin
-from flatdist.figures.panels import styled
+from flatdist.figures.panels import DELTA, PRIME, styled
 from flatdist.figures.style import FORMATS, PREDICTION_LINES, save_figure
 from flatdist.figures.words import counted, name_of
 from flatdist.machine.files import atomic
@@ -34,6 +35,12 @@ if TYPE_CHECKING:
     from flatdist.sweeps import Sweep
 
 Part = TypeVar("Part")
+_FORMULA = re.compile(rf"r\(d \+ d{PRIME}( - r)?\)|d d{PRIME}|\bn50\b|{DELTA}")
+_SYMBOLS = {
+    "n50": "<msub><mi>n</mi><mn>50</mn></msub>",
+    f"d{PRIME}": f"<msup><mi>d</mi><mo>{PRIME}</mo></msup>",
+    "-": "<mo>&minus;</mo>",
+}
 _CURVES = ("index", "steps", "low", "high", "size", "deflated")
 
 
@@ -135,6 +142,7 @@ def build(material: Material, live: Inliner | None = None) -> dict[str, str]:
         loader=PackageLoader("flatdist.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
+    environment.filters["typeset"] = typeset
     main = environment.get_template("main.html.j2").render(content)
     css, script = _asset("page.css") + painter.inliner.css, _asset("page.js")
     payload = embedded(data)
@@ -143,6 +151,21 @@ def build(material: Material, live: Inliner | None = None) -> dict[str, str]:
         hashes={"script": _hash(script), "style": _hash(css)},
     )  # fmt: skip
     return {"html": html, "main": main, "css": css, "data": str(payload)}
+
+
+def typeset(text: str) -> Markup:
+    """Text as markup, with the formulas in it as MathML, which no line breaks.
+
+    >>> typeset("δ < 3")
+    Markup('<math><mi>δ</mi></math> &lt; 3')
+    """
+    return Markup(_FORMULA.sub(_mathml, str(escape(text))))  # noqa: S704 - escaped here
+
+
+def _mathml(formula: re.Match[str]) -> str:
+    parts = re.findall(rf"n50|d{PRIME}|\S", formula[0])
+    symbols = (_SYMBOLS.get(part) or (f"<mi>{part}</mi>" if part.isalpha() else f"<mo>{part}</mo>") for part in parts)
+    return f"<math>{''.join(symbols)}</math>"
 
 
 def _safe(name: str, make: Callable[[], Part], otherwise: Part) -> Part:

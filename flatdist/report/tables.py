@@ -290,7 +290,7 @@ def theorems(material: Material) -> dict[str, Any] | None:
     )
     counts = [f"{sum(row['verdict'] == verdict for row in rows)} {verdict}" for verdict in VERDICTS]
     words = ", ".join(count for count in counts if not count.startswith("0 ")) + "."
-    words += f" No trials test {', '.join(name.replace('_', ' ') for name in missing)}." if missing else ""
+    words += f" No trials test {', '.join(missing)}." if missing else ""
     return {"words": words, "table": text_table(table, "Statements of the paper and their verdicts")}
 
 

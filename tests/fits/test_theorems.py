@@ -147,7 +147,7 @@ def test_the_command_reads_a_sweep_from_the_store(tmp_path, capsys):
     assert figure("theorems", str(sweep), "--store", store, "--out", str(out), "--format", "png") == 0
     text = capsys.readouterr().out
     assert "Lemma 3: holds" in text
-    assert "theorem_4: no trials test it" in text
+    assert "Theorem 4: no trials test it" in text
     table = pd.read_csv(out / "theorems.csv")
     assert np.all(table["instances"] > 0)
     assert (out / "lemma_3.png").stat().st_size > 10_000
@@ -156,7 +156,7 @@ def test_the_command_reads_a_sweep_from_the_store(tmp_path, capsys):
 def test_without_probes_the_other_statements_are_checked(trials):
     checks, missing = run_checks(trials[trials["method"] != "theorem_probe"])
     assert {check.name for check in checks} >= {"theorem_4"}
-    assert {"lemma_2", "theorem_2", "corollary_1"} <= set(missing)
+    assert {"Lemma 2", "Theorem 2", "Corollary 1"} <= set(missing)
 
 
 def test_trials_that_bear_on_nothing_are_one_message(trials, monkeypatch, tmp_path, capsys):

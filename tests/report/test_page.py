@@ -99,7 +99,7 @@ def test_tiles_are_the_cells_of_the_store_in_the_heat_maps_colours(page, parsed)
 
 def test_answers_and_cells_are_there_without_scripts(parsed):
     text = " ".join(parsed.texts)
-    for part in ("label-noise SGD", "min nuclear norm", "n50", "Law:", "the statistical dimension", "Training curves"):
+    for part in ("label-noise SGD", "min nuclear norm", "n 50", "Law:", "the statistical dimension", "Training curves"):
         assert part in text
     rows = [a for tag, a in parsed.elements if tag == "tr" and "data-cell" in a]
     assert len(rows) == 13

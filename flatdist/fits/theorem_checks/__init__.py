@@ -39,7 +39,7 @@ def run_checks(trials: pd.DataFrame) -> tuple[list[Check], list[str]]:
     for check in CHECKS:
         result = check(trials)
         if result is None:
-            missing.append(check.__name__)
+            missing.append(check.__name__.replace("_", " ").capitalize())
         else:
             found.append(result)
     return found, missing
