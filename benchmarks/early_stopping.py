@@ -2,7 +2,8 @@
 
     python benchmarks/early_stopping.py [--budget 24] [--steps 20000] [--seeds 3] [--searcher random]
 
-Both search the same fields with the same searcher, budget, rungs (2000 and 6000 steps, a third goes on) and slots. For
+Both search the same fields with the same searcher, budget, rungs (a tenth and three tenths of the steps, a third
+continues) and slots. For
 each the script prints, from the store alone: the wall time; the time until the best cell's last row; that cell's
 metric; the share of cells stopped; the replicate-steps that were trained; and the share of slot-seconds, after Ray is
 up, in which no steps were taken. Then both are killed after half of their time and run again: the total time over that
@@ -28,7 +29,7 @@ from flatdist.store import Store
 from flatdist.sweeps import Sweep
 
 SLOTS = 2
-STOPPING = {"rounds": "early_stopping: {first: 2000, factor: 3}", "asha": "scheduler: {asha: {grace_period: 2000}}"}
+STOPPING = {"rounds": "early_stopping: {first: FIRST, factor: 3}", "asha": "scheduler: {asha: {grace_period: FIRST}}"}
 SOURCE = Path(__file__).parents[1] / "sweeps" / "tune_training.yaml"
 
 
@@ -38,7 +39,8 @@ def write(folder: Path, kind: str, options: argparse.Namespace, seed: int) -> Pa
     for name, value in (("replicates", options.replicates), ("steps", options.steps), ("budget", options.budget),
                         ("searcher", options.searcher), ("round", options.round)):  # fmt: skip
         text = re.sub(rf"^( *{name}): .*$", rf"\1: {value}", text, flags=re.MULTILINE)
-    text = re.sub(r"^  early_stopping: .*$", f"  {STOPPING[kind]}\n  seed: {seed}", text, flags=re.MULTILINE)
+    stopping = STOPPING[kind].replace("FIRST", str(options.steps // 10))
+    text = re.sub(r"^  early_stopping: .*$", f"  {stopping}\n  seed: {seed}", text, flags=re.MULTILINE)
     path = folder / "tune_training.yaml"
     path.write_text(text, encoding="utf-8")
     return path

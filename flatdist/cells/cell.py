@@ -382,8 +382,12 @@ def _conflicts(values: dict[str, Any]) -> list[FieldProblem]:
         if kept is not Dense:
             reason = f"rounds independent real entries, and those of {values['ensemble']} are kept another way"
             problems.append(FieldProblem("storage", "float16", reason, "exact"))
+    method = values.get("method", "label_noise_sgd")
+    if values.get("learning_rate", 0.0) is None and not METHODS[method].chooses_steps:
+        reason = f"estimates steps in proportion to the gradient, and those of {method} are not"
+        problems.append(FieldProblem("learning_rate", "auto", reason, "a positive number"))
     infinite = "depth" in values and values["depth"] is None
-    if infinite and "width" in METHODS[values.get("method", "label_noise_sgd")].fields:
+    if infinite and "width" in METHODS[method].fields:
         problems.append(FieldProblem("depth", "inf", "is for flattest_local alone", "a whole number from 2 to 64"))
     elif {"width", "depth"} <= values.keys():
         hidden = (values["depth"] or 2) - 1

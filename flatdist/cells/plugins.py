@@ -34,7 +34,7 @@ class Plugin:
     """A file that defines methods or ensembles; plain data, sent to every worker.
 
     Attributes:
-        name: of the file, or of the package behind an entry point.
+        name: of the file, or ``PACKAGE:ENTRY`` for an entry point.
         source: the file's text; empty for an entry point, whose package every worker has.
         digest: hash of the content.
     """
@@ -80,9 +80,9 @@ def use_plugins(plugins: Iterable[Plugin]) -> None:
         if plugin.digest in _loaded:
             continue
         if not plugin.source:
-            raise LaunchError(
-                f"package {plugin.name} is installed where the sweep was started but not here: install it"
-            )
+            here = any(one.name == plugin.name for one in _loaded.values())
+            what = "differs from the one where the sweep was started" if here else "is not installed"
+            raise LaunchError(f"package {plugin.name} {what}; install the same version on every node")
         module = types.ModuleType(f"flatdist_plugin_{plugin.digest}")
         module.__file__ = plugin.name
         sys.modules[module.__name__] = module  # so that runner="…:solve" can name the file's own functions
@@ -112,7 +112,7 @@ def _register(plugin: Plugin, names: Mapping[str, Any]) -> None:
         if value.name in registry and (owner is None or owner.name != plugin.name):  # a file that was edited replaces
             whose = f"plugin {owner.name}" if owner is not None else "flatdist"
             raise LaunchError(
-                f"plugin {plugin.name}: {whose} already has a {kind} {value.name!r}; give yours another name"
+                f"plugin {plugin.name}: {whose} already has the {kind} {value.name!r}; give yours another name"
             )
     for old in [one for one in _loaded.values() if one.name == plugin.name]:
         del _loaded[old.digest]
@@ -156,7 +156,8 @@ def load_entry_points() -> None:
                 spec = importlib.util.find_spec(entry.module)
                 content = Path(spec.origin).read_bytes() if spec is not None and spec.origin else entry.value.encode()
                 digest = hashlib.sha256(content + entry.value.encode()).hexdigest()[:16]
-                _register(Plugin(entry.dist.name if entry.dist else entry.name, "", digest), {entry.name: value})
+                name = f"{entry.dist.name}:{entry.name}" if entry.dist else entry.name
+                _register(Plugin(name, "", digest), {entry.name: value})
             except Exception as error:
                 warnings.warn(f"skipping entry point {group}:{entry.name}: {error}", stacklevel=2)
 

@@ -41,7 +41,11 @@ _WHEN = (1980, 1, 1, 0, 0, 0)  # of every entry, so that the same contents make 
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Archive to write.  [default: SWEEP.zip]")
 def bundle_command(sweep: str, store: str, figures: Path | None, out: Path | None) -> None:
-    """Write SWEEP into one archive: its file, rows, figures, versions and uncommitted changes, with a hash to cite."""
+    """Write SWEEP into one archive: its file, plugins, rows, figures, versions and uncommitted changes; prints a hash.
+
+    The hash is that of the contents: cite it, and 'flatdist verify' tells whether an archive is the one cited.
+    """
+    from flatdist.cells.plugins import loaded_plugins
     from flatdist.store.layout import diff_folder
 
     loaded, opened = load_sweep(sweep, store), open_store(store)
@@ -51,6 +55,7 @@ def bundle_command(sweep: str, store: str, figures: Path | None, out: Path | Non
         raise StoreError(f"store {opened.uri} has no results of {loaded.name!r}; run the sweep first")
     contents = {"sweep.yaml": loaded.source.encode(), "trials.parquet": _parquet(trials)}
     contents["history.parquet"] = _parquet(loaded.rows(opened.history(ids)))
+    contents |= {f"plugins/{one.name}": one.source.encode() for one in loaded_plugins() if one.source}
     versions = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions()}, key=str.lower)
     contents["versions.txt"] = ("\n".join(versions) + "\n").encode()
     for info in opened.files.list(diff_folder(loaded.name)):
@@ -143,7 +148,13 @@ def _compare(row: dict[str, Any]) -> tuple[str, bool]:
     try:
         cell = Cell.from_row(row)
     except CellError as error:
-        return f"{name}: cannot be computed here: {error}", False
+        plugins = row.get("plugins")
+        own = (
+            ""
+            if _is_null(plugins) or not plugins
+            else f"\n  computed with {plugins}: extract and read it, then --plugin"
+        )
+        return f"{name}: cannot be computed here: {error}{own}", False
     if cell.cell_id != row["cell_id"]:
         return (
             f"{name}: comes from other numerics than this flatdist's ({cell.numerics}); install the bundle's version",

@@ -59,6 +59,11 @@ class Method:
         """Whether an engine runs the method, step by step."""
         return self.engines != ()
 
+    @property
+    def chooses_steps(self) -> bool:
+        """Whether ``learning_rate: auto`` is allowed."""
+        return True
+
     def run(self, cell: Any, replicates: Sequence[int], settings: Any, hooks: Any) -> Iterator[Produced]:
         """Compute replicates of a cell of this method.
 
@@ -86,13 +91,14 @@ class UpdateRule:
         state: names of the numbers kept with every weight; they start at 0 and checkpoints carry them.
         constants: the numbers that a cell hands to ``step``.
         gain: how many learning rates a constant gradient of 1 moves a weight by per step in the long run. ``auto``
-            divides its step sizes by it, and flow time counts learning rates multiplied by it.
+            divides its step sizes by it, and flow time counts learning rates multiplied by it. None where steps are
+            not in proportion to the gradient, as RMSprop's: ``auto`` is refused then.
     """
 
     step: Callable[[Any, Any, tuple[Any, ...], Any, tuple[Any, ...]], tuple[Any, tuple[Any, ...]]]
     state: tuple[str, ...] = ()
     constants: Callable[[Any], tuple[float, ...]] = lambda cell: ()
-    gain: Callable[[Any], float] = lambda cell: 1.0
+    gain: Callable[[Any], float] | None = lambda cell: 1.0
 
 
 @dataclass(frozen=True)
@@ -137,8 +143,13 @@ class GradientMethod(Method):
         return self.batch_size(cell) or int(cell.n)
 
     def gain(self, cell: Any) -> float:
-        """The update rule's gain, 1 without a rule."""
-        return 1.0 if self.update is None else self.update.gain(cell)
+        """The update rule's gain, 1 without one."""
+        return 1.0 if self.update is None or self.update.gain is None else self.update.gain(cell)
+
+    @property
+    def chooses_steps(self) -> bool:
+        """Whether ``learning_rate: auto`` has a meaning for its update rule."""
+        return self.update is None or self.update.gain is not None
 
 
 @dataclass(frozen=True)

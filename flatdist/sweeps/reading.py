@@ -130,7 +130,8 @@ def _load_plugin(node: Node, path: Path | None, problems: Problems) -> None:
         problems.raise_any()
     if path is None:
         if not any(plugin.name == name for plugin in loaded_plugins()):
-            problems.add("plugin", node.line, "is not loaded from a store's record", f"--plugin {name}", name)
+            instead = f"--plugin {name}, or the sweep's file in place of its name"
+            problems.add("plugin", node.line, "is not loaded from a store's record", instead, name)
             problems.raise_any()
         return
     try:

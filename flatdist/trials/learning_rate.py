@@ -30,7 +30,6 @@ import numpy as np
 
 from flatdist.cells.cell import Cell
 from flatdist.factorization.products import partial_products
-from flatdist.methods.base import GradientMethod
 from flatdist.types import Array
 
 FIRST_ESTIMATES = (0, 125, 250, 500, 1000, 2000)  # steps; the weights change fastest at the start
@@ -99,7 +98,7 @@ def steps_to_leave(cell: Cell) -> float:
     Nothing ever leaves layers whose products underflow.
     """
     smallest = float(np.finfo(cell.dtype).smallest_subnormal)
-    if not isinstance(cell.spec, GradientMethod) or cell.depth < 2 or cell.init_scale > SMALL_START:
+    if not cell.spec.takes_steps or cell.depth < 2 or cell.init_scale > SMALL_START:
         return 0.0
     if cell.init_scale ** (cell.depth - 1) < smallest:
         return np.inf
@@ -108,8 +107,8 @@ def steps_to_leave(cell: Cell) -> float:
     rate = cell.learning_rate
     if rate is None:
         layers = smallest_interpolator([np.zeros((1, out, into)) for into, out in pairwise(cell.widths)], np.ones(1))
-        noise = cell.label_noise_std if cell.spec.label_noise else 0.0
-        batch = cell.spec.drawn(cell)
+        noise = cell.label_noise_std if cell.training.label_noise else 0.0
+        batch = cell.training.drawn(cell)
         (rate,) = stable_learning_rate(
             layers, n=cell.n, batch=batch, label_scale=np.ones(1), noise_std=np.full(1, noise)
         )

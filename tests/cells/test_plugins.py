@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +13,9 @@ import pytest
 
 import flatdist
 from flatdist.cells import plugins
-from flatdist.cells.plugins import forget_plugins, load_entry_points, load_plugin, loaded_plugins
+from flatdist.cells.plugins import forget_plugins, load_entry_points, load_plugin, loaded_plugins, use_plugins
 from flatdist.cli import main
-from flatdist.errors import LaunchError, SweepError
+from flatdist.errors import CellError, LaunchError, SweepError
 from flatdist.launch.ray.cluster import versions
 from flatdist.methods import METHODS
 from flatdist.sensing.ensembles import ENSEMBLES
@@ -92,8 +94,8 @@ def test_a_file_defines_a_method_and_an_ensemble_and_its_content_is_identity(tmp
         ("x = 1\ny = x / 0\n", "plugin mine.py line 2: ZeroDivisionError: division by zero"),
         ("def f(:\n", "plugin mine.py line 1: SyntaxError"),
         ("raise SystemExit(3)\n", "plugin mine.py line 1: SystemExit: 3"),
-        (NOISE.replace("single_noise", "sam"), "flatdist already has a method 'sam'; give yours another name"),
-        (SCALED.replace('"doubled"', '"gaussian"'), "flatdist already has a ensemble 'gaussian'"),
+        (NOISE.replace("single_noise", "sam"), "flatdist already has the method 'sam'; give yours another name"),
+        (SCALED.replace('"doubled"', '"gaussian"'), "flatdist already has the ensemble 'gaussian'"),
     ],
 )
 def test_a_plugin_that_cannot_be_used_registers_nothing(tmp_path: Path, text: str, message: str) -> None:
@@ -105,9 +107,21 @@ def test_a_plugin_that_cannot_be_used_registers_nothing(tmp_path: Path, text: st
     assert loaded_plugins() == ()
 
 
+def test_auto_is_refused_where_steps_are_not_in_proportion_to_the_gradient(tmp_path: Path) -> None:
+    rule = "update=UpdateRule(lambda w, g, s, rate, c: (w - rate * g / (g * g + 1e-9) ** 0.5, s), gain=None),"
+    text = NOISE.replace("GradientMethod\n", "GradientMethod, UpdateRule\n", 1).replace("single_noise", "signs")
+    load_plugin(write(tmp_path, text.replace("label_noise=True,", rule)))
+    with pytest.raises(CellError, match=r"learning_rate: 'auto' .*proportion to the gradient, and those of signs are"):
+        flatdist.Cell(**FIELDS, method="signs")
+    cell = flatdist.Cell(**FIELDS, method="signs", learning_rate=1e-3, steps=20, evaluations=2)
+    _, history = flatdist.run_cell(cell, range(1), engine="batched")
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
+    assert flatdist.Cell(**FIELDS, method="sam").learning_rate is None
+
+
 def test_two_plugins_cannot_define_one_name(tmp_path: Path) -> None:
     load_plugin(write(tmp_path, NOISE))
-    with pytest.raises(LaunchError, match=r"plugin mine.py already has a method 'single_noise'"):
+    with pytest.raises(LaunchError, match=r"plugin mine.py already has the method 'single_noise'"):
         load_plugin(write(tmp_path, NOISE + "# other\n", "other.py"))
     with pytest.raises(LaunchError, match=r"cannot be read: No such file"):
         load_plugin(tmp_path / "missing.py")
@@ -142,12 +156,20 @@ def test_the_command_line_takes_plugins(tmp_path: Path, capsys: pytest.CaptureFi
     assert "halved" in capsys.readouterr().err
     assert main(["sweep", str(path), *options, "--plugin", str(plugin)]) == 0
     assert set(flatdist.load_trials(tmp_path / "store")["method"]) == {"halved"}
+    archive = str(tmp_path / "own.zip")
+    assert (
+        main(["bundle", str(path), "--store", str(tmp_path / "store"), "--out", archive, "--plugin", str(plugin)]) == 0
+    )
+    assert main(["verify", archive]) == 0
     forget_plugins()
+    assert main(["verify", archive]) == 1
+    assert "computed with mine.py:" in capsys.readouterr().out
+    with zipfile.ZipFile(archive) as bundle:
+        assert bundle.read("plugins/mine.py").decode() == SCALED
     for command in ("status", "failures", "best"):  # by its name, in another process
         assert main([command, "own", "--store", str(tmp_path / "store"), "--plugin", str(plugin)]) == 0
         forget_plugins()
-    text = capsys.readouterr().out
-    assert "1 of 1 cells have rows" in text
+    assert "1 of 1 cells have rows" in capsys.readouterr().out
     assert main(["submit", "slurm", str(path), "--dry-run", "--plugin", str(plugin)]) == 0
     assert f"--plugin {plugin}" in capsys.readouterr().out
     assert main(["sweep", str(path), *options, "--plugin", str(tmp_path / "none.py")]) == 2
@@ -181,3 +203,9 @@ def test_entry_points_are_registered_and_a_broken_one_is_left_out(monkeypatch: p
         load_entry_points()
     assert METHODS["packaged"] is method
     assert flatdist.Cell(**FIELDS, method="packaged").numerics["method_plugin"] == loaded_plugins()[0].digest
+    (plugin,) = loaded_plugins()
+    use_plugins([plugin])  # as a worker on a node with the same package
+    with pytest.raises(LaunchError, match="package packaged differs from the one where the sweep was started"):
+        use_plugins([replace(plugin, digest="0" * 16)])
+    with pytest.raises(LaunchError, match="package other is not installed; install the same version on every node"):
+        use_plugins([replace(plugin, name="other", digest="0" * 16)])
