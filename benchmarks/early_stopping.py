@@ -3,11 +3,10 @@
     python benchmarks/early_stopping.py [--budget 24] [--steps 20000] [--seeds 3] [--searcher random]
 
 Both search the same fields with the same searcher, budget, rungs (a tenth and three tenths of the steps, a third
-continues) and slots. For
-each the script prints, from the store alone: the wall time; the time until the best cell's last row; that cell's
-metric; the share of cells stopped; the replicate-steps that were trained; and the share of slot-seconds, after Ray is
-up, in which no steps were taken. Then both are killed after half of their time and run again: the total time over that
-of the run that was not killed, and whether the cells are the same.
+continues) and slots. For each the script prints, from the store alone: the wall time; the time until the best cell's
+last row; that cell's metric; the share of cells stopped; the replicate-steps that were trained; and the share of
+slot-seconds, after Ray is up, in which no steps were taken. Then both are killed after half of their time and run
+again: the total time over that of the run that was not killed, and whether the cells are the same.
 """
 
 from __future__ import annotations
@@ -54,11 +53,15 @@ def run(path: Path, kill_after: float | None = None) -> tuple[float, float]:
     said = path.parent / "said.txt"
     with said.open("w") as log:
         process = subprocess.Popen(command, cwd=path.parent, stdout=log, stderr=log, start_new_session=True)
-    while process.poll() is None:
-        time.sleep(0.2)
-        if not up and "Ray is up" in said.read_text():
-            up = time.perf_counter() - start
-        if kill_after is not None and time.perf_counter() - start > kill_after:
+    try:
+        while process.poll() is None:
+            time.sleep(0.2)
+            if not up and "Ray is up" in said.read_text():
+                up = time.perf_counter() - start
+            if kill_after is not None and time.perf_counter() - start > kill_after:
+                os.killpg(process.pid, signal.SIGKILL)
+    finally:
+        if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     if process.returncode != 0 and kill_after is None:
         raise SystemExit(said.read_text())
@@ -99,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--searcher", default="random")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the sweep that is running ends too
     rows: dict[str, list[dict[str, float]]] = {kind: [] for kind in STOPPING}
     for seed in range(options.seeds):
         for kind in STOPPING:  # in turn, so that other work on the machine meets both

@@ -37,6 +37,7 @@ USUAL = (
     *("executor", "address", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "engine", "device", "pack"),
     *("checkpoint_seconds", "trials", "loggers", "log_folder", "log_level", "log_file"),
 )
+LAUNCH_SECONDS = 5.0  # until the trials of a launch on this machine's Ray are at work
 Tell = Callable[[str], None]
 RunItems = Callable[[Sequence[WorkItem]], LaunchResult]
 
@@ -241,22 +242,18 @@ class Running:
 
     def run_rounds(self, rounds: Rounds) -> int:
         """Run a sweep round by round until it requests nothing more; returns the exit status."""
-        from flatdist.launch.ray.cluster import ClusterSession
-
         if rounds.note:
             self.warn(rounds.note)
         rounds.log.save()
         if rounds.scheduled:
             status = self._schedule(rounds)
         else:
-            driver = Driver(
-                rounds.strategy, rounds.log, self.store, self._launcher(), halving=rounds.halving,
-                retry_failed=self.amount.retry_failed, tell=self.tell, describe=rounds.describe, limit=rounds.limit,
-            )  # fmt: skip
-            over_ray = self.settings.executor == "ray"
-            session = ClusterSession(self.settings) if over_ray else contextlib.nullcontext()  # one Ray for all rounds
-            with session, sigterm_interrupts():  # Ray sets a handler of its own on connecting
-                status = driver.finish()
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(sigterm_interrupts())
+                status = Driver(
+                    rounds.strategy, rounds.log, self.store, self._launcher(stack), halving=rounds.halving,
+                    retry_failed=self.amount.retry_failed, tell=self.tell, describe=rounds.describe, limit=rounds.limit,
+                ).finish()  # fmt: skip
         if text := rounds.outcome():
             self.tell(text)
         return status
@@ -272,21 +269,43 @@ class Running:
             work, self.store.uri, wanted=wanted, settings=self.settings, display=self.display
         ).exit_code
 
-    def _launcher(self) -> RunItems:
-        """What launches the items of a round and returns when they have ended."""
+    def _launcher(self, stack: contextlib.ExitStack) -> RunItems:
+        """What launches the items of a round and returns when they have ended.
+
+        Args:
+            stack: ends the Ray that the first round which needs one has started for all of them.
+        """
+        from flatdist.launch.ray.cluster import ClusterSession
+
         forecast: Forecast | None = None
         rounds = 0
+        connected = False
 
         def run(items: Sequence[WorkItem]) -> LaunchResult:
-            nonlocal forecast, rounds
+            nonlocal forecast, rounds, connected
             rounds += 1
             if rounds & (rounds - 1) == 0:  # reading all times is worth it while they are few: rounds 1, 2, 4, 8, ...
                 forecast = None
             plan = plan_items(items, self.store, self.settings, forecast=forecast)
             forecast = plan.forecast
-            return launch(plan, self.store.uri, display=self.display, part=self.part, wait=True)
+            settings = dataclasses.replace(plan.settings, executor="inline") if _is_short(plan) else plan.settings
+            if settings.executor == "ray" and not connected:
+                connected = True
+                if not settings.joins_cluster:
+                    self.tell("starting Ray (5 to 20 s)")
+                stack.enter_context(ClusterSession(settings))
+                stack.enter_context(sigterm_interrupts())  # Ray has set a handler of its own
+            return launch(plan, self.store.uri, settings=settings, display=self.display, part=self.part, wait=True)
 
         return run
+
+
+def _is_short(plan: Plan) -> bool:
+    """Whether this process alone ends a round on this machine before Ray's trials would have started and run it."""
+    settings = plan.settings
+    if settings.joins_cluster or settings.trials == "cells" or settings.expected_device != "cpu":
+        return False
+    return plan.work.mid < LAUNCH_SECONDS + plan.work.mid / plan.slots
 
 
 def read_options(options: Mapping[str, Any]) -> tuple[Settings, Amount]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import flatdist
 from flatdist.cli import main
+from flatdist.launch import sweeping
 from flatdist.launch.interrupt import sigterm_interrupts
+from flatdist.launch.launching import LaunchResult, launch
+from flatdist.planning import Plan, Settings
 from flatdist.store import Store
 
 TEXT = """
@@ -120,3 +126,43 @@ def test_sigterm_between_two_launches_ends_a_search_like_sigint() -> None:
     with pytest.raises(KeyboardInterrupt), sigterm_interrupts():
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+class Session:
+    """In place of Ray: counts how often it was started."""
+
+    started = 0
+
+    def __init__(self, settings: Settings) -> None:
+        assert settings.executor == "ray"
+
+    def __enter__(self) -> None:
+        Session.started += 1
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing to end."""
+
+
+@pytest.mark.parametrize(("seconds", "started"), [(60.0, 0), (-math.inf, 1)])
+def test_rounds_that_end_sooner_than_ray_starts_run_in_this_process(
+    sweep: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch, seconds: float, started: int
+) -> None:
+    path, store = sweep
+    executors: list[str] = []
+
+    def inline(plan: Plan, uri: str, *, settings: Settings, **options: Any) -> LaunchResult:
+        executors.append(settings.executor)
+        return launch(plan, uri, settings=dataclasses.replace(settings, executor="inline"), **options)
+
+    monkeypatch.setattr(sweeping, "LAUNCH_SECONDS", seconds)
+    monkeypatch.setattr(sweeping, "launch", inline)
+    monkeypatch.setattr("flatdist.launch.ray.cluster.ClusterSession", Session)
+    Session.started = 0
+    assert main(["sweep", path, *store, "--no-probe", "--display", "none", "--engine", "batched"]) == 0
+    assert set(executors) == {"ray" if started else "inline"}
+    assert len(executors) > 2  # rounds, and the rungs within them
+    assert Session.started == started  # once for all rounds
+    rows = flatdist.load_trials(store[1], sweep="tiny")
+    other = [store[0], store[1] + "-inline"]
+    assert main(["sweep", path, *other, *RUN]) == 0
+    assert rows["relative_error"].tolist() == flatdist.load_trials(other[1], sweep="tiny")["relative_error"].tolist()
