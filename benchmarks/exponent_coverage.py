@@ -13,7 +13,7 @@ import itertools
 
 import numpy as np
 
-from flatdist.fits.power_law import COEFFICIENT, EXPONENT, Points, fit_power_law, profile_limits
+from flatdist.fits.power_law import COEFFICIENT, EXPONENT, Points, profile_limits
 
 ERROR = 0.03
 LOW, HIGH = np.log(25.0), np.log(700.0)  # statistical dimensions of shapes from 8 x 8 to 60 x 60
@@ -41,9 +41,8 @@ def main() -> None:
         covered = np.zeros(2)
         for _ in range(options.datasets):
             points = simulate(shapes, scatter, censored, generator)
-            best = fit_power_law(points)
             for index, (parameter, truth) in enumerate(((EXPONENT, 0.95), (COEFFICIENT, 0.1))):
-                low, high = profile_limits(points, best, parameter, 0.95)
+                low, high = profile_limits(points, parameter, 0.95)
                 covered[index] += low <= truth <= high
         exponent, coefficient = covered / options.datasets
         print(f"{shapes=} {scatter=} {censored=} {exponent=:.3f} {coefficient=:.3f}", flush=True)

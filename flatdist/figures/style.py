@@ -204,8 +204,10 @@ def save_figure(
     logging.getLogger("fontTools").setLevel(logging.ERROR)  # remarks on the age of the fonts it embeds
     paths = []
     with themed():
-        figure.draw_without_rendering()
-        figure.set_layout_engine(None)  # the layout is settled, and need not be solved for every format
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
+            figure.set_layout_engine(None)  # the layout is settled, and need not be solved for every format
         for extension in formats:
             path = Path(folder) / f"{stem}.{extension}"
             with atomic(path) as temporary:

@@ -100,7 +100,7 @@ def fit_width_law(thresholds: pd.DataFrame, by: Sequence[str], level: float = 0.
         row: dict[str, Any] = {"n_shapes": points.shapes, "n_unresolved": len(points.x) - len(resolved.x)}
         row["coefficient"] = math.exp(best.parameters[COEFFICIENT])
         row["exponent"] = best.parameters[EXPONENT]
-        row["exponent_low"], row["exponent_high"] = profile_limits(points, best, EXPONENT, level)
+        row["exponent_low"], row["exponent_high"] = profile_limits(points, EXPONENT, level)
         rows.append({**key, **row})
     return pd.DataFrame(rows)
 

@@ -29,7 +29,7 @@ def grouped(frame: pd.DataFrame, by: Sequence[str]) -> tuple[list[dict[str, Any]
     """The keys of the groups in the order of their values, nulls last, and each row's group, (rows,)."""
     if not by or frame.empty:
         return [{}] if not by else [], np.zeros(len(frame), dtype=np.int64)
-    ranks, values = zip(*(_ranked(frame[name]) for name in by), strict=True)
+    ranks, values = zip(*(ranked(frame[name]) for name in by), strict=True)
     groups, index = np.unique(np.stack(ranks, axis=1), axis=0, return_inverse=True)
     keys = [{name: known[rank] for name, known, rank in zip(by, values, group, strict=True)} for group in groups]
     return keys, index.ravel()
@@ -41,13 +41,23 @@ def group_rows(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[st
         yield {}, frame
         return
     keys, index = grouped(frame, by)
-    ends = np.cumsum(np.bincount(index, minlength=len(keys)))[:-1]
-    parts = np.split(np.argsort(index, kind="stable"), ends) if keys else []
-    for key, positions in zip(keys, parts, strict=True):
+    order, starts = grouped_rows(index)
+    for key, positions in zip(keys, np.split(order, starts[1:]) if keys else [], strict=True):
         yield key, frame.iloc[positions]
 
 
-def _ranked(column: pd.Series) -> tuple[np.ndarray, list[Any]]:
+def grouped_rows(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the rows, group after group, (rows,), and where in them each group starts, (groups,)."""
+    return np.argsort(index, kind="stable"), np.concatenate(([0], np.cumsum(np.bincount(index))[:-1]))
+
+
+def varies_within(ranks: np.ndarray, order: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Whether entries of these ranks differ within each group, (groups,), with groups from :func:`grouped_rows`."""
+    sorted_ranks = ranks[order]
+    return np.asarray(np.minimum.reduceat(sorted_ranks, starts) < np.maximum.reduceat(sorted_ranks, starts))
+
+
+def ranked(column: pd.Series) -> tuple[np.ndarray, list[Any]]:
     """Each entry's rank among the column's values, nulls last, and those values."""
     try:
         codes, uniques = pd.factorize(column, use_na_sentinel=False)
@@ -104,14 +114,15 @@ def _values(trials: pd.DataFrame, name: str) -> set[Any]:
     """Distinct values of a column where it applies; hidden widths that are the default of their shape count as one."""
     if name == "batch_size" and "method" in trials:  # 1-SAM's batch of one follows from the method
         apart = trials.groupby("method")[name].nunique(dropna=False) > 1
-        trials = trials[trials["method"].map(lambda method: apart[method] or uses(method, name))]
-    values = {as_value(value) for value in distinct(trials[name])}
+        follows = [method for method in apart.index if not (apart[method] or uses(method, name))]
+        trials = trials[~trials["method"].isin(follows)]
     if name == "width" and {"d_out", "d_in"} <= set(trials.columns):
-        rows = {
-            (as_value(width), max(d_out, d_in))
-            for width, d_out, d_in in zip(trials["width"], trials["d_out"], trials["d_in"], strict=True)
-        }
+        rows = [
+            (key["width"], max(key["d_out"], key["d_in"])) for key in grouped(trials, ("width", "d_out", "d_in"))[0]
+        ]
         values = {"default" if width in (largest, (largest,) * _length(width)) else width for width, largest in rows}
+    else:
+        values = {as_value(value) for value in distinct(trials[name])}
     if None in values and not _null_is_a_value(trials, name):
         values.remove(None)
     return values
@@ -152,6 +163,6 @@ def matching(table: pd.DataFrame, key: Mapping[Any, Any]) -> pd.DataFrame:
     """Rows of a table with this key, nulls equal to nulls."""
     chosen = np.ones(len(table), dtype=bool)
     for name, value in key.items():
-        ranks, values = _ranked(table[name])
+        ranks, values = ranked(table[name])
         chosen &= ranks == (values.index(value) if value in values else -1)
     return table[chosen]

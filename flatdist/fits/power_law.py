@@ -8,20 +8,25 @@ Intervals treat the errors as known up to a common factor of at most one: if the
 suggest, the errors are scaled down. So one parameter describes the scatter from zero upwards, and the intervals are
 those of an ordinary regression, exact if errors are equal. With errors fixed at their stated size, and a quantile for
 unknown scatter, intervals without discrepancy covered 99-100 %.
+
+At a given scatter the likelihood is log-concave in log c and a, and quadratic if no point is censored. So Newton's
+method maximises it for many values of the scatter and for many laws (values of a profile, shapes left out) at once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 SMALLEST, LARGEST = 1e-4, 2.0  # discrepancy, on log y
 LEAST_SHRINKAGE = 0.02  # of sampling errors
-COEFFICIENT, EXPONENT, DISCREPANCY = 0, 1, 2
+STEEPEST = 5.0  # exponent, in size
+COEFFICIENT, EXPONENT = 0, 1
+_STEPS = 40  # of Newton's method; it takes one or two where no point is censored
+_HOPELESS = 30.0  # log-likelihood below the best scatter's at which one need not be settled
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +68,6 @@ class Points:
         bounded = ~np.isnan(self.y) | (np.isfinite(self.low) & np.isfinite(self.high))
         return len(np.unique(self.shape[bounded]))
 
-    @property
-    def middle(self) -> np.ndarray:
-        """A starting value within the bounds of each point, (m,)."""
-        low = np.where(np.isfinite(self.low), self.low, self.high)
-        high = np.where(np.isfinite(self.high), self.high, self.low)
-        return np.asarray(np.where(np.isnan(self.y), 0.5 * (low + high), self.y))
-
     def select(self, mask: np.ndarray) -> Points:
         """Some of the points."""
         return Points(*(getattr(self, name)[mask] for name in ("x", "y", "error", "low", "high", "shape")))
@@ -101,165 +99,249 @@ def log_likelihood(
     points: Points, coefficient: float, exponent: float, discrepancy: float, shrinkage: float = 1.0
 ) -> float:
     """Of log c, a, the discrepancy's standard deviation, and a common factor of all sampling errors."""
-    mean = coefficient + exponent * points.x
-    known = ~np.isnan(points.y)
-    total = 0.0
-    if known.any():  # e_i independent, u shared: for each shape a rank-one covariance beside a diagonal
-        residual, weight = (points.y - mean)[known], (shrinkage * points.error[known]) ** -2.0
-        index = points.shape[known]
-        shared = 1.0 + discrepancy**2 * np.bincount(index, weight)
-        square = (weight * residual**2).sum() - discrepancy**2 * (
-            np.bincount(index, weight * residual) ** 2 / shared
-        ).sum()
-        total -= 0.5 * float(square + np.log(shared).sum() + np.log(2.0 * np.pi / weight).sum())
-    if not known.all():
-        upper = (points.high - mean)[~known] / discrepancy
-        lower = (points.low - mean)[~known] / discrepancy
-        mirrored = lower > 0.0
-        upper, lower = np.where(mirrored, -lower, upper), np.where(mirrored, -upper, lower)
-        top = special.log_ndtr(upper)
-        with np.errstate(divide="ignore"):
-            inside = np.log1p(-np.exp(np.minimum(special.log_ndtr(lower) - top, -1e-300)))
-        total += float((top + inside).sum())
-    return max(total, -1e12)
+    laws = _Laws(points, np.array([coefficient]), np.array([exponent]))
+    height = laws.height(np.zeros((1, 1, 0)), np.array([[discrepancy]]), np.array([[shrinkage]]))[0]
+    return max(float(height[0, 0]), -1e12)
 
 
-def fit_power_law(
-    points: Points,
-    held: Sequence[float | None] = (None, None, None),
-    start: PowerLaw | None = None,
-    *,
-    shrinking: bool = False,
-) -> PowerLaw:
+def fit_power_law(points: Points, exponent: float | None = None) -> PowerLaw:
     """Maximise the likelihood.
 
     Args:
-        points: at least one whose y is known.
-        held: values of (log c, a, log discrepancy) that are not fitted, None for those that are.
-        start: a fit to start from.
-        shrinking: whether sampling errors may be smaller than stated, by a common factor.
+        points: at least one whose y is bounded.
+        exponent: of the law; fitted by default.
     """
-    center = float(points.x.mean())  # the coefficient at the center is nearly independent of the exponent
-    typical = _typical_error(points)
-    free = [index for index in range(3) if held[index] is None]
-
-    def assemble(values: np.ndarray) -> tuple[float, float, float]:
-        full = [0.0 if value is None else value for value in held]
-        for index, value in zip(free, values, strict=True):
-            full[index] = float(value)
-        if held[COEFFICIENT] is None:
-            full[COEFFICIENT] -= full[EXPONENT] * center
-        return full[0], full[1], full[2]
-
-    def scatter(spread: float) -> tuple[float, float]:
-        """Discrepancy and the errors' factor."""
-        if held[DISCREPANCY] is not None:
-            return math.exp(spread), 1.0
-        excess = math.expm1(2.0 * spread)
-        return (max(typical * math.sqrt(excess), SMALLEST), 1.0) if excess > 0 else (SMALLEST, math.exp(spread))
-
-    def cost(values: np.ndarray) -> float:
-        coefficient, exponent, spread = assemble(values)
-        return -log_likelihood(points, coefficient, exponent, *scatter(spread))
-
-    # The spread is the logarithm of the scatter about the law, errors and discrepancy together, over a typical error.
-    least = math.log(LEAST_SHRINKAGE) if shrinking else 0.0
-    bounds = np.array([(-math.inf, math.inf), (-5.0, 5.0), (least, math.log(LARGEST / typical))])
-    level_error = typical / math.sqrt(len(points.x))
-    units = np.array([level_error, level_error / max(float(np.std(points.x)), 1e-3), 0.3])
-
-    def scaled_cost(values: np.ndarray) -> float:
-        return cost(values * units[free])
-
-    best = None
-    for initial in _starts(points, held, start, center, typical):
-        # In units of the parameters' own errors, without which the search creeps along the curve's ridge.
-        begin = initial[free] / units[free]
-        limits = bounds[free] / units[free, None]
-        found = optimize.minimize(scaled_cost, begin, method="L-BFGS-B", bounds=limits.tolist())
-        if best is None or found.fun < best.fun:
-            best = found
-    assert best is not None
-    coefficient, exponent, spread = assemble(best.x * units[free])
-    return PowerLaw((coefficient, exponent, math.log(scatter(spread)[0])), -float(best.fun), len(free))
+    return _Laws(points, exponent=_one(exponent)).fitted()[0]
 
 
-def _typical_error(points: Points) -> float:
-    known = points.error[~np.isnan(points.y)]
-    return float(np.median(known)) if len(known) else 0.01
-
-
-def _starts(
-    points: Points, held: Sequence[float | None], start: PowerLaw | None, center: float, typical: float
-) -> list[np.ndarray]:
-    """Where to start: from another fit, or from a line through the points with all or little of its scatter."""
-    given = held[EXPONENT]
-    if start is not None:
-        coefficient, exponent, discrepancy = start.parameters
-        slope = exponent if given is None else given
-        return [
-            np.array([coefficient + exponent * center, slope, 0.5 * math.log1p((math.exp(discrepancy) / typical) ** 2)])
-        ]
-    slope = 1.0 if given is None else given
-    residual = points.middle - slope * points.x
-    scale = max(float(np.std(residual)), 0.01)
-    level = float(residual.mean()) + slope * center
-    return [np.array([level, slope, 0.5 * math.log1p((share * scale / typical) ** 2)]) for share in (1.0, 0.2)]
-
-
-def profile_limits(
-    points: Points, best: PowerLaw, parameter: int, level: float, held: Sequence[float | None] = (None, None, None)
-) -> tuple[float, float]:
+def profile_limits(points: Points, parameter: int, level: float, exponent: float | None = None) -> tuple[float, float]:
     """Profile-likelihood interval of one parameter, widened for few shapes as in a regression with unknown scatter.
 
     Args:
         points: of the law.
-        best: the law fitted to them.
         parameter: ``COEFFICIENT`` or ``EXPONENT``.
         level: confidence level.
-        held: as they were in the fit.
+        exponent: of the law; fitted by default.
 
     Returns:
         Its limits; infinite with too few shapes bounded on both sides.
     """
-    regressors = sum(held[index] is None for index in (COEFFICIENT, EXPONENT))
     shapes = points.bounded_shapes
-    spare = shapes - regressors
+    spare = shapes - (2 if exponent is None else 1)
     if spare < 1:
         return -math.inf, math.inf
-    quantile = float(special.fdtri(1, spare, level))
-    drop = 0.5 * shapes * math.log1p(quantile / spare)
-    top = fit_power_law(points, held, best, shrinking=True)
+    drop = 0.5 * shapes * math.log1p(float(special.fdtri(1, spare, level)) / spare)
+    top = _Laws(points, exponent=_one(exponent)).fitted(shrinking=True)[0]
 
-    def excess(value: float) -> float:
-        fixed = [value if index == parameter else held[index] for index in range(3)]
-        return top.log_likelihood - fit_power_law(points, fixed, top, shrinking=True).log_likelihood - drop
+    def excess(values: np.ndarray) -> np.ndarray:
+        """By how much more than the drop the profile is below its maximum; (v,)."""
+        slopes = None if exponent is None else np.full(len(values), exponent)
+        laws = _Laws(points, values, slopes) if parameter == COEFFICIENT else _Laws(points, exponent=values)
+        return top.log_likelihood - drop - np.array([law.log_likelihood for law in laws.fitted(shrinking=True)])
 
-    estimate = top.parameters[parameter]
+    sides = np.array([[-1.0], [1.0]])
+    doubled, estimate = np.append(0.0, 0.02 * 2.0 ** np.arange(14)), top.parameters[parameter]
+    places = estimate + sides * doubled[:8]
+    for stage in range(3):  # brackets that grow outwards, and then are divided twice
+        beyond = excess(places.ravel()).reshape(places.shape)
+        outside = np.any(beyond > 0, axis=1)
+        if stage == 0 and not outside.all():
+            places = estimate + sides * doubled
+            beyond = excess(places.ravel()).reshape(places.shape)
+            outside = np.any(beyond > 0, axis=1)
+        last = np.maximum(np.argmax(beyond > 0, axis=1), 1)
+        ends = np.stack((last - 1, last), axis=1)
+        (low, high), (below, above) = (np.take_along_axis(table, ends, axis=1).T for table in (places, beyond))
+        places = np.linspace(low, high, 13, axis=1)
+    first, second = np.where(outside, low + (high - low) * below / (below - above), sides[:, 0] * math.inf)
+    return float(first), float(second)
 
-    def limit(direction: float) -> float:
-        inner, step = estimate, 0.02
-        while step < 200.0:
-            outer = estimate + direction * step
-            if excess(outer) > 0:
-                if excess(inner) >= 0:  # a fit that fails to come back to the best one bounds nothing
-                    break
-                return float(optimize.brentq(excess, inner, outer, xtol=1e-4))
-            inner, step = outer, 2.0 * step
-        return direction * math.inf
 
-    return limit(-1.0), limit(1.0)
-
-
-def held_out_score(points: Points, held: Sequence[float | None] = (None, None, None)) -> float:
+def held_out_score(points: Points, exponent: float | None = None) -> float:
     """Log predictive density of each shape's points from a fit to the others, summed; -inf with fewer than 4 shapes."""
     if points.shapes < 4:
         return -math.inf
-    score = 0.0
-    everything = fit_power_law(points, held)
-    for shape in np.unique(points.shape):
-        mine = points.shape == shape
-        fitted = fit_power_law(points.select(~mine), held, everything)
-        coefficient, exponent, discrepancy = fitted.parameters
-        score += log_likelihood(points.select(mine), coefficient, exponent, math.exp(discrepancy))
-    return score
+    mine = np.equal.outer(np.unique(points.shape), points.shape)
+    slopes = None if exponent is None else np.full(len(mine), exponent)
+    return sum(
+        log_likelihood(points.select(left_out), *law.parameters[:2], math.exp(law.parameters[2]))
+        for left_out, law in zip(mine, _Laws(points, exponent=slopes, used=~mine).fitted(), strict=True)
+    )
+
+
+def _one(value: float | None) -> np.ndarray | None:
+    return None if value is None else np.array([value])
+
+
+class _Laws:
+    """Laws through the same points, fitted together.
+
+    Args:
+        points: of all laws.
+        coefficient: (b,) values of log c that are held; None where it is fitted.
+        exponent: (b,) values of a that are held; None where it is fitted.
+        used: (b, m) which points count for each law; all by default.
+    """
+
+    def __init__(
+        self,
+        points: Points,
+        coefficient: np.ndarray | None = None,
+        exponent: np.ndarray | None = None,
+        used: np.ndarray | None = None,
+    ) -> None:
+        self.coefficient, self.exponent = coefficient, exponent
+        known = ~np.isnan(points.y)
+        self.known, self.y, self.error = known, points.y[known], points.error[known]
+        self.low, self.high = points.low[~known], points.high[~known]
+        self.typical = float(np.median(self.error)) if len(self.error) else 0.01
+        self.member = np.equal.outer(points.shape[known], np.unique(points.shape[known])).astype(float)  # (m, shapes)
+        # The coefficient at the center is nearly independent of the exponent.
+        self.center = float(points.x.mean()) if coefficient is None and exponent is None else 0.0
+        free = [np.ones(len(points.x))] if coefficient is None else []
+        free += [points.x - self.center] if exponent is None else []
+        self.design = np.array(free).reshape(len(free), len(points.x)).T  # (m, k)
+        held = [np.zeros((1, len(points.x)))]
+        held += [] if coefficient is None else [coefficient[:, None]]
+        held += [] if exponent is None else [exponent[:, None] * points.x]
+        count = max(*(len(part) for part in held), 1 if used is None else len(used))
+        self.offset = sum(held) + np.zeros((count, 1))  # (b, m)
+        self.used = np.ones((count, 1, len(points.x))) if used is None else used[:, None].astype(float)
+        self.middle = np.where(known, points.y, _inside(points.low, points.high))
+
+    def fitted(self, *, shrinking: bool = False) -> list[PowerLaw]:
+        """The most likely laws.
+
+        Args:
+            shrinking: whether sampling errors may be smaller than stated, by a common factor.
+        """
+        # The spread is the logarithm of the scatter about the law, errors and discrepancy together, over a typical
+        # error: below 0 the errors are smaller than stated, above it there is a discrepancy.
+        least, most = math.log(LEAST_SHRINKAGE) if shrinking else 0.0, math.log(LARGEST / self.typical)
+        spreads = np.unique(np.append(np.linspace(least, most, 33), 0.0))[None].repeat(len(self.offset), axis=0)
+        row, values = np.arange(len(spreads)), self._line()
+        for _ in range(5):
+            values, heights = self._maximised(values, *self._scatter(spreads))
+            best = heights.argmax(axis=1)
+            values, height, spread = values[row, best][:, None], heights[row, best], spreads[row, best]
+            before, after = spreads[row, best - (best > 0)], spreads[row, best + (best < spreads.shape[1] - 1)]
+            spreads = np.concatenate((np.linspace(before, spread, 5), np.linspace(spread, after, 5)[1:])).T
+        fitted = list(values[:, 0].T)
+        coefficient = fitted.pop(0) if self.coefficient is None else self.coefficient
+        exponent = fitted.pop(0) if self.exponent is None else self.exponent
+        level, slope = np.broadcast_arrays(coefficient - exponent * self.center, exponent)
+        scatter = np.log(self._scatter(spread)[0])
+        laws = zip(level.tolist(), slope.tolist(), scatter.tolist(), height.tolist(), strict=True)
+        return [PowerLaw(law[:3], law[3], self.design.shape[1] + 1) for law in laws]
+
+    def _scatter(self, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Discrepancy and the errors' factor, in the spread's shape."""
+        discrepancy = self.typical * np.sqrt(np.expm1(2.0 * np.maximum(spread, 0.0)))
+        return np.maximum(discrepancy, SMALLEST), np.exp(np.minimum(spread, 0.0))
+
+    def _line(self) -> np.ndarray:
+        """Where to start: the least squares through the middles of all points, (b, 1, k)."""
+        weight = self.used * self.design.T  # (b, k, m)
+        normal = weight @ self.design + 1e-9 * np.eye(self.design.shape[1])
+        line = np.linalg.solve(normal, weight @ (self.middle - self.offset)[..., None])
+        return np.asarray(self._bounded(line[:, None, :, 0]))
+
+    def _bounded(self, values: np.ndarray) -> np.ndarray:
+        """Parameters (..., k) with an exponent that is not too steep."""
+        if self.exponent is None:
+            values[..., -1] = np.clip(values[..., -1], -STEEPEST, STEEPEST)
+        return values
+
+    def _maximised(
+        self, values: np.ndarray, discrepancy: np.ndarray, shrinkage: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Parameters (b, s, k) of greatest likelihood at each scatter (b, s), from a start (b, 1, k); their heights."""
+        values = np.repeat(values, discrepancy.shape[1], axis=1)
+        height, gradient, bend = self.height(values, discrepancy, shrinkage)
+        share = np.ones(height.shape)
+        for _ in range(_STEPS if values.shape[-1] else 0):
+            if self.exponent is None:  # at its bound and pushed against it, it is held there
+                pushed = (np.abs(values[..., -1]) >= STEEPEST) & (values[..., -1] * gradient[..., -1] > 0)
+                gradient[..., -1] = np.where(pushed, 0.0, gradient[..., -1])
+                bend[..., -1] = np.where(pushed[..., None], 0.0, bend[..., -1])
+            step = _solve(bend, gradient)
+            gain = (step * gradient).sum(axis=-1)  # twice as much as expected
+            if not np.any((gain > 1e-6) & (height + gain > height.max(axis=1, keepdims=True) - _HOPELESS)):
+                break
+            step *= (share / np.maximum(1.0, 1e-3 * np.abs(step).max(axis=-1)))[..., None]
+            tried = self._bounded(values + step)
+            found = self.height(tried, discrepancy, shrinkage)
+            better = found[0] >= height - 1e-9 + 1e-12 * height
+            share = np.where(better, np.minimum(2.0 * share, 1.0), 0.25 * share)
+            values = np.where(better[..., None], tried, values)
+            height, gradient = np.where(better, found[0], height), np.where(better[..., None], found[1], gradient)
+            bend = np.where(better[..., None, None], found[2], bend)
+        return values, height
+
+    def height(
+        self, values: np.ndarray, discrepancy: np.ndarray, shrinkage: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Log-likelihood (b, s) at parameters (b, s, k), its gradient (b, s, k) and negative Hessian (b, s, k, k)."""
+        mean = self.offset[:, None] + values @ self.design.T  # (b, s, m)
+        size, total = self.design.shape[1], np.zeros(discrepancy.shape)
+        gradient, bend = np.zeros((*total.shape, size)), np.zeros((*total.shape, size, size))
+        spread = discrepancy[..., None]
+        if len(self.y):  # errors are independent, the discrepancy is shared: for each shape a rank-one covariance
+            design, used = self.design[self.known], self.used[..., self.known]
+            variance = (shrinkage[..., None] * self.error) ** 2
+            weight, residual = used / variance, self.y - mean[..., self.known]
+            shared = spread**2 / (1.0 + spread**2 * (weight @ self.member))  # (b, s, shapes)
+            pull = (weight * residual) @ self.member
+            total -= 0.5 * ((weight * residual**2).sum(axis=-1) - (shared * pull**2).sum(axis=-1))
+            total -= 0.5 * np.log1p(spread**2 * (weight @ self.member)).sum(axis=-1)
+            total -= 0.5 * (used * np.log(2.0 * np.pi * variance)).sum(axis=-1)
+            gradient += (weight * (residual - (shared * pull) @ self.member.T)) @ design
+            sides = [weight @ (column[:, None] * self.member) for column in design.T]  # k of (b, s, shapes)
+            for row, column in np.ndindex(size, size):
+                bend[..., row, column] += weight @ (design[:, row] * design[:, column])
+                bend[..., row, column] -= (shared * sides[row] * sides[column]).sum(axis=-1)
+        if len(self.low):
+            design, used = self.design[~self.known], self.used[..., ~self.known]
+            upper, lower = ((end - mean[..., ~self.known]) / spread for end in (self.high, self.low))
+            chance = _log_chance(lower, upper)
+            total += (used * chance).sum(axis=-1)
+            ends = [_density_ratio(end, chance) for end in (lower, upper)]  # densities over the chance
+            slope = (ends[0] - ends[1]) / spread
+            curvature = slope**2 + (_product(upper, ends[1]) - _product(lower, ends[0])) / spread**2
+            gradient += (used * slope) @ design
+            bend += np.swapaxes(design.T * (used * curvature)[..., None, :] @ design, -1, -2)
+        return total, gradient, bend
+
+
+def _solve(bend: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+    """Solutions of one or two linear equations each, with a ridge; (..., k)."""
+    first, last = bend[..., 0, 0] + 1e-9, bend[..., -1, -1] + 1e-9
+    if gradient.shape[-1] == 1:
+        return np.asarray(gradient / first[..., None])
+    mixed, (a, b) = bend[..., 0, 1], np.moveaxis(gradient, -1, 0)
+    determinant = (first * last - mixed**2)[..., None]
+    return np.asarray(np.stack((last * a - mixed * b, first * b - mixed * a), axis=-1) / determinant)
+
+
+def _inside(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """A value within bounds, one of which may be infinite; the shape of the bounds."""
+    return np.asarray(0.5 * (np.where(np.isfinite(low), low, high) + np.where(np.isfinite(high), high, low)))
+
+
+def _log_chance(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Logarithm of a standard normal's chance between two values, accurate in both tails; their shape."""
+    mirrored = lower > 0.0
+    upper, lower = np.where(mirrored, -lower, upper), np.where(mirrored, -upper, lower)
+    top = special.log_ndtr(upper)
+    with np.errstate(divide="ignore"):
+        return np.asarray(top + np.log1p(-np.exp(np.minimum(special.log_ndtr(lower) - top, -1e-300))))
+
+
+def _density_ratio(value: np.ndarray, log_chance: np.ndarray) -> np.ndarray:
+    """The standard normal's density over a chance, in the shape of both."""
+    return np.asarray(np.exp(np.minimum(-0.5 * value**2 - 0.5 * math.log(2.0 * math.pi) - log_chance, 700.0)))
+
+
+def _product(value: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    """Their product, 0 where the ratio is 0 and the value infinite."""
+    return np.asarray(np.where(ratio > 0.0, np.where(np.isfinite(value), value, 0.0) * ratio, 0.0))

@@ -135,13 +135,13 @@ def _fit_group(group: pd.DataFrame, laws: Sequence[str], level: float, margin: f
 
 @lru_cache(maxsize=512)  # a report, its figures and a page that follows a store ask for the same fits again and again
 def _fit_law(points: Points, exact: bool, level: float, margin: float) -> dict[str, Any]:
-    proportional = fit_power_law(points, (None, 1.0, None))
+    proportional = fit_power_law(points, 1.0)
     return {
         **_free_fit(points, level),
         **_proportional_fit(points, proportional, exact, margin),
         "varies": _varies(points),
         "aicc": proportional.aicc(points.shapes),
-        "held_out": held_out_score(points, (None, 1.0, None)),
+        "held_out": held_out_score(points, 1.0),
         "n_shapes": points.shapes,
         "n_points": len(points.x),
     }
@@ -153,8 +153,8 @@ def _free_fit(points: Points, level: float) -> dict[str, Any]:
     if not _varies(points) or points.shapes < 3:
         return dict.fromkeys((*names, "discrepancy"), math.nan)
     best = fit_power_law(points)
-    coefficient = profile_limits(points, best, COEFFICIENT, level)
-    exponent = profile_limits(points, best, EXPONENT, level)
+    coefficient = profile_limits(points, COEFFICIENT, level)
+    exponent = profile_limits(points, EXPONENT, level)
     values = (
         *(_exp(value) for value in (best.parameters[COEFFICIENT], *coefficient)),
         best.parameters[EXPONENT],
@@ -172,7 +172,7 @@ def _exp(value: float) -> float:
 
 
 def _proportional_fit(points: Points, fitted: PowerLaw, exact: bool, margin: float) -> dict[str, Any]:
-    low, high = (_exp(value) for value in profile_limits(points, fitted, COEFFICIENT, 0.9, (None, 1.0, None)))
+    low, high = (_exp(value) for value in profile_limits(points, COEFFICIENT, 0.9, 1.0))
     if not exact:
         equivalence = None
     elif 1.0 - margin <= low and high <= 1.0 + margin:

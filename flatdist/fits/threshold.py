@@ -14,12 +14,13 @@ import pandas as pd
 
 from flatdist.errors import FitError
 from flatdist.fits.grouping import (
-    as_value,
     configuration_columns,
-    distinct,
-    group_rows,
+    grouped,
+    grouped_rows,
     panel_columns,
+    ranked,
     series_columns,
+    varies_within,
 )
 from flatdist.fits.success import label_success, require_columns, resolve_tolerance
 from flatdist.threshold import Interval, Runs, interval
@@ -30,7 +31,6 @@ UNITS = ("auto", "trial", "replicate")
 CONTEXT = ("d_out", "d_in", "rank", "ensemble", "depth")
 TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4, 1e-5, 1e-6)
 
-_FITTED = ("n", "replicate", "relative_error", "nested", "diverged", "unconverged")
 _COLUMNS = {
     "n50": "n50", "n50_low": "low", "n50_high": "high", "censored": "censored", "reason": "reason", "fit_p": "fit_p",
     "lapse": "lapse", "lapse_evidence": "lapse_evidence", "transition": "width", "transition_low": "width_low",
@@ -149,27 +149,40 @@ def _fit_groups(
 ) -> pd.DataFrame:
     labelled = label_success(trials, tolerances[0])
     context = [name for name in CONTEXT if name in labelled and name not in by]
+    keys, index = grouped(labelled, by)
+    order, starts = grouped_rows(index)
+    _warn_of_mixtures(labelled, by, order, starts)
+    groups = _Group.split(labelled, np.split(order, starts[1:]), settings.unit)
+    abouts: list[dict[str, Any]] = [{} for _ in groups]
+    for name in context:
+        ranks, values = ranked(labelled[name])
+        if not varies_within(ranks, order, starts).any():
+            for about, rank in zip(abouts, ranks[order[starts]], strict=True):
+                about[name] = values[rank]
+    rows: list[dict[str, Any]] = []
+    for tolerance in tolerances:
+        for key, group, about in zip(keys, groups, abouts, strict=True):
+            rows.append({**key, **_fit_group(group, tolerance, settings, details), "tolerance": tolerance, **about})
+    return pd.DataFrame(rows)
+
+
+def _warn_of_mixtures(labelled: pd.DataFrame, by: Sequence[str], order: np.ndarray, starts: np.ndarray) -> None:
+    """Say which fields of the cells differ within a group."""
     varying = configuration_columns(labelled, but=by)
     looked_at = [*varying, *(name for name in ("method", "d_out", "d_in") if name in labelled and name not in varying)]
-    needed = [name for name in (*_FITTED, *context, *looked_at) if name in labelled]
-    groups = list(group_rows(labelled[list(dict.fromkeys([*by, *needed]))], by))
-    mixed = {name for _, group in groups for name in configuration_columns(group[looked_at], but=by)} if varying else ()
+    suspects = {name: varies_within(ranked(labelled[name])[0], order, starts) for name in varying}
+    several = np.flatnonzero(np.any(list(suspects.values()), axis=0)) if suspects else ()
+    parts = np.split(order, starts[1:])
+    mixed = {
+        name for group in several for name in configuration_columns(labelled[looked_at].iloc[parts[group]], but=by)
+    }
     if mixed:
         warnings.warn(
             f"groups mix trials that differ in {', '.join(sorted(mixed))}; add these columns to `by` unless pooling "
             "them is meant",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
-    abouts = [{name: {as_value(value) for value in distinct(group[name])} for name in context} for _, group in groups]
-    single = [name for name in context if all(len(about[name]) == 1 for about in abouts)]
-    rows: list[dict[str, Any]] = []
-    for tolerance in tolerances:
-        for (key, group), about in zip(groups, abouts, strict=True):
-            succeeded = (group["relative_error"] < tolerance) & ~group["diverged"]
-            fit = _fit_group(group.assign(success=succeeded), settings, details=details)
-            rows.append({**key, **fit, "tolerance": tolerance, **{name: next(iter(about[name])) for name in single}})
-    return pd.DataFrame(rows)
 
 
 def grouping(trials: pd.DataFrame) -> list[str]:
@@ -177,25 +190,53 @@ def grouping(trials: pd.DataFrame) -> list[str]:
     return [*series_columns(trials), *panel_columns(trials)]
 
 
-def _fit_group(group: pd.DataFrame, settings: FitSettings, *, details: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Group:
+    """What a fit needs of one group's trials, (k,) each, and what is independent in it: ``trial`` or ``replicate``."""
+
+    n: np.ndarray
+    replicate: np.ndarray
+    error: np.ndarray
+    diverged: np.ndarray
+    unconverged: np.ndarray
+    unit: str
+
+    @classmethod
+    def split(cls, labelled: pd.DataFrame, parts: Sequence[np.ndarray], unit: str) -> list[_Group]:
+        """Groups of labelled trials, given the rows of each."""
+        n, nested = labelled["n"].to_numpy(dtype=float), _nested(labelled)
+        names = ("replicate", "relative_error", "diverged", "unconverged")
+        replicate, error, diverged, unconverged = (labelled[name].to_numpy() for name in names)
+        return [
+            cls(n[rows], replicate[rows], error[rows], diverged[rows], unconverged[rows], _unit(nested[rows], unit))
+            for rows in parts
+        ]
+
+
+def _fit_group(group: _Group, tolerance: float, settings: FitSettings, details: bool) -> dict[str, Any]:
     """Everything about one group but its key."""
-    lost = (group["diverged"] | group["unconverged"]).to_numpy(dtype=bool)
-    estimate = estimate_threshold(group, settings, details=details)
+    lost = group.diverged | group.unconverged
+    with np.errstate(invalid="ignore"):
+        success = (group.error < tolerance) & ~group.diverged
+    estimate = _estimate(group.n, success, group.replicate, group.unit, settings, details=details)
     converged = estimate["n50"] if details else math.nan
     if details and lost.any():
-        converged = estimate_threshold(group[~lost], settings, details=False)["n50"] if not lost.all() else math.nan
-    n = group["n"].to_numpy(dtype=float)
+        converged = math.nan
+        if not lost.all():
+            n, kept, replicate = (column[~lost] for column in (group.n, success, group.replicate))
+            converged = _estimate(n, kept, replicate, group.unit, settings, details=False)["n50"]
+    n = group.n
     return {
         **estimate,
-        "n_replicates": len(group),
+        "n_replicates": len(n),
         "n_values": len(np.unique(n)),
         "n_spacing": _spacing(n, estimate["n50"]),
         "n_min": float(n.min()),
         "n_max": float(n.max()),
-        "n_diverged": int(group["diverged"].sum()),
-        "n_unconverged": int(group["unconverged"].sum()),
+        "n_diverged": int(group.diverged.sum()),
+        "n_unconverged": int(group.unconverged.sum()),
         "n50_converged": converged,
-        "unit": independent_unit(group, settings.unit),
+        "unit": group.unit,
     }
 
 
@@ -205,22 +246,33 @@ def _spacing(n: np.ndarray, n50: float) -> float:
     return float(above.min() - below.max()) if len(below) and len(above) else math.nan
 
 
-def independent_unit(group: pd.DataFrame, unit: str) -> str:
-    """``trial`` or ``replicate``: what can be taken as independent in this group."""
-    if unit != "auto":
-        return unit
-    return "replicate" if "nested" in group and group["nested"].fillna(False).astype(bool).any() else "trial"
+def _nested(labelled: pd.DataFrame) -> np.ndarray:
+    """Whether each trial's problem is part of a stream, (rows,)."""
+    if "nested" not in labelled:
+        return np.zeros(len(labelled), dtype=bool)
+    return np.asarray(labelled["nested"].fillna(False).to_numpy(dtype=bool))
 
 
-def estimate_threshold(group: pd.DataFrame, settings: FitSettings, *, details: bool = True) -> dict[str, Any]:
+def _unit(nested: np.ndarray, unit: str) -> str:
+    """``trial`` or ``replicate``: what can be taken as independent in a group."""
+    return unit if unit != "auto" else "replicate" if nested.any() else "trial"
+
+
+def estimate_threshold(labelled: pd.DataFrame, settings: FitSettings) -> dict[str, Any]:
     """n50, its interval, whether it is censored, and the transition's width, for one group of labelled trials."""
-    n, success = group["n"].to_numpy(dtype=float), group["success"].to_numpy(dtype=bool)
-    if independent_unit(group, settings.unit) == "trial":
+    n, success = labelled["n"].to_numpy(dtype=float), labelled["success"].to_numpy(dtype=bool)
+    unit = _unit(_nested(labelled), settings.unit)
+    return _estimate(n, success, labelled["replicate"].to_numpy(), unit, settings, details=True)
+
+
+def _estimate(
+    n: np.ndarray, success: np.ndarray, replicate: np.ndarray, unit: str, settings: FitSettings, *, details: bool
+) -> dict[str, Any]:
+    if unit == "trial":
         # Tolerances and tables ask for the same counts again and again.
         values, won, lost = Runs(n, success).counts()
         found = _independent(tuple(values), tuple(won), tuple(lost), settings.level, settings.link, details)
     else:
-        replicate = group["replicate"].to_numpy()
         found = interval(Runs(n, success, replicate), level=settings.level, link=settings.link, details=details)
     return {column: getattr(found, name) for column, name in _COLUMNS.items()}
 

@@ -17,7 +17,7 @@ from flatdist.figures import collapse
 from flatdist.figures import scaling as scaling_figure
 from flatdist.fits import scaling
 from flatdist.fits.collapse import collapse_table, fit_width_law, master_curve, unresolved_lines, width_table
-from flatdist.fits.power_law import EXPONENT, Points, fit_power_law, log_likelihood, profile_limits
+from flatdist.fits.power_law import EXPONENT, Points, fit_power_law, held_out_score, log_likelihood, profile_limits
 from flatdist.theory import prediction
 
 SHAPES = [
@@ -81,9 +81,65 @@ def test_exponent_intervals_cover() -> None:
     for seed in range(60):
         table = thresholds_on("statdim", seed=seed).sample(8, random_state=seed)
         points = scaling.points_of(table, "statdim")
-        low, high = profile_limits(points, fit_power_law(points), EXPONENT, 0.95)
+        low, high = profile_limits(points, EXPONENT, 0.95)
         covered += low <= 1.0 <= high
     assert covered >= 52  # fewer has odds of 1:300 at 95 %
+
+
+def some_points(seed: int, share_censored: float) -> Points:
+    """A law of exponent 0.9 with scatter, points that share shapes, and points known by a bound or an interval."""
+    generator = np.random.default_rng(seed)
+    shape = np.sort(generator.integers(0, 7, 11))
+    _, shape = np.unique(shape, return_inverse=True)
+    x, error = np.linspace(2.0, 5.0, shape.max() + 1)[shape], generator.uniform(0.01, 0.05, 11)
+    y = 0.3 + 0.9 * x + 0.05 * generator.standard_normal(11)[shape] + error * generator.standard_normal(11)
+    bounds = [(-0.05, 0.05), (-0.05, math.inf), (-math.inf, 0.05)]
+    low, high = (y + [bounds[place % 3][end] for place in range(11)] for end in (0, 1))
+    known = generator.random(11) >= share_censored
+    known[:2] = True
+    return Points(x, np.where(known, y, np.nan), error, low, high, shape)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("share_censored", [0.0, 0.4])
+def test_a_general_optimiser_finds_no_likelier_law_and_the_same_limits(seed: int, share_censored: float) -> None:
+    from scipy import optimize
+
+    points = some_points(seed, share_censored)
+
+    def least_cost(start: list[float], held: float | None = None) -> float:
+        def cost(values: np.ndarray) -> float:
+            slope, rest = (held, values) if held is not None else (values[0], values[1:])
+            level, spread = rest
+            # Scatter beyond the errors, or errors smaller than stated, as the intervals take them.
+            if held is not None and spread < 0.0:
+                return -log_likelihood(points, level - 3.5 * slope, slope, 1e-4, math.exp(max(spread, math.log(0.02))))
+            return -log_likelihood(points, level - 3.5 * slope, slope, min(max(abs(spread), 1e-4), 2.0))
+
+        settings = {"xatol": 1e-6, "fatol": 1e-8, "maxiter": 4000, "maxfev": 4000}
+        return float(optimize.minimize(cost, start, method="Nelder-Mead", options=settings).fun)
+
+    fit = fit_power_law(points)
+    level, slope, spread = fit.parameters
+    assert log_likelihood(points, level, slope, math.exp(spread)) == pytest.approx(fit.log_likelihood, abs=1e-6)
+    other = min(least_cost([start, 3.4, scatter]) for start in (0.8, 1.0) for scatter in (0.02, 0.1))
+    assert fit.log_likelihood - 0.05 < -other < fit.log_likelihood + 1e-4
+    # The profile is as far below its maximum at both limits: a half log of 1 + F / (shapes - 2) for each shape.
+    heights = []
+    for held in profile_limits(points, EXPONENT, 0.95):
+        starts = [[level + 3.5 * slope, scatter] for scatter in (-0.3, 0.05, 0.15)]
+        heights.append(-min(least_cost(start, held) for start in starts))
+    assert heights[0] == pytest.approx(heights[1], abs=2e-3)
+
+
+def test_held_out_shapes_are_predicted_from_fits_to_the_others() -> None:
+    points = some_points(1, 0.4)
+    score = 0.0
+    for shape in range(points.shapes):
+        law = fit_power_law(points.select(points.shape != shape), 1.0)
+        level, slope, spread = law.parameters
+        score += log_likelihood(points.select(points.shape == shape), level, slope, math.exp(spread))
+    assert held_out_score(points, 1.0) == pytest.approx(score, abs=1e-3)
 
 
 def test_likelihood_of_points_that_share_a_shape_is_the_multivariate_normal() -> None:
