@@ -8,10 +8,10 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
-from flatdist.cells.fields import Choice, Flag, Integer, Keyword, Number, Widths, declare
+from flatdist.cells.fields import Choice, FieldType, Flag, Integer, Keyword, Number, Widths, declare
 from flatdist.cells.plugins import digests_of, load_entry_points
 from flatdist.errors import CellError, did_you_mean
 from flatdist.machine.extras import load
@@ -44,6 +44,7 @@ ID_DIGITS = 20
 OLD = "0.1.0"  # the release whose rows of SAM leave ``batch_size``, which was one measurement, null
 MISSING = "is required and missing"
 _NUMERIC = (Integer, Number, Widths)
+_REPEATED = (int, float, bool, str, type(None))
 
 
 class _ByName(type):
@@ -54,16 +55,21 @@ class _ByName(type):
             raise CellError(
                 f"a cell's fields are given by name, as Cell({', '.join(f'{n}=…' for n in REQUIRED_FIELDS)})"
             )
-        if not (given.keys() <= FIELDS.keys() and given.keys() >= set(REQUIRED_FIELDS)):
-            raise CellError(_listed(check_values(given)[1]))
-        if any(isinstance(value, str) and _is_expression(name, value) for name, value in given.items()):
+        whole = given.keys() <= FIELDS.keys() and given.keys() >= set(REQUIRED_FIELDS)
+        if whole and any(isinstance(value, str) and _is_expression(name, value) for name, value in given.items()):
             given = load("flatdist.sweepfile.words:resolved_values")(given)
-        return super().__call__(**given)
+        checked, problems = check_values(given)
+        if problems:
+            raise CellError(_listed(problems))
+        # a sweep makes many cells: the generated __init__ would set each field by itself
+        cell: Any = object.__new__(cast("type[Any]", cls))
+        cell.__dict__.update(checked)
+        return cell
 
 
 def _is_expression(name: str, value: str) -> bool:
     """Whether text given for a field is to be computed from the other fields."""
-    kind = FIELDS[name].metadata["kind"]
+    kind = _KINDS[name]
     return isinstance(kind.otherwise if isinstance(kind, Keyword) and value != kind.word else kind, _NUMERIC)
 
 
@@ -145,13 +151,6 @@ class Cell(metaclass=_ByName):
     evaluations: int = declare(Integer(2, 10**6), "rows of history per replicate, first and last step included", 64)
     dtype: str = declare(Choice(lambda: DTYPES), "floating-point type of the training", "float32")
 
-    def __post_init__(self) -> None:
-        values, problems = check_values({f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
-        if problems:
-            raise CellError(_listed(problems))
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone: a cell that one thread pickles may gain cached values in another."""
         return {name: getattr(self, name) for name in FIELDS}
@@ -185,12 +184,12 @@ class Cell(metaclass=_ByName):
     @cached_property
     def cell_id(self) -> str:
         """Identity: a hash of every field that matters to the method and of the versions of its numerics."""
-        return _digest({"fields": self._canonical(self.relevant_fields), "numerics": self.numerics})
+        return _digest(fields=self._canonical(self.relevant_fields), numerics=self.numerics)
 
     @cached_property
     def configuration_id(self) -> str:
         """Identity without the numerics versions: equal for the same question asked of older and newer code."""
-        return _digest({"fields": self._canonical(self.relevant_fields)})
+        return _digest(fields=self._canonical(self.relevant_fields))
 
     @property
     def numerics(self) -> dict[str, Any]:
@@ -200,8 +199,7 @@ class Cell(metaclass=_ByName):
 
     def words(self) -> dict[str, Any]:
         """Every field as a user writes it: ``auto`` and ``full`` by name, None where it does not matter."""
-        kinds = {name: field.metadata["kind"] for name, field in FIELDS.items()}
-        words = {name: kinds[name].word for name in self.relevant_fields if isinstance(kinds[name], Keyword)}
+        words = {name: kind.word for name in self.relevant_fields if isinstance(kind := _KINDS[name], Keyword)}
         return {name: words.get(name) if value is None else value for name, value in self.row().items()}
 
     def replace(self, **changes: Any) -> Cell:
@@ -264,25 +262,22 @@ class Cell(metaclass=_ByName):
         return _canonical_json(self._canonical([name for name in self.relevant_fields if name != "evaluations"]))
 
     def _canonical(self, names: Iterable[str]) -> dict[str, Any]:
-        canonical = {}
-        for name in names:
-            value = getattr(self, name)
-            field = FIELDS[name]
-            if field.metadata["added_later"] and value == field.default:
-                continue
-            canonical[name] = list(value) if isinstance(value, tuple) else value
-        return canonical
+        values = ((name, self.__dict__[name]) for name in names)
+        return {name: value for name, value in values if name not in _ADDED_LATER or value != _ADDED_LATER[name]}
 
 
 def relevant_fields(method: str, schedule: str, batch_size: int | None = 1) -> tuple[str, ...]:
     """The fields that change the results of a method, in declaration order; all fields for an unknown method."""
     if method not in METHODS:
         return tuple(FIELDS)
-    relevant = {*ALWAYS_RELEVANT, *METHODS[method].fields}
-    if schedule == "constant":
-        relevant.discard("anneal_fraction")
-    if batch_size is None and takes_one(method):  # full-batch SAM
-        relevant.add("batch_size")
+    full = ("batch_size",) if batch_size is None and takes_one(method) else ()  # full-batch SAM
+    return _in_order((*METHODS[method].fields, *full), schedule == "constant")
+
+
+@lru_cache
+def _in_order(fields: tuple[str, ...], constant: bool) -> tuple[str, ...]:
+    """A problem's fields and these, in declaration order; without label noise that is annealed if it is constant."""
+    relevant = {*ALWAYS_RELEVANT, *fields} - ({"anneal_fraction"} if constant else set())
     return tuple(name for name in FIELDS if name in relevant)
 
 
@@ -305,7 +300,10 @@ def null_word(name: str, method: str, version: str | None) -> str | None:
 
 
 FIELDS: Mapping[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(Cell)}
+_ADDED_LATER = {name: field.default for name, field in FIELDS.items() if field.metadata["added_later"]}
 REQUIRED_FIELDS = tuple(name for name, field in FIELDS.items() if field.default is dataclasses.MISSING)
+_KINDS: Mapping[str, FieldType] = {name: field.metadata["kind"] for name, field in FIELDS.items()}
+_DEFAULTS = {name: field.default for name, field in FIELDS.items() if name not in REQUIRED_FIELDS}
 
 
 @dataclass(frozen=True)
@@ -331,27 +329,33 @@ def check_values(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[FieldPr
     Returns:
         The normalised values of all fields, and the problems found. The values are complete only without problems.
     """
-    problems = [
-        FieldProblem(name, value, "is given for an unknown field" + did_you_mean(name, FIELDS), ", ".join(FIELDS))
-        for name, value in given.items()
-        if name not in FIELDS
-    ]
-    values: dict[str, Any] = {}
-    for name, field in FIELDS.items():
-        kind = field.metadata["kind"]
-        if name not in given:
-            if field.default is dataclasses.MISSING:
-                problems.append(FieldProblem(name, None, MISSING, kind.allowed))
-            else:
-                values[name] = field.default
+    missing = (name for name in REQUIRED_FIELDS if name not in given)
+    problems = [FieldProblem(name, None, MISSING, _KINDS[name].allowed) for name in missing]
+    values = _DEFAULTS.copy()
+    for name, value in given.items():
+        kind = _KINDS.get(name)
+        if kind is None:
+            reason = "is given for an unknown field" + did_you_mean(name, FIELDS)
+            problems.append(FieldProblem(name, value, reason, ", ".join(FIELDS)))
             continue
         try:
-            values[name] = kind.parse(given[name])
+            repeats = type(value) in _REPEATED and not isinstance(kind, Choice)  # whose names may change
+            values[name] = _parsed(name, value) if repeats else kind.parse(value)
         except ValueError as error:
-            hint = did_you_mean(given[name], kind.options()) if isinstance(kind, Choice) else ""
-            problems.append(FieldProblem(name, given[name], str(error) + hint, kind.allowed))
+            values.pop(name, None)
+            hint = did_you_mean(value, kind.options()) if isinstance(kind, Choice) else ""
+            problems.append(FieldProblem(name, value, str(error) + hint, kind.allowed))
+    if problems:
+        places = [*FIELDS]
+        problems.sort(key=lambda one: places.index(one.field) if one.field in FIELDS else -1)
     problems += _conflicts(values)
     return values, problems
+
+
+@lru_cache(maxsize=1 << 14, typed=True)
+def _parsed(name: str, value: Any) -> Any:
+    """The normalised value of a field: a sweep's cells share most of theirs."""
+    return _KINDS[name].parse(value)
 
 
 def _listed(problems: Iterable[FieldProblem]) -> str:
@@ -419,16 +423,21 @@ def default_width(values: Mapping[str, Any]) -> int:
 
 
 def _canonical_json(fields: Mapping[str, Any]) -> str:
-    return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """What ``json.dumps`` makes of normalised values, keys sorted and no spaces."""
+    return "{" + ",".join([_member(name, fields[name]) for name in sorted(fields)]) + "}"
 
 
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_canonical_json(content).encode()).hexdigest()[:ID_DIGITS]
+@lru_cache(maxsize=1 << 14, typed=True)
+def _member(name: str, value: Any) -> str:
+    return f"{json.dumps(name)}:{json.dumps(value, separators=(',', ':'), allow_nan=False)}"
 
 
-NULL_NAMES: Mapping[str, str] = {
-    name: field.metadata["kind"].word for name, field in FIELDS.items() if isinstance(field.metadata["kind"], Keyword)
-}
+def _digest(**parts: Mapping[str, Any]) -> str:
+    text = ",".join(f'"{name}":{_canonical_json(part)}' for name, part in parts.items())
+    return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:ID_DIGITS]
+
+
+NULL_NAMES: Mapping[str, str] = {name: kind.word for name, kind in _KINDS.items() if isinstance(kind, Keyword)}
 """What a null means where the row's method uses the field: ``learning_rate`` auto, ``batch_size`` full."""
 
 

@@ -149,8 +149,9 @@ def forget_plugins() -> None:
 
 def load_entry_points() -> None:
     """Register what installed packages offer; skip one that cannot be loaded, with a warning."""
+    offered = entry_points()  # looks at every installed package: once
     for group in _GROUPS:
-        for entry in entry_points(group=group):
+        for entry in offered.select(group=group):
             try:
                 value = entry.load()
                 spec = importlib.util.find_spec(entry.module)

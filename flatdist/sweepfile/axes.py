@@ -46,7 +46,8 @@ class Axis:
                 built.append(read_value(self.field, raw))
             except InvalidValue as error:
                 built.append(error)
-                problems.add(self.key, line, error.reason, error.allowed, raw)
+                shown = str(raw) if isinstance(raw, Fraction) else raw
+                problems.add(self.key, line, error.reason, error.allowed, shown)
         return built
 
 
@@ -88,6 +89,7 @@ def _number_axis(field: str, key: str, node: Node, problems: Problems) -> Axis |
     if not isinstance(arguments, list) or len(arguments) != 3:
         problems.add(key, node.line, "does not have three entries", FORMS[form], arguments)
         return None
+    value: Callable[[int], Any]
     try:
         if form in RANDOM:
             count, value = _random(field, form, arguments, node.plain.get("seed", 0))
@@ -143,7 +145,7 @@ def _ends_and_count(form: str, arguments: Sequence[Any]) -> tuple[str, str, int]
     return start, stop, count
 
 
-def _range(form: str, arguments: Sequence[Any]) -> tuple[int, Callable[[int], str]]:
+def _range(form: str, arguments: Sequence[Any]) -> tuple[int, Callable[[int], int | Fraction]]:
     """Values start, start + step, ... up to stop, which is included if a step lands on it."""
     numbers = [_argument(form, part)[1] for part in arguments]
     start, stop, step = numbers
@@ -151,7 +153,10 @@ def _range(form: str, arguments: Sequence[Any]) -> tuple[int, Callable[[int], st
         raise InvalidValue("depends on other fields, so its length is unknown; use linspace", "three numbers")
     if step == 0 or (stop - start) / step < 0:
         raise InvalidValue("never reaches stop: the step is 0 or leads away from it", FORMS[form])
-    return math.floor((stop - start) / step) + 1, lambda index: f"{start + index * step}"
+    count = math.floor((stop - start) / step) + 1
+    if start.denominator == step.denominator == 1:
+        return count, lambda index: int(start) + index * int(step)
+    return count, lambda index: start + index * step
 
 
 def _argument(form: str, part: Any) -> tuple[str, Fraction | None]:

@@ -119,7 +119,12 @@ class Keys(BaseModel):
     """A mapping with the declared keys and no others."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, regex_engine="python-re", arbitrary_types_allowed=True
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        regex_engine="python-re",
+        arbitrary_types_allowed=True,
+        defer_build=True,  # each is built where it is used: most are parts of one
     )
 
     @classmethod

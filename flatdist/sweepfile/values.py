@@ -61,6 +61,8 @@ def read_value(field: str, raw: Any) -> Given:
 
 
 def _read_scalar(field: str, kind: FieldType, raw: Any) -> Given:
+    if isinstance(raw, Fraction):  # an axis has computed it
+        return parse_literal(field, computed(field, raw), kind)
     is_word = isinstance(kind, Keyword) and raw == kind.word
     if not isinstance(raw, str) or is_word or not takes_numbers(field):
         return parse_literal(field, raw, kind)

@@ -198,7 +198,8 @@ def test_entry_points_are_registered_and_a_broken_one_is_left_out(monkeypatch: p
     method = SolverMethod("packaged", 1, (), "from a package", "packaged", solver="x:y")
     good = SimpleNamespace(name="packaged", module="json", value="json:METHOD", load=lambda: method, dist=None)
     bad = SimpleNamespace(name="bad", module="json", value="json:BAD", load=broken, dist=None)
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [good, bad] if group == "flatdist.methods" else [])
+    offered = SimpleNamespace(select=lambda group: [good, bad] if group == "flatdist.methods" else [])
+    monkeypatch.setattr(plugins, "entry_points", lambda: offered)
     with pytest.warns(UserWarning, match=r"skipping entry point flatdist.methods:bad: no module named"):
         load_entry_points()
     assert METHODS["packaged"] is method
