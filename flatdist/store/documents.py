@@ -29,6 +29,7 @@ Answer = TypeVar("Answer")
 
 FORMAT = 1
 _ATTEMPTS = 100
+_SEAL = b',"digest":"'  # at the end of a file that holds its own digest
 _LONGEST = 1 << 28  # bytes of a JSON file that are parsed
 
 
@@ -39,7 +40,8 @@ def to_json(values: Any) -> bytes:
 
 def sealed(values: Mapping[str, Any]) -> bytes:
     """Return JSON that contains its own digest, for files whose names cannot."""
-    return to_json({**values, "digest": digest(to_json(values))})
+    content = to_json(values)
+    return content[:-1] + _SEAL + f'{digest(content)}"}}'.encode()
 
 
 def read_json(files: Filesystem, path: str, meaning: Callable[[Any], Answer]) -> Answer:
@@ -59,8 +61,11 @@ def read_json(files: Filesystem, path: str, meaning: Callable[[Any], Answer]) ->
         raise Damaged(path, f"{len(data)} bytes are too many for it")
     try:
         values = json.loads(data)
-        if isinstance(values, dict) and "digest" in values and values.pop("digest") != digest(to_json(values)):
-            raise ValueError("its content is not what was written")
+        if isinstance(values, dict) and "digest" in values:
+            content, _, seal = data.rpartition(_SEAL)
+            if seal != f'{digest(content + b"}")}"}}'.encode():
+                raise ValueError("its content is not what was written")
+            del values["digest"]
         return meaning(values)
     except Damaged:
         raise

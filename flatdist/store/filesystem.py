@@ -95,13 +95,13 @@ class Filesystem:
         Raises:
             Damaged: they are not those that the file's name states, and that is to be ``checked``.
         """
-        data = self._read(_known(path), None)[0]
+        data: bytes = self._read(_known(path), None)[0]
         stated = layout.stated_digest(path) if checked else None
         if stated is not None and layout.digest(data) != stated:
             raise Damaged(path, f"its {len(data)} bytes are not those that were written")
         return data
 
-    def read_ranges(self, path: str, ranges: Ranges) -> Sequence[bytes]:
+    def read_ranges(self, path: str, ranges: Ranges) -> Sequence[bytes | memoryview]:
         """Return some (start, length) ranges of a file; the caller checks them."""
         return self._read(_known(path), ranges)
 
@@ -186,7 +186,7 @@ class Filesystem:
     def _probed(self) -> Paths:
         return [""]
 
-    def _read(self, path: str, ranges: Ranges | None) -> Sequence[bytes]:
+    def _read(self, path: str, ranges: Ranges | None) -> Sequence[Any]:
         raise NotImplementedError
 
     def _write(self, path: str, data: bytes) -> None:
@@ -246,7 +246,7 @@ class LocalFilesystem(Filesystem):
                     deleted += 1
         return deleted
 
-    def _read(self, path: str, ranges: Ranges | None) -> Sequence[bytes]:
+    def _read(self, path: str, ranges: Ranges | None) -> Sequence[Any]:
         with self._explained("read", path), self._folder(path) as (folder, name):
             handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
             with open(handle, "rb", buffering=0) as file:
@@ -254,7 +254,15 @@ class LocalFilesystem(Filesystem):
                     raise Damaged(path, "is not a regular file")
                 if ranges is None:
                     return [file.read()]
-                return [os.pread(handle, length, start) for start, length in ranges]
+                import pyarrow as pa  # its pool keeps memory that was used, which costs less than reading into new one
+
+                size = os.fstat(handle).st_size
+                lengths = [max(0, min(length, size - start)) for start, length in ranges]
+                rest, pieces = memoryview(pa.allocate_buffer(sum(lengths))), []
+                for (start, _), length in zip(ranges, lengths, strict=True):
+                    pieces.append(rest[: os.preadv(handle, [rest[:length]], start)])
+                    rest = rest[length:]
+                return pieces
 
     def _write(self, path: str, data: bytes) -> None:
         with self._explained("write", path), self._temporary(path, data) as (folder, temporary, name):

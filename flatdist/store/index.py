@@ -220,20 +220,23 @@ def select(sources: Sequence[Source], generations: Generations) -> Selection:
     diverged = np.array([*(text == "diverged" for text in states), False])[state]
     keys = cell * _REPLICATES + _integers(index.column("replicate"))
 
-    if len(keys) and (np.diff(keys) > 0).all():  # as in a segment alone
-        order = np.arange(len(keys))
-    else:
-        is_part = np.array([not one.compacted for one in sources], bool)[source]
-        ranks = np.argsort(np.argsort(np.array(names, object))) if names else np.zeros(0, np.int64)
-        _, part = _ranked(index.column("part"))
-        order = np.lexsort((ranks[source], is_part, part, -generation, keys))
-    order = order[generation[order] > _voided(keys[order], cells, generations)]
-    if any(one.lost is not None for one in sources):
-        lost = [np.zeros(len(one.table), bool) if one.lost is None else one.lost for one in sources]
-        order = order[~np.concatenate(lost)[order]]
-    order = order[np.diff(keys[order], prepend=-1) != 0]
     every = (keys, source, row, start, steps, configuration, versions, generation, diverged)
-    keys, source, row, start, steps, configuration, versions, generation, diverged = (one[order] for one in every)
+    together = bool((np.diff(keys) > 0).all())  # as in a segment alone
+    damaged = any(one.lost is not None for one in sources)
+    if not together or generations or damaged:
+        order = np.arange(len(keys))
+        if not together:
+            is_part = np.array([not one.compacted for one in sources], bool)[source]
+            ranks = np.argsort(np.argsort(np.array(names, object)))
+            _, part = _ranked(index.column("part"))
+            order = np.lexsort((ranks[source], is_part, part, -generation, keys))
+        order = order[generation[order] > _voided(keys[order], cells, generations)]
+        if damaged:
+            lost = [np.zeros(len(one.table), bool) if one.lost is None else one.lost for one in sources]
+            order = order[~np.concatenate(lost)[order]]
+        order = order[np.diff(keys[order], prepend=-1) != 0]
+        every = tuple(one[order] for one in every)
+    keys, source, row, start, steps, configuration, versions, generation, diverged = every
     return Selection(
         cells, keys, source, names, row, start, steps, configuration, versions, generation, diverged
     )  # fmt: skip
@@ -280,18 +283,19 @@ def _texts(column: pa.ChunkedArray) -> tuple[list[str], Array]:
     """Distinct values and the position of each row's value among them; -1 for null."""
     import pyarrow as pa
 
+    if len(column) == 0:
+        return [], np.zeros(0, np.int64)
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     column = column.unify_dictionaries()
-    if column.num_chunks == 0:
-        return [], np.zeros(0, np.int64)
     values = column.chunk(0).dictionary.to_pylist()
-    codes = np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in column.chunks])
-    return values, _whole(codes, -1)
+    return values, np.concatenate([_whole(chunk.indices, -1) for chunk in column.chunks])
 
 
 def _ranked(column: pa.ChunkedArray) -> tuple[list[str], Array]:
     values, codes = _texts(column)
+    if values == sorted({*values}):  # as in an index
+        return values, codes
     used = np.unique(codes[codes >= 0])
     names = sorted(values[code] for code in used)
     position = {name: number for number, name in enumerate(names)}
@@ -301,18 +305,25 @@ def _ranked(column: pa.ChunkedArray) -> tuple[list[str], Array]:
 
 
 def _integers(column: pa.ChunkedArray) -> Array:
-    return _whole(column.to_numpy(), 0)
+    return np.concatenate([np.zeros(0, np.int64), *(_whole(chunk, 0) for chunk in column.chunks)])
 
 
-def _whole(numbers: Array, null: int) -> Array:
-    """Whole numbers of a column; Arrow's own way of filling nulls would import pandas."""
-    return np.nan_to_num(numbers, nan=null).astype(np.int64)
+def _whole(chunk: pa.Array, null: int) -> Array:
+    """The whole numbers of an array, in the memory where they are: ``to_numpy`` would import pandas."""
+    valid, numbers = chunk.buffers()
+    if numbers is None or len(chunk) == 0:
+        return np.full(len(chunk), null)
+    here = slice(chunk.offset, chunk.offset + len(chunk))
+    found = np.frombuffer(numbers, f"i{chunk.type.bit_width // 8}")[here]
+    if chunk.null_count and valid is not None:
+        found = np.where(np.unpackbits(np.frombuffer(valid, np.uint8), bitorder="little")[here], found, null)
+    return found.astype(np.int64, copy=False)
 
 
 def _coalesce(column: pa.ChunkedArray, otherwise: pa.ChunkedArray) -> pa.ChunkedArray:
+    if column.null_count == 0:
+        return column
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if column.null_count == 0:
-        return column
     return pc.coalesce(column.cast(pa.string()), otherwise.cast(pa.string()))

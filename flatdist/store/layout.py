@@ -59,7 +59,7 @@ _KNOWN = re.compile(
 )
 
 
-def digest(content: bytes) -> str:
+def digest(content: bytes | memoryview) -> str:
     """Return the name of a file that is named by its content."""
     return hashlib.sha256(content).hexdigest()[:_DIGITS]
 

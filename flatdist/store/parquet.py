@@ -10,6 +10,7 @@ of the schema that Arrow keeps in them.
 from __future__ import annotations
 
 import base64
+import bisect
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -30,6 +31,7 @@ _DIGITS = 32
 _FREE = 1 << 26  # bytes of memory that any file may use
 _GROWTH = 256  # further memory that a file may use, in multiples of its size
 _TAIL = 8  # the footer's length and a magic word
+_THREADS = 1 << 26  # bytes that are worth several threads
 _ONCE = 1 << 28  # bytes of a segment that are checked at a time
 
 
@@ -216,26 +218,22 @@ def _read_sealed(
     chunks = _chunks(metadata)
     places = [(group, leaf) for group in groups for leaf in leaves]
     ranges = [chunks[group * metadata.num_columns + leaf] for group, leaf in places]
-    if sum(length for _, length in ranges) > seal.size // 2:  # one read, and nothing is copied
+    if sum(length for _, length in ranges) > seal.size // 2:  # one read
         (data,) = files.read_ranges(path, [(0, seal.size)])
-        buffer = np.frombuffer(data, np.uint8)
-        pieces: Sequence[Any] = [buffer[start : start + length] for start, length in ranges]
-        if len(buffer) != seal.size:
-            raise Damaged(path, f"it has {len(buffer)} bytes, not {seal.size}")
+        pieces: Sequence[Any] = [memoryview(data)[start : start + length] for start, length in ranges]
     else:
         pieces = files.read_ranges(path, ranges)
-        buffer = np.zeros(seal.size, np.uint8)  # unread bytes cost no memory
-        for (start, length), piece in zip(ranges, pieces, strict=True):
-            buffer[start : start + len(piece)] = np.frombuffer(piece, np.uint8)[:length]
     stated = [seal.digests[1 + group * metadata.num_columns + leaf] for group, leaf in places]
-    found = files.map(layout.digest, pieces)
+    total = sum(map(len, pieces))
+    found = files.map(layout.digest, pieces) if total > _THREADS else map(layout.digest, pieces)
     bad = {place for place, mine, one in zip(places, found, stated, strict=True) if mine != one}
     whole = [group for group in groups if group not in {place[0] for place in bad}]
     try:
         if not wanted:
             rows = pa.table({"": pa.nulls(int(sum(bounds[i + 1] - bounds[i] for i in whole)))}).select([])
         else:
-            with _open(pa.py_buffer(buffer), metadata, table, checked=False) as file:
+            source = pa.PythonFile(_Pieces(seal.size, ranges, pieces), "r")
+            with _open(source, metadata, table, checked=False) as file:
                 rows = file.read_row_groups(whole, columns=wanted, use_threads=True).select(wanted)
         if bad:
             return _lost(conform(rows, table), path, metadata, bad)
@@ -247,6 +245,35 @@ def _read_sealed(
         return SegmentRows(conform(rows, table), rows=numbers)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise Damaged(path, _first_line(error)) from error
+
+
+class _Pieces:
+    """The file that Arrow reads: checked ranges of another one, and nothing else."""
+
+    closed = False
+
+    def __init__(self, size: int, ranges: Sequence[tuple[int, int]], pieces: Sequence[Any]) -> None:
+        self._size, self._place = size, 0
+        self._starts, self._pieces = [start for start, _ in ranges], pieces
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._place = offset if whence == 0 else offset + (self._place, self._size)[whence - 1]
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def read(self, count: int) -> Any:
+        number = bisect.bisect_right(self._starts, self._place) - 1
+        first = self._place - self._starts[number]
+        piece = self._pieces[number][first : first + count] if number >= 0 else b""
+        if len(piece) < count:
+            raise OSError(f"bytes {self._place} to {self._place + count} were not checked")
+        self._place += count
+        return piece
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def _lost(rows: pa.Table, path: str, metadata: pq.FileMetaData, bad: Collection[tuple[int, int]]) -> SegmentRows:
@@ -295,8 +322,10 @@ def _open(data: Any, metadata: pq.FileMetaData | None, table: str, *, checked: b
     import pyarrow.parquet as pq
 
     def opened(texts: Iterable[str]) -> pq.ParquetFile:
-        source = pa.BufferReader(data)
-        return pq.ParquetFile(source, metadata=metadata, read_dictionary=texts, page_checksum_verification=checked)
+        source = pa.BufferReader(data) if isinstance(data, bytes) else data
+        return pq.ParquetFile(
+            source, metadata=metadata, read_dictionary=texts, page_checksum_verification=checked, pre_buffer=False
+        )
 
     try:
         return opened(_texts(table))
@@ -340,13 +369,13 @@ def _check_sizes(metadata: pq.FileMetaData, size: int, columns: Collection[str] 
 def _check_texts(rows: pa.Table, size: int) -> None:
     """Refuse text that is stored once and repeated without measure."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     if len(rows) * size < _FREE:
         return
     for column in rows.columns:
         if pa.types.is_dictionary(column.type) and column.num_chunks:
-            longest = max(pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0 for chunk in column.chunks)
+            ends = (np.frombuffer(chunk.dictionary.buffers()[1] or b"", np.int32) for chunk in column.chunks)
+            longest = max(int(np.diff(end).max(initial=0)) for end in ends)
             if longest * len(rows) > _FREE + _GROWTH * size:
                 raise ValueError(f"it repeats a text of {longest:,} bytes {len(rows):,} times")
 

@@ -171,6 +171,8 @@ class Reader:
         pieces = [self._of_segment(segment, table, selection, needed, conditions) for segment in segments]
         pieces += self._of_parts(parts, table, selection, needed, conditions)
         rows, position = _stacked(pieces, table, needed)
+        if len(segments) == 1 and not parts and segments[0].seals:  # written in this order
+            return rows if columns is None else with_columns(rows, table, columns), position
         ahead = np.diff(position)
         if table == "trials":
             if not (ahead > 0).all():

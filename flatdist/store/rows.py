@@ -84,7 +84,9 @@ def read_failures(files: Filesystem) -> tuple[pa.Table, list[Damaged]]:
             return damage
 
     found = files.map(read, [info.path for info in files.list(part_folder("failures"))])
-    tables = [one for one in found if not isinstance(one, Damaged)] or [empty("failures")]
+    tables = [one for one in found if not isinstance(one, Damaged)]
+    if not tables:
+        return empty("failures"), [one for one in found if isinstance(one, Damaged)]
     whole = pa.concat_tables(tables, promote_options="default")
     order = [(name, "ascending") for name in ("cell_id", "replicate", "generation", "attempt", "at", "part")]
     return whole.sort_by(order), [one for one in found if isinstance(one, Damaged)]
