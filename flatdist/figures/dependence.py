@@ -20,7 +20,6 @@ from flatdist.figures.panels import (
     arrow_handle,
     describe,
     keys_of,
-    legend_columns,
     prediction_handles,
     series_handles,
     styled,
@@ -99,7 +98,7 @@ def dependence(
         handles = [*series_handles(series_keys), *prediction_handles([name for name in PREDICTIONS if name in drawn])]
         if thresholds["censored"].isin(["left", "right"]).any():
             handles.append(arrow_handle("beyond what was measured"))
-        panels.legend(handles, ncols=legend_columns(handles), columnspacing=2.0)
+        panels.legend(handles, columnspacing=2.0)
     return panels.result
 
 

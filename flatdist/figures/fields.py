@@ -18,7 +18,7 @@ from matplotlib.ticker import LogLocator
 
 from flatdist.errors import FitError, did_you_mean
 from flatdist.figures.command import Context, Drawn
-from flatdist.figures.panels import Key, Panels, describe, keys_of, legend_columns, plain, series_handles, styled
+from flatdist.figures.panels import Key, Panels, describe, keys_of, plain, series_handles, styled
 from flatdist.figures.style import (
     EDGE_OVER_HEAT,
     HEAT,
@@ -85,6 +85,8 @@ def heatmap(
         'learning_rate'
     """
     x, y = axes_of(trials, x, y)
+    if x == y:
+        raise FitError(f"a heat map needs two fields, and both axes are {x!r}; `lines` draws over one")
     facets = facet_of(trials, facet, (x, y))
     if table is None:
         table = field_table(trials, [x, y, *facets], value, agg, tolerance)
@@ -170,8 +172,7 @@ def lines(
             panels.title(axes, describe(key))
             despine(axes)
         panels.label(axis_name(x), value_name(value, agg))
-        handles = series_handles(series_keys)
-        panels.legend(handles if series else [], ncols=legend_columns(handles))
+        panels.legend(series_handles(series_keys) if series else [])
     return panels.result
 
 
@@ -234,8 +235,7 @@ def scatter(
             panels.title(axes, describe(key))
             despine(axes)
         panels.label(axis_name(x), axis_name(y))
-        handles = series_handles(series_keys, linestyle="")
-        panels.legend(handles if series else [], ncols=legend_columns(handles))
+        panels.legend(series_handles(series_keys, linestyle="") if series else [])
     return panels.result
 
 
@@ -361,6 +361,7 @@ def column(trials: pd.DataFrame, name: str) -> pd.Series:
         raise FitError(f"{name!r} needs the column {error}, which these trials do not have") from error
     except (ExpressionError, TypeError, ValueError) as error:
         near = did_you_mean(name, [*map(str, trials), *DERIVED, SUCCESS, FITTED])
+        near = "" if "did you mean" in str(error) else near
         raise FitError(f"{name!r} is neither a column nor arithmetic over columns{near}: {error}") from error
     merged = trials[needed].merge(rows.assign(**{"": values}), on=needed, how="left")[""]
     return pd.Series(merged.to_numpy(dtype=float), index=trials.index).round(12)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from flatdist.cells.cell import PROBLEM_FIELDS
 from flatdist.figures.command import Context, Drawn
-from flatdist.figures.panels import keys_of, legend_columns, series_handles, styled
+from flatdist.figures.panels import keys_of, legend_above, series_handles, styled
 from flatdist.figures.style import COLUMN_WIDTH, INK, color_of, despine, marker_of, method_label, plain_ticks, themed
 from flatdist.figures.words import shown
 from flatdist.fits.first_success import agreement_lines, mean_first_success, paired_first_success
@@ -48,14 +48,13 @@ def first_success(
     means, pairs, series = _tables(trials, reference, tolerance)
     keys = list(styled(keys_of(means, series)))
     handles = series_handles([key for _, key in keys], "all", linestyle="")
-    columns = legend_columns(handles)
     tables = [_percent(means.assign(**{f"difference{end}": means[f"mean{end}"] - means["predicted"] for end in _ENDS}))]
     labels = ["$E[N] - (\\delta + 1/2)$,\n% of $\\delta$"]
     if pairs is not None:
         tables.append(_percent(pairs))
         labels.append(f"$N$ minus {method_label(reference)}'s,\nsame streams, % of $\\delta$")
     with themed():
-        size = (COLUMN_WIDTH, 1.6 * len(tables) + 0.5 + 0.13 * -(-len(handles) // columns))
+        size = (COLUMN_WIDTH, 1.6 * len(tables) + 0.5 + 0.13 * -(-len(handles) // 2))
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(len(tables), 1, squeeze=False, sharex=True)[:, 0]
         for axes, table, label in zip(grid, tables, labels, strict=True):
@@ -69,7 +68,7 @@ def first_success(
         grid[-1].set_xlim(x.min() / 1.08, x.max() * 1.08)
         plain_ticks(grid[-1].xaxis, x.min(), x.max())
         grid[-1].set_xlabel("statistical dimension $\\delta$ of the shape and rank")
-        figure.legend(handles=handles, loc="outside upper center", ncols=columns, columnspacing=1.2)
+        legend_above(figure, handles)
     return figure
 
 

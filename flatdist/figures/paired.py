@@ -68,7 +68,7 @@ def paired(
             despine(axes)
         panels.label("measurements $n$", "difference in success")
         title = f"minus {method_label(reference)}, same problems"
-        panels.legend(series_handles(series_keys), ncols=2, columnspacing=2.0, title=title, title_fontsize=6.5)
+        panels.legend(series_handles(series_keys), columnspacing=2.0, title=title, title_fontsize=6.5)
     return panels.result
 
 

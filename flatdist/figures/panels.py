@@ -10,6 +10,7 @@ from typing import Any, Self
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -80,8 +81,8 @@ class Panels:
             if len(self.keys) != 1:
                 varying = [name for name in self.keys[0] if len({as_value(key[name]) for key in self.keys}) > 1]
                 raise FitError(
-                    f"these rows make {len(self.keys)} panels ({', '.join(varying)} vary) and ax= is one; select one "
-                    "of them, or leave ax out for a figure of all"
+                    f"these rows differ in {', '.join(varying)} and make {len(self.keys)} panels, but ax= takes one; "
+                    "select one of them, or leave ax out for a figure of all"
                 )
             self.columns, self.flat = 1, [ax]
             return
@@ -135,12 +136,10 @@ class Panels:
 
     def legend(self, handles: Sequence[Any], **settings: Any) -> None:
         """A legend above the panels, or within the axes that were given."""
-        settings = {"columnspacing": 1.2, **settings}
         if self._own:
-            self.figure.legend(handles=list(handles), loc="outside upper center", **settings)
+            legend_above(self.figure, handles, **settings)
         elif handles:
-            settings["ncols"] = 1
-            self.flat[0].legend(handles=list(handles), **settings)
+            self.flat[0].legend(handles=list(handles), **settings | {"ncols": 1})
 
 
 def plain(text: str) -> str:
@@ -230,15 +229,29 @@ def arrow_handle(label: str, arrow: str = "$\\uparrow$") -> Line2D:
     return Line2D([], [], color="#777777", marker=arrow, linestyle="", label=label)
 
 
-def legend_columns(handles: Sequence[Any], width: int = 54) -> int:
-    """Columns of a legend over a one-column figure: two if the longest labels fit side by side.
+def legend_above(figure: Figure, handles: Sequence[Any], ncols: int = 2, **settings: Any) -> None:
+    """A legend above all axes, in fewer columns where the figure is too narrow; the figure grows by the rows this adds.
 
     Args:
-        handles: with labels.
-        width: characters that fit, with room for the marks.
+        figure: with room for the legend in ``ncols`` columns.
+        handles: with labels; blank ones fill up columns.
+        ncols: most columns.
+        settings: further arguments of ``Figure.legend``.
     """
-    longest = max((len(handle.get_label()) for handle in handles), default=0)
-    return 2 if 2 * longest <= width else 1
+    if not handles:
+        return
+    renderer, first = FigureCanvasAgg(figure).get_renderer(), 0.0
+    for columns in range(ncols, 0, -1):
+        some = handles if columns == ncols else [handle for handle in handles if handle.get_label().strip()]
+        look = {"columnspacing": 1.2, "loc": "outside upper center", "handles": list(some), **settings}
+        legend = figure.legend(ncols=columns, **look)
+        box = legend.get_window_extent(renderer)
+        first = first or box.height
+        if box.width <= figure.bbox.width or columns == 1:
+            break
+        legend.remove()
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + (box.height - first) / figure.dpi)
 
 
 def two_blocks(left: Sequence[Line2D], right: Sequence[Line2D]) -> list[Line2D]:

@@ -136,7 +136,7 @@ def phase_diagram(
         shrink = 0.9 if -(-len(keys) // panels.columns) < 3 else 0.5
         panels.color_bar(Normalize(0, 1), f"success probability (relative error < {tolerance:g})", shrink=shrink)
         handles = _handles(_in_view(rates, chosen, span), set(thresholds["censored"]))
-        panels.legend(handles, ncols=2, columnspacing=1.0, handlelength=2.4)
+        panels.legend(handles, columnspacing=1.0, handlelength=2.4)
     return panels.result
 
 

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 
 from flatdist.errors import FitError
 from flatdist.figures.command import Context, Drawn
-from flatdist.figures.panels import Panels, arrow_handle, keys_of, label_size, legend_columns, series_handles, styled
+from flatdist.figures.panels import Panels, arrow_handle, keys_of, label_size, series_handles, styled
 from flatdist.figures.style import INK, UNMEASURED, color_of, despine, marker_of, method_label, plain_ticks
 from flatdist.figures.words import shown
 from flatdist.fits.grouping import matching
@@ -72,8 +72,7 @@ def ratios(
     handles.append(Patch(color=UNMEASURED, label=f"within {100 * margin:g} %"))
     if table["ratio"].isna().any():
         handles.append(arrow_handle("censored: bound"))
-    columns = legend_columns(handles)
-    rest = 0.55 + 0.13 * -(-len(handles) // columns)
+    rest = 0.55 + 0.13 * -(-len(handles) // 2)
     depths = [{} if depth is None else {"depth": depth} for depth, _ in parts]
     with Panels(depths, ax, row_height=1.25, rest=rest, columns=1, sharex=True, sharey=True) as panels:
         for (axes, depth), (_, part) in zip(panels, parts, strict=True):
@@ -100,7 +99,7 @@ def ratios(
         last.set_xlim(x.min() / 1.08, x.max() * 1.08)
         plain_ticks(last.xaxis, x.min(), x.max())
         last.set_xlabel("statistical dimension of the shape and rank")
-        panels.legend(handles, ncols=columns)
+        panels.legend(handles)
     return panels.result
 
 

@@ -85,7 +85,7 @@ def sample_complexity(
         laws += [Line2D([], [], label="theory of the nuclear norm, not fitted", **LAW)] if "law" in shown else []
         title = f"success: relative error < {tolerance:g}"
         handles = two_blocks(series_handles(series_keys), [*laws, band])
-        panels.legend(handles, ncols=2, handlelength=2.2, title=title, title_fontsize=6.5)
+        panels.legend(handles, handlelength=2.2, title=title, title_fontsize=6.5)
     return panels.result
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from flatdist.figures.command import Context, Drawn
-from flatdist.figures.panels import Key, arrow_handle, describe, keys_of, series_handles, styled
+from flatdist.figures.panels import Key, arrow_handle, describe, keys_of, legend_above, series_handles, styled
 from flatdist.figures.style import (
     COLUMN_WIDTH,
     INK,
@@ -79,7 +79,7 @@ def scaling(
         handles.append(Line2D([], [], color=INK, linewidth=0.8, label="$n_{50}$ = law; dashed: fitted multiple"))
         if thresholds["censored"].isin(["left", "right"]).any():
             handles.append(arrow_handle("censored: bound"))
-        figure.legend(handles=handles, loc="outside upper center", ncols=3, columnspacing=1.2)
+        legend_above(figure, handles, 3)
     return figure
 
 
@@ -206,7 +206,7 @@ def collapse(
         bottom, top = right.get_ylim()
         plain_ticks(right.yaxis, bottom, top, 6)
         despine(left, right)
-        figure.legend(handles=_collapse_handles(keys, widths, bounds), loc="outside upper center", ncols=1)
+        legend_above(figure, _collapse_handles(keys, widths, bounds), 1)
     return figure
 
 

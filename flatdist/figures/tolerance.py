@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from flatdist.errors import FitError
 from flatdist.figures.command import Context, Drawn
 from flatdist.figures.panels import Panels, describe, keys_of, prediction_handles, series_handles, styled
 from flatdist.figures.sample_complexity import draw_predictions
@@ -34,7 +35,7 @@ def tolerance(
         The figure, or ``ax``.
 
     Raises:
-        FitError: missing columns, or several panels for one ``ax``.
+        FitError: missing columns, no n50 within the measured n, or several panels for one ``ax``.
 
     Example:
         >>> from flatdist import figures
@@ -44,6 +45,8 @@ def tolerance(
     if thresholds is None:
         thresholds = fit_over_tolerances(trials, grouping(trials), link=link)
     keys, series_keys = keys_of(thresholds, panel_columns(trials)), keys_of(thresholds, series_columns(trials))
+    if not thresholds["censored"].isin(_BRACKETED).any():
+        raise FitError("no n50 lies within the measured n at any tolerance; widen the range of n")
     drawn: set[str] = set()
     rest = 0.5 + 0.13 * len(series_keys)
     with Panels(keys, ax, row_height=1.4, rest=rest, most_in_column=4, sharex=True) as panels:
@@ -56,8 +59,8 @@ def tolerance(
                     fits["tolerance"], fits["n50_low"], fits["n50_high"], color=color, alpha=0.18, linewidth=0
                 )
                 axes.plot(fits["tolerance"], fits["n50"], color=color, marker=marker_of(index))
-            if len(known):
-                axes.set_ylim(0.85 * known["n50"].min(), 1.15 * known["n50"].max())
+            around = known["n50"] if len(known) else matching(trials, key)["n"]
+            axes.set_ylim(0.85 * around.min(), 1.15 * around.max())
             drawn |= draw_predictions(axes, matching(trials, key), PREDICTIONS, n_axis="y", linewidth=0.8)
             axes.set_xscale("log")
             axes.set_yscale("log")
@@ -66,9 +69,7 @@ def tolerance(
             despine(axes)
         panels.label("success: relative error below", "$n_{50}$")
         panels.flat[0].invert_xaxis()
-        panels.legend(
-            [*series_handles(series_keys), *prediction_handles([p for p in PREDICTIONS if p in drawn])], ncols=2
-        )
+        panels.legend([*series_handles(series_keys), *prediction_handles([p for p in PREDICTIONS if p in drawn])])
     return panels.result
 
 

@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
 from flatdist.errors import FitError
 from flatdist.figures.command import Context, Drawn
-from flatdist.figures.panels import Key, describe, keys_of
+from flatdist.figures.panels import Key, describe, keys_of, legend_above
 from flatdist.figures.style import FAINT, INK, PAGE_WIDTH, color_of, despine, plain_ticks, themed
 from flatdist.fits.grouping import configuration_columns, matching
 from flatdist.methods import takes_steps
@@ -82,7 +82,7 @@ def training_curves(trials: pd.DataFrame, history: pd.DataFrame) -> Figure:
                     axes.set_ylabel(label)
             column[0].set_title(describe(depth), loc="left")
             column[-1].set_xlabel("step")
-        figure.legend(handles=_handles(keys, levels), loc="outside upper center", ncols=2)
+        legend_above(figure, _handles(keys, levels))
     return figure
 
 
@@ -100,8 +100,8 @@ def trained_trials(trials: pd.DataFrame) -> pd.DataFrame:
         values = {name: trained[name].astype(object).iloc[0] for name in problems}
         example = " and ".join(f"{name} == {value!r}" for name, value in values.items())
         raise FitError(
-            f"these trials hold several problems ({', '.join(problems)} vary); training curves show one: choose one "
-            f"with --where, such as --where {example!r}"
+            f"these trials differ in {', '.join(problems)}, and training curves show one problem; choose it with "
+            f"--where, such as --where {example!r}"
         )
     return trained
 

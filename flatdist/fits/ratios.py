@@ -147,7 +147,7 @@ def check_field(trials: pd.DataFrame, field: str) -> None:
         raise FitError(f"n50 is drawn against a number; {field!r} is not one that a group of trials has")
     if values.nunique() < 2:
         only = f"only {values.iloc[0]:g}" if len(values) else "no value"
-        raise FitError(f"these trials have {only} in {field!r}; run a sweep with several, or choose another --field")
+        raise FitError(f"these trials have {only} in {field!r}; run a sweep with several, or choose another --x")
 
 
 def changes(thresholds: pd.DataFrame, field: str, by: Sequence[str]) -> pd.DataFrame:

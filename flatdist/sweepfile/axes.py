@@ -104,6 +104,7 @@ def _number_axis(field: str, key: str, node: Node, problems: Problems) -> Axis |
 def _spaced(form: str, arguments: Sequence[Any]) -> tuple[int, Callable[[int], str]]:
     """Values from start to stop, both included, in equal steps or equal ratios."""
     start, stop, count = _ends_and_count(form, arguments)
+    _check_positive(form, arguments)
     steps = max(count - 1, 1)
 
     def value(index: int) -> str:
@@ -121,6 +122,7 @@ def _spaced(form: str, arguments: Sequence[Any]) -> tuple[int, Callable[[int], s
 def _random(field: str, form: str, arguments: Sequence[Any], seed: Any) -> tuple[int, Callable[[int], str]]:
     """Values drawn from the field's name and a seed; a longer axis begins with the values of a shorter one."""
     low, high, count = _ends_and_count(form, arguments)
+    _check_positive(form, arguments)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise InvalidValue(f"has the seed {seed!r}", "a whole number")
     is_whole = isinstance(kind_of(field), Integer)
@@ -135,6 +137,13 @@ def _random(field: str, form: str, arguments: Sequence[Any], seed: Any) -> tuple
         return f"round({text})" if is_whole else text
 
     return count, value
+
+
+def _check_positive(form: str, arguments: Sequence[Any]) -> None:
+    """Reject ends of a logarithmic form that are 0 or negative, often exponents meant for numpy's ``logspace``."""
+    ends = [_argument(form, part)[1] for part in arguments[:2]] if form in ("logspace", "loguniform") else []
+    if any(end is not None and end <= 0 for end in ends):
+        raise InvalidValue("needs ends greater than 0: the values themselves, not exponents of 10", FORMS[form])
 
 
 def _ends_and_count(form: str, arguments: Sequence[Any]) -> tuple[str, str, int]:

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 from synthetic import figure, quickstart_like
 
@@ -23,6 +24,7 @@ from flatdist.errors import FitError, StoreError
 from flatdist.figures import phase_diagram, sample_complexity, style
 from flatdist.figures.fields import pooled
 from flatdist.figures.origin import cells_hash
+from flatdist.figures.panels import legend_above
 from flatdist.figures.phase_diagram import diagram_columns, log_edges
 from flatdist.figures.words import text_lines, threshold_table, unfinished
 from flatdist.fits.success import success_rates
@@ -286,7 +288,7 @@ def test_one_panel_is_drawn_into_axes_that_are_given(trials: pd.DataFrame) -> No
     ax = Figure().subplots()
     assert sample_complexity(one, ax=ax) is ax
     assert phase_diagram(one, ax=Figure().subplots()).get_xlabel() == "measurements $n$"
-    with pytest.raises(FitError, match=r"these rows make 2 panels \(rank vary\) and ax= is one"):
+    with pytest.raises(FitError, match="these rows differ in rank and make 2 panels, but ax= takes one"):
         sample_complexity(trials, ax=ax)
 
 
@@ -312,6 +314,8 @@ def test_lists_of_widths_are_drawn_as_their_one_width(trials: pd.DataFrame) -> N
     [
         (lambda rows: figures.heatmap(rows, "d_out", "rank"), r"'d_out' has one value here \(12\).*these vary: .*rank"),
         (lambda rows: figures.heatmap(rows[rows["cell_id"] == rows["cell_id"].iloc[0]]), "the trials are of one cell"),
+        (lambda rows: figures.heatmap(rows, "n", "n"), "a heat map needs two fields, and both axes are 'n'"),
+        (lambda rows: figures.tolerance(rows[rows["n"] == rows["n"].min()]), "no n50 lies within the measured n"),
         (lambda rows: figures.lines(rows, "rank", log="method"), "--log method: no such axis; allowed: x, value"),
         (lambda rows: figures.lines(rows, "method", log="x"), "'method' holds text, not numbers"),
         (lambda rows: figures.lines(rows, "rank", "status"), "'status' is not numeric"),
@@ -328,3 +332,14 @@ def test_only_fields_that_a_group_mixes_are_pooled_over(trials: pd.DataFrame) ->
     assert pooled(trials, ["statdim", "method", "n"]) == [], "the statistical dimension tells the ranks apart"
     assert "pools over method" in pooled(trials, ["rank", "n"])[0]
     assert "pools over rank" in pooled(trials, ["entries", "method", "n"])[0]
+
+
+@pytest.mark.parametrize(
+    ("label", "grows"), [("also short", False), ("label-noise SGD, depth 3, init 0.5, noise 2", True)]
+)
+def test_a_legend_takes_fewer_columns_where_the_figure_is_too_narrow(label: str, grows: bool) -> None:
+    figure = Figure(figsize=(4.0, 2.0), layout="constrained")
+    legend_above(figure, [Line2D([], [], label=text) for text in ("short", "also short", label)])
+    (legend,) = figure.legends
+    assert legend.get_window_extent().width <= figure.bbox.width
+    assert (figure.get_figheight() > 2.0) == grows

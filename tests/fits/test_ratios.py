@@ -19,7 +19,6 @@ from flatdist.errors import FitError
 from flatdist.figures import dependence, style
 from flatdist.figures import ratios as ratios_figure
 from flatdist.figures.dependence import in_panel
-from flatdist.figures.panels import legend_columns
 from flatdist.figures.ratios import panels_of
 from flatdist.fits.first_success import first_successes, paired_first_success
 from flatdist.fits.ratios import changes, ratio_of, ratios, shape_name, split, summarise
@@ -275,16 +274,3 @@ def test_margins_are_relative_distances(margin: str, trials: pd.DataFrame, monke
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials, raising=False)
     assert run("ratios", "demo", "--margin", margin) == 2
     assert "is not a relative distance" in capsys.readouterr().err
-
-
-def test_long_labels_are_set_below_each_other() -> None:
-    class Handle:
-        def __init__(self, label: str) -> None:
-            self.label = label
-
-        def get_label(self) -> str:
-            return self.label
-
-    assert legend_columns([Handle("short"), Handle("also short")]) == 2
-    assert legend_columns([Handle("short"), Handle("label-noise SGD, depth 3, init 0.5")]) == 1
-    assert legend_columns([]) == 2

@@ -213,6 +213,7 @@ def test_everything_wrong_is_reported_at_once_with_line_value_and_nearest_name()
         (BASE + "axes: {depth: {linspce: [2, 3, 2]}}\n", "did you mean 'linspace'"),
         (BASE + "axes: {init_scale: {uniform: [1, 2, 3], seed: x}}\n", "has the seed 'x'"),
         (BASE + "axes: {init_scale: {linspace: [1, 2, 3], seed: 1}}\n", "a seed only where it is random"),
+        (BASE + "axes: {learning_rate: {logspace: [-3, -1, 3]}}\n", "the values themselves, not exponents of 10"),
         (BASE + "axes: {depth: {linspace: [2, 3]}}\n", "does not have three entries"),
         (BASE + "axes: {depth: {linspace: [2, 3, 1.5]}}\n", "count that is not a whole number"),
         (BASE + "axes: {depth: {linspace: [2, 3, 3]}}\n", "axes.depth.linspace: .* is not a whole number"),
