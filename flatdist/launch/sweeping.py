@@ -37,7 +37,9 @@ USUAL = (
     *("executor", "address", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "engine", "device", "pack"),
     *("checkpoint_seconds", "trials", "loggers", "log_folder", "log_level", "log_file"),
 )
-LAUNCH_SECONDS = 5.0  # until the trials of a launch on this machine's Ray are at work
+LAUNCH_SECONDS = (
+    5.0  # until the trials of a launch on a Ray that is up are at work; three times as long where it is not
+)
 Tell = Callable[[str], None]
 RunItems = Callable[[Sequence[WorkItem]], LaunchResult]
 
@@ -288,7 +290,9 @@ class Running:
                 forecast = None
             plan = plan_items(items, self.store, self.settings, forecast=forecast)
             forecast = plan.forecast
-            settings = dataclasses.replace(plan.settings, executor="inline") if _is_short(plan) else plan.settings
+            settings = plan.settings
+            if _is_short(plan, LAUNCH_SECONDS * (1 if connected else 3)):
+                settings = dataclasses.replace(settings, executor="inline")
             if settings.executor == "ray" and not connected:
                 connected = True
                 if not settings.joins_cluster:
@@ -300,12 +304,12 @@ class Running:
         return run
 
 
-def _is_short(plan: Plan) -> bool:
-    """Whether this process alone ends a round on this machine before Ray's trials would have started and run it."""
+def _is_short(plan: Plan, launching: float) -> bool:
+    """Whether this process ends a round on this machine sooner than Ray's trials, which need some seconds to start."""
     settings = plan.settings
     if settings.joins_cluster or settings.trials == "cells" or settings.expected_device != "cpu":
         return False
-    return plan.work.mid < LAUNCH_SECONDS + plan.work.mid / plan.slots
+    return plan.work.mid < launching + plan.work.mid / plan.slots
 
 
 def read_options(options: Mapping[str, Any]) -> tuple[Settings, Amount]:

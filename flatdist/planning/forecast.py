@@ -171,7 +171,7 @@ class Forecast:
 
     def item_seconds(self, item: WorkItem) -> float:
         """Predicted seconds of an item on one slot."""
-        return self.replicate(item.cell).seconds * len(item.replicates)
+        return self.replicate(item.cell).seconds * len(item.replicates) * item.share
 
     def pack_seconds(self, items: Sequence[WorkItem]) -> float:
         """Predicted seconds of items that one kernel launch trains together: never less than a step's latency."""

@@ -30,6 +30,11 @@ class WorkItem:
     replicates: tuple[int, ...]
     until: int | None = None
 
+    @property
+    def share(self) -> float:
+        """The part of the cell's steps that it takes at most."""
+        return 1.0 if self.until is None else min(1.0, self.until / self.cell.steps)
+
 
 @dataclass(frozen=True)
 class Shard:

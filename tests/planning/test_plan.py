@@ -445,3 +445,12 @@ def test_the_time_counts_starting_the_launcher_and_every_shard(executor: str) ->
     assert plan.time.mid == pytest.approx(start + each + running)
     assert plan.time.low == pytest.approx(0.6 * start + each + running * plan.work.low / plan.work.mid)
     assert plan.time.high == pytest.approx(1.5 * start + each + running * plan.work.high / plan.work.mid)
+
+
+def test_an_item_that_pauses_at_a_rung_is_predicted_for_the_steps_that_it_takes() -> None:
+    cell = Cell(d_out=6, d_in=6, rank=1, n=20, steps=1000)
+    model = Forecast([Observation(cell, 8.0, "fused", "cpu")], "fused", "cpu")
+    whole = model.item_seconds(WorkItem(cell, (0, 1)))
+    assert whole == pytest.approx(16.0, rel=0.2)
+    assert model.item_seconds(WorkItem(cell, (0, 1), until=250)) == pytest.approx(whole / 4)
+    assert model.item_seconds(WorkItem(cell, (0, 1), until=2000)) == whole
