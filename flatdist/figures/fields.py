@@ -30,7 +30,7 @@ from flatdist.figures.style import (
     marker_of,
     round_values,
 )
-from flatdist.figures.words import number, shown
+from flatdist.figures.words import moment, number, shown
 from flatdist.fits.grouping import as_value, configuration_columns, distinct, group_rows, matching
 from flatdist.fits.success import label_success, resolve_tolerance, wilson_interval
 from flatdist.fits.threshold import fit_thresholds
@@ -310,6 +310,8 @@ def field_table(
     if value == FITTED:
         if "n" in by:
             raise FitError("n50 is fitted over n, so n cannot be its axis; use value=success over n")
+        if agg is not None:
+            raise FitError(f"n50 is fitted to the replicates of each group, so it has no {agg}; leave out --agg")
         fits = fit_thresholds(named, by, tolerance)
         largest = fits["d_out"] * fits["d_in"] if {"d_out", "d_in"} <= set(fits) else np.inf
         counts = {"low": fits["n50_low"], "high": np.minimum(fits["n50_high"], largest), "count": fits["n_replicates"]}
@@ -342,6 +344,8 @@ def column(trials: pd.DataFrame, name: str) -> pd.Series:
         FitError: it is neither a column nor arithmetic over columns.
     """
     if name in trials:
+        if isinstance(trials[name].dtype, pd.DatetimeTZDtype):
+            return trials[name].map(moment)
         return trials[name].map(as_value) if name == "width" else trials[name]
     from flatdist.expressions import DERIVED, DERIVED_FROM, TRIAL_NAMES, ExpressionError, derived, parse, to_value
 

@@ -15,9 +15,13 @@ import pytest
 import flatdist
 from flatdist.cells.cell import Cell
 from flatdist.cli import main
+from flatdist.cli.options import load_sweeps, open_store, read_changes
 from flatdist.expressions import ExpressionError
+from flatdist.figures.command import Context
+from flatdist.figures.command import load as figure_rows
 from flatdist.store import Store
-from flatdist.sweeps import Changes, load_sweep, parse_sweep
+from flatdist.sweeps import parse_sweep
+from flatdist.sweeps.metric import parse_metric, rank
 
 THIRD = 0.333333333333  # as a float field stores 1/3
 LOGSPACE = [float(value) for value in np.logspace(-3, -1, 5)]
@@ -176,20 +180,27 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 @pytest.mark.parametrize("text", TABLE)
 def test_every_door_selects_the_same_cells(filled, text):
+    """By the functions behind the commands; the test below goes through the command line with some of the texts."""
     expected = filled.ids(cell for cell in filled.sweep.cells if TABLE[text](cell))
-    path, store = str(filled.path), filled.store
-    ids = [cell.cell_id for cell in filled.sweep.cells]
-    assert set(Store(store).trials(ids, where=text)["cell_id"]) == expected  # best, export, invalidate
-    assert set(flatdist.load_trials(store, path, where=text)["cell_id"]) == expected  # diff, figures, analyses
-    assert set(flatdist.load_history(store, "doors", where=text)["cell_id"]) == expected
-    written = f"{filled.sweep.source}\nwhere: {json.dumps(text)}\n"
-    if not expected:
-        with pytest.raises(flatdist.SweepError, match="leaves out all"):
-            parse_sweep(written)
-        return
-    assert filled.ids(parse_sweep(written).cells) == expected
-    changed = load_sweep(path, changes=Changes(conditions=(text,)))  # plan, sweep, cells
-    assert filled.ids(changed.cells) == expected
+    path, store, name = str(filled.path), filled.store, filled.sweep.name
+    opened, ids = open_store(store), [cell.cell_id for cell in filled.sweep.cells]
+    doors: dict[str, Callable[[], Any]] = {
+        "export": lambda: opened.trials(ids, where=text)["cell_id"],
+        "invalidate": lambda: opened.trials(ids, where=text, columns=["cell_id", "replicate"])["cell_id"],
+        "best": lambda: [
+            row[0] for row in rank(opened, ids, parse_metric("relative_error"), highest=False, where=text)
+        ],
+        "load_history": lambda: flatdist.load_history(store, name, where=text)["cell_id"],
+        "figure, diff, load_trials": lambda: figure_rows(Context([name], store, text))["cell_id"],
+        "plan, sweep, cells": lambda: filled.ids(load_sweeps([path], store, read_changes((), (text,)))[0].cells),
+        "a sweep file": lambda: filled.ids(parse_sweep(f"{filled.sweep.source}\nwhere: {json.dumps(text)}\n").cells),
+    }
+    for door, selected in doors.items():
+        if expected or door in ("export", "invalidate", "best", "load_history"):
+            assert set(selected()) == expected, door
+        else:
+            with pytest.raises(flatdist.FlatdistError, match=r"leaves out all|has no trials"):
+                selected()
 
 
 @pytest.mark.parametrize(

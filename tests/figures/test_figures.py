@@ -316,6 +316,11 @@ def test_lists_of_widths_are_drawn_as_their_one_width(trials: pd.DataFrame) -> N
         (lambda rows: figures.heatmap(rows[rows["cell_id"] == rows["cell_id"].iloc[0]]), "the trials are of one cell"),
         (lambda rows: figures.heatmap(rows, "n", "n"), "a heat map needs two fields, and both axes are 'n'"),
         (lambda rows: figures.tolerance(rows[rows["n"] == rows["n"].min()]), "no n50 lies within the measured n"),
+        (lambda rows: figures.lines(rows, "rank", "n50", agg="max"), "n50 is fitted .* has no max; leave out --agg"),
+        (
+            lambda rows: figures.scatter(rows.assign(at=pd.Timestamp("2026-01-01", tz="UTC")), "at"),
+            "'at' is not numeric",
+        ),
         (lambda rows: figures.lines(rows, "rank", log="method"), "--log method: no such axis; allowed: x, value"),
         (lambda rows: figures.lines(rows, "method", log="x"), "'method' holds text, not numbers"),
         (lambda rows: figures.lines(rows, "rank", "status"), "'status' is not numeric"),
