@@ -71,16 +71,16 @@ def load_trials(
     if tolerance is not None and not 0.0 < tolerance < math.inf:
         raise StoreError(f"tolerance={tolerance!r} is not a relative error; allowed: a positive number such as 1e-2")
     opened = _existing(store)
-    asked = _Asked.of(opened, sweep)
+    selection = _Selection.of(opened, sweep)
     wanted = [columns] if isinstance(columns, str) else columns
     needed = ["relative_error", "status"] if tolerance is not None else []
     needed += ["method", "flatdist_version"] if fill else []
     read = None if wanted is None else list(dict.fromkeys([*wanted, *needed]))
     frame = opened.trials(
-        asked.cell_ids, where, asked.columns(read), all_numerics, follow_configurations=not _is_file(sweep)
+        selection.cell_ids, where, selection.columns(read), all_numerics, follow_configurations=not _is_file(sweep)
     )
-    frame = asked.among(frame, read)
-    frame.attrs |= asked.attributes(where)
+    frame = selection.among(frame, read)
+    frame.attrs |= selection.attributes(where)
     if tolerance is not None:
         succeeded = (frame["relative_error"] < tolerance) & (frame["status"] != "diverged")
         frame["success"] = succeeded.to_numpy(dtype=bool)
@@ -129,15 +129,15 @@ def load_history(
         [0, 10, 20]
     """
     opened = _existing(store)
-    asked = _Asked.of(opened, sweep)
+    selection = _Selection.of(opened, sweep)
     frame = opened.history(
-        asked.cell_ids,
+        selection.cell_ids,
         where,
-        asked.columns(columns, of_history=True),
+        selection.columns(columns, of_history=True),
         all_numerics,
         follow_configurations=not _is_file(sweep),
     )
-    return asked.among(frame, columns, of_history=True)
+    return selection.among(frame, columns, of_history=True)
 
 
 def trials_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -168,7 +168,7 @@ def asked_for(
     store: Store | str | os.PathLike[str], sweeps: Sequence[str | os.PathLike[str]], where: Where = None
 ) -> dict[str, Any]:
     """The ``attrs`` of the trials of several sweeps together, see :func:`load_trials`."""
-    parts = [_Asked.of(_existing(store), sweep) for sweep in sweeps]
+    parts = [_Selection.of(_existing(store), sweep) for sweep in sweeps]
     together: dict[Cell, int] | None = {}
     for part in parts:
         if part.cells is None or together is None:
@@ -176,7 +176,7 @@ def asked_for(
         else:
             together |= {cell: max(count, together.get(cell, 0)) for cell, count in part.cells.items()}
     outlook = "; ".join(part.outlook for part in parts if part.outlook)
-    return _Asked(None, cells=together, outlook=outlook).attributes(where)
+    return _Selection(None, cells=together, outlook=outlook).attributes(where)
 
 
 def _counted(cells: Mapping[Cell, int], where: Where) -> dict[str, int] | None:
@@ -220,7 +220,7 @@ def _outlook(sweep: Sweep | str, store: Store) -> str:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Selection:
     """The cells and replicates that a sweep requests.
 
     Attributes:
@@ -236,7 +236,7 @@ class _Asked:
     outlook: str = ""
 
     @classmethod
-    def of(cls, store: Store, sweep: str | os.PathLike[str] | None) -> _Asked:
+    def of(cls, store: Store, sweep: str | os.PathLike[str] | None) -> _Selection:
         if sweep is None:
             return cls(None)
         if not _is_file(sweep):

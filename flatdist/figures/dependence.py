@@ -25,7 +25,7 @@ from flatdist.figures.panels import (
     styled,
 )
 from flatdist.figures.sample_complexity import draw_predictions
-from flatdist.figures.style import color_of, despine, marker_of, plain_ticks
+from flatdist.figures.style import PREDICTIONS, color_of, despine, marker_of, plain_ticks
 from flatdist.figures.words import shown, threshold_table, unfinished
 from flatdist.fits.grouping import matching
 from flatdist.fits.ratios import BRACKETED, changes, check_field, split
@@ -34,7 +34,6 @@ from flatdist.fits.success import resolve_tolerance
 from flatdist.fits.threshold import fit_thresholds
 from flatdist.theory import prediction
 
-PREDICTIONS = ("dof", "rsum", "statdim", "entries")
 _MOST_TICKS = 7
 
 

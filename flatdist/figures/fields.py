@@ -518,8 +518,8 @@ def scales_of(table: pd.DataFrame, names: Mapping[str, str], log: str | None) ->
     Raises:
         FitError: a requested axis holds text or numbers that are not positive.
     """
-    asked = None if log is None else {part.strip() for part in log.split(",")} - {"none", ""}
-    unknown = sorted((asked or set()) - {*names, *names.values()})
+    chosen = None if log is None else {part.strip() for part in log.split(",")} - {"none", ""}
+    unknown = sorted((chosen or set()) - {*names, *names.values()})
     if unknown:
         raise FitError(f"--log {unknown[0]}: no such axis; allowed: {', '.join(names)}, or none")
     found = set()
@@ -529,12 +529,12 @@ def scales_of(table: pd.DataFrame, names: Mapping[str, str], log: str | None) ->
         entries = entries[np.isfinite(entries)]
         is_number = axis == "value" or all(_number_of(value) is not None for value in distinct(table[name]))
         positive = is_number and len(entries) > 0 and bool((entries > 0).all())
-        if asked is not None and asked & {axis, name}:
+        if chosen is not None and chosen & {axis, name}:
             if not positive:
                 what = "holds zero or negative numbers" if is_number else "holds text, not numbers"
                 raise FitError(f"{name!r} {what}, so its axis cannot be logarithmic; leave it out of --log")
             found.add(axis)
-        elif asked is None and positive and entries.max() > _SPREADS * entries.min() and name not in (*_SHARES,):
+        elif chosen is None and positive and entries.max() > _SPREADS * entries.min() and name not in (*_SHARES,):
             found.add(axis)
     return found
 

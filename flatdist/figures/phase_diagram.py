@@ -23,6 +23,7 @@ from flatdist.figures.style import (
     N50,
     OVER_HEAT,
     PREDICTION_LINES,
+    PREDICTIONS,
     UNMEASURED,
     despine,
     mark,
@@ -35,7 +36,6 @@ from flatdist.fits.success import require_columns, resolve_tolerance, success_ra
 from flatdist.fits.threshold import fit_thresholds
 from flatdist.theory import prediction
 
-PREDICTIONS = ("dof", "rsum", "statdim", "entries")
 _ROW_HEIGHT = 0.21  # inches
 
 Shape = tuple[int, int, int]

@@ -22,7 +22,7 @@ from flatdist.figures.panels import (
     styled,
     two_blocks,
 )
-from flatdist.figures.style import PREDICTION_LINES, color_of, despine, mark, marker_of, plain_ticks
+from flatdist.figures.style import PREDICTION_LINES, PREDICTIONS, color_of, despine, mark, marker_of, plain_ticks
 from flatdist.figures.words import threshold_table, unfinished
 from flatdist.fits.grouping import matching, panel_columns, series_columns
 from flatdist.fits.shapes import SHAPE
@@ -32,7 +32,6 @@ from flatdist.theory import first_success, prediction
 from flatdist.theory.statdim import LARGEST_SAMPLED
 from flatdist.threshold.curves import curve
 
-PREDICTIONS = ("dof", "rsum", "statdim", "entries")
 LAW: Mapping[str, Any] = {"color": "#777777", "linestyle": (0, (4, 1.5)), "linewidth": 0.7}
 _SPREAD = 0.004  # series are shifted by this much of log n's range, so that equal points stay visible
 

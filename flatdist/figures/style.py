@@ -57,6 +57,7 @@ PREDICTION_LINES: Mapping[str, tuple[Any, str]] = {
     "statdim_upper": ("-", "#999999"),
     "statdim_asymptotic": ((0, (5, 2)), "#999999"),
 }
+PREDICTIONS = ("dof", "rsum", "statdim", "entries")  # drawn beside measured successes, in the order of legends
 
 _SETTINGS: Mapping[str, Any] = {
     "font.sans-serif": ["Arial", "DejaVu Sans", "Liberation Sans", "Bitstream Vera Sans", "sans-serif"],

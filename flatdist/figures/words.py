@@ -17,7 +17,7 @@ from flatdist.fits.threshold import threshold_remark
 from flatdist.methods import takes_steps
 
 ABSENT = "-"
-PREDICTIONS: Mapping[str, str] = {
+PREDICTION_NAMES: Mapping[str, str] = {
     "dof": f"degrees of freedom r(d + d{PRIME} - r)",
     "rsum": f"r(d + d{PRIME})",
     "statdim": "statistical dimension",

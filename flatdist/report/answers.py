@@ -10,7 +10,7 @@ import pandas as pd
 
 from flatdist.figures.panels import DELTA, TIMES
 from flatdist.figures.style import method_label
-from flatdist.figures.words import PREDICTIONS, counted, name_of, number, percent, threshold_words
+from flatdist.figures.words import PREDICTION_NAMES, counted, name_of, number, percent, threshold_words
 from flatdist.fits.collapse import Fits
 from flatdist.fits.grouping import group_rows, matching
 from flatdist.fits.shapes import SHAPE, predicted
@@ -31,9 +31,9 @@ def banner(material: Material) -> list[str]:
     missing: dict[str, int] = {}
     wanted = 0
     for cell in material.sweep.cells:
-        asked = [(cell.cell_id, replicate) for replicate in wanted_replicates(material.sweep, cell.cell_id)]
-        wanted += len(asked)
-        missing[cell.method] = missing.get(cell.method, 0) + sum(key not in done for key in asked)
+        keys = [(cell.cell_id, replicate) for replicate in wanted_replicates(material.sweep, cell.cell_id)]
+        wanted += len(keys)
+        missing[cell.method] = missing.get(cell.method, 0) + sum(key not in done for key in keys)
     if not material.sweep.cells:
         return ["The sweep has no cells yet: it chooses its first ones when it is run."]
     if not sum(missing.values()):
@@ -126,8 +126,8 @@ def law_words(key: Mapping[Any, Any], fits: Fits | None) -> str:
     laws = matching(fits.laws, key) if fits is not None else pd.DataFrame()
     if laws.empty:
         return "no law was fitted, since the measured n bracket no n50"
-    fitting = [PREDICTIONS[law] for law in laws.loc[laws["verdict"] == "consistent", "law"]]
-    excluded = [PREDICTIONS[law] for law in laws.loc[laws["verdict"].str.startswith("excluded"), "law"]]
+    fitting = [PREDICTION_NAMES[law] for law in laws.loc[laws["verdict"] == "consistent", "law"]]
+    excluded = [PREDICTION_NAMES[law] for law in laws.loc[laws["verdict"].str.startswith("excluded"), "law"]]
     parts = [f"consistent with {' and '.join(fitting)}"] if fitting else []
     parts += [f"excludes {', '.join(excluded)} at 95 %"] if excluded else []
     shapes = int(laws["n_shapes"].max())

@@ -21,7 +21,7 @@ from flatdist.errors import FlatdistError
 from flatdist.figures.command import Context, Drawn, maker_of
 from flatdist.figures.origin import origin
 from flatdist.figures.panels import DELTA, PRIME, styled
-from flatdist.figures.style import FORMATS, PREDICTION_LINES, save_figure
+from flatdist.figures.style import FORMATS, PREDICTION_LINES, PREDICTIONS, save_figure
 from flatdist.figures.words import counted, name_of
 from flatdist.machine.files import atomic
 from flatdist.report import answers, tables
@@ -118,7 +118,7 @@ def build(material: Material, live: Inliner | None = None) -> dict[str, str]:
         "diagrams": _safe("phase diagrams", painter.diagrams, nothing) if over_n else nothing,
         "complexity": _safe("success against n", painter.complexity, nothing) if over_n else nothing,
         "laws": _safe("laws", painter.laws, nothing) if over_n else nothing,
-        "dashes": {name: _dash(PREDICTION_LINES[name][0]) for name in ("dof", "rsum", "statdim", "entries")},
+        "dashes": {name: _dash(PREDICTION_LINES[name][0]) for name in PREDICTIONS},
         "thresholds": _safe("thresholds", lambda: tables.threshold_rows(material), None) if over_n else None,
         "law_table": _safe("laws", lambda: tables.law_rows(material), None) if over_n else None,
         "frames": frames,

@@ -18,8 +18,7 @@ from flatdist.figures.phase_diagram import diagram_columns, diagram_panel, n_spa
 from flatdist.figures.sample_complexity import draw_predictions, success_panel
 from flatdist.figures.scaling import law_panel, only_value, ratio_ticks
 from flatdist.figures.style import plain_ticks
-from flatdist.figures.words import PREDICTIONS as PREDICTION_NAMES
-from flatdist.figures.words import counted, name_of, number, threshold_words
+from flatdist.figures.words import PREDICTION_NAMES, counted, name_of, number, threshold_words
 from flatdist.fits.grouping import as_value, grouped, matching
 from flatdist.fits.scaling import LAWS
 from flatdist.fits.shapes import SHAPE

@@ -13,7 +13,7 @@ from flatdist.figures.panels import DELTA
 from flatdist.figures.style import method_label, method_rank
 from flatdist.figures.words import (
     ABSENT,
-    PREDICTIONS,
+    PREDICTION_NAMES,
     counted,
     duration,
     law_table,
@@ -87,7 +87,7 @@ def law_rows(material: Material) -> dict[str, Any] | None:
     if material.fits is None:
         return None
     table = law_table(material.fits.laws, material.fits.series)
-    table["law"] = material.fits.laws["law"].map(PREDICTIONS).to_numpy()
+    table["law"] = material.fits.laws["law"].map(PREDICTION_NAMES).to_numpy()
     if "method" in table:
         table["method"] = material.fits.laws["method"].map(method_label).to_numpy()
     return text_table(table, "Each law fitted to n50: a multiple of it, and a power of it")
