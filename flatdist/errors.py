@@ -51,6 +51,21 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def printable(text: object, keep: str = "") -> str:
+    r"""Text without control characters, line ends and invisible marks, which a terminal would obey; some may be kept.
+
+    >>> print(printable("a\x07"))
+    a\x07
+    """
+    return "".join(char if char.isprintable() or char in keep else escaped(char) for char in str(text))
+
+
+def escaped(char: str) -> str:
+    """A character by its number, as a string literal of Python spells it."""
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
 def size(count: float) -> str:
     """A number of bytes in readable units."""
     for unit in ("B", "KiB", "MiB"):

@@ -37,11 +37,12 @@ from flatdist.cli.submit import submit_command
 from flatdist.cli.sweep import sweep_command
 from flatdist.cli.trace import trace_command
 from flatdist.cli.train import train_command
-from flatdist.errors import FlatdistError
+from flatdist.errors import FlatdistError, printable
 from flatdist.machine.extras import extra_of, remedy
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+_LAYOUT = "\n\t"  # what a message may hold besides printable characters
 
 
 class _InOrder(click.Group):
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             status = cli.main(args=arguments, prog_name="flatdist", standalone_mode=False)
         except FlatdistError as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {printable(error, keep=_LAYOUT)}", err=True)
             return BAD_INPUT
         except ModuleNotFoundError as error:
             extra = extra_of(error)
@@ -137,7 +138,7 @@ def _show_warning(
     line: str | None = None,
 ) -> Any:
     del category, filename, lineno, file, line  # the place in the code means nothing to the user
-    click.echo(f"warning: {message}", err=True)
+    click.echo(f"warning: {printable(message, keep=_LAYOUT)}", err=True)
 
 
 __all__ = ["cli", "main"]

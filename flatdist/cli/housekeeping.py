@@ -13,7 +13,7 @@ import click
 
 from flatdist.cli.options import load_sweep, open_store, store_option, sweep_argument
 from flatdist.cli.output import print_table
-from flatdist.errors import StoreError, SweepError, counted
+from flatdist.errors import StoreError, SweepError, counted, printable
 from flatdist.machine.extras import remedy
 from flatdist.machine.files import atomic
 
@@ -215,8 +215,14 @@ def sql_command(query: str, store: str, csv: bool) -> None:
 
 
 def _safe_cell(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula, quoted as it advises: by an apostrophe before it."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    """Text that a spreadsheet would take for a formula, quoted as it advises: by an apostrophe before it.
+
+    Control characters are escaped: a lone carriage return begins another row, which could begin with a formula.
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value, keep="\n\t")
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text
 
 
 def _confirm(question: str, yes: bool) -> None:

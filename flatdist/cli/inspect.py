@@ -17,7 +17,7 @@ from flatdist.cli.options import (
     sweep_argument,
 )
 from flatdist.cli.output import cell_text, print_json, print_table
-from flatdist.errors import StoreError
+from flatdist.errors import StoreError, printable
 
 if TYPE_CHECKING:
     from flatdist.cells.cell import Cell
@@ -176,4 +176,4 @@ def failure_lines(store: Store, cell_ids: list[str], *, tracebacks: bool) -> lis
         lines.append(f"  first: cell {first['cell_id']}, replicate {first['replicate']}, {where}")
         if tracebacks:
             lines += [f"    {line}" for line in str(first["traceback"]).rstrip().splitlines()]
-    return lines
+    return [printable(line) for line in lines]

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from flatdist.errors import printable
+
 
 def print_json(content: Any) -> None:
     """Print JSON on stdout; nan and infinities become null."""
@@ -47,11 +49,6 @@ def cell_text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ",".join(cell_text(item) for item in value)
     return printable(str(value))
-
-
-def printable(text: str) -> str:
-    """Text from a store without control characters, which a terminal would obey."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def _is_number(text: str) -> bool:

@@ -12,7 +12,7 @@ import click
 
 from flatdist.cli.options import json_option
 from flatdist.cli.output import print_json
-from flatdist.errors import FigureError
+from flatdist.errors import FigureError, escaped, printable
 
 
 @click.command("trace")
@@ -46,12 +46,12 @@ def origin_lines(origin: Mapping[str, Any]) -> list[str]:
     """A figure's origin in words; characters that a terminal would obey are shown escaped."""
     settings = origin["settings"] if isinstance(origin["settings"], dict) else {"settings": origin["settings"]}
     lines = [
-        shown(origin["file"]),
+        printable(origin["file"]),
         _line("figure", origin.get("figure")),
         _line("sweep", origin["sweep"]),
         _line("store", origin.get("store")),
         _line("filter", origin.get("where") or "none"),
-        _line("cells", f"{shown(origin.get('cells'))}, hash {shown(origin['cells_hash'])}"),
+        _line("cells", f"{printable(origin.get('cells'))}, hash {printable(origin['cells_hash'])}"),
         _line("trials", origin.get("trials")),
         *(_line("settings" if index == 0 else "", f"{name} = {_compact(settings[name])}")
           for index, name in enumerate(sorted(settings))),
@@ -63,7 +63,7 @@ def origin_lines(origin: Mapping[str, Any]) -> list[str]:
 
 
 def _line(name: str, value: Any) -> str:
-    return f"  {name:<10}{shown('-' if value is None else value)}"
+    return f"  {name:<10}{printable('-' if value is None else value)}"
 
 
 def _version(origin: Mapping[str, Any]) -> str:
@@ -76,11 +76,6 @@ def _compact(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def shown(value: Any) -> str:
-    """Text with control characters, line ends and invisible marks escaped."""
-    return "".join(char if char.isprintable() else _escaped(char) for char in str(value))
-
-
 def shell_command(words: Sequence[str]) -> str:
     """Words as one line for a POSIX shell; those with unprintable characters in the quotes that bash and zsh share."""
     return " ".join(
@@ -91,9 +86,4 @@ def shell_command(words: Sequence[str]) -> str:
 def _in_dollar_quotes(char: str) -> str:
     if char in "\\'":
         return f"\\{char}"
-    return char if char.isprintable() else _escaped(char)
-
-
-def _escaped(char: str) -> str:
-    code = ord(char)
-    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return char if char.isprintable() else escaped(char)

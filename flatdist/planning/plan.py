@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flatdist.cells.cell import Cell
-from flatdist.errors import counted, size
+from flatdist.errors import counted, printable, size
 from flatdist.planning.forecast import Forecast, Interval, Probe, make_forecast
 from flatdist.planning.memory import available_bytes, memory_bytes, pack_bytes, replicates_that_fit, require_room
 from flatdist.planning.packs import company, make_packs, pack_device_bytes
@@ -119,7 +119,7 @@ class Plan:
         """The plan as lines of text."""
         lines = []
         for sweep in self.sweeps:
-            title = f"{sweep.name}: {sweep.description}" if sweep.description else sweep.name
+            title = f"{sweep.name}: {printable(sweep.description)}" if sweep.description else sweep.name
             asides = [f"{sweep.left_out} left out by where"] if sweep.left_out else []
             asides += [f"{sweep.repeated} the same as others"] if sweep.repeated else []
             cells = counted(sweep.cells, "cell") + (f" ({', '.join(asides)})" if asides else "")

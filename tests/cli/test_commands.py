@@ -168,10 +168,12 @@ def test_failures_are_listed_and_retried_only_when_asked(
         "error_type": "LinAlgError",
         "message": "singular",
     }
-    Store(swept).write_failures([failure | {"traceback": "Traceback\n  line 1\nLinAlgError: singular", "host": "here"}])
+    failure |= {"traceback": "Traceback\n  line 1\nLinAlgError: singular", "host": "h\x1b[2J"}
+    Store(swept).write_failures([failure])
     text = run("failures", sweep)
     assert "1 replicates of 1 cells failed: LinAlgError: singular" in text
     assert "    LinAlgError: singular" in text
+    assert r"on h\x1b[2J at" in text
     assert run.json("status")["sweeps"][0]["failed"] == 1
     words = ("sweep", sweep, "--executor", "inline", "--display", "none", "--no-probe")
     assert "LinAlgError: singular" in run(*words, status=1)

@@ -37,6 +37,7 @@ def test_sql_sees_the_rows_that_the_loaders_see(tmp_path):
     assert ask(joined, "--csv").split() == ["s", "15.0"]
     assert len(ask("SELECT * FROM trials", "--csv").splitlines()) == 6
     assert "'=1+1" in ask("SELECT host FROM trials", "--csv")
+    assert ask("SELECT 'a' || chr(13) || '=1+1' AS text", "--csv").split() == ["text", r"a\x0d=1+1"]
     assert len(ask("FROM failures", "--csv").splitlines()) == 1
     answer = CliRunner().invoke(cli, ["sql", "SELECT nothing FROM trials", "--store", store.uri])
     assert "DuckDB" in str(answer.exception)

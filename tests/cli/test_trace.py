@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image, PngImagePlugin
 
 from flatdist.cli import main
-from flatdist.cli.trace import shell_command, shown
+from flatdist.cli.trace import shell_command
+from flatdist.errors import printable
 from flatdist.figures.origin import file_stem, remake_command
 from flatdist.figures.style import FORMATS, save_figure
 
@@ -103,7 +104,7 @@ def test_characters_that_a_terminal_obeys_are_escaped(tmp_path: Path, capsys) ->
         assert all(char.isprintable() or char == "\n" for char in text)
         assert "a\\x1b]0;owned\\x07\\x0d\\x0a\\u202eb'" in text
         assert "$'a\\x1b]0;owned\\x07\\x0d\\x0a\\u202eb\\''" in text
-    assert shown("é ✓") == "é ✓"
+    assert printable("é ✓") == "é ✓"
     assert shell_command(["a b", "c"]) == "'a b' c"
     echoed = subprocess.run(["bash", "-c", f"printf %s {shell_command([evil])}"], capture_output=True, check=True)
     assert echoed.stdout.decode() == evil

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from flatdist.errors import printable
 from flatdist.launch.progress.state import Progress
 from flatdist.planning.forecast import duration
 
@@ -98,7 +99,7 @@ class PlainDisplay(Display):
 
     def message(self, text: str) -> None:
         """Print the text."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(text, keep="\n\t"), markup=False, highlight=False, soft_wrap=True)
 
     def draw(self, progress: Progress) -> None:
         """Print a line, unless it repeats the last one."""
@@ -127,7 +128,7 @@ class LiveDisplay(Display):
 
     def message(self, text: str) -> None:
         """Print a line above the view."""
-        self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._live.console.print(printable(text, keep="\n\t"), markup=False, highlight=False, soft_wrap=True)
 
     def draw(self, progress: Progress) -> None:
         """Redraw the view."""
