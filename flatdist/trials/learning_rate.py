@@ -76,10 +76,15 @@ def stable_learning_rate(
         curvature = 2.0 * (np.sqrt(top) + np.sqrt(spread * trace / n)) ** 2
         stable = STABILITY * 2.0 / (curvature + 2.0 * spread * trace / batch)
         directions = np.minimum(n, d_out * d_in)
-        variance = np.square(noise_std) + sam_radius**2 * trace
+        variance = np.square(noise_std) + squared(sam_radius) * trace
         quiet = NORMAL_NOISE / len(layers) * energy * batch / (variance * directions)
         rates: Array = np.minimum(stable, np.where(variance == 0.0, np.inf, quiet))  # layers of zeros: 0/0
         return rates
+
+
+def squared(number: float) -> float:
+    """A square that is infinite where it overflows; Python's own bits, which earlier rows have."""
+    return number**2 if abs(number) < 1e150 else number * number
 
 
 def smallest_interpolator(layers: Sequence[Array], label_scale: Array) -> list[Array]:

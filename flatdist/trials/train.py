@@ -27,7 +27,7 @@ from flatdist.methods.base import GradientMethod, Produced
 from flatdist.sensing.draws import stream_key
 from flatdist.sensing.draws.stream import BATCH, LABEL_NOISE
 from flatdist.sensing.ensembles import ENSEMBLES
-from flatdist.trials.learning_rate import estimate_steps, smallest_interpolator
+from flatdist.trials.learning_rate import estimate_steps, smallest_interpolator, squared
 from flatdist.trials.settings import Hooks, Interrupted, RunSettings
 from flatdist.trials.trainee import HISTORY_CLOCKS, Trainee, history_rows, pack_state, prepare, trial_row
 from flatdist.types import Array
@@ -246,7 +246,7 @@ class _Run:
     def _advance(self, start: int, stop: int) -> None:
         anneal = self.anneal[start:stop]
         largest = self.session.advance(start, stop, self.learning_rate, self.noise_std, anneal)
-        moved = np.array([_squared(x) for x in (self.gain * self.learning_rate * self.noise_std).tolist()])
+        moved = np.array([squared(x) for x in (self.gain * self.learning_rate * self.noise_std).tolist()])
         moved = moved / (2 * self.drawn) * float(np.vdot(anneal, anneal))
         running = self.diverged_at < 0  # the others would have stopped without it, and must get the same rows
         self.flow_time = np.where(running, self.flow_time + moved, self.flow_time)
@@ -385,11 +385,6 @@ class _Run:
 
 def _energy(layers: Sequence[Array]) -> Array:
     return sum((np.square(layer, dtype=np.float64).sum(axis=(1, 2)) for layer in layers), start=np.zeros(1))
-
-
-def _squared(number: float) -> float:
-    """A square that is infinite where it overflows; Python's own bits, which earlier rows have."""
-    return number**2 if abs(number) < 1e150 else number * number
 
 
 def side_by_side(work: Callable[[Item], Made], items: Sequence[Item], threads: int) -> list[Made]:

@@ -212,6 +212,11 @@ def test_a_learning_rate_at_the_edge_is_a_diverged_row(engine, rate):
     assert (row["status"], row["learning_rate_final"]) == ("diverged", rate)
 
 
+def test_a_perturbation_at_the_edge_is_a_row():
+    cell = Cell(d_out=4, d_in=4, rank=1, n=12, steps=3, evaluations=2, method="sam", sam_radius=1e300)
+    assert rows(cell)[0]["status"] in ("diverged", "budget_exhausted")
+
+
 @pytest.mark.parametrize("noise", [0.0, 1.0])
 def test_layers_of_zeros_have_a_step_size_and_say_that_nothing_trained(noise):
     layers = [np.zeros((2, 4, 4))] * 3
