@@ -52,6 +52,7 @@ NOT_TRIALS = (b"IDLE", b"Agent", b"Monitor")  # a node dies with its agents, and
 PATIENCE = 600.0  # seconds without any of the wanted progress after which the script gives up
 SILENCE = 1.2  # seconds after which a driver counts as dead here
 DRIVERS = 3
+RAY_STARTS = 5
 MISSING, CRASHED = 75, 70  # statuses of a process
 
 
@@ -364,8 +365,12 @@ class Victim:
     def _start_cluster(self) -> None:
         from ray.cluster_utils import Cluster
 
-        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        self._nodes = [self._cluster.add_node(num_cpus=1), self._cluster.add_node(num_cpus=1)]
+        head = {"num_cpus": 0, "include_dashboard": False}
+        self._cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
+        self._nodes = [self._new_node(), self._new_node()]
+
+    def _new_node(self) -> Any:
+        return patiently(lambda: self._cluster.add_node(num_cpus=1))
 
     def start_driver(self) -> None:
         """Start the driver, again if need be."""
@@ -399,7 +404,7 @@ class Victim:
             node = chance.choice(self._nodes)
             self._cluster.remove_node(node, allow_graceful=False)
             self._nodes.remove(node)
-            self._nodes.append(self._cluster.add_node(num_cpus=1))
+            self._nodes.append(self._new_node())
         else:
             workers = [pid for node in self._nodes for pid in busy_workers(raylet_pid(node))]
             if not workers:
@@ -420,7 +425,7 @@ class Victim:
             if node.all_processes["raylet"][0].process.poll() is not None:
                 self._cluster.remove_node(node, allow_graceful=False)
                 self._nodes.remove(node)
-                self._nodes.append(self._cluster.add_node(num_cpus=1))
+                self._nodes.append(self._new_node())
 
     def close(self) -> None:
         """End the driver and the cluster."""
@@ -429,6 +434,14 @@ class Victim:
             self._driver.wait()
         self._cluster.shutdown()
         self._log.close()
+
+
+def patiently(start: Callable[[], Any]) -> Any:
+    """Start something of Ray, which gives up after 30 s on a busy machine."""
+    for _ in range(RAY_STARTS - 1):
+        with contextlib.suppress(Exception):  # a bare one
+            return start()
+    return start()
 
 
 def raylet_pid(node: Any) -> int:

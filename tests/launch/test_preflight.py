@@ -4,6 +4,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,18 @@ from flatdist.launch.ray import cluster as preflight
 from flatdist.launch.ray.cluster import ClusterSession, NodeReport, check_nodes, find_problems, inspect_node, versions
 
 EXPECTED = {"flatdist": "1.0", "numerics of sam": 2}
+
+
+def test_ray_that_does_not_start_is_one_message_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise Exception("The current node timed out during startup")  # what Ray raises
+
+    monkeypatch.setattr(preflight, "import_ray", lambda **_: SimpleNamespace(is_initialized=lambda: False, init=init))
+    with (
+        pytest.raises(LaunchError, match=r"could not be reached on this machine: The current .*--executor inline"),
+        ClusterSession(Settings()),
+    ):
+        pass
 
 
 def report(**changes: Any) -> NodeReport:
