@@ -132,27 +132,26 @@ def _title(verdicts: pd.Series, keys: Sequence[Key]) -> str:
 
 
 def _law_points(upper: Axes, lower: Axes, thresholds: pd.DataFrame, law: str, ratio: float, index: int) -> None:
-    value = prediction(law).value
+    value, color = prediction(law).value, color_of(index)
+    bars: list[tuple[float, float, float]] = []
     for fit in thresholds.to_dict("records"):
         x = float(value(int(fit["d_out"]), int(fit["d_in"]), int(fit["rank"])))
-        color = color_of(index)
         if fit["censored"] in _BRACKETED:
             y, low, high = fit["n50"], fit["n50_low"], fit["n50_high"]
-            low, high = low if low > 0 else y, high if np.isfinite(high) else y
-            for axes, scale in ((upper, 1.0), (lower, ratio * x)):
-                drawn = axes.errorbar(
-                    [x], [y / scale], yerr=[[(y - low) / scale], [(high - y) / scale]], color=color,
-                    marker=marker_of(index), elinewidth=0.7, markeredgewidth=0.2, markeredgecolor="white", zorder=3,
-                )  # fmt: skip
-                drawn.lines[0].set_gid(mark("n50", fit))
+            bars.append((x, low if low > 0 else y, high if np.isfinite(high) else y))
+            style: dict[str, Any] = {"marker": marker_of(index), "markeredgewidth": 0.2, "markeredgecolor": "white"}
         elif fit["censored"] in ("left", "right"):
-            bound, arrow = (
-                (fit["n50_low"], "\\uparrow") if fit["censored"] == "right" else (fit["n50_high"], "\\downarrow")
-            )
-            for axes, scale in ((upper, 1.0), (lower, ratio * x)):
-                axes.plot(
-                    [x], [bound / scale], color=color, marker=f"${arrow}$", markersize=5, zorder=2, gid=mark("n50", fit)
-                )
+            right = fit["censored"] == "right"
+            y = fit["n50_low"] if right else fit["n50_high"]
+            style = {"marker": "$\\uparrow$" if right else "$\\downarrow$", "markersize": 5}
+        else:
+            continue
+        for axes, scale in ((upper, 1.0), (lower, ratio * x)):
+            axes.plot([x], [y / scale], color=color, zorder=3, gid=mark("n50", fit), **style)
+    for axes, scaled in ((upper, False), (lower, True)):
+        xs, lows, highs = np.array(bars).reshape(-1, 3).T
+        by = ratio * xs if scaled else np.ones(len(xs))
+        axes.vlines(xs, lows / by, highs / by, colors=color, linewidth=0.7, zorder=2.5)
 
 
 def ratio_ticks(axes: Axes) -> None:
