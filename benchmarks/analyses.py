@@ -2,11 +2,13 @@
 
     python -m benchmarks.analyses [--rows 10000 100000] [--against CHECKOUT] [--limit SECONDS] [--out FILE]
 
-Each command runs in a process of its own, imports included, on made-up rows: six shapes of ranks 1 to 3, four methods,
-12 values of n, logistic transitions at the statistical dimension with 2 % of failures however large n is; the number
-of replicates gives the number of rows. ``--against`` also runs the same commands of another checkout, each
-checkout on a store that it wrote itself (such as ``git worktree add ../released fe91866``, which is 0.1.0). A command
-that takes longer than ``--limit`` is stopped and counted as infinite.
+Each command runs in a process of its own, imports included, and writes png, svg and pdf. The rows are made up, of a
+sweep with as many curves as ``sweeps/quickstart.yaml``: two sizes, ranks 1 to 3 and three methods, which make 18 curves
+in 6 panels, with 12 values of n each; logistic transitions at the statistical dimension with 2 % of failures however
+large n is; the number of replicates gives the number of rows. ``--wide`` takes six sizes and four methods: 72 curves in
+18 panels. ``--against`` also runs the same commands of another checkout, each checkout on a store that it wrote itself
+(such as ``git worktree add ../released fe91866``, which is 0.1.0). A command that takes longer than ``--limit`` is
+stopped and counted as infinite.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-SHAPES = ((12, 12), (12, 24), (16, 16), (20, 20), (20, 30), (24, 24))
-METHODS = ("label_noise_sgd", "min_nuclear_norm", "min_hessian_trace", "minibatch_sgd")
+SHAPES = ((12, 12), (12, 24), (16, 16), (20, 20), (20, 30), (24, 24))  # the first two unless --wide
+METHODS = ("label_noise_sgd", "min_nuclear_norm", "min_hessian_trace", "minibatch_sgd")  # likewise, the first three
 RANKS = (1, 2, 3)
 VALUES = 12
 EVALUATIONS = 8
@@ -30,10 +32,11 @@ FIGURES = ("sample_complexity", "phase_diagram", "scaling", "tolerance", "paired
 HERE = Path(__file__).resolve().parents[1]
 
 
-def sweep_text(rows: int) -> str:
+def sweep_text(rows: int, *, wide: bool) -> str:
     """A sweep of about this many replicates."""
-    replicates = max(rows // (len(SHAPES) * len(RANKS) * len(METHODS) * VALUES), 2)
-    sizes = [list(column) for column in zip(*SHAPES, strict=True)]
+    shapes, methods = (SHAPES, METHODS) if wide else (SHAPES[:2], METHODS[:3])
+    replicates = max(rows // (len(shapes) * len(RANKS) * len(methods) * VALUES), 2)
+    sizes = [list(column) for column in zip(*shapes, strict=True)]
     shares = [f"{0.5 * 4.0 ** (place / (VALUES - 1)):.4f}*statdim" for place in range(VALUES)]
     return f"""name: made_up
 replicates: {replicates}
@@ -42,7 +45,7 @@ axes:
   d_out: {sizes[0]}
   d_in: {sizes[1]}
   rank: {list(RANKS)}
-  method: {list(METHODS)}
+  method: {list(methods)}
   n: {shares}
 zip: [[d_out, d_in]]
 """
@@ -79,12 +82,14 @@ def write(sweep_file: Path, location: str) -> None:
                 history += [{**key, "step": 5000 * step, **measured} for step in range(EVALUATIONS)]
     store = Store(location)
     store.write(trials, history)
-    store.sweeps.save(sweep.name, sweep_file.read_text(), [cell.cell_id for cell in sweep.cells], sweep.replicates)
+    save = store.sweeps.save if hasattr(store, "sweeps") else store.save_sweep  # type: ignore[attr-defined]  # 0.1
+    save(sweep.name, sweep_file.read_text(), [cell.cell_id for cell in sweep.cells], sweep.replicates)
 
 
 def cpu_seconds(checkout: Path, words: list[str], limit: float = math.inf) -> float:
     """Of one Python process and its children; infinite where it takes longer than the limit."""
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled
     before = os.times()
     command, seconds = [sys.executable, *words], limit if math.isfinite(limit) else None
     try:
@@ -95,11 +100,11 @@ def cpu_seconds(checkout: Path, words: list[str], limit: float = math.inf) -> fl
     return after.children_user + after.children_system - before.children_user - before.children_system
 
 
-def measure(checkout: Path, rows: int, limit: float) -> dict[str, float]:
+def measure(checkout: Path, rows: int, limit: float, *, wide: bool) -> dict[str, float]:
     """CPU seconds of each command of a checkout."""
     with tempfile.TemporaryDirectory() as folder:
         sweep, store, out = Path(folder, "made_up.yaml"), str(Path(folder, "store")), str(Path(folder, "out"))
-        sweep.write_text(sweep_text(rows))
+        sweep.write_text(sweep_text(rows, wide=wide))
         cpu_seconds(checkout, [__file__, "--write", str(sweep), store])
         released = not (checkout / "flatdist" / "figures").exists()  # 0.1
         commands = {name: [f"analysis.{name}"] if released else ["flatdist", "figure", name] for name in FIGURES}
@@ -113,6 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--against", type=Path, help="another checkout to compare with")
+    parser.add_argument("--wide", action="store_true", help="72 curves in 18 panels")
     parser.add_argument("--limit", type=float, default=math.inf, help="seconds after which a command is stopped")
     parser.add_argument("--out", type=Path, help="write the table here, as CSV")
     parser.add_argument("--write", nargs=2, metavar=("SWEEP", "STORE"), help="only fill a store")
@@ -124,7 +130,7 @@ def main() -> None:
     lines = ["rows,checkout," + ",".join([*FIGURES, "report"])]
     for rows in options.rows:
         for name, checkout in {**checkouts, "now": HERE}.items():
-            seconds = measure(checkout, rows, options.limit)
+            seconds = measure(checkout, rows, options.limit, wide=options.wide)
             lines.append(f"{rows},{name}," + ",".join(f"{value:.2f}" for value in seconds.values()))
             print("\n".join(lines[-1:] if len(lines) > 2 else lines), flush=True)
     if options.out:

@@ -7,6 +7,7 @@ messages on stderr, never tracebacks. Commands import heavy libraries only when 
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import threading
 import warnings
@@ -94,6 +95,7 @@ for _command in (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    gc.set_threshold(50_000, 20, 20)  # imports alone make a million objects, none of them garbage
     with warnings.catch_warnings(), _terminated_like_interrupted():
         warnings.showwarning = _show_warning
         try:

@@ -30,7 +30,7 @@ from flatdist.fits.grouping import as_value, null_name
 from flatdist.theory import prediction
 
 TIMES, PRIME, DELTA = "\N{MULTIPLICATION SIGN}", "\N{PRIME}", "\N{GREEK SMALL LETTER DELTA}"
-MANY = 6  # panels
+MANY = 4  # panels
 
 _NAMES = {
     "d_out": "$d'$",
