@@ -53,11 +53,11 @@ def tolerance(
         for axes, key in panels:
             mine = matching(thresholds, key)
             known = mine[mine["censored"].isin(_BRACKETED)]
+            low, high = 0.5 * mine["n_min"].min(), 2.0 * mine["n_max"].max()  # intervals may be infinite
             for index, name in styled(series_keys):
                 fits, color = matching(known, name).sort_values("tolerance"), color_of(index)
-                axes.fill_between(
-                    fits["tolerance"], fits["n50_low"], fits["n50_high"], color=color, alpha=0.18, linewidth=0
-                )
+                band = fits["n50_low"].clip(low), fits["n50_high"].clip(None, high)
+                axes.fill_between(fits["tolerance"], *band, color=color, alpha=0.18, linewidth=0)
                 axes.plot(fits["tolerance"], fits["n50"], color=color, marker=marker_of(index))
             around = known["n50"] if len(known) else matching(trials, key)["n"]
             axes.set_ylim(0.85 * around.min(), 1.15 * around.max())

@@ -105,6 +105,30 @@ def test_cell_edges_are_between_neighbours() -> None:
     assert log_edges(np.array([7.0])).shape == (2,)
 
 
+@pytest.mark.parametrize("draw", [figures.tolerance, figures.collapse, figures.sample_complexity])
+@pytest.mark.parametrize(
+    "successes",
+    [{40: 0, 80: 0}, {40: 6, 80: 6}, {40: 0, 80: 4}, {40: 3}],
+    ids=["all fail", "all succeed", "a lapse or a threshold", "one n"],
+)
+def test_thresholds_that_are_not_resolved_leave_a_finite_drawing(draw, successes: dict[int, int]) -> None:
+    rows = [
+        {"n": n, "replicate": replicate, "relative_error": 1e-9 if replicate < count else 1.0}
+        for n, count in successes.items()
+        for replicate in range(6)
+    ]
+    shape = {"method": "min_nuclear_norm", "d_out": 8, "d_in": 8, "rank": 1, "status": "converged"}
+    trials = pd.DataFrame(rows).assign(**shape)
+    if draw is figures.collapse and successes.get(80) != 4:
+        with pytest.raises(FitError, match="no threshold is bracketed"):
+            draw(trials)
+        return
+    drawn = draw(trials)
+    drawn.draw_without_rendering()
+    limits = np.array([[*axes.get_xlim(), *axes.get_ylim()] for axes in drawn.axes])
+    assert np.all(np.abs(limits) < 1e4)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize("case", ["one n", "all fail", "all diverged", "one replicate", "depths and shapes"])
 def test_odd_data_still_make_a_figure(name: str, case: str, trials: pd.DataFrame, monkeypatch, tmp_path: Path) -> None:
