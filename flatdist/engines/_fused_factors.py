@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 from flatdist.engines import _fused_layout as layout
 from flatdist.engines._fused_linalg import HELPER, address_of, bytes_of, product
-from flatdist.engines._fused_rows import GROUPS, Rows
+from flatdist.engines._fused_rows import Rows, by_group, each_vector
 from flatdist.engines._fused_vector import INDEX
 
 
@@ -31,13 +31,11 @@ def copy_row(typing_context, like, target, source, length):
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         like, target, source, length = arguments
         emitter = Rows(builder, like.type, None)
-        lanes = INDEX(emitter.lanes)
-        whole = builder.mul(builder.udiv(length, lanes), lanes)
-        with cgutils.for_range_slice(builder, INDEX(0), whole, lanes, inc=True) as (offset, _):
-            emitter.store(emitter.load(source, offset), target, offset)
-        remaining = builder.sub(length, whole)
-        with builder.if_then(builder.icmp_signed(">", remaining, INDEX(0))):
-            emitter.store(emitter.last_of_row(source, whole, emitter.lanes_below(remaining)), target, whole)
+
+        def copy(offset: ir.Value, part: int, mask: ir.Value | None) -> None:
+            emitter.store(emitter.row(source, offset, mask), target, offset)
+
+        each_vector(emitter, length, 1, copy)
         return context.get_dummy_value()
 
     return signature, emit
@@ -55,12 +53,9 @@ def weigh_pairs(
     signature = types.void(count, share, noise, left, left_pad, right, images, pad, indices, labels, normals, squares)
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        for group in GROUPS:
-            with builder.if_then(builder.icmp_signed("==", arguments[0], INDEX(group))):
-                weigh(builder, group, arguments[1:])
-        return context.get_dummy_value()
+        return by_group(context, builder, arguments[0], lambda group: weigh(builder, group, *arguments[1:]))
 
-    def weigh(builder: ir.IRBuilder, group: int, arguments: Any) -> None:
+    def weigh(builder: ir.IRBuilder, group: int, *arguments: Any) -> None:
         share, noise, left, left_pad, right, images, pad, indices, labels, normals, squares = arguments
         emitter = Rows(builder, share.type, None)
         partial = emitter.variables(group)
@@ -71,12 +66,7 @@ def weigh_pairs(
                 a, b = emitter.load(images, here), emitter.load(right, here)
                 builder.store(emitter.multiply_add(a, b, builder.load(partial[k])), partial[k])
         sums = emitter.sums([builder.load(slot) for slot in partial])
-        residuals = builder.fsub(sums, emitter.gather(labels, indices, group))  # (count,)
-        few = residuals.type
-        before = emitter.load(squares, INDEX(0), few)
-        emitter.store(emitter.multiply_add(residuals, residuals, before), squares, INDEX(0))
-        noisy = emitter.multiply_add(emitter.splat(noise, few), emitter.load(normals, INDEX(0), few), residuals)
-        coefficients = builder.fmul(emitter.splat(share, few), noisy)
+        coefficients = emitter.coefficients(sums, share, noise, indices, labels, normals, squares)
         factors = [emitter.splat(builder.extract_element(coefficients, ir.IntType(32)(k))) for k in range(group)]
         with cgutils.for_range_slice(builder, INDEX(0), left_pad, lanes, inc=True) as (offset, _):
             for k in range(group):

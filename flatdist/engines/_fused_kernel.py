@@ -112,7 +112,7 @@ def _forward(options: Any, depth: int | None) -> Any:
         pads = layout.TABLE + depth + 1
         first = layers + table[pads + depth + 1] * size
         last, _ = each_layer(one, size, table, layers, layers, scratch, (first, first))
-        if table[layout.ROWS]:
+        if table[layout.COPIED]:
             d_out, d_in = table[layout.TABLE + depth], table[layout.TABLE]
             copy_rows(one, scratch + table[layout.FLAT_M] * size, d_in, last, table[pads], d_out, d_in)
 
@@ -149,7 +149,7 @@ def _backward(options: Any, depth: int | None) -> Any:
         """target_j += scale * H_j P_{j-1}^T for every layer j from H_L = G; ``target`` may be the layers."""
         depth = table[layout.DEPTH]
         here, following = scratch + table[layout.HERE] * size, scratch + table[layout.NEXT] * size
-        if table[layout.ROWS]:
+        if table[layout.COPIED]:
             d_out, d_in = table[layout.TABLE + depth], table[layout.TABLE]
             copy_rows(
                 scale, here, table[layout.TABLE + depth + 1], scratch + table[layout.FLAT_G] * size, d_in, d_out, d_in

@@ -13,7 +13,7 @@ from flatdist.types import Array
 # Positions in the integer table that the compiled step reads.
 DEPTH, BATCH, BLOCKS, FILL_STEPS, LABEL_NOISE, FULL, WIDEST_GROUP, FLAT_M, FLAT_G, TRANSPOSED = range(10)
 HERE, NEXT, COEFFICIENTS, NORMALS, AHEAD, GRADIENT, WEIGHTS_SIZE, SQUARES = range(10, 18)
-ROWS, DRAWN_LEFT, DRAWN_RIGHT, IMAGES, LENGTH, TABLE = range(18, 24)
+COPIED, DRAWN_LEFT, DRAWN_RIGHT, IMAGES, LENGTH, TABLE = range(18, 24)
 
 LARGEST_GROUP = 8  # drawn rows taken together at most
 FACTOR_ROWS = 64  # drawn pairs of factors multiplied together at most: they stay in the second-level cache
@@ -78,7 +78,7 @@ def make_layout(
         batch_size: indices drawn per step; None for every index once.
         label_noise: whether labels are perturbed.
         keeps_gradient: whether the whole gradient is kept, for SAM's perturbation or an update rule.
-        storage: how measurements are kept; rows meet M and G without padding.
+        storage: how measurements are kept; rows meet M and G without padding, in copies where there is any.
     """
     lanes = lanes_of(dtype)
     depth = len(widths) - 1
@@ -105,15 +105,15 @@ def make_layout(
     table[LABEL_NOISE], table[FULL] = label_noise, batch_size is None
     table[LENGTH] = widths[0] * widths[-1]
     table[WIDEST_GROUP] = _widest_group(widths[0] * widths[-1] * entry_bytes)
-    table[FLAT_M], table[FLAT_G] = reserve(flat), reserve(flat)
     table[COEFFICIENTS], table[SQUARES] = (reserve(2 * LARGEST_GROUP) for _ in range(2))
     table[NORMALS] = reserve(4 * blocks * fill_steps)  # zeros without label noise
     table[TRANSPOSED] = reserve(pads[0] * max(pads[:-1]))
     table[HERE], table[NEXT] = (reserve(pads[0] * max(pads[1:])) for _ in range(2))
     products = [reserve(pads[j + 1] * pads[0]) for j in range(depth)]
+    table[COPIED] = storage == "rows" and pads[0] != widths[0]
+    table[FLAT_M], table[FLAT_G] = (reserve(flat), reserve(flat)) if table[COPIED] else (products[-1], table[HERE])
     table[AHEAD], table[GRADIENT] = (reserve(weights_size) if keeps_gradient else 0 for _ in range(2))
     table[WEIGHTS_SIZE] = weights_size
-    table[ROWS] = storage == "rows"
     together = min(batch, FACTOR_ROWS) if storage == "factors" else 0
     table[DRAWN_LEFT], table[DRAWN_RIGHT], table[IMAGES] = (reserve(together * pads[j]) for j in (-1, 0, 0))
     table[TABLE:] = [*widths, *pads, *layer_offsets, *products]

@@ -31,10 +31,11 @@ HELPER: dict[str, Any] = {
 
 # Tiles of a product: width in vectors and heights in rows, the first that still fits counts. A tile has as many
 # accumulators as hide the latency of a multiply-add and still fit the registers, of which there are 32 or 16.
+# Before a wider one, a width leaves what is odd. How a product is tiled shows in none of its bits.
 TILES = (
     ((4, (6, 4, 2, 1)), (3, (8, 4, 1)), (2, (10, 4, 2, 1)), (1, (12, 4, 1)))
     if VECTOR_BYTES == 64
-    else ((2, (6, 4, 2, 1)), (1, (12, 4, 1)))
+    else ((2, (6, 4, 2, 1)), (3, (4, 2, 1)), (1, (12, 4, 1)))
 )
 
 
@@ -64,10 +65,14 @@ def _blocks(builder: ir.IRBuilder, first: Any, stop: Any, step: int) -> Iterator
 
 def _in_steps(builder: ir.IRBuilder, count: Any, sizes: Any, body: Callable[[ir.Value, Any], None]) -> None:
     """Share ``count`` out among blocks of these sizes, the largest first; ``body`` gets a block's start and size."""
-    first = INDEX(0)
-    for size in sizes:
-        length = size[0] if isinstance(size, tuple) else size
-        whole = builder.mul(builder.udiv(builder.sub(count, first), INDEX(length)), INDEX(length))
+    first, lengths = INDEX(0), [size[0] if isinstance(size, tuple) else size for size in sizes]
+    for size, length, following in zip(sizes, lengths, [*lengths[1:], 0], strict=True):
+        left = builder.sub(count, first)
+        if following > length:  # a wider block follows, for a rest that is odd
+            wider = builder.icmp_unsigned(">=", left, INDEX(following))
+            odd = builder.and_(builder.and_(left, INDEX(1)), builder.zext(wider, INDEX))
+            left = builder.sub(left, builder.mul(odd, INDEX(following)))
+        whole = builder.mul(builder.udiv(left, INDEX(length)), INDEX(length))
         stop = builder.add(first, whole)
         with _blocks(builder, first, stop, length) as position:
             body(position, size)

@@ -57,13 +57,11 @@ class Rows(Emitter):
             )
         return entries
 
-    def row(self, address: ir.Value, offset: ir.Value) -> ir.Value:
+    def row(self, address: ir.Value, offset: ir.Value, mask: ir.Value | None = None) -> ir.Value:
+        """A vector of a row's entries; those outside a mask are zero, and the memory they stand for is not touched."""
         pointer = self.pointer(address, offset, self.entries, self.entry_bytes)
-        return self._widen(self.builder.load(pointer, align=self.entry_bytes))
-
-    def last_of_row(self, address: ir.Value, offset: ir.Value, mask: ir.Value) -> ir.Value:
-        """The entries under the mask, zero elsewhere, touching no memory beyond them."""
-        pointer = self.pointer(address, offset, self.entries, self.entry_bytes)
+        if mask is None:
+            return self._widen(self.builder.load(pointer, align=self.entry_bytes))
         kind = f"v{self.lanes}{'f' if self.entry is self.scalar else 'i'}{8 * self.entry_bytes}"
         signature = ir.FunctionType(self.entries, [pointer.type, ir.IntType(32), mask.type, self.entries])
         function = cgutils.get_or_insert_function(self.builder.module, signature, f"llvm.masked.load.{kind}.p0")
@@ -101,20 +99,44 @@ class Rows(Emitter):
             distance *= 2
         return self.shuffle(vector, vector, list(range(count)))
 
+    def coefficients(
+        self, sums: ir.Value, share: ir.Value, noise: ir.Value, indices: ir.Value, labels: ir.Value, normals: ir.Value,
+        squares: ir.Value,
+    ) -> ir.Value:  # fmt: skip
+        """share * (e + noise * normals) for the residuals e = sums - labels[indices], whose squares are added up."""
+        residuals = self.builder.fsub(sums, self.gather(labels, indices, sums.type.count))  # (count,)
+        few = residuals.type
+        before = self.load(squares, INDEX(0), few)
+        self.store(self.multiply_add(residuals, residuals, before), squares, INDEX(0))
+        noisy = self.multiply_add(self.splat(noise, few), self.load(normals, INDEX(0), few), residuals)
+        return self.builder.fmul(self.splat(share, few), noisy)
 
-def _blocks(emitter: Emitter, length: ir.Value, unroll: int, body: Callable[[ir.Value, int], None]) -> ir.Value:
-    """Loop over the whole vectors of ``length`` entries, ``unroll`` at a time; returns the first entry after them."""
+
+def each_vector(
+    emitter: Rows, length: ir.Value, unroll: int, body: Callable[[ir.Value, int, ir.Value | None], None]
+) -> None:
+    """``body`` for the vectors of ``length`` entries, ``unroll`` at a time; what is left over comes with a mask."""
     builder, lanes = emitter.builder, emitter.lanes
     block = INDEX(unroll * lanes)
     blocked = builder.mul(builder.udiv(length, block), block)
     with cgutils.for_range_slice(builder, INDEX(0), blocked, block, inc=True) as (offset, _):
         for part in range(unroll):
-            body(builder.add(offset, INDEX(part * lanes)), part)
+            body(builder.add(offset, INDEX(part * lanes)), part, None)
     whole = builder.mul(builder.udiv(length, INDEX(lanes)), INDEX(lanes))
     if unroll > 1:
         with cgutils.for_range_slice(builder, blocked, whole, INDEX(lanes), inc=True) as (offset, _):
-            body(offset, 0)
-    return whole
+            body(offset, 0, None)
+    remaining = builder.sub(length, whole)
+    with builder.if_then(builder.icmp_signed(">", remaining, INDEX(0))):
+        body(whole, 0, emitter.lanes_below(remaining))
+
+
+def by_group(context: Any, builder: ir.IRBuilder, count: ir.Value, emit: Callable[[int], None]) -> Any:
+    """Code for each of :data:`GROUPS`, of which the one with ``count`` rows runs."""
+    for group in GROUPS:
+        with builder.if_then(builder.icmp_signed("==", count, INDEX(group))):
+            emit(group)
+    return context.get_dummy_value()
 
 
 # Rows taken together, and vectors of each at a time: as many sums as hide the latency of a multiply-add.
@@ -133,44 +155,29 @@ def weigh_rows(
     signature = types.void(count, entry, share, noise, rows, length, indices, matrix, labels, normals, out, squares)
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        for group in GROUPS:
-            with builder.if_then(builder.icmp_signed("==", arguments[0], INDEX(group))):
-                weigh(builder, group, LARGEST_GROUP // group, arguments[2:])
-        return context.get_dummy_value()
+        return by_group(context, builder, arguments[0], lambda group: weigh(builder, group, *arguments[2:]))
 
-    def weigh(builder: ir.IRBuilder, group: int, steps: int, arguments: Any) -> None:
+    def weigh(builder: ir.IRBuilder, group: int, *arguments: Any) -> None:
         share, noise, rows, length, indices, matrix, labels, normals, out, squares = arguments
-        emitter = Rows(builder, share.type, entry)
+        emitter, steps = Rows(builder, share.type, entry), LARGEST_GROUP // group
         here = emitter.addresses(rows, length, indices, group)
         partial = emitter.variables(group * steps)
 
-        def accumulate(offset: ir.Value, part: int) -> None:
+        def accumulate(offset: ir.Value, part: int, mask: ir.Value | None) -> None:
             weights = emitter.load(matrix, offset)
             for k in range(group):
-                slot = partial[k * steps + part]
-                builder.store(emitter.multiply_add(emitter.row(here[k], offset), weights, builder.load(slot)), slot)
-
-        whole = _blocks(emitter, length, steps, accumulate)
-        remaining = builder.sub(length, whole)
-        with builder.if_then(builder.icmp_signed(">", remaining, INDEX(0))):
-            mask = emitter.lanes_below(remaining)
-            weights = emitter.load(matrix, whole)
-            for k in range(group):
-                slot = partial[k * steps]
-                row = emitter.last_of_row(here[k], whole, mask)
+                slot, row = partial[k * steps + part], emitter.row(here[k], offset, mask)
                 builder.store(emitter.multiply_add(row, weights, builder.load(slot)), slot)
+
+        each_vector(emitter, length, steps, accumulate)
         totals = []
         for k in range(group):
             total = builder.load(partial[k * steps])
             for part in range(1, steps):
                 total = builder.fadd(total, builder.load(partial[k * steps + part]))
             totals.append(total)
-        residuals = builder.fsub(emitter.sums(totals), emitter.gather(labels, indices, group))  # (count,)
-        few = residuals.type
-        before = emitter.load(squares, INDEX(0), few)
-        emitter.store(emitter.multiply_add(residuals, residuals, before), squares, INDEX(0))
-        noisy = emitter.multiply_add(emitter.splat(noise, few), emitter.load(normals, INDEX(0), few), residuals)
-        emitter.store(builder.fmul(emitter.splat(share, few), noisy), out, INDEX(0))
+        found = emitter.coefficients(emitter.sums(totals), share, noise, indices, labels, normals, squares)
+        emitter.store(found, out, INDEX(0))
 
     return signature, emit
 
@@ -181,30 +188,20 @@ def add_rows(typing_context, count, entry, like, rows, length, indices, coeffici
     signature = types.void(count, entry, like, rows, length, indices, coefficients, matrix)
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        for group in GROUPS:
-            with builder.if_then(builder.icmp_signed("==", arguments[0], INDEX(group))):
-                add(builder, group, 1 if group > 2 else 2, arguments[2:])
-        return context.get_dummy_value()
+        return by_group(context, builder, arguments[0], lambda group: add(builder, group, *arguments[2:]))
 
-    def add(builder: ir.IRBuilder, group: int, steps: int, arguments: Any) -> None:
+    def add(builder: ir.IRBuilder, group: int, *arguments: Any) -> None:
         like, rows, length, indices, coefficients, matrix = arguments
         emitter = Rows(builder, like.type, entry)
         here = emitter.addresses(rows, length, indices, group)
         factor = [emitter.splat(emitter.load(coefficients, INDEX(k), emitter.scalar)) for k in range(group)]
 
-        def accumulate(offset: ir.Value, part: int) -> None:
+        def accumulate(offset: ir.Value, part: int, mask: ir.Value | None) -> None:
             total = emitter.load(matrix, offset)
             for k in range(group):
-                total = emitter.multiply_add(emitter.row(here[k], offset), factor[k], total)
+                total = emitter.multiply_add(emitter.row(here[k], offset, mask), factor[k], total)
             emitter.store(total, matrix, offset)
 
-        whole = _blocks(emitter, length, steps, accumulate)
-        remaining = builder.sub(length, whole)
-        with builder.if_then(builder.icmp_signed(">", remaining, INDEX(0))):
-            mask = emitter.lanes_below(remaining)
-            total = emitter.load(matrix, whole)
-            for k in range(group):
-                total = emitter.multiply_add(emitter.last_of_row(here[k], whole, mask), factor[k], total)
-            emitter.store(total, matrix, whole)
+        each_vector(emitter, length, 1 if group > 2 else 2, accumulate)
 
     return signature, emit

@@ -71,10 +71,11 @@ def fill_words(key: Any, first_step: int, steps: int, blocks: int, words: Any) -
         c1, c2, c3 = np.uint64(0), np.uint64(first_step) + step, np.uint64(0)
         k0, k1 = first, second
         for _ in range(ROUNDS):
-            product0, product1 = _M0 * c0, _M1 * c2
+            # Upper halves hold what is of no use; the masks stand where vectors multiply lower halves anyway.
+            product0, product1 = _M0 * (c0 & _LOW), _M1 * (c2 & _LOW)
             c0 = (product1 >> _HALF) ^ c1 ^ k0
             c2 = (product0 >> _HALF) ^ c3 ^ k1
-            c1, c3 = product1 & _LOW, product0 & _LOW
+            c1, c3 = product1, product0
             k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
         words[0, q] = np.uint32(c0)
         words[1, q] = np.uint32(c1)
