@@ -22,7 +22,7 @@ def philox4x32(counter: tuple[np.ndarray, ...], key: tuple[int, int]) -> tuple[n
     """One Philox4x32-10 block per counter.
 
     Args:
-        counter: four arrays of one shape, each holding 32-bit words in uint64.
+        counter: four arrays of one shape, each holding 32-bit words in uint64; overwritten.
         key: two 32-bit words.
 
     Returns:
@@ -31,14 +31,17 @@ def philox4x32(counter: tuple[np.ndarray, ...], key: tuple[int, int]) -> tuple[n
     c0, c1, c2, c3 = counter
     k0, k1 = key
     m0, m1 = (np.uint64(multiplier) for multiplier in MULTIPLIERS)
-    for _ in range(ROUNDS):
-        product0, product1 = m0 * c0, m1 * c2
-        c0, c1, c2, c3 = (
-            (product1 >> _HALF) ^ c1 ^ np.uint64(k0),
-            product1 & _LOW,
-            (product0 >> _HALF) ^ c3 ^ np.uint64(k1),
-            product0 & _LOW,
-        )
+    high = np.empty_like(c0)
+    for _ in range(ROUNDS):  # in place, since a sample is many blocks
+        c0 *= m0
+        c2 *= m1
+        c1 ^= np.right_shift(c2, _HALF, out=high)
+        c1 ^= np.uint64(k0)
+        c3 ^= np.right_shift(c0, _HALF, out=high)
+        c3 ^= np.uint64(k1)
+        c0 &= _LOW
+        c2 &= _LOW
+        c0, c1, c2, c3 = c1, c2, c3, c0
         k0, k1 = (k0 + WEYL[0]) & 0xFFFFFFFF, (k1 + WEYL[1]) & 0xFFFFFFFF
     return c0, c1, c2, c3
 
@@ -54,11 +57,11 @@ def words(key: tuple[int, int], steps: np.ndarray, count: int) -> np.ndarray:
     Returns:
         (m, count) uint32.
     """
-    steps = np.asarray(steps, dtype=np.uint64)
     blocks = -(-count // WORDS_PER_BLOCK)
-    shape = (len(steps), blocks)
-    zero = np.zeros(shape, dtype=np.uint64)
-    block = np.broadcast_to(np.arange(blocks, dtype=np.uint64), shape)
-    step = np.broadcast_to(steps[:, None], shape)
-    output = np.stack(philox4x32((block, zero, step, zero), key), axis=-1)  # (m, blocks, 4)
-    return output.reshape(len(steps), -1)[:, :count].astype(np.uint32)
+    c0, c1, c2, c3 = np.zeros((4, len(steps), blocks), dtype=np.uint64)
+    c0[...] = np.arange(blocks, dtype=np.uint64)
+    c2[...] = np.asarray(steps, dtype=np.uint64)[:, None]
+    output = np.empty((len(steps), blocks, WORDS_PER_BLOCK), dtype=np.uint32)
+    for word, values in enumerate(philox4x32((c0, c1, c2, c3), key)):
+        output[..., word] = values
+    return output.reshape(len(steps), -1)[:, :count]

@@ -61,11 +61,16 @@ class Stream:
         Words (u, v) become r cos(t), r sin(t) with r^2 = -2 log((u + 1/2) / 2^32) and t = 2 pi (v + 1/2) / 2^32.
         """
         pairs = -(-count // 2)
-        uniform = (words(self.key, steps, 2 * pairs).astype(np.float64) + 0.5) * 2.0**-32
-        radius = np.sqrt(-2.0 * np.log(uniform[:, 0::2]))  # (m, pairs)
+        uniform = words(self.key, steps, 2 * pairs).astype(np.float64)  # (m, 2 pairs)
+        uniform += 0.5
+        uniform *= 2.0**-32
+        radius = np.log(uniform[:, 0::2])  # (m, pairs)
+        radius *= -2.0
+        np.sqrt(radius, out=radius)
         angle = (2.0 * np.pi) * uniform[:, 1::2]
-        normals = np.stack((radius * np.cos(angle), radius * np.sin(angle)), axis=-1)  # (m, pairs, 2)
-        return normals.reshape(len(uniform), -1)[:, :count]
+        np.multiply(radius, np.cos(angle), out=uniform[:, 0::2])
+        np.multiply(radius, np.sin(angle), out=uniform[:, 1::2])
+        return uniform[:, :count]
 
     def permutation(self, size: int) -> np.ndarray:
         """A uniform permutation of 0 .. size-1, (size,) int64, from row 0: the order of 64-bit keys, one per number.
