@@ -59,8 +59,9 @@ class BatchedSession:
         self.drawn = drawn_rows(stored, task.drawn, self.dtype, self.device)
         self.labels = torch.cat([torch.as_tensor(task.labels[r], dtype=self.dtype) for r in self.members])
         self.labels = self.labels.to(self.device)
-        self.batch_keys = self._tensor(task.batch_keys[self.members], torch.int64)
-        self.noise_keys = self._tensor(task.noise_keys[self.members], torch.int64)
+        count, keys = len(self.members), np.concatenate([task.batch_keys[self.members], task.noise_keys[self.members]])
+        keys = keys[0 if task.batch_size is not None else count : 2 * count if task.label_noise else count]
+        self.keys = self._tensor(keys, torch.int64)  # of the batch's streams, then of the noise's
         self._make_buffers()
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}  # by number of steps
 
@@ -150,12 +151,13 @@ class BatchedSession:
         self.graphs[count].replay()
 
     def _chunk(self, count: int) -> None:
-        steps = self.first_step + self.step_offsets[:count]
+        steps, drawn = self.first_step + self.step_offsets[:count], self.task.drawn
+        words = draws.words(self.keys, steps, drawn + drawn % 2)  # (count, streams, drawn or one more), all at once
         if self.task.batch_size is not None:
-            drawn = draws.indices(self.batch_keys, steps, self.task.drawn, self.counts)
-            self.rows[:count].copy_(drawn + self.row_offsets)
+            rows = draws.indices_of(words[:, : len(self.members), :drawn], self.counts)
+            torch.add(rows, self.row_offsets, out=self.rows[:count])
         if self.task.label_noise:
-            normals = draws.normals(self.noise_keys, steps, self.task.drawn).to(self.dtype)
+            normals = draws.normals_of(words[:, -len(self.members) :])[..., :drawn].to(self.dtype)
             torch.mul(normals, self.noise_std[:count, :, None], out=self.noise[:count])
         for step in range(count):
             self._step(self.rows[step].view(-1), self.noise[step])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from flatdist.sensing.draws import Stream, stream_key
 from flatdist.sensing.draws import tensor as tensor_draws
@@ -37,6 +38,21 @@ def test_torch_draws_the_same_integers():
         np.testing.assert_array_equal(indices[:, column], Stream(key).indices(steps, 11, 1000))
         normals = tensor_draws.normals(torch.tensor(keys), torch.tensor(steps), 11).numpy()
         np.testing.assert_allclose(normals[:, column], Stream(key).normals(steps, 11), rtol=1e-13, atol=1e-14)
+
+
+def test_draws_of_many_steps_are_few_operations():
+    """Each is a launch on a GPU, in every chunk of steps."""
+    launched = []
+
+    class Launches(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            if not operation.is_view:
+                launched.append(operation)
+            return operation(*args, **(kwargs or {}))
+
+    with Launches():
+        tensor_draws.words(torch.zeros(6, 2, dtype=torch.int64), torch.arange(64), 50)
+    assert len(launched) < 80
 
 
 def test_any_part_of_a_stream_can_be_read_alone():
