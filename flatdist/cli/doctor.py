@@ -50,7 +50,7 @@ def inspect(store_uri: str) -> dict[str, Any]:
     from flatdist.launch.ray.cluster import versions
     from flatdist.machine.provenance import package_version, revision
     from flatdist.planning.memory import available_bytes
-    from flatdist.planning.settings import cuda_devices, local_gpus, processors
+    from flatdist.planning.settings import cuda_devices, processors, unusable_gpus
 
     problems: list[str] = []
     found = {name: package_version(name) for name in PACKAGES}
@@ -71,8 +71,8 @@ def inspect(store_uri: str) -> dict[str, Any]:
         "store": _store(store_uri, problems),
         "problems": problems,
     }
-    if not facts["devices"] and local_gpus():
-        problems.append("there is a GPU but torch does not see it: torch is a CPU build, or the driver is too old")
+    if found["torch"] is not None and (problem := unusable_gpus()):
+        problems.append(problem)
     return facts
 
 

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flatdist.engines.base import WIDEST, Engine
+from flatdist.engines.base import Engine, why_not_on_chip
 from flatdist.errors import LaunchError, did_you_mean
 from flatdist.machine.extras import load
 
@@ -31,10 +31,9 @@ class EngineEntry:
     devices: tuple[str, ...]
     on_chip: bool = False
 
-    def takes(self, cell: Cell) -> bool:
-        """Whether the engine can take the steps of a cell; the method may still exclude it."""
-        fits = cell.dtype == "float32" and max(cell.widths) <= WIDEST and getattr(cell.spec, "update", None) is None
-        return fits or not self.on_chip
+    def why_not(self, cell: Cell) -> str | None:
+        """Why the engine cannot take the steps of a cell, or None."""
+        return why_not_on_chip(cell.widths, cell.dtype) if self.on_chip else None
 
 
 # In the order in which ``auto`` prefers them.
@@ -74,7 +73,7 @@ def resolve_engine(name: str, device: str, cell: Cell | None = None) -> str:
         here = [other for other in allowed if kind in ENGINES[other].devices]
         for other in here:
             entry = ENGINES[other]
-            if (cell is None or entry.takes(cell)) and not (entry.on_chip and why_absent(other)):
+            if (cell is None or not entry.why_not(cell)) and not (entry.on_chip and why_absent(other)):
                 return other
         raise LaunchError(f"no engine runs {'this' if cell is None else cell.method} on {device!r}")
     if kind not in ENGINES[name].devices and not (name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"):
@@ -83,6 +82,8 @@ def resolve_engine(name: str, device: str, cell: Cell | None = None) -> str:
     if name not in allowed:
         assert cell is not None
         raise LaunchError(f"the {name} engine does not run {cell.method}; allowed: auto, {', '.join(allowed)}")
+    if cell is not None and (reason := ENGINES[name].why_not(cell)):
+        raise LaunchError(f"the {name} engine cannot run this: {reason}; use --engine auto or batched")
     return name
 
 

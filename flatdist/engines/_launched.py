@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from flatdist.engines.base import WIDEST, TrainingTask
+from flatdist.engines.base import TrainingTask
 from flatdist.sensing.measurements import Entries, Factors, as_measurements
 from flatdist.types import Array
 
@@ -94,15 +94,6 @@ class Launch:
     def tensors(self) -> list[torch.Tensor]:
         """The tensors, in the kernels' order."""
         return [value for value in vars(self).values() if isinstance(value, torch.Tensor)]
-
-
-def why_not(widths: Sequence[int], dtype: str) -> str | None:
-    """Why these kernels cannot run an architecture, or None."""
-    if dtype != "float32":
-        return f"it computes in float32, not in {dtype}"
-    if max(widths) > WIDEST:
-        return f"it holds layers of up to {WIDEST} x {WIDEST} on the chip, not {max(widths)}"
-    return None
 
 
 class LaunchedSession:

@@ -139,3 +139,12 @@ class Engine(Protocol):
     def start(self, task: TrainingTask) -> Session:
         """Set up a session at the task's starting layers."""
         ...
+
+
+def why_not_on_chip(widths: Sequence[int], dtype: str) -> str | None:
+    """Why kernels that hold a replicate on the chip of a GPU cannot run an architecture, or None."""
+    if dtype != "float32":
+        return f"it computes in float32, not in {dtype}"
+    if max(widths) > WIDEST:
+        return f"it holds layers of up to {WIDEST} x {WIDEST} on the chip, not {max(widths)}"
+    return None

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from flatdist.engines._launched import Launch, LaunchedSession, Shape, why_not
-from flatdist.engines.base import TrainingTask
+from flatdist.engines._launched import Launch, LaunchedSession, Shape
+from flatdist.engines.base import TrainingTask, why_not_on_chip
 from flatdist.errors import LaunchError
 
 STORAGES = ("rows", "signs", "factors", "entries")
@@ -125,7 +125,7 @@ class CudaEngine:
         Raises:
             LaunchError: the kernel cannot run the task on that device.
         """
-        reason = why_not(task.widths, task.dtype)
+        reason = why_not_on_chip(task.widths, task.dtype)
         if reason is None and torch.device(task.device).type != "cuda":
             reason = f"it runs on CUDA devices, not on {task.device!r}"
         shape = Shape.of(task)

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from flatdist.engines._launched import Launch, LaunchedSession, Shape, why_not
-from flatdist.engines.base import TrainingTask
+from flatdist.engines._launched import Launch, LaunchedSession, Shape
+from flatdist.engines.base import TrainingTask, why_not_on_chip
 from flatdist.engines.cuda import STORAGES
 from flatdist.errors import LaunchError
 
@@ -75,7 +75,7 @@ class TritonEngine:
         Raises:
             LaunchError: the kernel cannot run the task, or triton is not installed.
         """
-        reason = why_not(task.widths, task.dtype)
+        reason = why_not_on_chip(task.widths, task.dtype)
         if reason is None and torch.device(task.device).type != "cuda" and not interpreting():
             reason = f"it runs on CUDA devices, or interpreted where TRITON_INTERPRET=1 is set, not on {task.device!r}"
         if reason is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from flatdist.launch.ray.tune import check_loggers
 from flatdist.launch.rounds import INTERRUPTED, Driver
 from flatdist.machine import logs
 from flatdist.planning import WorkItem, keep_within, make_plan, make_probe, parse_duration, plan_items
-from flatdist.planning.settings import Settings, local_gpus
+from flatdist.planning.settings import Settings, local_gpus, unusable_gpus
 from flatdist.sweeps import Changes, parse_sweep
 from flatdist.sweeps.search import Search
 
@@ -85,6 +86,7 @@ def plan_sweeps(
     """
     amount = amount or Amount()
     settings.check_here()
+    settings = _with_offer(settings)
     seconds = None if amount.budget is None else parse_duration(amount.budget)
     if amount.fit and seconds is None:
         raise SweepError("--fit needs --budget: give the time that the plan is to fit")
@@ -92,17 +94,38 @@ def plan_sweeps(
         raise SweepError("--fit cannot cut a search short, since its cells are not known yet; use --limit N")
     expected = [sweep.expected(store) for sweep in sweeps]
     how: dict[str, Any] = {"retry_failed": amount.retry_failed, "limit": amount.limit}
-    if not settings.joins_cluster and settings.device == "auto":
+    if settings.device == "auto" and not settings.joins_cluster and (problem := unusable_gpus()):
+        tell(f"{problem}; the CPU is used")
+        settings = settings.pinned("cpu")
+    if settings.device == "auto":
         choices = [settings.pinned()]
         if choices[0].device == "cuda" and settings.engine == "auto" and settings.gpus_per_trial is None:
             choices.append(settings.pinned("cpu"))  # never the slower one by its own forecast
-        settings = min(choices, key=lambda one: make_plan(expected, store, one, **how).time.mid if choices[1:] else 0.0)
+        settings = min(choices, key=lambda one: _predicted(expected, store, one, how) if choices[1:] else 0.0)
     engine, device = settings.expected_engine, settings.expected_device
-    can_probe = amount.probe and (device == "cpu" or local_gpus() > 0)
+    can_probe = amount.probe and (device == "cpu" or (local_gpus() > 0 and not settings.joins_cluster))
     probe = _announced(make_probe(engine, device, settings.threads), tell) if can_probe else None
     with logs.waits.told_to(tell):
         plan = make_plan(expected, store, settings, probe=probe, **how)
     return plan if seconds is None else keep_within(plan, seconds, fit=amount.fit)
+
+
+def _predicted(sweeps: Sequence[Sweep], store: Store, settings: Settings, how: dict[str, Any]) -> float:
+    """Seconds of a plan with some settings; infinite where they do not do."""
+    try:
+        return make_plan(sweeps, store, settings, **how).time.mid
+    except LaunchError:
+        return math.inf
+
+
+def _with_offer(settings: Settings) -> Settings:
+    """The settings with what the cluster that they join has now."""
+    if not settings.joins_cluster:
+        return settings
+    from flatdist.launch.ray.cluster import ClusterSession
+
+    with ClusterSession(settings) as session:
+        return dataclasses.replace(settings, offer=session.offer())
 
 
 def _announced(probe: Probe, tell: Tell) -> Probe:
@@ -279,16 +302,17 @@ class Running:
         """
         from flatdist.launch.ray.cluster import ClusterSession
 
+        offered = self.settings
         forecast: Forecast | None = None
         rounds = 0
         connected = False
 
         def run(items: Sequence[WorkItem]) -> LaunchResult:
-            nonlocal forecast, rounds, connected
+            nonlocal offered, forecast, rounds, connected
             rounds += 1
             if rounds & (rounds - 1) == 0:  # reading all times is worth it while they are few: rounds 1, 2, 4, 8, ...
-                forecast = None
-            plan = plan_items(items, self.store, self.settings, forecast=forecast)
+                offered, forecast = _with_offer(self.settings), None
+            plan = plan_items(items, self.store, offered, forecast=forecast)
             forecast = plan.forecast
             settings = plan.settings
             if _is_short(plan, LAUNCH_SECONDS * (1 if connected else 3)):

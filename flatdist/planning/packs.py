@@ -14,12 +14,15 @@ from itertools import pairwise
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import storage_dtype
+from flatdist.errors import LaunchError
+from flatdist.errors import size as format_size
 from flatdist.factorization.evaluation import BLOCK
 from flatdist.planning.work import Shard, WorkItem
 from flatdist.sensing.ensembles import ENSEMBLES
 
 RESIDENT = ((16, 8), (24, 4), (32, 3), (64, 2))  # (largest width, replicates that an SM trains at a time)
 SHARE_OF_MEMORY = 0.85  # of a card's free memory, for a pack
+DRAWN_BYTES = 64 * 76  # of the batched engine's 64 steps of draws and what they are made from, for each drawn row
 SMALLEST_SHARE = 4  # the last packs hold at least this fraction of a card's fill
 
 
@@ -67,8 +70,9 @@ def device_bytes(cell: Cell, engine: str) -> int:
     storage = ENSEMBLES[cell.ensemble].storage
     row = storage.row_bytes(cell.d_out, cell.d_in, storage_dtype(cell, engine)) + itemsize  # and its label
     weights = sum(a * b for a, b in pairwise(cell.widths))
-    per_step = 16 * (cell.batch_size or cell.n) * 8
-    gathered = (cell.batch_size or cell.n) * row + 10 * weights * itemsize if engine == "batched" else 0
+    drawn = cell.batch_size or cell.n
+    per_step = 16 * drawn * 8
+    gathered = drawn * (row + DRAWN_BYTES) + 10 * weights * itemsize if engine == "batched" else 0
     as_sampled = engine != "batched" and cell.d_in % 4 == cell.d_out % 4 == 0  # otherwise training uses a copy
     copied = 0 if as_sampled else cell.n * row
     return cell.n * row + copied + (BLOCK * 8 + 3 * itemsize) * weights + per_step + gathered
@@ -114,6 +118,9 @@ def make_packs(
 
     Returns:
         The packs, the longest first, and the items that cannot share a pack.
+
+    Raises:
+        LaunchError: the card's memory does not hold one replicate.
     """
     from flatdist.trials.train import pack_key
 
@@ -132,9 +139,14 @@ def make_packs(
         largest = max((item.cell for item in group), key=functools.partial(device_bytes, engine=engine))
         fill, most = size or total, size or total
         if card is not None:
-            room = int(SHARE_OF_MEMORY * card.memory) // device_bytes(largest, engine)
+            need, has = device_bytes(largest, engine), int(SHARE_OF_MEMORY * card.memory)
+            if need > has:
+                raise LaunchError(
+                    f"a replicate of {largest.d_out}x{largest.d_in} with n={largest.n} takes {format_size(need)} on "
+                    f"a GPU, and {card} has {format_size(has)} for it; lower n, or use --device cpu"
+                )
             fill = min(card.fill(largest), most if size else total)
-            most = max(1, min(room, size or room))
+            most = min(has // need, size or has // need)
         sizes = pack_sizes(total, slots, max(1, min(fill, most)), most)
         shards += [Shard(tuple(part), seconds(part), together=True) for part in _cut(group, sizes)]
     return sorted(shards, key=lambda shard: -shard.predicted_seconds), alone

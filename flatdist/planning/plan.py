@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flatdist.cells.cell import Cell
+from flatdist.engines import resolve_engine
 from flatdist.errors import counted, printable, size
 from flatdist.planning.forecast import Forecast, Interval, Probe, make_forecast
 from flatdist.planning.memory import available_bytes, memory_bytes, pack_bytes, replicates_that_fit, require_room
@@ -138,7 +139,7 @@ class Plan:
         slots = "one slot" if self.slots == 1 else f"{self.slots} slots"
         lines.append(f"time:   {self.time} on {slots} with the {self.engine} engine, from {self.forecast.basis}")
         lines.append(f"memory: {size(self.memory_bytes)} per trial at most")
-        lines += self._pack_lines()
+        lines += [*self._pack_lines(), *self.settings.device_notes()]
         if (
             self.settings.local_memory
             and (free := available_bytes()) is not None
@@ -303,7 +304,14 @@ def assemble(
     forecast: Forecast,
     settings: Settings,
 ) -> Plan:
-    """A plan of given items: split, ordered, sharded and timed."""
+    """A plan of given items: split, ordered, sharded and timed.
+
+    Raises:
+        LaunchError: the engine cannot take the steps of one of the cells.
+    """
+    for item in items:
+        if item.cell.spec.takes_steps:
+            resolve_engine(settings.engine, settings.expected_device, item.cell)
     slots = settings.expected_slots
     limit = settings.memory_limit
     engine_of, executor = forecast.engine_of, settings.executor
@@ -319,7 +327,7 @@ def assemble(
     sized: list[Sized] = []
     beside: list[Shard] = []
     for on_cpu in (False, True):  # on GPU plans, work without steps has slots of its own
-        at_once = settings.expected_cpu_slots if on_cpu else slots
+        at_once = settings.expected_cpu_slots if on_cpu else settings.most_slots
         mine = [
             item
             for item in unpacked

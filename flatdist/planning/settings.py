@@ -11,15 +11,29 @@ from pathlib import Path
 from typing import Any
 
 from flatdist.cells.plugins import Plugin, loaded_plugins
-from flatdist.engines import ENGINE_NAMES as ENGINES
-from flatdist.engines import resolve_engine
+from flatdist.engines import ENGINE_NAMES, ENGINES, resolve_engine, why_absent
 from flatdist.errors import LaunchError, did_you_mean
 from flatdist.planning.packs import Card
 
 DEVICES = ("auto", "cpu", "cuda")
 EXECUTORS = ("ray", "inline")
 DEFAULT_RUNNER = "flatdist.trials.run:run_replicates"
-CLUSTER_SLOTS = 64  # assumed for a cluster that is not inspected in advance, so that shards are small enough
+CLUSTER_SLOTS = 64  # a cluster may grow while it works: shards are cut small enough for that many
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What the nodes of a cluster have together, asked before the work is planned.
+
+    Attributes:
+        cpus: that Ray offers to trials.
+        gpus: likewise.
+        card: the GPU with the least free memory; None without GPUs.
+    """
+
+    cpus: float
+    gpus: float
+    card: Card | None = None
 
 
 @dataclass(frozen=True)
@@ -30,6 +44,7 @@ class Settings:
         executor: ``ray`` (a Tune trial for each shard) or ``inline`` (this process, one shard after the other).
         address: Ray cluster to join (``auto``, ``HOST:PORT``, ``ray://HOST:PORT``); None takes the one that Ray's
             variable RAY_ADDRESS names, as in a Ray job, else starts one on this machine, reachable from there only.
+        offer: what that cluster has, once it was asked; None plans for one of ``CLUSTER_SLOTS`` processors.
         slots: CPUs that a local Ray offers; None takes all of this machine's.
         max_concurrent: trials at a time, at most; None leaves it to the resources.
         cpus_per_trial: CPUs of one trial, and the size of every thread pool in it.
@@ -65,6 +80,7 @@ class Settings:
 
     executor: str = "ray"
     address: str | None = None
+    offer: Offer | None = None
     slots: int | None = None
     max_concurrent: int | None = None
     cpus_per_trial: float = 1.0
@@ -94,7 +110,7 @@ class Settings:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        words = {"executor": EXECUTORS, "engine": ENGINES, "device": DEVICES, "trials": ("packs", "cells")}
+        words = {"executor": EXECUTORS, "engine": ENGINE_NAMES, "device": DEVICES, "trials": ("packs", "cells")}
         problems = [
             f"{name} {value!r} does not exist{did_you_mean(str(value), known)}; allowed: {', '.join(known)}"
             for name, known in words.items()
@@ -140,7 +156,7 @@ class Settings:
             return self.device
         if self.executor == "inline" or self.gpus_per_trial is not None:
             return "cuda" if self.gpus_per_trial else "cpu"
-        return "cuda" if local_gpus() else "cpu"
+        return "cuda" if self._resources.gpus else "cpu"
 
     @property
     def expected_engine(self) -> str:
@@ -156,12 +172,26 @@ class Settings:
         """Trials that are expected to run at a time."""
         if self.executor == "inline":
             return 1
+        has = self._resources
+        slots = int(has.cpus / self.cpus_per_trial)
+        if self.expected_device == "cuda" and has.gpus:
+            slots = min(slots, int(has.gpus / (self.gpus_per_trial or 1.0)))
+        if slots < 1 and self.joins_cluster:  # a head alone, which is yet to grow nodes
+            slots = CLUSTER_SLOTS
+        return min(max(1, slots), self.max_concurrent or max(1, slots))
+
+    @property
+    def most_slots(self) -> int:
+        """Trials that may run at a time once a cluster has grown."""
+        most = max(self.expected_slots, CLUSTER_SLOTS if self.joins_cluster else 1)
+        return min(most, self.max_concurrent or most)
+
+    @property
+    def _resources(self) -> Offer:
+        """What there is for trials: the cluster's, as far as it is known, or this machine's."""
         if self.joins_cluster:
-            return self.max_concurrent or CLUSTER_SLOTS
-        slots = max(1, int((self.slots or processors()) / self.cpus_per_trial))
-        if self.expected_device == "cuda" and (gpus := local_gpus()):
-            slots = min(slots, max(1, int(gpus / (self.gpus_per_trial or 1.0))))
-        return min(slots, self.max_concurrent or slots)
+            return self.offer or Offer(CLUSTER_SLOTS * self.cpus_per_trial, 0.0)
+        return Offer(self.slots or processors(), local_gpus())
 
     @property
     def expected_cpu_slots(self) -> int:
@@ -181,7 +211,26 @@ class Settings:
     @property
     def expected_card(self) -> Card | None:
         """The GPU that packs are cut for, None on the CPU."""
-        return None if self.expected_device == "cpu" else self.card or Card.here()
+        if self.expected_device == "cpu":
+            return None
+        return self.card or ((self.offer and self.offer.card) or Card() if self.joins_cluster else Card.here())
+
+    def device_notes(self) -> list[str]:
+        """Lines on what a fraction of a GPU for each trial means, and on fast engines that are not installed."""
+        if self.expected_device == "cpu":
+            return []
+        notes, share = [], self.gpus_per_trial or 1.0
+        if share < 1:
+            pipe = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY") or "/tmp/nvidia-mps")  # noqa: S108  NVIDIA's default
+            if (pipe / "control").exists() and not self.joins_cluster:
+                how = "at the same time, through NVIDIA's MPS, which runs here"
+            else:
+                how = "in turns, unless NVIDIA's MPS runs there; one pack on a whole GPU fills it better"
+            notes.append(f"note:   {int(1 / share)} trials use a GPU {how}")
+        if self.engine == "auto" and self.expected_engine == "batched":
+            absent = (f"{name} ({why_absent(name)})" for name, entry in ENGINES.items() if entry.on_chip)
+            notes.append(f"note:   the batched engine is used, since faster ones are missing: {', '.join(absent)}")
+        return notes
 
     def pinned(self, device: str | None = None) -> Settings:
         """The settings with a device in place of ``auto``; None for the one that trials are expected to use."""
@@ -204,7 +253,8 @@ class Settings:
         asked = "--device cuda" if self.device == "cuda" else f"--gpus-per-trial {self.gpus_per_trial or 0:g}"
         if (self.device == "cuda" or (self.device == "auto" and self.gpus_per_trial)) and not cuda_devices():
             raise LaunchError(
-                f"{asked}: torch sees no CUDA device on this machine; use --device cpu, or a cluster's --address"
+                f"{asked}: {unusable_gpus() or 'torch sees no CUDA device on this machine'}; use --device cpu, or a "
+                "cluster's --address"
             )
 
 
@@ -224,3 +274,10 @@ def cuda_devices() -> tuple[str, ...]:
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return tuple(torch.cuda.get_device_name(index) for index in range(count))
+
+
+def unusable_gpus() -> str | None:
+    """What is wrong with this machine's GPUs where torch can use none of them; None where there are none."""
+    if not local_gpus() or cuda_devices():
+        return None
+    return "there is a GPU but torch does not see it: torch is a CPU build, or the driver is too old"

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flatdist.cells.cell import Cell
+from flatdist.planning.packs import Card
 from flatdist.trials.run import Outcome
 from flatdist.trials.settings import Interrupted
 
@@ -114,3 +115,17 @@ def inspecting(cell: Cell, replicates: Sequence[int], settings: Any, **others: A
         pools |= {name: sys.modules[name].get_num_threads() for name in ("torch", "numba") if name in sys.modules}
         row.trial["host"] = json.dumps(pools)
         yield row
+
+
+def on_its_card(
+    cell: Cell, replicates: Sequence[int], settings: Any, *, hooks: Any, provenance: Any
+) -> Iterator[Outcome]:
+    """Rows whose device is the GPU that Ray gave the trial, after time for the other GPU to be given away."""
+    time.sleep(0.5)
+    for replicate in replicates:
+        yield outcome(cell, replicate, device=f"card {os.environ['CUDA_VISIBLE_DEVICES']}")
+
+
+def standing_card() -> Card:
+    """A card in the place of one that torch sees."""
+    return Card(processors=4, memory=2**30, name="stand-in")

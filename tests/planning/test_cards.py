@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 
 from flatdist import engines
 from flatdist.cells.cell import Cell
+from flatdist.errors import LaunchError
+from flatdist.launch.sweeping import Amount, plan_sweeps
 from flatdist.planning import Observation, Settings, WorkItem, plan_items
+from flatdist.planning import settings as planning_settings
 from flatdist.planning.forecast import Forecast, nominal_seconds
 from flatdist.planning.packs import Card, device_bytes
 from flatdist.store import Store
+from flatdist.sweeps import parse_sweep
 
 H100 = "cuda NVIDIA H100 80GB HBM3, CUDA 12.8, driver API 12080"
 CARD = Card(processors=132, memory=80 * 10**9, name="NVIDIA H100 80GB HBM3")
@@ -71,3 +77,64 @@ def test_solvers_run_beside_the_cards() -> None:
     work = sum(shard.predicted_seconds for shard in one.shards if not shard.takes_steps)
     assert one.time.mid > work
     assert many.time.mid < 10 + work / 8 + max(shard.predicted_seconds for shard in many.shards)
+
+
+def plan_of(cell: Cell, **settings: object):  # type: ignore[no-untyped-def]
+    how = Settings(**{"slots": 1, "device": "cuda", "card": CARD, **settings})  # type: ignore[arg-type]
+    return plan_items([WorkItem(cell, (0,))], Store("nowhere"), how)
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        (
+            {"dtype": "float64"},
+            {"engine": "cuda"},
+            "the cuda engine cannot run this: it computes in float32, not in float64",
+        ),
+        (
+            {"width": 100},
+            {"engine": "triton"},
+            "layers of up to 64 x 64 on the chip, not 100; use --engine auto or batched",
+        ),
+        ({}, {"engine": "fused"}, "the fused engine runs on the CPU, not on 'cuda'; use --engine auto there"),
+        (
+            {"n": 10**6},
+            {"card": Card(memory=10**8, name="Tiny")},
+            r"a replicate of 12x12 with n=1000000 takes 552.* MiB.*Tiny",
+        ),
+    ],
+)
+def test_what_cannot_run_is_refused_by_the_plan(
+    change: dict[str, object], settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(LaunchError, match=message):
+        plan_of(SMALL.replace(**change), **settings)
+
+
+def test_a_plan_says_what_a_share_of_a_card_and_a_missing_engine_mean(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    assert "4 trials use a GPU in turns, unless" in repr(plan_of(SMALL, gpus_per_trial=0.25))
+    (tmp_path / "control").touch()
+    assert "4 trials use a GPU at the same time, through NVIDIA's MPS" in repr(plan_of(SMALL, gpus_per_trial=0.25))
+    assert "note" not in repr(plan_of(SMALL))
+    for module in (engines, planning_settings):
+        monkeypatch.setattr(module, "why_absent", lambda name: f"no {name} here")
+    text = repr(plan_of(SMALL))
+    assert "the batched engine is used, since faster ones are missing: cuda (no cuda here), triton (no triton" in text
+
+
+def test_a_gpu_that_torch_cannot_use_is_named_and_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(planning_settings, "local_gpus", lambda: 1)
+    fixed = {"d_out": 4, "d_in": 4, "rank": 1, "n": 12, "steps": 5}
+    sweep = parse_sweep(json.dumps({"name": "one", "fixed": fixed, "replicates": 1}))
+    told: list[str] = []
+    plan = plan_sweeps([sweep], Store(tmp_path), Settings(slots=1), Amount(probe=False), told.append)
+    assert plan.settings.device == "cpu"
+    assert told == [
+        "there is a GPU but torch does not see it: torch is a CPU build, or the driver is too old; the CPU is used"
+    ]
+    with pytest.raises(LaunchError, match=r"--device cuda: there is a GPU but torch does not see it.*use --device cpu"):
+        Settings(device="cuda").check_here()

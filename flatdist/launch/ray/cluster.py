@@ -18,7 +18,8 @@ from flatdist.cells.plugins import Plugin, loaded_plugins, use_plugins
 from flatdist.errors import LaunchError
 from flatdist.machine.environment import import_ray
 from flatdist.machine.extras import remedy
-from flatdist.planning.settings import Settings, cuda_devices
+from flatdist.planning.packs import Card
+from flatdist.planning.settings import Offer, Settings, cuda_devices
 from flatdist.store.location import is_local
 
 log = logging.getLogger(__name__)
@@ -107,11 +108,20 @@ class ClusterSession:
         """The nodes that are alive, as Ray describes them."""
         return [node for node in import_ray(local=False).nodes() if node["Alive"]]
 
-    def ask_nodes(self, ask: Callable[[bool], tuple[Callable[..., Any], tuple[Any, ...]]]) -> Iterator[tuple[str, Any]]:
+    def offer(self) -> Offer:
+        """What the nodes have for trials; GPUs that torch can use, and the one with the least free memory."""
+        answers = self.ask_nodes(lambda has_gpus: (first_card, ()) if has_gpus else None)
+        cards = [card for _, card in answers if isinstance(card, Card) and card.name]
+        smallest = min(cards, key=lambda card: card.memory, default=None)
+        return Offer(self._total("CPU"), self._total("GPU") if cards else 0.0, smallest)
+
+    def ask_nodes(
+        self, ask: Callable[[bool], tuple[Callable[..., Any], tuple[Any, ...]] | None]
+    ) -> Iterator[tuple[str, Any]]:
         """Run a function on every node that is alive, skipping nodes lost meanwhile.
 
         Args:
-            ask: whether a node has GPUs -> the function and its arguments.
+            ask: whether a node has GPUs -> the function and its arguments, or None to leave the node out.
 
         Yields:
             The node's name, and what the function returned there or the reason for its failure as text.
@@ -121,7 +131,10 @@ class ClusterSession:
         pending = {}
         for node in self.nodes():
             has_gpus = bool(node["Resources"].get("GPU"))
-            function, arguments = ask(has_gpus)
+            asked = ask(has_gpus)
+            if asked is None:
+                continue
+            function, arguments = asked
             task = ray.remote(function).options(
                 num_cpus=0, num_gpus=GPU_SHARE if has_gpus else 0, max_retries=1,
                 scheduling_strategy=strategy(node["NodeID"], soft=False),
@@ -174,6 +187,11 @@ class ClusterSession:
 
     def _total(self, resource: str) -> float:
         return sum(float(node["Resources"].get(resource, 0.0)) for node in self.nodes())
+
+
+def first_card() -> Card:
+    """Runs on a node: its GPU, nameless where torch sees none."""
+    return Card.here()
 
 
 @dataclass(frozen=True)
