@@ -1,9 +1,10 @@
 """Time of one SGD step on every engine, compared with good hand-written code and with the core's limits.
 
-    python -m benchmarks.engines [--quick] [--seconds 3] [--json build/engines.json]
+    python -m benchmarks.engines [--quick] [--sizes 12 60] [--seconds 8] [--json build/engines.json]
 
 Batch 50 with replacement, label noise, float32, draws included. Everything about one shape is timed in short bursts,
-in turn, and the shortest burst counts, so that other work on the machine disturbs the ratios little. The tables go to
+in turn, and the shortest burst counts, so that other work on the machine disturbs the ratios little; the threads' gain
+needs two free cores. The tables go to
 the standard output as Markdown, and every figure with its median to the JSON file.
 """
 
@@ -31,6 +32,7 @@ from flatdist.engines.batched import BatchedEngine
 from flatdist.engines.fused import WORTH_COMPILING, FusedEngine
 from flatdist.machine.provenance import machine_provenance
 from flatdist.machine.threads import set_threads
+from flatdist.planning.settings import processors
 from flatdist.types import Array, aligned_zeros
 
 SHAPES = {(12, 12): 67, (20, 20): 210, (60, 60): 1200, (16, 16): 120, (30, 30): 400}  # (d_out, d_in): n
@@ -42,12 +44,21 @@ BURST_SECONDS = 5e-3
 
 @dataclass
 class Contender:
-    """Something that takes steps, timed in bursts."""
+    """Something that takes steps, timed in bursts.
+
+    Attributes:
+        start: sets up, and returns what takes a number of steps.
+        replicates: that take them together.
+        burst: steps timed at a time; 0 to be found.
+        clock: this thread's processor time, so that programs beside it do not count; wall time for several threads.
+        times: seconds per replicate-step.
+    """
 
     start: Callable[[], Callable[[int], None]]
     replicates: int
     burst: int = 0
-    times: list[float] = field(default_factory=list)  # seconds per replicate-step
+    clock: Callable[[], float] = time.thread_time
+    times: list[float] = field(default_factory=list)
 
     def run(self) -> None:
         """Time one burst of a fresh start; the first call finds out how many steps a burst has.
@@ -59,14 +70,13 @@ class Contender:
         if not self.burst:
             # Together, replicates get longer bursts: each must find its measurements in the cache again.
             length = min(BURST_SECONDS * self.replicates, 30 * BURST_SECONDS)
-            self.burst = max(2, min(4000, int(20 * length / min(_time(steps, 20) for _ in range(3)))))
-        self.times.append(_time(steps, self.burst) / self.burst / self.replicates)
+            self.burst = max(2, min(4000, int(20 * length / min(self._time(steps, 20) for _ in range(3)))))
+        self.times.append(self._time(steps, self.burst) / self.burst / self.replicates)
 
-
-def _time(steps: Callable[[int], None], count: int) -> float:
-    start = time.perf_counter()
-    steps(count)
-    return time.perf_counter() - start
+    def _time(self, steps: Callable[[int], None], count: int) -> float:
+        start = self.clock()
+        steps(count)
+        return self.clock() - start
 
 
 def make_problems(shape: tuple[int, int], n: int, count: int) -> tuple[list[Array], list[Array]]:
@@ -135,8 +145,9 @@ def contenders_of(widths: tuple[int, ...], problems: Any) -> dict[str, Contender
         "fused, one shape": Contender(stepper(fused, chosen), 1),
         "float16 rows": Contender(stepper(fused, half), 1),
         "fused x8": Contender(stepper(fused, eight), 8),
-        "fused x8, 2 threads": Contender(stepper(fused, both), 8),
     }
+    if processors() > 1:
+        found["fused x8, 2 threads"] = Contender(stepper(fused, both), 8, clock=time.perf_counter)
     session = session_steps(BatchedEngine().start(eight), 8)  # it copies the measurements: once
     found["batched x8"] = Contender(lambda: session, 8)
     work = Work(
@@ -156,6 +167,9 @@ def measure(shape: tuple[int, int], depth: int, problems: Any, seconds: float) -
     widths = (shape[1], *[max(shape)] * (depth - 1), shape[0])
     contenders = contenders_of(widths, problems)
     limits = Limits(widths, problems[0][0].reshape(len(problems[1][0]), -1), BATCH)
+    for contender in contenders.values():  # compiles
+        contender.run()
+        contender.times.clear()
     end, rounds = time.perf_counter() + seconds, 0
     while rounds < 3 or time.perf_counter() < end:
         for contender in contenders.values():
@@ -196,7 +210,7 @@ def reports(results: list[dict[str, Any]]) -> str:
                 *shape,
                 *(f"{t[name]:.3g}" for name in ours),
                 f"{t['fused'] / best:.2f}x, {t['fused'] / t['float16 rows']:.2f}x",
-                f"{t['fused x8'] / t['fused x8, 2 threads']:.2f}x",
+                f"{t['fused x8'] / t['fused x8, 2 threads']:.2f}x" if "fused x8, 2 threads" in t else "-",
                 f"{r['flops'] / best / 1e3:.0f} of {r['peak'] / 1e9:.0f}",
                 f"{work:.3g}, {rows:.3g}",
                 f"{100 * floor / t['fused']:.0f}, {100 * total / t['fused']:.0f}",
@@ -217,11 +231,11 @@ def main() -> None:
     """Measure, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="depth 3 alone")
-    parser.add_argument("--seconds", type=float, help="measuring time for each shape and depth; default 8, quick 3")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[d for d, _ in SHAPES], help="of the square shapes")
+    parser.add_argument("--seconds", type=float, default=8.0, help="measuring time for each shape and depth")
     parser.add_argument("--json", type=Path, default=Path("build/engines.json"))
     options = parser.parse_args()
     set_threads(1)
-    seconds = options.seconds or (3.0 if options.quick else 8.0)
     record: dict[str, Any] = {
         "machine": {**machine_provenance(), "processor": platform.processor()},
         "blas": threadpoolctl.threadpool_info(),
@@ -230,8 +244,9 @@ def main() -> None:
         "results": [],
     }
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    for (shape, n), depth in product(SHAPES.items(), (3,) if options.quick else DEPTHS):
-        record["results"].append(measure(shape, depth, make_problems(shape, n, DISTINCT), seconds))
+    chosen = [(shape, n) for shape, n in SHAPES.items() if shape[0] in options.sizes]
+    for (shape, n), depth in product(chosen, (3,) if options.quick else DEPTHS):
+        record["results"].append(measure(shape, depth, make_problems(shape, n, DISTINCT), options.seconds))
         options.json.write_text(json.dumps(record, indent=1) + "\n")  # a run that is cut short keeps what it has
     print("Microseconds per replicate-step, one replicate on one thread; xR: R replicates together.\n")
     print(reports(record["results"]))

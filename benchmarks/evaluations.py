@@ -1,6 +1,8 @@
-"""Cost of the history (metrics, moments) and of the automatic step size, as shares of the training steps.
+"""What the problems and the history cost: sampling, metrics, their moments and step sizes, beside the steps themselves.
 
     python -m benchmarks.evaluations [--quick] [--json FILE]
+
+Moments, trace and rest make up metrics; both is metrics and sampling.
 
 Everything is timed in this thread's processor seconds, on the fused engine with one thread and 8 replicates, and the
 metrics right after steps, as in training: caches are cold then. Columns are shares of the training steps of a cell with
@@ -44,7 +46,9 @@ def seconds(action: Callable[[], Any]) -> float:
 
 def measure(cell: Cell, repeat: int = 5) -> dict[str, Any]:
     """Shares of one cell's training time."""
-    problems = [sample_stored(cell, r, storage_dtype(cell, "fused")) for r in range(REPLICATES)]
+    dtype = storage_dtype(cell, "fused")
+    sampling = REPLICATES * statistics.median(seconds(lambda: sample_stored(cell, 0, dtype)) for _ in range(repeat))
+    problems = [sample_stored(cell, r, dtype) for r in range(REPLICATES)]
     task = task_of(cell, range(REPLICATES))
     layers = task.layers
     session, ones = load_engine("fused").start(task), np.ones(REPLICATES)
@@ -90,6 +94,8 @@ def measure(cell: Cell, repeat: int = 5) -> dict[str, Any]:
         "trace": (all_of_them - without) / total,
         "rest": without / total,
         "metrics": (moments + all_of_them) / total,
+        "sampling": sampling / total,
+        "both": (sampling + moments + all_of_them) / total,
         "step_size": step_sizes / total,
     }
 
@@ -102,14 +108,15 @@ def main() -> None:
     options = parser.parse_args()
     set_threads(1)
     rows = []
-    print("shape  depth     n   us/step  traces  moments   trace    rest  metrics  step size")
+    names = ("moments", "trace", "rest", "metrics", "sampling", "both", "step_size")
+    print("| shape | depth | n | us a step | traces | " + " | ".join(names) + " |\n" + "|---" * (5 + len(names)) + "|")
     for d_out, d_in, rank in QUICK_SHAPES if options.quick else SHAPES:
         for depth in DEPTHS:
             n = math.ceil(1.5 * statistical_dimension(d_out, d_in, rank))
             row = measure(Cell(d_out=d_out, d_in=d_in, rank=rank, n=n, depth=depth))
             rows.append(row)
-            shares = " ".join(f"{row[name]:>7.2%}" for name in ("moments", "trace", "rest", "metrics", "step_size"))
-            print(f"{row['shape']} {depth:>6} {n:>5} {row['step_us']:>9.2f} {row['traces']:>7}  {shares}", flush=True)
+            shares = " | ".join(f"{row[name]:.1%}" for name in names)
+            print(f"| {row['shape']} | {depth} | {n} | {row['step_us']:.3g} | {row['traces']} | {shares} |", flush=True)
     if options.json is not None:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -131,9 +131,9 @@ class Limits:
         self._record("rows", lambda: _read_rows(self.rows, drawn), steps)
 
     def _record(self, key: str, work: Callable[[], object], count: int) -> None:
-        start = time.perf_counter()
+        start = time.thread_time()
         work()
-        self.best[key] = min(self.best.get(key, np.inf), (time.perf_counter() - start) / count)
+        self.best[key] = min(self.best.get(key, np.inf), (time.thread_time() - start) / count)
 
     @property
     def peak(self) -> float:
