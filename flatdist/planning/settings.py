@@ -219,7 +219,8 @@ class Settings:
         """Lines on what a fraction of a GPU for each trial means, and on fast engines that are not installed."""
         if self.expected_device == "cpu":
             return []
-        notes, share = [], self.gpus_per_trial or 1.0
+        notes: list[str] = []
+        share = self.gpus_per_trial or 1.0
         if share < 1:
             pipe = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY") or "/tmp/nvidia-mps")  # noqa: S108  NVIDIA's default
             if (pipe / "control").exists() and not self.joins_cluster:
