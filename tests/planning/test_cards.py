@@ -101,7 +101,7 @@ def plan_of(cell: Cell, **settings: object):  # type: ignore[no-untyped-def]
         (
             {"n": 10**6},
             {"card": Card(memory=10**8, name="Tiny")},
-            r"a replicate of 12x12 with n=1000000 takes 552.* MiB.*Tiny",
+            r"a replicate of 12x12 with n=1000000 takes 553 MiB on a GPU, and Tiny has 81 MiB",
         ),
     ],
 )
