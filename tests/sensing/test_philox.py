@@ -52,7 +52,7 @@ def test_draws_of_many_steps_are_few_operations():
 
     with Launches():
         tensor_draws.words(torch.zeros(6, 2, dtype=torch.int64), torch.arange(64), 50)
-    assert len(launched) < 80
+    assert len(launched) < 100
 
 
 def test_any_part_of_a_stream_can_be_read_alone():
