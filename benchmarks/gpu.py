@@ -3,25 +3,27 @@
     python -m benchmarks.gpu [--budget 450] [--device cuda] [--quick] [--only correct,sweep] [--out DIR]
 
 Every part has its own time limit: if one fails it is reported and the next begins, and none starts that no longer fits
-    the budget. Prints Markdown; writes gpu.json to DIR (or $OUT). Needs neither Ray nor a store; ``--device cpu
-    --quick``
+the budget. Prints Markdown; writes gpu.json to DIR (or $OUT). Needs neither Ray nor a store; ``--device cpu --quick``
 runs it through without a card, the Triton kernel on its interpreter.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import gc
+import importlib
 import itertools
 import json
+import multiprocessing
 import os
 import platform
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -344,7 +346,7 @@ def warm_cuda(bench: Bench, shapes: Sequence[Shape], chosen: cuda.Configuration 
 
     def compiled(shape: Shape) -> None:
         card = torch.cuda.get_device_properties(bench.device)
-        cuda.machine_code(shape, chosen or cuda.configuration_of(shape), f"sm_{card.major}{card.minor}")
+        cuda.machine_code(cuda.source(shape, chosen or cuda.configuration_of(shape)), f"sm_{card.major}{card.minor}")
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(compiled, dict.fromkeys(shapes)))
@@ -451,44 +453,125 @@ def speed(bench: Bench) -> Result:
     return found
 
 
-def whole(bench: Bench) -> Result:
-    """A pack from cells to rows, as a sweep runs it: how much of its time is stepping."""
+STAGES = (  # where a pack's time goes: module, class or None, function
+    ("sampling", "flatdist.trials.on_device", None, "sample_pack"),
+    ("evaluating", "flatdist.trials.on_device", "PackEvaluator", "__init__"),
+    ("evaluating", "flatdist.trials.on_device", "PackEvaluator", "__call__"),
+    ("evaluating", "flatdist.trials.on_device", "PackEvaluator", "sharpness"),
+    ("evaluating", "flatdist.trials.on_device", "PackEvaluator", "singular_values"),
+    ("step sizes", "flatdist.trials.train", "_Run", "_update_learning_rates"),
+    ("preparing", "flatdist.trials.train", None, "prepare"),
+    ("rows", "flatdist.trials.train", None, "trial_row"),
+    ("rows", "flatdist.trials.train", None, "history_rows"),
+)
+
+
+def pack_of(d: int, cells: int, replicates: int, steps: int) -> list[tuple[Cell, range]]:
+    """A pack as a sweep has it: n from 5 d to 11 d, ranks 1 to 3, automatic step sizes, 64 evaluations."""
+    made = [Cell(d_out=d, d_in=d, rank=1 + i % 3, n=round(d * (5 + 6 * i / cells)), steps=steps) for i in range(cells)]
+    return [(cell, range(replicates)) for cell in made]
+
+
+def run_whole(device: str, name: str, *size: int) -> list[Any]:
+    """The rows of a pack, with one thread beside the device."""
     from flatdist.trials.run import run_pack
     from flatdist.trials.settings import RunSettings
 
+    return list(run_pack(pack_of(*size), RunSettings(engine=name, device=device, threads=1), provenance={}))
+
+
+def whole(bench: Bench) -> Result:
+    """A pack from cells to rows, as a sweep runs it: what each stage takes of its time."""
     found: Result = {}
-    sizes = ((12, 256, 8, 10000), (32, 16, 8, 10000)) if bench.on_card else ((4, 2, 1, 20),)
-    for d, cells, replicates, steps in sizes:
-        made = [
-            Cell(d_out=d, d_in=d, rank=1 + i % 3, n=round(d * d * (0.3 + 0.6 * i / cells)), steps=steps)
-            for i in range(cells)
-        ]
-        for name in bench.kernels()[:: 2 if bench.on_card else 1]:
-            engine, spent = load_engine(name, bench.device), 0.0
-            kind: Any = type(engine.start(task_of(made[0], [0], bench.device)))
-            inner = kind.advance
-
-            def timed(self: Any, *arguments: Any, inner: Any = inner) -> Any:
-                nonlocal spent
-                bench.sync()
+    sizes = ((12, 256, 8, 10000), (20, 256, 8, 10000), (32, 128, 8, 10000), (60, 128, 8, 10000))
+    for size in sizes if bench.on_card else ((4, 2, 1, 20),):
+        d, cells, replicates, steps = size
+        for name in bench.kernels()[:: 2 if bench.on_card and d == 12 else 3]:
+            run_whole(bench.device, name, d, 2, 1, 20)  # compiles
+            engine = load_engine(name, bench.device)
+            kind: Any = type(engine.start(task_of(pack_of(*size)[0][0], [0], bench.device)))
+            spent: dict[str, float] = {}
+            with timed(bench, spent, ("stepping", kind, "advance"), *places()):
                 start = time.perf_counter()
-                largest = inner(self, *arguments)
-                spent += time.perf_counter() - start
-                return largest
-
-            kind.advance = timed
-            start = time.perf_counter()
-            try:
-                settings = RunSettings(engine=name, device=bench.device, threads=os.cpu_count() if bench.on_card else 1)
-                rows = list(run_pack([(cell, range(replicates)) for cell in made], settings, provenance={}))
-            finally:
-                kind.advance = inner
-            seconds, count = time.perf_counter() - start, cells * replicates
-            row = {"seconds": seconds, "stepping": spent / seconds, "us": 1e6 * seconds / count / steps}
+                rows = run_whole(bench.device, name, *size)
+                seconds, count = time.perf_counter() - start, cells * replicates
+            row: Result = {"seconds": seconds, "ns a replicate-step": 1e9 * seconds / count / steps}
+            row |= {stage: taken / seconds for stage, taken in spent.items()}
+            row["elsewhere"] = 1 - sum(spent.values()) / seconds
             row["statuses"] = sorted({str(one.trial["status"]) for one in rows})
             found[f"{d} {name}"] = row
-            print(f"- {name}, d={d}, {cells} cells x {replicates}, {steps} steps: {row}", flush=True)
+            shown = {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in row.items()}
+            print(f"- {name}, d={d}, {cells} cells x {replicates}, {steps} steps: {shown}", flush=True)
+            if bench.on_card:
+                print(f"  at most {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB", flush=True)
+            bench.tidy()
     return found
+
+
+def places() -> list[tuple[str, Any, str]]:
+    """The functions of :data:`STAGES`."""
+    found = []
+    for stage, module, owner, name in STAGES:
+        loaded: Any = importlib.import_module(module)
+        found.append((stage, getattr(loaded, owner) if owner else loaded, name))
+    return found
+
+
+@contextlib.contextmanager
+def timed(bench: Bench, spent: dict[str, float], *functions: tuple[str, Any, str]) -> Iterator[None]:
+    """Meanwhile, add up the seconds of functions, the device's work included; of nested ones, the outermost counts."""
+    inside, before = False, [(owner, name, getattr(owner, name)) for _, owner, name in functions]
+
+    def clocked(stage: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            nonlocal inside
+            if inside:
+                return work(*arguments)
+            bench.sync()
+            start, inside = time.perf_counter(), True
+            try:
+                return work(*arguments)
+            finally:
+                bench.sync()
+                inside = False
+                spent[stage] = spent.get(stage, 0.0) + time.perf_counter() - start
+
+        return run
+
+    for stage, owner, name in functions:
+        setattr(owner, name, clocked(stage, getattr(owner, name)))
+    try:
+        yield
+    finally:
+        for owner, name, work in before:
+            setattr(owner, name, work)
+
+
+def shared(bench: Bench) -> Result:
+    """Packs of d = 12 by 1, 2, 4 and 8 processes that share the card: nanoseconds per replicate-step of all."""
+    found: Result = {}
+    size, name = (12, 128, 8, 10000), bench.kernels()[0]
+    for processes in (1, 2, 4, 8) if bench.on_card else ():
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+            list(pool.map(run_small, [(bench.device, name)] * (4 * processes)))  # starts them, compiles
+            packs, start = 2 * processes, time.perf_counter()
+            for done in [pool.submit(count_rows, bench.device, name, *size) for _ in range(packs)]:
+                done.result()
+            seconds = time.perf_counter() - start
+        found[str(processes)] = 1e9 * seconds / packs / size[1] / size[2] / size[3]
+        print(f"- {processes} processes, {packs} packs: {found[str(processes)]:.1f} ns", flush=True)
+    return found
+
+
+def run_small(given: tuple[str, str]) -> None:
+    """Start and compile in this process."""
+    run_whole(*given, 12, 2, 1, 20)
+    time.sleep(0.5)
+
+
+def count_rows(device: str, name: str, *size: int) -> int:
+    """Run a pack in this process."""
+    return len(run_whole(device, name, *size))
 
 
 def profile(bench: Bench) -> Result:
@@ -558,6 +641,7 @@ def main() -> None:
         ("sweep", 30, sweep),
         ("speed", 30, speed),
         ("whole", 20, whole),
+        ("shared", 40, shared),
         ("profile", 10, profile),
         ("rivals", 30, rivals),
     ):

@@ -185,11 +185,9 @@ class LaunchedSession:
     ) -> torch.Tensor:
         """All replicates' rows in sequence on the device, padded with zeros; not copied if they already are."""
         total = sum(len(part) for part in parts)
-        if sizes == pads and all(isinstance(part, torch.Tensor) and part.dtype == dtype for part in parts):
-            ends = [part.data_ptr() + part.numel() * part.element_size() for part in parts]
-            if parts[0].device == self.device and all(a == b.data_ptr() for a, b in zip(ends, parts[1:], strict=False)):
-                whole: torch.Tensor = torch.as_strided(parts[0], (total, *pads), parts[0].stride())
-                return whole
+        there = all(isinstance(p, torch.Tensor) and (p.dtype, p.device) == (dtype, self.device) for p in parts)
+        if sizes == pads and there:
+            return in_sequence(parts)
         found = (torch.empty if sizes == pads else torch.zeros)(total, *pads, dtype=dtype, device=self.device)
         inside = found[(slice(None), *(slice(size) for size in sizes))]
         start = 0
@@ -197,6 +195,16 @@ class LaunchedSession:
             inside[start : start + len(part)] = torch.as_tensor(part).to(self.device)
             start += len(part)
         return found
+
+
+def in_sequence(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Tensors one after the other along their first axis: no copy if they lie so in memory."""
+    ends = [part.data_ptr() + part.numel() * part.element_size() for part in parts]
+    if all(a == b.data_ptr() for a, b in zip(ends, parts[1:], strict=False)):
+        total = sum(len(part) for part in parts)
+        whole: torch.Tensor = torch.as_strided(parts[0], (total, *parts[0].shape[1:]), parts[0].stride())
+        return whole
+    return torch.cat(list(parts))
 
 
 def _offsets(counts: Sequence[int]) -> Array:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import pairwise
@@ -84,8 +85,14 @@ def macros(shape: Shape, chosen: Configuration) -> dict[str, Any]:
 
 def source(shape: Shape, chosen: Configuration) -> str:
     """The kernel's source for a shape."""
-    defined = [f"#define {name} {value}" for name, value in macros(shape, chosen).items()]
-    return "\n".join([*defined, files("flatdist.engines").joinpath("_cuda_steps.cu").read_text()])
+    return source_of("_cuda_steps.cu", macros(shape, chosen))
+
+
+def source_of(name: str, defined: Mapping[str, Any]) -> str:
+    """A file of kernels with what all share before it, and macros before that."""
+    lines = [f"#define {macro} {value}" for macro, value in defined.items()]
+    folder = files("flatdist.engines")
+    return "\n".join([*lines, *(folder.joinpath(part).read_text() for part in ("_cuda_common.cu", name))])
 
 
 def shared_bytes(shape: Shape, chosen: Configuration, room: int) -> int:
@@ -146,34 +153,42 @@ def shared_limit(device: str) -> int:
 
 def run(launch: Launch, shape: Shape, chosen: Configuration) -> None:
     """Launch the kernel, a block for each replicate."""
-    device = launch.weights.device
+    need = shared_bytes(shape, chosen, launch.room)
+    arguments = [*launch.tensors(), launch.levels.shape[1], launch.room]
+    launch_kernel("run_steps", source(shape, chosen), len(launch.counts), chosen.threads, need, arguments)
+
+
+def launch_kernel(name: str, text: str, blocks: int, threads: int, need: int, arguments: Sequence[Any]) -> None:
+    """Launch a kernel of some source on the device of its first argument, compiled at its first use in a process.
+
+    Args:
+        name: of the kernel.
+        text: of :func:`source_of`.
+        blocks: how many.
+        threads: of a block.
+        need: bytes of shared memory of a block.
+        arguments: tensors and integers.
+    """
+    device = arguments[0].device
     with torch.cuda.device(device):
-        need = shared_bytes(shape, chosen, launch.room)
-        kernel = _loaded(shape, chosen, device.index or 0, need)
-        arguments = [*launch.tensors(), launch.levels.shape[1], launch.room]
-        kernel(grid=(len(launch.counts), 1, 1), block=(chosen.threads, 1, 1), args=arguments, shared_mem=need)
+        kernel = _loaded(name, text, device.index or 0, need)
+        kernel(grid=(blocks, 1, 1), block=(threads, 1, 1), args=list(arguments), shared_mem=need)
 
 
 @functools.lru_cache(maxsize=256)
-def _loaded(shape: Shape, chosen: Configuration, device: int, need: int) -> Any:
+def _loaded(name: str, text: str, device: int, need: int) -> Any:
     from torch.cuda._utils import _cuda_load_module
 
     properties = torch.cuda.get_device_properties(device)
-    binary = machine_code(shape, chosen, f"sm_{properties.major}{properties.minor}")
-    loaded: Any = _cuda_load_module(binary, ["run_steps"])
-    kernel = loaded["run_steps"]
+    loaded: Any = _cuda_load_module(machine_code(text, f"sm_{properties.major}{properties.minor}"), [name])
+    kernel = loaded[name]
     kernel.set_shared_memory_config(need)
     return kernel
 
 
 @functools.lru_cache(maxsize=256)
-def machine_code(shape: Shape, chosen: Configuration, architecture: str) -> bytes:
-    """The compiled kernel for a shape; compiling takes a second or two, once per process."""
-    return compile_source(source(shape, chosen), architecture)
-
-
-def compile_source(text: str, architecture: str) -> bytes:
-    """Compile CUDA C++ for one architecture; torch's own wrapper would need a CUDA toolkit's headers.
+def machine_code(text: str, architecture: str) -> bytes:
+    """Compile CUDA C++ for one architecture, once in a process; torch's own wrapper would need a toolkit's headers.
 
     Raises:
         LaunchError: NVRTC is missing, or it does not compile the source; the message holds its log.

@@ -7,6 +7,7 @@ whether it was computed with its neighbours, alone, or after an interruption.
 from __future__ import annotations
 
 import bisect
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,16 +88,23 @@ class Evaluator:
         return total / len(self.labels)
 
 
-def final_metrics(matrix: Array | None, problem: Problem[Array] | StoredProblem) -> dict[str, Any]:
+def final_metrics(
+    matrix: Array | None,
+    problem: Problem[Array] | StoredProblem,
+    singular: Array | None = None,
+    singular_truth: Array | None = None,
+) -> dict[str, Any]:
     """The columns of a result that depend only on the answer; null without a finite answer.
 
-    ``effective_rank`` is exp of the entropy of the singular values divided by their sum (Roy, Vetterli 2007).
+    ``effective_rank`` is exp of the entropy of the singular values divided by their sum (Roy, Vetterli 2007). Singular
+    values of the answer and of the ground truth are computed unless they are given.
     """
     truth_norm = frobenius_norm(problem.ground_truth)
-    row: dict[str, Any] = {"nuclear_norm_truth": float(np.linalg.svd(problem.ground_truth, compute_uv=False).sum())}
+    singular_truth = _singular_values(problem.ground_truth) if singular_truth is None else singular_truth
+    row: dict[str, Any] = {"nuclear_norm_truth": float(singular_truth.sum())}
     if matrix is None:
         return row
-    singular = np.linalg.svd(matrix, compute_uv=False)
+    singular = _singular_values(matrix) if singular is None else singular
     population = float(np.sum((matrix - problem.ground_truth) ** 2))
     weights = singular / singular.sum() if singular.sum() > 0 else np.zeros_like(singular)
     positive = weights[weights > 0]
@@ -111,11 +119,20 @@ def final_metrics(matrix: Array | None, problem: Problem[Array] | StoredProblem)
     }
 
 
+def _singular_values(matrix: Array) -> Array:
+    found: Array = np.linalg.svd(matrix, compute_uv=False)
+    return found
+
+
+@functools.lru_cache(maxsize=256)
 def evaluation_steps(steps: int, evaluations: int) -> Array:
     """Steps at which a run is evaluated: evenly spaced, including 0 and ``steps``; shape (evaluations or fewer,)."""
-    return np.unique(np.round(np.linspace(0, steps, min(evaluations, steps + 1))).astype(np.int64))
+    found = np.unique(np.round(np.linspace(0, steps, min(evaluations, steps + 1))).astype(np.int64))
+    found.flags.writeable = False  # it is kept
+    return found
 
 
+@functools.lru_cache(maxsize=4096)
 def trace_evaluations(cell: Cell, batch: int) -> list[bool]:
     """Which evaluations of a training run include the trace of the Hessian: all if it is cheap, otherwise a few.
 

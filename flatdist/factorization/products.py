@@ -51,8 +51,8 @@ def partial_products(layers: Sequence[Matrix]) -> tuple[list[Matrix | None], lis
     return left, right
 
 
-def initial_layers(cell: Cell, replicate: int) -> list[Array]:
-    """Starting layers of one replicate, float64.
+def initial_layers(cell: Cell, replicate: int, drawn: Sequence[Array] | None = None) -> list[Array]:
+    """Starting layers of one replicate, float64, from its stream's normals or from those that are given.
 
     ``gaussian``: W_j ~ N(0, init_scale^2 / d_{j-1}).
 
@@ -69,17 +69,21 @@ def initial_layers(cell: Cell, replicate: int) -> list[Array]:
     """
     stream = Stream.named(cell.problem_stream(), replicate, INITIALISATION)
     symmetric, depth, layers = cell.init == "symmetric", cell.depth, []
+
+    def normals(j: int, rows: int, columns: int) -> Array:
+        of_layer = stream.normals(np.array([j]), rows * columns) if drawn is None else drawn[j][: rows * columns]
+        return of_layer.reshape(rows, columns)
+
     for j, (fan_in, fan_out) in enumerate(zip(cell.widths[:-1], cell.widths[1:], strict=True)):
         if symmetric:
             rows, columns = (fan_out if j == depth - 1 else fan_out // 2), (fan_in // 2 if j else fan_in)
-            half = cell.init_scale * _orthogonal(stream.normals(np.array([j]), rows * columns).reshape(rows, columns))
+            half = cell.init_scale * _orthogonal(normals(j, rows, columns))
             empty = np.zeros_like(half)
             ends = {0: [[half], [half]], depth - 1: [[half, -half]]}
             blocks = ends.get(j, [[half, empty], [empty, half]])
             layers.append(np.block(blocks) * (np.sqrt(0.5) if j in ends else 1.0))
         else:
-            entries = stream.normals(np.array([j]), fan_out * fan_in).reshape(fan_out, fan_in)
-            layers.append(cell.init_scale / np.sqrt(fan_in) * entries)
+            layers.append(cell.init_scale / np.sqrt(fan_in) * normals(j, fan_out, fan_in))
     return layers
 
 

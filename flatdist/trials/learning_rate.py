@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def estimate_steps(steps: int) -> list[int]:
 
 
 def stable_learning_rate(
-    layers: Sequence[Array],
+    layers: Sequence[Any],
     *,
     n: int | Array,
     batch: int | Array,
@@ -57,7 +58,7 @@ def stable_learning_rate(
     """Step sizes for several replicates at their current weights.
 
     Args:
-        layers: W_1 ... W_L, each (replicates, d_{j+1}, d_j).
+        layers: W_1 ... W_L, each (replicates, d_{j+1}, d_j), numpy arrays or torch tensors on any device.
         n: number of measurements, of all or (replicates,).
         batch: number of measurements behind one step's gradient, of all or (replicates,).
         label_scale: (replicates,) root mean square of the labels, which estimates ||M*||_F.
@@ -70,7 +71,7 @@ def stable_learning_rate(
     """
     d_out, d_in = layers[-1].shape[-2], layers[0].shape[-1]
     with np.errstate(all="ignore"):  # diverged replicates stay among the others
-        top, trace, energy = flatness_bounds([layer.astype(np.float64) for layer in layers])
+        top, trace, energy = _bounds(layers)
         least_top, least_trace = _flattest_rank_one(d_out, d_in, len(layers), label_scale)
         top, trace = np.maximum(top, least_top), np.maximum(trace, least_trace)
         curvature = 2.0 * (np.sqrt(top) + np.sqrt(spread * trace / n)) ** 2
@@ -85,6 +86,14 @@ def stable_learning_rate(
 def squared(number: float) -> float:
     """A square that is infinite where it overflows; Python's own bits, which earlier rows have."""
     return number**2 if abs(number) < 1e150 else number * number
+
+
+def _bounds(layers: Sequence[Any]) -> tuple[Array, Array, Array]:
+    if isinstance(layers[0], np.ndarray):
+        return flatness_bounds([layer.astype(np.float64) for layer in layers])
+    from flatdist.trials import on_device
+
+    return on_device.flatness_bounds(layers)
 
 
 def smallest_interpolator(layers: Sequence[Array], label_scale: Array) -> list[Array]:

@@ -1,37 +1,48 @@
 """What a pack does on a GPU besides its steps: sample the problems and evaluate the histories of all replicates.
 
-Written in torch, it runs on any device. Work goes through the pack in groups of replicates with the same n and in
-blocks of bounded memory, and a block of evaluations sends back a handful of numbers for each replicate.
+Written in torch, with kernels of its own where there is a GPU, it runs on any device. Replicates of about the same n go
+through it together, padded with rows of zeros, and a block of evaluations sends back a handful of numbers for each.
 
 Problems are the draws of :mod:`flatdist.cells.problems`, in float64 on the device: its logarithm, sine and cosine may
 differ from the CPU's in the last bit, so a label does too, and once in about 1e8 entries the float32 that is kept.
-Labels are summed by halving: their bits depend on the device and nothing else.
+Labels and automatic step sizes are summed in a fixed order: their bits depend on the device and nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import StoredProblem, frobenius_norm, ground_truth_of, storage_dtype
+from flatdist.engines._launched import in_sequence
+from flatdist.engines.pack_kernels import halved_sums, product, sample_rows, singular_values
 from flatdist.factorization.products import end_to_end, partial_products
 from flatdist.sensing.draws import stream_key
 from flatdist.sensing.draws import tensor as draws
-from flatdist.sensing.draws.stream import MEASUREMENTS, OBSERVATION_NOISE, Stream
+from flatdist.sensing.draws.stream import INITIALISATION, MEASUREMENTS, OBSERVATION_NOISE, Stream
 from flatdist.sensing.measurements import Dense, as_measurements
 from flatdist.types import Array
 
-BLOCK_ENTRIES = 2**24  # numbers worked on at a time, 128 MiB of float64
+BLOCK_NUMBERS = {"cpu": 2**24, "cuda": 2**28}  # float32 worked on at a time: 1 GiB on a GPU
 LANCZOS_STEPS, LANCZOS_TOLERANCE = 200, 1e-9  # of the largest eigenvalue, relative
 
 SAMPLED = ("gaussian", "rademacher")  # ensembles of independent entries; the others are kept compactly, and sampled so
 
 
-def sample_pack(work: Sequence[tuple[Cell, int]], engine: str, device: str) -> list[StoredProblem]:
+@dataclass(frozen=True)
+class Sampled:
+    """A replicate's problem, measurements on the device, and the draws of its initial layers."""
+
+    problem: StoredProblem
+    draws: Array  # (layers, entries) float64
+
+
+def sample_pack(work: Sequence[tuple[Cell, int]], engine: str, device: str) -> list[Sampled]:
     """The problems of some replicates, measurements on the device, labels and ground truths as numpy arrays.
 
     Args:
@@ -41,48 +52,92 @@ def sample_pack(work: Sequence[tuple[Cell, int]], engine: str, device: str) -> l
     """
     first = work[0][0]
     entries, dtype = first.d_out * first.d_in, getattr(torch, storage_dtype(first, engine))
-    total = sum(cell.n for cell, _ in work)
-    rows = torch.empty(
-        total, entries, dtype=dtype, device=device
-    )  # one after the other: sessions take them as they are
-    found, start = [], 0
-    for cell, replicate in work:
-        truth = ground_truth_of(cell, replicate)
-        key = stream_key(cell.problem_stream(), replicate, MEASUREMENTS)
-        mine, labels = rows[start : start + cell.n], torch.empty(cell.n, dtype=torch.float64, device=device)
-        flat = torch.as_tensor(truth.ravel(), device=device)
-        together = max(1, BLOCK_ENTRIES // 8 // entries)
-        for begin in range(0, cell.n, together):
-            steps = torch.arange(begin, min(begin + together, cell.n), device=device)
-            block = _entries_of(cell, torch.tensor([key], device=device), steps)
-            mine[begin : begin + len(steps)] = block.to(dtype)
-            labels[begin : begin + len(steps)] = halved_sums(block * flat)
-        exact = labels.cpu().numpy()
+    names = {cell: cell.problem_stream() for cell, _ in work}
+    truths = np.stack([ground_truth_of(cell, replicate) for cell, replicate in work])
+    counts = torch.as_tensor([cell.n for cell, _ in work])
+    owners = torch.repeat_interleave(torch.arange(len(work)), counts)
+    steps = torch.arange(len(owners)) - (counts.cumsum(0) - counts)[owners]
+    # One after the other: sessions take them as they are.
+    rows = torch.empty(len(owners), entries, dtype=dtype, device=device)
+    labels = sample_rows(
+        *(numbers.to(torch.int32).to(device) for numbers in (owners, steps)),
+        _keys([(names[cell], replicate) for cell, replicate in work], MEASUREMENTS, device),
+        torch.as_tensor(truths.reshape(len(work), entries), device=device),
+        rows,
+        "signs" if first.ensemble == "rademacher" else "halves" if first.storage == "float16" else "normals",
+    )
+    parts = zip(
+        work,
+        truths,
+        torch.split(rows.view(-1, first.d_out, first.d_in), counts.tolist()),
+        np.split(labels.cpu().numpy(), counts.cumsum(0)[:-1]),
+        _initial_draws([(names[cell], replicate) for cell, replicate in work], first.widths, device),
+        strict=True,
+    )
+    found = []
+    for (cell, replicate), truth, mine, exact, drawn in parts:
+        noise = 0.0
         if cell.observation_noise_std:
-            stream = Stream.named(cell.problem_stream(), replicate, OBSERVATION_NOISE)
-            noise = stream.normals(np.arange(cell.n), 1)[:, 0]
-            exact = exact + cell.observation_noise_std * frobenius_norm(truth) * noise
-        found.append(StoredProblem(as_measurements(mine.view(cell.n, cell.d_out, cell.d_in)), exact, truth))
-        start += cell.n
+            noise = Stream.named(names[cell], replicate, OBSERVATION_NOISE).normals(np.arange(cell.n), 1)[:, 0]
+            noise *= cell.observation_noise_std * frobenius_norm(truth)
+        found.append(Sampled(StoredProblem(as_measurements(mine), exact + noise, truth), drawn))
     return found
 
 
-def _entries_of(cell: Cell, key: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-    """Measurements ``steps`` of a stream, (steps, d_out * d_in) float64."""
-    count = cell.d_out * cell.d_in
-    if cell.ensemble == "rademacher":
-        return 1.0 - 2.0 * (draws.words(key, steps, count) >> 31)[:, 0].to(torch.float64)
-    normals = draws.normals(key, steps, count)[:, 0]
-    return normals.to(torch.float16).to(torch.float64) if cell.storage == "float16" else normals
+def _keys(streams: Sequence[tuple[str, int]], purpose: str, device: str) -> torch.Tensor:
+    return torch.tensor([stream_key(*stream, purpose) for stream in streams], device=device)
 
 
-def halved_sums(terms: torch.Tensor) -> torch.Tensor:
-    """Sums over the last axis by adding its halves until one is left: bits that depend on the terms alone."""
-    while terms.shape[-1] > 1:
-        half = -(-terms.shape[-1] // 2)
-        left, right = terms[..., :half], terms[..., half:]
-        terms = left + torch.nn.functional.pad(right, (0, half - right.shape[-1]))
-    return terms[..., 0]
+def _initial_draws(streams: Sequence[tuple[str, int]], widths: Sequence[int], device: str) -> Array:
+    """The normals behind each stream's initial layers, (streams, layers, entries of the largest) float64."""
+    entries = max(fan_in * fan_out for fan_in, fan_out in pairwise(widths))
+    keys, layers = _keys(streams, INITIALISATION, device), torch.arange(len(widths) - 1, device=device)
+    together = max(1, BLOCK_NUMBERS["cpu"] // entries // len(layers))
+    blocks = [draws.normals(keys[k : k + together], layers, entries).cpu() for k in range(0, len(keys), together)]
+    return torch.cat(blocks, 1).transpose(0, 1).numpy()
+
+
+def flatness_bounds(layers: Sequence[torch.Tensor]) -> tuple[Array, Array, Array]:
+    """:func:`flatdist.trials.learning_rate.flatness_bounds` of layers on a device, as numpy arrays."""
+    exact = [_Fixed(layer.to(torch.float64)) for layer in layers]
+    d_out, d_in = layers[-1].shape[-2], layers[0].shape[-1]
+    lefts, rights = partial_products(exact)
+    norms, traces = [], []
+    for part, size in ((lefts, d_out), (rights, d_in)):
+        for one in part:
+            if one is None:  # an empty product
+                norms.append(torch.ones_like(exact[0].tensor[:, 0, 0]))
+                traces.append(size * norms[-1])
+                continue
+            square = one @ one.mT if part is lefts else one.mT @ one
+            traces.append(halved_sums(square.tensor.diagonal(dim1=-2, dim2=-1)))
+            scale = traces[-1].clamp_min(torch.finfo(torch.float64).tiny)
+            power = _Fixed(square.tensor / scale[:, None, None])  # of trace 1: no power of it overflows
+            power = power @ power
+            norms.append(scale * _squares(power @ power) ** 0.125)
+    depth = len(layers)
+    top = sum(norms[j] * norms[depth + j] for j in range(depth))
+    trace = sum(traces[j] * traces[depth + j] for j in range(depth))
+    found: list[Array] = torch.stack([top, trace, sum(map(_squares, exact))]).cpu().numpy()  # type: ignore[arg-type]
+    return found[0], found[1], found[2]
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """Matrices whose products are summed in a fixed order."""
+
+    tensor: torch.Tensor
+
+    def __matmul__(self, other: _Fixed) -> _Fixed:
+        return _Fixed(product(self.tensor, other.tensor))
+
+    @property
+    def mT(self) -> _Fixed:
+        return _Fixed(self.tensor.mT)
+
+
+def _squares(matrices: _Fixed) -> torch.Tensor:
+    return halved_sums(matrices.tensor.flatten(1) ** 2)
 
 
 class PackEvaluator:
@@ -96,17 +151,40 @@ class PackEvaluator:
 
     def __init__(self, problems: Sequence[StoredProblem], dtype: str, device: str) -> None:
         self.dtype, self.device = getattr(torch, dtype), torch.device(device)
-        self.problems = problems
-        self.groups: list[tuple[int, int]] = []  # first and last + 1 of neighbours with the same n
-        for _, members in groupby(range(len(problems)), key=lambda r: len(problems[r].labels)):
-            numbers = list(members)
-            n, entries = len(problems[numbers[0]].labels), problems[0].ground_truth.size
-            most = max(1, BLOCK_ENTRIES // (n * entries))
-            self.groups += [
-                (first, min(first + most, numbers[-1] + 1)) for first in range(numbers[0], numbers[-1] + 1, most)
-            ]
+        kept = [p.measurements.array for p in problems if isinstance(p.measurements, Dense)]
+        self.rows: torch.Tensor = in_sequence(kept)  # type: ignore[arg-type]
+        self.counts = torch.tensor([len(p.labels) for p in problems], device=self.device)
+        self.bases = self.counts.cumsum(0) - self.counts
+        self.labels = torch.as_tensor(np.concatenate([p.labels for p in problems]), device=self.device)
         self.truths = torch.as_tensor(np.stack([p.ground_truth for p in problems]), device=self.device)
-        self.moments = [self._second_moments(self._rows(*group).to(torch.float64)) for group in self.groups]
+        self.by_count = np.argsort([len(p.labels) for p in problems], kind="stable")
+        self._sorted = np.sort([len(p.labels) for p in problems])
+        shape = self.truths.shape[1:]
+        self.moments = tuple(torch.empty(len(problems), d, d, dtype=torch.float64, device=self.device) for d in shape)
+        for some, cells, _ in self._groups(4, torch.float64):  # (group, n, d_out, d_in)
+            n = self.counts[some, None, None]
+            by_row, by_column = cells.transpose(1, 2).flatten(2), cells.flatten(1, 2)
+            self.moments[0][some] = by_row @ by_row.mT / n
+            self.moments[1][some] = by_column.mT @ by_column / n
+
+    def _groups(self, copies: int, dtype: torch.dtype) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Replicates of about the same n: which, their measurements and their labels, with zeros up to the largest n.
+
+        Args:
+            copies: of a group's measurements, in float32, that the caller holds at once.
+            dtype: of the measurements that are yielded.
+        """
+        most, stop = BLOCK_NUMBERS[self.device.type] // self.truths[0].numel() // copies, len(self._sorted)
+        while stop:  # the largest first, so that a group is as large as its first member allows
+            largest = int(self._sorted[stop - 1])
+            start = max(0, stop - max(1, most // largest))
+            some = torch.as_tensor(self.by_count[start:stop], device=self.device)
+            slots = torch.arange(largest, device=self.device)
+            inside = slots < self.counts[some, None]
+            places = torch.where(inside, self.bases[some, None] + slots, 0)
+            cells = self.rows[places].to(dtype).masked_fill_(~inside[..., None, None], 0)
+            yield some, cells, self.labels[places] * inside
+            stop = start
 
     def __call__(self, layers: Sequence[torch.Tensor], wanted: Array) -> dict[str, Array]:
         """Evaluate ``BLOCK`` sets of layers of every replicate.
@@ -118,113 +196,109 @@ class PackEvaluator:
         Returns:
             ``train_loss``, ``population_loss``, ``nuclear_norm``, ``hessian_trace``, (replicates, BLOCK).
         """
-        product = end_to_end(layers)  # (replicates, BLOCK, d_out, d_in)
-        finite = torch.isfinite(product).flatten(2).all(2)
+        whole = end_to_end(layers)  # (replicates, BLOCK, d_out, d_in)
+        finite = torch.isfinite(whole).flatten(2).all(2)
         chosen = finite & torch.as_tensor(wanted, device=self.device)
-        product = torch.where(finite[..., None, None], product, 0.0)
+        whole = torch.where(finite[..., None, None], whole, 0.0)
         layers = [torch.where(chosen[..., None, None], layer, 0.0) for layer in layers]
-        difference = product - self.truths[:, None]
-        values = {
-            "train_loss": torch.cat([self._train_loss(group, product) for group in self.groups]),
-            "population_loss": (difference * difference).sum((2, 3)),
-            "nuclear_norm": torch.linalg.svdvals(product).sum(-1),
-        }
+        slots = chosen.any(0).nonzero().flatten()
+        lefts, rights = partial_products([layer[:, slots] for layer in layers])
+        outer = [left @ left.mT for left in lefts if left is not None]  # X_1 ... X_{L-1}
+        inner = [right.mT @ right for right in rights if right is not None]  # Y_2 ... Y_L
+        loss, trace = (torch.zeros(whole.shape[:2], dtype=torch.float64, device=self.device) for _ in range(2))
+        trace[:, slots] = (outer[0] * self.moments[0][:, None]).sum((2, 3))
+        trace[:, slots] += (inner[-1] * self.moments[1][:, None]).sum((2, 3))
+        for some, cells, labels in self._groups(3 + 3 * len(slots) * (len(layers) > 2), self.dtype):
+            n = self.counts[some, None]
+            matrices = whole[some].flatten(2).to(self.dtype)  # (group, BLOCK, d_out * d_in)
+            residuals = (cells.flatten(2) @ matrices.mT).to(torch.float64) - labels[..., None]
+            loss[some] = (residuals * residuals).sum(1) / n
+            for x, y in zip(outer[1:], inner[:-1], strict=True):
+                if len(slots):
+                    trace[some[:, None], slots] += _sandwiched(cells, x[some], y[some]) / n
+        squared = (whole - self.truths[:, None]).square().sum((2, 3))
+        values = {"train_loss": loss, "population_loss": squared, "nuclear_norm": singular_values(whole).sum(-1)}
         values = {name: torch.where(finite, value, torch.nan) for name, value in values.items()}
-        values["hessian_trace"] = torch.where(chosen, self._traces(layers, chosen), torch.nan)
+        values["hessian_trace"] = torch.where(chosen, 2.0 * trace, torch.nan)
         stacked = torch.stack(list(values.values())).cpu().numpy()  # the one transfer
         return dict(zip(values, stacked, strict=True))
 
-    def sharpness(self, layers: Sequence[Array]) -> Array:
+    def sharpness(self, layers: Sequence[torch.Tensor]) -> Array:
         """Largest eigenvalue of each replicate's Hessian, as :func:`flatdist.factorization.flatness.sharpness`."""
-        finite = np.all([np.isfinite(layer).all(axis=(1, 2)) for layer in layers], axis=0)
-        kept = [np.where(finite[:, None, None], layer, 0) for layer in layers]
-        tensors = [torch.as_tensor(layer, device=self.device).to(torch.float64) for layer in kept]
-        lefts, rights = partial_products(tensors)
+        finite = torch.stack([torch.isfinite(layer).flatten(1).all(1) for layer in layers]).all(0)
+        lefts, rights = partial_products([torch.where(finite[:, None, None], w, 0).to(torch.float64) for w in layers])
         outer = [None if left is None else left @ left.mT for left in lefts]
         inner = [None if right is None else right.mT @ right for right in rights]
-        found = []
-        for first, stop in self.groups:
-            rows = self._rows(first, stop).to(torch.float64)  # (group, n, d_out * d_in)
-            some = [[None if m is None else m[first:stop] for m in part] for part in (outer, inner)]
-            found.append(2.0 / rows.shape[1] * _largest_eigenvalues(rows, self.truths.shape[1:], *some))
-        return torch.cat(found).cpu().numpy()
+        found = torch.empty(len(finite), dtype=torch.float64, device=self.device)
+        for some, cells, _ in self._groups(10, torch.float64):
+            moved = torch.zeros_like(cells)
+            for left, right in zip(outer, inner, strict=True):
+                part = cells if left is None else left[some, None] @ cells
+                moved += part if right is None else part @ right[some, None]
+            gram = cells.flatten(2) @ moved.flatten(2).mT  # (group, n, n)
+            found[some] = 2.0 / self.counts[some] * _largest_eigenvalues(gram, cells.flatten(2).sum(2))
+        return found.cpu().numpy()
 
-    def _rows(self, first: int, stop: int) -> torch.Tensor:
-        """Measurements of neighbours with the same n, (stop - first, n, d_out * d_in), as they are kept."""
-        kept = [p.measurements for p in self.problems[first:stop]]
-        return torch.stack([one.array.flatten(1) for one in kept if isinstance(one, Dense)])
-
-    def _second_moments(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        cells = rows.view(*rows.shape[:2], *self.truths.shape[1:])  # (group, n, d_out, d_in)
-        by_row = cells.transpose(1, 2).flatten(2)  # (group, d_out, n * d_in)
-        by_column = cells.flatten(1, 2)  # (group, n * d_out, d_in)
-        n = rows.shape[1]
-        return by_row @ by_row.mT / n, by_column.mT @ by_column / n
-
-    def _train_loss(self, group: tuple[int, int], product: torch.Tensor) -> torch.Tensor:
-        first, stop = group
-        rows = self._rows(first, stop).to(self.dtype)
-        matrices = product[first:stop].flatten(2).to(self.dtype)  # (group, BLOCK, d_out * d_in)
-        labels = torch.as_tensor(np.stack([p.labels for p in self.problems[first:stop]]), device=self.device)
-        residuals = (rows @ matrices.mT).to(torch.float64) - labels[..., None]
-        return (residuals * residuals).mean(1)
-
-    def _traces(self, layers: Sequence[torch.Tensor], chosen: torch.Tensor) -> torch.Tensor:
-        """Lemma 2's trace, (replicates, BLOCK); zeros where it is not chosen."""
-        lefts, rights = partial_products(layers)
-        outer = [left @ left.mT for left in lefts if left is not None]  # X_1 ... X_{L-1}
-        inner = [right.mT @ right for right in rights if right is not None]  # Y_2 ... Y_L
-        slots = torch.nonzero(chosen.any(0)).flatten().tolist()
-        parts = []
-        for (first, stop), (s_out, s_in) in zip(self.groups, self.moments, strict=True):
-            total = (outer[0][first:stop] * s_out[:, None]).sum((2, 3))
-            total += (inner[-1][first:stop] * s_in[:, None]).sum((2, 3))
-            if len(layers) > 2 and slots:
-                rows = self._rows(first, stop).to(self.dtype)
-                cells = rows.view(*rows.shape[:2], *self.truths.shape[1:])
-                by_row, by_column = cells.transpose(1, 2).flatten(2), cells.flatten(1, 2)
-                for k in slots:
-                    for x, y in zip(outer[1:], inner[:-1], strict=True):
-                        weighted = (by_column @ y[first:stop, k].to(self.dtype)).view(cells.shape)  # A_i Y
-                        moment = by_row @ weighted.transpose(1, 2).flatten(2).mT  # sum_i A_i Y A_i^T
-                        total[:, k] += (x[first:stop, k] * moment).sum((1, 2)) / cells.shape[1]
-            parts.append(2.0 * total)
-        return torch.cat(parts)
+    def singular_values(self, layers: Sequence[torch.Tensor]) -> tuple[Array, Array]:
+        """Singular values of each replicate's product of layers (0 if it is not finite), and of its ground truth."""
+        whole = end_to_end([layer.to(torch.float64) for layer in layers])
+        whole = torch.where(torch.isfinite(whole).flatten(1).all(1)[:, None, None], whole, 0.0)
+        return singular_values(whole).cpu().numpy(), singular_values(self.truths).cpu().numpy()
 
 
-def _largest_eigenvalues(
-    rows: torch.Tensor, shape: Sequence[int], outer: Sequence[torch.Tensor | None], inner: Sequence[torch.Tensor | None]
-) -> torch.Tensor:
-    """Largest eigenvalue of J J^T of each replicate by Lanczos' iteration, all at once, with full orthogonalisation."""
+def _sandwiched(cells: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """sum_i <X A_i, A_i Y> of measurements (group, n, d_out, d_in) and several X and Y each, (group, slots)."""
+    group, n, d_out, d_in = cells.shape
+    slots = x.shape[1]
+    beside = y.to(cells.dtype).transpose(1, 2).flatten(2)  # (group, d_in, slots * d_in)
+    right = (cells.flatten(1, 2) @ beside).view(group, n, d_out, slots, d_in)
+    left = (x.to(cells.dtype).flatten(1, 2)[:, None] @ cells).view(group, n, slots, d_out, d_in)
+    return (left * right.transpose(2, 3)).sum((1, 3, 4), dtype=torch.float64)
 
-    def product(vector: torch.Tensor) -> torch.Tensor:
-        pulled = (vector[:, None] @ rows).view(-1, *shape)
-        moved = torch.zeros_like(pulled)
-        for left, right in zip(outer, inner, strict=True):
-            part = pulled if left is None else left @ pulled
-            moved += part if right is None else part @ right
-        return (rows @ moved.flatten(1)[..., None])[..., 0]
 
-    vector = rows.sum(2) + 1.0  # (group, n)
+def _largest_eigenvalues(matrices: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+    """Largest eigenvalue of each positive semidefinite matrix by Lanczos' iteration, with full orthogonalisation.
+
+    Args:
+        matrices: (group, n, n).
+        start: (group, n), to begin with.
+    """
+    vector = start + start.ne(0)
     basis = [vector / vector.norm(dim=1, keepdim=True)]
-    diagonal, beside, top = [], [], rows.new_zeros(len(rows))
-    for step in range(min(LANCZOS_STEPS, rows.shape[1])):
-        image = product(basis[-1])
+    diagonal, beside, top = [], [], start.new_zeros(len(start))
+    for step in range(min(LANCZOS_STEPS, start.shape[1])):
+        image = (matrices @ basis[-1][..., None])[..., 0]
         diagonal.append((image * basis[-1]).sum(1))
         stacked = torch.stack(basis, 1)  # (group, steps, n)
         for _ in range(2):
             image = image - ((stacked @ image[..., None]).mT @ stacked)[:, 0]
         beside.append(image.norm(dim=1))
-        if step % 8 == 7 or step + 1 == rows.shape[1]:
-            before, top = top, _tridiagonal_top(diagonal, beside)
+        if step % 8 == 7 or step + 1 == start.shape[1]:
+            before, top = top, _tridiagonal_top(torch.stack(diagonal), torch.stack(beside))
             if bool((abs(top - before) <= LANCZOS_TOLERANCE * top).all()):
                 return top
-        basis.append(image / beside[-1].clamp_min(torch.finfo(torch.float64).tiny)[:, None])
-    return _tridiagonal_top(diagonal, beside)
+        # What is left at an invariant subspace is rounding; a vector of zeros adds nothing.
+        rounding = beside[-1] <= 1e-13 * torch.stack(diagonal).amax(0)
+        basis.append(torch.where(rounding[:, None], 0.0, image / beside[-1][:, None]))
+    return _tridiagonal_top(torch.stack(diagonal), torch.stack(beside))
 
 
-def _tridiagonal_top(diagonal: list[torch.Tensor], beside: list[torch.Tensor]) -> torch.Tensor:
-    off = torch.diag_embed(torch.stack(beside[:-1], 1), 1) if len(diagonal) > 1 else 0.0
-    matrix = torch.diag_embed(torch.stack(diagonal, 1)) + off
-    values: torch.Tensor = torch.linalg.eigvalsh(matrix, UPLO="U")
-    return values[:, -1]
+def _tridiagonal_top(diagonal: torch.Tensor, beside: torch.Tensor) -> torch.Tensor:
+    """Largest eigenvalues of tridiagonal matrices, entries along the first axis, by bisection on Sturm's count.
+
+    x lies above all eigenvalues if every pivot of x I - T is positive.
+    """
+    a, squares = diagonal.cpu().numpy(), np.square(beside[:-1].cpu().numpy())
+    reach = np.sqrt(squares)
+    below = a.max(0)
+    above = (a + np.pad(reach, ((0, 1), (0, 0))) + np.pad(reach, ((1, 0), (0, 0)))).max(0)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        for _ in range(60):
+            middle = 0.5 * (below + above)
+            pivot = middle - a[0]
+            positive = pivot > 0
+            for k in range(1, len(a)):
+                pivot = middle - a[k] - squares[k - 1] / pivot
+                positive &= pivot > 0
+            below, above = np.where(positive, below, middle), np.where(positive, middle, above)
+    return torch.as_tensor(above, device=diagonal.device)

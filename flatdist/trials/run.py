@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -95,13 +96,17 @@ def _stamp(provenance: Mapping[str, Any] | None) -> Callable[[Cell, Produced], O
     """Makes outcomes of what a cell's method produced."""
     everywhere = dict(run_provenance() if provenance is None else provenance)
 
+    @functools.lru_cache(maxsize=4096)
+    def of_cell(cell: Cell) -> dict[str, Any]:
+        return {"cell_id": cell.cell_id, "configuration_id": cell.configuration_id, **cell.row()}
+
     def stamp(cell: Cell, produced: Produced) -> Outcome:
         replicate, trial, history = produced
-        key = {"cell_id": cell.cell_id, "replicate": replicate}
+        same = of_cell(cell)
+        key = {"cell_id": same["cell_id"], "replicate": replicate}
         stamped = {
             **key,
-            "configuration_id": cell.configuration_id,
-            **cell.row(),
+            **same,
             **trial,
             **everywhere,
             **machine_provenance(),

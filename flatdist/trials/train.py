@@ -12,12 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from flatdist.cells.cell import Cell
-from flatdist.cells.problems import StoredProblem, frobenius_norm
+from flatdist.cells.problems import frobenius_norm
 from flatdist.engines import ENGINES, Engine, device_label, load_engine
 from flatdist.engines.base import Session, TrainingTask
 from flatdist.factorization.evaluation import BLOCK, evaluation_steps, trace_evaluations
@@ -29,13 +29,11 @@ from flatdist.sensing.draws.stream import BATCH, LABEL_NOISE
 from flatdist.sensing.ensembles import ENSEMBLES
 from flatdist.trials.learning_rate import estimate_steps, smallest_interpolator, squared
 from flatdist.trials.settings import Hooks, Interrupted, RunSettings
-from flatdist.trials.trainee import HISTORY_CLOCKS, Trainee, history_rows, pack_state, prepare, trial_row
+from flatdist.trials.trainee import HISTORY_CLOCKS, Final, Trainee, history_rows, pack_state, prepare, trial_row
 from flatdist.types import Array
 
 if TYPE_CHECKING:
-    import torch
-
-    from flatdist.trials.on_device import PackEvaluator
+    from flatdist.trials.on_device import PackEvaluator, Sampled
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -79,25 +77,25 @@ def train_pack(
     ran_on = {"engine": engine.name, "device": device_label(settings.device)}
 
     work = [(cell, replicate) for cell, replicates in items for replicate in replicates]
-    sampled: Sequence[StoredProblem | None] = [None] * len(work)
+    sampled: Sequence[Sampled | None] = [None] * len(work)
     if ENGINES[engine.name].devices != ("cpu",) and (settings.device != "cpu" or ENGINES[engine.name].on_chip):
         from flatdist.trials.on_device import SAMPLED, sample_pack
 
         if first.ensemble in SAMPLED:
             sampled = sample_pack(work, engine.name, settings.device)
 
-    def prepared(one: tuple[tuple[Cell, int], StoredProblem | None]) -> Trainee:
-        (cell, replicate), problem = one
-        return prepare(cell, replicate, engine.name, ran_on["device"], hooks.checkpoints, problem)
+    def prepared(one: tuple[tuple[Cell, int], Sampled | None]) -> Trainee:
+        (cell, replicate), drawn = one
+        return prepare(cell, replicate, engine.name, ran_on["device"], hooks.checkpoints, drawn)
 
     trainees = side_by_side(prepared, list(zip(work, sampled, strict=True)), settings.threads)
     for step in sorted({trainee.step for trainee in trainees}):
         together = [trainee for trainee in trainees if trainee.step == step]
         run = _Run(together, engine, ran_on, settings, hooks)
         run.finish()
-        for trainee, sharpest in zip(together, run.sharpness(), strict=True):
+        for trainee, final in zip(together, run.finals(), strict=True):
             history = history_rows(trainee, 0, len(run.evaluations))
-            yield trainee.cell, (trainee.replicate, trial_row(trainee, sharpest) | ran_on, history)
+            yield trainee.cell, (trainee.replicate, trial_row(trainee, final) | ran_on, history)
 
 
 def pack_key(cell: Cell, engine: str) -> Hashable | None:
@@ -160,16 +158,13 @@ class _Run:
         self.label_scale = np.array([np.sqrt(np.mean(t.problem.labels**2)) for t in trainees])
         self.tiny = np.array([method.starts_tiny(c) for c in cells])
         self.sam_radius = cell.sam_radius if method.sharpness_aware else None
-        self.kept_there: list[torch.Tensor] = []  # the snapshots, where they are evaluated on a device
         # (replicates, ...) of everything that changes; each replicate keeps a view of what is written for all at once
         self.learning_rate, self.flow_time, self.largest = (
             np.array([getattr(t, name) for t in trainees]) for name in ("learning_rate", "flow_time", "largest_loss")
         )
         self.diverged_at = np.array([-1 if t.diverged_at is None else t.diverged_at for t in trainees])
-        self.snapshots = [np.stack(alike) for alike in zip(*(t.snapshots for t in trainees), strict=True)]
         self.history = {name: np.stack([t.history[name] for t in trainees]) for name in trainees[0].history}
         for r, trainee in enumerate(trainees):
-            trainee.snapshots = [snapshot[r] for snapshot in self.snapshots]
             trainee.history = {name: values[r] for name, values in self.history.items()}
         constants = None if method.update is None else np.array([method.update.constants(c) for c in cells])
         self.session: Session = engine.start(
@@ -194,24 +189,45 @@ class _Run:
         )
 
         self.evaluator = self._pack_evaluator(settings.device)
+        self.snapshots = self._stack_snapshots(settings.device)
 
     def _pack_evaluator(self, device: str) -> PackEvaluator | None:
         """Evaluates all replicates on the device where their problems were sampled and snapshots are kept."""
         if self.trainees[0].evaluator is not None:
             return None
-        import torch
-
         from flatdist.trials.on_device import PackEvaluator
 
-        self.kept_there = [torch.as_tensor(snapshot, device=device) for snapshot in self.snapshots]
         return PackEvaluator([t.problem for t in self.trainees], self.cell.dtype, device)
 
-    def sharpness(self) -> Sequence[float | None]:
-        """Sharpness of each replicate at its end, None if not yet computed."""
+    def _stack_snapshots(self, device: str) -> list[Any]:
+        """Per layer (replicates, BLOCK, d_{j+1}, d_j), where it is evaluated; on the CPU trainees have views of it."""
+        alike = list(zip(*(t.snapshots for t in self.trainees), strict=True))
+        if self.evaluator is None:
+            stacked = [np.stack(snapshots) for snapshots in alike]
+            self._hand_snapshots(stacked)
+            return stacked
+        import torch
+
+        if self.trainees[0].step:  # resumed
+            return [torch.as_tensor(np.stack(snapshots), device=device) for snapshots in alike]
+        shapes = [(len(snapshots), *snapshots[0].shape) for snapshots in alike]
+        return [torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes]
+
+    def _hand_snapshots(self, stacked: Sequence[Array]) -> None:
+        for r, trainee in enumerate(self.trainees):
+            trainee.snapshots = [snapshot[r] for snapshot in stacked]
+
+    def finals(self) -> Sequence[Final | None]:
+        """What the device finds out about each replicate's end; None where the CPU does."""
         if self.evaluator is None:
             return [None] * len(self.trainees)
-        found: list[float | None] = self.evaluator.sharpness(self.session.layers()).tolist()
-        return found
+        layers = self.session.layer_tensors()
+        found = (self.evaluator.sharpness(layers).tolist(), *self.evaluator.singular_values(layers))
+        return [Final(*of_one) for of_one in zip(*found, strict=True)]
+
+    def _layers(self) -> Sequence[Any]:
+        """The current weights, where they are evaluated: (replicates, d_{j+1}, d_j) each."""
+        return self.session.layers() if self.evaluator is None else self.session.layer_tensors()
 
     def finish(self) -> None:
         step = self.trainees[0].step
@@ -261,15 +277,16 @@ class _Run:
         if self.cell.learning_rate is not None:
             self.learning_rate = np.array([t.cell.learning_rate for t in self.trainees])
         elif step in self.estimates:
-            layers = self.session.layers()
+            layers = self._layers()
             estimates = self._estimate(layers)
             if self.tiny.any():
+                layers = self.session.layers()
                 smallest = smallest_interpolator(layers, self.label_scale)
                 smaller = _energy(layers) < _energy(smallest)
                 estimates = np.where(self.tiny & smaller, np.maximum(estimates, self._estimate(smallest)), estimates)
             self.learning_rate = np.where(self.diverged_at < 0, estimates / self.gain, self.learning_rate)
 
-    def _estimate(self, layers: Sequence[Array]) -> Array:
+    def _estimate(self, layers: Sequence[Any]) -> Array:
         """The method's automatic step sizes at some weights, (replicates,)."""
         estimates: Array = load(self.method.step_size)(
             layers,
@@ -284,12 +301,8 @@ class _Run:
 
     def _evaluate(self, index: int) -> None:
         step = self.evaluations[index]
-        if self.evaluator is None:
-            for snapshot, layer in zip(self.snapshots, self.session.layers(), strict=True):
-                snapshot[:, index % BLOCK] = layer
-        else:
-            for there, layer in zip(self.kept_there, self.session.layer_tensors(), strict=True):
-                there[:, index % BLOCK] = layer
+        for snapshot, layer in zip(self.snapshots, self._layers(), strict=True):
+            snapshot[:, index % BLOCK] = layer
         noise = self.relative_noise * (self.anneal[step - 1] if step else 1.0)
         clocks = zip(HISTORY_CLOCKS, (self.learning_rate, noise, self.flow_time), strict=True)
         for name, values in (("train_loss_max", self.largest), *clocks):
@@ -318,7 +331,7 @@ class _Run:
         if self.evaluator is None:
             side_by_side(evaluate, list(zip(self.trainees, wanted, strict=True)), self.threads)
         else:
-            for name, values in self.evaluator(self.kept_there, np.array(wanted)).items():
+            for name, values in self.evaluator(self.snapshots, np.array(wanted)).items():
                 self.history[name][:, new:stop] = values[:, new - first : stop - first]
         self._evaluated = stop
 
@@ -353,6 +366,8 @@ class _Run:
         if self.hooks.checkpoints is not None and step != self._saved_step:
             self._share_time()
             self._take_back(step)
+            if self.evaluator is not None:
+                self._hand_snapshots([snapshot.cpu().numpy() for snapshot in self.snapshots])
             for trainee in self.trainees:
                 state = pack_state(trainee, self.ran_on["engine"], self.ran_on["device"])
                 self.hooks.checkpoints.save(trainee.cell.cell_id, trainee.replicate, step, state)
@@ -369,9 +384,6 @@ class _Run:
     def _take_back(self, step: int) -> None:
         """Give each replicate also the weights, and what its update rule keeps, as the session has them."""
         self._tell_trainees(step)
-        if self.evaluator is not None:
-            for snapshot, there in zip(self.snapshots, self.kept_there, strict=True):
-                snapshot[...] = there.cpu().numpy()
         layers, state = self.session.layers(), self.session.state()
         for r, trainee in enumerate(self.trainees):
             trainee.layers, trainee.state = [layer[r] for layer in layers], [kept[r] for kept in state]

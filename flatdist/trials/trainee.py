@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from flatdist.factorization.flatness import sharpness
 from flatdist.factorization.products import end_to_end, initial_layers
 from flatdist.trials.settings import Checkpoints
 from flatdist.types import Array
+
+if TYPE_CHECKING:
+    from flatdist.trials.on_device import Sampled
 
 HISTORY_METRICS = ("train_loss", "train_loss_max", "population_loss", "nuclear_norm", "hessian_trace")
 UNTRAINED = 0.999  # of the first training loss: a loss that ends above it never fell
@@ -55,7 +58,7 @@ def prepare(
     engine: str,
     device: str,
     checkpoints: Checkpoints | None,
-    sampled: StoredProblem | None = None,
+    sampled: Sampled | None = None,
 ) -> Trainee:
     """A replicate at its initialization, or at its newest checkpoint from the same engine and kind of device.
 
@@ -63,11 +66,11 @@ def prepare(
     ``sampled`` on a device is evaluated there.
     """
     started = time.perf_counter()
-    problem = sampled or sample_stored(cell, replicate, storage_dtype(cell, engine))
+    problem = sampled.problem if sampled else sample_stored(cell, replicate, storage_dtype(cell, engine))
     evaluations = len(evaluation_steps(cell.steps, cell.evaluations))
     method = cell.training
     slots = 0 if method.update is None else len(method.update.state)
-    layers = [layer.astype(cell.dtype) for layer in initial_layers(cell, replicate)]
+    layers = [layer.astype(cell.dtype) for layer in initial_layers(cell, replicate, sampled and sampled.draws)]
     traces = sum(trace_evaluations(cell, method.drawn(cell)))
     trainee = Trainee(
         cell,
@@ -143,21 +146,30 @@ def unpack_state(trainee: Trainee, step: int, state: dict[str, Array]) -> None:
     trainee.seconds += seconds
 
 
-def trial_row(trainee: Trainee, sharpest: float | None = None) -> dict[str, Any]:
-    """The measured columns of a finished replicate's ``trials`` row; its sharpness may be known already."""
+@dataclass(frozen=True)
+class Final:
+    """What a device found at a replicate's end: the sharpness, and singular values of the product and of the truth."""
+
+    sharpness: float
+    singular: Array
+    singular_truth: Array
+
+
+def trial_row(trainee: Trainee, final: Final | None = None) -> dict[str, Any]:
+    """The measured columns of a finished replicate's ``trials`` row; some of it may be known already."""
     cell = trainee.cell
     matrix = end_to_end([layer.astype(np.float64) for layer in trainee.layers])
     last_loss = float(trainee.history["train_loss"][-1])
     if trainee.diverged_at is None and not (np.isfinite(matrix).all() and math.isfinite(last_loss)):
         trainee.diverged_at = cell.steps
     diverged = trainee.diverged_at is not None
-    if diverged:
-        sharpest = None
-    elif sharpest is None:
-        sharpest = _number(sharpness(trainee.layers, trainee.problem.measurements))
+    sharpest = None
+    if not diverged:
+        sharpest = _number(final.sharpness if final else sharpness(trainee.layers, trainee.problem.measurements))
+    known = (final.singular, final.singular_truth) if final else ()
     train_loss = None if diverged else last_loss
     converged = train_loss is not None and train_loss < CONVERGED_LOSS * float(np.mean(trainee.problem.labels**2))
-    return final_metrics(None if diverged else matrix, trainee.problem) | {
+    return final_metrics(None if diverged else matrix, trainee.problem, *known) | {
         "status": "diverged" if diverged else "converged" if converged else "budget_exhausted",
         "train_loss": train_loss,
         "train_loss_max": None if diverged else _number(np.nanmax(trainee.history["train_loss_max"])),
@@ -178,13 +190,12 @@ def _is_untrained(trainee: Trainee, last_loss: float) -> bool:
 
 def history_rows(trainee: Trainee, first: int, stop: int) -> list[dict[str, Any]]:
     """History rows of evaluations first .. stop-1; a diverged replicate has none after the step it was noticed at."""
-    steps = evaluation_steps(trainee.cell.steps, trainee.cell.evaluations)
+    steps = evaluation_steps(trainee.cell.steps, trainee.cell.evaluations)[first:stop]
     last = math.inf if trainee.diverged_at is None else trainee.diverged_at
-    return [
-        {"step": int(steps[index])} | {name: _number(values[index]) for name, values in trainee.history.items()}
-        for index in range(first, stop)
-        if steps[index] <= last
-    ]
+    values = (np.where(np.isfinite(kept[first:stop]), kept[first:stop], None) for kept in trainee.history.values())
+    names = ("step", *trainee.history)
+    rows = zip(steps.tolist(), *(column.tolist() for column in values), strict=True)
+    return [dict(zip(names, row, strict=True)) for row in rows if row[0] <= last]
 
 
 def _number(value: float) -> float | None:

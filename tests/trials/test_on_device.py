@@ -1,16 +1,23 @@
 """Packs on a GPU sample and evaluate there; here the same code runs on the CPU, beside the CPU's own."""
 
+import ctypes
+import itertools
+import subprocess
+
 import numpy as np
 import pytest
 import torch
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import sample_stored
+from flatdist.engines import cuda, pack_kernels
+from flatdist.engines.pack_kernels import halved_sums
 from flatdist.factorization.evaluation import BLOCK, Evaluator
 from flatdist.factorization.flatness import sharpness
 from flatdist.factorization.products import initial_layers
 from flatdist.trials import on_device
-from flatdist.trials.on_device import PackEvaluator, halved_sums, sample_pack
+from flatdist.trials.learning_rate import flatness_bounds
+from flatdist.trials.on_device import PackEvaluator, sample_pack
 from flatdist.trials.run import run_pack, run_replicates
 from flatdist.trials.settings import RunSettings
 
@@ -27,7 +34,10 @@ KINDS = [("gaussian", "exact"), ("rademacher", "exact"), ("gaussian", "float16")
 @pytest.mark.parametrize(("ensemble", "storage"), KINDS)
 def test_problems_are_those_of_the_cpu_to_the_last_bits(ensemble, storage):
     work = [(cell.replace(ensemble=ensemble, storage=storage), replicate) for cell, replicate in WORK]
-    for (cell, replicate), problem in zip(work, sample_pack(work, "cuda", "cpu"), strict=True):
+    for (cell, replicate), sampled in zip(work, sample_pack(work, "cuda", "cpu"), strict=True):
+        problem = sampled.problem
+        for j, layer in enumerate(initial_layers(cell, replicate, sampled.draws)):
+            np.testing.assert_allclose(layer, initial_layers(cell, replicate)[j], rtol=0, atol=1e-14)
         expected = sample_stored(cell, replicate, "int8" if ensemble == "rademacher" else "float32")
         assert problem.measurements.array.numpy().dtype == expected.measurements.array.dtype
         np.testing.assert_allclose(problem.measurements.array.numpy(), expected.measurements.array, rtol=1.3e-7)
@@ -37,9 +47,10 @@ def test_problems_are_those_of_the_cpu_to_the_last_bits(ensemble, storage):
 
 def test_a_label_has_the_same_bits_in_any_pack_and_any_block(monkeypatch):
     together = sample_pack(WORK, "cuda", "cpu")
-    monkeypatch.setattr(on_device, "BLOCK_ENTRIES", 8 * 35 * 3)
+    monkeypatch.setattr(pack_kernels, "BLOCK_ENTRIES", 35 * 3)
     for one, expected in zip(WORK, together, strict=True):
-        np.testing.assert_array_equal(sample_pack([one], "cuda", "cpu")[0].labels, expected.labels)
+        (alone,) = sample_pack([one], "cuda", "cpu")
+        np.testing.assert_array_equal(alone.problem.labels, expected.problem.labels)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 35])
@@ -49,11 +60,11 @@ def test_halved_sums_are_sums(size):
 
 
 @pytest.mark.parametrize("depth", [2, 4])
-@pytest.mark.parametrize("entries", [2**24, 500], ids=["whole", "in blocks"])
+@pytest.mark.parametrize("entries", [2**24, 3000], ids=["whole", "in blocks"])
 def test_evaluations_are_those_of_each_replicate_alone(monkeypatch, depth, entries):
-    monkeypatch.setattr(on_device, "BLOCK_ENTRIES", entries)
+    monkeypatch.setitem(on_device.BLOCK_NUMBERS, "cpu", entries)
     work = [(cell.replace(depth=depth, width=[6, 5, 8][: depth - 1]), replicate) for cell, replicate in WORK]
-    problems = sample_pack(work, "cuda", "cpu")
+    problems = [sampled.problem for sampled in sample_pack(work, "cuda", "cpu")]
     rng = np.random.default_rng(0)
     starts = [initial_layers(*one) for one in work]
     layers = [
@@ -71,9 +82,62 @@ def test_evaluations_are_those_of_each_replicate_alone(monkeypatch, depth, entri
         for name, values in expected.items():
             np.testing.assert_allclose(ours[name][r], values, rtol=1e-6, err_msg=name)
     last = [layer[:, -1] for layer in layers]
+    there = [torch.as_tensor(layer) for layer in last]
     measurements = [sample_stored(*one, "float32").measurements for one in work]
     expected = [sharpness([layer[r] for layer in last], stored) for r, stored in enumerate(measurements)]
-    np.testing.assert_allclose(evaluator.sharpness(last), expected, rtol=1e-6)
+    np.testing.assert_allclose(evaluator.sharpness(there), expected, rtol=1e-6)
+
+
+def test_bounds_behind_automatic_step_sizes_are_the_cpus_and_the_same_bits_in_any_company():
+    rng = np.random.default_rng(1)
+    for widths in ((5, 5, 5), (5, 6, 8, 7), (4, 9, 3, 3, 6, 4)):
+        layers = [rng.standard_normal((11, out, into)) for into, out in itertools.pairwise(widths)]
+        together = on_device.flatness_bounds([torch.as_tensor(layer) for layer in layers])
+        alone = on_device.flatness_bounds([torch.as_tensor(layer[4:5]) for layer in layers])
+        for ours, one, expected in zip(together, alone, flatness_bounds(layers), strict=True):
+            np.testing.assert_allclose(ours, expected, rtol=1e-13)
+            assert ours[4] == one[0]
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    """The kernels of a GPU, compiled as ordinary C++."""
+    target = tmp_path_factory.mktemp("pack") / "pack.so"
+    command = ["g++", "-std=c++20", "-O1", "-pthread", "-x", "c++", "-shared", "-fPIC", "-o", str(target), "-"]
+    text = cuda.source_of(pack_kernels.FILE, {"THREADS": 4, "BLOCKS_PER_SM": 1})
+    subprocess.run(command, input=text, text=True, check=True)
+    return ctypes.CDLL(str(target))
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("normals", "float32"), ("halves", "float32"), ("signs", "int8")])
+def test_the_sampling_kernel_draws_what_torch_draws(kernels, kind, dtype):
+    owners, steps = (torch.tensor(numbers, dtype=torch.int32) for numbers in ([0, 0, 1, 1, 1], [0, 1, 0, 1, 7]))
+    keys = torch.tensor([[1, 2**32 - 5], [2**31 + 3, 9]])
+    truths = torch.randn(2, 35, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = torch.empty(5, 35, dtype=getattr(torch, dtype))
+    labels = pack_kernels.sample_rows(owners, steps, keys, truths, expected, kind)
+    rows, ours = torch.empty_like(expected), torch.empty_like(labels)
+    tensors = (owners, steps, keys.to(torch.int32), truths, rows, ours)
+    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
+    kernels.sample_all(5, *pointers, 35, int(kind == "signs"), int(kind == "halves"), rows.element_size())
+    torch.testing.assert_close(rows, expected, rtol=1.3e-7, atol=0)
+    torch.testing.assert_close(ours, labels, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (5, 4), (7, 7), (12, 9)])
+def test_the_kernels_singular_values_are_lapacks(kernels, rows, columns):
+    rng = np.random.default_rng(rows)
+    left, right = (
+        np.linalg.qr(rng.standard_normal((rows, rows)))[0],
+        np.linalg.qr(rng.standard_normal((columns, columns)))[0],
+    )
+    decays = [np.ones(columns), 10.0 ** -np.arange(columns), 10.0 ** (-3.0 * np.arange(columns)), np.eye(columns)[0]]
+    matrices = np.stack([left[:, :columns] * decay @ right for decay in decays] + [np.zeros((rows, columns))])
+    ours = np.empty((len(matrices), columns))
+    pointers = [ctypes.c_void_p(array.ctypes.data) for array in (matrices, ours)]
+    kernels.singular_all(len(matrices), *pointers, rows, columns)
+    expected = np.linalg.svd(matrices, compute_uv=False)
+    np.testing.assert_allclose(-np.sort(-ours), expected, rtol=1e-13, atol=1e-15)
 
 
 def test_a_pack_trained_and_evaluated_on_its_device_has_the_rows_of_the_cpu():

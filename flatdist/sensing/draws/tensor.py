@@ -20,7 +20,7 @@ def words(keys: torch.Tensor, steps: torch.Tensor, count: int) -> torch.Tensor:
 
     Args:
         keys: (streams, 2) int64 holding 32-bit words.
-        steps: (steps,) int64.
+        steps: (steps,) int64, or (steps, streams) if each stream has its own.
         count: words per step.
 
     Returns:
@@ -35,7 +35,9 @@ def words(keys: torch.Tensor, steps: torch.Tensor, count: int) -> torch.Tensor:
     added = (keys + rounds[:, None, None] * weyl) & _MASK  # (rounds, streams, 2)
     added = added.mT[:, :, None, :, None]  # (rounds, 2, 1, streams, 1)
     block = torch.arange(blocks, device=keys.device)
-    even = torch.stack((block.expand(shape), steps[:, None, None].expand(shape)))  # words 0 and 2
+    even = torch.stack(
+        (block.expand(shape), (steps if steps.dim() == 2 else steps[:, None])[..., None].expand(shape))
+    )  # words 0 and 2
     odd = torch.zeros((), dtype=torch.int64, device=keys.device)  # words 1 and 3; upper halves hold rubbish
     for key in added:
         products = ((even & _MASK) * multipliers).index_select(0, crossed)
