@@ -253,12 +253,19 @@ class Cell(metaclass=_ByName):
         Problems that differ only in ``spectral_tail`` share measurements and the ground truth's rank-r part; with
         ``storage: float16`` the measurements are those of ``exact``, rounded.
         """
+        return self._problem_stream
+
+    @cached_property
+    def _problem_stream(self) -> str:
         apart = {"spectral_tail", "storage"} | ({"n"} if self.nested else set())
-        names = [name for name in PROBLEM_FIELDS if name not in apart]
-        return _canonical_json(self._canonical(names))
+        return _canonical_json(self._canonical([name for name in PROBLEM_FIELDS if name not in apart]))
 
     def training_stream(self) -> str:
         """Names the random stream of this cell's batches and label noise; how often it is evaluated does not matter."""
+        return self._training_stream
+
+    @cached_property
+    def _training_stream(self) -> str:
         return _canonical_json(self._canonical([name for name in self.relevant_fields if name != "evaluations"]))
 
     def _canonical(self, names: Iterable[str]) -> dict[str, Any]:

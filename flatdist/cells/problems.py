@@ -6,6 +6,7 @@ same problems. It is sampled in numpy float64, whatever engine or dtype it is us
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -13,8 +14,8 @@ import numpy as np
 
 from flatdist.cells.cell import Cell
 from flatdist.errors import CellError
-from flatdist.sensing.draws import Stream
-from flatdist.sensing.draws.stream import GROUND_TRUTH, MEASUREMENTS, OBSERVATION_NOISE, SPECTRAL_TAIL
+from flatdist.sensing.draws import Stream, stream_key
+from flatdist.sensing.draws.stream import GROUND_TRUTH, MEASUREMENTS, OBSERVATION_NOISE, SPECTRAL_TAIL, normals
 from flatdist.sensing.ensembles import ENSEMBLES
 from flatdist.sensing.measurements import Dense, Measurements
 from flatdist.types import Array
@@ -138,12 +139,24 @@ def frobenius_norm(matrix: Array) -> float:
     return float(np.sqrt(np.sum(np.square(matrix, dtype=np.float64))))
 
 
+def ground_truths_of(work: Sequence[tuple[Cell, int]]) -> list[Array]:
+    """The ground truths of some replicates, whose draws are made together."""
+    keys = [stream_key(cell.problem_stream(), replicate, GROUND_TRUTH) for cell, replicate in work]
+    most = max(max(cell.d_out, cell.d_in) * cell.rank for cell, _ in work)
+    drawn = normals(keys, np.arange(2), most)  # (replicates, 2, most)
+    return [_ground_truth(*one, factors) for one, factors in zip(work, drawn, strict=True)]
+
+
 def ground_truth_of(cell: Cell, replicate: int) -> Array:
     """M* = sqrt(1 - t^2) M_r + t ||M_r||_F T, ||M*||_F = ||M_r||_F; t is ``spectral_tail``."""
+    (found,) = ground_truths_of([(cell, replicate)])
+    return found
+
+
+def _ground_truth(cell: Cell, replicate: int, drawn: Array) -> Array:
     name = cell.problem_stream()
-    stream = Stream.named(name, replicate, GROUND_TRUTH)
-    left = stream.normals(np.array([0]), cell.d_out * cell.rank).reshape(cell.d_out, cell.rank)
-    right = stream.normals(np.array([1]), cell.d_in * cell.rank).reshape(cell.d_in, cell.rank)
+    left = drawn[0, : cell.d_out * cell.rank].reshape(cell.d_out, cell.rank)
+    right = drawn[1, : cell.d_in * cell.rank].reshape(cell.d_in, cell.rank)
     if cell.ground_truth == "flat_spectrum" or cell.spectral_tail:
         bases = np.linalg.qr(left)[0], np.linalg.qr(right)[0]
     if cell.ground_truth == "flat_spectrum":

@@ -73,7 +73,7 @@ def singular_values(matrices: torch.Tensor) -> torch.Tensor:
     tall = matrices if matrices.shape[-2] >= matrices.shape[-1] else matrices.mT
     rows, columns = tall.shape[-2:]
     need = 8 * (columns * (rows | 1) + THREADS)
-    if not has_kernels(matrices.device) or need > cuda.shared_limit(matrices.device):
+    if not has_kernels(matrices.device) or need > cuda.shared_limit(str(matrices.device)):
         found: torch.Tensor = torch.linalg.svdvals(matrices)
         return found
     found = tall.new_empty(*tall.shape[:-2], columns)

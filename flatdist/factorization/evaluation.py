@@ -47,7 +47,7 @@ class Evaluator:
         self.ground_truth = problem.ground_truth
         self.trace = MomentTrace(self.measurements, depth, traces, dtype)
 
-    def __call__(self, layers: Sequence[Array], with_trace: Sequence[bool]) -> dict[str, Array]:
+    def __call__(self, layers: Sequence[Array], with_trace: Sequence[bool] | Array) -> dict[str, Array]:
         """Evaluate up to ``BLOCK`` sets of layers.
 
         Args:

@@ -52,7 +52,7 @@ def partial_products(layers: Sequence[Matrix]) -> tuple[list[Matrix | None], lis
 
 
 def initial_layers(cell: Cell, replicate: int, drawn: Sequence[Array] | None = None) -> list[Array]:
-    """Starting layers of one replicate, float64, from its stream's normals or from those that are given.
+    """Starting layers of one replicate, float64, from its stream's normals unless ``drawn`` holds those of each layer.
 
     ``gaussian``: W_j ~ N(0, init_scale^2 / d_{j-1}).
 

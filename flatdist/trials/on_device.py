@@ -16,9 +16,10 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from torch import nn
 
 from flatdist.cells.cell import Cell
-from flatdist.cells.problems import StoredProblem, frobenius_norm, ground_truth_of, storage_dtype
+from flatdist.cells.problems import StoredProblem, frobenius_norm, ground_truths_of, storage_dtype
 from flatdist.engines._launched import in_sequence
 from flatdist.engines.pack_kernels import halved_sums, product, sample_rows, singular_values
 from flatdist.factorization.products import end_to_end, partial_products
@@ -28,7 +29,8 @@ from flatdist.sensing.draws.stream import INITIALISATION, MEASUREMENTS, OBSERVAT
 from flatdist.sensing.measurements import Dense, as_measurements
 from flatdist.types import Array
 
-BLOCK_NUMBERS = {"cpu": 2**24, "cuda": 2**28}  # float32 worked on at a time: 1 GiB on a GPU
+BLOCK_NUMBERS = 2**24  # float32 worked on at a time on a CPU
+BLOCK_SHARE = 1 / 64  # of a GPU's memory, for as many there
 LANCZOS_STEPS, LANCZOS_TOLERANCE = 200, 1e-9  # of the largest eigenvalue, relative
 
 SAMPLED = ("gaussian", "rademacher")  # ensembles of independent entries; the others are kept compactly, and sampled so
@@ -39,7 +41,7 @@ class Sampled:
     """A replicate's problem, measurements on the device, and the draws of its initial layers."""
 
     problem: StoredProblem
-    draws: Array  # (layers, entries) float64
+    draws: Sequence[Array]  # (layers, entries) float64
 
 
 def sample_pack(work: Sequence[tuple[Cell, int]], engine: str, device: str) -> list[Sampled]:
@@ -52,16 +54,17 @@ def sample_pack(work: Sequence[tuple[Cell, int]], engine: str, device: str) -> l
     """
     first = work[0][0]
     entries, dtype = first.d_out * first.d_in, getattr(torch, storage_dtype(first, engine))
-    names = {cell: cell.problem_stream() for cell, _ in work}
-    truths = np.stack([ground_truth_of(cell, replicate) for cell, replicate in work])
+    streams = [(cell.problem_stream(), replicate) for cell, replicate in work]
+    truths = np.stack(ground_truths_of(work))
     counts = torch.as_tensor([cell.n for cell, _ in work])
     owners = torch.repeat_interleave(torch.arange(len(work)), counts)
     steps = torch.arange(len(owners)) - (counts.cumsum(0) - counts)[owners]
     # One after the other: sessions take them as they are.
     rows = torch.empty(len(owners), entries, dtype=dtype, device=device)
     labels = sample_rows(
-        *(numbers.to(torch.int32).to(device) for numbers in (owners, steps)),
-        _keys([(names[cell], replicate) for cell, replicate in work], MEASUREMENTS, device),
+        owners.to(device, torch.int32),
+        steps.to(device, torch.int32),
+        _keys(streams, MEASUREMENTS, device),
         torch.as_tensor(truths.reshape(len(work), entries), device=device),
         rows,
         "signs" if first.ensemble == "rademacher" else "halves" if first.storage == "float16" else "normals",
@@ -71,14 +74,15 @@ def sample_pack(work: Sequence[tuple[Cell, int]], engine: str, device: str) -> l
         truths,
         torch.split(rows.view(-1, first.d_out, first.d_in), counts.tolist()),
         np.split(labels.cpu().numpy(), counts.cumsum(0)[:-1]),
-        _initial_draws([(names[cell], replicate) for cell, replicate in work], first.widths, device),
+        _initial_draws(streams, first.widths, device),
         strict=True,
     )
     found = []
     for (cell, replicate), truth, mine, exact, drawn in parts:
-        noise = 0.0
+        noise = np.zeros(1)
         if cell.observation_noise_std:
-            noise = Stream.named(names[cell], replicate, OBSERVATION_NOISE).normals(np.arange(cell.n), 1)[:, 0]
+            stream = Stream.named(cell.problem_stream(), replicate, OBSERVATION_NOISE)
+            noise = stream.normals(np.arange(cell.n), 1)[:, 0]
             noise *= cell.observation_noise_std * frobenius_norm(truth)
         found.append(Sampled(StoredProblem(as_measurements(mine), exact + noise, truth), drawn))
     return found
@@ -92,7 +96,7 @@ def _initial_draws(streams: Sequence[tuple[str, int]], widths: Sequence[int], de
     """The normals behind each stream's initial layers, (streams, layers, entries of the largest) float64."""
     entries = max(fan_in * fan_out for fan_in, fan_out in pairwise(widths))
     keys, layers = _keys(streams, INITIALISATION, device), torch.arange(len(widths) - 1, device=device)
-    together = max(1, BLOCK_NUMBERS["cpu"] // entries // len(layers))
+    together = max(1, BLOCK_NUMBERS // entries // len(layers))
     blocks = [draws.normals(keys[k : k + together], layers, entries).cpu() for k in range(0, len(keys), together)]
     return torch.cat(blocks, 1).transpose(0, 1).numpy()
 
@@ -116,9 +120,10 @@ def flatness_bounds(layers: Sequence[torch.Tensor]) -> tuple[Array, Array, Array
             power = power @ power
             norms.append(scale * _squares(power @ power) ** 0.125)
     depth = len(layers)
-    top = sum(norms[j] * norms[depth + j] for j in range(depth))
-    trace = sum(traces[j] * traces[depth + j] for j in range(depth))
-    found: list[Array] = torch.stack([top, trace, sum(map(_squares, exact))]).cpu().numpy()  # type: ignore[arg-type]
+    zero = torch.zeros_like(norms[0])
+    top = sum((norms[j] * norms[depth + j] for j in range(depth)), start=zero)
+    trace = sum((traces[j] * traces[depth + j] for j in range(depth)), start=zero)
+    found: Array = torch.stack([top, trace, sum(map(_squares, exact), start=zero)]).cpu().numpy()
     return found[0], found[1], found[2]
 
 
@@ -150,15 +155,16 @@ class PackEvaluator:
     """
 
     def __init__(self, problems: Sequence[StoredProblem], dtype: str, device: str) -> None:
-        self.dtype, self.device = getattr(torch, dtype), torch.device(device)
+        self.dtype, self.device, self.most = getattr(torch, dtype), torch.device(device), BLOCK_NUMBERS
+        if self.device.type == "cuda":
+            self.most = int(BLOCK_SHARE * torch.cuda.get_device_properties(self.device).total_memory) // 4
         kept = [p.measurements.array for p in problems if isinstance(p.measurements, Dense)]
-        self.rows: torch.Tensor = in_sequence(kept)  # type: ignore[arg-type]
-        self.counts = torch.tensor([len(p.labels) for p in problems], device=self.device)
+        self.rows: torch.Tensor = in_sequence(kept)
+        self.sizes = np.array([len(p.labels) for p in problems])
+        self.counts = torch.as_tensor(self.sizes, device=self.device)
         self.bases = self.counts.cumsum(0) - self.counts
         self.labels = torch.as_tensor(np.concatenate([p.labels for p in problems]), device=self.device)
         self.truths = torch.as_tensor(np.stack([p.ground_truth for p in problems]), device=self.device)
-        self.by_count = np.argsort([len(p.labels) for p in problems], kind="stable")
-        self._sorted = np.sort([len(p.labels) for p in problems])
         shape = self.truths.shape[1:]
         self.moments = tuple(torch.empty(len(problems), d, d, dtype=torch.float64, device=self.device) for d in shape)
         for some, cells, _ in self._groups(4, torch.float64):  # (group, n, d_out, d_in)
@@ -167,18 +173,23 @@ class PackEvaluator:
             self.moments[0][some] = by_row @ by_row.mT / n
             self.moments[1][some] = by_column.mT @ by_column / n
 
-    def _groups(self, copies: int, dtype: torch.dtype) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    def _groups(
+        self, copies: int, dtype: torch.dtype, first: int = 0, last: int | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Replicates of about the same n: which, their measurements and their labels, with zeros up to the largest n.
 
         Args:
             copies: of a group's measurements, in float32, that the caller holds at once.
             dtype: of the measurements that are yielded.
+            first: number of the first replicate.
+            last: number after the last.
         """
-        most, stop = BLOCK_NUMBERS[self.device.type] // self.truths[0].numel() // copies, len(self._sorted)
+        order = np.argsort(self.sizes[first:last], kind="stable") + first
+        most, stop = self.most // self.truths[0].numel() // copies, len(order)
         while stop:  # the largest first, so that a group is as large as its first member allows
-            largest = int(self._sorted[stop - 1])
+            largest = int(self.sizes[order[stop - 1]])
             start = max(0, stop - max(1, most // largest))
-            some = torch.as_tensor(self.by_count[start:stop], device=self.device)
+            some = torch.as_tensor(order[start:stop], device=self.device)
             slots = torch.arange(largest, device=self.device)
             inside = slots < self.counts[some, None]
             places = torch.where(inside, self.bases[some, None] + slots, 0)
@@ -196,32 +207,39 @@ class PackEvaluator:
         Returns:
             ``train_loss``, ``population_loss``, ``nuclear_norm``, ``hessian_trace``, (replicates, BLOCK).
         """
+        together = max(1, self.most // (16 * layers[0].shape[1] * sum(layer[0, 0].numel() for layer in layers)))
+        parts = [
+            self._evaluate(k, [w[k : k + together] for w in layers], wanted) for k in range(0, len(wanted), together)
+        ]
+        stacked = torch.cat(parts, 1).cpu().numpy()  # the one transfer
+        return dict(zip(("train_loss", "population_loss", "nuclear_norm", "hessian_trace"), stacked, strict=True))
+
+    def _evaluate(self, first: int, layers: Sequence[torch.Tensor], wanted: Array) -> torch.Tensor:
+        """The four quantities of some replicates, from number ``first`` on: (4, replicates, BLOCK)."""
         whole = end_to_end(layers)  # (replicates, BLOCK, d_out, d_in)
+        mine = slice(first, first + len(whole))
         finite = torch.isfinite(whole).flatten(2).all(2)
-        chosen = finite & torch.as_tensor(wanted, device=self.device)
+        chosen = finite & torch.as_tensor(wanted[mine], device=self.device)
         whole = torch.where(finite[..., None, None], whole, 0.0)
-        layers = [torch.where(chosen[..., None, None], layer, 0.0) for layer in layers]
         slots = chosen.any(0).nonzero().flatten()
-        lefts, rights = partial_products([layer[:, slots] for layer in layers])
+        lefts, rights = partial_products([torch.where(chosen[..., None, None], w, 0.0)[:, slots] for w in layers])
         outer = [left @ left.mT for left in lefts if left is not None]  # X_1 ... X_{L-1}
         inner = [right.mT @ right for right in rights if right is not None]  # Y_2 ... Y_L
         loss, trace = (torch.zeros(whole.shape[:2], dtype=torch.float64, device=self.device) for _ in range(2))
-        trace[:, slots] = (outer[0] * self.moments[0][:, None]).sum((2, 3))
-        trace[:, slots] += (inner[-1] * self.moments[1][:, None]).sum((2, 3))
-        for some, cells, labels in self._groups(3 + 3 * len(slots) * (len(layers) > 2), self.dtype):
-            n = self.counts[some, None]
+        trace[:, slots] = (outer[0] * self.moments[0][mine, None]).sum((2, 3))
+        trace[:, slots] += (inner[-1] * self.moments[1][mine, None]).sum((2, 3))
+        copies = 3 + 3 * len(slots) * (len(layers) > 2)
+        for which, cells, labels in self._groups(copies, self.dtype, mine.start, mine.stop):
+            n, some = self.counts[which, None], which - first
             matrices = whole[some].flatten(2).to(self.dtype)  # (group, BLOCK, d_out * d_in)
             residuals = (cells.flatten(2) @ matrices.mT).to(torch.float64) - labels[..., None]
             loss[some] = (residuals * residuals).sum(1) / n
             for x, y in zip(outer[1:], inner[:-1], strict=True):
                 if len(slots):
                     trace[some[:, None], slots] += _sandwiched(cells, x[some], y[some]) / n
-        squared = (whole - self.truths[:, None]).square().sum((2, 3))
-        values = {"train_loss": loss, "population_loss": squared, "nuclear_norm": singular_values(whole).sum(-1)}
-        values = {name: torch.where(finite, value, torch.nan) for name, value in values.items()}
-        values["hessian_trace"] = torch.where(chosen, 2.0 * trace, torch.nan)
-        stacked = torch.stack(list(values.values())).cpu().numpy()  # the one transfer
-        return dict(zip(values, stacked, strict=True))
+        squared = (whole - self.truths[mine, None]).square().sum((2, 3))
+        values = [torch.where(finite, value, torch.nan) for value in (loss, squared, singular_values(whole).sum(-1))]
+        return torch.stack([*values, torch.where(chosen, 2.0 * trace, torch.nan)])
 
     def sharpness(self, layers: Sequence[torch.Tensor]) -> Array:
         """Largest eigenvalue of each replicate's Hessian, as :func:`flatdist.factorization.flatness.sharpness`."""
@@ -230,13 +248,27 @@ class PackEvaluator:
         outer = [None if left is None else left @ left.mT for left in lefts]
         inner = [None if right is None else right.mT @ right for right in rights]
         found = torch.empty(len(finite), dtype=torch.float64, device=self.device)
+        waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+
+        def find() -> None:
+            largest = waiting[0][1].shape[1]  # groups come by descending n
+            padded = [nn.functional.pad(gram, 2 * [0, largest - gram.shape[1]]) for _, gram, _ in waiting]
+            starts = [nn.functional.pad(start, [0, largest - start.shape[1]]) for *_, start in waiting]
+            which = torch.cat([some for some, *_ in waiting])
+            found[which] = 2.0 / self.counts[which] * _largest_eigenvalues(torch.cat(padded), torch.cat(starts))
+            waiting.clear()
+
         for some, cells, _ in self._groups(10, torch.float64):
             moved = torch.zeros_like(cells)
             for left, right in zip(outer, inner, strict=True):
                 part = cells if left is None else left[some, None] @ cells
                 moved += part if right is None else part @ right[some, None]
-            gram = cells.flatten(2) @ moved.flatten(2).mT  # (group, n, n)
-            found[some] = 2.0 / self.counts[some] * _largest_eigenvalues(gram, cells.flatten(2).sum(2))
+            rows = cells.flatten(2)
+            waiting.append((some, rows @ moved.flatten(2).mT, rows.sum(2)))  # J J^T, (group, n, n)
+            if sum(gram.numel() for _, gram, _ in waiting) > self.most // 4:
+                find()
+        if waiting:
+            find()
         return found.cpu().numpy()
 
     def singular_values(self, layers: Sequence[torch.Tensor]) -> tuple[Array, Array]:
@@ -251,9 +283,10 @@ def _sandwiched(cells: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.
     group, n, d_out, d_in = cells.shape
     slots = x.shape[1]
     beside = y.to(cells.dtype).transpose(1, 2).flatten(2)  # (group, d_in, slots * d_in)
+    above = x.to(cells.dtype).transpose(1, 2).flatten(1, 2)  # (group, d_out * slots, d_out)
     right = (cells.flatten(1, 2) @ beside).view(group, n, d_out, slots, d_in)
-    left = (x.to(cells.dtype).flatten(1, 2)[:, None] @ cells).view(group, n, slots, d_out, d_in)
-    return (left * right.transpose(2, 3)).sum((1, 3, 4), dtype=torch.float64)
+    left = (above @ cells.transpose(1, 2).flatten(2)).view(group, d_out, slots, n, d_in)
+    return left.mul_(right.permute(0, 2, 3, 1, 4)).sum((1, 3, 4), dtype=torch.float64)
 
 
 def _largest_eigenvalues(matrices: torch.Tensor, start: torch.Tensor) -> torch.Tensor:

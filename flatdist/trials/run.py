@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import functools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -96,17 +95,16 @@ def _stamp(provenance: Mapping[str, Any] | None) -> Callable[[Cell, Produced], O
     """Makes outcomes of what a cell's method produced."""
     everywhere = dict(run_provenance() if provenance is None else provenance)
 
-    @functools.lru_cache(maxsize=4096)
-    def of_cell(cell: Cell) -> dict[str, Any]:
-        return {"cell_id": cell.cell_id, "configuration_id": cell.configuration_id, **cell.row()}
+    cells: dict[str, dict[str, Any]] = {}
 
     def stamp(cell: Cell, produced: Produced) -> Outcome:
         replicate, trial, history = produced
-        same = of_cell(cell)
-        key = {"cell_id": same["cell_id"], "replicate": replicate}
+        key = {"cell_id": cell.cell_id, "replicate": replicate}
+        if cell.cell_id not in cells:
+            cells[cell.cell_id] = {"configuration_id": cell.configuration_id, **cell.row()}
         stamped = {
             **key,
-            **same,
+            **cells[cell.cell_id],
             **trial,
             **everywhere,
             **machine_provenance(),

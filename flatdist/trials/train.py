@@ -150,7 +150,7 @@ class _Run:
         self.evaluations = evaluation_steps(cell.steps, cell.evaluations).tolist()
         self.n, self.drawn = np.array([c.n for c in cells]), np.array([method.drawn(c) for c in cells])
         self.gain = np.array([method.gain(c) for c in cells])
-        self.with_trace = [trace_evaluations(c, method.drawn(c)) for c in cells]
+        self.with_trace = np.array([trace_evaluations(c, method.drawn(c)) for c in cells])
         self.anneal = noise_schedule(cell)
         self.relative_noise = np.array([c.label_noise_std if method.label_noise else 0.0 for c in cells])
         self.noise_std = self.relative_noise * [frobenius_norm(t.problem.ground_truth) for t in trainees]
@@ -320,9 +320,10 @@ class _Run:
         self._told = time.perf_counter()
         first = new // BLOCK * BLOCK
 
-        wanted = [[new <= i < stop and traced[i] for i in range(first, first + BLOCK)] for traced in self.with_trace]
+        wanted = np.zeros((len(self.trainees), BLOCK), dtype=bool)
+        wanted[:, new - first : stop - first] = self.with_trace[:, new:stop]
 
-        def evaluate(one: tuple[Trainee, list[bool]]) -> None:
+        def evaluate(one: tuple[Trainee, Array]) -> None:
             trainee, chosen = one
             assert trainee.evaluator is not None
             for name, values in trainee.evaluator(trainee.snapshots, chosen).items():
@@ -331,7 +332,7 @@ class _Run:
         if self.evaluator is None:
             side_by_side(evaluate, list(zip(self.trainees, wanted, strict=True)), self.threads)
         else:
-            for name, values in self.evaluator(self.snapshots, np.array(wanted)).items():
+            for name, values in self.evaluator(self.snapshots, wanted).items():
                 self.history[name][:, new:stop] = values[:, new - first : stop - first]
         self._evaluated = stop
 
@@ -429,5 +430,5 @@ def segment_ends(cell: Cell) -> list[int]:
 
 
 def _keys(trainees: Sequence[Trainee], purpose: str) -> Array:
-    names = {t.cell.cell_id: t.cell.training_stream() for t in trainees}
-    return np.array([stream_key(names[t.cell.cell_id], t.replicate, purpose) for t in trainees], dtype=np.uint32)
+    keys = [stream_key(t.cell.training_stream(), t.replicate, purpose) for t in trainees]
+    return np.array(keys, dtype=np.uint32)

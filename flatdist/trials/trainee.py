@@ -70,7 +70,8 @@ def prepare(
     evaluations = len(evaluation_steps(cell.steps, cell.evaluations))
     method = cell.training
     slots = 0 if method.update is None else len(method.update.state)
-    layers = [layer.astype(cell.dtype) for layer in initial_layers(cell, replicate, sampled and sampled.draws)]
+    drawn = sampled.draws if sampled else None
+    layers = [layer.astype(cell.dtype) for layer in initial_layers(cell, replicate, drawn)]
     traces = sum(trace_evaluations(cell, method.drawn(cell)))
     trainee = Trainee(
         cell,
@@ -192,10 +193,15 @@ def history_rows(trainee: Trainee, first: int, stop: int) -> list[dict[str, Any]
     """History rows of evaluations first .. stop-1; a diverged replicate has none after the step it was noticed at."""
     steps = evaluation_steps(trainee.cell.steps, trainee.cell.evaluations)[first:stop]
     last = math.inf if trainee.diverged_at is None else trainee.diverged_at
-    values = (np.where(np.isfinite(kept[first:stop]), kept[first:stop], None) for kept in trainee.history.values())
+    columns = (_numbers(kept[first:stop]) for kept in trainee.history.values())
     names = ("step", *trainee.history)
-    rows = zip(steps.tolist(), *(column.tolist() for column in values), strict=True)
+    rows = zip(steps.tolist(), *columns, strict=True)
     return [dict(zip(names, row, strict=True)) for row in rows if row[0] <= last]
+
+
+def _numbers(values: Array) -> list[float | None]:
+    found: list[float | None] = values.tolist()
+    return found if np.isfinite(values).all() else [_number(value) for value in found]  # type: ignore[arg-type]
 
 
 def _number(value: float) -> float | None:

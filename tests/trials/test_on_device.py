@@ -60,9 +60,9 @@ def test_halved_sums_are_sums(size):
 
 
 @pytest.mark.parametrize("depth", [2, 4])
-@pytest.mark.parametrize("entries", [2**24, 3000], ids=["whole", "in blocks"])
+@pytest.mark.parametrize("entries", [2**24, 3000, 10**5], ids=["whole", "one by one", "some together"])
 def test_evaluations_are_those_of_each_replicate_alone(monkeypatch, depth, entries):
-    monkeypatch.setitem(on_device.BLOCK_NUMBERS, "cpu", entries)
+    monkeypatch.setattr(on_device, "BLOCK_NUMBERS", entries)
     work = [(cell.replace(depth=depth, width=[6, 5, 8][: depth - 1]), replicate) for cell, replicate in WORK]
     problems = [sampled.problem for sampled in sample_pack(work, "cuda", "cpu")]
     rng = np.random.default_rng(0)

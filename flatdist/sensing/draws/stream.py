@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -56,21 +57,8 @@ class Stream:
         return 1.0 - 2.0 * (words(self.key, steps, count) >> np.uint32(31)).astype(np.float64)
 
     def normals(self, steps: np.ndarray, count: int) -> np.ndarray:
-        """Standard normals by Box and Muller's transform of word pairs, (m, count) float64.
-
-        Words (u, v) become r cos(t), r sin(t) with r^2 = -2 log((u + 1/2) / 2^32) and t = 2 pi (v + 1/2) / 2^32.
-        """
-        pairs = -(-count // 2)
-        uniform = words(self.key, steps, 2 * pairs).astype(np.float64)  # (m, 2 pairs)
-        uniform += 0.5
-        uniform *= 2.0**-32
-        radius = np.log(uniform[:, 0::2])  # (m, pairs)
-        radius *= -2.0
-        np.sqrt(radius, out=radius)
-        angle = (2.0 * np.pi) * uniform[:, 1::2]
-        np.multiply(radius, np.cos(angle), out=uniform[:, 0::2])
-        np.multiply(radius, np.sin(angle), out=uniform[:, 1::2])
-        return uniform[:, :count]
+        """Standard normals of :func:`normals`, (m, count) float64."""
+        return normals(self.key, steps, count)
 
     def permutation(self, size: int) -> np.ndarray:
         """A uniform permutation of 0 .. size-1, (size,) int64, from row 0: the order of 64-bit keys, one per number.
@@ -80,3 +68,26 @@ class Stream:
         """
         halves = words(self.key, np.array([0]), 2 * size)[0].astype(np.uint64)
         return np.argsort(halves[0::2] << np.uint64(32) | halves[1::2], kind="stable")
+
+
+def normals(key: Any, steps: np.ndarray, count: int) -> np.ndarray:
+    """Standard normals by Box and Muller's transform of word pairs, (m, count) float64, or (streams, m, count).
+
+    Words (u, v) become r cos(t), r sin(t) with r^2 = -2 log((u + 1/2) / 2^32) and t = 2 pi (v + 1/2) / 2^32.
+
+    Args:
+        key: of a stream, or (streams, 2) of several.
+        steps: (m,) rows of the table.
+        count: normals of each.
+    """
+    pairs = -(-count // 2)
+    uniform = words(key, steps, 2 * pairs).astype(np.float64)  # (..., m, 2 pairs)
+    uniform += 0.5
+    uniform *= 2.0**-32
+    radius = np.log(uniform[..., 0::2])  # (..., m, pairs)
+    radius *= -2.0
+    np.sqrt(radius, out=radius)
+    angle = (2.0 * np.pi) * uniform[..., 1::2]
+    np.multiply(radius, np.cos(angle), out=uniform[..., 0::2])
+    np.multiply(radius, np.sin(angle), out=uniform[..., 1::2])
+    return uniform[..., :count]
