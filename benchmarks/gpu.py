@@ -40,7 +40,7 @@ from flatdist.engines import cuda, load_engine, triton, why_absent
 from flatdist.engines._launched import Launch, LaunchedSession, Shape
 from flatdist.engines.base import Session
 from flatdist.engines.reference import ReferenceEngine
-from flatdist.planning.packs import device_bytes
+from flatdist.planning.packs import EVALUATION_SHARE, device_bytes
 from flatdist.types import Array
 
 Result = dict[str, Any]
@@ -504,7 +504,9 @@ def whole(bench: Bench) -> Result:
             shown = {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in row.items()}
             print(f"- {name}, d={d}, {cells} cells x {replicates}, {steps} steps: {shown}", flush=True)
             if bench.on_card:
+                memory = torch.cuda.get_device_properties(bench.device).total_memory
                 planned = replicates * sum(device_bytes(cell, name) for cell, _ in pack_of(*size))
+                planned += int(EVALUATION_SHARE * memory)
                 row["GiB"], row["GiB planned"] = torch.cuda.max_memory_allocated() / 2**30, planned / 2**30
                 print(f"  at most {row['GiB']:.1f} GiB, planned {row['GiB planned']:.1f}", flush=True)
             bench.tidy()

@@ -106,7 +106,7 @@ class LaunchedSession:
 
     def __init__(self, task: TrainingTask, launch: Callable[[Launch], None]) -> None:
         self.task, self.launch, self.shape = task, launch, Shape.of(task)
-        self.device = torch.device(task.device)
+        self.device = torch.empty(0, device=task.device).device  # with its number, to be compared
         self._sizes = [rows * columns for columns, rows in pairwise(self.shape.widths)]
         self.weights = torch.zeros(task.replicates, sum(self._sizes), device=self.device)
         for j, layer in enumerate(self.layer_tensors()):

@@ -22,6 +22,7 @@ from flatdist.sensing.ensembles import ENSEMBLES
 
 RESIDENT = ((16, 8), (24, 4), (32, 3), (64, 2))  # (largest width, replicates that an SM trains at a time)
 SHARE_OF_MEMORY = 0.85  # of a card's free memory, for a pack
+EVALUATION_SHARE = 1 / 32  # of it, for evaluations at most: twice flatdist.trials.on_device.BLOCK_SHARE
 DRAWN_BYTES = 64 * 76  # of the batched engine's 64 steps of draws and what they are made from, for each drawn row
 SMALLEST_SHARE = 4  # the last packs hold at least this fraction of a card's fill
 
@@ -173,6 +174,7 @@ def company(shard: Shard, card: Card) -> float:
     return min(1.0, shard.replicates / card.fill(shard.items[0].cell))
 
 
-def pack_device_bytes(shard: Shard, engine: str) -> int:
-    """Memory that a pack takes on a card."""
-    return sum(len(item.replicates) * device_bytes(item.cell, engine) for item in shard.items)
+def pack_device_bytes(shard: Shard, engine: str, card: Card) -> int:
+    """Memory that a pack takes on a card, evaluations included."""
+    kept = sum(len(item.replicates) * device_bytes(item.cell, engine) for item in shard.items)
+    return kept + int(EVALUATION_SHARE * card.memory)

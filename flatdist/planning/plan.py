@@ -163,7 +163,7 @@ class Plan:
         text = f"packs:  {counted(len(packs), 'pack')} of {span} replicates"
         if card is not None:
             fill = sum(company(pack, card) for pack in packs) / len(packs)
-            most = max(pack_device_bytes(pack, self.forecast.engine_of(pack.items[0].cell)) for pack in packs)
+            most = max(pack_device_bytes(pack, self.forecast.engine_of(pack.items[0].cell), card) for pack in packs)
             text += f" on {card}: {fill:.0%} full on average, {size(most)} of its {size(card.memory)} at most"
         return [text]
 
