@@ -59,6 +59,7 @@ ON_CHIP = ("cuda", "triton")
 # An H100: fitted to benchmarks/gpu.py's times at d = 12, 20, 32 and 60 (docs/gpu.md), full of replicates and with few.
 CARD_BYTES, CARD_FLOPS = 7.4e12, 1.6e13  # per second, one after the other: drawn rows, arithmetic
 CARD_LATENCY, CARD_LATENCY_FLOPS = 2.0e-6, 8e10  # seconds a step, however few replicates; one block's arithmetic
+CARD_REPLICATE, CARD_EVALUATION = 6.5e-4, 2.2e-11  # seconds of a replicate's rows; of an entry that an evaluation reads
 
 Probe = Callable[[Cell], float]  # returns the wall seconds of one replicate of a cell
 
@@ -258,10 +259,14 @@ def nominal_seconds(cell: Cell, engine: str = "fused") -> float:
     computing = 4 * training.drawn(cell) * entries / passing + 6 * chain / PRODUCT_FLOPS
     step = STEP_SECONDS + (2 if training.sharpness_aware else 1) * (LAYER_SECONDS * cell.depth + computing)
     evaluation = EVALUATION_SECONDS + cell.n * entries * (2 + 2 * cell.depth) / EVALUATION_FLOPS
-    # Even with a GPU, a processor samples and evaluates.
-    step = card_step(cell)[0] if engine in ON_CHIP else step * ENGINE_FACTORS.get(engine, 1.0)
-    stepping = cell.steps * step
-    return sampling + stepping + min(cell.evaluations, cell.steps + 1) * evaluation
+    evaluations = min(cell.evaluations, cell.steps + 1)
+    if engine in ON_CHIP:
+        step = card_step(cell)[0]
+        if not ENSEMBLES[cell.ensemble].storage.structured:  # otherwise a processor samples and evaluates
+            sampling, evaluation = CARD_REPLICATE, CARD_EVALUATION * cell.n * entries
+    else:
+        step *= ENGINE_FACTORS.get(engine, 1.0)
+    return sampling + cell.steps * step + evaluations * evaluation
 
 
 def card_step(cell: Cell) -> tuple[float, float]:
