@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import importlib.util
 import logging
@@ -134,9 +136,16 @@ def device_label(device: str) -> str:
         return device
     import torch
 
-    kind = torch.device(device)
-    version = getattr(torch._C, "_cuda_getDriverVersion", lambda: 0)()
-    return f"cuda {torch.cuda.get_device_name(kind)}, CUDA {torch.version.cuda}, driver API {version}"
+    name = torch.cuda.get_device_name(torch.device(device))
+    return f"cuda {name}, CUDA {torch.version.cuda}, driver API {_driver_version()}"
+
+
+def _driver_version() -> int:
+    """The newest CUDA version that the driver supports, such as 13000; 0 if it cannot be asked."""
+    version = ctypes.c_int()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    return version.value
 
 
 def check_device(device: str) -> None:

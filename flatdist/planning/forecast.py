@@ -25,6 +25,7 @@ from flatdist.cells.cell import FIELDS, Cell
 from flatdist.cells.problems import storage_dtype
 from flatdist.engines import resolve_engine
 from flatdist.errors import FlatdistError, StoreError
+from flatdist.planning.packs import Card, device_bytes
 from flatdist.planning.work import WorkItem
 from flatdist.sensing.ensembles import ENSEMBLES
 from flatdist.types import Array
@@ -339,12 +340,13 @@ def shortened(cell: Cell, engine: str = "fused") -> Cell:
 
 
 def make_probe(engine: str, device: str, threads: int) -> Probe:
-    """A probe that runs replicates in this process and takes the shorter of two times.
+    """A probe that runs replicates in this process and takes the shorter of two times; as many as fill a GPU.
 
     The first run of a kind of cell may compile and import, which is not part of the cost. Interference from other
     programs weighs more the shorter a probe is.
     """
     warm: set[str] = set()
+    card = Card.here() if device != "cpu" else None
 
     def probe(cell: Cell) -> float:
         from flatdist.trials.run import run_replicates
@@ -352,6 +354,8 @@ def make_probe(engine: str, device: str, threads: int) -> Probe:
 
         settings, steps = RunSettings(engine=engine, device=device, threads=threads), cell.spec.takes_steps
         together = range(BATCHED_PROBE if engine == "batched" and steps else 1)
+        if card is not None and steps:
+            together = range(min(card.fill(cell), card.memory // (4 * device_bytes(cell, engine)) or 1))
 
         def once() -> float:
             rows = [outcome.trial for outcome in run_replicates(cell, together, settings, provenance={})]

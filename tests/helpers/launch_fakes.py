@@ -56,6 +56,13 @@ def sleeping(cell: Cell, replicates: Sequence[int], settings: Any, *, hooks: Any
         yield outcome(cell, replicate)
 
 
+def on_card(cell: Cell, replicates: Sequence[int], settings: Any, *, hooks: Any, provenance: Any) -> Iterator[Outcome]:
+    """Rows after half a second, whose device is the card that Ray gave this trial."""
+    time.sleep(0.5)
+    for replicate in replicates:
+        yield outcome(cell, replicate, device=f"card {os.environ['CUDA_VISIBLE_DEVICES']}")
+
+
 def failing(cell: Cell, replicates: Sequence[int], settings: Any, *, hooks: Any, provenance: Any) -> Iterator[Outcome]:
     """The first replicate's row, then an exception."""
     yield outcome(cell, replicates[0])
