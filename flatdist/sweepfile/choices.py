@@ -6,6 +6,7 @@ Data only: Ray and the packages are imported once a search runs.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -117,7 +118,7 @@ SEARCHERS: Mapping[str, Entry] = {
         seed="seed",
     ),
     "hebo": Entry({"model_name": Option(str), "rand_sample": _WHOLE}, {"hebo": "HEBO"}, "random_state_seed"),
-    "ax": Entry({}, {"ax": "ax-platform"}, "random_seed"),
+    "ax": Entry({}, {"ax": "ax-platform<1.3"}, "random_seed"),
     "nevergrad": Entry({"optimizer": Option(str)}, {"nevergrad": "nevergrad"}),
     "zoopt": Entry({"algo": Option(str, words=("asracos", "sracos"))}, {"zoopt": "zoopt"}),
 }
@@ -166,5 +167,5 @@ def require_packages(choice: Choice) -> None:
         except ValueError:  # a module installed without a specification
             found = True
         if not found:
-            how = remedy("search") if choice.name == "optuna" else f"pip install {package}"
+            how = remedy("search") if choice.name == "optuna" else f"pip install {shlex.quote(package)}"
             raise LaunchError(f"search.searcher: {choice.name} needs {module}; {how}")

@@ -15,6 +15,7 @@ import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ import numpy as np
 
 from flatdist.cells.fields import canonical_float
 from flatdist.errors import LaunchError, did_you_mean
+from flatdist.machine.provenance import package_version
 from flatdist.sweepfile.choices import SEARCHERS, Choice, require_packages
 
 Point = dict[str, Any]  # searched field -> value, as a sweep file would write it
@@ -190,7 +192,7 @@ class TuneSearcher:
             earlier = [] if self._takes_results else [self._parameters(one.point) for one in known]
             self._searcher = _make(search, seed if self._takes_results else seed % 2**31, earlier)
             space = {domain.field: tune_domain(domain, logs=self._logs) for domain in self._domains}
-            self._searcher.set_search_properties(METRIC, search.mode, space)
+            _created(self._name, partial(self._searcher.set_search_properties, METRIC, search.mode, space), {})
         for one in known:
             if not self._takes_results:
                 self._ask(one.point)
@@ -327,8 +329,10 @@ def _make(search: Space, seed: int, earlier: Sequence[Mapping[str, Any]]) -> Any
 def _created(name: str, make: Callable[..., Any], options: Mapping[str, Any]) -> Any:
     try:
         return make(**options)
-    except (AssertionError, ImportError, TypeError, ValueError) as error:
-        raise LaunchError(f"search.searcher: {name} cannot be made: {error}") from error
+    except (AssertionError, AttributeError, ImportError, TypeError, ValueError) as error:
+        bounds = [one.partition("<") for one in SEARCHERS[name].packages.values() if "<" in one]
+        needs = "".join(f"; it needs {one}<{bound}, and {package_version(one)} is here" for one, _, bound in bounds)
+        raise LaunchError(f"search.searcher: {name} cannot be made: {error}{needs}") from error
 
 
 def _optuna_sampler(options: dict[str, Any]) -> Any:

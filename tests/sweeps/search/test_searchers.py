@@ -101,6 +101,16 @@ def test_every_missing_package_is_named_before_a_sweep_starts(name: str, monkeyp
         require_packages(Choice(name))
 
 
+def test_a_version_that_tune_cannot_use_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    class TooNew:
+        def set_search_properties(self, metric: str, mode: str, space: dict[str, Any]) -> None:
+            raise AttributeError("'Objective' object has no attribute 'objectives'")
+
+    monkeypatch.setattr("flatdist.sweeps.searchers._make", lambda *_: TooNew())
+    with pytest.raises(LaunchError, match=r"ax cannot be made: .*'objectives'; it needs ax-platform<1.3, and .* is"):
+        TuneSearcher(made_up("ax").kind, [], 0, 800)  # type: ignore[arg-type]
+
+
 def test_a_points_value_reaches_a_searcher_that_takes_no_results(monkeypatch: pytest.MonkeyPatch) -> None:
     """Earlier points are suggested by name and completed; a stopped one and an infinite one with finite guesses."""
     given: dict[str, Any] = {}
