@@ -385,10 +385,8 @@ class _Apart:
         self._own: tuple[Any, Any] = (random.Random(seed).getstate(), np.random.RandomState(seed).get_state())  # noqa: S311
 
     def __enter__(self) -> None:
-        self._loggers = [logging.getLogger(name) for name in ("optuna", "ax", "hyperopt", "ray.tune", "hpbandster")]
-        self._levels = [logger.level for logger in self._loggers]
-        for logger in self._loggers:
-            logger.setLevel(logging.ERROR)
+        self._disabled = logging.root.manager.disable
+        logging.disable(logging.WARNING)  # Ax gives each of its loggers a level and a handler of its own
         self._warnings = warnings.catch_warnings(action="ignore")
         self._warnings.__enter__()
         self._others = (random.getstate(), np.random.get_state())  # noqa: NPY002
@@ -398,8 +396,7 @@ class _Apart:
         self._own = (random.getstate(), np.random.get_state())  # noqa: NPY002
         self._put(self._others)
         self._warnings.__exit__(None, None, None)
-        for logger, level in zip(self._loggers, self._levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(self._disabled)
 
     @staticmethod
     def _put(state: tuple[Any, Any]) -> None:
