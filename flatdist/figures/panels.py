@@ -240,7 +240,8 @@ def legend_above(figure: Figure, handles: Sequence[Any], ncols: int = 2, **setti
     """
     if not handles:
         return
-    renderer, first = FigureCanvasAgg(figure).get_renderer(), 0.0
+    canvas: Any = FigureCanvasAgg(figure)
+    renderer, first = canvas.get_renderer(), 0.0
     for columns in range(ncols, 0, -1):
         some = handles if columns == ncols else [handle for handle in handles if handle.get_label().strip()]
         look = {"columnspacing": 1.2, "loc": "outside upper center", "handles": list(some), **settings}

@@ -203,7 +203,8 @@ def collapse(
         plain_ticks(right.xaxis, smallest, largest, 5)
         right.set_xlim(smallest / 1.2, largest * 1.2)
         if np.isfinite(right.dataLim.minposy):
-            plain_ticks(right.yaxis, *right.get_ylim(), 6)
+            bottom, top = right.get_ylim()
+            plain_ticks(right.yaxis, bottom, top, 6)
         else:
             right.set_ylim(1.0, float(thresholds["n_max"].max()))
             right.set_title("no width is known", pad=3)
