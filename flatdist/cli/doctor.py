@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import socket
 from pathlib import Path
@@ -14,6 +13,7 @@ from flatdist.cli.options import json_option, plugin_option, store_option
 from flatdist.cli.output import print_json
 from flatdist.errors import FlatdistError, LaunchError, size
 from flatdist.machine.extras import remedy
+from flatdist.machine.files import cache_home
 
 PACKAGES = ("numpy", "pandas", "pyarrow", "torch", "numba", "ray", "optuna", "matplotlib")
 
@@ -91,8 +91,7 @@ def _store(uri: str, problems: list[str]) -> str:
 
 
 def _kernel_cache() -> str:
-    chosen, base = os.environ.get("FLATDIST_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
-    folder = Path(chosen) if chosen else (Path(base) if base else Path.home() / ".cache") / "flatdist"
+    folder = cache_home()
     if not folder.is_dir():
         return f"{folder}: none yet, the first sweep compiles for half a minute"
     files = [path for path in folder.iterdir() if path.is_file()]

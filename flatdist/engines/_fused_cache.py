@@ -32,6 +32,7 @@ from numba.core import compiler
 from numba.core.caching import NullCache
 from numba.core.serialize import dumps
 
+from flatdist.machine.files import cache_home
 from flatdist.machine.logs import waits
 
 try:
@@ -46,12 +47,7 @@ KEPT_FILES = 64  # older compilations are deleted when a new one is saved
 def cache_folder() -> Path | None:
     """The folder of compiled code, created if needed; None if no folder is safe to use."""
     try:
-        chosen = os.environ.get("FLATDIST_CACHE_DIR")
-        if chosen:
-            folder = Path(chosen)
-        else:
-            base = os.environ.get("XDG_CACHE_HOME")
-            folder = (Path(base) if base else Path.home() / ".cache") / "flatdist"
+        folder = cache_home()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder if _is_ours(folder) and os.access(folder, os.W_OK) else None
     except (OSError, RuntimeError):  # no home folder, a read-only disk, a file where the folder should be

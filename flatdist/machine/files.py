@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and where compiled code is kept."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def cache_home() -> Path:
+    """``$FLATDIST_CACHE_DIR``, else ``flatdist`` in the user's folder of caches.
+
+    Raises:
+        RuntimeError: the user has no home folder.
+    """
+    chosen, base = os.environ.get("FLATDIST_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME")
+    return Path(chosen) if chosen else (Path(base) if base else Path.home() / ".cache") / "flatdist"
 
 
 @contextmanager
