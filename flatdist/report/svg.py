@@ -29,6 +29,7 @@ _THEME: Mapping[str, str] = {
     UNMEASURED: "var(--unmeasured)", N50.lower(): "var(--n50)", OVER_HEAT: "#fff", EDGE_OVER_HEAT: "#000",
     "#ffffff": "var(--paper)",
 }  # fmt: skip
+_RECTANGLE = re.compile(r"M(\S+) (\S+)L(\S+) \2L\3 (\S+)L\1 \4L\1 \2")
 _DECIMALS = re.compile(r"-?\d+\.\d+")
 
 Describe = Callable[[str, Mapping[str, Any], Any], Mapping[str, str]]
@@ -48,6 +49,7 @@ class Inliner:
         self.describe: Describe = describe or (lambda kind, key, part: {})
         self._classes: dict[str, str] = {}
         self._figures = 0
+        self._ids: dict[str, str] = {}
         self._before: dict[Any, str] = {}
         self._kept: dict[Any, str] = {}
 
@@ -80,6 +82,7 @@ class Inliner:
 
     def _inline(self, draw: Callable[[Figure], Any], size: tuple[float, float], label: str, layout: Any) -> str:
         self._figures += 1
+        self._ids = {}
         settings: dict[Any, Any] = {"axes.facecolor": "none", "figure.facecolor": "none", "svg.fonttype": "none"}
         with themed(), mpl.rc_context({**settings, "svg.hashsalt": f"f{self._figures}"}), marked():
             figure = Figure(figsize=size, layout=layout)
@@ -109,14 +112,16 @@ class Inliner:
         if identity and element.tag == f"{_SVG}g":
             del element.attrib["id"]
         elif identity:
-            element.set("id", f"f{self._figures}{identity}")
+            element.set("id", self._id(identity))
         for name in (_LINK, "clip-path"):
             if name in element.attrib:
                 found = element.attrib.pop(name)
-                element.set(name.rpartition("}")[2], found.replace("#", f"#f{self._figures}"))
+                short = re.sub(r"#([\w-]+)", lambda link: f"#{self._id(link[1])}", found)
+                element.set(name.rpartition("}")[2], short)
         if "d" in element.attrib:
             path = re.sub(r"\s*([A-Za-z])\s*", r"\1", element.get("d").replace("\n", " "))
-            element.set("d", _DECIMALS.sub(_rounded, path))
+            path = _DECIMALS.sub(_rounded, path).strip()
+            element.set("d", _RECTANGLE.sub(r"M\1 \2H\3V\4H\1Z", path))
         for name in ("x", "y", "width", "height", "transform"):
             if name in element.attrib:
                 element.set(name, _DECIMALS.sub(_rounded, element.get(name)))
@@ -126,6 +131,10 @@ class Inliner:
             style = re.sub(r"(px|font-family:) *'[^;]*", r"\1 var(--font)", style)  # the page's own font
             name = self._classes.setdefault(re.sub(r"\s*([:;])\s*", r"\1", style), f"m{len(self._classes)}")
             element.set("class", f"{name} {element.get('class', '')}".strip())
+
+    def _id(self, identity: str) -> str:
+        """A short name for an element of this figure, one of its own on the page."""
+        return self._ids.setdefault(identity, f"f{self._figures}-{len(self._ids)}")
 
     def _attributes(self, group: Any, kind: str, key: Mapping[str, Any], parts: list[Any]) -> None:
         hidden = {id(one) for defs in group.iter(f"{_SVG}defs") for one in defs.iter()}
