@@ -1,17 +1,24 @@
 """Successive halving in rounds against Ray Tune's ASHA, on a reduced ``sweeps/tune_training.yaml``.
 
     python benchmarks/early_stopping.py [--budget 24] [--steps 20000] [--seeds 3] [--searcher random]
+    python benchmarks/early_stopping.py --decide 10
 
 Both search the same fields with the same searcher, budget, rungs (a tenth and three tenths of the steps, a third
 continues) and slots. For each the script prints, from the store alone: the wall time; the time until the best cell's
 last row; that cell's metric; the share of cells stopped; the replicate-steps that were trained; and the share of
 slot-seconds, after Ray is up, in which no steps were taken. Then both are killed after half of their time and run
 again: the total time over that of the run that was not killed, and whether the cells are the same.
+
+With ``--decide K`` nothing is timed: the cells of K searches of 8 x 8 matrices are trained to their end, and both rules
+decide from the curves which of them they would have stopped, ASHA by Tune's own class in the order in which two slots
+would have got there. Prints the best cell that each search was left with, and the steps trained for it.
 """
 
 from __future__ import annotations
 
 import argparse
+import heapq
+import math
 import os
 import re
 import signal
@@ -19,15 +26,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 
 import flatdist
 from flatdist.store import Store
 from flatdist.sweeps import Sweep
+from flatdist.sweeps.early_stopping import EarlyStopping, RungValues
 
 SLOTS = 2
+Values = Mapping[tuple[str, int], float]  # (cell id, rung) -> the value compared there
 STOPPING = {"rounds": "early_stopping: {first: FIRST, factor: 3}", "asha": "scheduler: {asha: {grace_period: FIRST}}"}
 SOURCE = Path(__file__).parents[1] / "sweeps" / "tune_training.yaml"
 
@@ -95,13 +105,82 @@ def cells_of(path: Path) -> list[str]:
     return [f"{cell.cell_id}{'-' if cell.cell_id in sweep.stopped else '+'}" for cell in sweep.cells]
 
 
+def in_rounds(cells: Sequence[str], at: Values, rungs: Sequence[int], size: int) -> tuple[list[str], int]:
+    """The cells that halving in rounds trains to the end, and the steps of all."""
+    rule, steps, ended = EarlyStopping(rungs[0]), 0, []
+    before: dict[int, list[float]] = {rung: [] for rung in rungs}
+    for start in range(0, len(cells), size):
+        alive, last = dict(enumerate(cells[start : start + size])), 0
+        for rung in rungs[:-2]:  # the last two are ASHA's, and the end
+            values = {index: at[cell, rung] for index, cell in alive.items()}
+            steps, last = steps + len(alive) * (rung - last), rung
+            gone = rule.stopped(values, before[rung], "min")
+            before[rung] += values.values()
+            alive = {index: cell for index, cell in alive.items() if index not in gone}
+        steps += len(alive) * (rungs[-1] - last)
+        ended += alive.values()
+    return ended, steps
+
+
+def as_they_arrive(cells: Sequence[str], at: Values, rungs: Sequence[int]) -> tuple[list[str], int]:
+    """The same of ASHA, with cells that all take the same time per step."""
+    from ray.tune.schedulers.async_hyperband import _Bracket
+
+    bracket, queue, steps, ended = _Bracket(rungs[0], rungs[-1], 3, 0), list(cells), 0, []
+    running = [(rungs[0], slot, queue.pop(0), 0) for slot in range(SLOTS)]  # when, for a fixed order, cell, its rung
+    while running:
+        now, order, cell, place = heapq.heappop(running)
+        steps += rungs[place] - (rungs[place - 1] if place else 0)
+        if place == len(rungs) - 1:
+            ended.append(cell)
+        elif (
+            bracket.on_result(SimpleNamespace(trial_id=cell), rungs[place], -min(at[cell, rungs[place]], 1e9)) != "STOP"
+        ):
+            heapq.heappush(running, (now + rungs[place + 1] - rungs[place], order, cell, place + 1))
+            continue
+        if queue:
+            heapq.heappush(running, (now + rungs[0], order, queue.pop(0), 0))
+    return ended, steps
+
+
+def decide(searches: int, options: argparse.Namespace) -> None:
+    """Print what both rules would have been left with."""
+    steps = 6000
+    small = argparse.Namespace(**vars(options) | {"budget": searches * options.budget, "steps": steps, "round": 80})
+    rungs = [steps // 10, 3 * steps // 10, 9 * steps // 10, steps]
+    with tempfile.TemporaryDirectory() as folder:
+        path, store = write(Path(folder), "rounds", small, 0), Store(Path(folder) / "store")
+        text = re.sub(r"^  early_stopping: .*\n", "", path.read_text(), flags=re.MULTILINE)
+        for name, value in (("d_out", 8), ("d_in", 8), ("rank", 1), ("evaluations", 97)):
+            text = re.sub(rf"^( *{name}): .*$", rf"\1: {value}", text, flags=re.MULTILINE)
+        path.write_text(text)
+        flatdist.sweep(path, store, executor="inline", display="none", probe=False)
+        sweep = flatdist.load_sweep(path).recorded(store)
+        metric, ids = sweep.kind.ranking[0], [cell.cell_id for cell in sweep.cells]
+        final = {cell: median(found.values()) for cell, found in metric.values(store, ids).items()}
+        values = RungValues(store, metric, math.inf)
+        at = {(c.cell_id, r): values.of(c, range(options.replicates), r) for c in sweep.cells for r in rungs[:-1]}
+    for start in range(0, len(ids), options.budget):
+        cells = ids[start : start + options.budget]
+        print(f"best of all {min(final[cell] for cell in cells):6g}", end="")
+        for kind, (ended, trained) in (("rounds", in_rounds(cells, at, rungs, options.round)),
+                                       ("asha", as_they_arrive(cells, at, rungs))):  # fmt: skip
+            best = min((final[cell] for cell in ended), default=math.inf)
+            print(f"   {kind} {best:6g} with {trained:,} steps, {len(ended)} to the end", end="")
+        print()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure both and print them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, value in (("budget", 24), ("round", 8), ("replicates", 4), ("steps", 20000), ("seeds", 3)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--searcher", default="random")
+    parser.add_argument("--decide", type=int, metavar="K", help="compare the decisions alone, in K searches")
     options = parser.parse_args(arguments)
+    if options.decide:
+        decide(options.decide, options)
+        return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the sweep that is running ends too
     rows: dict[str, list[dict[str, float]]] = {kind: [] for kind in STOPPING}
     for seed in range(options.seeds):
