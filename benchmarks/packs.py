@@ -36,7 +36,7 @@ def main() -> None:
             packs = [shard for shard in plan.shards if shard.together]
             sizes = sorted(pack.replicates for pack in packs)
             fill = sum(company(pack, card) for pack in packs) / len(packs)
-            most = max(pack_device_bytes(pack, "cuda") for pack in packs)
+            most = max(pack_device_bytes(pack, "cuda", card) for pack in packs)
             print(
                 f"| {count} x {card} | {len(packs):,} packs, {len(plan.shards) - len(packs):,} of solvers "
                 f"| {sizes[0]:,} to {sizes[-1]:,} | {fill:.0%} | {most / 1e9:.1f} of {card.memory / 1e9:.0f} GB "
