@@ -6,7 +6,7 @@ memory of the largest, and the predicted time. Times come from nominal costs, fi
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 
 from flatdist.planning import Settings, make_plan
@@ -20,7 +20,9 @@ PROCESSORS = (16, 1024)
 
 def main() -> None:
     """Plan and print."""
-    sweep = load_sweep(sys.argv[1] if len(sys.argv) > 1 else "sweeps/statistical_dimension.yaml")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep", nargs="?", default="sweeps/statistical_dimension.yaml")
+    sweep = load_sweep(parser.parse_args().sweep)
     print("| on | shards | replicates a pack | a card is full to | its memory | predicted time |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
