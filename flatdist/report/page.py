@@ -41,6 +41,9 @@ _SYMBOLS = {
     f"d{PRIME}": f"<msup><mi>d</mi><mo>{PRIME}</mo></msup>",
     "-": "<mo>&minus;</mo>",
 }
+_MORE = """@media screen { #cells:not(.every) tr > :nth-child(n+%d):not(:last-child) { display: none; } }
+@media print { #cells tr > :nth-child(n+%d) { display: none; } }
+"""  # where the columns begin that the page shows only on request, and the printed page never
 _CURVES = ("index", "steps", "low", "high", "size", "deflated")
 
 
@@ -144,7 +147,8 @@ def build(material: Material, live: Inliner | None = None) -> dict[str, str]:
     )  # fmt: skip
     environment.filters["typeset"] = typeset
     main = environment.get_template("main.html.j2").render(content)
-    css, script = _asset("page.css") + painter.inliner.css, _asset("page.js")
+    first = 1 + [column.kind for column in cells["columns"]].index("more")
+    css, script = _asset("page.css") + _MORE % (first, first) + painter.inliner.css, _asset("page.js")
     payload = embedded(data)
     html = environment.get_template("page.html.j2").render(
         content, main=Markup(main), css=Markup(css), script=Markup(script), data=payload,  # noqa: S704
