@@ -83,10 +83,12 @@ class ClusterSession:
                 and type(error) is not Exception
             ):
                 raise  # Ray raises a bare Exception where it does not come up in time
-            where = "on this machine" if settings.address is None else f"at {settings.address!r}"
+            if settings.address is None:
+                advice = "rerun the command when the machine is less busy, or use --executor inline"
+                raise LaunchError(f"Ray could not be reached on this machine: {error}; {advice}") from error
             raise LaunchError(
-                f"Ray could not be reached {where}: {error}; allowed for --address: auto (a cluster that this machine "
-                f"belongs to), HOST:PORT, ray://HOST:10001; or leave it out to start one here, or use --executor inline"
+                f"Ray could not be reached at {settings.address!r}: {error}; allowed for --address: auto (a cluster "
+                "that this machine belongs to), HOST:PORT, ray://HOST:10001; or leave it out to start one here"
             ) from error
         self._opened = True
         ClusterSession._alone = settings.address is None
