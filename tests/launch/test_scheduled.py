@@ -72,6 +72,18 @@ def test_suggestions_are_recorded_before_they_run_and_stopped_ones_with_their_va
     assert made(store).count == 0
 
 
+def test_a_trial_that_is_stopped_while_paused_is_recorded_by_its_last_report(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    work = made(store)
+    config = work.suggest("t0", "finished")
+    assert isinstance(config, dict)
+    searcher = work._tune_searcher()
+    searcher.on_trial_result("t0", {"step": 300, "relative_error": 0.4})
+    searcher.on_trial_complete("t0")  # as Tune does for a paused trial
+    stopped = made_up(budget="4\n  scheduler: asha").recorded(store).stopped
+    assert {cell: (one.step, one.value) for cell, one in stopped.items()} == {config["cell_id"]: (300, 0.4)}
+
+
 def test_a_failed_trial_is_no_stopped_one(tmp_path: Path) -> None:
     work = made(Store(tmp_path))
     for trial, result, error in (("a", {}, True), ("b", {"step": 800, "failed": 1, "relative_error": math.inf}, False)):

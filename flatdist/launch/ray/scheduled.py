@@ -47,6 +47,7 @@ class Suggested:
         self._searcher = search.made_searcher(log.rounds, store)
         self._asked = {request.cell.cell_id for request in log.requests()}
         self._running: dict[str, Place] = {}
+        self.reported: dict[str, Mapping[str, Any]] = {}  # trial -> its last report; Tune stops a paused one without it
         self._numbers: dict[Place, int] = {}
         self._new: deque[tuple[int, Shard]] = deque()  # Tune's thread appends, the driver's takes
         self._events: deque[Event] = deque()
@@ -112,7 +113,7 @@ class Suggested:
         """Tune's scheduler, by default with rungs that fit the trainings.
 
         ASHA and the median rule count steps. HyperBand counts evaluations: if it counted steps, its first bracket alone
-        would need thousands of trials.
+        would need thousands of trials. A bracket's survivors train to the end, since a cell is stored only then.
         """
         from ray import tune
 
@@ -122,9 +123,7 @@ class Suggested:
         defaults: dict[str, Any] = {
             "asha": {"time_attr": "step", "max_t": steps, "grace_period": max(1, steps // 9), "reduction_factor": 3},
             "median": {"time_attr": "step", "grace_period": max(1, steps // 9)},
-            "hyperband": {"time_attr": "training_iteration", "max_t": max(2, evaluations)},
-            "bohb": {"time_attr": "training_iteration", "max_t": max(2, evaluations)},
-        }[choice.name]
+        }.get(choice.name, {"time_attr": "training_iteration", "max_t": max(2, evaluations), "stop_last_trials": False})
         options = defaults | dict(choice.options)
         try:
             return tune.create_scheduler(
@@ -143,9 +142,13 @@ class Suggested:
             def suggest(self, trial_id: str) -> Any:
                 return None if self.work is None else self.work.suggest(trial_id, Searcher.FINISHED)
 
+            def on_trial_result(self, trial_id: str, result: Any) -> None:
+                if self.work is not None:
+                    self.work.reported[trial_id] = result
+
             def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
                 if self.work is not None:
-                    self.work.complete(trial_id, result or {}, error=error)
+                    self.work.complete(trial_id, result or self.work.reported.get(trial_id, {}), error=error)
 
             def on_pause(self, trial_id: str) -> None:
                 """Asked by HyperBandForBOHB."""
