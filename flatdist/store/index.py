@@ -207,9 +207,8 @@ def select(sources: Sequence[Source], generations: Generations) -> Selection:
     source = np.repeat(np.arange(len(sources)), lengths)
     row = np.concatenate([np.arange(length) for length in lengths] or [np.zeros(0, np.int64)])
     steps, start = _history_places(sources)
-    tables = [one.table.select(list(INDEX_COLUMNS)) for one in sources]
-    if not tables:
-        tables = [_empty_index()]
+    # a file that cannot be read has no rows, and not the encoding of those that can
+    tables = [one.table.select(list(INDEX_COLUMNS)) for one in sources if len(one.table)] or [_empty_index()]
     index = pa.concat_tables(tables, promote_options="default")
     cells, cell = _ranked(index.column("cell_id"))
     # a row without a configuration counts as its own configuration
@@ -287,9 +286,8 @@ def _texts(column: pa.ChunkedArray) -> tuple[list[str], Array]:
         return [], np.zeros(0, np.int64)
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
-    column = column.unify_dictionaries()
-    values = column.chunk(0).dictionary.to_pylist()
-    return values, np.concatenate([_whole(chunk.indices, -1) for chunk in column.chunks])
+    column = column.unify_dictionaries().combine_chunks()
+    return column.dictionary.to_pylist(), _whole(column.indices, -1)
 
 
 def _ranked(column: pa.ChunkedArray) -> tuple[list[str], Array]:
@@ -305,13 +303,13 @@ def _ranked(column: pa.ChunkedArray) -> tuple[list[str], Array]:
 
 
 def _integers(column: pa.ChunkedArray) -> Array:
-    return np.concatenate([np.zeros(0, np.int64), *(_whole(chunk, 0) for chunk in column.chunks)])
+    return _whole(column.combine_chunks(), 0) if len(column) else np.zeros(0, np.int64)
 
 
 def _whole(chunk: pa.Array, null: int) -> Array:
     """The whole numbers of an array, in the memory where they are: ``to_numpy`` would import pandas."""
     valid, numbers = chunk.buffers()
-    if numbers is None or len(chunk) == 0:
+    if numbers is None:
         return np.full(len(chunk), null)
     here = slice(chunk.offset, chunk.offset + len(chunk))
     found = np.frombuffer(numbers, f"i{chunk.type.bit_width // 8}")[here]

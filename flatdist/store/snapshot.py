@@ -239,7 +239,8 @@ class Catalog:
 
         tables = [self._sources[name].table.select(list(INDEX_COLUMNS)) for name in selection.sources]
         first = np.cumsum([0, *map(len, tables)])
-        whole = pa.concat_tables(tables, promote_options="default") if tables else empty("trials", INDEX_COLUMNS)
+        filled = [table for table in tables if len(table)] or [empty("trials", INDEX_COLUMNS)]
+        whole = pa.concat_tables(filled, promote_options="default")
         return plain(whole.take(first[selection.source[positions]] + selection.row[positions]))
 
     def note_part(self, name: str, damage: Damaged) -> Damaged:

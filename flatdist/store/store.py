@@ -286,7 +286,8 @@ class Store:
             view, _ = self._reader.view(whole=True)
         if thorough is None or len(thorough) > 0:
             used = (view.selection if thorough is None else view.selection.of_cells(thorough)).used_sources()
-            segments = [one for one in view.snapshot.manifest.segments if one.name in used]
+            every = view.snapshot.manifest.segments  # of one that cannot be read, no row is known to be used
+            segments = [one for one in every if one.name in used or self._catalog.damage(one.name)]
             found = self._catalog.check_segments(segments)
             if found or any(self._catalog.damage(segment.name) for segment in segments):
                 before = len(view.selection)

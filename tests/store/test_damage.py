@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +13,7 @@ import pytest
 from flatdist.errors import StoreError
 from flatdist.store import Store, StoreWarning, parquet
 from flatdist.store.filesystem import LocalFilesystem
-from flatdist.store.layout import manifest_path, part_path
+from flatdist.store.layout import manifest_path, part_path, segment_folder
 
 
 def truncate(store, path, size=None):
@@ -188,6 +189,21 @@ def test_behind_a_damaged_manifest_the_one_before_holds(store, cells, rows):
     with pytest.warns(StoreWarning, match="skipped"):
         assert Store(store.uri).compact(grace=0).number == 4
     assert Store(store.uri).history().equals(wanted)
+
+
+def test_a_segment_and_the_index_that_change_places_leave_the_parts(store, cells, rows):
+    store.write(*rows(cells[0], range(2)))
+    store.compact()
+    store.write(*rows(cells[1], range(2)))
+    paths = [store.files.list(folder)[0].path for folder in ("index/v1", segment_folder("trials"))]
+    contents = [store.files.read(path) for path in paths]
+    for path, content in zip(paths, reversed(contents), strict=True):
+        Path(store.uri, path).write_bytes(content)
+    with pytest.warns(StoreWarning, match="skipped|left out"):
+        assert {*Store(store.uri).trials()["cell_id"]} == {cells[1].cell_id}
+    with pytest.warns(StoreWarning, match="skipped|left out|damaged"):  # the part that was compacted still exists
+        assert sum(map(len, Store(store.uri).done(thorough=True).values())) == 4
+    assert len(Store(store.uri).trials()) == 4
 
 
 def test_without_its_index_a_manifest_is_read_from_the_segments(store, cells, rows):
