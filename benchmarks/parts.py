@@ -1,6 +1,7 @@
 """Eight parts of a job array on this machine, two of them killed, compared with one Ray run on the same slots.
 
     python -m benchmarks.parts [--replicates 200] [--parts 8] [--killed 2]
+    python -m benchmarks.parts --same --parts 2 --killed 0    # the same command in two terminals; without Ray
 
 Prints the wall time of both, and how many replicates were computed twice; every replicate must be in the store once.
 """
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=200)
     parser.add_argument("--parts", type=int, default=8)
     parser.add_argument("--killed", type=int, default=2)
+    parser.add_argument("--same", action="store_true", help="the same command in each process; none on Ray")
     options = parser.parse_args()
     environment = os.environ | {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
     with tempfile.TemporaryDirectory() as name:
@@ -55,7 +57,7 @@ def main() -> None:
         processes = [
             subprocess.Popen(
                 [sys.executable, "-c", NOTING, str(folder / f"{part}.txt"), *sweep, "--store", str(folder / "store"),
-                 "--part", f"{part}/{options.parts}"],
+                 *(["--executor", "inline"] if options.same else ["--part", f"{part}/{options.parts}"])],
                 env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )
             for part in range(1, options.parts + 1)
@@ -74,6 +76,8 @@ def main() -> None:
         print(f"{options.parts} parts, {options.killed} killed: {seconds:.1f} s, {len(rows)} replicates stored")
         print(f"  the first after {first:.1f} s, the last after {last:.1f} s,")
         print(f"  {int(rows.duplicated().sum())} doubled in the store, {twice} computed twice, exit statuses {codes}")
+        if options.same:
+            return
         start = time.monotonic()
         share = (os.cpu_count() or 1) / options.parts
         command = [*sweep, "--store", str(folder / "ray"), "--no-probe", "--cpus-per-trial", f"{share:g}"]

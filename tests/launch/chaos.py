@@ -53,6 +53,7 @@ PATIENCE = 600.0  # seconds without any of the wanted progress after which the s
 SILENCE = 1.2  # seconds after which a driver counts as dead here
 DRIVERS = 3
 RAY_STARTS = 5
+GCS_PATIENCE = 300.0  # seconds until a driver whose control service died has ended; Ray alone waits for 60
 MISSING, CRASHED = 75, 70  # statuses of a process
 
 
@@ -394,7 +395,7 @@ class Victim:
         elif kind == "gcs":
             self._cluster.head_node.all_processes["gcs_server"][0].process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._driver.wait(timeout=90)
+                self._driver.wait(timeout=GCS_PATIENCE)
             status = self._driver.poll()
             if status not in (0, 1):
                 raise AssertionError(f"a driver whose GCS died ended with {status}")
