@@ -100,7 +100,7 @@ def trained_trials(trials: pd.DataFrame) -> pd.DataFrame:
         values = {name: trained[name].astype(object).iloc[0] for name in problems}
         example = " and ".join(f"{name} == {value!r}" for name, value in values.items())
         raise FitError(
-            f"these trials differ in {', '.join(problems)}, and training curves show one problem; choose it with "
+            f"these trials differ in {', '.join(problems)}; training curves show one problem: choose it with "
             f"--where, such as --where {example!r}"
         )
     return trained

@@ -85,7 +85,7 @@ def test_several_problems_are_refused_with_a_way_out(monkeypatch, capsys):
     monkeypatch.setattr(flatdist, "load_trials", lambda store, sweep, where=None: trials)
     assert figure("training-curves", "demo") == 2
     n = trials["n"].iloc[0]
-    assert f"choose one with --where, such as --where 'rank == 1 and n == {n}'" in capsys.readouterr().err
+    assert f"choose it with --where, such as --where 'rank == 1 and n == {n}'" in capsys.readouterr().err
 
 
 def test_short_axes_have_plain_numbers(history, trials):
