@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from flatdist.cells.cell import Cell
 from flatdist.store import Store
-from flatdist.sweeps import Sweep, load_sweep
+from flatdist.sweeps import Sweep, load_sweep, reading
 
 TEXT = """
 name: doors
@@ -17,13 +19,18 @@ replicates: 1
 fixed: {d_out: 12, d_in: 10, steps: 100}
 blocks:
   - fixed: {rank: 2, n: 55}
-    axes: {init_scale: ["1/3", 0.1, 0.5], schedule: [constant, cosine_tail], anneal_fraction: [0.3, "2/3"]}
+    axes: {init_scale: ["1/3", 0.1, 0.5], anneal_fraction: [0.3, "2/3"]}
+  - fixed: {rank: 2, n: 55, schedule: constant}
   - fixed: {method: label_noise_sgd}
-    axes: {rank: [1, 2], n: [20, "1.1*dof", 41, "2*dof", entries], nested: [false, true]}
+    axes: {rank: [1, 2], n: [20, "1.1*dof", 41, "2*dof", entries]}
+  - fixed: {method: label_noise_sgd, rank: 1, nested: true}
+    axes: {n: [9, 20, 41]}
   - fixed: {rank: 2, n: 50, method: minibatch_sgd}
-    axes: {learning_rate: {logspace: [1e-3, 0.1, 5]}, batch_size: [1, 50, full]}
+    axes: {learning_rate: {logspace: [1e-3, 0.1, 5]}, batch_size: [1, 50, full, 1, 50]}
+    zip: [[learning_rate, batch_size]]
   - fixed: {rank: 1, n: 30, method: sam, learning_rate: auto, batch_size: full}
-    axes: {width: [16, [16, 24], [24, 24], 10, [12, 10]], sam_radius: [0.05, "1/7"]}
+    axes: {width: [16, [16, 24], [24, 24], 10, [12, 10]], sam_radius: [0.05, "1/7", 0.05, "1/7", 0.05]}
+    zip: [[width, sam_radius]]
   - fixed: {rank: 3, n: "dof"}
     axes:
       method: [min_nuclear_norm, min_frobenius_norm, gradient_descent]
@@ -31,6 +38,7 @@ blocks:
       depth: [2, 3]
   - fixed: {d_out: 10, rank: 1, method: min_hessian_trace}
     axes: {n: [19, 38, 57], depth: [2, 4], observation_noise_std: [0, 0.1, "1/3"]}
+    zip: [[n, observation_noise_std]]
 """
 
 
@@ -65,8 +73,8 @@ def row(cell: Cell, replicate: int = 0) -> dict[str, object]:
     }
 
 
-@pytest.fixture(scope="session", params=["compacted"])
-def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Filled:
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
     folder = tmp_path_factory.mktemp("doors")
     path = folder / "doors.yaml"
     path.write_text(TEXT, encoding="utf-8")
@@ -85,6 +93,7 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     ]
     store.write([row(cell) for cell in sweep.cells], history)
     store.sweeps.save(sweep.name, sweep.source, [cell.cell_id for cell in sweep.cells], sweep.replicates)
-    if request.param == "compacted":
-        store.compact()
-    return Filled(sweep, path, str(folder / "results"))
+    store.compact()
+    with pytest.MonkeyPatch.context() as patch:  # the same YAML is read a thousand times, which would take longest
+        patch.setattr(reading, "parse_tree", functools.cache(reading.parse_tree))
+        yield Filled(sweep, path, str(folder / "results"))
