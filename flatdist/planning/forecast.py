@@ -202,10 +202,12 @@ def make_forecast(
     """A forecast from the store's wall times, and from probes of kinds of cells that it says nothing about."""
     stored = stored_observations(store) if items else []
     cells = [item.cell for item in items]
-    probed = probe_observations(cells, Forecast(stored, engine, device, card=card), probe) if probe is not None else []
+    from_store = Forecast(stored, engine, device, card=card)
+    probed = probe_observations(cells, from_store, probe) if probe is not None else []
     forecast = Forecast([*stored, *probed], engine, device, card=card)
     known = sum(math.isfinite(forecast.replicate(cell).distance) for cell in cells)
-    sources = ["times in the store"] if stored and known else []
+    answered = any(math.isfinite(from_store.replicate(cell).distance) for cell in cells)
+    sources = ["times in the store"] if answered else []
     if probed:
         sources.append(f"{len(probed)} short probe{'s' if len(probed) > 1 else ''}")
     if known < len(cells):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from planned import FakeStore, row
 
 from flatdist import engines
 from flatdist.cells.cell import Cell
@@ -14,8 +17,8 @@ from flatdist.errors import LaunchError
 from flatdist.launch.sweeping import Amount, plan_sweeps
 from flatdist.planning import Observation, Settings, WorkItem, plan_items
 from flatdist.planning import settings as planning_settings
-from flatdist.planning.forecast import Forecast, nominal_seconds
-from flatdist.planning.packs import Card, device_bytes
+from flatdist.planning.forecast import Forecast, make_probe, nominal_seconds
+from flatdist.planning.packs import Card, device_bytes, pack_sizes
 from flatdist.store import Store
 from flatdist.sweeps import parse_sweep
 
@@ -45,6 +48,62 @@ def test_rows_of_the_same_card_say_how_long_it_takes(label: str, card: str, coun
     model = Forecast([Observation(SMALL, 7.0, "cuda", label)], "auto", "cuda", card=card)
     assert math.isfinite(model.replicate(SMALL).distance) is counts
     assert model.replicate(SMALL).seconds == pytest.approx(7.0 if counts else nominal_seconds(SMALL, "cuda"))
+    store = FakeStore(rows=[row(SMALL, 7.0, "cuda") | {"device": label}])
+    asked: list[Cell] = []
+    settings = Settings(slots=1, device="cuda", card=replace(CARD, name=card))
+    plan = plan_items([WorkItem(SMALL, (0,))], store, settings, probe=lambda cell: asked.append(cell) or 5.0)  # type: ignore[func-returns-value]
+    assert plan.forecast.basis == ("times in the store" if counts else "1 short probe")
+    assert bool(asked) is not counts
+
+
+def test_a_probe_fills_the_card_within_a_quarter_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def run(cell: Cell, together: range, *_: object, **__: object) -> list[SimpleNamespace]:
+        tried.append(len(together))
+        return [SimpleNamespace(trial={"wall_seconds": 60.0})] * len(together)
+
+    monkeypatch.setattr("flatdist.trials.run.run_replicates", run)
+    for memory in (CARD.memory, 4 * 10 * device_bytes(SMALL, "cuda") + 1, 1):
+        monkeypatch.setattr(Card, "here", lambda memory=memory: replace(CARD, memory=memory))
+        make_probe("cuda", "cuda", 1)(SMALL)
+    assert tried[::2] == [CARD.fill(SMALL), 10, 1]
+
+
+def test_the_card_here_is_the_first_as_torch_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert Card.here() == Card()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    cards = [SimpleNamespace(multi_processor_count=77, name="One")]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: cards[index])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: [(5, 9)][index])
+    assert Card.here() == Card(77, 5, "One")
+
+
+def test_the_first_packs_are_half_of_what_is_left_for_a_card() -> None:
+    assert pack_sizes(10_000, slots=4, fill=100, most=10**6)[:4] == [1250, 1094, 957, 838]
+
+
+def test_a_pinned_device_has_its_own_gpus() -> None:
+    assert (Settings(gpus_per_trial=0.5).pinned("cpu").gpus_per_trial, Settings().pinned("cuda").gpus_per_trial) == (
+        0,
+        1,
+    )
+    assert Settings(executor="inline").pinned().device == "cpu"
+
+
+def test_a_trial_wider_than_the_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    Settings(cpus_per_trial=4).check_here()
+    with pytest.raises(LaunchError) as caught:
+        Settings(cpus_per_trial=5).check_here()
+    words = "--cpus-per-trial 5: this machine has 4 CPUs; allowed: at most 4, or a cluster's --address"
+    assert str(caught.value) == words
+    monkeypatch.setattr(planning_settings, "cuda_devices", lambda: ())
+    with pytest.raises(LaunchError, match=r"use --device cpu, or a cluster's --address$"):
+        Settings(device="cuda").check_here()
 
 
 @pytest.mark.parametrize("change", [{"d_out": 80}, {"dtype": "float64"}, {"width": 100}])

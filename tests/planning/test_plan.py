@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import math
 import random
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planned import FakeStore, row
 
 from flatdist.cells.cell import Cell
 from flatdist.errors import LaunchError, SweepError
@@ -24,51 +25,44 @@ from flatdist.planning import (
     keep_within,
     make_plan,
     parse_duration,
+    plan_items,
 )
 from flatdist.planning.forecast import (
     DRIFT,
     PROBE_SECONDS,
     PROBE_STEPS,
     Forecast,
+    duration,
     nominal_seconds,
     probe_observations,
     shortened,
 )
-from flatdist.planning.memory import memory_bytes, replicates_that_fit, require_room
+from flatdist.planning.memory import (
+    RAY_BYTES,
+    available_bytes,
+    memory_bytes,
+    pack_bytes,
+    replicates_that_fit,
+    require_room,
+)
 from flatdist.planning.plan import SHARD_SECONDS, START_SECONDS
-from flatdist.planning.sharding import Sized, make_shards, makespan, shuffle, split_items
+from flatdist.planning.settings import processors
+from flatdist.planning.sharding import (
+    PIECE_SECONDS,
+    PIECES,
+    Sized,
+    in_pieces,
+    make_shards,
+    makespan,
+    shuffle,
+    split_items,
+)
 from flatdist.sweeps import parse_sweep
 
 TEXT = (
     "name: a\nreplicates: 8\nfixed: {d_out: 12, d_in: 12, steps: 1000}\n"
     "axes: {rank: [1, 2], n: [40, 60, 80], method: [label_noise_sgd, min_nuclear_norm]}\n"
 )
-
-
-class FakeStore:
-    """What a plan asks of a store."""
-
-    def __init__(
-        self,
-        done: dict[str, set[int]] | None = None,
-        failed: dict[str, dict[int, int]] | None = None,
-        rows: Iterable[dict[str, Any]] = (),
-    ) -> None:
-        self._done, self._failed, self._rows = done or {}, failed or {}, list(rows)
-
-    def done(self, cell_ids: Collection[str] | None = None, *, thorough=False) -> dict[str, set[int]]:
-        return {i: r for i, r in self._done.items() if cell_ids is None or i in cell_ids}
-
-    def failed(self, cell_ids: Collection[str] | None = None) -> dict[str, dict[int, int]]:
-        return {i: r for i, r in self._failed.items() if cell_ids is None or i in cell_ids}
-
-    def trials(self, cell_ids: Any = None, where: Any = None, columns: Any = None) -> pd.DataFrame:
-        return pd.DataFrame(self._rows, columns=columns).astype(object)
-
-
-def row(cell: Cell, seconds: float, engine: str = "fused") -> dict[str, Any]:
-    extra = {"steps_run": cell.steps, "status": "converged", "wall_seconds": seconds, "engine": engine, "device": "cpu"}
-    return cell.row() | extra
 
 
 def replicates_of(items: Iterable[WorkItem]) -> list[tuple[str, int]]:
@@ -245,9 +239,63 @@ def test_a_cell_that_cannot_fit_is_refused_with_the_figures() -> None:
     small, large = Cell(d_out=8, d_in=8, rank=1, n=20), Cell(d_out=300, d_in=200, rank=3, n=20000)
     need = memory_bytes(large, 1)
     require_room([(small, "fused"), (large, "fused")], need, "ray")
-    message = rf"d_out=300, d_in=200, n=20000 needs {need / 2**30:.1f} GiB and 2\.0 GiB are available"
+    message = (
+        rf"d_out=300, d_in=200, n=20000 needs {need / 2**30:.1f} GiB and 2\.0 GiB are available here; take a smaller "
+        "n, or run it on a cluster with --address$"
+    )
     with pytest.raises(LaunchError, match=message):
         require_room([(small, "fused"), (large, "fused"), (small, "fused")], 2 * 2**30, "ray")
+
+
+@pytest.mark.parametrize("method", ["label_noise_sgd", "min_nuclear_norm"])
+def test_memory_grows_as_what_is_held(method: str) -> None:
+    cells = [Cell(d_out=8, d_in=8, rank=1, n=n, method=method) for n in (100, 200, 300)]
+    few, some, many = (memory_bytes(cell, 1) for cell in cells)
+    gram = 0 if cells[0].spec.takes_steps else 3 * 8 * 100**2  # three matrices n x n in float64
+    assert many - 2 * some + few == 2 * gram
+    for cell in cells:
+        assert memory_bytes(cell, 1) - memory_bytes(cell, 1, executor="inline") == RAY_BYTES
+    for engine in ("fused", "batched"):
+        parts = [(cells[0], 2), (cells[0], 3)]
+        whole = memory_bytes(cells[0], 5 if cells[0].spec.takes_steps else 1, engine, "inline")
+        assert pack_bytes(parts, engine, "inline") == whole
+
+
+def test_factors_are_multiplied_in_float64_in_an_evaluation() -> None:
+    few, many = (Cell(d_out=8, d_in=6, rank=1, n=n, ensemble="rank_one") for n in (100, 200))
+    assert memory_bytes(many, 0) - memory_bytes(few, 0) == 4 * 8 * 100 * (8 + 6)
+
+
+def test_the_machine_is_asked_for_its_memory_and_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {3, 5, 7}, raising=False)
+    assert processors() == 3
+    monkeypatch.setattr("builtins.open", lambda *_, **__: io.StringIO("MemTotal: 9 kB\nMemAvailable: 7 kB\n"))
+    assert available_bytes() == 7 * 1024
+    monkeypatch.setattr("builtins.open", lambda *_, **__: io.StringIO("MemTotal: 9 kB\n"))  # as older kernels say it
+    assert (available_bytes() or 0) > 2**20
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        *((0.0499, "0 s"), (0.05, "0.05 s"), (9.94, "9.9 s"), (9.96, "10 s"), (89.9, "90 s"), (90, "1.5 min")),
+        *((5399, "90 min"), (5400, "1.5 h"), (172799, "48 h"), (172800, "2 days"), (123.5 * 86400, "124 days")),
+    ],
+)
+def test_durations_in_words(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_nominal_costs_grow_as_the_arithmetic() -> None:
+    def cost(**fields: Any) -> float:
+        return nominal_seconds(Cell(**{"d_out": 60, "d_in": 60, "rank": 1, "n": 2000} | fields))
+
+    gram = cost(d_out=120, method="min_frobenius_norm") / cost(method="min_frobenius_norm")
+    assert 1.6 < gram < 2.0, "2 n^2 d_out d_in flops, and n^3 / 3"
+    for method in ("flow_limit", "theorem_probe", "flattest_local"):
+        assert cost(method=method, n=4000) > cost(method=method) > cost(method=method, d_out=30) > 0
+    assert cost(method="flow_limit", flow_duration=8.0) > 7 * cost(method="flow_limit")
+    assert cost(method="sam", batch_size="full") > 1.8 * cost(method="gradient_descent", batch_size="full")
 
 
 def true_seconds(cell: Cell) -> float:
@@ -304,6 +352,9 @@ def test_other_engines_and_devices_say_nothing() -> None:
     model = Forecast(others, "fused", "cpu")
     assert math.isinf(model.replicate(cell).distance)
     assert model.replicate(cell).seconds == nominal_seconds(cell)
+    model = Forecast([Observation(cell, 1.0, "fused", "cpu")], "fused", "cpu")
+    assert math.isinf(model.replicate(cell.replace(dtype="float64")).distance)
+    assert model.replicate(cell.replace(method="minibatch_sgd")).distance == 0.0, "all gradient methods are one family"
 
 
 def test_solvers_are_predicted_from_their_own_times_on_any_engine() -> None:
@@ -328,7 +379,10 @@ def test_times_in_the_store_replace_probes() -> None:
     assert asked[0] in sweep.cells, "short cells are measured whole"
     truth = sum(8 * true_seconds(cell) for cell in sweep.cells)
     assert empty.work.low < truth < empty.work.high
-    assert "2 short probes" in empty.forecast.basis
+    assert empty.forecast.basis == "2 short probes"
+    single = plan_items([WorkItem(sweep.cells[0], (0,))], FakeStore(), Settings(slots=1), probe=probe)
+    assert single.forecast.basis == "1 short probe"
+    assert (single.total, single.done, single.failed, single.to_run) == (1, 0, 0, 1)
     asked.clear()
     rows = [row(cell, true_seconds(cell), "fused" if "sgd" in cell.method else "solver") for cell in sweep.cells]
     stored = make_plan([sweep], FakeStore(rows=rows), Settings(slots=1, executor="inline"), probe=probe)
@@ -358,6 +412,10 @@ def test_long_cells_are_probed_in_a_fraction_of_their_steps() -> None:
     assert PROBE_STEPS <= short.steps < cell.steps / 50
     assert dataclasses.replace(short, steps=cell.steps, evaluations=cell.evaluations) == cell
     assert shortened(cell, "reference").steps == PROBE_STEPS
+    assert short.evaluations == 4
+    quick, solved = cell.replace(d_out=6, d_in=6, n=20, steps=10, rank=1), cell.replace(method="min_hessian_trace")
+    assert shortened(quick) is quick
+    assert shortened(solved) is solved
 
 
 def test_a_probe_that_fails_leaves_the_nominal_seconds() -> None:
@@ -420,9 +478,12 @@ def test_compilation_is_no_part_of_a_probe(method: str, monkeypatch: pytest.Monk
     from flatdist.planning import make_probe
 
     times = iter([30.0, 0.4, 0.3, 0.35])
-    monkeypatch.setattr(
-        "flatdist.trials.run.run_replicates", lambda *_, **__: [SimpleNamespace(trial={"wall_seconds": next(times)})]
-    )
+
+    def run(cell: Cell, together: Any, how: Any, provenance: Any) -> list[Any]:
+        assert (list(together), how.engine, how.device, how.threads) == ([0], "fused", "cpu", 1)
+        return [SimpleNamespace(trial={"wall_seconds": next(times)})]
+
+    monkeypatch.setattr("flatdist.trials.run.run_replicates", run)
     probe = make_probe("fused", "cpu", 1)
     cell = Cell(d_out=12, d_in=12, rank=1, n=23, method=method)
     assert probe(cell) == 0.4, "the first run compiles"
@@ -454,3 +515,44 @@ def test_an_item_that_pauses_at_a_rung_is_predicted_for_the_steps_that_it_takes(
     assert whole == pytest.approx(16.0, rel=0.2)
     assert model.item_seconds(WorkItem(cell, (0, 1), until=250)) == pytest.approx(whole / 4)
     assert model.item_seconds(WorkItem(cell, (0, 1), until=2000)) == whole
+
+
+def test_what_a_plan_says() -> None:
+    sweep = parse_sweep(TEXT)
+    plan = make_plan([sweep], FakeStore(failed={sweep.cells[0].cell_id: {2: 1}}), Settings(slots=1, executor="inline"))
+    assert repr(plan).splitlines() == [
+        "a",
+        "  12 cells with 8 replicates each: 0 done, 95 missing, 1 failed",
+        "to run: 95 replicates of 12 cells in 1 shard",
+        f"time:   {plan.time} on one slot with the fused engine, from nominal costs for 12 of 12 cells",
+        f"memory: {plan.memory_bytes / 2**20:.0f} MiB per trial at most",
+    ]
+    nothing = make_plan([sweep], FakeStore(failed={cell.cell_id: dict.fromkeys(range(8), 1) for cell in sweep.cells}))
+    assert repr(nothing).splitlines()[-1] == "nothing to run; --retry-failed reruns the failed ones"
+
+
+def test_settings_that_cannot_be_used_are_all_named() -> None:
+    with pytest.raises(LaunchError) as caught:
+        Settings(executor="rya", slots=0, cpus_per_trial=0.0, gpus_per_trial=1.5, runner="x")
+    assert str(caught.value).splitlines() == [
+        "executor 'rya' does not exist (did you mean 'ray'?); allowed: ray, inline",
+        "slots: 0 cannot be used; allowed: 1 or more",
+        "cpus_per_trial: 0.0 cannot be used; allowed: a number greater than 0",
+        "gpus_per_trial: 1.5 cannot be used; allowed: 0, a fraction below 1, or a whole number",
+        "runner: 'x' cannot be used; allowed: module:function",
+    ]
+
+
+@pytest.mark.parametrize("sharers", [1, 2, 5])
+def test_pieces_of_shared_shards_hold_everything_and_are_short(sharers: int) -> None:
+    shards = make_shards(sized([1.0, 30.0, 2.0, 0.5, 60.0, 8.0], replicates=16), slots=2)
+    pieces = in_pieces(shards, "fused", threads=2, sharers=sharers)
+    assert replicates_of(i for piece in pieces for i in piece.items) == replicates_of(
+        i for s in shards for i in s.items
+    )
+    total = sum(shard.predicted_seconds for shard in shards)
+    assert sum(piece.predicted_seconds for piece in pieces) == pytest.approx(total)
+    longest = min(PIECE_SECONDS, total / (PIECES * sharers))
+    for piece in pieces:
+        whole = sharers == 1 or max(len(item.replicates) for item in piece.items) <= 2
+        assert piece.predicted_seconds <= 1.5 * longest or (len(piece.items) == 1 and whole)
