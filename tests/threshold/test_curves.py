@@ -31,6 +31,15 @@ def test_tails_are_not_rounded_away(link, side):
     assert tails[side > 0][0] == pytest.approx(math.exp(-400.0), rel=1e-9, abs=0.0)
 
 
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_gap_far_out_in_a_tail_keeps_its_likelihood(side):
+    """exp(-50) - exp(-60), which 1 - exp(-50) is too close to 1 for."""
+    values = np.array([50.0, 60.0]) if side > 0 else np.array([-60.0, -50.0])
+    seen = Observations(values, np.zeros(2), np.zeros(2), np.array([0]), np.array([1]), np.array([1.0]))
+    height = seen.heights("logit", np.zeros(1), np.ones(1), np.zeros(1))
+    assert height.item() == pytest.approx(math.log(math.exp(-50) - math.exp(-60)), rel=1e-9)
+
+
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("lapse", [0.0, 0.2, 0.45])
 def test_a_curve_is_one_half_at_n50_whatever_the_lapse(link, lapse):
@@ -100,6 +109,8 @@ def test_curves_that_stay_below_a_height_are_bounded():
 
 
 def test_runs_say_between_which_n_thresholds_lie():
+    first = Runs(np.array([20, 30, 20]), np.array([0, 1, 0]), np.array([7, 7, 8])).observations()
+    assert (first.above.tolist(), first.until.tolist(), first.lost.tolist()) == ([0], [1], [1, 0])
     n, success = [20, 30, 45, 20, 30, 45, 20, 30], [0, 0, 1, 1, 1, 1, 0, 0]
     runs = Runs(np.array(n), np.array(success), np.array([7, 7, 7, 8, 8, 8, 9, 9]))
     above, until = runs.bounds()

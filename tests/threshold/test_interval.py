@@ -11,6 +11,7 @@ import pytest
 from flatdist.fits.threshold import fit_thresholds
 from flatdist.threshold import Runs, interval
 from flatdist.threshold.curves import LINKS
+from flatdist.threshold.interval import Fit, _isotonic_deviance, clustering
 
 
 def runs(counts):
@@ -79,6 +80,65 @@ def test_an_n50_beyond_the_measured_n_is_a_bound():
     assert (below.low, above.high) == (0.0, math.inf)
     assert 25 < below.high < 40
     assert 40 < above.low < 75
+    assert (below.reason, above.reason) == ("", "success may level off below one half")
+
+
+@pytest.mark.parametrize(
+    ("counts", "low", "high"),
+    [  # the few runs at the far end alone would not exclude any n50
+        ({20: (0, 30), 40: (0, 1), 80: (0, 1)}, 20, math.inf),
+        ({20: (1, 0), 40: (1, 0), 80: (30, 0)}, 0, 80),
+    ],
+)
+def test_one_outcome_bounds_n50_by_the_runs_beyond_it(counts, low, high):
+    found = interval(runs(counts))
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_success_that_falls_again_is_said_with_its_place():
+    again = interval(runs({20: (0, 20), 30: (20, 0), 40: (20, 0), 60: (0, 20)}))
+    assert (again.censored, again.reason) == ("unresolved", "success falls below one half again at n = 60")
+    dip = interval(runs({20: (0, 20), 30: (20, 0), 40: (12, 8), 60: (20, 0)}))
+    assert (dip.censored, dip.reason) == ("interval", "success falls again from n = 40")
+    assert interval(runs({20: (0, 20), 30: (19, 1), 40: (17, 3), 60: (20, 0)})).reason == "", "within chance"
+
+
+def test_the_best_rising_curve_pools_what_falls():
+    """Against the likelihoods of pooled shares, by hand."""
+    won, total = np.array([[1, 5, 9], [6, 2, 9]]), np.array([10, 10, 10])
+    deviance, rising = _isotonic_deviance(won, total)
+    np.testing.assert_allclose(rising, [[0.1, 0.5, 0.9], [0.4, 0.4, 0.9]])
+
+    def likelihood(shares):
+        return sum(w * math.log(p) + (10 - w) * math.log(1 - p) for w, p in zip((6, 2, 9), shares, strict=True))
+
+    wanted = 2 * (likelihood((0.6, 0.2, 0.9)) - likelihood((0.4, 0.4, 0.9)))
+    np.testing.assert_allclose(deviance, [0.0, wanted], atol=1e-12)
+
+
+def test_a_curve_that_fits_is_told_from_one_that_does_not():
+    counts = {30: (1, 39), 36: (8, 32), 43: (25, 15), 52: (36, 4), 62: (40, 0)}
+    good = interval(runs(counts), details=True)
+    poor = interval(runs(counts | {30: (0, 40), 36: (20, 20), 43: (20, 20), 52: (20, 20)}), details=True)
+    assert good.fit_p > 0.3 > 0.02 > poor.fit_p
+
+
+def test_the_widths_limits_narrow_with_their_level():
+    counts = runs({30: (1, 39), 36: (8, 32), 43: (25, 15), 52: (36, 4), 62: (40, 0)})
+    wide, half = (interval(counts, details=True, level=level) for level in (0.95, 0.5))
+    assert wide.width_low < half.width_low <= half.width <= half.width_high < wide.width_high
+    ratio = math.log(half.width_high / half.width_low) / math.log(wide.width_high / wide.width_low)
+    assert 0.25 < ratio < 0.5, "of a normal 0.344"
+
+
+def test_independent_runs_are_not_found_to_be_clustered():
+    """One run a replicate: the scores' variance is the information, and Student's quantile remains."""
+    given = runs({30: (2, 38), 36: (8, 32), 43: (25, 15), 52: (36, 4), 62: (38, 2)})
+    labelled = Runs(given.n, given.success, np.arange(len(given)))
+    assert clustering(labelled, Fit(given.observations(), LINKS, 0.95), 0.95) == pytest.approx(1.0, abs=0.2)
+    twice = Runs(np.tile(given.n, 2), np.tile(given.success, 2), np.tile(np.arange(len(given)), 2))
+    factor = clustering(twice, Fit(twice.observations(), LINKS, 0.95), 0.95)
+    assert factor == pytest.approx(2.0, abs=0.4), "every run counted twice"
 
 
 @pytest.mark.parametrize("lapse", [False, True])

@@ -93,6 +93,7 @@ def test_allowed_values_and_their_room_are_kept():
     allowed = np.array([10, 30, 45, 60, 75, 144, 200])
     within = Range(22, 144, allowed)
     np.testing.assert_array_equal(within.values, [30, 45, 60, 75, 144])
+    np.testing.assert_array_equal(Range(30, 75, allowed).values, [30, 45, 60, 75])
     room = np.array([5, 1, 2, 1, 0])
     n = place(simulated(60.0, 0.1, 50), within, 6, room=room)
     assert len(n) == 6

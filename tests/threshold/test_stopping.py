@@ -116,6 +116,12 @@ def test_a_search_ends_where_no_run_can_say_more(counts):
     assert finished(runs(counts), WITHIN, 0.0001)
 
 
+def test_an_interval_within_one_measurement_is_as_far_as_a_search_gets():
+    counts = runs({2: (10, 30), 3: (30, 10)})
+    assert interval(counts).half_width > 0.1
+    assert finished(counts, Range(1, 30), 0.0001)
+
+
 def test_a_search_is_not_believed_before_it_has_24_runs():
     """Whatever precision is asked for: so few outcomes are precise by luck."""
     few = {30: (0, 5), 40: (3, 3), 44: (2, 1), 60: (9, 0)}
