@@ -23,6 +23,7 @@ from .factorization.regularizer import balanced_factorization as balanced_factor
 from .factorization.regularizer import induced_regularizer as induced_regularizer
 from .fits.scaling import fit_scaling as fit_scaling
 from .fits.threshold import fit_thresholds as fit_thresholds
+from .report import write_report as write_report
 from .results import load_history as load_history
 from .results import load_trials as load_trials
 from .solvers.min_frobenius_norm import min_frobenius_norm as min_frobenius_norm

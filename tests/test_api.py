@@ -34,7 +34,13 @@ def test_a_sweep_runs_from_a_dict_and_resumes(tmp_path: Path) -> None:
     assert trials.equals(flatdist.load_trials(tmp_path, sweep="little"))
     assert flatdist.plan("little", tmp_path, **INLINE).to_run == 0
     loaded = flatdist.load_sweep(write(tmp_path, "again.yaml"))
-    assert flatdist.sweep(loaded, flatdist.Store(tmp_path), display="none", **INLINE).equals(trials)
+    assert repr(loaded) == "Sweep('again', 4 cells, 2 replicates each)"
+    assert "<th>n</th><td>10, 12</td>" in loaded._repr_html_()
+    assert "<th>steps</th>" not in loaded._repr_html_()
+    store = flatdist.Store(tmp_path)
+    assert flatdist.sweep(loaded, store, display="none", **INLINE).equals(trials)
+    assert "<th>little</th><td>4</td><td>8</td>" in store._repr_html_()
+    assert flatdist.Store(tmp_path / "none")._repr_html_().endswith(": 0 replicates of 0 cells</caption></table>")
 
 
 def write(folder: Path, name: str) -> Path:

@@ -21,7 +21,7 @@ TOPICS: Mapping[str, tuple[str, Sequence[str]]] = {
     ),
     "results": ("Load results", ("load_trials", "load_history", "Store")),
     "fits": ("Fit thresholds and laws", ("fit_thresholds", "fit_scaling", "fits.*")),
-    "figures": ("Draw figures", ("figures.*",)),
+    "figures": ("Draw figures and write reports", ("write_report", "figures.*")),
     "solvers": (
         "Interpolators and their flatness",
         (

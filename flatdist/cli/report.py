@@ -31,12 +31,9 @@ link_option = click.option(
 @link_option
 def report_command(sweep: str, store: str, out: Path | None, tolerance: float | None, link: str | None) -> None:
     """Write SWEEP's figures and one self-contained HTML page of its results; the page's path is the last line."""
-    loaded = load_sweep(sweep, store)
     open_store(store)  # report it before anything is imported
-    with_report = _imported()
-    folder = out or Path("figures") / loaded.name
-    settings = with_report.Settings(sweep, store, tolerance, link or "auto")
-    paths = _written(folder, lambda: with_report.write_report(loaded, settings, folder))
+    write = _imported().write_report
+    paths = _written(out or Path("figures"), lambda: write(sweep, store, out, tolerance=tolerance, link=link or "auto"))
     for path in paths[:-1]:
         click.echo(f"wrote {path}")
     click.echo(paths[-1])
@@ -58,13 +55,14 @@ def watch_command(
     The page is read-only and served on loopback only, behind a random token in its address. On a cluster,
     forward the port: ssh -L PORT:127.0.0.1:PORT HOST, and open the printed address.
     """
-    loaded = load_sweep(sweep, store)
     with_report = _imported()
-    settings = with_report.Settings(sweep, store, tolerance, link or "auto")
+    success: dict[str, Any] = {"tolerance": tolerance, "link": link or "auto"}
     if once:
-        folder = out or Path("figures") / loaded.name
-        click.echo(_written(folder, lambda: with_report.write_report(loaded, settings, folder, ()))[-1])
+        write = with_report.write_report
+        click.echo(_written(out or Path("figures"), lambda: write(sweep, store, out, formats=(), **success))[-1])
         return
+    load_sweep(sweep, store)  # report it before anything is served
+    settings = with_report.Settings(sweep, store, **success)
     from flatdist.report.watch import Watch
 
     try:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from flatdist.machine.extras import missing
 
@@ -38,8 +41,11 @@ def import_ray(*, local: bool) -> ModuleType:
     if local:
         os.environ[_CLUSTERS] = "0"
     imported_before = "ray" in sys.modules
+    logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)  # advice on widgets that a notebook would show
     try:
-        import ray
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "IProgress not found")  # likewise
+            import ray
     except ModuleNotFoundError as error:
         raise missing(error) from error
 
@@ -52,7 +58,14 @@ def import_ray(*, local: bool) -> ModuleType:
 
 @contextmanager
 def quiet_tune() -> Iterator[None]:
-    """Silence Tune's loggers: failures are in the store and in the one progress display."""
+    """Silence Tune: failures are in the store and in the one progress display.
+
+    In a notebook, Tune would clear the cell's output, and with it that display, for a table of its own. Everywhere it
+    prints a line for each trial that an interrupt ends.
+    """
+    reporter: Any = import_module("ray.tune.progress_reporter")
+    loud = {"IS_NOTEBOOK": reporter.IS_NOTEBOOK, "safe_print": reporter.safe_print}
+    vars(reporter).update(IS_NOTEBOOK=False, safe_print=lambda *_: None)
     loggers = [logging.getLogger(name) for name in ("ray.tune", "ray.train", "ray.air", "ray._private.worker")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -60,5 +73,6 @@ def quiet_tune() -> Iterator[None]:
     try:
         yield
     finally:
+        vars(reporter).update(loud)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

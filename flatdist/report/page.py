@@ -6,12 +6,13 @@ import base64
 import hashlib
 import json
 import math
+import os
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -29,10 +30,9 @@ from flatdist.report.material import Material, Settings, gather
 from flatdist.report.packing import pack
 from flatdist.report.panels import MOST_SERIES, Painter, first_cell, levels
 from flatdist.report.svg import Inliner
+from flatdist.store import Store
+from flatdist.sweeps import Sweep, open_sweep
 from flatdist.threshold.curves import CHOICES
-
-if TYPE_CHECKING:
-    from flatdist.sweeps import Sweep
 
 Part = TypeVar("Part")
 _FORMULA = re.compile(rf"r\(d \+ d{PRIME}( - r)?\)|d d{PRIME}|\bn50\b|{DELTA}")
@@ -51,26 +51,49 @@ class ReportWarning(UserWarning):
     """A part of the page could not be made."""
 
 
-def write_report(sweep: Sweep, settings: Settings, out: Path, formats: tuple[str, ...] = FORMATS) -> list[Path]:
-    """Write a sweep's figures and its page.
+def write_report(
+    sweep: str | os.PathLike[str] | Mapping[str, Any] | Sweep,
+    store: str | os.PathLike[str] | Store = "results",
+    out: str | os.PathLike[str] | None = None,
+    *,
+    tolerance: float | None = None,
+    link: str = "auto",
+    formats: Sequence[str] = FORMATS,
+) -> list[Path]:
+    """Write a sweep's figures and one self-contained HTML page of everything the store holds of it.
 
     Args:
-        sweep: the sweep.
-        settings: where its rows are and how they are judged.
-        out: folder for page and figures, made where it does not exist.
-        formats: of the figures.
+        sweep: a sweep file, the name of a sweep recorded in the store, or what :func:`flatdist.sweep` has run.
+        store: the results.
+        out: folder for page and figures, made where it does not exist; None for ``figures/`` and the sweep's name.
+        tolerance: relative error of a success; None for the default of the methods present.
+        link: success curve of the threshold fits; ``auto`` chooses by evidence.
+        formats: of the figures, among png, svg and pdf; none to write the page alone, in seconds.
 
     Returns:
         What was written, the page last.
 
     Raises:
-        StoreError: the store cannot be read.
+        SweepError, StoreError: the sweep or the store cannot be read.
+
+    Example:
+        >>> import flatdist
+        >>> spec = {"name": "tiny", "replicates": 2, "axes": {"n": [5, 9]},
+        ...         "fixed": {"d_out": 3, "d_in": 3, "rank": 1, "method": "min_nuclear_norm"}}
+        >>> _ = flatdist.sweep(spec, "there", executor="inline", display="none", probe=False)
+        >>> [path.as_posix() for path in write_report("tiny", "there", formats=())]
+        ['figures/tiny/tiny.html']
     """
-    material = gather(sweep, settings)
-    page = out / f"{sweep.name}.html"
+    opened = store if isinstance(store, Store) else Store(store)
+    loaded = open_sweep(sweep, opened)
+    named = os.fspath(sweep) if isinstance(sweep, str | os.PathLike) else loaded.name
+    place = store.uri if isinstance(store, Store) else os.fspath(store)
+    material = gather(loaded, Settings(named, place, tolerance, link))
+    folder = Path(out) if out is not None else Path("figures") / loaded.name
+    page = folder / f"{loaded.name}.html"
     with atomic(page) as temporary:
         temporary.write_text(build(material)["html"], encoding="utf-8")
-    return [*(_figures(material, out, formats) if formats else []), page]
+    return [*(_figures(material, folder, formats) if formats else []), page]
 
 
 def build(material: Material, live: Inliner | None = None) -> dict[str, str]:
@@ -201,7 +224,7 @@ def _facts(material: Material) -> dict[str, str]:
     return facts
 
 
-def _figures(material: Material, out: Path, formats: tuple[str, ...]) -> list[Path]:
+def _figures(material: Material, out: Path, formats: Sequence[str]) -> list[Path]:
     settings, paths = material.settings, list[Path]()
     fitted = {"tolerance": settings.tolerance, "link": settings.link}
     over_n = ["phase_diagram", "sample_complexity", "scaling"] if material.over_n else []

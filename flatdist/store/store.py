@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -60,6 +61,16 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({self.uri!r})"
+
+    def _repr_html_(self) -> str:
+        done, lines = self.done(), ""
+        for name in self.sweeps.names():
+            ids = self.sweeps.load(name).cell_ids
+            rows = sum(len(done.get(cell_id, ())) for cell_id in ids)
+            lines += f"<tr><th>{html.escape(name)}</th><td>{len(ids):,}</td><td>{rows:,}</td></tr>"
+        caption = f"{html.escape(repr(self))}: {sum(map(len, done.values())):,} replicates of {len(done):,} cells"
+        head = "<tr><th>sweep</th><th>cells</th><th>replicates stored</th></tr>"
+        return f"<table><caption>{caption}</caption>{head if lines else ''}{lines}</table>"
 
     def reopened(self) -> Store:
         """Open the store again for another run, sharing what this object has read of immutable files."""

@@ -377,8 +377,8 @@ def tune_domain(domain: Domain, *, by_value: bool = False, logs: bool = False) -
 class _Apart:
     """While entered, silences a searcher's messages and gives it its own random state.
 
-    Some searchers take no seed and draw from generators that the whole process shares (bohb, nevergrad, zoopt);
-    otherwise they would suggest different points each time they are created.
+    Some searchers take no seed and draw from generators that the whole process shares (bohb, nevergrad, zoopt), or from
+    new ones that the system seeds (hebo); otherwise they would suggest different points each time they are created.
     """
 
     def __init__(self, seed: int) -> None:
@@ -391,12 +391,18 @@ class _Apart:
         self._warnings.__enter__()
         self._others = (random.getstate(), np.random.get_state())  # noqa: NPY002
         self._put(self._own)
+        self._new = np.random.default_rng
+        np.random.default_rng = self._seeded
 
     def __exit__(self, *error: object) -> None:
+        np.random.default_rng = self._new
         self._own = (random.getstate(), np.random.get_state())  # noqa: NPY002
         self._put(self._others)
         self._warnings.__exit__(None, None, None)
         logging.disable(self._disabled)
+
+    def _seeded(self, seed: Any = None) -> np.random.Generator:
+        return self._new(np.random.randint(2**31) if seed is None else seed)  # noqa: NPY002
 
     @staticmethod
     def _put(state: tuple[Any, Any]) -> None:

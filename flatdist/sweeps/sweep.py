@@ -6,13 +6,14 @@ whatever its kind.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flatdist.cells.cell import Cell
-from flatdist.errors import SweepError
+from flatdist.cells.cell import FIELDS, Cell
+from flatdist.errors import SweepError, counted
 from flatdist.sweeps.early_stopping import EarlyStopping, RungValues
 from flatdist.sweeps.metric import Metric
 from flatdist.sweeps.rounds import Request, RoundLog, Stopped, Strategy
@@ -138,7 +139,10 @@ class Kind:
         return None
 
 
-@dataclass(frozen=True)
+_SHOWN = 12  # values of a field in a notebook
+
+
+@dataclass(frozen=True, repr=False)
 class Sweep:
     """A sweep, its expressions resolved.
 
@@ -172,6 +176,20 @@ class Sweep:
     asked: Mapping[str, Collection[int]] = field(default_factory=dict, compare=False)
     whole: Callable[[], Sweep] | None = field(default=None, compare=False, repr=False)
     changes: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __repr__(self) -> str:
+        return f"Sweep({self.name!r}, {counted(len(self.cells), 'cell')}, {counted(self.replicates, 'replicate')} each)"
+
+    def _repr_html_(self) -> str:
+        rows = ""
+        for name, field_ in FIELDS.items():
+            word = getattr(field_.metadata["kind"], "word", None)
+            values = [*dict.fromkeys(getattr(cell, name) for cell in self.cells)]
+            if len(values) > 1:
+                shown = [str(word if value is None else value) for value in values[:_SHOWN]]
+                shown += ["..."] if len(values) > _SHOWN else []
+                rows += f"<tr><th>{name}</th><td>{html.escape(', '.join(shown))}</td></tr>"
+        return f"<table><caption>{html.escape(repr(self))} {html.escape(self.description)}</caption>{rows}</table>"
 
     def record(self, store: Store) -> bool:
         """Record in a store what the sweep's name means from now on; False if its rounds do that as they begin."""

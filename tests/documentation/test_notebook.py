@@ -8,8 +8,6 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from flatdist.cli import main
-
 NOTEBOOK = Path(__file__).parents[2] / "analysis" / "explore.ipynb"
 SWEEP = (
     "name: quickstart\ndescription: a small one\nreplicates: 3\nfixed: {d_out: 6, d_in: 6, depth: 3, steps: 1500}\n"
@@ -34,9 +32,8 @@ def test_it_is_kept_tidy(notebook: nbformat.NotebookNode) -> None:
 def test_it_runs_and_redraws_the_main_figures(
     notebook: nbformat.NotebookNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "quickstart.yaml").write_text(SWEEP)
-    words = ["sweep", str(tmp_path / "quickstart.yaml"), "--store", str(tmp_path / "results"), "--executor", "inline"]
-    assert main([*words, "--display", "none", "--no-probe"]) == 0
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "quickstart.yaml").write_text(SWEEP)
     (tmp_path / "analysis").mkdir()
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))  # nobody's own settings
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")

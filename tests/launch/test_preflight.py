@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import sys
 import time
@@ -139,6 +141,28 @@ def test_a_sigterm_that_ray_answers_while_it_connects_is_an_interrupt(
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     result = launch(make_plan([make_cell()]), tmp_path / "store", display="none")
     assert (result.exit_code, result.missing) == (130, 2)
+
+
+def test_an_interrupt_in_a_notebook_waits_until_ray_has_connected(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make_cell: Any, make_plan: Any
+) -> None:
+    """Ray's C++ code ends a process that connects anew after a connection that was broken off half-way."""
+    import ray
+
+    steps: list[str] = []
+
+    def connect(**_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)  # where a handler of Python's would raise
+        steps.append("connected")
+
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", connect)
+    monkeypatch.setattr(ray, "shutdown", lambda: steps.append("left"))
+    result = launch(make_plan([make_cell()]), tmp_path / "store", display="none")
+    assert (result.exit_code, result.missing) == (130, 2)
+    assert steps == ["connected", "left"]
 
 
 def test_without_ray_the_message_says_what_to_install(monkeypatch):

@@ -32,8 +32,9 @@ def run(plan: Any, store: Path, runner: str, **settings: Any) -> tuple[LaunchRes
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_plan_runs_as_tune_trials_and_prints_none_of_their_tables(
-    tmp_path: Path, make_cell: Any, make_plan: Any, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, make_cell: Any, make_plan: Any, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("ray.tune.progress_reporter.IS_NOTEBOOK", True)  # where Tune prints most, and clears the cell
     cells = [make_cell(n) for n in range(20, 32)]
     result, messages = run(make_plan(cells, (0, 1), per_shard=4), tmp_path / "store", "canned")
     assert (result.exit_code, result.stored) == (0, 24)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -16,6 +17,7 @@ from typing import Any
 
 from flatdist.cells.plugins import Plugin, loaded_plugins, use_plugins
 from flatdist.errors import LaunchError
+from flatdist.launch.interrupt import Interrupts
 from flatdist.machine.environment import import_ray
 from flatdist.machine.extras import remedy
 from flatdist.planning.packs import Card
@@ -62,18 +64,19 @@ class ClusterSession:
         ray = import_ray(local=settings.address is None)
         if ray.is_initialized():
             return self
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "flatdist"}
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "flatdist"}
+        options["address"] = settings.address or "local"  # else Ray joins any cluster that happens to run here
+        if settings.address is None:
+            options |= {"num_cpus": settings.slots or os.cpu_count(), "include_dashboard": False}
+            options["object_store_memory"] = OBJECT_STORE_BYTES
+        # What is interrupted while it connects ends this process when it connects again: a notebook's interrupt waits.
+        lives_on = hasattr(sys, "ps1")
         try:
-            if settings.address is None:
-                ray.init(
-                    address="local",  # else Ray joins any cluster that happens to run on this machine
-                    num_cpus=settings.slots or os.cpu_count(),
-                    include_dashboard=False,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    **quiet,
-                )
-            else:
-                ray.init(address=settings.address, **quiet)
+            with Interrupts() if lives_on else contextlib.nullcontext() as interrupts:
+                ray.init(**options)
+            if interrupts is not None and interrupts.requested:
+                ray.shutdown()
+                raise KeyboardInterrupt
         except SystemExit as stop:  # Ray's own answer to a SIGTERM that comes while it connects
             ray.shutdown()
             raise KeyboardInterrupt from stop
