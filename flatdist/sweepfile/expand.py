@@ -130,6 +130,17 @@ class Scope:
             self._literals[name] = self._resolve(name)
         return self._literals[name]
 
+    def literals(self, names: Iterable[str]) -> tuple[dict[str, Any], dict[str, Exception]]:
+        """The values of some fields, and why others cannot be computed; :class:`Unresolved` is reported elsewhere."""
+        values: dict[str, Any] = {}
+        errors: dict[str, Exception] = {}
+        for name in names:
+            try:
+                values[name] = self.literal(name)
+            except (Unresolved, ExpressionError, InvalidValue, RecursionError) as error:
+                errors[name] = error
+        return values, errors
+
     def _resolve(self, name: str) -> Any:
         if name in self.unusable:
             raise Unresolved(name)
@@ -238,7 +249,13 @@ class CellMaker:
         self, scope: Scope, given: Mapping[str, Given], varied: Mapping[str, Given], doubt: Doubt = None
     ) -> Cell | None:
         """The cell with these values; None if it is impossible, with the reasons noted."""
-        literals, failed = self._literals(scope, given, varied)
+        literals, errors = scope.literals(given)
+        failed = scope.unusable | errors.keys()
+        for name, error in errors.items():
+            if isinstance(error, ExpressionError):
+                self.note(name, given[name], f"{error.text}: character {error.position}: {error.reason}", "", varied)
+            elif isinstance(error, InvalidValue):
+                self.note(name, given[name], error.reason, error.allowed, varied)
         if not failed and not doubt:
             try:
                 return Cell(**literals)
@@ -265,25 +282,6 @@ class CellMaker:
             except (ExpressionError, InvalidValue) as error:
                 doubt = condition, error.reason
         return doubt
-
-    def _literals(
-        self, scope: Scope, given: Mapping[str, Given], varied: Mapping[str, Given]
-    ) -> tuple[dict[str, Any], set[str]]:
-        """The values of the given fields, and the fields whose values cannot be computed."""
-        literals: dict[str, Any] = {}
-        failed = set(scope.unusable)
-        for name, value in given.items():
-            try:
-                literals[name] = scope.literal(name)
-            except Unresolved:
-                failed.add(name)
-            except ExpressionError as error:
-                failed.add(name)
-                self.note(name, value, f"{error.text}: character {error.position}: {error.reason}", "", varied)
-            except InvalidValue as error:
-                failed.add(name)
-                self.note(name, value, error.reason, error.allowed, varied)
-        return literals, failed
 
     def note(self, field: str, value: Any, reason: str, allowed: str, varied: Mapping[str, Given]) -> None:
         """Count a problem with a field's value."""

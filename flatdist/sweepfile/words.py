@@ -7,7 +7,6 @@ from typing import Any
 
 from flatdist.cells.cell import FIELDS, Cell, check_values
 from flatdist.errors import CellError, SweepError, did_you_mean
-from flatdist.expressions import ExpressionError
 from flatdist.sweepfile.expand import Scope, Unresolved
 from flatdist.sweepfile.values import InvalidValue, names_in, read_value
 from flatdist.sweepfile.yamltree import parse_tree
@@ -63,20 +62,16 @@ def resolved_values(values: Mapping[str, Any]) -> dict[str, Any]:
         except InvalidValue as error:
             problems.append(f"{name}: {raw!r} {error.reason}; allowed: {error.allowed}")
     literals: dict[str, Any] = {}
-    unresolved: set[str] = set()
+    errors: dict[str, Exception] = {}
     if not problems:
-        scope = Scope(given, frozenset())
-        for name, value in given.items():
-            try:
-                literals[name] = scope.literal(name)
-            except RecursionError:
-                problems.append(f"{name}: depends on itself through {', '.join(sorted(names_in(value)))}")
-            except (ExpressionError, InvalidValue) as error:
-                problems.append(f"{name}: {error}")
-            except Unresolved:  # what it needs is reported
-                unresolved.add(name)
+        literals, errors = Scope(given, frozenset()).literals(given)
+    for name, why in errors.items():
+        if isinstance(why, RecursionError):
+            problems.append(f"{name}: depends on itself through {', '.join(sorted(names_in(given[name])))}")
+        elif not isinstance(why, Unresolved):
+            problems.append(f"{name}: {why}")
     if not problems:
-        problems = [str(problem) for problem in check_values(literals)[1] if problem.field not in unresolved]
+        problems = [str(problem) for problem in check_values(literals)[1] if problem.field not in errors]
     if problems:
         raise CellError("this cell cannot be run:\n" + "\n".join(f"  {problem}" for problem in problems))
     return literals
