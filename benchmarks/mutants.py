@@ -29,7 +29,7 @@ TESTS = {
 LEFT_OUT = ["tests/store/test_damage.py::test_only_the_damaged_row_groups_of_a_segment_are_lost"]
 
 
-def copy_repository(folder: Path, room: str) -> None:
+def copy_repository(folder: Path, room: str, tests: list[str]) -> None:
     """The tracked files as they are now, with mutmut's settings for one room."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in listed.splitlines():
@@ -48,7 +48,7 @@ def copy_repository(folder: Path, room: str) -> None:
             "not slow",
             *(f"--deselect={test}" for test in LEFT_OUT),
         ],
-        "pytest_add_cli_args_test_selection": TESTS[room],
+        "pytest_add_cli_args_test_selection": tests,
     }
     with (folder / "pyproject.toml").open("a", encoding="utf-8") as file:
         file.write("\n[tool.mutmut]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
@@ -73,11 +73,12 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=150, help="mutants in the sample")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--jobs", type=int, default=1, help="mutants tried side by side")
+    parser.add_argument("--tests", nargs="*", help="run these in place of the room's tests")
     parser.add_argument("--names", nargs="*", help="try these mutants in place of a sample")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        copy_repository(folder, options.room)
+        copy_repository(folder, options.room, options.tests or TESTS[options.room])
         said = mutmut(folder, "run", "none")  # writes all mutants and times the tests, then finds none of that name
         names = sorted(outcomes(folder))
         if not names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -101,6 +102,19 @@ def test_success_that_falls_again_is_said_with_its_place():
     dip = interval(runs({20: (0, 20), 30: (20, 0), 40: (12, 8), 60: (20, 0)}))
     assert (dip.censored, dip.reason) == ("interval", "success falls again from n = 40")
     assert interval(runs({20: (0, 20), 30: (19, 1), 40: (17, 3), 60: (20, 0)})).reason == "", "within chance"
+
+
+def test_a_plateau_below_one_half_is_said_with_its_height():
+    found = interval(runs({20: (0, 40), 25: (0, 40), 30: (12, 28), 60: (12, 28), 90: (12, 28)}))
+    height = re.fullmatch(r"success levels off at (0\.\d+), below one half", found.reason)[1]
+    assert (found.censored, float(height)) == ("unresolved", pytest.approx(0.3, abs=0.05))
+
+
+def test_a_transition_between_two_n_is_no_sharper_than_their_gap():
+    """Although a lapse or a lucky run denies that all fail below it and all succeed above."""
+    for counts in ({30: (1, 39), 60: (40, 0)}, {20: (0, 40), 30: (1, 39), 60: (34, 6), 80: (34, 6), 100: (34, 6)}):
+        found = interval(runs(counts))
+        assert (found.censored, found.low, found.high) == ("interval", pytest.approx(30), pytest.approx(60))
 
 
 def test_the_best_rising_curve_pools_what_falls():
