@@ -15,7 +15,7 @@ from search_fakes import error, made_up
 from flatdist.errors import LaunchError
 from flatdist.store import Store
 from flatdist.sweepfile.choices import SEARCHERS, Choice, require_packages
-from flatdist.sweeps.searchers import Domain, Told, TuneSearcher, make_searcher
+from flatdist.sweeps.searchers import Domain, Told, TuneSearcher, _Apart, make_searcher
 
 
 def test_random_draws_follow_their_distribution() -> None:
@@ -155,3 +155,13 @@ def test_draws_of_the_whole_process_are_left_alone() -> None:
     expected = np.random.RandomState(5).random()
     make_searcher(search, [], 0).suggest()
     assert np.random.random() == expected  # noqa: NPY002
+
+
+def test_generators_that_the_system_would_seed_repeat_themselves_within_a_searcher_alone() -> None:
+    drawn = []
+    for _ in range(2):
+        with _Apart(7):
+            drawn += [np.random.default_rng().random(), np.random.default_rng(1).random()]
+    assert drawn[:2] == drawn[2:]
+    assert drawn[1] == np.random.default_rng(1).random()
+    assert np.random.default_rng().random() != drawn[0]
