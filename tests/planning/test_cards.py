@@ -110,6 +110,7 @@ def test_a_trial_wider_than_the_machine_is_refused(monkeypatch: pytest.MonkeyPat
 def test_what_no_chip_holds_is_sized_for_the_engine_that_takes_it(change: dict[str, object]) -> None:
     large = Cell(**{"d_out": 12, "d_in": 12, "rank": 1, "n": 60, "steps": 2000, **change})  # type: ignore[arg-type]
     assert device_bytes(large, "batched") > device_bytes(large, "cuda")
+    assert Forecast([], "auto", "cuda").replicate(large).seconds == nominal_seconds(large, "batched")
     items = [WorkItem(cell, tuple(range(200))) for cell in (SMALL, large)]
     tight = Card(processors=132, memory=100 * device_bytes(large, "batched"))
     settings = Settings(slots=1, device="cuda", card=tight)

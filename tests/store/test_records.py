@@ -6,6 +6,7 @@ import datetime
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from flatdist.cli import main
 from flatdist.errors import StoreError
 from flatdist.results import load_history, load_trials
 from flatdist.store import Store, StoreWarning, documents
+from flatdist.store.filesystem import _TEMPORARY
 from flatdist.store.layout import digest
 from flatdist.store.location import normalise, redact
 
@@ -29,6 +31,24 @@ def test_the_latest_record_of_a_sweep_needs_no_clock(store):
     store.sweeps.save("b", "adaptive", ["x"], 2, rounds=[["x"], ["y"]])
     assert store.sweeps.load("b").rounds == [["x"], ["y"]]
     assert store.sweeps.names() == ["a", "b"]
+
+
+def test_a_record_that_is_missing_is_named_and_the_one_before_it_used(store):
+    for source in ("one", "two"):
+        store.sweeps.save("a", source, ["x"], 2)
+    (record,) = (info.path for info in store.files.list("sweeps/a") if b"two" in store.files.read(info.path))
+    store.files.delete(record)
+    with pytest.warns(StoreWarning, match=r"sweeps/a/order/0*2\.json \(the record that it names is missing"):
+        assert store.sweeps.load("a").source == "one"
+
+
+def test_temporaries_of_dead_writers_are_deleted_in_every_folder(store):
+    for folder in ("trials/v1/part/ab", "history/v1/segment", "manifest/v1", "sweeps/a", "checkpoints/x/0", "drivers"):
+        path = Path(store.uri) / folder / f"{_TEMPORARY}dead"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    assert store.files.delete_temporaries(older_than=1.0) == 0
+    assert store.files.delete_temporaries(older_than=store.files.clock() + 60) == 6
 
 
 def test_a_record_of_a_later_flatdist_hides_no_other_sweep(store, cells, rows, capsys):
