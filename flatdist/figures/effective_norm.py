@@ -114,7 +114,7 @@ def ranks_figure(ratios: pd.DataFrame, trained: pd.DataFrame | None = None) -> F
         gain.set_ylabel("$1 - n_{50}$ over the nuclear norm's")
         for axes in (diagram, gain):
             despine(axes)
-            axes.legend(fontsize=6)
+            axes.legend(fontsize=6, loc="upper left")
     return figure
 
 
@@ -129,9 +129,10 @@ def ratios_figure(tables: Mapping[str, pd.DataFrame], reference: str) -> Figure:
         Points with bars of two standard errors.
     """
     with themed():
-        most = max(len(table) for table in tables.values())
-        figure = Figure(figsize=(PAGE_WIDTH, 0.8 + 0.2 * most), layout="constrained")
-        for axes, (title, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
+        most, lines = max(len(table) for table in tables.values()), -(-len(tables) // 2)
+        figure = Figure(figsize=(PAGE_WIDTH, lines * (0.8 + 0.2 * most)), layout="constrained")
+        panels = figure.subplots(lines, min(len(tables), 2), squeeze=False, sharex=True).ravel()
+        for axes, (title, table) in zip(panels, tables.items(), strict=False):
             rows = table[table["norm"] != reference].reset_index(drop=True)
             error = 2.0 * rows["ratio_error"]
             axes.errorbar(rows["ratio"], rows.index, xerr=error, color=color_of(0), fmt="o", markersize=3)
@@ -139,8 +140,8 @@ def ratios_figure(tables: Mapping[str, pd.DataFrame], reference: str) -> Figure:
             axes.set_yticks(rows.index, rows["norm"])
             axes.invert_yaxis()
             axes.set_title(title)
-            axes.set_xlabel(f"$n_{{50}}$ over that of {reference}")
             despine(axes)
+        figure.supxlabel(f"$n_{{50}}$ over that of {reference}", fontsize="medium")
     return figure
 
 
@@ -189,7 +190,7 @@ def depth_panel(axes: Axes, ratios: pd.DataFrame, depths: Sequence[str] = DEPTHS
         axes.plot([1.0, 1.04], [limit, limit], color=color_of(index), transform=place, clip_on=False)
     axes.set_ylabel("$n_{50}$ over the nuclear norm's" if column == "ratio" else "$n_{50}$ over $\\delta$")
     _finish(axes, square)
-    axes.legend(fontsize=6)
+    axes.legend(fontsize=6, loc="upper left")
 
 
 def _named(norm: str) -> str:
