@@ -53,7 +53,14 @@ STUDIES: tuple[tuple[int, int, int, str, int, tuple[str, ...]], ...] = (
     *((d, d, 1, "rademacher", 120, NORMS) for d in (8, 12, 16, 24)),
     *((20, 20, rank, "gaussian", 30, ("nuclear norm", "2", "3")) for rank in range(1, 19)),
 )
-SOLVED = ((8, 8, 1), (12, 12, 1), (16, 16, 1), (8, 8, 2), (12, 12, 2), (12, 12, 3), (8, 16, 1))
+SOLVED = (
+    *(
+        (*shape, "gaussian")
+        for shape in ((8, 8, 1), (12, 12, 1), (16, 16, 1), (8, 8, 2), (12, 12, 2), (12, 12, 3), (8, 16, 1))
+    ),
+    *((*shape, "rademacher") for shape in ((8, 8, 1), (12, 12, 1), (8, 8, 2), (8, 16, 1))),
+    *((*shape, "rank_one") for shape in ((8, 8, 1), (12, 12, 1))),
+)
 SOLVED_STREAMS, SOLVED_DEPTHS = 24, ("3", "4")
 
 
@@ -128,12 +135,12 @@ def first_success(d_out: int, d_in: int, rank: int, ensemble: str, replicate: in
     }
 
 
-def solved(d_out: int, d_in: int, rank: int, replicate: int, norm: str) -> list[dict[str, Any]]:
+def solved(d_out: int, d_in: int, rank: int, ensemble: str, replicate: int, norm: str) -> list[dict[str, Any]]:
     """What min_hessian_trace finds at the local condition's first success, and one measurement before it."""
     from flatdist.solvers.min_hessian_trace import min_hessian_trace
 
-    first = first_success(d_out, d_in, rank, "gaussian", replicate, norm)["first_success"]
-    truth, stack = stream(d_out, d_in, rank, "gaussian", replicate, first)
+    first = first_success(d_out, d_in, rank, ensemble, replicate, norm)["first_success"]
+    truth, stack = stream(d_out, d_in, rank, ensemble, replicate, first)
     rows = []
     for n in (first - 1, first):
         condition = conditions(stack[:n], truth, norm)
@@ -143,8 +150,8 @@ def solved(d_out: int, d_in: int, rank: int, replicate: int, norm: str) -> list[
         layers, certificate = min_hessian_trace(stack[:n], labels, int(norm), return_certificate=True)
         error = float(np.sum((end_to_end(layers).numpy() - truth) ** 2) / np.sum(truth**2))
         rows.append(
-            {"d_out": d_out, "d_in": d_in, "rank": rank, "replicate": replicate, "depth": norm, "n": n,
-             "nu_low": low, "nu_high": high, "relative_error": error, "certified": bool(certificate.converged),
+            {"d_out": d_out, "d_in": d_in, "rank": rank, "ensemble": ensemble, "replicate": replicate, "depth": norm,
+             "n": n, "nu_low": low, "nu_high": high, "relative_error": error, "certified": bool(certificate.converged),
              "seconds": round(time.process_time() - began, 3)}
         )  # fmt: skip
     return rows
@@ -171,10 +178,8 @@ def perform(task: tuple[Any, ...]) -> tuple[str, list[dict[str, Any]]]:
 
 def _key(kind: str, row: dict[str, Any]) -> tuple[Any, ...]:
     """The task that a row is of."""
-    shape = (int(row["d_out"]), int(row["d_in"]), int(row["rank"]))
-    if kind == "solved":
-        return kind, *shape, int(row["replicate"]), row["depth"]
-    return kind, *shape, row["ensemble"], int(row["replicate"]), row["norm"]
+    shape = (int(row["d_out"]), int(row["d_in"]), int(row["rank"]), row["ensemble"])
+    return kind, *shape, int(row["replicate"]), row["depth" if kind == "solved" else "norm"]
 
 
 def main() -> None:

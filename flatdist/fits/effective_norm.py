@@ -188,11 +188,11 @@ def minimum_norm_end(trials: pd.DataFrame, tolerance: float) -> tuple[pd.DataFra
 
 
 def local_against_global(solved: pd.DataFrame, tolerance: float = 1e-6) -> pd.DataFrame:
-    """How often nu < 1 and exact recovery by the solver agree, by shape and depth.
+    """How often nu < 1 and exact recovery by the solver agree, by shape, ensemble and depth.
 
     Args:
-        solved: one row per problem: ``d_out``, ``d_in``, ``rank``, ``depth``, ``nu_low``, ``nu_high``,
-            ``relative_error``, ``certified``.
+        solved: one row per problem: ``d_out``, ``d_in``, ``rank``, ``ensemble``, ``depth``, ``nu_low``,
+            ``nu_high``, ``relative_error``, ``certified``.
         tolerance: relative error of a recovery.
 
     Returns:
@@ -208,4 +208,4 @@ def local_against_global(solved: pd.DataFrame, tolerance: float = 1e-6) -> pd.Da
         uncertified=~solved["certified"].astype(bool),
     )
     counts = ["problems", "both", "neither", "local_only", "solver_only", "uncertified"]
-    return table.groupby(["d_out", "d_in", "rank", "depth"])[counts].sum().astype(int).reset_index()
+    return table.groupby(["d_out", "d_in", "rank", "ensemble", "depth"])[counts].sum().astype(int).reset_index()

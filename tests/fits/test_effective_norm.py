@@ -53,7 +53,7 @@ def test_few_streams_have_no_row_and_a_missing_reference_is_named():
 
 def test_agreement_is_counted():
     solved = pd.DataFrame(
-        {"d_out": 8, "d_in": 8, "rank": 1, "depth": 3, "nu_low": [0.9, 1.1, 1.001, 0.5],
+        {"d_out": 8, "d_in": 8, "rank": 1, "ensemble": "gaussian", "depth": 3, "nu_low": [0.9, 1.1, 1.001, 0.5],
          "nu_high": [0.9, 1.1, 1.001, 0.5],
          "relative_error": [1e-20, 1e-2, 1e-7, 1e-3], "certified": [True, True, True, False]}
     )  # fmt: skip
