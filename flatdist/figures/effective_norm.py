@@ -114,7 +114,7 @@ def ranks_figure(ratios: pd.DataFrame, trained: pd.DataFrame | None = None) -> F
         gain.set_ylabel("$1 - n_{50}$ over the nuclear norm's")
         for axes in (diagram, gain):
             despine(axes)
-            axes.legend(fontsize=6, loc="upper left")
+            axes.legend(fontsize=6)
     return figure
 
 
@@ -141,6 +141,8 @@ def ratios_figure(tables: Mapping[str, pd.DataFrame], reference: str) -> Figure:
             axes.invert_yaxis()
             axes.set_title(title)
             despine(axes)
+        for axes in panels[len(tables) :]:
+            axes.remove()
         figure.supxlabel(f"$n_{{50}}$ over that of {reference}", fontsize="medium")
     return figure
 
