@@ -179,11 +179,12 @@ def _clipped_energy(spectra: Array, draws: Array, tau: float, freedoms: Array) -
     bulk = 1.2 * tau * (math.sqrt(d_out) + math.sqrt(d_in))
     beyond = np.geomspace(bulk, max(float(singular.max()), 1.01 * bulk), 30)[1:]
     thresholds = np.concatenate((bulk * np.linspace(0.0, 1.0, 90) ** 2, beyond))
-    freedom, energy = np.empty(len(thresholds)), np.empty(len(thresholds))
-    for index, threshold in enumerate(thresholds):
-        kept = singular - threshold
-        freedom[index] = np.mean(np.sum((1.0 + kept * repulsion) * (kept > 0), axis=1))
-        energy[index] = np.mean(np.sum(np.minimum(singular, threshold) ** 2, axis=1))
+    order = np.argsort(singular, axis=None)
+    values, pushes = singular.ravel()[order], repulsion.ravel()[order]
+    below = np.searchsorted(values, thresholds, side="right")  # so many singular values are set to zero
+    above = [np.append(np.cumsum(terms[::-1])[::-1], 0.0)[below] for terms in (1.0 + values * pushes, pushes)]
+    freedom = (above[0] - thresholds * above[1]) / count
+    energy = (np.append(0.0, np.cumsum(values**2))[below] + (values.size - below) * thresholds**2) / count
     found: Array = np.interp(freedoms, np.minimum.accumulate(freedom)[::-1], energy[::-1])
     return found
 
