@@ -75,33 +75,43 @@ def isometry_bounds(
     # Rows of this root measure as much as all n measurements do, and there are at most d_out d_in of them.
     root = (np.sqrt(np.maximum(values, 0.0)) * vectors).T.reshape(-1, d_out, d_in)
     root = root[values > 1e-14 * values[-1]]
-    best, witness = -1.0, np.zeros((d_out, d_in))
+    found = []
     for largest, guide in ((True, vectors[:, -1]), (False, vectors[:, 0])):
         guess = np.linalg.svd(guide.reshape(d_out, d_in))[0][:, :rank]
         frames = [guess] + [np.linalg.qr(generator.standard_normal((d_out, rank)))[0] for _ in range(starts)]
-        for frame in frames:
-            form, matrix = _alternate(root, frame, largest)
-            if abs(form - 1.0) > best:
-                best, witness = abs(form - 1.0), matrix
+        found.append(_alternate(root, np.stack(frames), -1 if largest else 0))
+    forms, matrices = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    best = int(np.argmax(abs(forms - 1.0)))
     upper = max(abs(float(values[-1]) - 1.0), abs(1.0 - float(values[0])))
-    return IsometryBounds(rank, float(best), upper, torch.from_numpy(witness))
+    return IsometryBounds(rank, float(abs(forms[best] - 1.0)), upper, torch.from_numpy(matrices[best]))
 
 
-def _alternate(root: Array, frame: Array, largest: bool) -> tuple[float, Array]:
-    """The quadratic form (1/n) sum <A_i, X>^2 and X at the end of an alternation from one column space."""
-    form = np.nan
-    matrix = np.zeros(root.shape[1:])
+def _alternate(root: Array, frames: Array, pick: int) -> tuple[Array, Array]:
+    """The quadratic forms (1/n) sum <A_i, X>^2 and the X at the ends of alternations from several column spaces.
+
+    Args:
+        root: (measurements, d_out, d_in).
+        frames: (starts, d_out, rank), orthonormal columns.
+        pick: -1 to raise the form, 0 to lower it.
+
+    Returns:
+        Forms, (starts,), and matrices, (starts, d_out, d_in).
+    """
+    forms = np.full(len(frames), np.nan)
+    matrices = np.zeros((len(frames), *root.shape[1:]))
+    left = np.arange(len(frames))  # starts whose alternation has not ended
     for step in range(_ITERATIONS):
         turned = root if step % 2 == 0 else root.transpose(0, 2, 1)
-        shape = (frame.shape[1], turned.shape[2])
-        seen = (frame.T @ turned).reshape(len(turned), -1)  # (measurements, rank * d)
-        values, vectors = np.linalg.eigh(seen.T @ seen)
-        pick = -1 if largest else 0
-        factor = vectors[:, pick].reshape(shape)
-        matrix = frame @ factor if step % 2 == 0 else (frame @ factor).T
-        settled = abs(values[pick] - form) <= _SETTLED * values[-1]
-        form = float(values[pick])
-        if settled:
+        seen = frames.transpose(0, 2, 1)[:, None] @ turned
+        seen = seen.reshape(len(left), len(turned), -1)  # (starts, measurements, rank * d)
+        values, vectors = np.linalg.eigh(seen.transpose(0, 2, 1) @ seen)
+        factors = vectors[:, :, pick].reshape(len(left), frames.shape[2], turned.shape[2])
+        found = frames @ factors
+        matrices[left] = found if step % 2 == 0 else found.transpose(0, 2, 1)
+        moving = ~(abs(values[:, pick] - forms[left]) <= _SETTLED * values[:, -1])
+        forms[left] = values[:, pick]
+        left, factors = left[moving], factors[moving]
+        if not len(left):
             break
-        frame = np.linalg.qr(factor.T)[0]
-    return form, matrix
+        frames = np.linalg.qr(factors.transpose(0, 2, 1))[0]
+    return forms, matrices
