@@ -14,11 +14,11 @@ and ``full`` are stored as null, as is a field that the cell's method does not u
 ``== auto`` of the first alone. A missing value equals nothing else and has no order; ``!=`` is the opposite of ``==``.
 """
 
-from flatdist.expressions.exact import ARITHMETIC, COMPARISONS, FUNCTIONS
-from flatdist.expressions.grammar import Expression, parse, parse_condition
-from flatdist.expressions.names import CELL_NAMES, DERIVED, DERIVED_FROM, HISTORY_NAMES, TRIAL_NAMES, derived
-from flatdist.expressions.rows import Condition, Row, Where, conjunction, holding, parse_where
-from flatdist.expressions.values import (
+from flatdist.expressions.exact import (
+    ARITHMETIC,
+    COMPARISONS,
+    FUNCTIONS,
+    Expression,
     ExpressionError,
     Names,
     Value,
@@ -28,32 +28,12 @@ from flatdist.expressions.values import (
     whole_above,
     without_noise,
 )
+from flatdist.expressions.grammar import parse, parse_condition
+from flatdist.expressions.names import CELL_NAMES, DERIVED, DERIVED_FROM, HISTORY_NAMES, TRIAL_NAMES, derived
+from flatdist.expressions.rows import Condition, Row, Where, conjunction, holding, parse_where
 
 __all__ = [
-    "ARITHMETIC",
-    "CELL_NAMES",
-    "COMPARISONS",
-    "DERIVED",
-    "DERIVED_FROM",
-    "FUNCTIONS",
-    "HISTORY_NAMES",
-    "TRIAL_NAMES",
-    "Condition",
-    "Expression",
-    "ExpressionError",
-    "Names",
-    "Row",
-    "Value",
-    "Where",
-    "Word",
-    "conjunction",
-    "derived",
-    "holding",
-    "parse",
-    "parse_condition",
-    "parse_where",
-    "show",
-    "to_value",
-    "whole_above",
-    "without_noise",
-]
+    "ARITHMETIC", "CELL_NAMES", "COMPARISONS", "DERIVED", "DERIVED_FROM", "FUNCTIONS", "HISTORY_NAMES", "TRIAL_NAMES",
+    "Condition", "Expression", "ExpressionError", "Names", "Row", "Value", "Where", "Word", "conjunction", "derived",
+    "holding", "parse", "parse_condition", "parse_where", "show", "to_value", "whole_above", "without_noise",
+]  # fmt: skip

@@ -7,11 +7,11 @@ Nothing is evaluated as Python. Everything invalid is rejected here, with its po
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import re
 import warnings
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 
 from flatdist.errors import did_you_mean
-from flatdist.expressions.exact import FUNCTIONS, MIRRORED, Evaluate, compile_node
-from flatdist.expressions.names import CELL_NAMES, KINDS, WORDS, Name, unknown
-from flatdist.expressions.values import ExpressionError, Names, Value, Word, show, to_value
+from flatdist.expressions.exact import FUNCTIONS, KINDS, MIRRORED, Expression, ExpressionError, Word, show, to_value
+from flatdist.expressions.names import CELL_NAMES, WORDS, Name, unknown
 
 MAX_LENGTH = 10_000  # characters
 MAX_DEPTH = 60
@@ -36,69 +35,6 @@ _OPERATORS: Mapping[type[ast.AST], str] = {
 SYMBOLS = (*MIRRORED, "in", "not in")  # comparisons of a filter given as tuples
 
 
-@dataclass(frozen=True, eq=False)
-class Node:
-    """A checked part of an expression.
-
-    Attributes:
-        op: constant, name, list, apply, compare, in, not, and, or.
-        kind: of its value, one of :data:`flatdist.expressions.names.KINDS`.
-        position: in the text, from 1.
-        value: the constant, the name, or what is applied.
-        parts: its operands.
-    """
-
-    op: str
-    kind: str
-    position: int
-    value: Any = None
-    parts: tuple[Node, ...] = ()
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The names it looks up."""
-        return frozenset([self.value]) if self.op == "name" else frozenset().union(*(p.names for p in self.parts))
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether its value is known."""
-        return self.op == "constant"
-
-
-@dataclass(frozen=True, eq=False)
-class Expression:
-    """An expression that can be computed.
-
-    Attributes:
-        text: as the user wrote it.
-        node: what it means.
-        names: the names it looks up.
-    """
-
-    text: str
-    node: Node
-    names: frozenset[str]
-    _run: Evaluate
-
-    def evaluate(self, names: Names) -> Value:
-        """The value: an exact fraction, a truth value, a text, or None where a field it needs has no value.
-
-        Raises:
-            ExpressionError: division by zero, a number that grows too large, and the like.
-        """
-        value: Value = self._run(names)
-        return value
-
-    def holds(self, names: Names) -> bool:
-        """The value of a condition.
-
-        Raises:
-            ExpressionError: as evaluate; or it is not a condition.
-        """
-        require_condition(self.text, self.node)
-        return self._run(names) is True
-
-
 def parse(text: str, names: Mapping[str, Name] = CELL_NAMES) -> Expression:
     """Parse an expression.
 
@@ -109,44 +45,26 @@ def parse(text: str, names: Mapping[str, Name] = CELL_NAMES) -> Expression:
     Raises:
         ExpressionError: it is not arithmetic, compares what cannot be compared, or uses an unknown name.
     """
-    return finished(Reader(text, names).read(), text)
+    return Reader(text, names).read()
 
 
 def parse_condition(text: str, names: Mapping[str, Name] = CELL_NAMES) -> Expression:
-    """Parse an expression that is true or false.
-
-    Raises:
-        ExpressionError: as :func:`parse`; or it is a number or a text.
-    """
+    """Parse an expression that is true or false; see :func:`parse`."""
     expression = parse(text, names)
-    require_condition(text, expression.node)
+    expression.require_condition()
     return expression
 
 
-def finished(node: Node, text: str) -> Expression:
-    """The expression of a checked node."""
-    return Expression(text, node, node.names, compile_node(node, text))
-
-
-def require_condition(text: str, node: Node) -> None:
-    """Reject an expression that is not a condition."""
-    if node.kind != "truth":
-        raise ExpressionError(text, node.position, f"is {KINDS[node.kind]}; a condition compares, such as n <= entries")
-
-
 class Reader:
-    """Turns text, or a filter given as values, into checked nodes."""
+    """Turns text, or a filter given as values, into a checked expression."""
 
     def __init__(self, text: str, names: Mapping[str, Name]) -> None:
         self.text, self.known = text, names
-        self._lines: list[int] = []
+        self._new = functools.partial(Expression, text)
+        self.error = functools.partial(ExpressionError, text)
 
-    def error(self, position: int, reason: str) -> ExpressionError:
-        """An error with its position."""
-        return ExpressionError(self.text, position, reason)
-
-    def read(self) -> Node:
-        """The whole text as one node."""
+    def read(self) -> Expression:
+        """The whole text."""
         if len(self.text) > MAX_LENGTH:
             raise self.error(1, f"is {len(self.text)} characters long; at most {MAX_LENGTH} are allowed")
         if not self.text.strip():
@@ -190,12 +108,12 @@ class Reader:
         gap = self.text[start : self._place(right) - 1]
         return start + len(gap) - len(gap.lstrip(") \t\r\n\f\v")) + 1
 
-    def _node(self, tree: ast.expr, depth: int) -> Node:  # noqa: PLR0911
+    def _node(self, tree: ast.expr, depth: int) -> Expression:  # noqa: PLR0911
         position = self._place(tree)
         if depth > MAX_DEPTH:
             raise self.error(position, f"is nested more than {MAX_DEPTH} deep")
 
-        def inner(part: ast.expr) -> Node:
+        def inner(part: ast.expr) -> Expression:
             return self._node(part, depth + 1)
 
         match tree:
@@ -204,7 +122,7 @@ class Reader:
             case ast.Name(id=name):
                 return self.name(name, position)
             case ast.UnaryOp(op=ast.Not(), operand=operand):
-                return self.negate(self._condition(inner(operand)), position)
+                return self._folded(self._new("not", "truth", position, parts=(self._condition(inner(operand)),)))
             case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
                 return self._applied("negative" if isinstance(sign, ast.USub) else "positive", position, inner(operand))
             case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATORS:
@@ -213,52 +131,44 @@ class Reader:
                 raise self.error(self._between(left, right), "'^' is not arithmetic; write ** for a power")
             case ast.BoolOp(op=join, values=values):
                 parts = tuple(self._condition(inner(value)) for value in values)
-                return Node("and" if isinstance(join, ast.And) else "or", "truth", position, parts=parts)
+                return self._new("and" if isinstance(join, ast.And) else "or", "truth", position, parts=parts)
             case ast.Compare(left=left, ops=signs, comparators=others):
-                operands = [inner(part) for part in (left, *others)]
-                places = [self._between(*pair) for pair in zip((left, *others), others, strict=False)]
-                symbols = [_OPERATORS[type(sign)] for sign in signs]
-                links = [
-                    self.compare(symbol, *pair, place)
-                    for symbol, pair, place in zip(symbols, itertools.pairwise(operands), places, strict=True)
-                ]
-                return links[0] if len(links) == 1 else Node("and", "truth", position, parts=tuple(links))
+                places = [self._between(*pair) for pair in itertools.pairwise((left, *others))]
+                pairs = itertools.pairwise([inner(part) for part in (left, *others)])
+                links = [self.compare(_OPERATORS[type(sign)], *pair, place)
+                         for sign, pair, place in zip(signs, pairs, places, strict=True)]  # fmt: skip
+                return links[0] if len(links) == 1 else self._new("and", "truth", position, parts=tuple(links))
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if not any(
                 isinstance(argument, ast.Starred) for argument in arguments
             ):
                 return self._call(name, position, [inner(argument) for argument in arguments])
             case ast.List(elts=items) | ast.Tuple(elts=items) | ast.Set(elts=items):
-                return Node("list", "list", position, parts=tuple(inner(item) for item in items))
-        what = type(tree).__name__
-        shown = self.text[position - 1 : position + 19]
-        raise self.error(position, f"{shown!r} ({what}) is not arithmetic; allowed: {ALLOWED}")
+                return self._new("list", "list", position, parts=tuple(inner(item) for item in items))
+        shown = f"{self.text[position - 1 : position + 19]!r} ({type(tree).__name__})"
+        raise self.error(position, f"{shown} is not arithmetic; allowed: {ALLOWED}")
 
-    def _condition(self, node: Node) -> Node:
+    def _condition(self, node: Expression) -> Expression:
         if node.kind != "truth":
             what = show(node.value) if node.is_constant else f"something that is {KINDS[node.kind]}"
             raise self.error(node.position, f"and, or and not join conditions, not {what}")
         return node
 
-    def negate(self, node: Node, position: int) -> Node:
-        """The opposite of a condition."""
-        return self._folded(Node("not", "truth", position, parts=(node,)))
-
-    def _folded(self, node: Node) -> Node:
+    def _folded(self, node: Expression) -> Expression:
         """A node whose operands are constants, computed at once: so it is refused wherever the text is used."""
         if not node.parts or not all(part.is_constant for part in node.parts):
             return node
-        return self.constant(compile_node(node, self.text)({}), node.position)
+        return self.constant(node.evaluate({}), node.position)
 
-    def _applied(self, what: str, position: int, *parts: Node) -> Node:
+    def _applied(self, what: str, position: int, *parts: Expression) -> Expression:
         for part in parts:
             if part.kind not in ("number", "widths"):
                 shown = show(part.value) if part.is_constant or part.op == "name" else "this"
                 raise self.error(part.position, f"{shown} is {KINDS[part.kind]}, not a number")
         if what in ("/", "//") and parts[1].is_constant and parts[1].value == 0:
             raise self.error(position, f"{what}: division by zero")
-        return self._folded(Node("apply", "number", position, what, parts))
+        return self._folded(self._new("apply", "number", position, what, parts))
 
-    def _call(self, name: str, position: int, arguments: Sequence[Node]) -> Node:
+    def _call(self, name: str, position: int, arguments: Sequence[Expression]) -> Expression:
         if name not in FUNCTIONS:
             hint = did_you_mean(name, FUNCTIONS)
             raise self.error(position, f"there is no function {name!r}{hint}; allowed: {', '.join(FUNCTIONS)}")
@@ -268,10 +178,10 @@ class Reader:
             raise self.error(position, f"{name} takes {count} arguments, not {len(arguments)}")
         return self._applied(name, position, *arguments)
 
-    def name(self, name: str, position: int) -> Node:
+    def name(self, name: str, position: int) -> Expression:
         """A name, or one of the words true, false, auto and full."""
         if name in self.known:
-            return Node("name", self.known[name].kind, position, name)
+            return self._new("name", self.known[name].kind, position, name)
         if name in ("true", "false"):
             return self.constant(name == "true", position)
         if name in WORDS:
@@ -280,7 +190,7 @@ class Reader:
             raise self.error(position, f"{name} is a function; write {name}(...)")
         raise self.error(position, unknown(name, self.known))
 
-    def _literal(self, tree: ast.Constant, position: int) -> Node:
+    def _literal(self, tree: ast.Constant, position: int) -> Expression:
         value = tree.value
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             written = self.text[position - 1 : self._place(tree, end=True) - 1]
@@ -293,18 +203,21 @@ class Reader:
             return self.constant(Fraction(written), position)
         return self.constant(value, position)
 
-    def constant(self, value: Any, position: int) -> Node:
+    def constant(self, value: Any, position: int) -> Expression:
         """A value, from a text or from a filter in Python."""
         if is_many(value):
-            return Node("list", "list", position, parts=tuple(self.constant(item, position) for item in value))
+            return self._new("list", "list", position, parts=tuple(self.constant(item, position) for item in value))
         if isinstance(value, np.datetime64):
             value = value.astype("datetime64[us]")
         value = value.item() if isinstance(value, np.generic) else value
         if isinstance(value, str):
-            self._check_text(value, position)
-            return Node("constant", "word" if isinstance(value, Word) else "text", position, value)
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise self.error(position, "contains a lone surrogate, which is not text") from None
+            return self._new("constant", "word" if isinstance(value, Word) else "text", position, value)
         if isinstance(value, datetime):
-            return Node("constant", "time", position, value if value.tzinfo else value.replace(tzinfo=UTC))
+            return self._new("constant", "time", position, value if value.tzinfo else value.replace(tzinfo=UTC))
         kind = "none" if value is None else "truth" if isinstance(value, bool) else "number"
         if kind == "number":
             if not isinstance(value, (int, float, Fraction)):
@@ -314,32 +227,26 @@ class Reader:
                 raise self.error(position, "is not a finite number")
             if isinstance(value, Fraction) and value.numerator.bit_length() > 2000:
                 raise self.error(position, "is too large a number")
-        return Node("constant", kind, position, value)
+        return self._new("constant", kind, position, value)
 
-    def _check_text(self, value: str, position: int) -> None:
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise self.error(position, "contains a lone surrogate, which is not text") from None
-
-    def compare(self, symbol: str, left: Node, right: Node, position: int) -> Node:
+    def compare(self, symbol: str, left: Expression, right: Expression, position: int) -> Expression:
         """A comparison of two comparable parts; if one of them is a single name, it is put on the left."""
         if symbol in ("in", "not in"):
             if right.kind != "list":
                 raise self.error(right.position, "in and not in take a list in square brackets, such as [1, 2]")
             links = [self._pair("==", left, option, option.position) for option in right.parts]
             if not all(link.parts and link.parts[0] is left for link in links):
-                inside = Node("or", "truth", position, parts=tuple(links))
+                inside = self._new("or", "truth", position, parts=tuple(links))
             else:
-                inside = Node("in", "truth", position, parts=(left, *(link.parts[1] for link in links)))
-            return inside if symbol == "in" else self.negate(inside, position)
+                inside = self._new("in", "truth", position, parts=(left, *(link.parts[1] for link in links)))
+            return inside if symbol == "in" else self._folded(self._new("not", "truth", position, parts=(inside,)))
         if symbol in ("is", "is not"):
             if right.kind != "none":
                 raise self.error(right.position, f"{symbol} applies only to None; compare values with == and !=")
             symbol = "==" if symbol == "is" else "!="
         return self._pair(symbol, left, right, position)
 
-    def _pair(self, symbol: str, left: Node, right: Node, position: int) -> Node:
+    def _pair(self, symbol: str, left: Expression, right: Expression, position: int) -> Expression:
         if symbol not in MIRRORED:
             raise self.error(position, f"{symbol!r} is not an operator; allowed: {', '.join(SYMBOLS)}")
         if left.is_constant and not right.is_constant:
@@ -349,46 +256,44 @@ class Reader:
             right = self._word(left, right, position)
         elif left.kind == "time" and right.kind == "text" and right.is_constant:
             right = self._time(right)
-        elif not self._comparable(left, right):
+        elif not _comparable(left, right):
             raise self.error(position, f"{self._shown(left)} cannot be compared with {self._shown(right)}")
-        left_rounded, right_rounded = self._is_rounded(left), self._is_rounded(right)
+        left_rounded, right_rounded = (one.op == "name" and self.known[one.value].rounded for one in (left, right))
         if left_rounded and not right_rounded and right.kind == "number":
-            right = self._folded(Node("apply", "number", right.position, "as stored", (right,)))
+            right = self._folded(self._new("apply", "number", right.position, "as stored", (right,)))
         elif right_rounded and not left_rounded and left.kind == "number":
-            left = Node("apply", "number", left.position, "as stored", (left,))
+            left = self._new("apply", "number", left.position, "as stored", (left,))
         ordered = {left.kind, right.kind} <= {"number", "widths"} or left.kind == right.kind == "time"
         if symbol not in ("==", "!=") and not ordered:
             what = self._shown(left if left.kind not in ("number", "time", "widths") else right)
             raise self.error(position, f"{what} has no order; compare it with == and !=")
-        return self._folded(Node("compare", "truth", position, symbol, (left, right)))
+        return self._folded(self._new("compare", "truth", position, symbol, (left, right)))
 
-    def _comparable(self, left: Node, right: Node) -> bool:
-        kinds = {left.kind, right.kind}
-        if "list" in kinds:
-            whole = (isinstance(part.value, Fraction) and part.value.denominator == 1 for part in right.parts)
-            return left.kind == "widths" and all(whole)
-        return "none" in kinds or kinds == {"number", "widths"} or (len(kinds) == 1 and kinds != {"other"})
-
-    def _is_rounded(self, node: Node) -> bool:
-        return node.op == "name" and self.known[node.value].rounded
-
-    def _word(self, left: Node, right: Node, position: int) -> Node:
+    def _word(self, left: Expression, right: Expression, position: int) -> Expression:
         if left.op != "name" or self.known[left.value].word != right.value:
             fields = " or ".join(name for name, one in self.known.items() if one.word == right.value)
             raise self.error(position, f"{right.value} is not a value of {self._shown(left)}; compare it with {fields}")
-        return Node("constant", "word", right.position, Word(right.value))
+        return self._new("constant", "word", right.position, Word(right.value))
 
-    def _time(self, node: Node) -> Node:
+    def _time(self, node: Expression) -> Expression:
         try:
             return self.constant(datetime.fromisoformat(node.value), node.position)
         except (TypeError, ValueError):
             reason = f"{show(node.value)} is not a time; write it like '2026-01-31' or '2026-01-31T18:00:00+00:00'"
             raise self.error(node.position, reason) from None
 
-    def _shown(self, node: Node) -> str:
+    def _shown(self, node: Expression) -> str:
         if node.op == "name":
             return f"{node.value} ({KINDS[node.kind]})"
         return f"{show(node.value)} ({KINDS[node.kind]})" if node.is_constant else KINDS[node.kind]
+
+
+def _comparable(left: Expression, right: Expression) -> bool:
+    kinds = {left.kind, right.kind}
+    if "list" in kinds:
+        whole = (isinstance(part.value, Fraction) and part.value.denominator == 1 for part in right.parts)
+        return left.kind == "widths" and all(whole)
+    return "none" in kinds or kinds == {"number", "widths"} or (len(kinds) == 1 and kinds != {"other"})
 
 
 def is_many(value: Any) -> bool:

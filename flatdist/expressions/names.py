@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from flatdist.cells.cell import FIELDS
-from flatdist.cells.columns import BOOKKEEPING, HISTORY, STATUSES, TRIALS, Column
-from flatdist.cells.fields import Choice, FieldType, Flag, Integer, Keyword, Number
+from flatdist.cells.columns import BOOKKEEPING, HISTORY, OLDER_NULLS, STATUSES, TRIALS
+from flatdist.cells.fields import Choice
 from flatdist.errors import did_you_mean
-from flatdist.expressions.values import Names, show
+from flatdist.expressions.exact import Names, show
 
-KINDS: Mapping[str, str] = {
-    "number": "a number",
-    "truth": "true or false",
-    "text": "text",
-    "time": "a time",
-    "widths": "a width for each hidden layer",
-    "none": "None",
-    "word": "a word, not a value",
-    "list": "a list",
-    "other": "not a single value",
-}
 DERIVED: Mapping[str, str] = {
     "dof": "rank*(d_out+d_in-rank), the degrees of freedom of a rank-r matrix",
     "rsum": "rank*(d_out+d_in)",
@@ -37,55 +26,52 @@ DERIVED_FROM: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Name:
-    """What a name stands for.
+    """What a name stands for."""
 
-    Attributes:
-        kind: one of ``KINDS``.
-        rounded: a float field of a cell, which is stored with 12 significant digits.
-        whole: a whole number.
-        measured: a number found by a run; arithmetic with it is in double precision.
-        word: the word that stands for null, ``auto`` or ``full``.
-    """
-
-    kind: str
-    rounded: bool = False
-    whole: bool = False
-    measured: bool = False
-    word: str | None = None
+    kind: str  # one of KINDS
+    rounded: bool = False  # a float field of a cell, which is stored with 12 significant digits
+    whole: bool = False  # a whole number
+    measured: bool = False  # a number found by a run; arithmetic with it is in double precision
+    word: str | None = None  # that stands for null, auto or full
 
 
-def _of_field(kind: FieldType) -> Name:
-    if isinstance(kind, Keyword):
-        inner = _of_field(kind.otherwise)
-        return dataclasses.replace(inner, word=kind.word)
-    if isinstance(kind, (Integer, Number)):
-        return Name("number", rounded=isinstance(kind, Number), whole=isinstance(kind, Integer))
-    return Name("text" if isinstance(kind, Choice) else "truth" if isinstance(kind, Flag) else "widths")
-
-
-def _of_column(column: Column) -> Name:
-    if column.type.startswith(("int", "float")):
-        return Name("number", whole=column.type.startswith("int"), measured=True)
-    kinds = {"string": "text", "bool": "truth", "timestamp[us, UTC]": "time"}
-    return Name(kinds.get(column.type, "other"))
+def _name(type_: str, **more: Any) -> Name:
+    """The name of a column, from its type in Arrow's spelling."""
+    if type_.startswith(("int", "float")):
+        return Name("number", whole=type_.startswith("int"), **more)
+    kinds = {"string": "text", "bool": "truth", "timestamp[us, UTC]": "time", "list<int32>": "widths"}
+    return Name(kinds.get(type_, "other"), **more)
 
 
 CELL_NAMES: Mapping[str, Name] = {
-    **{name: _of_field(field.metadata["kind"]) for name, field in FIELDS.items()},
+    **{
+        name: _name(kind.arrow, rounded=kind.arrow == "float64", word=getattr(kind, "word", None))
+        for name, field in FIELDS.items()
+        if (kind := field.metadata["kind"])
+    },
     **{name: Name("number") for name in DERIVED},
 }
 """Names in conditions on cells."""
 
 TRIAL_NAMES: Mapping[str, Name] = {
-    **{column.name: _of_column(column) for column in (*TRIALS, *BOOKKEEPING)},
+    **{column.name: _name(column.type, measured=True) for column in (*TRIALS, *BOOKKEEPING)},
     **CELL_NAMES,
 }
 """Names in conditions on trials."""
 
-HISTORY_NAMES: Mapping[str, Name] = {**{column.name: _of_column(column) for column in HISTORY}, **TRIAL_NAMES}
+HISTORY_NAMES: Mapping[str, Name] = {
+    **{column.name: _name(column.type, measured=True) for column in HISTORY},
+    **TRIAL_NAMES,
+}
 """Names in conditions on history; a cell field means the cell's, also where the history has a column of that name."""
 
 WORDS = frozenset(name.word for name in CELL_NAMES.values() if name.word)
+
+
+def columns_of(names: Iterable[str]) -> set[str]:
+    """The columns that decide the values of names."""
+    found = {column for name in names for column in DERIVED_FROM.get(name, (name,))}
+    return found | {beside for name in found if (beside := OLDER_NULLS.get(name)) is not None}
 
 
 def unknown(name: str, names: Mapping[str, Name]) -> str:
@@ -100,11 +86,7 @@ def unknown(name: str, names: Mapping[str, Name]) -> str:
 
 
 def derived(name: str, names: Names) -> Fraction | None:
-    """The value of one of the ``DERIVED`` names; None if a field that it depends on has none.
-
-    Raises:
-        ValueError: ``statdim`` of a rank that no matrix of that shape has.
-    """
+    """The value of one of the ``DERIVED`` names; None if a field behind it has none, ValueError if one cannot be."""
     values = [names[field] for field in DERIVED_FROM[name]]
     if not all(isinstance(value, Fraction) for value in values):
         return None
