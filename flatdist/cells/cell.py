@@ -26,18 +26,8 @@ DTYPES = ("float32", "float64")
 STARTS = ("gaussian", "symmetric")
 
 PROBLEM_FIELDS = (
-    *(
-        "d_out",
-        "d_in",
-        "rank",
-        "n",
-        "ensemble",
-        "ground_truth",
-        "spectral_tail",
-        "observation_noise_std",
-        "nested",
-        "storage",
-    ),
+    *("d_out", "d_in", "rank", "n", "ensemble", "ground_truth", "spectral_tail", "observation_noise_std", "nested"),
+    "storage",
 )
 ALWAYS_RELEVANT = (*PROBLEM_FIELDS, "method")
 ID_DIGITS = 20
@@ -60,7 +50,7 @@ class _ByName(type):
             given = load("flatdist.sweepfile.words:resolved_values")(given)
         checked, problems = check_values(given)
         if problems:
-            raise CellError(_listed(problems))
+            raise CellError(listed(problems))
         # a sweep makes many cells: the generated __init__ would set each field by itself
         cell: Any = object.__new__(cast("type[Any]", cls))
         cell.__dict__.update(checked)
@@ -176,11 +166,6 @@ class Cell(metaclass=_ByName):
         """The fields that change this cell's results, in declaration order."""
         return relevant_fields(self.method, self.schedule, self.batch_size)
 
-    @property
-    def _draws_one(self) -> bool:
-        """Whether every step sees one measurement, whatever number ``batch_size`` is, as for 1-SAM."""
-        return takes_one(self.method) and self.batch_size is not None
-
     @cached_property
     def cell_id(self) -> str:
         """Identity: a hash of every field that matters to the method and of the versions of its numerics."""
@@ -223,7 +208,8 @@ class Cell(metaclass=_ByName):
         relevant = set(self.relevant_fields)
         row = {name: getattr(self, name) if name in relevant else None for name in FIELDS}
         row["width"] = None if row["width"] is None else list(row["width"])
-        row["batch_size"] = 1 if self._draws_one else row["batch_size"]  # null would read as full
+        if takes_one(self.method) and self.batch_size is not None:
+            row["batch_size"] = 1  # null would read as full
         return row
 
     @classmethod
@@ -253,19 +239,11 @@ class Cell(metaclass=_ByName):
         Problems that differ only in ``spectral_tail`` share measurements and the ground truth's rank-r part; with
         ``storage: float16`` the measurements are those of ``exact``, rounded.
         """
-        return self._problem_stream
-
-    @cached_property
-    def _problem_stream(self) -> str:
         apart = {"spectral_tail", "storage"} | ({"n"} if self.nested else set())
         return _canonical_json(self._canonical([name for name in PROBLEM_FIELDS if name not in apart]))
 
     def training_stream(self) -> str:
         """Names the random stream of this cell's batches and label noise; how often it is evaluated does not matter."""
-        return self._training_stream
-
-    @cached_property
-    def _training_stream(self) -> str:
         return _canonical_json(self._canonical([name for name in self.relevant_fields if name != "evaluations"]))
 
     def _canonical(self, names: Iterable[str]) -> dict[str, Any]:
@@ -294,13 +272,7 @@ def takes_one(method: str) -> bool:
 
 
 def null_word(name: str, method: str, version: str | None) -> str | None:
-    """The word, ``auto`` or ``full``, that a null of a field means in a row; None where the method does not use it.
-
-    Args:
-        name: the field.
-        method: the row's.
-        version: of flatdist, that wrote the row.
-    """
+    """What a field's null means in a row of a method written by a version: its word; None where it is not used."""
     spec = METHODS.get(method)
     of_sam = name == "batch_size" and takes_one(method) and version != OLD
     return NULL_NAMES.get(name) if spec is None or name in spec.fields or of_sam else None
@@ -353,8 +325,7 @@ def check_values(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[FieldPr
             hint = did_you_mean(value, kind.options()) if isinstance(kind, Choice) else ""
             problems.append(FieldProblem(name, value, str(error) + hint, kind.allowed))
     if problems:
-        places = [*FIELDS]
-        problems.sort(key=lambda one: places.index(one.field) if one.field in FIELDS else -1)
+        problems.sort(key=lambda one: [*FIELDS].index(one.field) if one.field in FIELDS else -1)
     problems += _conflicts(values)
     return values, problems
 
@@ -365,7 +336,8 @@ def _parsed(name: str, value: Any) -> Any:
     return _KINDS[name].parse(value)
 
 
-def _listed(problems: Iterable[FieldProblem]) -> str:
+def listed(problems: Iterable[object]) -> str:
+    """The message about a cell that cannot be run."""
     return "this cell cannot be run:\n" + "\n".join(f"  {problem}" for problem in problems)
 
 
@@ -374,47 +346,43 @@ def _conflicts(values: dict[str, Any]) -> list[FieldProblem]:
     problems: list[FieldProblem] = []
     if not {"d_out", "d_in"} <= values.keys():
         return problems
+
+    def wrong(field: str, value: Any, reason: str, allowed: str) -> None:
+        problems.append(FieldProblem(field, value, reason, allowed))
+
     smaller, larger = sorted((values["d_out"], values["d_in"]))
     if values.get("rank", 0) > smaller:
-        problems.append(
-            FieldProblem("rank", values["rank"], "exceeds min(d_out, d_in)", f"a whole number from 1 to {smaller}")
-        )
+        wrong("rank", values["rank"], "exceeds min(d_out, d_in)", f"a whole number from 1 to {smaller}")
     entries = smaller * larger
     bounded = "ensemble" in values and ENSEMBLES[values["ensemble"]].without_replacement
     if bounded and values.get("n", 0) > entries:
         reason = f"exceeds d_out*d_in, the {values['ensemble']} there are, each measured at most once"
-        problems.append(FieldProblem("n", values["n"], reason, f"a whole number from 1 to {entries}"))
+        wrong("n", values["n"], reason, f"a whole number from 1 to {entries}")
     elif values.get("spectral_tail", 0.0) and values.get("rank") == smaller:
-        allowed = "0, or a rank below min(d_out, d_in)"
         reason = f"has no room beside a rank of min(d_out, d_in) = {smaller}"
-        problems.append(FieldProblem("spectral_tail", values["spectral_tail"], reason, allowed))
-    if values.get("storage") == "float16" and "ensemble" in values:
-        kept = ENSEMBLES[values["ensemble"]].storage
-        if kept is not Dense:
-            reason = f"rounds independent real entries, and those of {values['ensemble']} are kept another way"
-            problems.append(FieldProblem("storage", "float16", reason, "exact"))
+        wrong("spectral_tail", values["spectral_tail"], reason, "0, or a rank below min(d_out, d_in)")
+    rounded = values.get("storage") == "float16" and "ensemble" in values
+    if rounded and ENSEMBLES[values["ensemble"]].storage is not Dense:
+        reason = f"rounds independent real entries, and those of {values['ensemble']} are kept another way"
+        wrong("storage", "float16", reason, "exact")
     method = values.get("method", "label_noise_sgd")
     if values.get("learning_rate", 0.0) is None and not METHODS[method].chooses_steps:
         reason = f"estimates steps in proportion to the gradient, and those of {method} are not"
-        problems.append(FieldProblem("learning_rate", "auto", reason, "a positive number"))
+        wrong("learning_rate", "auto", reason, "a positive number")
     infinite = "depth" in values and values["depth"] is None
     if infinite and "width" in METHODS[method].fields:
-        problems.append(FieldProblem("depth", "inf", "is for flattest_local alone", "a whole number from 2 to 64"))
+        wrong("depth", "inf", "is for flattest_local alone", "a whole number from 2 to 64")
     elif {"width", "depth"} <= values.keys():
         hidden = (values["depth"] or 2) - 1
         width = default_width(values) if values["width"] is None else values["width"]
         widths = width if isinstance(width, tuple) else (width,) * hidden
         if len(widths) != hidden:
-            problems.append(
-                FieldProblem("width", list(widths), f"has {len(widths)} entries", f"depth-1 = {hidden} of them")
-            )
+            wrong("width", list(widths), f"has {len(widths)} entries", f"depth-1 = {hidden} of them")
         elif min(widths) < smaller:
-            problems.append(
-                FieldProblem("width", width, "is smaller than min(d_out, d_in)", f"hidden widths of at least {smaller}")
-            )
+            wrong("width", width, "is smaller than min(d_out, d_in)", f"hidden widths of at least {smaller}")
         elif _is_symmetric(values) and (len(set(widths)) > 1 or widths[0] % 2 or widths[0] < 2 * larger):
             allowed = f"one even width of at least 2*max(d_out, d_in) = {2 * larger}"
-            problems.append(FieldProblem("width", width, "does not hold the two halves of a symmetric start", allowed))
+            wrong("width", width, "does not hold the two halves of a symmetric start", allowed)
         values["width"] = widths
     return problems
 
@@ -429,19 +397,11 @@ def default_width(values: Mapping[str, Any]) -> int:
     return 2 * larger if _is_symmetric(values) else larger
 
 
-def _canonical_json(fields: Mapping[str, Any]) -> str:
-    """What ``json.dumps`` makes of normalised values, keys sorted and no spaces."""
-    return "{" + ",".join([_member(name, fields[name]) for name in sorted(fields)]) + "}"
-
-
-@lru_cache(maxsize=1 << 14, typed=True)
-def _member(name: str, value: Any) -> str:
-    return f"{json.dumps(name)}:{json.dumps(value, separators=(',', ':'), allow_nan=False)}"
+_canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
 def _digest(**parts: Mapping[str, Any]) -> str:
-    text = ",".join(f'"{name}":{_canonical_json(part)}' for name, part in parts.items())
-    return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:ID_DIGITS]
+    return hashlib.sha256(_canonical_json(parts).encode()).hexdigest()[:ID_DIGITS]
 
 
 NULL_NAMES: Mapping[str, str] = {name: kind.word for name, kind in _KINDS.items() if isinstance(kind, Keyword)}

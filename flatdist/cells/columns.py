@@ -1,18 +1,23 @@
-"""The columns of every table: name, type, unit and meaning, declared once.
+"""The columns of every table: name, type, unit, meaning, and where results have it from, declared once.
 
-The Parquet schemas, their metadata and the checks on rows and requested columns all derive from these declarations; the
-cell fields among them derive from :data:`flatdist.cells.cell.FIELDS`. A column may be added at any time: older parts
-then read as null. A column is never renamed, and never changes its type or its meaning.
+The Parquet schemas, their metadata, the checks on rows and requested columns, and the rows of trials all derive from
+these declarations; the cell fields among them derive from :data:`flatdist.cells.cell.FIELDS`. A column may be added at
+any time: older parts then read as null. A column is never renamed, and never changes its type or its meaning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
+from flatdist.cells.problems import frobenius_norm
+from flatdist.types import Array
 
-SCHEMA_VERSION = 5  # raised when columns are added; written into every file
+SCHEMA_VERSION = 5  # of the layout of files, written into each; a new column does not change it
 
 DIMENSIONLESS = "1"
 FROBENIUS = "entries of M"
@@ -21,22 +26,36 @@ STATUSES = ("converged", "budget_exhausted", "diverged")  # how a replicate can 
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a method found, for the columns that depend on nothing else."""
+
+    matrix: Array  # (d_out, d_in), M
+    ground_truth: Array  # (d_out, d_in), M*
+    singular_values: Array  # (min(d_out, d_in),), of M, in decreasing order
+
+
+@dataclass(frozen=True)
 class Column:
-    """One column of a table.
+    """One column of a table."""
 
-    Attributes:
-        name: its name, which readers rely on.
-        type: in Arrow's spelling (``string``, ``int32``, ``list<float64>``), made into a type by flatdist.store.schema.
-        unit: physical or mathematical unit; ``1`` for pure numbers, empty if a unit makes no sense.
-        meaning: one line.
-        required: never null.
-    """
+    name: str  # which readers rely on
+    type: str  # in Arrow's spelling (string, int32, list<float64>), made into a type by flatdist.store.schema
+    unit: str  # physical or mathematical; 1 for pure numbers, empty if a unit makes no sense
+    meaning: str  # one line
+    required: bool = False  # never null
+    answer: Callable[[Answer], Any] | None = None  # its value in trials, where it depends only on the answer
+    training: Callable[[Any], Any] | None = None  # or on a finished flatdist.trials.trainee.Trainee
 
-    name: str
-    type: str
-    unit: str
-    meaning: str
-    required: bool = False
+
+def _effective_rank(singular_values: Array) -> Any:
+    """exp of the entropy of the singular values divided by their sum (Roy, Vetterli 2007)."""
+    weights = singular_values / (singular_values.sum() or 1.0)
+    positive = weights[weights > 0]
+    return np.exp(-np.sum(positive * np.log(positive)))
+
+
+def _squared_error(answer: Answer) -> Any:
+    return np.sum((answer.matrix - answer.ground_truth) ** 2)
 
 
 _KEY = (
@@ -60,40 +79,48 @@ Of a problem's fields every null is older. A method's field maps to an older fie
 one is known does null mean an older row.
 """
 
+# fmt: off
 RESULTS = (
     Column("status", "string", "", "converged, budget_exhausted or diverged"),
     Column("train_loss", "float64", SQUARED_FROBENIUS, "mean squared residual over all measurements at the end"),
-    Column("train_loss_max", "float64", SQUARED_FROBENIUS, "largest mini-batch loss of the whole training"),
-    Column("population_loss", "float64", SQUARED_FROBENIUS, "||M - M*||_F^2"),
-    Column(
-        "relative_error", "float64", DIMENSIONLESS, "||M - M*||_F^2 / ||M*||_F^2; flattest_local: 0 if nu < 1, else 1"
-    ),
-    Column("nuclear_norm", "float64", FROBENIUS, "||M||_*"),
+    Column("train_loss_max", "float64", SQUARED_FROBENIUS, "largest mini-batch loss of the whole training",
+           training=lambda t: np.nanmax(t.history["train_loss_max"]) if t.diverged_at is None else None),
+    Column("population_loss", "float64", SQUARED_FROBENIUS, "||M - M*||_F^2", answer=_squared_error),
+    Column("relative_error", "float64", DIMENSIONLESS,
+           "||M - M*||_F^2 / ||M*||_F^2; flattest_local: 0 if nu < 1, else 1",
+           answer=lambda a: _squared_error(a) / frobenius_norm(a.ground_truth) ** 2),
+    Column("nuclear_norm", "float64", FROBENIUS, "||M||_*", answer=lambda a: a.singular_values.sum()),
     Column("nuclear_norm_truth", "float64", FROBENIUS, "||M*||_*"),
-    Column("frobenius_norm", "float64", FROBENIUS, "||M||_F"),
-    Column("spectral_norm", "float64", FROBENIUS, "largest singular value of M"),
-    Column("effective_rank", "float64", DIMENSIONLESS, "exponential of the entropy of the normalised singular values"),
-    Column("hessian_trace", "float64", "loss per squared weight", "Lemma 2's sum; null without layers"),
+    Column("frobenius_norm", "float64", FROBENIUS, "||M||_F", answer=lambda a: frobenius_norm(a.matrix)),
+    Column("spectral_norm", "float64", FROBENIUS, "largest singular value of M", answer=lambda a: a.singular_values[0]),
+    Column("effective_rank", "float64", DIMENSIONLESS, "exponential of the entropy of the normalised singular values",
+           answer=lambda a: _effective_rank(a.singular_values)),
+    Column("hessian_trace", "float64", "loss per squared weight", "Lemma 2's sum; null without layers",
+           training=lambda t: t.history["hessian_trace"][-1] if t.diverged_at is None else None),
     Column("sharpness", "float64", "loss per squared weight", "(2/n) lambda_max(J J^T), the Hessian's at a minimum"),
     Column("nu_low", "float64", DIMENSIONLESS, "lower bound of nu at M*; above 1, M* is not locally flattest"),
-    Column(
-        "nu_high", "float64", DIMENSIONLESS, "upper bound of nu at M*; below 1, M* is a sharp local minimum of flatness"
-    ),
-    Column("singular_values", "list<float64>", FROBENIUS, "singular values of M, in decreasing order"),
+    Column("nu_high", "float64", DIMENSIONLESS,
+           "upper bound of nu at M*; below 1, M* is a sharp local minimum of flatness"),
+    Column("singular_values", "list<float64>", FROBENIUS, "singular values of M, in decreasing order",
+           answer=lambda a: a.singular_values),
     Column("certificate", "float64", DIMENSIONLESS, "what the solver proves: the largest relative violation or gap"),
-    Column("learning_rate_final", "float64", DIMENSIONLESS, "the step size used, where learning_rate is auto too"),
-    Column("flow_time", "float64", DIMENSIONLESS, "sum over the steps of eta^2 s^2 / (2 B)"),
-    Column("steps_run", "int64", "steps", "steps taken, fewer than ``steps`` where the training diverged"),
-    Column(
-        "quantities",
-        "map<string, float64>",
-        "",
-        "what a study measured, by name (flatdist/solvers/theorem_probe.py); untrained: 1 where the loss never fell",
-    ),
+    Column("learning_rate_final", "float64", DIMENSIONLESS, "the step size used, where learning_rate is auto too",
+           training=lambda t: t.learning_rate),
+    Column("flow_time", "float64", DIMENSIONLESS, "sum over the steps of eta^2 s^2 / (2 B)",
+           training=lambda t: t.flow_time),
+    Column("steps_run", "int64", "steps", "steps taken, fewer than ``steps`` where the training diverged",
+           training=lambda t: t.cell.steps if t.diverged_at is None else t.diverged_at),
+    Column("quantities", "map<string, float64>", "", "what a study measured, by name "
+           "(flatdist/solvers/theorem_probe.py); untrained: 1 where the loss never fell"),
 )
-"""What a trial finds: equal to the bit on the same engine, versions and CPU features, however often it is run."""
+"""What a trial finds: equal to the bit on the same engine, versions and CPU features, however often it is run.
 
-COSTS = (Column("wall_seconds", "float64", "s", "this replicate's share of the time its batch took"),)
+What has neither ``answer`` nor ``training`` is returned by name by whatever computes it.
+"""
+
+COSTS = (Column("wall_seconds", "float64", "s", "this replicate's share of the time its batch took",
+                training=lambda t: t.seconds),)
+# fmt: on
 
 PROVENANCE = (
     Column("flatdist_version", "string", "", "version of flatdist"),

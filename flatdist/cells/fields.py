@@ -28,20 +28,14 @@ class FieldType:
         raise NotImplementedError
 
     def parse(self, value: Any) -> Any:
-        """Return the normalised value.
-
-        Raises:
-            ValueError: the value is not one of the allowed ones; the message is only the reason.
-        """
+        """The normalised value; a ValueError's message is only the reason."""
         raise NotImplementedError
 
 
 def _real(value: Any) -> int | float | Fraction:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ValueError("is not a number")
-    if isinstance(value, int):
-        return value
-    if isinstance(value, Fraction):
+    if isinstance(value, (int, Fraction)):
         return value
     if isinstance(value, numbers.Integral):  # numpy integers
         return int(value)

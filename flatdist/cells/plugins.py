@@ -25,23 +25,18 @@ from flatdist.sensing.ensembles import ENSEMBLES, Ensemble
 
 MAX_BYTES = 1_000_000
 _GROUPS = ("flatdist.methods", "flatdist.ensembles")
+_REGISTRIES: dict[str, Any] = {"method": METHODS, "ensemble": ENSEMBLES}
 _loaded: dict[str, Plugin] = {}  # digest -> plugin
 _owners: dict[tuple[str, str], Plugin] = {}  # ("method", name) or ("ensemble", name) -> the plugin that defines it
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """A file that defines methods or ensembles; plain data, sent to every worker.
+    """A file that defines methods or ensembles; plain data, sent to every worker."""
 
-    Attributes:
-        name: of the file, or ``PACKAGE:ENTRY`` for an entry point.
-        source: the file's text; empty for an entry point, whose package every worker has.
-        digest: hash of the content.
-    """
-
-    name: str
-    source: str
-    digest: str
+    name: str  # of the file, or PACKAGE:ENTRY for an entry point
+    source: str  # the file's text; empty for an entry point, whose package every worker has
+    digest: str  # hash of the content
 
     def __str__(self) -> str:
         return f"{self.name}:{self.digest}"
@@ -53,18 +48,18 @@ def load_plugin(path: str | os.PathLike[str]) -> Plugin:
     Raises:
         LaunchError: the file cannot be read or run, defines nothing, or defines a name that already exists.
     """
+    where = f"plugin {os.fspath(path)}"
     try:
         source = Path(path).read_bytes()
+        text = source.decode() if len(source) <= MAX_BYTES else ""
     except OSError as error:
-        raise LaunchError(f"plugin {os.fspath(path)}: cannot be read: {error.strerror or error}") from error
-    if len(source) > MAX_BYTES:
-        raise LaunchError(f"plugin {os.fspath(path)}: has {len(source):,} bytes; allowed: at most {MAX_BYTES:,}")
-    try:
-        text = source.decode()
+        raise LaunchError(f"{where}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise LaunchError(f"plugin {os.fspath(path)}: is not UTF-8 text: {error}") from error
+        raise LaunchError(f"{where}: is not UTF-8 text: {error}") from error
+    if len(source) > MAX_BYTES:
+        raise LaunchError(f"{where}: has {len(source):,} bytes; allowed: at most {MAX_BYTES:,}")
     if not text.strip():
-        raise LaunchError(f"plugin {os.fspath(path)}: is empty; see docs/extending.md")
+        raise LaunchError(f"{where}: is empty; see docs/extending.md")
     plugin = Plugin(Path(path).name, text, hashlib.sha256(source).hexdigest()[:16])
     use_plugins([plugin])
     return plugin
@@ -89,41 +84,34 @@ def use_plugins(plugins: Iterable[Plugin]) -> None:
         try:
             exec(compile(plugin.source, plugin.name, "exec"), module.__dict__)  # noqa: S102 - the user's own file
             _register(plugin, vars(module))
-        except LaunchError:
-            del sys.modules[module.__name__]
-            raise
         except BaseException as error:
             del sys.modules[module.__name__]
-            raise LaunchError(
-                f"plugin {plugin.name}{_line(error, plugin.name)}: {type(error).__name__}: {error}"
-            ) from error
+            if isinstance(error, LaunchError):
+                raise
+            why = f"{type(error).__name__}: {error}"
+            raise LaunchError(f"plugin {plugin.name}{_line(error, plugin.name)}: {why}") from error
 
 
 def _register(plugin: Plugin, names: Mapping[str, Any]) -> None:
     """Take in the methods and ensembles among some objects, all or none."""
+    built_in = {id(value) for registry in _REGISTRIES.values() for value in registry.values()}
     found = {id(value): value for value in names.values() if isinstance(value, (Method, Ensemble))}
-    built_in = {id(value) for value in (*METHODS.values(), *ENSEMBLES.values())}
-    new = [value for key, value in found.items() if key not in built_in]
+    new = [("method" if isinstance(value, Method) else "ensemble", value) for value in found.values()]
+    new = [(kind, value) for kind, value in new if id(value) not in built_in]
     if not new:
         raise LaunchError(f"plugin {plugin.name}: defines no method and no ensemble; see docs/extending.md")
-    for value in new:
-        kind, registry = ("method", METHODS) if isinstance(value, Method) else ("ensemble", ENSEMBLES)
+    for kind, value in new:
         owner = _owners.get((kind, value.name))
-        if value.name in registry and (owner is None or owner.name != plugin.name):  # a file that was edited replaces
+        if value.name in _REGISTRIES[kind] and (owner is None or owner.name != plugin.name):  # an edited file replaces
             whose = f"plugin {owner.name}" if owner is not None else "flatdist"
-            raise LaunchError(
-                f"plugin {plugin.name}: {whose} already has the {kind} {value.name!r}; give yours another name"
-            )
+            why = f"{whose} already has the {kind} {value.name!r}; give yours another name"
+            raise LaunchError(f"plugin {plugin.name}: {why}")
     for old in [one for one in _loaded.values() if one.name == plugin.name]:
         del _loaded[old.digest]
     _loaded[plugin.digest] = plugin
-    for value in new:
-        if isinstance(value, Method):
-            METHODS[value.name] = value
-            _owners["method", value.name] = plugin
-        else:
-            ENSEMBLES[value.name] = value
-            _owners["ensemble", value.name] = plugin
+    for kind, value in new:
+        _REGISTRIES[kind][value.name] = value
+        _owners[kind, value.name] = plugin
 
 
 def loaded_plugins() -> tuple[Plugin, ...]:
@@ -140,7 +128,7 @@ def digests_of(method: str, ensemble: str) -> dict[str, str]:
 def forget_plugins() -> None:
     """Unregister everything that plugins have registered; for tests and notebooks."""
     for kind, name in _owners:
-        (METHODS if kind == "method" else ENSEMBLES).pop(name, None)
+        _REGISTRIES[kind].pop(name, None)
     for plugin in _loaded.values():
         sys.modules.pop(f"flatdist_plugin_{plugin.digest}", None)
     _owners.clear()

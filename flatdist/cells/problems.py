@@ -45,17 +45,11 @@ class Problem(Generic[T]):
 
 @dataclass(frozen=True)
 class StoredProblem:
-    """A problem whose measurements are stored as their ensemble keeps them: what training and evaluation use.
+    """A problem whose measurements are stored as their ensemble keeps them: what training and evaluation use."""
 
-    Attributes:
-        measurements: n of them, of shape (d_out, d_in).
-        labels: (n,) float64.
-        ground_truth: (d_out, d_in) float64.
-    """
-
-    measurements: Measurements
-    labels: Array
-    ground_truth: Array
+    measurements: Measurements  # n of them, of shape (d_out, d_in)
+    labels: Array  # (n,) float64
+    ground_truth: Array  # (d_out, d_in) float64
 
     def arrays(self) -> Problem[Array]:
         """The problem with dense measurements."""
@@ -171,13 +165,7 @@ def _ground_truth(cell: Cell, replicate: int, drawn: Array) -> Array:
 
 
 def _tail(left: Array, right: Array, stream: Stream) -> Array:
-    """A Gaussian matrix in the complement of column and row spaces, of Frobenius norm 1.
-
-    Args:
-        left: (d_out, rank) orthonormal columns.
-        right: (d_in, rank) orthonormal columns.
-        stream: of its draws.
-    """
+    """A Gaussian matrix of Frobenius norm 1, orthogonal to columns (d_out, rank) and to rows (d_in, rank)."""
     tail = stream.normals(np.array([0]), len(left) * len(right)).reshape(len(left), len(right))
     # einsum, not BLAS: the same bits for every number of threads.
     tail -= np.einsum("ar,rb->ab", left, np.einsum("ar,ab->rb", left, tail))

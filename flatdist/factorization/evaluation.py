@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from flatdist.cells.cell import Cell
-from flatdist.cells.problems import Problem, StoredProblem, frobenius_norm
+from flatdist.cells.columns import RESULTS, Answer
+from flatdist.cells.problems import Problem, StoredProblem
 from flatdist.factorization.flatness import MomentTrace, trace_cost
 from flatdist.factorization.products import end_to_end
 from flatdist.sensing.ensembles import ENSEMBLES
@@ -94,29 +95,16 @@ def final_metrics(
     singular: Array | None = None,
     singular_truth: Array | None = None,
 ) -> dict[str, Any]:
-    """The columns of a result that depend only on the answer; null without a finite answer.
+    """The columns of a result that depend only on the answer, and the ground truth's; null without a finite answer.
 
-    ``effective_rank`` is exp of the entropy of the singular values divided by their sum (Roy, Vetterli 2007). Singular
-    values of the answer and of the ground truth are computed unless they are given.
+    Singular values of the answer and of the ground truth are computed unless they are given.
     """
-    truth_norm = frobenius_norm(problem.ground_truth)
     singular_truth = _singular_values(problem.ground_truth) if singular_truth is None else singular_truth
     row: dict[str, Any] = {"nuclear_norm_truth": float(singular_truth.sum())}
     if matrix is None:
         return row
-    singular = _singular_values(matrix) if singular is None else singular
-    population = float(np.sum((matrix - problem.ground_truth) ** 2))
-    weights = singular / singular.sum() if singular.sum() > 0 else np.zeros_like(singular)
-    positive = weights[weights > 0]
-    return row | {
-        "population_loss": population,
-        "relative_error": population / truth_norm**2,
-        "nuclear_norm": float(singular.sum()),
-        "frobenius_norm": frobenius_norm(matrix),
-        "spectral_norm": float(singular[0]),
-        "effective_rank": float(np.exp(-np.sum(positive * np.log(positive)))),
-        "singular_values": [float(value) for value in singular],
-    }
+    answer = Answer(matrix, problem.ground_truth, _singular_values(matrix) if singular is None else singular)
+    return row | {one.name: np.asarray(one.answer(answer)).tolist() for one in RESULTS if one.answer is not None}
 
 
 def _singular_values(matrix: Array) -> Array:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flatdist.cells.cell import Cell
+from flatdist.cells.columns import COSTS, RESULTS
 from flatdist.cells.problems import StoredProblem, sample_stored, storage_dtype
 from flatdist.factorization.evaluation import (
     BLOCK,
@@ -173,14 +174,9 @@ def trial_row(trainee: Trainee, final: Final | None = None) -> dict[str, Any]:
     return final_metrics(None if diverged else matrix, trainee.problem, *known) | {
         "status": "diverged" if diverged else "converged" if converged else "budget_exhausted",
         "train_loss": train_loss,
-        "train_loss_max": None if diverged else _number(np.nanmax(trainee.history["train_loss_max"])),
-        "hessian_trace": None if diverged else _number(trainee.history["hessian_trace"][-1]),
         "sharpness": sharpest,
-        "learning_rate_final": _number(trainee.learning_rate),
-        "flow_time": _number(trainee.flow_time),
-        "steps_run": trainee.diverged_at if diverged else cell.steps,
         "quantities": {"untrained": 1.0} if _is_untrained(trainee, last_loss) and not diverged else None,
-        "wall_seconds": trainee.seconds,
+        **{one.name: _number(one.training(trainee)) for one in (*RESULTS, *COSTS) if one.training is not None},
     }
 
 
@@ -204,5 +200,8 @@ def _numbers(values: Array) -> list[float | None]:
     return found if np.isfinite(values).all() else [_number(value) for value in found]  # type: ignore[arg-type]
 
 
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _number(value: float | None) -> float | None:
+    """Null where there is no finite number; whole numbers whole."""
+    if value is None or not math.isfinite(value):
+        return None
+    return value if isinstance(value, int) else float(value)

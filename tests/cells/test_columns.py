@@ -6,8 +6,12 @@ import re
 
 import pytest
 
-from flatdist.cells.cell import FIELDS
-from flatdist.cells.columns import BOOKKEEPING, RESULT_COLUMNS, TABLES, column_names
+from flatdist.cells.cell import FIELDS, Cell
+from flatdist.cells.columns import BOOKKEEPING, RESULT_COLUMNS, RESULTS, TABLES, Column, column_names
+from flatdist.factorization import evaluation
+from flatdist.trials import trainee
+from flatdist.trials.run import run_replicates
+from flatdist.trials.settings import RunSettings
 
 TYPES = r"string|bool|int32|int64|float64|list<(int32|float64)>|map<string, float64>|timestamp\[us, UTC\]"
 PROMISED = {
@@ -49,3 +53,22 @@ def test_columns_are_described(table):
 def test_results_are_what_two_runs_must_agree_on():
     assert {"status", "relative_error", "singular_values", "steps_run"} <= set(RESULT_COLUMNS)
     assert not {"wall_seconds", "host", "finished_at", "git_sha"} & set(RESULT_COLUMNS)
+
+
+def test_a_column_is_declared_once_and_every_row_has_it(monkeypatch):
+    def gap(answer):
+        return answer.singular_values[0] - answer.singular_values[1]
+
+    spread = Column("spread", "float64", "entries of M", "largest entry of the answer", answer=lambda a: a.matrix.max())
+    rows = Column("rows", "int64", "1", "evaluations kept", training=lambda t: len(t.history["train_loss"]))
+    declared = (*RESULTS, Column("gap", "float64", "entries of M", "between singular values", answer=gap), spread, rows)
+    for module in (evaluation, trainee):
+        monkeypatch.setattr(module, "RESULTS", declared)
+    fields = {"d_out": 4, "d_in": 4, "rank": 1, "n": 14}
+    solved = next(run_replicates(Cell(**fields, method="min_nuclear_norm"), [0])).trial
+    trained = next(run_replicates(Cell(**fields, steps=40, evaluations=5), [0], RunSettings(engine="batched"))).trial
+    for row in (solved, trained):
+        assert row["gap"] == row["singular_values"][0] - row["singular_values"][1]
+        assert 0 < row["spread"] <= row["spectral_norm"]
+    assert "rows" not in solved
+    assert (trained["rows"], trained["steps_run"]) == (5, 40)
