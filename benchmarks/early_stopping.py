@@ -33,8 +33,9 @@ from types import SimpleNamespace
 
 import flatdist
 from flatdist.store import Store
+from flatdist.sweepfile.declaration import EarlyStopping
 from flatdist.sweeps import Sweep
-from flatdist.sweeps.early_stopping import EarlyStopping, RungValues
+from flatdist.sweeps.early_stopping import Halving
 
 SLOTS = 2
 Values = Mapping[tuple[str, int], float]  # (cell id, rung) -> the value compared there
@@ -83,7 +84,7 @@ def describe(path: Path, began: float, wall: float, up: float) -> dict[str, floa
     store = Store(path.parent / "store")
     sweep: Sweep = flatdist.load_sweep(path).recorded(store)
     trials = flatdist.load_trials(store.uri, sweep="tune_training")
-    metric = sweep.kind.ranking[0]
+    metric = sweep.ranking[0]
     values = {
         cell: median(found.values()) for cell, found in metric.values(store, list(set(trials["cell_id"]))).items()
     }
@@ -107,7 +108,7 @@ def cells_of(path: Path) -> list[str]:
 
 def in_rounds(cells: Sequence[str], at: Values, rungs: Sequence[int], size: int) -> tuple[list[str], int]:
     """The cells that halving in rounds trains to the end, and the steps of all."""
-    rule, steps, ended = EarlyStopping(rungs[0]), 0, []
+    rule, steps, ended = EarlyStopping(first=rungs[0]), 0, []
     before: dict[int, list[float]] = {rung: [] for rung in rungs}
     for start in range(0, len(cells), size):
         alive, last = dict(enumerate(cells[start : start + size])), 0
@@ -156,10 +157,10 @@ def decide(searches: int, options: argparse.Namespace) -> None:
         path.write_text(text)
         flatdist.sweep(path, store, executor="inline", display="none", probe=False)
         sweep = flatdist.load_sweep(path).recorded(store)
-        metric, ids = sweep.kind.ranking[0], [cell.cell_id for cell in sweep.cells]
+        metric, ids = sweep.ranking[0], [cell.cell_id for cell in sweep.cells]
         final = {cell: median(found.values()) for cell, found in metric.values(store, ids).items()}
-        values = RungValues(store, metric, math.inf)
-        at = {(c.cell_id, r): values.of(c, range(options.replicates), r) for c in sweep.cells for r in rungs[:-1]}
+        values = Halving(EarlyStopping(first=rungs[0]), store, metric, "min")
+        at = {(c.cell_id, r): values.value(c, range(options.replicates), r) for c in sweep.cells for r in rungs[:-1]}
     for start in range(0, len(ids), options.budget):
         cells = ids[start : start + options.budget]
         print(f"best of all {min(final[cell] for cell in cells):6g}", end="")

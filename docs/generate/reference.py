@@ -22,8 +22,8 @@ from flatdist.cli import cli
 from flatdist.expressions import ARITHMETIC, COMPARISONS, DERIVED, FUNCTIONS
 from flatdist.methods import METHODS
 from flatdist.sensing.ensembles import ENSEMBLES
-from flatdist.sweepfile.choices import SEARCHERS
-from flatdist.sweepfile.declaration import DOMAINS, FORMS, Boundary, FirstSuccess, SearchKeys, SweepKeys, Until
+from flatdist.sweepfile.choices import DOMAINS, SEARCHERS
+from flatdist.sweepfile.declaration import FORMS, Boundary, FirstSuccess, SearchKeys, SweepKeys, Until
 
 ROOT = Path(__file__).resolve().parents[2]
 CHOSEN = {"boundary": Boundary.names(), "first_success": FirstSuccess.names()}

@@ -65,7 +65,7 @@ def metric_of(sweep: Sweep, given: str | None, highest: bool) -> tuple[Metric, b
     from flatdist.sweeps.metric import parse_metric
 
     if given is None:
-        chosen, mode = sweep.kind.ranking
+        chosen, mode = sweep.ranking
         return chosen, highest or mode == "max"
     try:
         return parse_metric(given), highest

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from flatdist.cells.cell import Cell
 from flatdist.launch.launching import LaunchResult
 from flatdist.planning.work import WorkItem
-from flatdist.sweeps.early_stopping import is_paused
+from flatdist.sweeps.early_stopping import Halving, is_paused
 from flatdist.sweeps.rounds import Request, Round, RoundLog, Rung, Strategy
-from flatdist.sweeps.sweep import Halving
 
 if TYPE_CHECKING:
     from flatdist.store import Store
@@ -118,7 +117,7 @@ class Driver:
                     items.append(WorkItem(cell, below, until=step))
             if not self._launch(items):
                 return False
-            values = {i: halving.values.of(r.cell, r.replicates, step) for i, r in climbing.items()}
+            values = {i: halving.value(r.cell, r.replicates, step) for i, r in climbing.items()}
             before = [v for one in self.log.rounds[:number] for rung in one.rungs if rung.step == step
                       for v in rung.values.values()]  # fmt: skip
             unfinished = {cell.cell_id for cell, _ in self._missing(list(climbing.values()))}

@@ -167,7 +167,7 @@ def prepare(
     settings.check_here()
     check_loggers(settings.loggers, settings.trials)
     for sweep in sweeps:
-        sweep.kind.check(None if settings.executor == "ray" else without_ray)
+        sweep.check(None if settings.executor == "ray" else without_ray)
     store.check_access()
     plan = plan_sweeps(sweeps, store, settings, amount, tell)
     record(sweeps, store, changes, tell)

@@ -1,69 +1,86 @@
-"""From a checked file to blocks: what each fixes, which axes it multiplies, and which cells it leaves out."""
+"""From a checked file to blocks: what each fixes, which axes it multiplies, and which cells it leaves out.
+
+An axis is a list of values, or ``{linspace|logspace|range|uniform|loguniform: [...]}``, counted before it is built.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from fractions import Fraction
+from typing import Any, Generic, TypeVar
 
 from flatdist.cells.cell import FIELDS
+from flatdist.cells.fields import Integer
 from flatdist.errors import did_you_mean
-from flatdist.expressions import Expression, ExpressionError, parse_condition
-from flatdist.sweepfile.axes import Axis, read_axis
-from flatdist.sweepfile.declaration import ChosenN, SearchKeys, SweepKeys, Until, is_chosen, validated
+from flatdist.expressions import Expression, ExpressionError, parse, parse_condition
+from flatdist.sweepfile.declaration import (
+    BOUNDARY,
+    FIRST_SUCCESS,
+    FORMS,
+    RANDOM,
+    ChosenN,
+    SearchKeys,
+    SweepKeys,
+    Until,
+    is_chosen,
+    validated,
+)
 from flatdist.sweepfile.problems import Problems
-from flatdist.sweepfile.values import Given, InvalidValue, read_value
+from flatdist.sweepfile.values import Given, InvalidValue, kind_of, read_value, takes_numbers
 from flatdist.sweepfile.yamltree import Node
 
+T = TypeVar("T")
 
-@dataclass(frozen=True)
-class Fixed:
-    """A field with one value, and its place in the file."""
-
-    value: Given
-    key: str
-    line: int
+_FORMS_IN_WORDS = ", ".join(f"{{{form}: {arguments}}}" for form, arguments in FORMS.items())
 
 
 @dataclass(frozen=True)
-class Condition:
-    """A ``where``, and its place in the file."""
+class Placed(Generic[T]):
+    """A value, and its place in the file."""
 
-    expression: Expression
+    value: T
     key: str
-    line: int
+    line: int  # 0 where it stands on the command line
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """An ``n`` that the sweep chooses, and its place in the file."""
+class Axis:
+    """The values of one field, not yet built."""
 
-    what: ChosenN
-    key: str
+    field: str
+    key: str  # its place in the file, such as axes.rank
     line: int
+    count: int  # of values
+    value: Callable[[int], tuple[Any, int]]  # value number -> what the user might have written there, and its line
+
+    def build(self, problems: Problems) -> list[Given | InvalidValue]:
+        """All values, checked one by one; an invalid one is noted and replaced by the exception."""
+        built: list[Given | InvalidValue] = []
+        for index in range(self.count):
+            raw, line = self.value(index)
+            try:
+                built.append(read_value(self.field, raw))
+            except InvalidValue as error:
+                built.append(error)
+                shown = str(raw) if isinstance(raw, Fraction) else raw
+                problems.add(self.key, line, error.reason, error.allowed, shown)
+        return built
 
 
 @dataclass
 class Block:
-    """One block of a sweep: the cartesian product of its groups of axes, on top of its fixed fields.
+    """One block of a sweep: the cartesian product of its groups of axes, on top of its fixed fields."""
 
-    Attributes:
-        key: prefix of its keys in messages: empty for the top level, else ``blocks[0].``.
-        line: where it begins.
-        fixed: field -> value.
-        groups: axes that advance together; a lone axis is a group of one.
-        conditions: a cell is left out unless all hold.
-        unusable: fields whose values are wrong and already reported.
-        chosen: how the sweep chooses n itself; None where the file says it.
-    """
-
-    key: str
-    line: int
-    fixed: dict[str, Fixed] = field(default_factory=dict)
-    groups: list[list[Axis]] = field(default_factory=list)
-    conditions: list[Condition] = field(default_factory=list)
-    unusable: set[str] = field(default_factory=set)
-    chosen: Chosen | None = None
+    key: str  # prefix of its keys in messages: empty for the top level, else blocks[0].
+    line: int  # where it begins
+    fixed: dict[str, Placed[Given]] = field(default_factory=dict)
+    groups: list[list[Axis]] = field(default_factory=list)  # axes that advance together; a lone axis is a group of one
+    conditions: list[Placed[Expression]] = field(default_factory=list)  # a cell is left out unless all hold
+    unusable: set[str] = field(default_factory=set)  # fields whose values are wrong and already reported
+    chosen: Placed[ChosenN] | None = None  # how the sweep chooses n itself
 
     @property
     def axes(self) -> list[Axis]:
@@ -73,10 +90,7 @@ class Block:
     @property
     def count(self) -> int:
         """Number of cells before any is left out."""
-        product = 1
-        for group in self.groups:
-            product *= group[0].count
-        return product
+        return math.prod(group[0].count for group in self.groups)
 
 
 @dataclass(frozen=True)
@@ -89,23 +103,14 @@ class Changes:
 
 @dataclass(frozen=True)
 class Declaration:
-    """A sweep file, read and checked key by key, before its cells are made.
-
-    Attributes:
-        name: of the sweep.
-        description: one line.
-        replicates: of each cell.
-        blocks: its sets of cells.
-        until: how replicates are raised until n50 is known; None if they are not.
-        search: its ``search``; None if it has none, or one that cannot be used.
-    """
+    """A sweep file, read and checked key by key, before its cells are made."""
 
     name: str
     description: str
-    replicates: int
-    blocks: tuple[Block, ...]
-    until: Until | None = None
-    search: SearchKeys | None = None
+    replicates: int  # of each cell
+    blocks: tuple[Block, ...]  # its sets of cells
+    until: Until | None = None  # how replicates are raised until n50 is known
+    search: SearchKeys | None = None  # None also if it cannot be used
 
 
 def read_declaration(tree: Node, stem: str, changes: Changes, problems: Problems) -> Declaration:
@@ -113,7 +118,7 @@ def read_declaration(tree: Node, stem: str, changes: Changes, problems: Problems
 
     Args:
         tree: the document.
-        stem: the file's name without its ending, the default for the sweep's name.
+        stem: the sweep's name where the file gives none.
         changes: what the command line changes.
         problems: collects what is wrong.
     """
@@ -191,7 +196,7 @@ def _read_fixed(block: Block, node: Node | None, problems: Problems) -> None:
             _leave_n(block, key, value)
             continue
         try:
-            block.fixed[name] = Fixed(read_value(name, value.plain), key, value.line)
+            block.fixed[name] = Placed(read_value(name, value.plain), key, value.line)
         except InvalidValue as error:
             problems.add(key, value.line, error.reason, error.allowed, value.plain)
             block.unusable.add(name)
@@ -203,7 +208,7 @@ def _leave_n(block: Block, key: str, node: Node) -> None:
     if chosen is None:
         block.unusable.add("n")
     else:
-        block.chosen = Chosen(chosen, f"{key}.{chosen.form}", node.line)
+        block.chosen = Placed(chosen, f"{key}.{chosen.form}", node.line)
 
 
 def _read_axes(block: Block, key: str, node: Node | None, problems: Problems, *, together: bool = False) -> list[Axis]:
@@ -218,7 +223,7 @@ def _read_axes(block: Block, key: str, node: Node | None, problems: Problems, *,
             block.unusable.add(name)
         elif chosen:
             _leave_n(block, place, value)
-        elif (axis := read_axis(name, place, value, problems)) is None:
+        elif (axis := _read_axis(name, place, value, problems)) is None:
             block.unusable.add(name)
         else:
             axes.append(axis)
@@ -273,7 +278,7 @@ def _add_condition(block: Block, key: str, text: Any, line: int, problems: Probl
         problems.add(key, line, "is not a condition", "text such as 'n <= d_out*d_in'", text)
         return
     try:
-        block.conditions.append(Condition(parse_condition(text), key, line))
+        block.conditions.append(Placed(parse_condition(text), key, line))
     except ExpressionError as error:
         problems.add(key, line, f"character {error.position}: {error.reason}", value=text)
 
@@ -289,7 +294,96 @@ def _override(block: Block, changes: Changes, problems: Problems) -> None:
         if name == "n":
             block.chosen = None
         try:
-            block.fixed[name] = Fixed(read_value(name, raw), f"--set {name}", 0)
+            block.fixed[name] = Placed(read_value(name, raw), f"--set {name}", 0)
         except InvalidValue as error:
             problems.add(f"--set {name}", 0, error.reason, error.allowed, raw)
             block.unusable.add(name)
+
+
+def _read_axis(field: str, key: str, node: Node, problems: Problems) -> Axis | None:
+    """Read one axis; None if it cannot be used, with the reason noted."""
+    shown = None
+    try:
+        if isinstance(node.value, list):
+            if not node.value:
+                raise InvalidValue("is an empty list, which makes the sweep empty", "at least one value")
+            items = [(item.plain, item.line) for item in node.value]
+            return Axis(field, key, node.line, len(items), items.__getitem__)
+        if not isinstance(node.value, dict):
+            shown = node.plain
+            hint = "a list of values" + (f", or one of {_FORMS_IN_WORDS}" if takes_numbers(field) else "")
+            raise InvalidValue("expected a list; put a single value under `fixed`", hint)
+        for name in node.value:
+            if name not in (*FORMS, "seed"):
+                known = (*FORMS, "seed", *((BOUNDARY, FIRST_SUCCESS) if field == "n" else ()))
+                problems.unknown_key(key, name, node.keys[name], known)
+                return None
+        forms = [name for name in node.value if name in FORMS]
+        if len(forms) != 1 or ("seed" in node.value and forms[0] not in RANDOM):
+            raise InvalidValue("takes exactly one form, and a seed only where it is random", _FORMS_IN_WORDS)
+        (form,) = forms
+        key = f"{key}.{form}"
+        if not takes_numbers(field):
+            reason = f"numeric axes need a numeric field; `{field}` is not numeric"
+            raise InvalidValue(reason, f"a list of: {kind_of(field).allowed}")
+        shown = arguments = node.value[form].plain
+        if not isinstance(arguments, list) or len(arguments) != 3:
+            raise InvalidValue("does not have three entries", FORMS[form])
+        count, value = _numbers(field, form, arguments, node.plain.get("seed", 0))
+    except InvalidValue as error:
+        problems.add(key, node.line, error.reason, error.allowed, shown)
+        return None
+    return Axis(field, key, node.line, count, lambda index: (value(index), node.line))
+
+
+def _numbers(field: str, form: str, arguments: Sequence[Any], seed: Any) -> tuple[int, Callable[[int], Any]]:
+    """How many values a form has, and from a value's number to its number or its expression as text.
+
+    ``range`` includes stop if a step lands on it, ``linspace`` and ``logspace`` include both ends. Random values are
+    drawn from the field's name and the seed, so that a longer axis begins with the values of a shorter one.
+    """
+    (start, low), (stop, high) = (_argument(form, part) for part in arguments[:2])
+    if form == "range":
+        step = _argument(form, arguments[2])[1]
+        if low is None or high is None or step is None:
+            raise InvalidValue("depends on other fields, so its length is unknown; use linspace", "three numbers")
+        if step == 0 or (high - low) / step < 0:
+            raise InvalidValue("never reaches stop: the step is 0 or leads away from it", FORMS[form])
+        kind = int if low.denominator == step.denominator == 1 else Fraction
+        return math.floor((high - low) / step) + 1, lambda index: kind(low + index * step)
+    count = arguments[2]
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InvalidValue("has a count that is not a whole number of at least 1", FORMS[form])
+    logarithmic = form in ("logspace", "loguniform")
+    if logarithmic and any(end is not None and end <= 0 for end in (low, high)):
+        raise InvalidValue("needs ends greater than 0: the values themselves, not exponents of 10", FORMS[form])
+    if form in RANDOM and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise InvalidValue(f"has the seed {seed!r}", "a whole number")
+
+    def value(index: int) -> str:
+        if form not in RANDOM and index in (0, count - 1):
+            return start if index == 0 else stop
+        share = f"{index} / {max(count - 1, 1)}"
+        if form in RANDOM:
+            drawn = hashlib.sha256(f"{field} {seed} {index}".encode()).digest()
+            share = f"{int.from_bytes(drawn[:4])} / {2**32}"
+        if logarithmic:
+            text = f"({start}) * (({stop}) / ({start})) ** ({share})"
+        else:
+            text = f"({start}) + (({stop}) - ({start})) * {share}"
+        return f"round({text})" if form in RANDOM and isinstance(kind_of(field), Integer) else text
+
+    return count, value
+
+
+def _argument(form: str, part: Any) -> tuple[str, Fraction | None]:
+    """An argument as expression text and, if it depends on no field, its value."""
+    try:
+        if not isinstance(part, bool) and isinstance(part, (int, float, str)):
+            expression = parse(part if isinstance(part, str) else repr(part))
+            value = None if expression.names else expression.evaluate({})
+            if value is None or isinstance(value, Fraction):
+                return expression.text, value
+    except ExpressionError as error:
+        raise InvalidValue(f"has the entry {part!r}: character {error.position}: {error.reason}", FORMS[form]) from None
+    raise InvalidValue(f"has an entry that is not a number: {part!r}", FORMS[form])

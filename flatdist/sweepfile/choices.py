@@ -1,36 +1,142 @@
-"""Searchers and schedulers of Ray Tune by name: what each needs installed, and the options that a sweep file may give.
+"""What a search may name: domains of fields, and searchers and schedulers of Ray Tune with their options.
 
-Data only: Ray and the packages are imported once a search runs.
+Ray and the packages are imported once a search runs.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeAlias
 
-from flatdist.errors import LaunchError
+from pydantic import ValidationError
+
+from flatdist.cells.fields import Integer, Keyword, canonical_float
+from flatdist.errors import LaunchError, did_you_mean
+from flatdist.expressions import ExpressionError, parse
 from flatdist.machine.extras import remedy
+from flatdist.sweepfile.values import InvalidValue, kind_of, takes_numbers
+
+DOMAINS = {"uniform": "[low, high]", "loguniform": "[low, high]", "choice": "a list of values"}
+"""What a search may draw a field from -> its arguments."""
+DOMAINS_IN_WORDS = ", ".join(f"{{{form}: {arguments}}}" for form, arguments in DOMAINS.items())
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The values that one field may take."""
+
+    field: str
+    form: str  # one of DOMAINS
+    low: float = 0.0  # ends of a range, both included
+    high: float = 0.0
+    whole: bool = False  # a range of whole numbers only
+    options: tuple[Any, ...] = ()  # of a choice, as a sweep file writes them
+    line: int = 0
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether the values are unordered."""
+        return self.form == "choice"
+
+    def corners(self) -> tuple[Any, ...]:
+        """Values that stand for all others when a search is checked: both ends, or every option."""
+        return self.options if self.is_choice else (self.normal(self.low), self.normal(self.high))
+
+    def normal(self, value: float) -> Any:
+        """A number of the range as the cell stores it."""
+        return round(value) if self.whole else canonical_float(min(max(value, self.low), self.high))
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value belongs to the domain."""
+        return value in self.options if self.is_choice else self.low <= value <= self.high
+
+    def drawn(self, seed: int, index: int) -> Any:
+        """Random value number ``index``, which depends only on the field's name, the seed and the index."""
+        bits = hashlib.sha256(f"search {self.field} {seed} {index}".encode()).digest()
+        share = int.from_bytes(bits[:6]) / 2**48
+        if self.is_choice:
+            return self.options[int(share * len(self.options))]
+        if self.whole and self.form == "uniform":
+            return min(int(self.low) + int(share * (self.high - self.low + 1)), int(self.high))
+        if self.form == "uniform":
+            return self.normal(self.low + (self.high - self.low) * share)
+        return self.normal(math.exp(math.log(self.low) + math.log(self.high / self.low) * share))
+
+    def plain(self) -> list[Any]:
+        """The domain as JSON, for a search's identity."""
+        return [self.field, self.form, list(self.options) if self.is_choice else [self.low, self.high, self.whole]]
+
+
+Wrong: TypeAlias = tuple[tuple[str, ...], Any, str, str]  # the place within a value, what stands there, reason, allowed
+
+
+def _refusal(*found: Wrong) -> ValidationError:
+    """Problems inside the value that a check of pydantic reads."""
+    details: list[Any] = [
+        {"type": "value_error", "loc": at, "input": value, "ctx": {"error": InvalidValue(reason, allowed)}}
+        for at, value, reason, allowed in found
+    ]
+    return ValidationError.from_exception_data("search", details)
+
+
+def _unknown(at: tuple[str, ...], known: Mapping[str, Any]) -> Wrong:
+    return at, None, f"is not known here{did_you_mean(at[-1], known)}", ", ".join(known)
+
+
+def read_domain(name: str, raw: Any) -> Domain:
+    """The domain of a searched field.
+
+    Raises:
+        ValidationError: with the reason and what is allowed.
+    """
+    forms = raw if isinstance(raw, dict) else {}
+    if unknown := [_unknown((form,), DOMAINS) for form in forms if form not in DOMAINS]:
+        raise _refusal(*unknown)
+    if len(forms) != 1:
+        raise _refusal(((), raw, "is not exactly one form", DOMAINS_IN_WORDS))
+    ((form, arguments),) = forms.items()
+    if form == "choice":
+        if not isinstance(arguments, list) or not arguments:
+            raise _refusal(((), arguments, "expected a list of values", DOMAINS[form]))
+        unique = [option for index, option in enumerate(arguments) if option not in arguments[:index]]
+        return Domain(name, form, options=tuple(unique))
+    if not takes_numbers(name) or name == "width":
+        raise _refusal(((), arguments, f"ranges need a numeric field; `{name}` is not numeric", "{choice: [...]}"))
+    if not isinstance(arguments, list) or len(arguments) != 2:
+        raise _refusal(((), arguments, "does not have two entries", DOMAINS[form]))
+    low, high = (_constant(part) for part in arguments)
+    if low is None or high is None or low >= high or (form == "loguniform" and low <= 0):
+        more = ", both greater than 0" if form == "loguniform" else ""
+        raise _refusal(((), arguments, "is not a range", f"[low, high]: two constants, low below high{more}"))
+    kind = kind_of(name)
+    whole = isinstance(kind.otherwise if isinstance(kind, Keyword) else kind, Integer)
+    return Domain(name, form, canonical_float(low), canonical_float(high), whole)
+
+
+def _constant(part: Any) -> float | None:
+    if isinstance(part, bool) or not isinstance(part, (int, float, str)):
+        return None
+    try:
+        value = parse(part if isinstance(part, str) else repr(part), {}).evaluate({})
+        return float(value) if isinstance(value, Fraction) else None
+    except (ExpressionError, OverflowError):
+        return None
 
 
 @dataclass(frozen=True)
 class Option:
-    """What one option of a searcher or scheduler may be.
+    """What one option of a searcher or scheduler may be."""
 
-    Attributes:
-        kind: ``int``, ``float``, ``bool`` or ``str``.
-        low: smallest number.
-        high: largest number.
-        words: allowed texts; empty for any.
-    """
-
-    kind: type
+    kind: type  # int, float, bool or str
     low: float = -math.inf
     high: float = math.inf
-    words: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()  # allowed texts; empty for any
 
     @property
     def allowed(self) -> str:
@@ -62,19 +168,12 @@ class Option:
 
 @dataclass(frozen=True)
 class Entry:
-    """One searcher or scheduler.
+    """One searcher or scheduler."""
 
-    Attributes:
-        options: those that a sweep file may give.
-        packages: module that must be importable -> its name for pip.
-        seed: the name under which it takes a seed; empty where it takes none.
-        refusal: why it cannot be used; empty where it can.
-    """
-
-    options: Mapping[str, Option] = field(default_factory=dict)
-    packages: Mapping[str, str] = field(default_factory=dict)
-    seed: str = ""
-    refusal: str = ""
+    options: Mapping[str, Option] = field(default_factory=dict)  # those that a sweep file may give
+    packages: Mapping[str, str] = field(default_factory=dict)  # module that must be importable -> its name for pip
+    seed: str = ""  # the name under which it takes a seed
+    refusal: str = ""  # why it cannot be used
 
 
 @dataclass(frozen=True)
@@ -141,6 +240,35 @@ SCHEDULERS: Mapping[str, Entry] = {
 """Who may stop trials early: name -> what it takes."""
 
 TUNE_NAMES = {"asha": "async_hyperband", "hyperband": "hyperband", "bohb": "hb_bohb", "median": "median_stopping_rule"}
+
+
+def read_choice(known: Mapping[str, Entry], raw: Any) -> Choice | None:
+    """A searcher or scheduler: its name, or its name and a mapping of its options; null is random, or None.
+
+    Raises:
+        ValidationError: with the reasons and what is allowed.
+    """
+    if raw is None:
+        return Choice("random") if "random" in known else None
+    name, options = next(iter(raw.items())) if isinstance(raw, dict) and len(raw) == 1 else (raw, None)
+    usable = [one for one, entry in known.items() if not entry.refusal]
+    if not isinstance(name, str) or name not in known:
+        hint = did_you_mean(name, usable) if isinstance(name, str) else ""
+        raise _refusal(((), raw, f"is not known{hint}", f"{', '.join(usable)}, or {{NAME: {{option: value}}}}"))
+    entry = known[name]
+    if entry.refusal:
+        raise _refusal(((), None, f"{name} {entry.refusal}", ", ".join(usable)))
+    if not isinstance(options, dict | None):
+        raise _refusal(((name,), options, "expected a mapping of options", ", ".join(entry.options)))
+    wrong: list[Wrong] = []
+    for option, value in (options or {}).items():
+        if option not in entry.options:
+            wrong.append(_unknown((name, option), entry.options))
+        elif not entry.options[option].accepts(value):
+            wrong.append(((name, option), value, "cannot be used", entry.options[option].allowed))
+    if wrong:
+        raise _refusal(*wrong)
+    return Choice(name, options or {})
 
 
 def choice_schema(known: Mapping[str, Entry]) -> dict[str, Any]:

@@ -6,8 +6,10 @@ Values of cell fields are checked by the fields' own declarations (:mod:`flatdis
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, Union, cast, get_args
 
 from pydantic import (
@@ -23,15 +25,15 @@ from pydantic import (
     create_model,
     model_validator,
 )
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic_core import core_schema
 
 from flatdist.cells.cell import FIELDS
 from flatdist.cells.columns import COSTS, RESULTS
 from flatdist.cells.fields import Choice, FieldType, Flag, Integer, Keyword, Number
 from flatdist.errors import did_you_mean
-from flatdist.sweepfile.choices import SCHEDULERS, SEARCHERS, choice_schema
+from flatdist.sweepfile.choices import DOMAINS, SCHEDULERS, SEARCHERS, choice_schema, read_choice, read_domain
 from flatdist.sweepfile.problems import Problems
-from flatdist.sweepfile.values import Given, InvalidValue, read_value, takes_numbers
+from flatdist.sweepfile.values import InvalidValue, read_value, takes_numbers
 from flatdist.sweepfile.yamltree import Node
 
 MAX_REPLICATES = MAX_RUNS = 1_000_000
@@ -44,8 +46,6 @@ FORMS = {
 }
 """Axes of numbers -> their arguments."""
 RANDOM = ("uniform", "loguniform")  # these take a seed beside them
-DOMAINS = {"uniform": "[low, high]", "loguniform": "[low, high]", "choice": "a list of values"}
-"""What a search may draw a field from -> its arguments."""
 BOUNDARY, FIRST_SUCCESS = "boundary", "first_success"
 CHOSEN_IN_WORDS = (
     "{boundary: {from: 0.5*statdim, to: entries, budget: 400, precision: 0.03}}, or "
@@ -73,28 +73,19 @@ class Says:
             try:
                 return inner(value)
             except ValidationError:
-                raise refused(self.reason + did_you_mean(value, self.names), self.allowed) from None
+                raise InvalidValue(self.reason + did_you_mean(value, self.names), self.allowed) from None
 
         inside = handler(source)
         return core_schema.no_info_wrap_validator_function(check, inside) if self.reason else inside
 
 
-def refused(reason: str, allowed: str) -> PydanticCustomError:
-    """A value that is refused, as pydantic's checks raise it."""
-    return PydanticCustomError("refused", "{reason}", {"reason": reason, "allowed": allowed})
-
-
-def _read_n(value: Any) -> Given:
-    try:
-        return read_value("n", value)
-    except InvalidValue as error:
-        raise refused(error.reason, error.allowed) from None
-
-
 _NOT_WHOLE, _NEAR_N50 = "is not a whole number in range", "a number between 0 and 1, such as 0.03 for 3 % of n50"
 _NUMBER = {"type": ["number", "string"]}
 Measurements = Annotated[
-    Any, PlainValidator(_read_n), Says("", "a number of measurements, or an expression"), WithJsonSchema(_NUMBER)
+    Any,
+    PlainValidator(partial(read_value, "n")),
+    Says("", "a number of measurements, or an expression"),
+    WithJsonSchema(_NUMBER),
 ]
 Runs = Annotated[int, Field(ge=1, le=MAX_RUNS), Says(_NOT_WHOLE, f"a whole number from 1 to {MAX_RUNS}")]
 Precision = Annotated[float, Field(gt=0, lt=1), Says("is not a precision", _NEAR_N50)]
@@ -162,9 +153,9 @@ class ChosenN(Keys):
     @classmethod
     def _one(cls, value: Any) -> Any:
         if isinstance(value, dict) and len(value) != 1:
-            raise refused("is not exactly one form", CHOSEN_IN_WORDS)
+            raise InvalidValue("is not exactly one form", CHOSEN_IN_WORDS)
         if isinstance(value, dict) and None in value.values():
-            raise refused("says nothing", CHOSEN_IN_WORDS)
+            raise InvalidValue("says nothing", CHOSEN_IN_WORDS)
         return value
 
     @property
@@ -189,7 +180,7 @@ class Until(Keys):
     @model_validator(mode="after")
     def _ordered(self) -> Until:
         if self.least > self.most:
-            raise refused(f"has min {self.least} above max {self.most}", UNTIL_IN_WORDS)
+            raise InvalidValue(f"has min {self.least} above max {self.most}", UNTIL_IN_WORDS)
         return self
 
 
@@ -224,14 +215,17 @@ def _axis(kind: FieldType, name: str) -> dict[str, Any]:
 
 
 def _by_field(
-    name: str, schema: Callable[[FieldType, str], dict[str, Any]], chooses: Callable[[Any], bool] | None = None
+    name: str,
+    schema: Callable[[FieldType, str], dict[str, Any]],
+    chooses: Callable[[Any], bool] | None = None,
+    read: Callable[[str, Any], Any] = lambda name, value: value,
 ) -> type[Keys]:
     """A mapping from cell fields; ``chooses`` tells an n that is left to the sweep from other values."""
     entries: dict[str, Any] = {}
     for one, field in FIELDS.items():
         default = {} if field.default in (dataclasses.MISSING, None) else {"default": field.default}
         described = {"description": field.metadata["help"], **default, **schema(field.metadata["kind"], one)}
-        value: Any = Annotated[Any, WithJsonSchema(described)]
+        value: Any = Annotated[Any, PlainValidator(partial(read, one)), WithJsonSchema(described)]
         if one == "n" and chooses is not None:
             tell = Discriminator(lambda value: f"{_PLACE}chosen" if chooses(value) else f"{_PLACE}given")
             either = (Annotated[value, Tag(f"{_PLACE}given")], Annotated[ChosenN, Tag(f"{_PLACE}chosen")])
@@ -267,7 +261,7 @@ else:
     Fixed = _by_field("Fixed", _value, lambda value: isinstance(value, dict))
     Axes = _by_field("Axes", _axis, is_chosen)
     Together = _by_field("Together", _axis)
-    Domains = _by_field("Domains", lambda kind, name: _DOMAIN)
+    Domains = _by_field("Domains", lambda kind, name: _DOMAIN, read=read_domain)
 _Group = Annotated[
     Annotated[Together, Tag(f"{_PLACE}axes")]
     | Annotated[list[Any], Tag(f"{_PLACE}names")]
@@ -287,25 +281,47 @@ class BlockKeys(Keys):
     ] = None
 
 
-class EarlyStoppingKeys(Keys):
+class EarlyStopping(Keys):
     """When the cells of a search are compared."""
 
     first: Annotated[int, Field(ge=1, le=2**31 - 1), Says(_NOT_WHOLE, f"a whole number from 1 to {2**31 - 1}")]
     factor: Annotated[int, Field(ge=2, le=100), Says(_NOT_WHOLE, "a whole number from 2 to 100")] = 3
+
+    def rungs(self, steps: int) -> list[int]:
+        """The rungs for a number of steps; the last is at steps / factor, since stopping later saves little."""
+        rungs = [self.first]
+        while rungs[-1] * self.factor <= steps:
+            rungs.append(rungs[-1] * self.factor)
+        return rungs[:-1]
+
+    def stopped(self, here: Mapping[int, float], before: Sequence[float], mode: str) -> tuple[int, ...]:
+        """Which candidates are stopped: all but the best 1/factor of those that ever reached the rung.
+
+        Args:
+            here: candidate -> value at the rung.
+            before: values of earlier rounds at this rung.
+            mode: ``min`` or ``max``.
+        """
+        sign = 1.0 if mode == "min" else -1.0
+        ranked = sorted(sign * value for value in (*here.values(), *before))
+        cutoff = ranked[math.ceil(len(ranked) / self.factor) - 1] if ranked else 0.0
+        return tuple(index for index, value in here.items() if sign * value > cutoff or not math.isfinite(value))
 
 
 class SearchKeys(Keys):
     """A search for the best cells."""
 
     fields: Annotated[Domains, Says("", "cell fields, each with a range or a choice")]
-    searcher: Annotated[Any, WithJsonSchema(choice_schema(SEARCHERS))] = "random"
+    searcher: Annotated[Any, PlainValidator(partial(read_choice, SEARCHERS)),
+                        WithJsonSchema(choice_schema(SEARCHERS))] = Field("random", validate_default=True)  # fmt: skip
     metric: Any = Field("relative_error", description=f"{', '.join(RANKED_BY)}, or steps_to=ERROR")
     mode: Annotated[Literal["min", "max"], Says("is not known", "min, max", ("min", "max"))] = "min"
     budget: Suggested = Field(description="cells to suggest in all")
     round: Suggested | None = Field(None, description="cells suggested at a time")
     seed: Natural = 0
-    early_stopping: EarlyStoppingKeys | None = None
-    scheduler: Annotated[Any, WithJsonSchema(choice_schema(SCHEDULERS))] = None
+    early_stopping: EarlyStopping | None = None
+    scheduler: Annotated[Any, PlainValidator(partial(read_choice, SCHEDULERS)),
+                         WithJsonSchema(choice_schema(SCHEDULERS))] = None  # fmt: skip
 
 
 class SweepKeys(BlockKeys):
@@ -326,14 +342,9 @@ class SweepKeys(BlockKeys):
 def validated(
     model: type[Model], node: Node, key: str, problems: Problems, defaults: Mapping[str, Any] | None = None
 ) -> Model | None:
-    """A mapping of a file as a model; None if it is invalid, with every problem noted.
+    """A mapping of a file, at a key, as a model; None if it is invalid, with every problem noted.
 
-    Args:
-        model: what the mapping may say.
-        node: the mapping.
-        key: where it stands; empty for the whole file.
-        problems: collects what is wrong.
-        defaults: entries to assume where the mapping has none.
+    ``defaults`` are entries to assume where the mapping has none; the key is empty for the whole file.
     """
     content = node.plain
     try:
@@ -368,8 +379,9 @@ def _note(
         entry = next(field for name, field in owner.model_fields.items() if (field.alias or name) == path[-1])
         allowed = next((one.allowed for one in entry.metadata if isinstance(one, Says)), "")
         problems.add(key, place.line, "is required and missing", allowed)
-    elif kind == "refused":
-        problems.add(key, place.line, error["ctx"]["reason"], error["ctx"]["allowed"], error["input"])
+    elif kind == "value_error":
+        wrong = error["ctx"]["error"]
+        problems.add(key, place.line, wrong.reason, wrong.allowed, error["input"])
     else:
         word = "list" if kind == "list_type" else "mapping" if kind in ("model_type", "dict_type") else kind
         problems.add(key, place.line, f"expected a {word}", value=error["input"])

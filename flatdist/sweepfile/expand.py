@@ -21,16 +21,16 @@ from flatdist.expressions import (
     show,
     to_value,
 )
-from flatdist.sweepfile.blocks import Block, Condition
+from flatdist.sweepfile.blocks import Block, Placed
 from flatdist.sweepfile.declaration import Until
 from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.values import Given, InvalidValue, computed, kind_of, names_in
 
 MAX_CELLS = 250_000  # a cell takes 70 us and 1 KB to make
 
-
-MakerOf: TypeAlias = "Callable[[Block, Expansion, Mapping[str, Sequence[Given]]], CellMaker]"
-Doubt: TypeAlias = tuple[Condition, str] | None  # a condition that cannot be computed, and why
+Axes: TypeAlias = Mapping[str, Sequence[Given]]  # field -> the values of its axis
+MakerOf: TypeAlias = "Callable[[Block, Expansion, Axes], CellMaker]"
+Doubt: TypeAlias = tuple[Placed[Expression], str] | None  # a condition that cannot be computed, and why
 
 
 class Unresolved(Exception):
@@ -41,7 +41,7 @@ class Unresolved(Exception):
 class Expansion:
     """The cells of a sweep, unique by identity, in the order of the file."""
 
-    cells: dict[str, Cell]
+    cells: dict[str, Cell] = field(default_factory=dict)
     left_out: int = 0
     repeated: int = 0
     replicates: int = 1
@@ -51,11 +51,7 @@ class Expansion:
 
 
 def check_size(blocks: tuple[Block, ...], problems: Problems) -> None:
-    """Reject a sweep that is too large, from the lengths of its axes.
-
-    Raises:
-        SweepError: with the count, before any cell is made.
-    """
+    """Reject a sweep that is too large, from the lengths of its axes, before any cell is made."""
     count = sum(block.count for block in blocks)
     if count > MAX_CELLS:
         largest = max(blocks, key=lambda block: block.count)
@@ -66,34 +62,25 @@ def check_size(blocks: tuple[Block, ...], problems: Problems) -> None:
         problems.raise_any()
 
 
-def find_cycles(block: Block, values: Mapping[str, Sequence[Given]], problems: Problems) -> set[str]:
-    """Note fields whose expressions depend on themselves, directly or through others; return those fields."""
-    needs = {name: fields_needed(fixed.value) for name, fixed in block.fixed.items()}
-    needs |= {name: {need for value in built for need in fields_needed(value)} for name, built in values.items()}
-    places = {name: (fixed.key, fixed.line) for name, fixed in block.fixed.items()}
-    places |= {axis.field: (axis.key, axis.line) for axis in block.axes}
-    cyclic: set[str] = set()
-    for start in needs:
-        path = _path_back(start, needs) if start not in cyclic else None
-        if path:
-            cyclic.update(path)
-            key, line = places[start]
-            problems.add(key, line, f"depends on itself: {' -> '.join([*path, start])}", "a number for one of them")
-    return cyclic
-
-
 def fields_needed(given: Given) -> set[str]:
     """The fields that a value's expressions name, directly or through derived quantities."""
     return {need for name in names_in(given) for need in DERIVED_FROM.get(name, (name,))}
 
 
-def _path_back(start: str, needs: Mapping[str, set[str]]) -> list[str] | None:
+def dependencies(block: Block, values: Axes) -> dict[str, set[str]]:
+    """Field -> the fields that its values name."""
+    needs = {name: fields_needed(fixed.value) for name, fixed in block.fixed.items()}
+    return needs | {name: {need for value in built for need in fields_needed(value)} for name, built in values.items()}
+
+
+def path_between(start: str, end: str, needs: Mapping[str, set[str]]) -> list[str] | None:
+    """The fields from one to the last before another that it depends on; None if it does not."""
     paths = [[start]]
     seen: set[str] = set()
     while paths:
         path = paths.pop()
         for need in sorted(needs.get(path[-1], ())):
-            if need == start:
+            if need == end:
                 return path
             if need not in seen:
                 seen.add(need)
@@ -105,10 +92,14 @@ class Scope:
     """The names of one candidate cell, each resolved on first use."""
 
     def __init__(self, given: Mapping[str, Given], unusable: frozenset[str]) -> None:
-        self.given, self.unusable = given, unusable
+        self.given, self.unusable = given, unusable  # unusable: wrong and already reported
         self._literals: dict[str, Any] = {}
         self._derived: dict[str, Value] = {}
         self._relevant: Collection[str] | None = None
+
+    def at(self, n: int) -> Scope:
+        """The same candidate with n measurements."""
+        return Scope({**self.given, "n": n}, self.unusable - {"n"})
 
     def __getitem__(self, name: str) -> Value:
         if name in DERIVED:
@@ -152,9 +143,11 @@ class Scope:
                 raise Unresolved(name)  # required and missing, which the check of the whole cell reports
             return default
         value = self.given[name]
-        if isinstance(value, tuple):
-            return tuple(self.compute(name, item) for item in value)
-        return self.compute(name, value)
+        return tuple(self.compute(name, v) for v in value) if isinstance(value, tuple) else self.compute(name, value)
+
+    def compute(self, name: str, value: Given) -> Any:
+        """A value for a field, with its expression computed."""
+        return computed(name, value.evaluate(self)) if isinstance(value, Expression) else value
 
     def relevant(self, name: str) -> bool:
         """Whether a field changes the cell's results; if not, it is null in conditions, as in stored rows."""
@@ -163,10 +156,6 @@ class Scope:
         if self._relevant is None:
             self._relevant = relevant_fields(*(self.literal(name) for name in ("method", "schedule", "batch_size")))
         return name in self._relevant
-
-    def compute(self, name: str, value: Given) -> Any:
-        """A value for a field, with its expression computed."""
-        return computed(name, value.evaluate(self)) if isinstance(value, Expression) else value
 
 
 class _Known:
@@ -186,20 +175,29 @@ def expand(block: Block, into: Expansion, problems: Problems, maker_of: MakerOf 
         block: the block.
         into: takes the cells.
         problems: takes what is wrong with them.
-        maker_of: chooses what makes the cells from the block, ``into`` and the values of the axes; None makes each cell
-            by itself.
+        maker_of: chooses what makes the cells; None makes each cell by itself.
     """
     values = {axis.field: axis.build(problems) for axis in block.axes}
-    unusable = frozenset(block.unusable | find_cycles(block, values, problems))
-    fixed = {name: entry.value for name, entry in block.fixed.items()}
     maker = CellMaker(block, into) if maker_of is None else maker_of(block, into, values)
+    cyclic: set[str] = set()
+    needs = dependencies(block, values)
+    for start in needs:
+        path = None if start in cyclic else path_between(start, start, needs)
+        if path:
+            cyclic.update(path)
+            reason = f"depends on itself: {' -> '.join([*path, start])}"
+            problems.add(*maker.places[start], reason, "a number for one of them")
+    unusable = cyclic | block.unusable
+    fixed = {name: entry.value for name, entry in block.fixed.items()}
     for varied in _combinations(block, values):
         wrong = {name for name, value in varied.items() if isinstance(value, InvalidValue)}
-        maker.add({**fixed, **varied}, unusable | wrong if wrong else unusable, varied)
+        maker.total += 1
+        maker.varied = varied
+        maker.add(Scope({**fixed, **varied}, frozenset(unusable | wrong)))
     maker.report(problems)
 
 
-def _combinations(block: Block, values: Mapping[str, list[Given]]) -> Iterator[dict[str, Given]]:
+def _combinations(block: Block, values: Axes) -> Iterator[dict[str, Given]]:
     groups = [
         [{axis.field: values[axis.field][index] for axis in group} for index in range(group[0].count)]
         for group in block.groups
@@ -209,7 +207,7 @@ def _combinations(block: Block, values: Mapping[str, list[Given]]) -> Iterator[d
 
 
 @dataclass
-class Cause:
+class _Cause:
     """A problem that one or more cells share."""
 
     allowed: str
@@ -223,39 +221,31 @@ class CellMaker:
 
     def __init__(self, block: Block, into: Expansion) -> None:
         self.block, self.into = block, into
-        self.total = 0
+        self.total = 0  # candidates so far
+        self.varied: Mapping[str, Given] = {}  # the values of the axes for the present one
         self.places = {name: (entry.key, entry.line) for name, entry in block.fixed.items()}
         self.places |= {axis.field: (axis.key, axis.line) for axis in block.axes}
-        self.causes: dict[tuple[str, int, str], Cause] = {}  # by key, line and reason
+        self._causes: dict[tuple[str, int, str], _Cause] = {}  # by key, line and reason
 
-    def add(self, given: Mapping[str, Given], unusable: frozenset[str], varied: Mapping[str, Given]) -> None:
+    def add(self, scope: Scope) -> None:
         """Make one cell, leave it out, or note why it is impossible."""
-        self.total += 1
-        scope = Scope(given, unusable)
         doubt = self.leave_out(scope, self.block.conditions)
         if doubt is True:
             self.into.left_out += 1
-            return
-        cell = self.make(scope, given, varied, doubt)
-        if cell is not None:
-            self.keep(cell, given)
+        elif (cell := self.make(scope, doubt)) is not None:
+            self.keep(cell, scope)
 
-    def keep(self, cell: Cell, given: Mapping[str, Given]) -> None:
+    def keep(self, cell: Cell, scope: Scope) -> None:
         """Take a cell into the sweep."""
         if self.into.cells.setdefault(cell.cell_id, cell) is not cell:
             self.into.repeated += 1
 
-    def make(
-        self, scope: Scope, given: Mapping[str, Given], varied: Mapping[str, Given], doubt: Doubt = None
-    ) -> Cell | None:
-        """The cell with these values; None if it is impossible, with the reasons noted."""
-        literals, errors = scope.literals(given)
+    def make(self, scope: Scope, doubt: Doubt = None) -> Cell | None:
+        """The cell of a candidate; None if it is impossible, with the reasons noted."""
+        literals, errors = scope.literals(scope.given)
         failed = scope.unusable | errors.keys()
         for name, error in errors.items():
-            if isinstance(error, ExpressionError):
-                self.note(name, given[name], f"{error.text}: character {error.position}: {error.reason}", "", varied)
-            elif isinstance(error, InvalidValue):
-                self.note(name, given[name], error.reason, error.allowed, varied)
+            self.note_failure(*self._place(name), error, scope.given[name])
         if not failed and not doubt:
             try:
                 return Cell(**literals)
@@ -263,19 +253,21 @@ class CellMaker:
                 pass
         found = [problem for problem in check_values(literals)[1] if problem.field not in failed]
         for problem in found:
-            self.note(problem.field, problem.value, problem.reason, problem.allowed, varied)
+            self.note(*self._place(problem.field), problem.reason, problem.allowed, problem.value)
         if doubt and not found and not failed:
-            condition, reason = doubt
-            self.count((condition.key, condition.line, reason), Cause("", condition.expression.text, varied))
+            self.note_doubt(doubt)
         return None
 
-    def leave_out(self, scope: Scope, conditions: Iterable[Condition]) -> Literal[True] | Doubt:
+    def _place(self, name: str) -> tuple[str, int]:
+        return self.places.get(name, (f"{self.block.key}fixed.{name}", self.block.line))
+
+    def leave_out(self, scope: Scope, conditions: Iterable[Placed[Expression]]) -> Literal[True] | Doubt:
         """Whether a condition fails; or the condition that cannot be computed, and why."""
         doubt: Doubt = None
         known = _Known(scope)
         for condition in conditions:
             try:
-                if not condition.expression.holds(known):
+                if not condition.value.holds(known):
                     return True
             except Unresolved:
                 continue
@@ -283,18 +275,25 @@ class CellMaker:
                 doubt = condition, error.reason
         return doubt
 
-    def note(self, field: str, value: Any, reason: str, allowed: str, varied: Mapping[str, Given]) -> None:
-        """Count a problem with a field's value."""
-        key, line = self.places.get(field, (f"{self.block.key}fixed.{field}", self.block.line))
-        self.count((key, line, reason), Cause(allowed, value, varied))
+    def note(self, key: str, line: int, reason: str, allowed: str = "", value: Any = None) -> None:
+        """Count the present candidate as one that has a problem."""
+        self._causes.setdefault((key, line, reason), _Cause(allowed, value, self.varied)).count += 1
 
-    def count(self, where_and_why: tuple[str, int, str], cause: Cause) -> None:
-        """Count one cell that has a problem: at which key and line, and why."""
-        self.causes.setdefault(where_and_why, cause).count += 1
+    def note_failure(self, key: str, line: int, error: Exception, given: Given) -> None:
+        """Count a value that cannot be computed; what it needs is reported elsewhere if that is why."""
+        if isinstance(error, ExpressionError):
+            self.note(key, line, f"{error.text}: character {error.position}: {error.reason}", "", given)
+        elif isinstance(error, InvalidValue):
+            self.note(key, line, error.reason, error.allowed, given)
+
+    def note_doubt(self, doubt: tuple[Placed[Expression], str]) -> None:
+        """Count a condition that cannot be computed."""
+        condition, reason = doubt
+        self.note(condition.key, condition.line, reason, "", condition.value.text)
 
     def report(self, problems: Problems) -> None:
         """Note each cause once."""
-        for (key, line, reason), cause in self.causes.items():
+        for (key, line, reason), cause in self._causes.items():
             extent = ""
             if self.total > 1 and cause.example:
                 example = ", ".join(f"{name}={_plain(value)}" for name, value in cause.example.items())

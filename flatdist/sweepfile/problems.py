@@ -21,7 +21,7 @@ class Problem:
     allowed: str = ""
     value: Any = None
 
-    def text(self, name: str, *, lines: bool = True) -> str:
+    def text(self, name: str, *, lines: bool) -> str:
         """One line for the terminal."""
         shown = "" if self.value is None else f" {_brief(self.value)}"
         allowed = f"; allowed: {self.allowed}" if self.allowed else ""
@@ -30,15 +30,11 @@ class Problem:
 
 
 class Problems:
-    """Collects problems and raises them together.
-
-    Args:
-        name: what messages call the sweep.
-        lines: whether it has lines that a reader could look up; a dict has none.
-    """
+    """Collects problems and raises them together."""
 
     def __init__(self, name: str, *, lines: bool = True) -> None:
-        self.name, self.lines = name, lines
+        self.name = name  # what messages call the sweep
+        self.lines = lines  # whether it has lines that a reader could look up; a dict has none
         self.found: list[Problem] = []
 
     def add(self, key: str, line: int, reason: str, allowed: str = "", value: Any = None) -> None:
@@ -54,11 +50,7 @@ class Problems:
         self.add(key, line, f"is not known here{hint or did_you_mean(name, known)}", ", ".join(known))
 
     def raise_any(self) -> None:
-        """Raise everything found so far.
-
-        Raises:
-            SweepError: there was at least one problem; one per line, in the order of the file.
-        """
+        """Raise a SweepError with everything found so far, one problem per line, in the order of the file."""
         if not self.found:
             return
         found = sorted(self.found, key=lambda problem: problem.line)

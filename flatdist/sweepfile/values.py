@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from flatdist.cells.cell import FIELDS
 from flatdist.cells.fields import Choice, FieldType, Integer, Keyword, Number, Widths
@@ -26,8 +26,7 @@ class InvalidValue(ValueError):
 
 def kind_of(field: str) -> FieldType:
     """The declared type of a cell field."""
-    kind: FieldType = FIELDS[field].metadata["kind"]
-    return kind
+    return cast("FieldType", FIELDS[field].metadata["kind"])
 
 
 def takes_numbers(field: str) -> bool:
@@ -37,11 +36,7 @@ def takes_numbers(field: str) -> bool:
 
 
 def read_value(field: str, raw: Any) -> Given:
-    """Check one value as far as that can be done without the other fields.
-
-    Args:
-        field: name of the cell field.
-        raw: its YAML value: number, text, truth value, None, list or dict.
+    """Check one YAML value as far as that can be done without the other fields.
 
     Returns:
         The value as the field's type parses it, or an expression to be computed for every cell.
@@ -81,11 +76,7 @@ def _read_scalar(field: str, kind: FieldType, raw: Any) -> Given:
 
 
 def parse_literal(field: str, raw: Any, kind: FieldType | None = None) -> Any:
-    """Check a literal against its field's declaration.
-
-    Raises:
-        InvalidValue: with the reason and what is allowed.
-    """
+    """Check a literal against its field's declaration, or refuse it with an InvalidValue."""
     kind = kind_of(field) if kind is None else kind
     try:
         if field in ROUNDED_UP and isinstance(raw, float) and math.isfinite(raw):
@@ -97,11 +88,7 @@ def parse_literal(field: str, raw: Any, kind: FieldType | None = None) -> Any:
 
 
 def computed(field: str, value: Value) -> Any:
-    """An expression's value in the form that a field accepts.
-
-    Raises:
-        InvalidValue: a number was expected.
-    """
+    """An expression's value in the form that a field accepts; InvalidValue where it is no number."""
     if isinstance(value, Fraction):
         if abs(value) > LARGEST:
             raise InvalidValue("comes out too large", kind_of(field).allowed)
@@ -116,8 +103,5 @@ def computed(field: str, value: Value) -> Any:
 
 def names_in(given: Given) -> frozenset[str]:
     """The names that a value depends on."""
-    if isinstance(given, Expression):
-        return given.names
-    if isinstance(given, tuple):
-        return frozenset().union(*(item.names for item in given if isinstance(item, Expression)))
-    return frozenset()
+    items = given if isinstance(given, tuple) else (given,)
+    return frozenset().union(*(item.names for item in items if isinstance(item, Expression)))

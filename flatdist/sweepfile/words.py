@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flatdist.cells.cell import FIELDS, Cell, check_values
+from flatdist.cells.cell import FIELDS, Cell, check_values, listed
 from flatdist.errors import CellError, SweepError, did_you_mean
 from flatdist.sweepfile.expand import Scope, Unresolved
 from flatdist.sweepfile.values import InvalidValue, names_in, read_value
@@ -13,11 +13,7 @@ from flatdist.sweepfile.yamltree import parse_tree
 
 
 def read_words(words: Iterable[str]) -> dict[str, Any]:
-    """Parse ``field=value`` words into field -> value, as YAML reads the values.
-
-    Raises:
-        SweepError: a word is not ``field=value``, names no field, or gives a field a second time.
-    """
+    """Parse ``field=value`` words into field -> value, as YAML reads the values; SweepError for all that are wrong."""
     values: dict[str, Any] = {}
     problems = []
     for word in words:
@@ -31,20 +27,14 @@ def read_words(words: Iterable[str]) -> dict[str, Any]:
         elif name in values:
             problems.append(f"{word!r}: {name} is given twice; give each field once")
         else:
-            node = parse_tree(text, word)
-            values[name] = node.plain
+            values[name] = parse_tree(text, word).plain
     if problems:
         raise SweepError("\n".join(problems))
     return values
 
 
 def cell_from_words(words: Iterable[str]) -> Cell:
-    """The cell that ``field=value`` words describe; values may be expressions over the other fields.
-
-    Raises:
-        SweepError: a word cannot be read.
-        CellError: every field that is missing or whose value is not allowed.
-    """
+    """The cell that ``field=value`` words describe; values may be expressions over the other fields."""
     return Cell(**resolved_values(read_words(words)))
 
 
@@ -61,17 +51,13 @@ def resolved_values(values: Mapping[str, Any]) -> dict[str, Any]:
             given[name] = read_value(name, raw)
         except InvalidValue as error:
             problems.append(f"{name}: {raw!r} {error.reason}; allowed: {error.allowed}")
-    literals: dict[str, Any] = {}
-    errors: dict[str, Exception] = {}
-    if not problems:
-        literals, errors = Scope(given, frozenset()).literals(given)
+    literals, errors = ({}, {}) if problems else Scope(given, frozenset()).literals(given)
     for name, why in errors.items():
         if isinstance(why, RecursionError):
             problems.append(f"{name}: depends on itself through {', '.join(sorted(names_in(given[name])))}")
         elif not isinstance(why, Unresolved):
             problems.append(f"{name}: {why}")
-    if not problems:
-        problems = [str(problem) for problem in check_values(literals)[1] if problem.field not in errors]
+    problems = problems or [str(one) for one in check_values(literals)[1] if one.field not in errors]
     if problems:
-        raise CellError("this cell cannot be run:\n" + "\n".join(f"  {problem}" for problem in problems))
+        raise CellError(listed(problems))
     return literals

@@ -15,22 +15,16 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import (
-    AliasEvent,
-    CollectionEndEvent,
-    NodeEvent,
-    ScalarEvent,
-    SequenceStartEvent,
-)
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, NodeEvent, ScalarEvent, SequenceStartEvent
 
 from flatdist.errors import SweepError
 
 MAX_BYTES = 100_000
 MAX_DEPTH = 20
 
-_INTEGER = re.compile(r"[-+]?[0-9]+")
-_OCTAL = re.compile(r"0o[0-7]+")
-_HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+")
+MAX_DIGITS = 60
+
+_WHOLE = {10: re.compile(r"[-+]?[0-9]+"), 8: re.compile(r"0o[0-7]+"), 16: re.compile(r"0x[0-9a-fA-F]+")}  # by base
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
@@ -61,11 +55,7 @@ class Node:
 
 
 def read_text(path: Path) -> str:
-    """The text of a sweep file.
-
-    Raises:
-        SweepError: it does not exist, is not text, or is too large for a sweep file.
-    """
+    """The text of a sweep file; SweepError if it does not exist, is not text, or is too large."""
     try:
         if not path.is_file():
             what = "is a folder" if path.is_dir() else "does not exist" if not path.exists() else "is not a plain file"
@@ -83,11 +73,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_tree(text: str, name: str) -> Node:
-    """The one document of a YAML text.
-
-    Args:
-        text: the YAML.
-        name: what messages call it, usually the file's path.
+    """The one document of a YAML text, which messages call by a name, usually the file's path.
 
     Raises:
         SweepError: a syntax error, with line and column; or an alias, a tag, a duplicate key, a second document.
@@ -158,15 +144,12 @@ class _Builder:
         text = event.value
         if text in _WORDS:
             return _WORDS[text]
-        is_number = _INTEGER.fullmatch(text) or _FLOAT.fullmatch(text)
-        if is_number and len(text) > 60:
+        is_number = _WHOLE[10].fullmatch(text) or _FLOAT.fullmatch(text)
+        if is_number and len(text) > MAX_DIGITS:
             raise self._error(event, f"a number of {len(text)} digits is not allowed")
-        if _INTEGER.fullmatch(text):
-            return int(text)
-        if len(text) <= 60 and _OCTAL.fullmatch(text):
-            return int(text[2:], 8)
-        if len(text) <= 60 and _HEXADECIMAL.fullmatch(text):
-            return int(text[2:], 16)
+        for base, pattern in _WHOLE.items():
+            if len(text) <= MAX_DIGITS and pattern.fullmatch(text):
+                return int(text, base)
         return float(text) if is_number else text
 
     def _error(self, event: Any, reason: str) -> SweepError:

@@ -12,11 +12,12 @@ stopped. Any later run, also of another sweep, resumes from the checkpoint.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flatdist.cells.cell import Cell
+from flatdist.sweepfile.declaration import EarlyStopping
 from flatdist.sweeps.metric import Metric, cell_value
 
 if TYPE_CHECKING:
@@ -25,55 +26,11 @@ if TYPE_CHECKING:
 DIVERGED_AT = 3  # position among a checkpoint's scalars
 
 
-@dataclass(frozen=True)
-class EarlyStopping:
-    """When cells are compared, and how many continue.
-
-    Attributes:
-        first: steps at the first rung.
-        factor: each rung has this many times the steps of the previous one, and one in this many cells continues.
-    """
-
-    first: int
-    factor: int = 3
-
-    def rungs(self, steps: int) -> list[int]:
-        """The rungs for a number of steps; the last is at steps / factor, since stopping later saves little."""
-        rungs = []
-        rung = self.first
-        while rung * self.factor <= steps:
-            rungs.append(rung)
-            rung *= self.factor
-        return rungs
-
-    def stopped(self, here: Mapping[int, float], before: Sequence[float], mode: str) -> tuple[int, ...]:
-        """Which candidates are stopped.
-
-        Args:
-            here: candidate -> value at the rung.
-            before: values of earlier rounds at this rung.
-            mode: ``min`` or ``max``.
-        """
-        sign = 1.0 if mode == "min" else -1.0
-        ranked = sorted(sign * value for value in (*here.values(), *before))
-        cutoff = ranked[math.ceil(len(ranked) / self.factor) - 1] if ranked else 0.0
-        return tuple(index for index, value in here.items() if sign * value > cutoff or not math.isfinite(value))
-
-
 def paused_value(cell: Cell, state: tuple[int, Mapping[str, Any]] | None, rung: int, column: str) -> float | None:
-    """The value of a replicate at a rung, from its checkpoint.
+    """The value of a replicate at a rung, from its checkpoint: infinite if it has diverged, None before that point.
 
     Training evaluates its history in blocks, so the value compared is the first evaluation at or after the rung, and a
     replicate pauses at the end of that block. Both depend only on the cell.
-
-    Args:
-        cell: the cell.
-        state: its checkpoint, (step, arrays), or None.
-        rung: steps.
-        column: of the history.
-
-    Returns:
-        The value; infinite where the replicate has diverged; None before that point.
     """
     if state is None or not cell.spec.takes_steps:
         return None
@@ -100,30 +57,31 @@ def is_paused(store: Store, cell: Cell, replicate: int, rung: int) -> bool:
     return paused_value(cell, store.checkpoints.latest(cell.cell_id, replicate), rung, "population_loss") is not None
 
 
-class RungValues:
-    """Values of a metric's history column at rungs, from rows and from checkpoints."""
+@dataclass(frozen=True)
+class Halving:
+    """How the cells of a round are stopped early."""
 
-    def __init__(self, store: Store, metric: Metric, worst: float) -> None:
-        assert metric.rung_column is not None, "checked when the sweep file is read"
-        self._store, self._metric, self._column, self._worst = store, metric, metric.rung_column, worst
+    rule: EarlyStopping  # the rungs, and which cells continue
+    store: Store
+    metric: Metric
+    mode: str  # min or max
 
-    def of(self, cell: Cell, replicates: Collection[int], rung: int) -> float:
-        """The median over a cell's replicates at a rung; one that failed or diverged counts as the worst."""
-        values = self._stored(cell, rung)
+    def value(self, cell: Cell, replicates: Collection[int], rung: int) -> float:
+        """The median over a cell's replicates at a rung, from rows and checkpoints; one that failed counts as worst."""
+        column = self.metric.rung_column
+        assert column is not None, "checked when the sweep file is read"
+        columns = ["replicate", "step", column]
+        rows = self.store.history([cell.cell_id], where=[("step", ">=", rung)], columns=columns)
+        first = rows.sort_values("step").drop_duplicates("replicate")
+        values = {int(r): float(value) for r, value in zip(first["replicate"], first[column], strict=True)}
         for replicate in set(replicates) - values.keys():
-            state = self._store.checkpoints.latest(cell.cell_id, replicate)
-            value = paused_value(cell, state, rung, self._column)
+            state = self.store.checkpoints.latest(cell.cell_id, replicate)
+            value = paused_value(cell, state, rung, column)
             if value is not None:
                 values[replicate] = value
-        if self._metric.relative:
+        if self.metric.relative:
             values = {replicate: value / squared_truth(cell, replicate) for replicate, value in values.items()}
-        return cell_value(values, replicates, self._worst)
-
-    def _stored(self, cell: Cell, rung: int) -> dict[int, float]:
-        columns = ["replicate", "step", self._column]
-        rows = self._store.history([cell.cell_id], where=[("step", ">=", rung)], columns=columns)
-        first = rows.sort_values("step").drop_duplicates("replicate")
-        return {int(r): float(value) for r, value in zip(first["replicate"], first[self._column], strict=True)}
+        return cell_value(values, replicates, math.inf if self.mode == "min" else -math.inf)
 
 
 def squared_truth(cell: Cell, replicate: int) -> float:

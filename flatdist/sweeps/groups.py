@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flatdist.cells.cell import FIELDS, Cell
 from flatdist.sweeps.rounds import Request, Round, RoundLog, recorded_rounds, rounds_of
 from flatdist.sweeps.rules import Known, Plain, Rule, Run, Span, UntilInterval, half_width
-from flatdist.sweeps.sweep import Kind, Outlook, Rounds, Sweep
+from flatdist.sweeps.sweep import Outlook, Rounds, Sweep
 from flatdist.threshold.recovery import recovered
 
 if TYPE_CHECKING:
@@ -30,18 +29,11 @@ Key = tuple[str, int]  # cell id, replicate
 
 @dataclass(frozen=True)
 class Group:
-    """Cells that differ only in n.
+    """Cells that differ only in n."""
 
-    Attributes:
-        rule: chooses their runs.
-        span: the allowed n.
-        fields: what the cells have in common, as JSON; a field that depends on n by its expression.
-        at: n -> the cell.
-    """
-
-    rule: Rule
-    span: Span
-    fields: Mapping[str, Any]
+    rule: Rule  # chooses their runs
+    span: Span  # the allowed n
+    fields: Mapping[str, Any]  # what the cells have in common, as JSON; a field that depends on n by its expression
     at: Callable[[int], Cell] = field(repr=False, compare=False)
     _cells: dict[int, Cell] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -58,18 +50,14 @@ class Group:
         A larger budget, a tighter precision or more replicates continue from the existing runs. So do files before a
         field: at its default it is left out, as it is from a cell's identity.
         """
-        fields = {name: value for name, value in self.fields.items() if not _is_new(name, value)}
+        is_new = {name: field.metadata["added_later"] and (None, field.default) for name, field in FIELDS.items()}
+        fields = {name: value for name, value in self.fields.items() if not is_new[name] or value not in is_new[name]}
         content = [fields, self.cell(self.span.values[0]).numerics, list(self.rule.identity(self.span))]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
-def _is_new(name: str, value: Any) -> bool:
-    """Whether a field was declared later and has its default here."""
-    return bool(FIELDS[name].metadata["added_later"]) and value in (None, FIELDS[name].default)
-
-
-@dataclass(frozen=True)
-class Groups(Kind):
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class Groups(Sweep):
     """The groups of a sweep; its plain cells are groups of one cell each.
 
     What one group requests depends only on its own results. So recorded runs belong to the group they name, whatever
@@ -77,25 +65,23 @@ class Groups(Kind):
     """
 
     groups: tuple[Group, ...]
-    identity = IDENTITY
     chooses = True
     asks_replicates = True
+
+    @property
+    def identity(self) -> str:
+        """The same for all: recorded requests name their group."""
+        return IDENTITY
 
     @cached_property
     def by_key(self) -> Mapping[str, Group]:
         """The groups by their identity."""
         return {group.key: group for group in self.groups}
 
-    @cached_property
+    @property
     def choosing(self) -> tuple[Group, ...]:
         """The groups that choose something."""
         return tuple(group for group in self.groups if group.rule.chooses)
-
-    @cached_property
-    def listed(self) -> tuple[Cell, ...]:
-        """The cells that the file lists: all but those whose n is chosen."""
-        fixed = (group for group in self.groups if isinstance(group.rule, Plain | UntilInterval))
-        return tuple(group.cell(n) for group in fixed for n in group.span.values)
 
     def current(self, rounds: Sequence[Round]) -> list[Round]:
         """Recorded rounds without requests that this sweep no longer makes."""
@@ -107,12 +93,11 @@ class Groups(Kind):
         return kept
 
     def merged(self, recorded: Sequence[Round], rounds: Sequence[Round], part: Groups) -> list[Round]:
-        """The record of this sweep after a part of it has run some rounds.
+        """The record after a part of the sweep, which requests what the whole would, has run some rounds.
 
-        What one group requests depends only on its own runs, so a part requests what the whole would: its rounds
-        replace the record of its groups. Groups that only the part has are dropped.
+        They replace the record of the part's groups; groups that only the part has are dropped.
         """
-        others = Groups(tuple(group for group in self.groups if group.key not in part.by_key))
+        others = dataclasses.replace(self, groups=tuple(g for g in self.groups if g.key not in part.by_key))
         return [*others.current(recorded), *self.current(rounds)]
 
     def _wanted(self, request: Request) -> Request | None:
@@ -125,39 +110,47 @@ class Groups(Kind):
         fewer = tuple(r for r in request.replicates if r < group.rule.replicates)
         return dataclasses.replace(request, replicates=fewer) if fewer else None
 
-    def recorded(self, sweep: Sweep, store: Store) -> Sweep:
+    def recorded(self, store: Store) -> Groups:
         """The sweep with the cells that it lists and the runs of its recorded rounds."""
-        rounds = self.current(recorded_rounds(store, sweep.name, IDENTITY))
-        return with_requests(sweep, self.listed, [request for one in rounds for request in one.requests])
+        listed = (group for group in self.groups if isinstance(group.rule, Plain | UntilInterval))
+        cells = {cell.cell_id: cell for group in listed for cell in map(group.cell, group.span.values)}
+        rounds = self.current(recorded_rounds(store, self.name, IDENTITY))
+        asked = {cell_id: set(range(self.replicates)) for cell_id in cells}
+        return self._requesting(cells, asked, [request for one in rounds for request in one.requests])
 
-    def expected(self, sweep: Sweep, store: Store) -> Sweep:
+    def expected(self, store: Store) -> Groups:
         """With stand-ins for the n that will be chosen."""
-        requests = [Request(cell, tuple(sorted(sweep.replicates_of(cell.cell_id)))) for cell in sweep.cells]
-        later = [request for state in self.states(sweep, store) for request in state.stand_ins()]
-        return with_requests(sweep, (), [*requests, *later])
+        cells = {cell.cell_id: cell for cell in self.cells}
+        asked = {cell_id: set(self.replicates_of(cell_id)) for cell_id in cells}
+        return self._requesting(cells, asked, [one for state in self.states(store) for one in state.stand_ins()])
 
-    def states(self, sweep: Sweep, store: Store) -> list[GroupState]:
+    def _requesting(self, cells: dict[str, Cell], asked: dict[str, set[int]], more: Iterable[Request]) -> Groups:
+        """The sweep with some cells, their replicates, and more requests."""
+        for request in more:
+            cells.setdefault(request.cell.cell_id, request.cell)
+            asked.setdefault(request.cell.cell_id, set()).update(request.replicates)
+        usual = set(range(self.replicates))
+        own = {cell_id: frozenset(numbers) for cell_id, numbers in asked.items() if numbers != usual}
+        return dataclasses.replace(self, cells=tuple(cells.values()), asked=own)
+
+    def states(self, store: Store) -> list[GroupState]:
         """The progress of each choosing group, from the store; unfinished runs count as if they had failed."""
-        strategy = GroupStrategy(Groups(self.choosing))
-        known = strategy.known(self.current(recorded_rounds(store, sweep.name, IDENTITY)), store)
-        return [
-            GroupState(group, known[key], *group.rule.left(group.span, known[key]))
-            for key, group in strategy.sweep.by_key.items()
-        ]
+        rounds = self.current(recorded_rounds(store, self.name, IDENTITY))
+        return GroupStrategy(self.choosing).states(rounds, store)
 
-    def outlook(self, sweep: Sweep, store: Store) -> Outlook:
+    def outlook(self, store: Store) -> Outlook:
         """How many groups are finished, and what the others may still request."""
-        states = self.states(sweep, store)
-        looking = [state for state in states if state.known.success and state.group.rule.precision is not None]
+        states = self.states(store)
+        widths = [state.width for state in states if not state.is_finished]
         counts: dict[str, Any] = {
             "groups": len(states),
             "finished": sum(state.is_finished for state in states),
             "asked": sum(len(state.known.asked) for state in states),
-            "expected": sum(state.expected for state in states),
-            "at_most": sum(state.most for state in states),
-            "widest": max((state.width for state in looking if not state.is_finished), default=None),
+            "expected": sum(state.left[0] for state in states),
+            "at_most": sum(state.left[1] for state in states),
+            "widest": max((width for width in widths if width is not None), default=None),
         }
-        text = f"groups: {sweep.name}: {counts['finished']:,} of {counts['groups']:,} finished"
+        text = f"groups: {self.name}: {counts['finished']:,} of {counts['groups']:,} finished"
         text += f", {counts['asked']:,} runs requested so far"
         if counts["widest"] is not None:
             text += f", widest interval +-{counts['widest']:.1%}"
@@ -166,49 +159,38 @@ class Groups(Kind):
             text += f"; about {counts['expected']:,} more are expected, {stand_ins}, at most {counts['at_most']:,}"
         elif counts["at_most"]:
             text += f"; the other {counts['at_most']:,} are forecast {stand_ins}"
-        beyond = [
-            (state.group.cell(state.group.span.values[len(state.group.span.values) // 2]), state.most - state.expected)
-            for state in states
-            if state.most > state.expected
-        ]
+        beyond = []
+        for state in states:
+            (expected, most), values = state.left, state.group.span.values
+            if most > expected:
+                beyond.append((state.group.cell(values[len(values) // 2]), most - expected))
         counts["groups finished"] = f"{counts['finished']:,} of {counts['groups']:,}"
         may_ask = counts["finished"] < counts["groups"]
         return Outlook(text, counts, may_ask, counts["expected"], beyond, ("groups finished",))
 
-    def record(self, sweep: Sweep, store: Store) -> bool:
-        """Recorded round by round."""
-        return False
-
-    def rounds(self, sweep: Sweep, store: Store, limit: int | None) -> Rounds:
+    def rounds(self, store: Store, limit: int | None = None) -> Rounds:
         """Until no group asks for more; those of a part are recorded for the groups that the whole sweep has."""
-        whole = sweep.whole().kind if sweep.whole is not None else self
-        every = whole if isinstance(whole, Groups) else Groups(())
+        whole = self.whole() if self.whole is not None else self
+        every = whole if isinstance(whole, Groups) else dataclasses.replace(self, groups=())
         own = every.by_key.keys() & self.by_key.keys()
-        log = RoundLog(
-            store,
-            sweep.name,
-            sweep.source,
-            None,
-            self.identity,
-            keep=bool(own),
-            current=self.current,
-            merge=None if every.by_key == self.by_key else lambda old, new: every.merged(old, new, self),
-        )
-        strategy = GroupStrategy(self)
+        merge = None if every.by_key == self.by_key else lambda old, new: every.merged(old, new, self)
+        log = RoundLog(store, self.name, self.source, None, IDENTITY, keep=bool(own), current=self.current, merge=merge)
+        strategy = GroupStrategy(self.groups)
         note = ""
         if len(own) < len(self.by_key):
             changed = f"{len(self.by_key) - len(own):,} of {len(self.by_key):,} groups"
             note = (
-                f"{sweep.name}: --set or --where changes {changed} (another range of n is another group); "
+                f"{self.name}: --set or --where changes {changed} (another range of n is another group); "
                 "their rows are stored, their rounds are not recorded"
             )
 
         def outcome() -> str:
-            known = strategy.known(log.rounds, store)
-            finished = [g for g in self.choosing if not g.rule.ask(g.span, known[g.key])]
-            runs = sum(len(one.success) for one in known.values())
-            text = f"{sweep.name}: {len(finished):,} of {len(self.choosing):,} groups finished with {runs:,} runs"
-            spent = sum(group.rule.budget_spent(group.span, known[group.key]) for group in finished)
+            states = strategy.states(log.rounds, store)
+            choosing = [state for state in states if state.group.rule.chooses]
+            finished = [state for state in choosing if not state.next_runs()]
+            runs = sum(len(state.known.success) for state in states)
+            text = f"{self.name}: {len(finished):,} of {len(choosing):,} groups finished with {runs:,} runs"
+            spent = sum(state.group.rule.budget_spent(state.group.span, state.known) for state in finished)
             return text + (f"; {spent:,} of them spent their budget before reaching the precision" if spent else "")
 
         return Rounds(strategy, log, strategy.describe, outcome, None, note, limit)
@@ -216,34 +198,35 @@ class Groups(Kind):
 
 @dataclass(frozen=True)
 class GroupState:
-    """The progress of one group.
-
-    Attributes:
-        group: it.
-        known: its runs.
-        expected: how many more are expected.
-        most: how many more there can be.
-    """
+    """The progress of one group."""
 
     group: Group
-    known: Known
-    expected: int
-    most: int
+    known: Known  # its runs
+
+    @cached_property
+    def left(self) -> tuple[int, int]:
+        """How many more runs are expected, and how many there can be."""
+        return self.group.rule.left(self.group.span, self.known)
 
     @property
     def is_finished(self) -> bool:
         """Whether it requests nothing more."""
-        return self.most == 0
+        return self.left[1] == 0
 
     @property
-    def width(self) -> float:
-        """Half-width of n50's interval on log n."""
-        return half_width(self.group.span, self.known)
+    def width(self) -> float | None:
+        """Half-width of n50's interval on log n; None without results, or where n50 is not searched."""
+        wanted = self.known.success and self.group.rule.precision is not None
+        return half_width(self.group.span, self.known) if wanted else None
+
+    def next_runs(self) -> list[Run]:
+        """What it requests next."""
+        return self.group.rule.ask(self.group.span, self.known)
 
     def stand_ins(self) -> list[Request]:
         """Requests of the expected runs, at a few n across the range, with numbers that no replicate has."""
         values = self.group.span.values
-        left = self.expected
+        left = self.left[0]
         if isinstance(self.group.rule, UntilInterval):  # the first ones of each cell are known in advance
             left -= len(Plain(self.group.rule.least).ask(self.group.span, self.known))
         parts = max(0, min(STAND_INS, left, len(values)))
@@ -258,94 +241,60 @@ class GroupState:
 class GroupStrategy:
     """Requests the next runs of every unfinished group."""
 
-    def __init__(self, sweep: Groups) -> None:
-        self.sweep = sweep
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self._groups = {group.key: group for group in groups}
         self._rows: dict[Key, tuple[float | None, str | None]] = {}  # read once: a row never changes
-        self._open: dict[str, float] = {}  # groups with further runs, and the half-width of their intervals
+        self._open: list[float | None] = []  # of groups with further runs: the half-width of their intervals
+
+    def states(self, rounds: Sequence[Round], store: Store) -> list[GroupState]:
+        """The progress of each group, from the rounds and the stored rows."""
+        asked: dict[str, list[tuple[Run, Key]]] = {key: [] for key in self._groups}
+        for request in (request for one in rounds for request in one.requests):
+            if (runs := asked.get(str(request.note.get("group")))) is not None:
+                cell = request.cell
+                runs += [(Run(cell.n, r), (cell.cell_id, r)) for r in request.replicates]
+        ids = {key[0] for runs in asked.values() for _, key in runs if key not in self._rows}
+        if ids:
+            frame = store.trials(sorted(ids), columns=["cell_id", "replicate", "relative_error", "status"])
+            errors = frame["relative_error"].astype(float).tolist()
+            statuses = frame["status"].astype(object).where(frame["status"].notna(), None).tolist()
+            found = zip(frame["cell_id"].tolist(), frame["replicate"].tolist(), strict=True)
+            self._rows |= dict(
+                zip(((str(i), int(r)) for i, r in found), zip(errors, statuses, strict=True), strict=True)
+            )
+        states = []
+        for name, group in self._groups.items():
+            known = [(run, self._rows[key]) for run, key in asked[name] if key in self._rows]
+            tolerance = group.rule.tolerance
+            success = {run: tolerance is None or recovered(*row, tolerance) for run, row in known}
+            states.append(GroupState(group, Known([run for run, _ in asked[name]], success)))
+        return states
 
     def next_round(self, rounds: Sequence[Round], store: Store) -> list[Request]:
-        """The next runs of all groups; a function of the rounds and the stored rows."""
+        """The next runs of all groups."""
         requests: list[Request] = []
-        self._open = {}
-        known = self.known(rounds, store)
-        for key, group in self.sweep.by_key.items():
-            runs = group.rule.ask(group.span, known[key])
-            requests += requests_of(group, runs)
-            if runs and group.rule.precision is not None and known[key].success:
-                self._open[key] = half_width(group.span, known[key])
-            elif runs and group.rule.chooses:
-                self._open[key] = math.nan
+        self._open = []
+        for state in self.states(rounds, store):
+            replicates: dict[int, list[int]] = {}
+            for run in state.next_runs():
+                replicates.setdefault(run.n, []).append(run.replicate)
+            note = {"group": state.group.key}
+            requests += [Request(state.group.cell(n), tuple(sorted(r)), note) for n, r in sorted(replicates.items())]
+            if replicates and state.group.rule.chooses:
+                self._open.append(state.width)
         return requests
-
-    def known(self, rounds: Sequence[Round], store: Store) -> dict[str, Known]:
-        """What is known of each group, by its key."""
-        asked: dict[str, list[tuple[Run, Key]]] = {key: [] for key in self.sweep.by_key}
-        for one in rounds:
-            for request in one.requests:
-                runs = asked.get(str(request.note.get("group")))
-                if runs is not None:
-                    cell = request.cell
-                    runs += [(Run(cell.n, r), (cell.cell_id, r)) for r in request.replicates]
-        self._read([key for runs in asked.values() for _, key in runs], store)
-        return {name: self._of(self.sweep.by_key[name], runs) for name, runs in asked.items()}
 
     def describe(self, requests: Sequence[Request]) -> str:
         """The latest round, as text."""
-        runs = sum(len(request.replicates) for request in requests)
-        text = f"{runs:,} runs"
-        total = len(self.sweep.choosing)
-        if total:
+        text = f"{sum(len(request.replicates) for request in requests):,} runs"
+        if total := sum(group.rule.chooses for group in self._groups.values()):
             text += f", {total - len(self._open):,} of {total:,} groups finished"
-        widths = [width for width in self._open.values() if not math.isnan(width)]
-        if widths:
-            text += f", widest interval +-{max(widths):.1%}"
-        return text
-
-    def _of(self, group: Group, runs: Sequence[tuple[Run, Key]]) -> Known:
-        tolerance = group.rule.tolerance
-        if tolerance is None:
-            return Known([run for run, _ in runs], {run: True for run, key in runs if key in self._rows})
-        success = {run: recovered(*self._rows[key], tolerance) for run, key in runs if key in self._rows}
-        return Known([run for run, _ in runs], success)
-
-    def _read(self, keys: Sequence[Key], store: Store) -> None:
-        ids = {cell_id for cell_id, replicate in keys if (cell_id, replicate) not in self._rows}
-        if not ids:
-            return
-        frame = store.trials(sorted(ids), columns=["cell_id", "replicate", "relative_error", "status"])
-        errors = frame["relative_error"].astype(float).tolist()
-        statuses = frame["status"].astype(object).where(frame["status"].notna(), None).tolist()
-        found = zip(frame["cell_id"].tolist(), frame["replicate"].tolist(), strict=True)
-        self._rows |= dict(zip(((str(i), int(r)) for i, r in found), zip(errors, statuses, strict=True), strict=True))
-
-
-def with_requests(sweep: Sweep, plain: Iterable[Cell], requests: Iterable[Request]) -> Sweep:
-    """The sweep with some cells of all its replicates, and some runs of others."""
-    cells = {cell.cell_id: cell for cell in plain}
-    asked: dict[str, set[int]] = {cell_id: set(range(sweep.replicates)) for cell_id in cells}
-    for request in requests:
-        cells.setdefault(request.cell.cell_id, request.cell)
-        asked.setdefault(request.cell.cell_id, set()).update(request.replicates)
-    usual = set(range(sweep.replicates))
-    own = {cell_id: frozenset(numbers) for cell_id, numbers in asked.items() if numbers != usual}
-    return dataclasses.replace(sweep, cells=tuple(cells.values()), asked=own)
-
-
-def requests_of(group: Group, runs: Sequence[Run]) -> list[Request]:
-    """A group's runs as requests, one for each n."""
-    replicates: dict[int, list[int]] = {}
-    for run in runs:
-        replicates.setdefault(run.n, []).append(run.replicate)
-    note = {"group": group.key}
-    return [Request(group.cell(n), tuple(sorted(numbers)), note) for n, numbers in sorted(replicates.items())]
+        widths = [width for width in self._open if width is not None]
+        return text + (f", widest interval +-{max(widths):.1%}" if widths else "")
 
 
 def recorded_replicates(record: SweepRecord) -> Mapping[str, set[int]] | None:
-    """Configuration id -> numbers of the replicates that a recorded grouped sweep requested; None for other sweeps.
-
-    Raises:
-        StoreError: the record is damaged.
-    """
+    """Configuration id -> numbers of the replicates that a recorded grouped sweep requested; None for other sweeps."""
     rounds = rounds_of(record, IDENTITY)
     if rounds is None:
         return None

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from flatdist.errors import SweepError, did_you_mean
 from flatdist.sweepfile.declaration import RANKED_BY
 from flatdist.threshold.median import median_interval
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from flatdist.store import Store
 
 LEVEL = 0.95  # of intervals
@@ -25,14 +27,12 @@ Values = dict[str, dict[int, float]]  # cell id -> replicate -> value
 class Metric:
     """A number for every replicate; a cell's is the median over its replicates.
 
-    Attributes:
-        name: a numeric column of trials, or ``steps_to``: the first evaluated step at which
-            ||M - M*||_F^2 / ||M*||_F^2 is below ``target``; infinite where it never is.
-        target: the error of ``steps_to``.
+    ``steps_to`` is the first evaluated step at which ||M - M*||_F^2 / ||M*||_F^2 is below the target; infinite where it
+    never is.
     """
 
-    name: str
-    target: float = 0.0
+    name: str  # a numeric column of trials, or steps_to
+    target: float = 0.0  # the error of steps_to
 
     @property
     def text(self) -> str:
@@ -41,13 +41,8 @@ class Metric:
 
     @property
     def rung_column(self) -> str | None:
-        """The column of the history that early stopping compares, None for no such column.
-
-        The relative error is compared as the population loss over the ground truth's squared norm.
-        """
-        if self.name in (STEPS_TO, "relative_error"):
-            return "population_loss"
-        return self.name if self.name in ALONG_TRAINING else None
+        """The column of the history that early stopping compares, None for no such column."""
+        return "population_loss" if self.relative else self.name if self.name in ALONG_TRAINING else None
 
     @property
     def relative(self) -> bool:
@@ -77,44 +72,35 @@ class Metric:
             guide: also rate replicates that never reach the target of ``steps_to``, so that a searcher sees which came
                 closer: the cell's steps times 1 + log10(final error / target).
         """
-        ids = list(cell_ids)
+        ids, key = list(cell_ids), ["cell_id", "replicate"]
+        curves: dict[tuple[str, int], pd.DataFrame] = {}
+        columns = [self.name]
         if self.name == STEPS_TO:
-            return self._steps_to(store, ids, where, guide)
-        frame = store.trials(ids, where=where, columns=["cell_id", "replicate", self.name])
+            columns = ["status", "steps", "population_loss", "relative_error"]
+            history = store.history(ids, columns=[*key, "step", "population_loss"])
+            curves = {cast("tuple[str, int]", name): curve for name, curve in history.groupby(key)}
         values: Values = {}
-        for row in frame.to_dict("records"):
-            values.setdefault(str(row["cell_id"]), {})[int(row["replicate"])] = _number(row[self.name])
+        for row in store.trials(ids, where=where, columns=[*key, *columns]).to_dict("records"):
+            cell_id, replicate = str(row["cell_id"]), int(row["replicate"])
+            if self.name == STEPS_TO:
+                value = self._steps_to(row, curves.get((cell_id, replicate)), guide)
+            else:
+                value = _number(row[self.name])
+            values.setdefault(cell_id, {})[replicate] = value
         return values
 
-    def _steps_to(self, store: Store, ids: list[str], where: str | None, guide: bool) -> Values:
-        columns = ["cell_id", "replicate", "status", "steps", "population_loss", "relative_error"]
-        trials = store.trials(ids, where=where, columns=columns)
-        history = store.history(ids, columns=["cell_id", "replicate", "step", "population_loss"])
-        curves = {cast("tuple[str, int]", key): group for key, group in history.groupby(["cell_id", "replicate"])}
-        values: Values = {}
-        for row in trials.to_dict("records"):
-            key = (str(row["cell_id"]), int(row["replicate"]))
-            loss, error, steps = (_number(row[name]) for name in ("population_loss", "relative_error", "steps"))
-            value = math.inf
-            if row["status"] != "diverged" and error > 0 and key in curves:
-                curve = curves[key]
-                below = curve[curve["population_loss"] / (loss / error) < self.target]["step"]
-                if len(below):
-                    value = float(below.iloc[0])
-                elif guide:
-                    value = self.guess(error, int(steps))
-            elif error == 0:
-                value = steps
-            values.setdefault(key[0], {})[key[1]] = value
-        return values
+    def _steps_to(self, row: Mapping[Hashable, Any], curve: pd.DataFrame | None, guide: bool) -> float:
+        loss, error, steps = (_number(row[name]) for name in ("population_loss", "relative_error", "steps"))
+        if row["status"] != "diverged" and error > 0 and curve is not None:
+            below = curve[curve["population_loss"] / (loss / error) < self.target]["step"]
+            if len(below):
+                return float(below.iloc[0])
+            return self.guess(error, int(steps)) if guide else math.inf
+        return steps if error == 0 else math.inf
 
 
 def parse_metric(text: object) -> Metric:
-    """Read a metric as a user writes it: a column's name, or ``steps_to=0.01``.
-
-    Raises:
-        SweepError: the reason, with the nearest name.
-    """
+    """Read a metric as a user writes it: a column's name, or ``steps_to=0.01``."""
     known = (*RANKED_BY, STEPS_TO)
     name, equals, target = str(text).replace(" ", "").partition("=")
     if name not in known or (equals and name != STEPS_TO):

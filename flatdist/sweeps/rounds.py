@@ -26,32 +26,20 @@ _ATTEMPTS = 5
 
 @dataclass(frozen=True)
 class Request:
-    """A requested cell and its replicates.
-
-    Attributes:
-        cell: the cell.
-        replicates: their numbers.
-        note: the strategy's note about it, as JSON.
-    """
+    """A requested cell and its replicates."""
 
     cell: Cell
     replicates: tuple[int, ...]
-    note: Mapping[str, Any] = field(default_factory=dict)
+    note: Mapping[str, Any] = field(default_factory=dict)  # the strategy's, as JSON
 
 
 @dataclass(frozen=True)
 class Rung:
-    """A comparison of a round's cells after some steps.
-
-    Attributes:
-        step: at which.
-        values: number of the request -> its value.
-        stopped: requests that were stopped there.
-    """
+    """A comparison of a round's cells after some steps."""
 
     step: int
-    values: Mapping[int, float]
-    stopped: tuple[int, ...]
+    values: Mapping[int, float]  # number of the request -> its value
+    stopped: tuple[int, ...]  # requests that were stopped there
 
 
 @dataclass(frozen=True)
@@ -73,32 +61,27 @@ class Round:
         """The requests that were stopped early."""
         return {index: Stopped(rung.step, rung.values[index]) for rung in self.rungs for index in rung.stopped}
 
-    def rungs_to_json(self) -> list[dict[str, Any]]:
-        """The rungs as JSON."""
-        return [
-            {
-                "step": rung.step,
-                "values": [[i, value if math.isfinite(value) else str(value)] for i, value in rung.values.items()],
-                "stopped": list(rung.stopped),
-            }
-            for rung in self.rungs
-        ]
 
-
-def rounds_to_json(rounds: Sequence[Round]) -> dict[str, Any]:
+def _to_json(rounds: Sequence[Round]) -> dict[str, Any]:
     """Rounds as JSON: a table of cells without n, their common fields, and references to the table."""
-    kinds: dict[str, int] = {}
-    table: list[dict[str, Any]] = []
+    kinds: dict[str, dict[str, Any]] = {}
+    numbers: dict[str, int] = {}
     listed = []
     for one in rounds:
         requests = []
         for request in one.requests:
-            kind = {"fields": _fields(request.cell), "note": dict(request.note)}
-            number = kinds.setdefault(json.dumps(kind, sort_keys=True), len(kinds))
-            if number == len(table):
-                table.append(kind)
-            requests.append([number, request.cell.n, list(request.replicates)])
-        listed.append({"requests": requests, "rungs": one.rungs_to_json()})
+            values = {name: getattr(request.cell, name) for name in FIELDS if name != "n"}
+            fields = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+            kind = {"fields": fields, "note": dict(request.note)}
+            key = json.dumps(kind, sort_keys=True)
+            kinds.setdefault(key, kind)
+            requests.append([numbers.setdefault(key, len(numbers)), request.cell.n, list(request.replicates)])
+        rungs = []
+        for rung in one.rungs:
+            shown = [[index, value if math.isfinite(value) else str(value)] for index, value in rung.values.items()]
+            rungs.append({"step": rung.step, "values": shown, "stopped": list(rung.stopped)})
+        listed.append({"requests": requests, "rungs": rungs})
+    table = [*kinds.values()]
     first = table[0]["fields"] if table else {}
     common = {name: v for name, v in first.items() if all(kind["fields"][name] == v for kind in table)}
     for kind in table:
@@ -106,25 +89,21 @@ def rounds_to_json(rounds: Sequence[Round]) -> dict[str, Any]:
     return {"common": common, "kinds": table, "rounds": listed}
 
 
-def rounds_from_json(content: Mapping[str, Any]) -> list[Round]:
-    """The rounds that :func:`rounds_to_json` described, or the first format."""
-    common = content["common"]
-    rounds = []
+def _from_json(content: Mapping[str, Any]) -> list[Round]:
+    """The rounds that :func:`_to_json` described, or the first format, which had no table."""
+    common, rounds = content["common"], []
     for one in content["rounds"]:
-        if content["format"] == 1:
-            requests = [
-                Request(Cell(**common, **r["fields"]), tuple(r["replicates"]), dict(r["note"])) for r in one["requests"]
-            ]
-        else:
-            requests = []
-            for number, n, replicates in one["requests"]:
-                kind = content["kinds"][number]
-                requests.append(Request(Cell(**common, **kind["fields"], n=n), tuple(replicates), dict(kind["note"])))
-        rungs = tuple(
-            Rung(int(r["step"]), {int(index): float(value) for index, value in r["values"]}, tuple(r["stopped"]))
-            for r in one["rungs"]
-        )
-        rounds.append(Round(tuple(requests), rungs))
+        requests = []
+        for asked in one["requests"]:
+            if content["format"] == 1:
+                kind, n, replicates = asked, {}, asked["replicates"]
+            else:
+                number, n, replicates = asked
+                kind, n = content["kinds"][number], {"n": n}
+            requests.append(Request(Cell(**common, **kind["fields"], **n), tuple(replicates), dict(kind["note"])))
+        rungs = (Rung(int(r["step"]), {int(index): float(value) for index, value in r["values"]}, tuple(r["stopped"]))
+                 for r in one["rungs"])  # fmt: skip
+        rounds.append(Round(tuple(requests), tuple(rungs)))
     return rounds
 
 
@@ -140,14 +119,12 @@ class RoundLog:
 
     Args:
         store: where.
-        name: of the sweep.
-        source: text of its file.
+        name, source: of the sweep and its file.
         replicates: of each cell; None where every request has its own.
         identity: of the search; rounds recorded for another one are ignored.
         keep: whether new rounds are recorded.
-        current: selects the recorded rounds that are still wanted; None for all.
-        merge: from what is recorded now and these rounds to what is to be recorded, where these are of a part of the
-            sweep; None records these.
+        current: selects the recorded rounds that are still wanted.
+        merge: from what is recorded and the rounds of a part of the sweep to what is to be recorded.
     """
 
     def __init__(
@@ -185,7 +162,7 @@ class RoundLog:
         for _ in range(_ATTEMPTS if self._keep else 0):
             rounds = self.rounds if self._merge is None else self._merge(self._recorded(), self.rounds)
             ids = list(dict.fromkeys(request.cell.cell_id for one in rounds for request in one.requests))
-            content = {"format": FORMAT, "search": self._identity, **rounds_to_json(rounds)}
+            content = {"format": FORMAT, "search": self._identity, **_to_json(rounds)}
             self._store.sweeps.save(self._name, self._source, ids, self._replicates or 0, content)
             if self._merge is None or self._merge(self._recorded(), self.rounds) == self._recorded():
                 return
@@ -210,17 +187,7 @@ class RoundLog:
 
 
 def recorded_rounds(store: Store, name: str, identity: str, replicates: int | None = None) -> list[Round]:
-    """The rounds that a store has recorded for a search; none if it has none, or only those of another search.
-
-    Args:
-        store: the store.
-        name: of the sweep.
-        identity: of the search.
-        replicates: replicates wanted of every cell by now; None leaves them as recorded.
-
-    Raises:
-        StoreError: the record is damaged.
-    """
+    """The rounds that a store has recorded for a search, with as many replicates of every cell as it wants by now."""
     if name not in store.sweeps.names():
         return []
     rounds = rounds_of(store.sweeps.load(name), identity) or []
@@ -245,13 +212,7 @@ def rounds_of(record: SweepRecord, identity: str) -> list[Round] | None:
     try:
         if content["format"] > FORMAT:
             raise StoreError(f"the rounds of sweep {record.name!r} were recorded by a newer flatdist; use that one")
-        return rounds_from_json(content)
+        return _from_json(content)
     except (LookupError, TypeError, ValueError, CellError) as error:
-        raise StoreError(
-            f"the record of the rounds of sweep {record.name!r} is damaged: {error}; rename the sweep"
-        ) from error
-
-
-def _fields(cell: Cell) -> dict[str, Any]:
-    values = {name: getattr(cell, name) for name in FIELDS if name != "n"}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        damage = f"the record of the rounds of sweep {record.name!r} is damaged: {error}; rename the sweep"
+        raise StoreError(damage) from error

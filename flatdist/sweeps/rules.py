@@ -30,30 +30,19 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class Known:
-    """The runs of a group so far.
+    """The runs of a group so far."""
 
-    Attributes:
-        asked: all runs requested, in order.
-        success: of those that have a result; a run that failed with an exception has none.
-    """
-
-    asked: Sequence[Run] = ()
-    success: Mapping[Run, bool] = field(default_factory=dict)
+    asked: Sequence[Run] = ()  # all runs requested, in order
+    success: Mapping[Run, bool] = field(default_factory=dict)  # a run that failed with an exception has none
 
 
 @dataclass(frozen=True)
 class Span:
-    """The numbers of measurements that a group may take.
-
-    Attributes:
-        low: smallest.
-        high: largest.
-        allowed: the allowed values, ascending; None for all from low to high.
-    """
+    """The numbers of measurements that a group may take."""
 
     low: int
-    high: int
-    allowed: tuple[int, ...] | None = None
+    high: int  # included
+    allowed: tuple[int, ...] | None = None  # ascending; None for all from low to high
 
     @property
     def values(self) -> Sequence[int]:
@@ -99,17 +88,11 @@ def is_known(span: Span, known: Known, precision: float) -> bool:
 
 
 class Rule:
-    """How a group chooses its runs; depends only on its arguments.
+    """How a group chooses its runs; depends only on its arguments."""
 
-    Attributes:
-        precision: the requested half-width of n50's interval, over n50; None if the search is not for n50.
-        tolerance: relative error of a success; None if success does not matter.
-        chooses: whether it chooses anything, rather than listing replicates.
-    """
-
-    precision: float | None = None
-    tolerance: float | None = None
-    chooses = True
+    precision: float | None = None  # requested half-width of n50's 95 % interval, over n50; None: not for n50
+    tolerance: float | None = None  # relative error of a success; None: success does not matter
+    chooses = True  # rather than listing replicates
 
     def identity(self, span: Span) -> Sequence[object]:
         """Settings, besides the group's fields, that identify the question recorded runs belong to."""
@@ -149,15 +132,9 @@ class Plain(Rule):
 
 @dataclass(frozen=True)
 class Boundary(Rule):
-    """Run k is replicate k, at the n where it narrows n50 most; until n50 is known well enough.
+    """Run k is replicate k, at the n where it narrows n50 most; until n50 is known well enough."""
 
-    Attributes:
-        budget: largest number of runs.
-        precision: half-width of n50's 95 % interval, over n50.
-        tolerance: relative error of a success.
-    """
-
-    budget: int
+    budget: int  # largest number of runs
     precision: float = field()
     tolerance: float = field()
 
@@ -184,26 +161,17 @@ class Boundary(Rule):
 
 @dataclass(frozen=True)
 class FirstSuccess(Rule):
-    """Bisects, for each replicate of nested problems, the smallest n that succeeds.
+    """Bisects, for each replicate of nested problems, the smallest n that succeeds."""
 
-    Attributes:
-        replicates: number of thresholds requested.
-        tolerance: relative error of a success.
-    """
-
-    replicates: int
+    replicates: int  # number of thresholds requested
     tolerance: float = field()
 
     def identity(self, span: Span) -> Sequence[object]:
         return "first_success", self.tolerance, span.low, span.high, span.allowed
 
     def ask(self, span: Span, known: Known) -> list[Run]:
-        values = span.values
-        runs = []
-        for replicate, (low, high) in enumerate(self._brackets(span, known)):
-            if high - low > 1:
-                runs.append(Run(values[(low + high) // 2], replicate))
-        return runs
+        brackets = enumerate(self._brackets(span, known))
+        return [Run(span.values[(low + high) // 2], replicate) for replicate, (low, high) in brackets if high - low > 1]
 
     def left(self, span: Span, known: Known) -> tuple[int, int]:
         steps = [math.ceil(math.log2(high - low)) for low, high in self._brackets(span, known) if high > low]
@@ -230,17 +198,10 @@ class FirstSuccess(Rule):
 
 @dataclass(frozen=True)
 class UntilInterval(Rule):
-    """A grid whose cells get more replicates, where they narrow n50, until it is known well enough.
+    """A grid whose cells get more replicates, where they narrow n50, until it is known well enough."""
 
-    Attributes:
-        least: replicates of every cell.
-        most: replicates of a cell at most.
-        precision: half-width of n50's 95 % interval, over n50.
-        tolerance: relative error of a success.
-    """
-
-    least: int
-    most: int
+    least: int  # replicates of every cell
+    most: int  # of a cell at most
     precision: float = field()
     tolerance: float = field()
 

@@ -6,22 +6,23 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flatdist.cells.cell import Cell
 from flatdist.errors import SweepError
 from flatdist.expressions import Expression
-from flatdist.sweepfile.blocks import Block, Fixed
-from flatdist.sweepfile.choices import Choice, require_packages
+from flatdist.sweepfile.blocks import Block, Placed
+from flatdist.sweepfile.choices import Choice, Domain, require_packages
+from flatdist.sweepfile.declaration import EarlyStopping
 from flatdist.sweepfile.expand import Expansion, expand
 from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.values import InvalidValue, read_value
-from flatdist.sweeps.early_stopping import EarlyStopping, RungValues
+from flatdist.sweeps.early_stopping import Halving
 from flatdist.sweeps.metric import Metric, cell_value, rank
 from flatdist.sweeps.rounds import Request, Round, RoundLog, Stopped, recorded_rounds
-from flatdist.sweeps.searchers import Domain, Searcher, Told, make_searcher
-from flatdist.sweeps.sweep import Halving, Kind, Outlook, Rounds, Sweep
+from flatdist.sweeps.searchers import Searcher, Told, make_searcher
+from flatdist.sweeps.sweep import Outlook, Rounds, Sweep
 
 if TYPE_CHECKING:
     from flatdist.store import Store
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 TRIES = 50  # suggestions in a row that bring no new cell, after which the domains count as exhausted
 
 
-@dataclass(frozen=True)
-class Search(Kind):
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class Search(Sweep):
     """Suggests cells until the budget is spent or the searcher has no new ones.
 
     Attributes:
@@ -42,26 +43,24 @@ class Search(Kind):
         budget: number of cells to suggest in all.
         round_size: cells suggested at a time.
         seed: of the searcher.
-        replicates: of each cell.
         early_stopping: when cells are stopped early, in rounds; None for never.
         scheduler: Ray Tune's scheduler, which stops cells as they report, without rounds; None for none.
     """
 
-    block: Block = field(repr=False)
-    domains: tuple[Domain, ...] = field()
+    block: Block
+    domains: tuple[Domain, ...]
     searcher: Choice
     metric: Metric
     mode: str
     budget: int
     round_size: int
     seed: int
-    replicates: int
     early_stopping: EarlyStopping | None = None
     scheduler: Choice | None = None
     chooses = True
 
     def check(self, without_ray: str | None) -> None:
-        """Refuse a searcher whose package is missing, and Ray Tune's scheduler on a run without Ray."""
+        """Reject a searcher whose package is missing, and Ray Tune's scheduler on a run without Ray."""
         require_packages(self.searcher)
         if self.scheduler is not None and without_ray is not None:
             why = f"search.scheduler is Ray Tune's, and {without_ray} runs without Ray"
@@ -86,7 +85,7 @@ class Search(Kind):
 
     def cell(self, point: Mapping[str, Any]) -> Cell | None:
         """The cell of a suggestion; None if a condition excludes it or no trial could run it."""
-        expansion = Expansion({})
+        expansion = Expansion()
         problems = Problems("search")
         self.expand(point, expansion, problems)
         return None if problems.found else next(iter(expansion.cells.values()), None)
@@ -95,23 +94,23 @@ class Search(Kind):
         """Add the cell of a suggestion to an expansion, and its problems to ``problems``."""
         block = dataclasses.replace(self.block, fixed=dict(self.block.fixed))
         for domain in self.domains:
-            value = point[domain.field]
+            value, key = point[domain.field], f"search.fields.{domain.field}"
             try:
-                block.fixed[domain.field] = Fixed(read_value(domain.field, value), domain.key, domain.line)
+                block.fixed[domain.field] = Placed(read_value(domain.field, value), key, domain.line)
             except InvalidValue as error:
-                problems.add(domain.key, domain.line, error.reason, error.allowed, value)
+                problems.add(key, domain.line, error.reason, error.allowed, value)
                 block.unusable = {*block.unusable, domain.field}
         expand(block, into, problems)
 
     @property
-    def identity(self) -> str:  # type: ignore[override]
+    def identity(self) -> str:
         """Hash of everything that determines which cells a search requests; recorded rounds belong to one identity.
 
         A larger budget, more replicates, other rounds, early stopping or scheduler continue from the existing rounds.
         """
         content = {
             "fixed": {name: _plain(entry.value) for name, entry in sorted(self.block.fixed.items())},
-            "where": sorted(condition.expression.text for condition in self.block.conditions),
+            "where": sorted(condition.value.text for condition in self.block.conditions),
             "fields": sorted(domain.plain() for domain in self.domains),
             "searcher": self.searcher.plain,
             "metric": self.metric.text,
@@ -121,14 +120,9 @@ class Search(Kind):
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:20]
 
     @property
-    def ranking(self) -> tuple[Metric, str]:  # type: ignore[override]
+    def ranking(self) -> tuple[Metric, str]:
         """What it searches for."""
         return self.metric, self.mode
-
-    @property
-    def fixed(self) -> Mapping[str, Any]:  # type: ignore[override]
-        """The values of fields that are not searched."""
-        return {name: entry.value for name, entry in self.block.fixed.items()}
 
     def next_round(self, rounds: Sequence[Round], store: Store) -> list[Request]:
         """The next cells, none of which was suggested before."""
@@ -179,23 +173,23 @@ class Search(Kind):
         value = rungs[max(rungs)]
         return Told(request.note, value, rungs, self.metric.guess(value, request.cell.steps))
 
-    def recorded(self, sweep: Sweep, store: Store) -> Sweep:
-        """The sweep with the cells of its recorded rounds, and which of them were stopped early."""
-        rounds = recorded_rounds(store, sweep.name, self.identity, sweep.replicates)
+    def recorded(self, store: Store) -> Search:
+        """The search with the cells of its recorded rounds, and which of them were stopped early."""
+        rounds = recorded_rounds(store, self.name, self.identity, self.replicates)
         cells = {request.cell.cell_id: request.cell for one in rounds for request in one.requests}
         stopped: dict[str, Stopped] = {}
         if self.stops:
             for one in rounds:
                 stopped |= {one.requests[index].cell.cell_id: where for index, where in one.stopped().items()}
-        return dataclasses.replace(sweep, cells=tuple(cells.values()), stopped=stopped)
+        return dataclasses.replace(self, cells=tuple(cells.values()), stopped=stopped)
 
-    def expected(self, sweep: Sweep, store: Store) -> Sweep:
+    def expected(self, store: Store) -> Search:
         """Without the cells that were stopped, and with random draws for those yet to come.
 
         Raises:
             SweepError: its conditions exclude everything.
         """
-        known = {cell.cell_id for cell in sweep.cells}
+        known = {cell.cell_id for cell in self.cells}
         left = max(0, self.budget - len(known))
         stand_ins: dict[str, Cell] = {}
         index = misses = 0
@@ -209,18 +203,18 @@ class Search(Kind):
             stand_ins[cell.cell_id] = cell
         if not known and not stand_ins and left:
             raise SweepError(
-                f"sweep {sweep.name!r}: where leaves out all of {misses} suggestions that were tried; widen "
+                f"sweep {self.name!r}: where leaves out all of {misses} suggestions that were tried; widen "
                 "search.fields or loosen where"
             )
-        running = [cell for cell in sweep.cells if cell.cell_id not in sweep.stopped]
-        return dataclasses.replace(sweep, cells=(*running, *stand_ins.values()))
+        running = [cell for cell in self.cells if cell.cell_id not in self.stopped]
+        return dataclasses.replace(self, cells=(*running, *stand_ins.values()))
 
-    def outlook(self, sweep: Sweep, store: Store) -> Outlook:
+    def outlook(self, store: Store) -> Outlook:
         """How much of the budget is spent."""
-        left = max(0, self.budget - len(sweep.cells))
-        text = f"search: {sweep.name}: {len(sweep.cells)} of {self.budget} cells suggested so far"
-        if sweep.stopped:
-            text += f", {len(sweep.stopped)} of them stopped early"
+        left = max(0, self.budget - len(self.cells))
+        text = f"search: {self.name}: {len(self.cells)} of {self.budget} cells suggested so far"
+        if self.stopped:
+            text += f", {len(self.stopped)} of them stopped early"
         if left:
             each = "as slots become free" if self.scheduler is not None else f"{self.round_size} a round"
             text += f"; the other {left} stand in for what {self.searcher.name} will suggest, {each}"
@@ -228,25 +222,21 @@ class Search(Kind):
             text += "; early stopping makes it shorter"
         return Outlook(text, may_ask=left > 0, headings=("stopped",))
 
-    def record(self, sweep: Sweep, store: Store) -> bool:
-        """Recorded round by round."""
-        return False
-
-    def rounds(self, sweep: Sweep, store: Store, limit: int | None) -> Rounds:
+    def rounds(self, store: Store, limit: int | None = None) -> Rounds:
         """Until the budget is spent; another search than the file's, as ``--where`` makes it, is not recorded."""
         search = self if limit is None else dataclasses.replace(self, budget=min(self.budget, limit))
-        own = sweep.whole is not None and sweep.whole().kind.identity == search.identity
-        log = RoundLog(store, sweep.name, sweep.source, sweep.replicates, search.identity, keep=own)
+        own = self.whole is not None and self.whole().identity == search.identity
+        log = RoundLog(store, self.name, self.source, self.replicates, search.identity, keep=own)
         halving = None
         if search.early_stopping is not None:
-            halving = Halving(search.early_stopping, RungValues(store, search.metric, search.worst), search.mode)
+            halving = Halving(search.early_stopping, store, search.metric, search.mode)
         return Rounds(
             search,
             log,
             lambda requests: f"{len(requests)} cells",
             lambda: self._best(log, store),
             halving,
-            "" if own else f"{sweep.name}: this is not the file's search; its rounds are not recorded",
+            "" if own else f"{self.name}: this is not the file's search; its rounds are not recorded",
             scheduled=search.scheduler is not None,
         )
 

@@ -1,4 +1,4 @@
-"""The domains of a search, and its searchers: random draws, or one of Ray Tune's searchers.
+"""The searchers of a search: random draws, or one of Ray Tune's searchers.
 
 A searcher is created afresh for every round and receives all earlier points with their stored results, so that none of
 its state has to be kept: a search resumes from the store alone, and suggests the same points however often it is
@@ -8,6 +8,7 @@ resumed.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -17,166 +18,55 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flatdist.cells.fields import canonical_float
 from flatdist.errors import LaunchError, did_you_mean
 from flatdist.machine.provenance import package_version
-from flatdist.sweepfile.choices import SEARCHERS, Choice, require_packages
+from flatdist.sweepfile.choices import SEARCHERS, Domain, require_packages
+
+if TYPE_CHECKING:
+    from flatdist.sweeps.search import Search
 
 Point = dict[str, Any]  # searched field -> value, as a sweep file would write it
 METRIC = "value"
 
 
 @dataclass(frozen=True)
-class Domain:
-    """The values that one field may take.
-
-    Attributes:
-        field: name of the cell field.
-        form: ``uniform``, ``loguniform`` or ``choice``.
-        low: smallest value of a range.
-        high: largest value of a range, included.
-        whole: whether a range holds whole numbers only.
-        options: the options of a choice, as a sweep file writes them.
-        key: its place in the sweep file.
-        line: its line.
-    """
-
-    field: str
-    form: str
-    low: float = 0.0
-    high: float = 0.0
-    whole: bool = False
-    options: tuple[Any, ...] = ()
-    key: str = ""
-    line: int = 0
-
-    @property
-    def is_choice(self) -> bool:
-        """Whether the values are unordered."""
-        return self.form == "choice"
-
-    def corners(self) -> tuple[Any, ...]:
-        """Values that stand for all others when a search is checked: both ends, or every option."""
-        return self.options if self.is_choice else (self.normal(self.low), self.normal(self.high))
-
-    def normal(self, value: float) -> Any:
-        """A number of the range as the cell stores it."""
-        return round(value) if self.whole else canonical_float(min(max(value, self.low), self.high))
-
-    def holds(self, value: Any) -> bool:
-        """Whether a value belongs to the domain."""
-        return value in self.options if self.is_choice else self.low <= value <= self.high
-
-    def at(self, share: float) -> Any:
-        """The value a given share, in [0, 1), of the way through the domain."""
-        if self.is_choice:
-            return self.options[int(share * len(self.options))]
-        if self.whole and self.form == "uniform":
-            return min(int(self.low) + int(share * (self.high - self.low + 1)), int(self.high))
-        if self.form == "uniform":
-            return self.normal(self.low + (self.high - self.low) * share)
-        return self.normal(math.exp(math.log(self.low) + math.log(self.high / self.low) * share))
-
-    def drawn(self, seed: int, index: int) -> Any:
-        """Random value number ``index``, which depends only on the field's name, the seed and the index."""
-        bits = hashlib.sha256(f"search {self.field} {seed} {index}".encode()).digest()
-        return self.at(int.from_bytes(bits[:6]) / 2**48)
-
-    def plain(self) -> list[Any]:
-        """The domain as JSON, for a search's identity."""
-        return [self.field, self.form, list(self.options) if self.is_choice else [self.low, self.high, self.whole]]
-
-
-class Space(Protocol):
-    """The interface of a search that a searcher needs."""
-
-    @property
-    def domains(self) -> Sequence[Domain]:
-        """The searched fields."""
-
-    @property
-    def mode(self) -> str:
-        """``min`` or ``max``."""
-
-    @property
-    def seed(self) -> int:
-        """Of the searcher."""
-
-    @property
-    def searcher(self) -> Choice:
-        """Who suggests."""
-
-    @property
-    def budget(self) -> int:
-        """Cells to suggest in all."""
-
-    @property
-    def round_size(self) -> int:
-        """Cells suggested at a time."""
-
-
-@dataclass(frozen=True)
 class Told:
-    """An earlier point and its result.
+    """An earlier point and its result."""
 
-    Attributes:
-        point: the suggestion.
-        value: the cell's metric; if it was stopped early, the value compared then.
-        rungs: step -> the value compared there, if it was stopped early; empty otherwise.
-        guess: an estimate of a stopped cell's metric from the values compared.
-    """
-
-    point: Mapping[str, Any]
-    value: float
-    rungs: Mapping[int, float] = field(default_factory=dict)
-    guess: float = math.nan
+    point: Mapping[str, Any]  # the suggestion
+    value: float  # the cell's metric; if it was stopped early, the value compared then
+    rungs: Mapping[int, float] = field(default_factory=dict)  # step -> the value compared there, if it was stopped
+    guess: float = math.nan  # an estimate of a stopped cell's metric from the values compared
 
 
-class Searcher(Protocol):
-    """Suggests points, one after the other."""
+class Searcher:
+    """Suggests points one by one: independent draws, each a function of the field, the seed and its number."""
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self._draws = itertools.count()  # from the beginning: earlier points are recognised by their cells
 
     def suggest(self) -> Point | None:
         """The next point, given that earlier ones are still running; None if there is none for now."""
+        index = next(self._draws)
+        return {domain.field: domain.drawn(self._search.seed, index) for domain in self._search.domains}
 
     def tell(self, told: Told) -> None:
-        """What came of a point."""
+        """What came of a point; draws do not depend on it."""
 
 
-class RandomSearcher:
-    """Independent draws, each a function of the field, the seed and its number, as on random axes."""
-
-    def __init__(self, search: Space) -> None:
-        self._search = search
-        self._index = 0  # from the beginning: points that were asked for already are recognised as cells
-
-    def suggest(self) -> Point:
-        """The next draw."""
-        point = {domain.field: domain.drawn(self._search.seed, self._index) for domain in self._search.domains}
-        self._index += 1
-        return point
-
-    def tell(self, told: Told) -> None:
-        """Draws do not depend on results."""
-
-
-class TuneSearcher:
-    """One of Ray Tune's searchers, given all results in the store.
+class TuneSearcher(Searcher):
+    """One of Ray Tune's searchers, given all results in the store; each round has a seed of its own.
 
     Searchers that accept evaluated points receive them. For the others, all earlier points are first suggested through
-    Tune's ``points_to_evaluate`` and reported as completed.
-
-    Args:
-        search: its searcher, domains and mode.
-        told: all earlier points.
-        number: of the round; each has a seed of its own.
-        steps: of a whole training, the budget that BOHB sees.
+    Tune's ``points_to_evaluate`` and reported as completed. BOHB sees the steps of a training as its budget.
     """
 
-    def __init__(self, search: Space, told: Sequence[Told], number: int, steps: int) -> None:
+    def __init__(self, search: Search, told: Sequence[Told], number: int, steps: int) -> None:
         self._name, self._domains, self._steps = search.searcher.name, search.domains, steps
         self._count = 0
         self._running: dict[str, str] = {}  # point -> Tune's name for it
@@ -222,11 +112,10 @@ class TuneSearcher:
                 if self._takes_results:
                     self._add(told)
                 return
-            value = told.guess if told.rungs else told.value
-            value = value if math.isfinite(value) else self._worst
+            value = self._finite(told.guess if told.rungs else told.value)
             if self._name == "bohb":  # learns from every budget, as its scheduler would tell it
                 for step, one in (told.rungs or {self._steps: value}).items():
-                    result = {METRIC: one if math.isfinite(one) else self._worst, "hyperband_info": {"budget": step}}
+                    result = {METRIC: self._finite(one), "hyperband_info": {"budget": step}}
                     self._searcher.on_trial_result(name, result)
             pruned = bool(told.rungs) and self._name == "optuna"
             self._searcher.on_trial_complete(name, None if pruned else {METRIC: value})
@@ -236,12 +125,14 @@ class TuneSearcher:
             more = {"pruned": True, "intermediate_values": list(told.rungs.values())} if told.rungs else {}
             self._searcher.add_evaluated_point(self._parameters(told.point), told.value, **more)
             return
-        value = told.guess if told.rungs else told.value
-        value = value if math.isfinite(value) else self._worst
+        value = self._finite(told.guess if told.rungs else told.value)
         if self._name == "hebo":
             self._searcher.add_evaluated_point(self._parameters(told.point), value)
         else:
             _add_to_zoopt(self._searcher, self._parameters(told.point), value)
+
+    def _finite(self, value: float) -> float:
+        return value if math.isfinite(value) else self._worst
 
     def _parameters(self, point: Mapping[str, Any]) -> dict[str, Any]:
         """A point in the form of Tune's searcher: numbers of options instead of the options."""
@@ -268,20 +159,14 @@ def _add_to_zoopt(searcher: Any, parameters: Mapping[str, Any], value: float) ->
     optimizer.init_num = optimizer.complete_num + past_start
 
 
-def make_searcher(search: Space, told: Sequence[Told], number: int, steps: int = 1) -> Searcher:
-    """The searcher of a round.
-
-    Args:
-        search: names it.
-        told: earlier points with their results.
-        number: of the round.
-        steps: of a whole training.
+def make_searcher(search: Search, told: Sequence[Told], number: int, steps: int = 1) -> Searcher:
+    """The searcher of a round, told of earlier points; ``steps`` are those of a whole training.
 
     Raises:
         LaunchError: it needs a package that is not installed, or does not take these options.
     """
     if search.searcher.name == "random":
-        return RandomSearcher(search)
+        return Searcher(search)
     require_packages(search.searcher)
     from flatdist.machine.environment import import_ray
 
@@ -294,7 +179,7 @@ def make_searcher(search: Space, told: Sequence[Told], number: int, steps: int =
     return TuneSearcher(search, told, number, steps)
 
 
-def _make(search: Space, seed: int, earlier: Sequence[Mapping[str, Any]]) -> Any:
+def _make(search: Search, seed: int, earlier: Sequence[Mapping[str, Any]]) -> Any:
     from ray import tune
 
     choice = search.searcher
@@ -355,13 +240,7 @@ def _key(point: Mapping[str, Any]) -> str:
 
 
 def tune_domain(domain: Domain, *, by_value: bool = False, logs: bool = False) -> Any:
-    """Tune's own domain.
-
-    Args:
-        domain: of a field.
-        by_value: a choice is between the options themselves, not between their numbers.
-        logs: a logarithmic range is one of logarithms.
-    """
+    """Tune's own domain; of options by value or by number, and of a logarithmic range's logarithms if asked."""
     from ray import tune
 
     if domain.is_choice:

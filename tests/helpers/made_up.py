@@ -94,12 +94,11 @@ class Runner:
 
 def driver(sweep: Sweep, folder: Path, *, keep: bool = True, **options: Any) -> tuple[Driver, Runner]:
     """A driver of a sweep over made-up trials."""
-    adaptive = sweep.kind
-    assert isinstance(adaptive, Groups)
+    assert isinstance(sweep, Groups)
     store = Store(folder)
-    log = RoundLog(store, sweep.name, sweep.source, None, adaptive.identity, keep=keep, current=adaptive.current)
+    log = RoundLog(store, sweep.name, sweep.source, None, sweep.identity, keep=keep, current=sweep.current)
     runner = Runner(store)
-    return Driver(GroupStrategy(adaptive), log, store, runner, **options), runner
+    return Driver(GroupStrategy(sweep.groups), log, store, runner, **options), runner
 
 
 def asked(one: Driver) -> set[tuple[str, int]]:
@@ -114,5 +113,5 @@ def stored(folder: Path) -> set[tuple[str, int]]:
 
 def states_of(sweep: Sweep, store: Store) -> list[GroupState]:
     """How far the groups of a sweep are."""
-    assert isinstance(sweep.kind, Groups)
-    return sweep.kind.states(sweep, store)
+    assert isinstance(sweep, Groups)
+    return sweep.states(store)

@@ -17,10 +17,8 @@ TEXT = (ROOT / "docs" / "boundary.md").read_text(encoding="utf-8")
 
 def test_examples_do_what_the_text_says() -> None:
     edges, grid = (parse_sweep(example) for example in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL))
-    assert edges.kind is not None
-    assert grid.kind is not None
-    assert [type(group.rule) for group in edges.kind.choosing] == [Boundary, Boundary, FirstSuccess]
-    assert [type(group.rule) for group in grid.kind.choosing] == [UntilInterval]
+    assert [type(group.rule) for group in edges.choosing] == [Boundary, Boundary, FirstSuccess]
+    assert [type(group.rule) for group in grid.choosing] == [UntilInterval]
     assert "the file above has three" in TEXT
 
 
@@ -31,9 +29,8 @@ def test_every_key_is_explained() -> None:
 
 def test_the_worked_example_is_small() -> None:
     sweep = load_sweep(ROOT / "sweeps" / "boundary_small.yaml")
-    assert sweep.kind is not None
-    most = {type(group.rule): group.rule.left(group.span, Known())[1] for group in sweep.kind.choosing}
+    most = {type(group.rule): group.rule.left(group.span, Known())[1] for group in sweep.choosing}
     assert most[Boundary] <= 200
     assert most[FirstSuccess] <= 24 * 7
-    trained = [group.cell(40) for group in sweep.kind.choosing if group.cell(40).method == "label_noise_sgd"]
+    trained = [group.cell(40) for group in sweep.choosing if group.cell(40).method == "label_noise_sgd"]
     assert sum(100 * cell.steps for cell in trained) <= 2_000_000  # replicate-steps: seconds

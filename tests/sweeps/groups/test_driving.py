@@ -207,8 +207,8 @@ def test_states_of_an_unfinished_sweep_are_forecast(tmp_path: Path) -> None:
     store = Store(tmp_path)
     states = states_of(made_up(), store)
     assert any(not state.is_finished for state in states)
-    assert all(state.expected <= state.most for state in states)
-    assert sum(state.most for state in states[:2]) <= 2 * 60
+    assert all(state.left[0] <= state.left[1] for state in states)
+    assert sum(state.left[1] for state in states[:2]) <= 2 * 60
     recorded = made_up().recorded(store)
     assert {i: set(recorded.replicates_of(i)) for i in recorded.asked} == {
         i: {r for cell, r in asked(one) if cell == i} for i in recorded.asked

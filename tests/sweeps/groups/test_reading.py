@@ -16,8 +16,7 @@ BOUNDARY = "{boundary: {from: 0.5*dof, to: entries, budget: 40, precision: 0.1}}
 
 
 def groups(sweep: Sweep) -> tuple:  # type: ignore[type-arg]
-    assert sweep.kind is not None
-    return sweep.kind.groups
+    return sweep.groups
 
 
 def problems(text: str, **changes: object) -> str:
@@ -106,7 +105,7 @@ def test_conditions_on_n_restrict_it_and_others_leave_groups_out() -> None:
 
 def test_one_n_from_the_command_line_takes_the_choice_away() -> None:
     sweep = parse_sweep(BASE + "axes: {n: " + BOUNDARY + "}", changes=Changes({"n": 30}))
-    assert not sweep.kind.chooses
+    assert not sweep.chooses
     assert [cell.n for cell in sweep.cells] == [30]
 
 

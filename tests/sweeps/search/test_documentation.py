@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from flatdist.sweepfile.choices import SCHEDULERS, SEARCHERS
-from flatdist.sweepfile.declaration import DOMAINS, SearchKeys
+from flatdist.sweepfile.choices import DOMAINS, SCHEDULERS, SEARCHERS
+from flatdist.sweepfile.declaration import SearchKeys
 from flatdist.sweeps import load_sweep, parse_sweep
 
 ROOT = Path(__file__).parents[3]
@@ -17,7 +17,7 @@ def test_examples_are_searches() -> None:
     examples = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
     assert examples
     for example in examples:
-        search = parse_sweep(example).kind
+        search = parse_sweep(example)
         assert search is not None
         point = {domain.field: domain.drawn(0, 0) for domain in search.domains}
         cell = search.cell(point)
@@ -31,9 +31,8 @@ def test_every_key_form_and_searcher_is_explained() -> None:
 
 def test_the_worked_example_is_small() -> None:
     sweep = load_sweep(ROOT / "sweeps" / "tune_training.yaml")
-    assert sweep.kind is not None
-    assert {domain.field for domain in sweep.kind.domains} == {"learning_rate", "label_noise_std", "anneal_fraction"}
-    cell = sweep.kind.cell({domain.field: domain.corners()[0] for domain in sweep.kind.domains})
+    assert {domain.field for domain in sweep.domains} == {"learning_rate", "label_noise_std", "anneal_fraction"}
+    cell = sweep.cell({domain.field: domain.corners()[0] for domain in sweep.domains})
     assert cell is not None
     assert (cell.d_out, cell.d_in) == (20, 20)
-    assert sweep.kind.budget * sweep.replicates * cell.steps <= 10_000_000  # replicate-steps: minutes
+    assert sweep.budget * sweep.replicates * cell.steps <= 10_000_000  # replicate-steps: minutes

@@ -17,11 +17,10 @@ from flatdist.sweeps.rounds import Request, Round, RoundLog
 
 
 def driver(sweep: Sweep, folder: Path, **options: bool) -> tuple[Driver, Runner]:
-    assert sweep.kind is not None
     store = Store(folder)
-    log = RoundLog(store, sweep.name, sweep.source, sweep.replicates, sweep.kind.identity)
+    log = RoundLog(store, sweep.name, sweep.source, sweep.replicates, sweep.identity)
     runner = Runner(store)
-    return Driver(sweep.kind, log, store, runner, **options), runner
+    return Driver(sweep, log, store, runner, **options), runner
 
 
 def points(folder: Path, sweep: Sweep) -> list[dict]:  # type: ignore[type-arg]
@@ -72,7 +71,7 @@ def test_more_replicates_are_run_of_the_same_cells(tmp_path: Path) -> None:
 def test_rows_that_are_in_the_store_are_not_run_again(tmp_path: Path) -> None:
     sweep = made_up()
     one, runner = driver(sweep, tmp_path)
-    cell = sweep.kind.next_round([], one.store)[1].cell  # type: ignore[arg-type]
+    cell = sweep.next_round([], one.store)[1].cell  # type: ignore[arg-type]
     one.store.write([row(cell, r) for r in range(3)], [])
     assert one.finish() == 0
     assert len(runner.ran) == 11 * 3
@@ -82,11 +81,10 @@ def test_rows_that_are_in_the_store_are_not_run_again(tmp_path: Path) -> None:
 def test_failures_count_as_worst_and_are_tried_again_when_asked(tmp_path: Path) -> None:
     sweep = made_up("optuna")
     one, runner = driver(sweep, tmp_path)
-    assert sweep.kind is not None
-    bad = sweep.kind.next_round([], one.store)[0].cell.cell_id
+    bad = sweep.next_round([], one.store)[0].cell.cell_id
     runner.failing = {bad}
     assert one.finish() == 1
-    told = sweep.kind.told(one.log.rounds, one.store)
+    told = sweep.told(one.log.rounds, one.store)
     assert told[0].value == float("inf")
     assert all(value.value < float("inf") for value in told[1:])
     again, runner = driver(sweep, tmp_path)

@@ -12,11 +12,12 @@ import pytest
 from flatdist.cells.cell import Cell
 from flatdist.launch import launch
 from flatdist.launch.progress.display import Display
-from flatdist.launch.rounds import Driver, Halving
+from flatdist.launch.rounds import Driver
 from flatdist.planning import Settings, Shard, WorkItem, make_plan
 from flatdist.store import Store
+from flatdist.sweepfile.declaration import EarlyStopping
 from flatdist.sweeps import Sweep, parse_sweep
-from flatdist.sweeps.early_stopping import DIVERGED_AT, EarlyStopping, RungValues, is_paused, paused_value
+from flatdist.sweeps.early_stopping import DIVERGED_AT, Halving, is_paused, paused_value
 from flatdist.sweeps.metric import parse_metric
 from flatdist.sweeps.rounds import RoundLog
 
@@ -46,7 +47,7 @@ def run_items(store: Store, items: Sequence[WorkItem], **settings: Any) -> Any:
 
 
 def make_driver(sweep: Sweep, folder: Path) -> tuple[Driver, list[WorkItem]]:
-    search, store = sweep.kind, Store(folder)
+    search, store = sweep, Store(folder)
     assert search is not None
     ran: list[WorkItem] = []
 
@@ -56,7 +57,7 @@ def make_driver(sweep: Sweep, folder: Path) -> tuple[Driver, list[WorkItem]]:
 
     halving = None
     if search.early_stopping is not None:
-        halving = Halving(search.early_stopping, RungValues(store, search.metric, search.worst), search.mode)
+        halving = Halving(search.early_stopping, store, search.metric, search.mode)
     log = RoundLog(store, sweep.name, sweep.source, sweep.replicates, search.identity)
     return Driver(search, log, store, run, halving=halving), ran
 
@@ -112,7 +113,7 @@ def test_a_diverged_replicate_is_the_worst_at_every_rung(tmp_path: Path) -> None
     metric = parse_metric("steps_to=0.05")
     store, hot = Store(tmp_path), Cell(**{**_fields(CELL), "learning_rate": 50.0})
     assert run_items(store, [WorkItem(hot, (0, 1), until=300)]).stored == 2  # all have diverged: nothing to wait for
-    assert RungValues(store, metric, math.inf).of(hot, (0, 1), 300) == math.inf
+    assert Halving(EarlyStopping(first=100), store, metric, "min").value(hot, (0, 1), 300) == math.inf
     run_items(store, [WorkItem(CELL, (0,), until=100)])
     state = store.checkpoints.latest(CELL.cell_id, 0)
     assert state is not None

@@ -13,7 +13,7 @@ FIXED = "fixed: {d_out: 4, d_in: 4, rank: 1, n: 12, steps: 100}\n"
 
 
 def search(text: str, fixed: str = FIXED, changes: Changes | None = None):  # type: ignore[no-untyped-def]
-    found = parse_sweep(fixed + "search: {" + text + "}\n", changes=changes).kind
+    found = parse_sweep(fixed + "search: {" + text + "}\n", changes=changes)
     assert found is not None
     return found
 

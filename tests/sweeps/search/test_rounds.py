@@ -15,7 +15,7 @@ from flatdist.sweeps.rounds import Request, Round, RoundLog, Rung, Stopped, reco
 
 
 def first_round(store: Store) -> Round:
-    search = made_up().kind
+    search = made_up()
     assert search is not None
     requests = search.next_round([], store)
     return Round(tuple(requests), (Rung(100, {0: 0.5, 1: math.inf, 2: -math.inf, 3: 1e-3}, (1, 2)),))
@@ -23,10 +23,9 @@ def first_round(store: Store) -> Round:
 
 def test_a_round_is_recorded_in_full(tmp_path: Path) -> None:
     store, sweep = Store(tmp_path), made_up()
-    assert sweep.kind is not None
-    log = RoundLog(store, sweep.name, sweep.source, 3, sweep.kind.identity)
+    log = RoundLog(store, sweep.name, sweep.source, 3, sweep.identity)
     log.add(first_round(store))
-    again = recorded_rounds(Store(tmp_path), sweep.name, sweep.kind.identity)
+    again = recorded_rounds(Store(tmp_path), sweep.name, sweep.identity)
     assert again == log.rounds
     assert again[0].stopped() == {1: Stopped(100, math.inf), 2: Stopped(100, -math.inf)}
     assert store.sweeps.load(sweep.name).cell_ids == tuple(one.cell.cell_id for one in log.rounds[0].requests)
@@ -35,17 +34,15 @@ def test_a_round_is_recorded_in_full(tmp_path: Path) -> None:
 
 def test_more_replicates_are_wanted_of_recorded_cells_too(tmp_path: Path) -> None:
     store, sweep = Store(tmp_path), made_up()
-    assert sweep.kind is not None
-    RoundLog(store, sweep.name, sweep.source, 3, sweep.kind.identity).add(first_round(store))
-    again = recorded_rounds(store, sweep.name, sweep.kind.identity, 5)
+    RoundLog(store, sweep.name, sweep.source, 3, sweep.identity).add(first_round(store))
+    again = recorded_rounds(store, sweep.name, sweep.identity, 5)
     assert {request.replicates for request in again[0].requests} == {(0, 1, 2, 3, 4)}
 
 
 def test_rounds_of_another_search_are_left_alone(tmp_path: Path) -> None:
     store, sweep = Store(tmp_path), made_up()
     RoundLog(store, sweep.name, sweep.source, 3, "another").add(first_round(store))
-    assert sweep.kind is not None
-    assert recorded_rounds(store, sweep.name, sweep.kind.identity) == []
+    assert recorded_rounds(store, sweep.name, sweep.identity) == []
     assert len(recorded_rounds(store, sweep.name, "another")) == 1
 
 

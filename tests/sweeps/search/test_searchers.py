@@ -14,8 +14,8 @@ from search_fakes import error, made_up
 
 from flatdist.errors import LaunchError
 from flatdist.store import Store
-from flatdist.sweepfile.choices import SEARCHERS, Choice, require_packages
-from flatdist.sweeps.searchers import Domain, Told, TuneSearcher, _Apart, make_searcher
+from flatdist.sweepfile.choices import SEARCHERS, Choice, Domain, require_packages
+from flatdist.sweeps.searchers import Told, TuneSearcher, _Apart, make_searcher
 
 
 def test_random_draws_follow_their_distribution() -> None:
@@ -37,7 +37,7 @@ INSTALLED = [name for name, entry in SEARCHERS.items() if all(find_spec(module) 
 
 @pytest.mark.parametrize("name", INSTALLED)
 def test_suggestions_depend_on_seed_and_results_alone(name: str) -> None:
-    search = made_up(name).kind
+    search = made_up(name)
     assert search is not None
     told = [Told({"learning_rate": 0.01 * (i + 1), "label_noise_std": 0.1 * i, "schedule": "constant"}, float(i))
             for i in range(12)]  # fmt: skip
@@ -65,7 +65,7 @@ def test_optuna_learns_where_random_draws_do_not(tmp_path: Path) -> None:
     """Over a smooth surface the points of the last rounds are much better than random ones."""
     errors = {}
     for name in ("random", "optuna"):
-        search = made_up(name).kind
+        search = made_up(name)
         assert search is not None
         told: list[Told] = []
         for number in range(12):
@@ -81,13 +81,12 @@ def test_optuna_learns_where_random_draws_do_not(tmp_path: Path) -> None:
 
 def test_a_domain_without_new_cells_ends_the_search(tmp_path: Path) -> None:
     sweep = made_up(learning_rate="{choice: [0.1]}", label_noise_std="{choice: [1.0]}")
-    assert sweep.kind is not None
-    assert len(sweep.kind.next_round([], Store(tmp_path))) == 2
+    assert len(sweep.next_round([], Store(tmp_path))) == 2
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    search = made_up("optuna").kind
+    search = made_up("optuna")
     assert search is not None
     with pytest.raises(LaunchError, match=r"pip install '\.\[search\]'"):
         make_searcher(search, [], 0)
@@ -108,7 +107,7 @@ def test_a_version_that_tune_cannot_use_is_one_message(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("flatdist.sweeps.searchers._make", lambda *_: TooNew())
     with pytest.raises(LaunchError, match=r"ax cannot be made: .*'objectives'; it needs ax-platform<1.3, and .* is"):
-        TuneSearcher(made_up("ax").kind, [], 0, 800)  # type: ignore[arg-type]
+        TuneSearcher(made_up("ax"), [], 0, 800)  # type: ignore[arg-type]
 
 
 def test_a_points_value_reaches_a_searcher_that_takes_no_results(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +132,7 @@ def test_a_points_value_reaches_a_searcher_that_takes_no_results(monkeypatch: py
         return given["fake"]  # type: ignore[no-any-return]
 
     monkeypatch.setattr("flatdist.sweeps.searchers._make", make)
-    search = made_up("hyperopt").kind
+    search = made_up("hyperopt")
     assert search is not None
     point = {"learning_rate": 0.1, "label_noise_std": 1.0, "schedule": "constant"}
     told = [Told(point, 1.0), Told(point | {"schedule": "cosine_tail"}, math.inf),
@@ -149,7 +148,7 @@ def test_a_points_value_reaches_a_searcher_that_takes_no_results(monkeypatch: py
 
 
 def test_draws_of_the_whole_process_are_left_alone() -> None:
-    search = made_up("optuna").kind
+    search = made_up("optuna")
     assert search is not None
     np.random.seed(5)  # noqa: NPY002
     expected = np.random.RandomState(5).random()
