@@ -53,7 +53,7 @@ def import_ray(*, local: bool) -> ModuleType:
         from ray._private import ray_constants
 
         ray_constants.ENABLE_RAY_CLUSTER = False
-    return ray
+    return ray  # type: ignore[no-any-return]
 
 
 @contextmanager

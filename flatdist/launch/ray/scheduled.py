@@ -136,7 +136,7 @@ class Suggested:
         """The searcher that Tune calls for the next trial; Tune pickles it with its own state, which is never read."""
         from ray.tune.search import Searcher
 
-        class FromStore(Searcher):
+        class FromStore(Searcher):  # type: ignore[misc]
             work: Suggested | None = None  # of the one that Tune asks; its pickled copies have none
 
             def suggest(self, trial_id: str) -> Any:

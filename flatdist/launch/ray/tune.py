@@ -417,7 +417,7 @@ def _stopper(name: str) -> Stopper:
     import ray
     from ray.tune import Stopper
 
-    class StopWhenEnded(Stopper):
+    class StopWhenEnded(Stopper):  # type: ignore[misc]
         asked, is_ended = 0.0, False
 
         def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
