@@ -358,7 +358,7 @@ def column(trials: pd.DataFrame, name: str) -> pd.Series:
             names = {key: to_value(as_value(entry)) for key, entry in row.items()}
             names |= {key: derived(key, names) for key in expression.names if key in DERIVED}
             value = expression.evaluate(names)
-            return np.nan if value is None else float(value)  # type: ignore[arg-type]
+            return np.nan if value is None else float(value)
 
         values = [value_of(row) for row in rows.to_dict("records")]
     except KeyError as error:

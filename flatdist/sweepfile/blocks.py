@@ -16,18 +16,7 @@ from flatdist.cells.cell import FIELDS
 from flatdist.cells.fields import Integer
 from flatdist.errors import did_you_mean
 from flatdist.expressions import Expression, ExpressionError, parse, parse_condition
-from flatdist.sweepfile.declaration import (
-    BOUNDARY,
-    FIRST_SUCCESS,
-    FORMS,
-    RANDOM,
-    ChosenN,
-    SearchKeys,
-    SweepKeys,
-    Until,
-    is_chosen,
-    validated,
-)
+from flatdist.sweepfile.declaration import FORMS, RANDOM, ChosenN, SearchKeys, SweepKeys, Until, is_chosen, validated
 from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.values import Given, InvalidValue, kind_of, read_value, takes_numbers
 from flatdist.sweepfile.yamltree import Node
@@ -315,7 +304,7 @@ def _read_axis(field: str, key: str, node: Node, problems: Problems) -> Axis | N
             raise InvalidValue("expected a list; put a single value under `fixed`", hint)
         for name in node.value:
             if name not in (*FORMS, "seed"):
-                known = (*FORMS, "seed", *((BOUNDARY, FIRST_SUCCESS) if field == "n" else ()))
+                known = (*FORMS, "seed", *(ChosenN.names() if field == "n" else ()))
                 problems.unknown_key(key, name, node.keys[name], known)
                 return None
         forms = [name for name in node.value if name in FORMS]

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib.util import find_spec
-from typing import Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from flatdist.cells.fields import Integer, Keyword, canonical_float
 from flatdist.errors import LaunchError, did_you_mean
@@ -133,37 +133,16 @@ def _constant(part: Any) -> float | None:
 class Option:
     """What one option of a searcher or scheduler may be."""
 
-    kind: type  # int, float, bool or str
-    low: float = -math.inf
-    high: float = math.inf
-    words: tuple[str, ...] = ()  # allowed texts; empty for any
-
-    @property
-    def allowed(self) -> str:
-        """The values in words."""
-        if self.words or self.kind is bool:
-            return ", ".join(self.words) or "true, false"
-        if self.kind is str:
-            return "a name"
-        what = "a whole number" if self.kind is int else "a number"
-        low = "" if self.low == -math.inf else f" of at least {self.low:g}"
-        return f"{what}{low}" + ("" if self.high == math.inf else f" and at most {self.high:g}")
+    type: Any  # as pydantic reads it
+    allowed: str  # the values in words
 
     def accepts(self, value: Any) -> bool:
         """Whether a value of a sweep file is one of them."""
-        if self.kind in (bool, str):
-            return isinstance(value, self.kind) and (not self.words or value in self.words)
-        number = isinstance(value, int if self.kind is int else (int, float)) and not isinstance(value, bool)
-        return bool(number and self.low <= value <= self.high)
-
-    @property
-    def schema(self) -> dict[str, Any]:
-        """As JSON Schema."""
-        if self.words:
-            return {"enum": list(self.words)}
-        kinds = {int: "integer", float: "number", bool: "boolean", str: "string"}
-        limits = {"minimum": self.low, "maximum": self.high}
-        return {"type": kinds[self.kind], **{name: n for name, n in limits.items() if math.isfinite(n)}}
+        try:
+            TypeAdapter(self.type).validate_python(value, strict=True)
+        except ValidationError:
+            return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -189,13 +168,23 @@ class Choice:
         return {self.name: dict(sorted(self.options.items()))} if self.options else self.name
 
 
-_WHOLE, _SHARE, _FLAG = Option(int, 1), Option(float, 0.0, 1.0), Option(bool)
+def _one_of(*words: str) -> Option:
+    literal: Any = Literal
+    return Option(literal[words], ", ".join(words))
+
+
+_WHOLE = Option(Annotated[int, Field(ge=1)], "a whole number of at least 1")
+_NAME, _FLAG = Option(str, "a name"), Option(bool, "true, false")
+_SHARE = Option(Annotated[float, Field(ge=0, le=1)], "a number of at least 0 and at most 1")
+_POSITIVE = Option(Annotated[float, Field(ge=0)], "a number of at least 0")
+_PERCENT = Option(Annotated[int, Field(ge=1, le=99)], "a whole number of at least 1 and at most 99")
+_FACTOR = Option(Annotated[float, Field(ge=2, le=100)], "a number of at least 2 and at most 100")
 
 SEARCHERS: Mapping[str, Entry] = {
     "random": Entry(),
     "optuna": Entry(
         {
-            "sampler": Option(str, words=("tpe", "gp", "cmaes", "qmc", "random")),
+            "sampler": _one_of("tpe", "gp", "cmaes", "qmc", "random"),
             "n_startup_trials": _WHOLE,
             "multivariate": _FLAG,
             "n_ei_candidates": _WHOLE,
@@ -207,23 +196,23 @@ SEARCHERS: Mapping[str, Entry] = {
     "bohb": Entry(
         {
             "min_points_in_model": _WHOLE,
-            "top_n_percent": Option(int, 1, 99),
+            "top_n_percent": _PERCENT,
             "num_samples": _WHOLE,
             "random_fraction": _SHARE,
-            "bandwidth_factor": Option(float, 0.0),
-            "min_bandwidth": Option(float, 0.0),
+            "bandwidth_factor": _POSITIVE,
+            "min_bandwidth": _POSITIVE,
         },
         {"hpbandster": "hpbandster", "ConfigSpace": "ConfigSpace"},
         seed="seed",
     ),
-    "hebo": Entry({"model_name": Option(str), "rand_sample": _WHOLE}, {"hebo": "HEBO"}, "random_state_seed"),
+    "hebo": Entry({"model_name": _NAME, "rand_sample": _WHOLE}, {"hebo": "HEBO"}, "random_state_seed"),
     "ax": Entry({}, {"ax": "ax-platform<1.3"}, "random_seed"),
-    "nevergrad": Entry({"optimizer": Option(str)}, {"nevergrad": "nevergrad"}),
-    "zoopt": Entry({"algo": Option(str, words=("asracos", "sracos"))}, {"zoopt": "zoopt"}),
+    "nevergrad": Entry({"optimizer": _NAME}, {"nevergrad": "nevergrad"}),
+    "zoopt": Entry({"algo": _one_of("asracos", "sracos")}, {"zoopt": "zoopt"}),
 }
 """Who may suggest points: name -> what it takes."""
 
-_HALVING = {"max_t": _WHOLE, "reduction_factor": Option(float, 2, 100), "stop_last_trials": _FLAG}
+_HALVING = {"max_t": _WHOLE, "reduction_factor": _FACTOR, "stop_last_trials": _FLAG}
 _NO_CELL = (
     "changes fields of a trial during its run and copies weights between trials; a cell with other fields is another "
     "cell, so such a run would be no cell's result"
@@ -276,7 +265,7 @@ def choice_schema(known: Mapping[str, Entry]) -> dict[str, Any]:
     entries = {name: entry for name, entry in known.items() if not entry.refusal}
     options = {
         name: {"type": "object", "additionalProperties": False,
-               "properties": {option: one.schema for option, one in entry.options.items()}}
+               "properties": {option: TypeAdapter(one.type).json_schema() for option, one in entry.options.items()}}
         for name, entry in entries.items()
     }  # fmt: skip
     one = {"type": "object", "additionalProperties": False, "minProperties": 1, "maxProperties": 1}

@@ -10,17 +10,7 @@ from typing import Any, Literal, TypeAlias
 from flatdist.cells.cell import ALWAYS_RELEVANT, FIELDS, Cell, check_values, default_width, relevant_fields
 from flatdist.cells.fields import Keyword
 from flatdist.errors import CellError
-from flatdist.expressions import (
-    DERIVED,
-    DERIVED_FROM,
-    Expression,
-    ExpressionError,
-    Value,
-    Word,
-    derived,
-    show,
-    to_value,
-)
+from flatdist.expressions import DERIVED_FROM, Expression, ExpressionError, Value, Word, derived, show, to_value
 from flatdist.sweepfile.blocks import Block, Placed
 from flatdist.sweepfile.declaration import Until
 from flatdist.sweepfile.problems import Problems
@@ -67,12 +57,6 @@ def fields_needed(given: Given) -> set[str]:
     return {need for name in names_in(given) for need in DERIVED_FROM.get(name, (name,))}
 
 
-def dependencies(block: Block, values: Axes) -> dict[str, set[str]]:
-    """Field -> the fields that its values name."""
-    needs = {name: fields_needed(fixed.value) for name, fixed in block.fixed.items()}
-    return needs | {name: {need for value in built for need in fields_needed(value)} for name, built in values.items()}
-
-
 def path_between(start: str, end: str, needs: Mapping[str, set[str]]) -> list[str] | None:
     """The fields from one to the last before another that it depends on; None if it does not."""
     paths = [[start]]
@@ -102,7 +86,7 @@ class Scope:
         return Scope({**self.given, "n": n}, self.unusable - {"n"})
 
     def __getitem__(self, name: str) -> Value:
-        if name in DERIVED:
+        if name in DERIVED_FROM:
             if name not in self._derived:
                 try:
                     self._derived[name] = derived(name, self)
@@ -178,12 +162,10 @@ def expand(block: Block, into: Expansion, problems: Problems, maker_of: MakerOf 
         maker_of: chooses what makes the cells; None makes each cell by itself.
     """
     values = {axis.field: axis.build(problems) for axis in block.axes}
-    maker = CellMaker(block, into) if maker_of is None else maker_of(block, into, values)
+    maker = (maker_of or CellMaker)(block, into, values)
     cyclic: set[str] = set()
-    needs = dependencies(block, values)
-    for start in needs:
-        path = None if start in cyclic else path_between(start, start, needs)
-        if path:
+    for start in maker.needs:
+        if start not in cyclic and (path := path_between(start, start, maker.needs)):
             cyclic.update(path)
             reason = f"depends on itself: {' -> '.join([*path, start])}"
             problems.add(*maker.places[start], reason, "a number for one of them")
@@ -219,8 +201,10 @@ class _Cause:
 class CellMaker:
     """Makes the cells of one block, and groups what is wrong with them by cause."""
 
-    def __init__(self, block: Block, into: Expansion) -> None:
+    def __init__(self, block: Block, into: Expansion, values: Axes) -> None:
         self.block, self.into = block, into
+        self.needs = {name: fields_needed(fixed.value) for name, fixed in block.fixed.items()}  # by the values of each
+        self.needs |= {name: set().union(*map(fields_needed, built)) for name, built in values.items()}
         self.total = 0  # candidates so far
         self.varied: Mapping[str, Given] = {}  # the values of the axes for the present one
         self.places = {name: (entry.key, entry.line) for name, entry in block.fixed.items()}

@@ -88,9 +88,6 @@ def squared_truth(cell: Cell, replicate: int) -> float:
     """||M*||_F^2 of a replicate's problem."""
     if cell.ground_truth != "gaussian_factors":
         return 1.0  # by definition
-    import dataclasses
+    from flatdist.cells.problems import frobenius_norm, ground_truth_of
 
-    from flatdist.cells.problems import frobenius_norm, sample_arrays
-
-    one = dataclasses.replace(cell, n=1, nested=True) if cell.nested else cell  # M* does not depend on n then
-    return frobenius_norm(sample_arrays(one, replicate).ground_truth) ** 2
+    return frobenius_norm(ground_truth_of(cell, replicate)) ** 2

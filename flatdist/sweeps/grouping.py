@@ -10,29 +10,20 @@ from flatdist.expressions import Expression, ExpressionError
 from flatdist.sweepfile.blocks import Block
 from flatdist.sweepfile.declaration import FIRST_SUCCESS
 from flatdist.sweepfile.declaration import Boundary as BoundaryKeys
-from flatdist.sweepfile.expand import (
-    MAX_CELLS,
-    Axes,
-    CellMaker,
-    Expansion,
-    Scope,
-    Unresolved,
-    dependencies,
-    fields_needed,
-    path_between,
-)
+from flatdist.sweepfile.expand import Axes, CellMaker, Expansion, Scope, Unresolved, fields_needed, path_between
 from flatdist.sweepfile.values import Given, InvalidValue, parse_literal
 from flatdist.sweeps.groups import Group
 from flatdist.sweeps.rules import Boundary, FirstSuccess, Plain, Rule, Span, UntilInterval
 from flatdist.threshold.recovery import default_tolerance
 
 MAX_RANGE = 1_000_000  # numbers of measurements that a group may choose from: all of a 1000 x 1000 matrix
+MAX_TRIED = 250_000  # whose cells are made to check them
 
 
 def maker_of(block: Block, into: Expansion, values: Axes) -> CellMaker:
     """The maker of a block's cells, or of groups if the sweep chooses n or the number of replicates."""
     if block.chosen is None and into.until is None:
-        return CellMaker(block, into)
+        return CellMaker(block, into, values)
     return (GridMaker if block.chosen is None else GroupMaker)(block, into, values)
 
 
@@ -40,14 +31,13 @@ class GridMaker(CellMaker):
     """Makes ordinary cells, and notes which of them differ only in n."""
 
     def __init__(self, block: Block, into: Expansion, values: Axes) -> None:
-        super().__init__(block, into)
-        self._needs = dependencies(block, values)
-        self.dependent = {name for name in self._needs if name != "n" and path_between(name, "n", self._needs)}
+        super().__init__(block, into, values)
+        self.dependent = {name for name in self.needs if name != "n" and path_between(name, "n", self.needs)}
 
     def depends(self, expression: Any) -> bool:
         """Whether an expression's value depends on n."""
         names = fields_needed(expression) if isinstance(expression, Expression) else set()
-        return "n" in names or any(path_between(name, "n", self._needs) for name in names)
+        return "n" in names or any(path_between(name, "n", self.needs) for name in names)
 
     def common(self, cell: Cell, scope: Scope) -> dict[str, Any]:
         """What a group's cells have in common, as JSON: the values of fields, or their expressions over n."""
@@ -92,7 +82,7 @@ class GroupMaker(GridMaker):
             self.note(*self.place, reason, f"at most {MAX_RANGE:,} n")
             return
         # These cells are made at once to check them: all, if other fields depend on n.
-        tried = range(low, high + 1) if self.dependent and 0 < high - low < MAX_CELLS else (low, high)
+        tried = range(low, high + 1) if self.dependent and 0 < high - low < MAX_TRIED else (low, high)
         first, *others = [self.make(scope.at(n)) for n in tried]
         if low >= high or first is None or None in others:
             return
@@ -159,10 +149,12 @@ class GroupMaker(GridMaker):
 def plain_groups(expansion: Expansion) -> list[Group]:
     """Groups of the cells that a file lists: grids whose replicates are raised, or single cells."""
     until, groups = expansion.until, []
-    for cell in expansion.cells.values() if until is None else ():
-        fields = {name: value for name, value in cell.row().items() if name != "n"}
-        groups.append(Group(Plain(expansion.replicates), Span(cell.n, cell.n), fields, {cell.n: cell}.__getitem__))
-    for fields, cells in expansion.grids.values() if until is not None else ():
+    if until is None:
+        for cell in expansion.cells.values():
+            fields = {name: value for name, value in cell.row().items() if name != "n"}
+            groups.append(Group(Plain(expansion.replicates), Span(cell.n, cell.n), fields, {cell.n: cell}.__getitem__))
+        return groups
+    for fields, cells in expansion.grids.values():
         values = sorted(cells)
         tolerance = until.tolerance or default_tolerance(cells[values[0]].method)
         rule = UntilInterval(until.least, until.most, until.precision, tolerance)

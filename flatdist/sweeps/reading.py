@@ -53,7 +53,7 @@ def load_sweep(path: str | os.PathLike[str], *, changes: Changes | None = None) 
 def parse_sweep(
     source: str, *, path: Path | None = None, name: str = "sweep", changes: Changes | None = None, lines: bool = True
 ) -> Sweep:
-    """Read a sweep from the text of a sweep file.
+    """Read a sweep from the text of a sweep file; see :func:`load_sweep`.
 
     Args:
         source: the text.
@@ -61,9 +61,6 @@ def parse_sweep(
         name: its name in messages if there is no path, and its name if it gives none.
         changes: fields set and conditions added on the command line.
         lines: name lines in messages; the text of a sweep given as a dict has none that its author knows.
-
-    Raises:
-        SweepError: as load_sweep.
 
     Example:
         >>> sweep = parse_sweep("{fixed: {d_out: 6, d_in: 6, rank: 1}, axes: {n: [dof, 2*dof]}}")
@@ -95,7 +92,12 @@ def parse_sweep(
     _check_until(tree, declaration, expansion, problems)
     problems.raise_any()
     if not expansion.cells and not expansion.groups:
-        _blame_empty(expansion.left_out, tree, source, path, name, changes, problems)
+        key, line = "where", tree.keys.get("where", tree.line)
+        if changes.conditions:  # it was the command line's, if the file alone has cells
+            parse_sweep(source, path=path, name=name, changes=Changes(changes.fixed))
+            key, line = f"--where {' and '.join(changes.conditions)!r}", 0
+        problems.add(key, line, f"leaves out all {expansion.left_out:,} cells: the sweep is empty", "at least one cell")
+        problems.raise_any()
     common |= {"cells": tuple(expansion.cells.values()), "left_out": expansion.left_out}
     common["repeated"] = expansion.repeated
     if expansion.until is not None or expansion.groups:
@@ -116,20 +118,19 @@ def changed_name(name: str, fixed: Mapping[str, Any]) -> str:
 def _load_plugin(node: Node, path: Path | None, problems: Problems) -> None:
     """Run the plugin that a sweep file names, from the same folder; a sweep read from a store's record runs none."""
     allowed = "the name of a Python file in the folder of the sweep file, such as my_method.py"
-    name = node.value
+    name, reason = node.value, ""
     if not isinstance(name, str) or Path(name).name != name or not name.endswith(".py"):
-        problems.add("plugin", node.line, "expected a file's name", allowed, node.plain)
-        problems.raise_any()
-    if path is None:
-        if not any(plugin.name == name for plugin in loaded_plugins()):
-            instead = f"--plugin {name}, or the sweep's file in place of its name"
-            problems.add("plugin", node.line, "is not loaded from a store's record", instead, name)
-            problems.raise_any()
-        return
-    try:
-        load_plugin(path.parent / name)
-    except LaunchError as error:
-        problems.add("plugin", node.line, str(error), allowed, name)
+        reason = "expected a file's name"
+    elif path is not None:
+        try:
+            load_plugin(path.parent / name)
+        except LaunchError as error:
+            reason = str(error)
+    elif not any(plugin.name == name for plugin in loaded_plugins()):
+        reason = "is not loaded from a store's record"
+        allowed = f"--plugin {name}, or the sweep's file in place of its name"
+    if reason:
+        problems.add("plugin", node.line, reason, allowed, node.plain)
         problems.raise_any()
 
 
@@ -143,18 +144,6 @@ def _check_until(tree: Node, declaration: Declaration, expansion: Expansion, pro
         problems.add(key, line, "until_ci takes trials to be independent, which nested problems are not", allowed)
     if any(block.chosen is not None and block.chosen.value.form == FIRST_SUCCESS for block in declaration.blocks):
         problems.add(key, line, "until_ci does not apply to first_success", "one number for the whole file")
-
-
-def _blame_empty(
-    left_out: int, tree: Node, source: str, path: Path | None, name: str, changes: Changes, problems: Problems
-) -> None:
-    """Report which condition excluded everything: the command line's, if the file alone has cells."""
-    key, line = "where", tree.keys.get("where", tree.line)
-    if changes.conditions:
-        parse_sweep(source, path=path, name=name, changes=Changes(changes.fixed))
-        key, line = f"--where {' and '.join(changes.conditions)!r}", 0
-    problems.add(key, line, f"leaves out all {left_out:,} cells: the sweep is empty", "at least one cell")
-    problems.raise_any()
 
 
 def open_sweep(

@@ -32,31 +32,18 @@ TRIES = 50  # suggestions in a row that bring no new cell, after which the domai
 
 @dataclass(frozen=True, repr=False, eq=False, kw_only=True)
 class Search(Sweep):
-    """Suggests cells until the budget is spent or the searcher has no new ones.
+    """Suggests cells until the budget is spent or the searcher has no new ones."""
 
-    Attributes:
-        block: the fixed fields and conditions that every suggestion is completed with.
-        domains: the searched fields.
-        searcher: who suggests.
-        metric: what is best.
-        mode: ``min`` or ``max``.
-        budget: number of cells to suggest in all.
-        round_size: cells suggested at a time.
-        seed: of the searcher.
-        early_stopping: when cells are stopped early, in rounds; None for never.
-        scheduler: Ray Tune's scheduler, which stops cells as they report, without rounds; None for none.
-    """
-
-    block: Block
-    domains: tuple[Domain, ...]
-    searcher: Choice
-    metric: Metric
-    mode: str
-    budget: int
-    round_size: int
-    seed: int
-    early_stopping: EarlyStopping | None = None
-    scheduler: Choice | None = None
+    block: Block  # the fixed fields and conditions that every suggestion is completed with
+    domains: tuple[Domain, ...]  # the searched fields
+    searcher: Choice  # who suggests
+    metric: Metric  # what is best
+    mode: str  # min or max
+    budget: int  # number of cells to suggest in all
+    round_size: int  # cells suggested at a time
+    seed: int  # of the searcher
+    early_stopping: EarlyStopping | None = None  # when cells are stopped early, in rounds
+    scheduler: Choice | None = None  # Ray Tune's, which stops cells as they report, without rounds
     chooses = True
 
     def check(self, without_ray: str | None) -> None:
@@ -104,10 +91,7 @@ class Search(Sweep):
 
     @property
     def identity(self) -> str:
-        """Hash of everything that determines which cells a search requests; recorded rounds belong to one identity.
-
-        A larger budget, more replicates, other rounds, early stopping or scheduler continue from the existing rounds.
-        """
+        """Hash of everything that determines which cells it requests: not of budget, replicates, rounds or stopping."""
         content = {
             "fixed": {name: _plain(entry.value) for name, entry in sorted(self.block.fixed.items())},
             "where": sorted(condition.value.text for condition in self.block.conditions),
@@ -184,23 +168,17 @@ class Search(Sweep):
         return dataclasses.replace(self, cells=tuple(cells.values()), stopped=stopped)
 
     def expected(self, store: Store) -> Search:
-        """Without the cells that were stopped, and with random draws for those yet to come.
-
-        Raises:
-            SweepError: its conditions exclude everything.
-        """
+        """Without the cells that were stopped, and with random draws for those yet to come."""
         known = {cell.cell_id for cell in self.cells}
         left = max(0, self.budget - len(known))
         stand_ins: dict[str, Cell] = {}
         index = misses = 0
         while len(stand_ins) < left and misses < TRIES + len(known):
             cell = self.cell({domain.field: domain.drawn(self.seed, index) for domain in self.domains})
-            index += 1
-            if cell is None or cell.cell_id in known or cell.cell_id in stand_ins:
-                misses += 1
-                continue
-            misses = 0
-            stand_ins[cell.cell_id] = cell
+            index, misses = index + 1, misses + 1
+            if cell is not None and cell.cell_id not in known and cell.cell_id not in stand_ins:
+                stand_ins[cell.cell_id] = cell
+                misses = 0
         if not known and not stand_ins and left:
             raise SweepError(
                 f"sweep {self.name!r}: where leaves out all of {misses} suggestions that were tried; widen "

@@ -117,11 +117,7 @@ class Sweep:
         return self.asked.get(cell_id, range(self.replicates))
 
     def listed(self) -> tuple[Cell, ...]:
-        """Its cells, of a sweep whose file decides them.
-
-        Raises:
-            SweepError: it chooses cells or replicates itself, round after round.
-        """
+        """Its cells, of a sweep whose file decides them; SweepError for others."""
         if self.chooses:
             raise SweepError(f"sweep {self.name!r} chooses its runs from stored results; run it with 'flatdist sweep'")
         return self.cells
@@ -135,15 +131,7 @@ class Sweep:
         return frame.iloc[own].reset_index(drop=True)
 
     def check(self, without_ray: str | None) -> None:
-        """Check that the sweep can run here.
-
-        Args:
-            without_ray: what asked for a run without Ray, in words; None for a run on Ray.
-
-        Raises:
-            LaunchError: a package that it needs is missing.
-            SweepError: it needs Ray, and the run has none.
-        """
+        """Reject what cannot run here; ``without_ray`` says in words what asked for a run without Ray."""
 
     def recorded(self, store: Store) -> Sweep:
         """The sweep with the cells and replicates that a store has recorded for it."""

@@ -197,7 +197,7 @@ def history_rows(trainee: Trainee, first: int, stop: int) -> list[dict[str, Any]
 
 def _numbers(values: Array) -> list[float | None]:
     found: list[float | None] = values.tolist()
-    return found if np.isfinite(values).all() else [_number(value) for value in found]  # type: ignore[arg-type]
+    return found if np.isfinite(values).all() else [_number(value) for value in found]
 
 
 def _number(value: float | None) -> float | None:
