@@ -185,7 +185,7 @@ def write_large(folder: str, trials: int, evaluations: int) -> None:
     import pyarrow as pa
 
     from flatdist.store.layout import digest, part_name
-    from flatdist.store.rows import write_part
+    from flatdist.store.parquet import write_part
     from flatdist.store.schema import schema
 
     store, replicates, at_once = Store(folder), 8, 1000

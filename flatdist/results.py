@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from flatdist.cells.cell import FIELDS, OLD, Cell, null_word
 from flatdist.cells.columns import HISTORY, column_names
@@ -16,7 +18,7 @@ from flatdist.errors import FlatdistError, StoreError
 from flatdist.expressions import CELL_NAMES, ExpressionError, Row, Where, parse_where
 from flatdist.store.documents import SweepRecord
 from flatdist.store.location import is_local
-from flatdist.store.schema import SOMETIMES_NULL, rows_to_frame
+from flatdist.store.schema import SOMETIMES_NULL
 from flatdist.store.store import Store
 
 if TYPE_CHECKING:
@@ -72,23 +74,21 @@ def load_trials(
         raise StoreError(f"tolerance={tolerance!r} is not a relative error; allowed: a positive number such as 1e-2")
     opened = _existing(store)
     selection = _Selection.of(opened, sweep)
-    wanted = [columns] if isinstance(columns, str) else columns
-    needed = ["relative_error", "status"] if tolerance is not None else []
-    needed += ["method", "flatdist_version"] if fill else []
-    read = None if wanted is None else list(dict.fromkeys([*wanted, *needed]))
-    frame = opened.trials(
-        selection.cell_ids, where, selection.columns(read), all_numerics, follow_configurations=not _is_file(sweep)
-    )
-    frame = selection.among(frame, read)
+    wanted = _list(columns)
+    read = wanted
+    if wanted is not None:
+        of_success = ("relative_error", "status") if tolerance is not None else ()
+        read = [*dict.fromkeys([*wanted, *of_success, *(("method", "flatdist_version") if fill else ())])]
+    frame = selection.read(opened.trials, where, read, all_numerics)
     frame.attrs |= selection.attributes(where)
     if tolerance is not None:
         succeeded = (frame["relative_error"] < tolerance) & (frame["status"] != "diverged")
         frame["success"] = succeeded.to_numpy(dtype=bool)
     if fill:
         _fill_nulls(frame)
-    if wanted is None:
-        return frame
-    return frame[[*dict.fromkeys(wanted), *(("success",) if tolerance is not None else ())]]
+    return (
+        frame if wanted is None else frame[[*dict.fromkeys(wanted), *(("success",) if tolerance is not None else ())]]
+    )
 
 
 def _fill_nulls(frame: pd.DataFrame) -> None:
@@ -129,25 +129,12 @@ def load_history(
         [0, 10, 20]
     """
     opened = _existing(store)
-    selection = _Selection.of(opened, sweep)
-    frame = opened.history(
-        selection.cell_ids,
-        where,
-        selection.columns(columns, of_history=True),
-        all_numerics,
-        follow_configurations=not _is_file(sweep),
-    )
-    return selection.among(frame, columns, of_history=True)
+    wanted = list(column_names(HISTORY)) if columns is None else _list(columns)
+    return _Selection.of(opened, sweep).read(opened.history, where, wanted, all_numerics)
 
 
-def trials_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return rows of trials that are not in a store, as :func:`load_trials` would."""
-    return rows_to_frame("trials", rows)
-
-
-def history_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return rows of history that are not in a store, as :func:`load_history` would."""
-    return rows_to_frame("history", rows)
+def _list(columns: Sequence[str] | None) -> list[str] | None:
+    return [columns] if isinstance(columns, str) else None if columns is None else list(columns)
 
 
 def _existing(store: Store | str | os.PathLike[str]) -> Store:
@@ -179,6 +166,91 @@ def asked_for(
     return _Selection(None, cells=together, outlook=outlook).attributes(where)
 
 
+@dataclass(frozen=True)
+class _Selection:
+    """The cells and replicates that a sweep requests.
+
+    Attributes:
+        cell_ids: its cells; None for everything in the store.
+        replicates: configuration id -> numbers of its replicates, if the sweep chose them; None for all.
+        cells: how many replicates each cell gets; None if unknown.
+        outlook: the progress of a sweep that still chooses its runs, in words; else empty.
+        follow: accept the cells' configurations at any numerics, as for a sweep that was recorded.
+    """
+
+    cell_ids: list[str] | None
+    replicates: Mapping[str, Collection[int]] | None = None
+    cells: Mapping[Cell, int] | None = None
+    outlook: str = ""
+    follow: bool = True
+
+    @classmethod
+    def of(cls, store: Store, sweep: str | os.PathLike[str] | None) -> _Selection:
+        if sweep is None:
+            return cls(None)
+        from flatdist.sweeps import load_sweep, open_sweep
+
+        if isinstance(sweep, str) and not (sweep.endswith((".yaml", ".yml")) or "/" in sweep or os.sep in sweep):
+            record = store.sweeps.load(sweep)
+            ids = list(record.cell_ids)
+            if record.rounds is None:
+                return cls(ids, cells=_recorded_cells(record))
+            from flatdist.sweeps.groups import recorded_replicates
+
+            return cls(ids, recorded_replicates(record), outlook=_outlook(lambda: open_sweep(sweep, store), store))
+        loaded = load_sweep(Path(sweep)).recorded(store)
+        chosen = {cell: loaded.replicates_of(cell.cell_id) for cell in loaded.cells}
+        by_id = {cell.configuration_id: replicates for cell, replicates in chosen.items()}
+        return cls(
+            [cell.cell_id for cell in chosen],
+            by_id if loaded.asks_replicates else None,
+            {cell: len(replicates) for cell, replicates in chosen.items()},
+            _outlook(lambda: loaded, store),
+            follow=False,
+        )
+
+    def read(
+        self, load: Callable[..., pd.DataFrame], where: Where, columns: list[str] | None, all_numerics: bool
+    ) -> pd.DataFrame:
+        """The rows that the sweep requests, by a loader of the store."""
+        if self.replicates is None:
+            return load(self.cell_ids, where, columns, all_numerics, follow_configurations=self.follow)
+        read = columns and [*dict.fromkeys([*columns, "configuration_id", "replicate"])]
+        frame = load(self.cell_ids, where, read, all_numerics, follow_configurations=self.follow)
+        keys = zip(frame["configuration_id"].tolist(), frame["replicate"].tolist(), strict=True)
+        kept = frame[np.array([number in self.replicates.get(cell, ()) for cell, number in keys], bool)]
+        return (kept if columns is None else kept[[*dict.fromkeys(columns)]]).reset_index(drop=True)
+
+    def attributes(self, where: Where) -> dict[str, Any]:
+        """What :func:`load_trials` notes in ``attrs``."""
+        noted: dict[str, Any] = {"outlook": self.outlook} if self.outlook else {}
+        if self.cells is not None:
+            noted |= {"wanted": _counted(self.cells, None), "asked": _counted(self.cells, where)}
+        return {name: value for name, value in noted.items() if value is not None}
+
+
+def _recorded_cells(record: SweepRecord) -> dict[Cell, int] | None:
+    """A recorded sweep's cells and their numbers of replicates; None if its source no longer gives its cells."""
+    from flatdist.sweepfile import Changes
+    from flatdist.sweeps import parse_sweep
+
+    try:
+        cells = parse_sweep(record.source, name=record.name, changes=Changes(record.changes)).cells
+    except FlatdistError:
+        return None
+    # else it was recorded by another version
+    return dict.fromkeys(cells, record.replicates) if len(cells) == len(record.cell_ids) else None
+
+
+def _outlook(load: Callable[[], Sweep], store: Store) -> str:
+    """The progress of a sweep that chooses its runs and may request more; empty if unknown."""
+    try:
+        found = load().outlook(store)
+    except FlatdistError:
+        return ""
+    return found.text if found.may_ask else ""
+
+
 def _counted(cells: Mapping[Cell, int], where: Where) -> dict[str, int] | None:
     """Requested replicates per method, for the cells that a filter keeps; None if the filter uses results."""
     try:
@@ -191,91 +263,3 @@ def _counted(cells: Mapping[Cell, int], where: Where) -> dict[str, int] | None:
     for cell in kept:
         counts[cell.method] += cells[cell]
     return dict(counts)
-
-
-def _recorded_cells(record: SweepRecord) -> dict[Cell, int] | None:
-    """A recorded sweep's cells and their numbers of replicates; None if its source no longer gives its cells."""
-    from flatdist.sweepfile import Changes
-    from flatdist.sweeps import parse_sweep
-
-    try:
-        cells = parse_sweep(record.source, name=record.name, changes=Changes(record.changes)).cells
-    except FlatdistError:
-        return None
-    if len(cells) != len(record.cell_ids):  # recorded by another version
-        return None
-    return dict.fromkeys(cells, record.replicates)
-
-
-def _outlook(sweep: Sweep | str, store: Store) -> str:
-    """The progress of a sweep that chooses its runs and may request more; empty if unknown."""
-    from flatdist.sweeps import open_sweep
-
-    try:
-        loaded = open_sweep(sweep, store) if isinstance(sweep, str) else sweep
-        found = loaded.outlook(store)
-    except FlatdistError:
-        return ""
-    return found.text if found.may_ask else ""
-
-
-@dataclass(frozen=True)
-class _Selection:
-    """The cells and replicates that a sweep requests.
-
-    Attributes:
-        cell_ids: its cells; None for everything in the store.
-        replicates: configuration id -> numbers of its replicates, if the sweep chose them; None for all.
-        cells: how many replicates each cell gets; None if unknown.
-        outlook: the progress of a sweep that still chooses its runs, in words; else empty.
-    """
-
-    cell_ids: list[str] | None
-    replicates: Mapping[str, Collection[int]] | None = None
-    cells: Mapping[Cell, int] | None = None
-    outlook: str = ""
-
-    @classmethod
-    def of(cls, store: Store, sweep: str | os.PathLike[str] | None) -> _Selection:
-        if sweep is None:
-            return cls(None)
-        if not _is_file(sweep):
-            record = store.sweeps.load(str(sweep))
-            if record.rounds is None:
-                return cls(list(record.cell_ids), cells=_recorded_cells(record))
-            from flatdist.sweeps.groups import recorded_replicates
-
-            return cls(list(record.cell_ids), recorded_replicates(record), outlook=_outlook(str(sweep), store))
-        from flatdist.sweeps import load_sweep
-
-        loaded = load_sweep(Path(sweep)).recorded(store)
-        chosen = {cell.configuration_id: loaded.replicates_of(cell.cell_id) for cell in loaded.cells}
-        cells = {cell: len(loaded.replicates_of(cell.cell_id)) for cell in loaded.cells}
-        outlook = _outlook(loaded, store)
-        return cls([cell.cell_id for cell in loaded.cells], chosen if loaded.asks_replicates else None, cells, outlook)
-
-    def attributes(self, where: Where) -> dict[str, Any]:
-        """What :func:`load_trials` notes in ``attrs``."""
-        noted: dict[str, Any] = {"outlook": self.outlook} if self.outlook else {}
-        if self.cells is not None:
-            noted |= {"wanted": _counted(self.cells, None), "asked": _counted(self.cells, where)}
-        return {name: value for name, value in noted.items() if value is not None}
-
-    def columns(self, wanted: Sequence[str] | None, *, of_history: bool = False) -> Sequence[str] | None:
-        """The columns to read: also those that say which rows the sweep chose."""
-        if self.replicates is None or (wanted is None and not of_history):
-            return wanted
-        wanted = column_names(HISTORY) if wanted is None else [wanted] if isinstance(wanted, str) else wanted
-        return list(dict.fromkeys([*wanted, "configuration_id", "replicate"]))
-
-    def among(self, frame: pd.DataFrame, wanted: Sequence[str] | None, *, of_history: bool = False) -> pd.DataFrame:
-        """The rows that the sweep chose, with the wanted columns."""
-        if self.replicates is None:
-            return frame
-        keys = zip(frame["configuration_id"], frame["replicate"], strict=True)
-        mask = [int(replicate) in self.replicates.get(str(cell), ()) for cell, replicate in keys]
-        kept = frame.loc[[row for row, holds in enumerate(mask) if holds]]
-        if wanted is not None or of_history:
-            names = column_names(HISTORY) if wanted is None else [wanted] if isinstance(wanted, str) else wanted
-            kept = kept[list(dict.fromkeys(names))]
-        return kept.reset_index(drop=True)

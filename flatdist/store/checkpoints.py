@@ -11,7 +11,7 @@ import numpy as np
 
 from flatdist.errors import StoreError
 from flatdist.store.documents import Generations, Key
-from flatdist.store.filesystem import Damaged, FileInfo, Filesystem, warn_damaged
+from flatdist.store.filesystem import Damaged, Filesystem, warn_damaged
 from flatdist.store.layout import checkpoint_folder, digest, stem
 
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
@@ -42,12 +42,10 @@ class CheckpointFolder:
         buffer = io.BytesIO()
         np.savez(buffer, format=np.array(FORMAT), **dict(arrays))  # type: ignore[arg-type]
         data = buffer.getvalue()
-        generation = self._generations()[cell_id, replicate]
-        folder = checkpoint_folder(cell_id, replicate, generation)
         key = (cell_id, replicate)
         if key not in self._paths:  # listed once; afterwards this object knows what it wrote
-            self._paths[key] = [info.path for info in self._listed(cell_id, replicate)]
-        path = f"{folder}/{int(step):012d}-{digest(data)}.npz"
+            self._paths[key] = self._listed(*key)
+        path = f"{self._folder(*key)}/{int(step):012d}-{digest(data)}.npz"
         self._files.write(path, data)
         unfit = self._unfit.pop(key, [])
         paths = sorted({*self._paths[key], path} - {*unfit})
@@ -65,17 +63,17 @@ class CheckpointFolder:
             replicate: the replicate.
             problem: says why a state cannot be resumed; such a state is reported and skipped.
         """
-        for info in reversed(self._listed(cell_id, replicate)):
-            step = int(stem(info.path).split("-")[0])
+        for path in reversed(self._listed(cell_id, replicate)):
+            step = int(stem(path).split("-")[0])
             try:
-                arrays = _read(info.path, self._files.read(info.path))
+                arrays = _read(path, self._files.read(path))
                 if reason := problem(step, arrays):
-                    raise Damaged(info.path, reason)
+                    raise Damaged(path, reason)
             except FileNotFoundError:  # another run of the same trial is ahead of this one
                 continue
             except Damaged as damage:
                 warn_damaged(self._files.uri, [damage], "not used: resuming from the previous one, or starting over")
-                self._unfit.setdefault((cell_id, replicate), []).append(info.path)
+                self._unfit.setdefault((cell_id, replicate), []).append(path)
                 continue
             return step, arrays
         return None
@@ -83,12 +81,14 @@ class CheckpointFolder:
     def discard(self, cell_id: str, replicate: int) -> None:
         """Delete a replicate's checkpoints, once its row is acknowledged."""
         self._paths.pop((cell_id, replicate), None)
-        for info in self._listed(cell_id, replicate):
-            self._files.delete(info.path)
+        for path in self._listed(cell_id, replicate):
+            self._files.delete(path)
 
-    def _listed(self, cell_id: str, replicate: int) -> list[FileInfo]:
-        generation = self._generations()[cell_id, replicate]
-        return self._files.list(checkpoint_folder(cell_id, replicate, generation))
+    def _folder(self, cell_id: str, replicate: int) -> str:
+        return checkpoint_folder(cell_id, replicate, self._generations()[cell_id, replicate])
+
+    def _listed(self, cell_id: str, replicate: int) -> list[str]:
+        return [info.path for info in self._files.list(self._folder(cell_id, replicate))]
 
 
 def _read(path: str, data: bytes) -> Arrays:
@@ -101,20 +101,14 @@ def _read(path: str, data: bytes) -> Arrays:
             if sum(one.file_size for one in members) > len(data) + _SPARE or archive.testzip() is not None:
                 raise ValueError("its members are not what they are declared to be")
         with np.load(io.BytesIO(data), allow_pickle=False) as loaded:
-            arrays = {name: _array(loaded, name) for name in loaded.files}
+            arrays = dict(loaded)
+        if strange := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+            raise ValueError(f"{strange[0]!r} is not an array")
         version = int(arrays.pop("format", np.array(1)))
     except (ValueError, OSError, EOFError, KeyError, TypeError, MemoryError, zipfile.BadZipFile, SyntaxError) as error:
-        raise Damaged(
-            path, f"{len(data)} bytes, {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        ) from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Damaged(path, f"{len(data)} bytes, {reason}") from error
     if version > FORMAT or version < 1:
         raise Damaged(path, f"it has format {version}, and this flatdist reads up to {FORMAT}")
     arrays["format"] = np.array(version)
     return arrays
-
-
-def _array(loaded: Any, name: str) -> np.ndarray[Any, Any]:
-    array = loaded[name]
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{name!r} is not an array")
-    return array

@@ -12,26 +12,33 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from flatdist.errors import StoreError
-from flatdist.store import layout, parquet
+from flatdist.store import arrow as pa
+from flatdist.store import parquet
+from flatdist.store.catalog import Catalog, View
 from flatdist.store.filesystem import FileInfo, Filesystem
 from flatdist.store.index import Array, Selection
 from flatdist.store.layout import (
+    INDEXES,
+    SET_ASIDE,
+    digest,
     history_name,
+    index_path,
     manifest_path,
     part_folder,
     part_path,
     segment_folder,
     segment_path,
+    stated_digest,
     stem,
 )
-from flatdist.store.reading import Reader, View
+from flatdist.store.manifest import Manifest, Segment, Snapshot, listed_manifests
+from flatdist.store.reading import read_rows
 from flatdist.store.schema import plain
-from flatdist.store.snapshot import Catalog, Manifest, Segment, Snapshot, listed_manifests
 
 GRACE = 3600.0  # seconds: longer than any read takes
 SMALL = 1 << 21  # history rows; smaller segments are taken up by the next compaction
@@ -41,57 +48,46 @@ _BYTES_AT_ONCE = 1 << 28
 
 @dataclass(frozen=True)
 class Compaction:
-    """The outcome of a compaction.
+    """The outcome of a compaction."""
 
-    Attributes:
-        number: the newest manifest.
-        parts: parts compacted.
-        segments: compacted files that the manifest names.
-        deleted: files deleted because they are no longer needed.
-    """
-
-    number: int
-    parts: int
-    segments: int
-    deleted: int
+    number: int  # of the newest manifest
+    parts: int  # that were compacted
+    segments: int  # compacted files that the manifest names
+    deleted: int  # files that are no longer needed
 
 
-def compact(
-    files: Filesystem, catalog: Catalog, reader: Reader, grace: float, small: int, drop_old_numerics: bool
-) -> Compaction | None:
+def compact(catalog: Catalog, view: View, grace: float, small: int, drop_old_numerics: bool) -> Compaction | None:
     """Compact all parts into segments, publish them, and delete files that earlier compactions replaced.
 
-    Returns:
-        None if another compaction came first: retry.
-
-    Raises:
-        Reread: damage was found and reported: retry.
-        FileNotFoundError: another compaction was faster: retry.
+    Returns None if another compaction came first, and raises Reread or FileNotFoundError where the view is outdated.
     """
-    view, found = reader.view()
-    reader.tell([*found.values()])
-    snapshot, selection = view.snapshot, view.selection
-    if drop_old_numerics:
-        selection = selection.latest_numerics()
+    files, snapshot, old = catalog.files, view.snapshot, view.snapshot.manifest
+    selection = view.selection.latest_numerics() if drop_old_numerics else view.selection
     rewritten = _to_rewrite(snapshot, selection, catalog, small)
-    needs_index = snapshot.manifest.number and (snapshot.manifest.index is None or catalog.index_is_damaged)
-    if not (
-        snapshot.parts or rewritten or needs_index or snapshot.newest > snapshot.manifest.number
-    ) and not _has_leftovers(files, snapshot, grace):
-        return Compaction(snapshot.manifest.number, 0, len(snapshot.manifest.segments), 0)
-    damaged = _keep_damaged(files, catalog, rewritten)
-    written, order = _write_segments(files, reader, replace(view, selection=selection), rewritten)
-    kept = [segment for segment in snapshot.manifest.segments if segment not in rewritten]
-    for segment in kept:
-        mine = selection.within(segment.name)
-        order.append((segment, mine, selection.steps[mine]))
-    index = _write_index(files, catalog, selection, order)
+    needs_index = any(one.segment is not None and (one.steps < 0).any() for one in selection.sources)
+    has_work = snapshot.parts or rewritten or needs_index or snapshot.newest > old.number
+    if not has_work and not _has_leftovers(files, snapshot, grace):
+        return Compaction(old.number, 0, len(old.segments), 0)
+    damaged = {damage.path for segment in rewritten for damage in catalog.damage(segment.name)}
+    for path in damaged:
+        set_aside(files, path, move=False)
+    order = [
+        _write_segment(catalog, selection, places)
+        for batch in _batches(files, snapshot.parts, rewritten)
+        if len(places := selection.positions_in(batch))
+    ]
+    written = [segment for segment, _, _ in order]
+    for segment in old.segments:
+        if segment not in rewritten:
+            places = selection.within(segment.name)
+            order.append((segment, places, selection.steps[places]))
+    index = _write_index(files, selection, order)
     # parts that a damaged segment replaced count again, if they still exist
     taken = snapshot.parts if damaged else (*snapshot.superseded, *snapshot.parts)
-    superseded = {stem(info.path): _token(info) for info in taken}
+    superseded = {stem(info.path): "" if stated_digest(info.path) else info.token for info in taken}
     number = snapshot.newest + 1
     manifest = Manifest(number, tuple(one for one, _, _ in order), superseded, uuid.uuid4().hex, index)
-    stray = _stray(files, snapshot)
+    stray = _stray(files, old)
     if not files.create(manifest_path(number), manifest.to_json()):
         for segment in written:  # another compaction came first; nobody refers to these
             for table in ("trials", "history"):
@@ -99,14 +95,14 @@ def compact(
         return None
     if max(listed_manifests(files)) > number:  # ours has a successor already, or came too late: delete nothing
         return None
-    deleted = _delete_leftovers(files, snapshot, manifest, stray, grace)
+    deleted = _delete_leftovers(files, old, manifest, stray, grace)
     return Compaction(number, len(snapshot.parts), len(manifest.segments), deleted)
 
 
 def set_aside(files: Filesystem, path: str, *, move: bool = True) -> bool:
     """Set a damaged file aside; False if the store does not allow it."""
     try:
-        files.write(f"{layout.SET_ASIDE}/{path}", files.read(path, checked=False))
+        files.write(f"{SET_ASIDE}/{path}", files.read(path, checked=False))
         if move:
             files.delete(path)
     except FileNotFoundError:  # somebody else was faster
@@ -116,79 +112,30 @@ def set_aside(files: Filesystem, path: str, *, move: bool = True) -> bool:
     return True
 
 
-def _token(info: FileInfo) -> str:
-    """The token of a part; empty if its name determines its content."""
-    return "" if layout.stated_digest(info.path) else info.token
-
-
 def _to_rewrite(snapshot: Snapshot, selection: Selection, catalog: Catalog, small: int) -> list[Segment]:
     """Segments with void rows or without digests, and small ones that can be joined with others."""
-    held = dict.fromkeys(selection.sources, 0)
-    for position, count in zip(*np.unique(selection.source, return_counts=True), strict=True):
-        held[selection.sources[position]] = int(count)
     segments = snapshot.manifest.segments
     outdated = [
-        one for one in segments if held.get(one.name, 0) < one.trials or not one.seals or catalog.damage(one.name)
+        one
+        for one in segments
+        if len(selection.positions_in([one.name])) < one.trials or not one.seals or catalog.damage(one.name)
     ]
     little = [
         one
         for one in segments
-        if one.history < small and one.trials < small and _size(one) < _BYTES_AT_ONCE // 2 and one not in outdated
+        if one.history < small and one.trials < small and one.size < _BYTES_AT_ONCE // 2 and one not in outdated
     ]
     return outdated + (little if snapshot.parts or outdated or len(little) > 1 else [])
-
-
-def _size(segment: Segment) -> int:
-    return sum(seal.size for seal in segment.seals.values())
-
-
-def _keep_damaged(files: Filesystem, catalog: Catalog, rewritten: Sequence[Segment]) -> bool:
-    """Copy damaged segments to set-aside/; returns whether there are some."""
-    damaged = [damage for segment in rewritten for damage in catalog.damage(segment.name)]
-    for path in {damage.path for damage in damaged}:
-        set_aside(files, path, move=False)
-    return bool(damaged)
-
-
-def _write_segments(
-    files: Filesystem, reader: Reader, view: View, rewritten: Sequence[Segment]
-) -> tuple[list[Segment], list[tuple[Segment, Array, Array]]]:
-    """Write the rows that count from some segments and all parts.
-
-    Returns:
-        The new segments; and each again with the positions of its rows in the selection and their rows of history.
-    """
-    written, order = [], []
-    for batch in _batches(files, view.snapshot.parts, rewritten):
-        places = view.selection.positions_in(batch)
-        if len(places) == 0:
-            continue
-        mine = view.selection.where(places)
-        history, steps_of = reader.rows(view, "history", mine)
-        tables = {"history": plain(history), "trials": plain(reader.rows(view, "trials", mine)[0])}
-        name = uuid.uuid4().hex
-        seals, tokens = {}, {}
-        for table, rows in tables.items():
-            data, path = parquet.encode(rows), segment_path(table, name)
-            files.write(path, data)
-            seals[table] = parquet.Seal.of(data)
-            if files.tokens_are_digests:
-                tokens[table] = next(i.token for i in files.list(segment_folder(table)) if i.path == path)
-        segment = Segment(name, len(mine), len(history), seals, tokens)
-        counts = np.bincount(steps_of, minlength=len(places))
-        written.append(segment)
-        order.append((segment, places, counts))
-    return written, order
 
 
 def _batches(files: Filesystem, parts: Sequence[FileInfo], segments: Sequence[Segment]) -> Iterator[list[str]]:
     """Split the work so that one step fits into memory; small segments and parts share their steps."""
     steps = {stem(info.path): info.size for info in files.list(part_folder("history"))} if parts else {}
-    names = [(stem(info.path), info.size) for info in parts]
+    sized = [(one.name, one.size or _BYTES_AT_ONCE) for one in segments]
+    sized += [(name, one.size + steps.get(history_name(name), 0)) for one in parts for name in [stem(one.path)]]
     batch: list[str] = []
     size = 0
-    sized = [(one.name, _size(one) or _BYTES_AT_ONCE) for one in segments]
-    for source, weight in (*sized, *((name, each + steps.get(history_name(name), 0)) for name, each in names)):
+    for source, weight in sized:
         if batch and (len(batch) >= _PARTS_AT_ONCE or size + weight > _BYTES_AT_ONCE):
             yield batch
             batch, size = [], 0
@@ -198,18 +145,30 @@ def _batches(files: Filesystem, parts: Sequence[FileInfo], segments: Sequence[Se
         yield batch
 
 
-def _write_index(
-    files: Filesystem, catalog: Catalog, selection: Selection, order: Sequence[tuple[Segment, Array, Array]]
-) -> str:
-    """Write the index of a manifest's segments, in their order; returns the file's name."""
-    import pyarrow as pa
+def _write_segment(catalog: Catalog, selection: Selection, places: Array) -> tuple[Segment, Array, Array]:
+    """Write the rows at some places of a selection as a segment; return it with them and their rows of history."""
+    files, mine, name = catalog.files, selection.where(places), uuid.uuid4().hex
+    history, step_of = read_rows(catalog, mine, "history")
+    trials, _ = read_rows(catalog, mine, "trials")
+    seals, tokens = {}, {}
+    for table, rows in (("history", history), ("trials", trials)):
+        data, path = parquet.encode(plain(rows)), segment_path(table, name)
+        files.write(path, data)
+        seals[table] = parquet.Seal.of(data)
+        if files.tokens_are_digests:
+            tokens[table] = next(one.token for one in files.list(segment_folder(table)) if one.path == path)
+    segment = Segment(name, len(mine), len(history), seals, tokens)
+    return segment, places, np.bincount(step_of, minlength=len(places))
 
-    positions = np.concatenate([np.zeros(0, np.int64), *(places for _, places, _ in order)])
-    steps = np.concatenate([np.zeros(0, np.int64), *(steps for _, _, steps in order)])
-    table = catalog.rows(selection, positions).append_column("steps", pa.array(steps.astype(np.int32)))
-    data = parquet.encode(table, row_group=1 << 22)
-    name = layout.digest(data)
-    files.write(layout.index_path(name), data)
+
+def _write_index(files: Filesystem, selection: Selection, order: Sequence[tuple[Segment, Array, Array]]) -> str:
+    """Write the index of a manifest's segments, in their order; returns the file's name."""
+    none = np.zeros(0, np.int64)
+    table = selection.index_rows(np.concatenate([none, *(places for _, places, _ in order)]))
+    steps = np.concatenate([none, *(steps for _, _, steps in order)])
+    data = parquet.encode(table.append_column("steps", pa.array(steps.astype(np.int32))), row_group=1 << 22)
+    name = digest(data)
+    files.write(index_path(name), data)
     return name
 
 
@@ -218,42 +177,43 @@ def _has_leftovers(files: Filesystem, snapshot: Snapshot, grace: float) -> bool:
     current = listed_manifests(files).get(snapshot.manifest.number)
     if current is None or time.time() - current.modified < grace:
         return False
-    return bool(snapshot.superseded or _stray(files, snapshot))
+    return bool(snapshot.superseded or _stray(files, snapshot.manifest))
 
 
-def _stray(files: Filesystem, snapshot: Snapshot) -> list[FileInfo]:
+def _stray(files: Filesystem, manifest: Manifest) -> list[FileInfo]:
     """Compacted files that the manifest does not name.
 
     Listed before the next one is published: what others write afterwards, towards the one after that, is not among
     them, whatever the clocks say.
     """
-    named = {segment.name for segment in snapshot.manifest.segments} | {str(snapshot.manifest.index)}
-    folders = (segment_folder("trials"), segment_folder("history"), "index/v1")
-    return [info for folder in folders for info in files.list(folder) if stem(info.path) not in named]
+    folders = (segment_folder("trials"), segment_folder("history"), INDEXES)
+    return [info for folder in folders for info in files.list(folder) if stem(info.path) not in _named(manifest)]
+
+
+def _named(manifest: Manifest) -> set[str]:
+    return {segment.name for segment in manifest.segments} | {str(manifest.index)}
 
 
 def _delete_leftovers(
-    files: Filesystem, snapshot: Snapshot, manifest: Manifest, stray: Sequence[FileInfo], grace: float
+    files: Filesystem, before: Manifest, manifest: Manifest, stray: Sequence[FileInfo], grace: float
 ) -> int:
     """Delete what the manifest before this one had already replaced, once it is old enough by the storage's clock."""
     manifests = listed_manifests(files)
-    new, old = manifests.get(manifest.number), manifests.get(snapshot.manifest.number)
+    new, old = manifests.get(manifest.number), manifests.get(before.number)
     if new is None or old is None or new.modified - old.modified < grace:
         return 0
     # Trials first: a part without history would count as damaged. What is written again since then has another name
     # or, by release 0.1, another token, and its history is younger than the manifest.
-    replaced = snapshot.manifest.superseded
-    parts = [info for info in files.list(part_folder("trials")) if replaced.get(stem(info.path)) in ("", info.token)]
-    gone = {part_path("history", stem(info.path)) for info in parts}
-    doomed = [info.path for info in parts]
+    doomed = [info.path for info in files.list(part_folder("trials")) if before.includes(info)]
+    gone = {part_path("history", stem(path)) for path in doomed}
     doomed += [
         info.path
         for info in files.list(part_folder("history"))
         if info.path in gone and ("-" in info.path or info.modified <= old.modified)
     ]
-    named = {segment.name for segment in manifest.segments} | {str(manifest.index)}
+    named = _named(manifest)
     doomed += [info.path for info in stray if stem(info.path) not in named and new.modified - info.modified >= grace]
-    doomed += [info.path for number, info in manifests.items() if number < snapshot.manifest.number]
+    doomed += [info.path for number, info in manifests.items() if number < before.number]
     for path in doomed:
         files.delete(path)
     return len(doomed)

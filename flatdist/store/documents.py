@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from flatdist.errors import StoreError, did_you_mean
-from flatdist.store import layout
 from flatdist.store.filesystem import Damaged, Filesystem, warn_damaged
-from flatdist.store.layout import SWEEPS, TOMBSTONES, digest, stem
+from flatdist.store.layout import SWEEPS, TOMBSTONES, digest, is_known, order_folder, stem, sweep_folder
 from flatdist.store.location import redact
 
 Key = tuple[str, int]  # (cell_id, replicate)
+Versioned = tuple[str, int, int]  # (cell_id, replicate, generation)
+Generations = Counter[Key]  # the current generation of every key: 0, or one more than its highest tombstone's
 Answer = TypeVar("Answer")
 
 FORMAT = 1
@@ -45,17 +47,7 @@ def sealed(values: Mapping[str, Any]) -> bytes:
 
 
 def read_json(files: Filesystem, path: str, meaning: Callable[[Any], Answer]) -> Answer:
-    """Read a JSON file and interpret it.
-
-    Args:
-        files: the storage.
-        path: the file.
-        meaning: interprets the parsed content; any error it raises counts as damage.
-
-    Raises:
-        Damaged: the file is not what was written, or ``meaning`` rejects it.
-        FileNotFoundError: there is no such file.
-    """
+    """Read a JSON file and interpret it; raises Damaged if it is not what was written, or ``meaning`` fails on it."""
     data = files.read(path)
     if len(data) > _LONGEST:
         raise Damaged(path, f"{len(data)} bytes are too many for it")
@@ -74,27 +66,19 @@ def read_json(files: Filesystem, path: str, meaning: Callable[[Any], Answer]) ->
 
 
 def whole(value: Any, low: int = 0, high: int = 1 << 31) -> int:
-    """Return a value that is a whole number in range.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Return a value that is a whole number in range; raises ValueError if it is not."""
     if type(value) is not int or not low <= value < high:
         raise ValueError(f"{str(value)[:40]!r} is not a whole number from {low}")
     return value
 
 
-class Generations:
-    """The current generation of every key: 0, or one more than the highest tombstone's."""
-
-    def __init__(self, voided: Mapping[Key, int]) -> None:
-        self.voided = voided  # key -> the highest generation that no longer counts
-
-    def __getitem__(self, key: Key) -> int:
-        return self.voided.get(key, -1) + 1
-
-    def __bool__(self) -> bool:
-        return bool(self.voided)
+def read_tombstone(files: Filesystem, path: str) -> list[Versioned]:
+    """Read one file of tombstones."""
+    return read_json(
+        files,
+        path,
+        lambda entries: [(str(cell), whole(replicate), whole(number)) for cell, replicate, number in entries],
+    )
 
 
 class Tombstones:
@@ -102,7 +86,7 @@ class Tombstones:
 
     def __init__(self, files: Filesystem) -> None:
         self._files = files
-        self._read: dict[str, list[tuple[str, int, int]]] = {}
+        self._read: dict[str, list[Versioned]] = {}
 
     def generations(self) -> Generations:
         """Read the current tombstones; a damaged one is rewritten from its copy.
@@ -110,49 +94,35 @@ class Tombstones:
         Raises:
             StoreError: both are damaged; rows that they void would count again without them.
         """
-        names = {stem(info.path).removesuffix("-copy") for info in self._files.list(TOMBSTONES)}
-        voided: dict[Key, int] = {}
-        for name in sorted(names):
+        found = Generations()
+        for name in sorted({stem(info.path).removesuffix("-copy") for info in self._files.list(TOMBSTONES)}):
             if name not in self._read:
                 self._read[name] = self._healthy(name)
-            for cell_id, replicate, generation in self._read[name]:
-                key = (cell_id, replicate)
-                voided[key] = max(generation, voided.get(key, -1))
-        return Generations(voided)
+            for cell_id, replicate, voided in self._read[name]:
+                found[cell_id, replicate] = max(voided + 1, found[cell_id, replicate])
+        return found
 
-    def add(self, entries: Iterable[tuple[str, int, int]]) -> None:
+    def add(self, entries: Iterable[Versioned]) -> None:
         """Void (cell_id, replicate, generation) entries; adding the same ones again changes nothing."""
         content = to_json(sorted(entries))
-        for path in layout.tombstone_paths(digest(content)):
+        for path in _copies(digest(content)):
             self._files.write(path, content)
 
-    def entries(self, path: str) -> list[tuple[str, int, int]]:
-        """Read one file of tombstones.
-
-        Raises:
-            Damaged: it is not what was written.
-        """
-        return read_json(
-            self._files,
-            path,
-            lambda entries: [(str(cell), whole(replicate), whole(number)) for cell, replicate, number in entries],
-        )
-
-    def _healthy(self, name: str) -> list[tuple[str, int, int]]:
+    def _healthy(self, name: str) -> list[Versioned]:
         found, damaged = None, []
-        for path in layout.tombstone_paths(name):
+        for path in _copies(name):
             try:
-                found = self.entries(path) if found is None else found
+                found = read_tombstone(self._files, path) if found is None else found
             except Damaged as damage:
                 damaged.append(damage)
             except FileNotFoundError:
                 continue
         if found is None:
-            where = damaged[0].path if damaged else layout.tombstone_paths(name)[0]
-            reason = damaged[0].reason if damaged else "it has vanished"
+            first = damaged[0] if damaged else Damaged(_copies(name)[0], "it has vanished")
             raise StoreError(
-                f"store {self._files.uri}: {where} is damaged ({reason}), and results that were invalidated would "
-                "count again without it: restore it from a backup, or delete it and run 'flatdist invalidate' again"
+                f"store {self._files.uri}: {first.path} is damaged ({first.reason}), and results that were invalidated "
+                "would count again without it: restore it from a backup, or delete it and run 'flatdist invalidate' "
+                "again"
             )
         if damaged:
             warn_damaged(self._files.uri, damaged, "read from the copy")
@@ -161,27 +131,21 @@ class Tombstones:
         return found
 
 
+def _copies(name: str) -> tuple[str, str]:
+    return f"{TOMBSTONES}/{name}.json", f"{TOMBSTONES}/{name}-copy.json"
+
+
 @dataclass(frozen=True)
 class SweepRecord:
-    """One version of a sweep.
-
-    Attributes:
-        name: the sweep's name.
-        source: text of the sweep file.
-        cell_ids: its resolved cells, in the sweep's order.
-        replicates: how many each gets.
-        rounds: what an adaptive sweep has requested so far; None for a plain one.
-        number: counts the versions, from 1.
-        changes: field -> value that ``--set`` gave every cell of the source.
-    """
+    """One version of a sweep."""
 
     name: str
-    source: str
-    cell_ids: tuple[str, ...]
-    replicates: int
-    rounds: Any = None
-    number: int = 0
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    source: str  # text of the sweep file
+    cell_ids: tuple[str, ...]  # its resolved cells, in the sweep's order
+    replicates: int  # how many each gets
+    rounds: Any = None  # what an adaptive sweep has requested so far; None for a plain one
+    number: int = 0  # counts the versions, from 1
+    changes: Mapping[str, Any] = field(default_factory=dict)  # field -> value that ``--set`` gave every cell
 
 
 class SweepRecords:
@@ -210,12 +174,12 @@ class SweepRecords:
         }
         data = to_json(content | ({"changes": dict(changes)} if changes else {}))
         record = digest(data)
-        path = f"{layout.sweep_folder(name)}/{record}.json"
         for _ in range(_ATTEMPTS):
             number = max(self._numbers(name), default=0)
-            if number and self._is_latest(name, number, record, data):
-                return
-            self._files.write(path, data)
+            with contextlib.suppress(Damaged, FileNotFoundError):
+                if number and self._pointer(name, number) == record and self._files.read(_path(name, record)) == data:
+                    return
+            self._files.write(_path(name, record), data)
             pointer = sealed({"record": record, "number": number + 1, "name": name})
             if self._files.create(_order_path(name, number + 1), pointer):
                 return
@@ -254,33 +218,26 @@ class SweepRecords:
         return sorted({parts[1] for parts in paths if len(parts) == 4})
 
     def merge(self, other: SweepRecords) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Merge the latest versions of another store's sweeps; names that this store has keep its version.
+        """Merge the latest versions of another store's sweeps; return the names merged, and those that both have.
 
-        Returns:
-            The names merged, and those that both stores have.
+        Names that this store has keep its version.
         """
-        mine = set(self.names())
-        taken = []
-        for name in other.names():
-            if name not in mine:
-                try:
-                    record = other.load(name)
-                except StoreError as error:
-                    warn_damaged(other._files.uri, [Damaged(layout.sweep_folder(name), str(error))], "not taken in")
-                    continue
-                self.save(name, record.source, record.cell_ids, record.replicates, record.rounds, record.changes)
-                taken.append(name)
-        return tuple(taken), tuple(name for name in other.names() if name in mine)
+        mine, theirs = {*self.names()}, other.names()
+        merged = []
+        for name in theirs:
+            if name in mine:
+                continue
+            try:
+                record = other.load(name)
+            except StoreError as error:
+                warn_damaged(other._files.uri, [Damaged(sweep_folder(name), str(error))], "not taken in")
+                continue
+            self.save(name, record.source, record.cell_ids, record.replicates, record.rounds, record.changes)
+            merged.append(name)
+        return tuple(merged), tuple(name for name in theirs if name in mine)
 
     def _numbers(self, name: str) -> list[int]:
-        return [int(stem(info.path)) for info in self._files.list(layout.sweep_order_folder(name))]
-
-    def _is_latest(self, name: str, number: int, record: str, data: bytes) -> bool:
-        try:
-            path = f"{layout.sweep_folder(name)}/{record}.json"
-            return self._pointer(name, number) == record and self._files.read(path) == data
-        except (Damaged, FileNotFoundError):
-            return False
+        return [int(stem(info.path)) for info in self._files.list(order_folder(name))]
 
     def _pointer(self, name: str, number: int) -> str:
         def meaning(values: Any) -> str:
@@ -292,8 +249,7 @@ class SweepRecords:
 
     def _read(self, name: str, number: int) -> SweepRecord:
         record = self._pointer(name, number)
-        path = f"{layout.sweep_folder(name)}/{record}.json"
-        if not layout.is_known(path):
+        if not is_known(_path(name, record)):
             raise Damaged(_order_path(name, number), f"names {record[:40]!r}, which no record is called")
 
         def meaning(values: Any) -> SweepRecord:
@@ -306,8 +262,12 @@ class SweepRecords:
             replicates = whole(values["replicates"])
             return SweepRecord(name, str(values["source"]), cells, replicates, values["rounds"], number, changes)
 
-        return read_json(self._files, path, meaning)
+        return read_json(self._files, _path(name, record), meaning)
+
+
+def _path(name: str, record: str) -> str:
+    return f"{sweep_folder(name)}/{record}.json"
 
 
 def _order_path(name: str, number: int) -> str:
-    return f"{layout.sweep_order_folder(name)}/{number:08d}.json"
+    return f"{order_folder(name)}/{number:08d}.json"

@@ -15,14 +15,13 @@ import socket
 import threading
 import uuid
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatdist.errors import StoreError
 from flatdist.store.documents import Key, read_json, to_json, whole
-from flatdist.store.filesystem import FileInfo
-from flatdist.store.layout import DRIVERS, driver_path, stem
+from flatdist.store.layout import DRIVERS, stem
 
 if TYPE_CHECKING:
     from flatdist.store.store import Store
@@ -35,21 +34,19 @@ AT_THE_END = 16  # parts that are worth compacting when a driver ends
 
 @dataclass(frozen=True)
 class Announcement:
-    """The announcement of another process.
+    """The announcement of another process."""
 
-    Attributes:
-        age: seconds since its last sign of life.
-        sweeps: names of the sweeps that it drives; empty for workers.
-        keys: replicates that it is running.
-        host: where it runs.
-        pid: its process there.
-    """
-
-    age: float = 0.0
-    sweeps: frozenset[str] = frozenset()
-    keys: frozenset[Key] = frozenset()
+    sweeps: frozenset[str] = frozenset()  # that it drives; none for workers
+    keys: frozenset[Key] = frozenset()  # that it is running
     host: str = ""
     pid: int = 0
+    age: float = 0.0  # seconds since its last sign of life
+
+    def is_alive(self) -> bool:
+        """Whether the process counts as alive; one that exists on this machine may be silent for longer."""
+        if self.host != socket.gethostname():
+            return self.age <= LEASE_SECONDS
+        return _runs(self.pid) and self.age <= BUSY_LEASES * LEASE_SECONDS
 
 
 @dataclass
@@ -70,7 +67,7 @@ class Driver:
 
     def __post_init__(self) -> None:
         self._files = self.store.files
-        self._path = driver_path(self.launch, uuid.uuid4().hex[:12])
+        self._path = f"{DRIVERS}/{self.launch}-{uuid.uuid4().hex[:12]}.json"
         self._running: set[Key] = set()
         self._read: dict[str, tuple[str, Announcement]] = {}  # path -> the version last read, and its content
         self._writing = threading.Lock()
@@ -117,31 +114,27 @@ class Driver:
         for path, info in listed.items():
             if stem(path).split("-")[0] == self.launch:
                 continue
-            age = now - info.modified
             version, said = self._read.get(path, ("", Announcement()))
-            if version != info.token:
-                said = self._content(info)
-            if not _is_alive(said, age):
+            said = replace(said if version == info.token else self._content(path), age=now - info.modified)
+            if said.is_alive():
+                found[path] = (info.token, said)
+            else:
                 with contextlib.suppress(StoreError):  # another user's, say
                     self._files.delete(path)
-            else:
-                found[path] = (info.token, Announcement(age, said.sweeps, said.keys, said.host, said.pid))
         self._read = found
         self.shared = self.shared or bool(found)
         return [said for _, said in found.values()]
 
-    def _content(self, info: FileInfo) -> Announcement:
+    def _content(self, path: str) -> Announcement:
         """The content of a file; empty if it cannot be read, so that its process counts as alive for a while."""
 
         def meaning(values: Any) -> Announcement:
             running = values["running"].items()
             keys = frozenset((str(cell_id), whole(number)) for cell_id, numbers in running for number in numbers)
-            return Announcement(
-                0.0, frozenset(map(str, values["sweeps"])), keys, str(values["host"]), int(values["pid"])
-            )
+            return Announcement(frozenset(map(str, values["sweeps"])), keys, str(values["host"]), int(values["pid"]))
 
         try:
-            return read_json(self._files, info.path, meaning)
+            return read_json(self._files, path, meaning)
         except (StoreError, FileNotFoundError):
             return Announcement()
 
@@ -161,13 +154,6 @@ class Driver:
                 self._announce()
                 if self.tidies and beats % 3 == 0:
                     self.store.tidy()
-
-
-def _is_alive(said: Announcement, age: float) -> bool:
-    """Whether a process counts as alive; one that exists on this machine may be silent for longer."""
-    if said.host != socket.gethostname():
-        return age <= LEASE_SECONDS
-    return _runs(said.pid) and age <= BUSY_LEASES * LEASE_SECONDS
 
 
 def _runs(pid: int) -> bool:

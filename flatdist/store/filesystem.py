@@ -1,8 +1,8 @@
 """The storage of a store: whole files, written atomically and durably, created exclusively, listed, deleted.
 
 Two kinds: a folder of this machine (here) and an object store (:mod:`flatdist.store.remote`). Code above them sees
-    relative paths with forward slashes, and only paths that a store may contain (:mod:`flatdist.store.layout`); every
-    command goes through this check. If a file's name states its digest, every read checks it here.
+relative paths with forward slashes, and only paths that a store may contain (:mod:`flatdist.store.layout`); every
+command goes through this check. If a file's name states its digest, every read checks it here.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flatdist.errors import StoreError
+from flatdist.store import arrow as pa
 from flatdist.store import layout
 
 Answer = TypeVar("Answer")
@@ -29,6 +30,7 @@ _DEPTH = 4  # folders below the listed one that a store can have
 _NAMED = 20  # files named in one warning
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK}
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDERS = ("checkpoints", "drivers", "failures", "history", "index", "manifest", "sweeps", "tombstones", "trials")
 _WRITTEN = ("trials/v1/part", "history/v1/part", "failures/v1/part", "checkpoints", "sweeps")
 
 
@@ -42,29 +44,24 @@ class Damaged(StoreError):
     Attributes:
         path: the file, relative to the store.
         reason: what is wrong with it.
+        lost: (first, stop) of the rows of a segment that cannot be read; None where none can.
     """
 
-    def __init__(self, path: str, reason: str) -> None:
+    def __init__(self, path: str, reason: str, lost: Sequence[tuple[int, int]] | None = None) -> None:
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+        self.lost = lost
 
 
 @dataclass(frozen=True)
 class FileInfo:
-    """One listed file.
+    """One listed file."""
 
-    Attributes:
-        path: relative to the store.
-        size: bytes.
-        token: changes if the file is replaced; equal tokens mean equal bytes.
-        modified: seconds by the storage's own clock, to be compared only with other files there.
-    """
-
-    path: str
-    size: int
-    token: str
-    modified: float
+    path: str  # relative to the store
+    size: int  # bytes
+    token: str  # changes if the file is replaced; equal tokens mean equal bytes
+    modified: float  # seconds by the storage's own clock, to be compared only with other files there
 
 
 Listing = list[FileInfo]
@@ -73,28 +70,24 @@ Ranges = Sequence[tuple[int, int]]
 
 
 class Filesystem:
-    """The storage interface of a store. Missing files raise FileNotFoundError, everything else StoreError.
+    """The storage interface of a store. Missing files raise FileNotFoundError, everything else StoreError."""
 
-    Attributes:
-        uri: the store's normalised location.
-        threads: number of concurrent requests.
-        tokens_are_digests: whether a file's token determines its content, which the storage itself protects.
-    """
+    uri: str  # the store's normalised location
+    threads = 4  # concurrent requests
+    tokens_are_digests = False  # whether a file's token determines its content, which the storage itself protects
 
-    uri: str
-    threads = 4
-    tokens_are_digests = False
+    _read: Callable[[str, Ranges | None], Sequence[Any]]
+    _write: Callable[[str, bytes], None]
+    _create: Callable[[str, bytes], bool]
+    _list: Callable[[str], tuple[Listing, Paths]]  # the files, and what is no file
+    _delete: Callable[[str], None]
 
     def __init__(self) -> None:
         self._exclusive: bool | None = None
         self._named: set[str] = set()
 
     def read(self, path: str, *, checked: bool = True) -> bytes:
-        """Return a file's bytes.
-
-        Raises:
-            Damaged: they are not those that the file's name states, and that is to be ``checked``.
-        """
+        """Return a file's bytes; raises Damaged if the file's name states others, and they are to be ``checked``."""
         data: bytes = self._read(_known(path), None)[0]
         stated = layout.stated_digest(path) if checked else None
         if stated is not None and layout.digest(data) != stated:
@@ -142,11 +135,7 @@ class Filesystem:
         return self._exclusive
 
     def check_access(self) -> None:
-        """Write a file in every folder that rows are written to, read it back and delete it.
-
-        Raises:
-            StoreError: says what the store does not allow, and what to do.
-        """
+        """Write a file in every folder that rows are written to, read it back and delete it."""
         for folder in self._probed():
             path = f"{folder}/probe-{uuid.uuid4().hex}".lstrip("/")
             self.write(path, path.encode())
@@ -177,7 +166,7 @@ class Filesystem:
             return list(pool.map(do, items))
 
     def shorten_waits_when(self, asked: Callable[[], bool]) -> None:
-        """Wait out requests that fail for a while, but only for seconds from the moment that ``asked`` says so."""
+        """Wait out requests that fail, but only for seconds once ``asked`` says that the user wants to leave."""
 
     def delete_temporaries(self, older_than: float) -> int:
         """Delete files that dead writers left before a time by the storage's clock; return how many."""
@@ -185,21 +174,6 @@ class Filesystem:
 
     def _probed(self) -> Paths:
         return [""]
-
-    def _read(self, path: str, ranges: Ranges | None) -> Sequence[Any]:
-        raise NotImplementedError
-
-    def _write(self, path: str, data: bytes) -> None:
-        raise NotImplementedError
-
-    def _create(self, path: str, data: bytes) -> bool:
-        raise NotImplementedError
-
-    def _list(self, folder: str) -> tuple[Listing, Paths]:
-        raise NotImplementedError
-
-    def _delete(self, path: str) -> None:
-        raise NotImplementedError
 
 
 def _known(path: str) -> str:
@@ -235,16 +209,17 @@ class LocalFilesystem(Filesystem):
 
     def delete_temporaries(self, older_than: float) -> int:
         """Delete temporary files that dead writers left, last modified before a time by this storage's clock."""
-        deleted = 0
-        for top in sorted(
-            {folder.split("/")[0] for folder in (*_WRITTEN, "manifest", "index", "tombstones", "drivers")}
-        ):
-            for path, status in self._walk(top):
-                name = path.rpartition("/")[2]
-                if name.startswith(_TEMPORARY) and stat.S_ISREG(status.st_mode) and status.st_mtime < older_than:
-                    self._delete(path)
-                    deleted += 1
-        return deleted
+        doomed = [
+            path
+            for top in _FOLDERS
+            for path, status in self._walk(top)
+            if path.rpartition("/")[2].startswith(_TEMPORARY)
+            and stat.S_ISREG(status.st_mode)
+            and status.st_mtime < older_than
+        ]
+        for path in doomed:
+            self._delete(path)
+        return len(doomed)
 
     def _read(self, path: str, ranges: Ranges | None) -> Sequence[Any]:
         with self._explained("read", path), self._folder(path) as (folder, name):
@@ -254,7 +229,7 @@ class LocalFilesystem(Filesystem):
                     raise Damaged(path, "is not a regular file")
                 if ranges is None:
                     return [file.read()]
-                import pyarrow as pa  # its pool keeps memory that was used, which costs less than reading into new one
+                # the pool of pyarrow keeps memory that was used, which costs less than reading into new one
 
                 size = os.fstat(handle).st_size
                 lengths = [max(0, min(length, size - start)) for start, length in ranges]
@@ -304,13 +279,12 @@ class LocalFilesystem(Filesystem):
 
     def _probed(self) -> Paths:
         """Folders that rows are written to, and a look at those inside, which another user may have made."""
-        closed = []
-        for top in _WRITTEN:
-            closed += [
-                path
-                for path, status in self._walk(top, folders=True)
-                if stat.S_ISDIR(status.st_mode) and not os.access(Path(self.uri, path), os.W_OK | os.X_OK)
-            ]
+        closed = [
+            path
+            for top in _WRITTEN
+            for path, status in self._walk(top, folders=True)
+            if stat.S_ISDIR(status.st_mode) and not os.access(Path(self.uri, path), os.W_OK | os.X_OK)
+        ]
         if closed:
             raise StoreError(
                 f"store {self.uri}: {len(closed)} folders cannot be written by this user, as {closed[0]}; let their "
@@ -347,12 +321,7 @@ class LocalFilesystem(Filesystem):
     def _folder(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
         """A handle of the folder that a path is in, and the file's name there."""
         *names, name = path.split("/")
-        try:
-            handle = self._open_root(make)
-        except FileNotFoundError:
-            if make or os.path.isdir(self.uri):
-                raise
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+        handle = self._open_root(make)
         try:
             root = os.fstat(handle)
             for count, below in enumerate(names, start=1):
@@ -372,7 +341,11 @@ class LocalFilesystem(Filesystem):
                 if not path.is_dir():
                     with contextlib.suppress(FileExistsError):
                         self._calls.mkdir(path)
-                    self._sync(path.parent)
+                    handle = self._calls.open(path.parent, os.O_RDONLY)
+                    try:
+                        self._calls.fsync(handle)
+                    finally:
+                        self._calls.close(handle)
             self._durable.add("")
         return os.open(self.uri, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -402,31 +375,22 @@ class LocalFilesystem(Filesystem):
                 self._durable.clear()
                 folder, name = stack.enter_context(self._folder(path, make=True))
             try:
-                self._write_durably(temporary, folder, data)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                handle = self._calls.open(temporary, flags, 0o666, dir_fd=folder)
+                try:
+                    rest = memoryview(data)
+                    while rest:
+                        rest = rest[self._calls.write(handle, rest) :]
+                    mode = os.fstat(folder).st_mode
+                    if mode & stat.S_IWGRP:  # readable for all who can read the folder, whatever this user's umask
+                        os.fchmod(handle, mode & 0o666)
+                    self._calls.fsync(handle)
+                finally:
+                    self._calls.close(handle)
                 yield folder, temporary, name
             finally:
                 with contextlib.suppress(OSError):
                     self._calls.unlink(temporary, dir_fd=folder)
-
-    def _write_durably(self, name: str, folder: int, data: bytes) -> None:
-        handle = self._calls.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
-        try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[self._calls.write(handle, rest) :]
-            mode = os.fstat(folder).st_mode
-            if mode & stat.S_IWGRP:  # readable for everyone who can read the folder, whatever this user's umask
-                os.fchmod(handle, mode & 0o666)
-            self._calls.fsync(handle)
-        finally:
-            self._calls.close(handle)
-
-    def _sync(self, folder: Path) -> None:
-        handle = self._calls.open(folder, os.O_RDONLY)
-        try:
-            self._calls.fsync(handle)
-        finally:
-            self._calls.close(handle)
 
     @contextlib.contextmanager
     def _explained(self, action: str, path: str) -> Iterator[None]:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flatdist.store import arrow as pa
 from flatdist.store.documents import Generations, Key
+from flatdist.store.schema import empty, plain
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from flatdist.store.manifest import Segment
 
 INDEX_COLUMNS = (
     "cell_id",
@@ -33,44 +35,62 @@ _REPLICATES = 1 << 31  # replicates are int32, so cell * this + replicate is a k
 _VERSIONS = 1 << 31
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Spans = Sequence[tuple[int, int]] | None  # (first, stop) of rows; None for all, of a file that cannot be read
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a file holds, as needed to decide which rows count."""
+
+    name: str  # of a segment, or of a part's trials file
+    table: pa.Table  # INDEX_COLUMNS, and ``steps`` where it is known how many rows of history each row has
+    segment: Segment | None = None  # None for a part
+    lost: Array | None = None  # mask of its rows that are damaged; None for none
+
+    @cached_property
+    def steps(self) -> Array:
+        """How many rows of history each row has; -1 where only the file tells."""
+        if "steps" not in self.table.column_names:
+            return np.full(len(self.table), -1)
+        return _integers(self.table.column("steps"))
+
+    def without(self, table: str, lost: Spans) -> Source:
+        """Mark the rows of damaged spans of one of its files as lost."""
+        mask = np.zeros(len(self.table), bool) if self.lost is None else self.lost.copy()
+        if table == "trials":
+            for first, stop in [(0, len(mask))] if lost is None else lost:
+                mask[first:stop] = True
+        elif lost is None or (self.steps < 0).any():
+            mask |= self.steps != 0
+        else:
+            stops = np.cumsum(self.steps)
+            for first, stop in lost:
+                mask |= (self.steps > 0) & (stops > first) & (stops - self.steps < stop)
+        return replace(self, lost=mask)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The rows that count, one per key, sorted by cell_id and replicate.
+    """The rows that count, one per key, sorted by cell_id and replicate."""
 
-    Attributes:
-        cells: cell ids, sorted; keys count in them.
-        keys: sorted int64, position in cells * 2^31 + replicate.
-        source: which file each key's row is in, as a position in sources.
-        sources: names of segments and of parts' trials files.
-        row: number of the row within its file.
-        start: number of the row's first row of history within its file; -1 where only the file tells.
-        steps: how many rows of history it has.
-        configuration: configuration of each row, as a number.
-        versions: sampling and numerics version of each row in one number that sorts like the pair.
-        generation: of each row.
-        diverged: whether each row's status is ``diverged``.
-    """
-
-    cells: list[str]
-    keys: Array
-    source: Array
-    sources: list[str]
-    row: Array
-    start: Array
-    steps: Array
-    configuration: Array
-    versions: Array
+    cells: list[str]  # sorted; keys count in them
+    sources: Sequence[Source]
+    keys: Array  # sorted int64, position in cells * 2^31 + replicate
+    source: Array  # which file each key's row is in, as a position in sources
+    row: Array  # number of the row within its file
+    start: Array  # number of the row's first row of history within its file; -1 where only the file tells
+    steps: Array  # how many rows of history it has
+    configuration: Array  # as a number
+    versions: Array  # sampling and numerics version in one number that sorts like the pair
     generation: Array
-    diverged: Array
+    diverged: Array  # whether the row's status is ``diverged``
 
     def __len__(self) -> int:
         return len(self.keys)
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(self.sources)}
+        return {one.name: number for number, one in enumerate(self.sources)}
 
     @cached_property
     def _cell_numbers(self) -> dict[str, int]:
@@ -78,10 +98,8 @@ class Selection:
 
     def where(self, mask: Array) -> Selection:
         """Return some of the rows."""
-        names = (
-            "keys", "source", "row", "start", "steps", "configuration", "versions", "generation", "diverged"
-        )  # fmt: skip
-        return replace(self, **{name: getattr(self, name)[mask] for name in names})
+        fields: dict[str, Any] = {name: rows for name, rows in vars(self).items() if isinstance(rows, np.ndarray)}
+        return replace(self, **{name: rows[mask] for name, rows in fields.items()})
 
     def of_cells(self, cell_ids: Collection[str], *, follow: bool = False) -> Selection:
         """Return the rows of some cells; with ``follow`` those of their configurations, at any numerics version."""
@@ -100,9 +118,9 @@ class Selection:
         np.maximum.at(newest, self.configuration, self.versions)
         return self.where(self.versions == newest[self.configuration])
 
-    def used_sources(self) -> set[str]:
-        """Return the names of the files that hold at least one of the rows."""
-        return {self.sources[position] for position in np.unique(self.source)}
+    def used(self) -> list[Source]:
+        """Return the files that hold at least one of the rows."""
+        return [self.sources[position] for position in np.unique(self.source)]
 
     def positions_in(self, sources: Collection[str]) -> Array:
         """Return the positions of the rows that are in some files."""
@@ -117,41 +135,23 @@ class Selection:
 
     def by_cell(self) -> dict[str, set[int]]:
         """Return the replicates of every cell."""
-        if len(self) == 0:
-            return {}
-        codes = self.keys // _REPLICATES
-        starts = np.flatnonzero(np.diff(codes, prepend=-1))
-        groups = np.split(self.keys % _REPLICATES, starts[1:])
-        return {self.cells[codes[start]]: set(group.tolist()) for start, group in zip(starts, groups, strict=True)}
-
-    def by_source(self) -> dict[str, list[Key]]:
-        """Return the (cell_id, replicate) keys of every file."""
-        found: dict[str, list[Key]] = {}
-        for key, source in zip(self.keys.tolist(), self.source.tolist(), strict=True):
-            found.setdefault(self.sources[source], []).append((self.cells[key // _REPLICATES], key % _REPLICATES))
+        found: dict[str, set[int]] = {}
+        for cell, replicate in self.pairs():
+            found.setdefault(cell, set()).add(replicate)
         return found
 
-    def of_keys(self, keys: Collection[Key]) -> Selection:
-        """Return the rows of some (cell_id, replicate) keys."""
-        position = self._cell_numbers
-        wanted = [position[cell] * _REPLICATES + replicate for cell, replicate in keys if cell in position]
-        return self.where(np.isin(self.keys, np.array(wanted, np.int64)))
+    def pairs(self) -> list[Key]:
+        """Return the (cell_id, replicate) of every row."""
+        cells = [self.cells[code] for code in (self.keys // _REPLICATES).tolist()]
+        return list(zip(cells, (self.keys % _REPLICATES).tolist(), strict=True))
 
-    def triples(self) -> list[tuple[str, int, int]]:
-        """Return (cell_id, replicate, generation) of every row."""
-        cells = (self.cells[code] for code in (self.keys // _REPLICATES).tolist())
-        return list(zip(cells, (self.keys % _REPLICATES).tolist(), self.generation.tolist(), strict=True))
+    def index_rows(self, positions: Array) -> pa.Table:
+        """Return the index columns of the rows at some positions."""
+        first = np.cumsum([0, *(len(one.table) for one in self.sources)])
+        return plain(_index(self.sources).take(first[self.source[positions]] + self.row[positions]))
 
     def locate(self, table: pa.Table, source: str) -> Array:
-        """Find the rows of one file's table that count.
-
-        Args:
-            table: with columns cell_id and replicate.
-            source: the name of the file.
-
-        Returns:
-            For every row of the table its position in this selection, or -1 if another row counts for its key.
-        """
+        """Return the positions here of a file's rows, given their cell_id and replicate; -1 if another row counts."""
         if len(self) == 0 or len(table) == 0 or source not in self._numbers:
             return np.full(len(table), -1)
         values, codes = _texts(table.column("cell_id"))
@@ -162,54 +162,15 @@ class Selection:
         return np.where(holds, found, -1)
 
 
-@dataclass(frozen=True)
-class Source:
-    """What a file holds, as needed to decide which rows count.
-
-    Attributes:
-        name: the file's.
-        table: INDEX_COLUMNS, and ``steps`` where it is known how many rows of history each row has.
-        compacted: whether it is a segment.
-        lost: mask of its rows that are damaged; None for none.
-    """
-
-    name: str
-    table: pa.Table
-    compacted: bool
-    lost: Array | None = None
-
-    def with_lost(self, trials: Sequence[tuple[int, int]] | None, history: Sequence[tuple[int, int]] | None) -> Source:
-        """Mark the rows of damaged spans of its files as lost; None stands for a file that cannot be read at all."""
-        count = len(self.table)
-        lost = np.zeros(count, bool) if self.lost is None else self.lost.copy()
-        if trials is None or (history and "steps" not in self.table.column_names):
-            lost[:] = True
-        for first, stop in trials or ():
-            lost[first:stop] = True
-        steps = _integers(self.table.column("steps")) if "steps" in self.table.column_names else np.ones(count, int)
-        stops = np.cumsum(steps)
-        for first, stop in [(0, int(stops[-1]) if count else 0)] if history is None else history:
-            lost |= (steps > 0) & (stops > first) & (stops - steps < stop)
-        return replace(self, lost=lost)
-
-
 def select(sources: Sequence[Source], generations: Generations) -> Selection:
-    """Choose the rows that count.
-
-    Args:
-        sources: the files.
-        generations: which generations of which keys are void.
-    """
-    import pyarrow as pa
-
-    names = [one.name for one in sources]
-    lengths = [len(one.table) for one in sources]
-    source = np.repeat(np.arange(len(sources)), lengths)
-    row = np.concatenate([np.arange(length) for length in lengths] or [np.zeros(0, np.int64)])
-    steps, start = _history_places(sources)
-    # a file that cannot be read has no rows, and not the encoding of those that can
-    tables = [one.table.select(list(INDEX_COLUMNS)) for one in sources if len(one.table)] or [_empty_index()]
-    index = pa.concat_tables(tables, promote_options="default")
+    """Choose the rows that count, among the rows of some files and given the current generations."""
+    empty_row = np.zeros(0, np.int64)
+    source = np.repeat(np.arange(len(sources)), [len(one.table) for one in sources])
+    row = np.concatenate([empty_row, *(np.arange(len(one.table)) for one in sources)])
+    steps = np.concatenate([empty_row, *(one.steps for one in sources)])
+    starts = (np.cumsum(one.steps) - one.steps for one in sources)
+    start = np.where(steps < 0, -1, np.concatenate([empty_row, *starts]))
+    index = _index(sources)
     cells, cell = _ranked(index.column("cell_id"))
     # a row without a configuration counts as its own configuration
     _, configuration = _texts(_coalesce(index.column("configuration_id"), index.column("cell_id")))
@@ -218,70 +179,49 @@ def select(sources: Sequence[Source], generations: Generations) -> Selection:
     states, state = _texts(index.column("status"))
     diverged = np.array([*(text == "diverged" for text in states), False])[state]
     keys = cell * _REPLICATES + _integers(index.column("replicate"))
-
-    every = (keys, source, row, start, steps, configuration, versions, generation, diverged)
+    every = Selection(
+        cells, sources, keys, source, row, start, steps, configuration, versions, generation, diverged
+    )  # fmt: skip
     together = bool((np.diff(keys) > 0).all())  # as in a segment alone
     damaged = any(one.lost is not None for one in sources)
-    if not together or generations or damaged:
-        order = np.arange(len(keys))
-        if not together:
-            is_part = np.array([not one.compacted for one in sources], bool)[source]
-            ranks = np.argsort(np.argsort(np.array(names, object)))
-            _, part = _ranked(index.column("part"))
-            order = np.lexsort((ranks[source], is_part, part, -generation, keys))
-        order = order[generation[order] > _voided(keys[order], cells, generations)]
-        if damaged:
-            lost = [np.zeros(len(one.table), bool) if one.lost is None else one.lost for one in sources]
-            order = order[~np.concatenate(lost)[order]]
-        order = order[np.diff(keys[order], prepend=-1) != 0]
-        every = tuple(one[order] for one in every)
-    keys, source, row, start, steps, configuration, versions, generation, diverged = every
-    return Selection(
-        cells, keys, source, names, row, start, steps, configuration, versions, generation, diverged
-    )  # fmt: skip
+    if together and not generations and not damaged:
+        return every
+    order = np.arange(len(keys))
+    if not together:
+        is_part = np.array([one.segment is None for one in sources], bool)[source]
+        ranks = np.argsort(np.argsort(np.array([one.name for one in sources], object)))
+        _, part = _ranked(index.column("part"))
+        order = np.lexsort((ranks[source], is_part, part, -generation, keys))
+    order = order[generation[order] >= _current(keys[order], cells, generations)]
+    if damaged:
+        lost = [np.zeros(len(one.table), bool) if one.lost is None else one.lost for one in sources]
+        order = order[~np.concatenate(lost)[order]]
+    return every.where(order[np.diff(keys[order], prepend=-1) != 0])
 
 
-def _history_places(sources: Sequence[Source]) -> tuple[Array, Array]:
-    """How many rows of history each row has, and where they begin in their file; -1 if unknown."""
-    steps, start = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for one in sources:
-        if "steps" in one.table.column_names:
-            steps.append(_integers(one.table.column("steps")))
-            start.append(np.cumsum(steps[-1]) - steps[-1])
-        else:
-            steps.append(np.full(len(one.table), -1))
-            start.append(steps[-1])
-    return np.concatenate(steps), np.concatenate(start)
+def _index(sources: Sequence[Source]) -> pa.Table:
+    # a file that cannot be read has no rows, and not the encoding of those that can
+    tables = [one.table.select(list(INDEX_COLUMNS)) for one in sources if len(one.table)]
+    return pa.concat_tables(tables or [empty("trials", INDEX_COLUMNS)], promote_options="default")
 
 
-def _empty_index() -> pa.Table:
-    from flatdist.store.schema import empty
-
-    return empty("trials", INDEX_COLUMNS)
-
-
-def _voided(keys: Array, cells: list[str], generations: Generations) -> Array:
-    """The highest void generation of each key, -1 for none."""
-    voided = np.full(len(keys), -1)
-    if not generations or len(keys) == 0:
-        return voided
+def _current(keys: Array, cells: list[str], generations: Generations) -> Array:
+    """The current generation of each key."""
     position = {cell: number for number, cell in enumerate(cells)}
     known = sorted(
         (position[cell_id] * _REPLICATES + replicate, generation)
-        for (cell_id, replicate), generation in generations.voided.items()
+        for (cell_id, replicate), generation in generations.items()
         if cell_id in position
     )
-    if known:
-        dead, highest = np.array(known).T
-        found = np.minimum(np.searchsorted(dead, keys), len(dead) - 1)
-        voided = np.where(dead[found] == keys, highest[found], voided)
-    return voided
+    if not known or len(keys) == 0:
+        return np.zeros(len(keys), np.int64)
+    invalidated, current = np.array(known).T
+    found = np.minimum(np.searchsorted(invalidated, keys), len(invalidated) - 1)
+    return np.where(invalidated[found] == keys, current[found], 0)
 
 
 def _texts(column: pa.ChunkedArray) -> tuple[list[str], Array]:
     """Distinct values and the position of each row's value among them; -1 for null."""
-    import pyarrow as pa
-
     if len(column) == 0:
         return [], np.zeros(0, np.int64)
     if not pa.types.is_dictionary(column.type):
@@ -291,6 +231,7 @@ def _texts(column: pa.ChunkedArray) -> tuple[list[str], Array]:
 
 
 def _ranked(column: pa.ChunkedArray) -> tuple[list[str], Array]:
+    """The distinct values that occur, sorted, and the position of each row's value among them; -1 for null."""
     values, codes = _texts(column)
     if values == sorted({*values}):  # as in an index
         return values, codes
@@ -319,9 +260,4 @@ def _whole(chunk: pa.Array, null: int) -> Array:
 
 
 def _coalesce(column: pa.ChunkedArray, otherwise: pa.ChunkedArray) -> pa.ChunkedArray:
-    if column.null_count == 0:
-        return column
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    return pc.coalesce(column.cast(pa.string()), otherwise.cast(pa.string()))
+    return pa.compute.coalesce(column.cast(pa.string()), otherwise.cast(pa.string())) if column.null_count else column

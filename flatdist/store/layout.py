@@ -28,8 +28,8 @@ from collections.abc import Iterable
 
 from flatdist.errors import StoreError
 
-TABLE_NAMES = ("trials", "history", "failures")
 MANIFESTS = "manifest/v1"
+INDEXES = "index/v1"
 TOMBSTONES = "tombstones/v1"
 CHECKPOINTS = "checkpoints"
 SWEEPS = "sweeps"
@@ -47,7 +47,7 @@ _KNOWN = re.compile(
             rf"(?:trials|history|failures)/v1/part/(?P<hex>[0-9a-f]{{2}})/(?P=hex)[0-9a-f]{{30}}(?:-{_NAME}){{0,2}}\.parquet",
             rf"(?:trials|history)/v1/segment/{_NAME}\.parquet",
             rf"{MANIFESTS}/[0-9]{{8}}\.json",
-            rf"index/v1/{_NAME}\.parquet",
+            rf"{INDEXES}/{_NAME}\.parquet",
             rf"{TOMBSTONES}/{_NAME}(?:-copy)?\.json",
             rf"{CHECKPOINTS}/{_CELL}/[0-9]{{1,10}}(?:\.[0-9]{{1,10}})?/[0-9]{{12}}(?:-{_NAME})?\.npz",
             rf"{SWEEPS}/{_SWEEP}/{_NAME}\.json",
@@ -83,7 +83,12 @@ def stated_digest(path: str) -> str | None:
     if "-" in stem and kind in ("parquet", "npz"):
         return stem.rpartition("-")[2]
     stem = stem.removesuffix("-copy")
-    return stem if len(stem) == _DIGITS and (kind == "json" or folder == "index/v1") else None
+    return stem if len(stem) == _DIGITS and (kind == "json" or folder == INDEXES) else None
+
+
+def stem(path: str) -> str:
+    """Return a file's name without folder and extension."""
+    return path.rsplit("/", 1)[-1].split(".", 1)[0]
 
 
 def part_name(keys: Iterable[tuple[str, int, int]]) -> str:
@@ -101,7 +106,6 @@ def part_name(keys: Iterable[tuple[str, int, int]]) -> str:
 
 def part_folder(table: str) -> str:
     """Return the folder of a table's parts."""
-    assert table in TABLE_NAMES
     return f"{table}/v1/part"
 
 
@@ -118,7 +122,6 @@ def history_name(name: str) -> str:
 
 def segment_folder(table: str) -> str:
     """Return the folder of a table's compacted files."""
-    assert table in TABLE_NAMES
     return f"{table}/v1/segment"
 
 
@@ -129,12 +132,7 @@ def segment_path(table: str, segment: str) -> str:
 
 def index_path(name: str) -> str:
     """Return the path of an index."""
-    return f"index/v1/{name}.parquet"
-
-
-def stem(path: str) -> str:
-    """Return a file's name without folder and extension."""
-    return path.rsplit("/", 1)[-1].split(".", 1)[0]
+    return f"{INDEXES}/{name}.parquet"
 
 
 def manifest_path(number: int) -> str:
@@ -142,17 +140,11 @@ def manifest_path(number: int) -> str:
     return f"{MANIFESTS}/{number:08d}.json"
 
 
-def tombstone_paths(name: str) -> tuple[str, str]:
-    """Return the paths of one tombstone file and of its copy."""
-    return f"{TOMBSTONES}/{name}.json", f"{TOMBSTONES}/{name}-copy.json"
-
-
 def checkpoint_folder(cell_id: str, replicate: int, generation: int) -> str:
     """Return the folder of one replicate's checkpoints; an invalidated generation's are never resumed."""
     if not re.fullmatch(_CELL, cell_id):
         raise StoreError(f"cell_id {cell_id!r} cannot name a folder; allowed: letters, digits, - and _")
-    suffix = f".{generation}" if generation else ""
-    return f"{CHECKPOINTS}/{cell_id}/{int(replicate)}{suffix}"
+    return f"{CHECKPOINTS}/{cell_id}/{int(replicate)}" + (f".{generation}" if generation else "")
 
 
 def sweep_folder(name: str) -> str:
@@ -169,7 +161,7 @@ def sweep_folder(name: str) -> str:
     return f"{SWEEPS}/{name}"
 
 
-def sweep_order_folder(name: str) -> str:
+def order_folder(name: str) -> str:
     """Return the folder whose highest number points to a sweep's latest record."""
     return f"{sweep_folder(name)}/order"
 
@@ -177,8 +169,3 @@ def sweep_order_folder(name: str) -> str:
 def diff_folder(name: str) -> str:
     """Return the folder of the uncommitted changes of dirty checkouts that ran a sweep."""
     return f"{sweep_folder(name)}/diff"
-
-
-def driver_path(launch: str, process: str) -> str:
-    """Return the path of the file in which a process announces what it is running."""
-    return f"{DRIVERS}/{launch}-{process}.json"

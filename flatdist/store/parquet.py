@@ -10,21 +10,17 @@ of the schema that Arrow keeps in them.
 from __future__ import annotations
 
 import base64
-import bisect
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from flatdist.store import arrow as pa
 from flatdist.store import layout
 from flatdist.store.filesystem import Damaged, Filesystem
-from flatdist.store.schema import conform, empty, schema
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+from flatdist.store.schema import conform, schema
 
 ROW_GROUP = 1 << 16  # rows of a segment that are lost with a damaged chunk, at most
 _DIGITS = 32
@@ -32,24 +28,19 @@ _FREE = 1 << 26  # bytes of memory that any file may use
 _GROWTH = 256  # further memory that a file may use, in multiples of its size
 _TAIL = 8  # the footer's length and a magic word
 _THREADS = 1 << 26  # bytes that are worth several threads
-_ONCE = 1 << 28  # bytes of a segment that are checked at a time
+
+Metadata = Any  # pyarrow.parquet.FileMetaData
+Place = tuple[int, int]  # of a column chunk: its row group, and its column
 
 
 @dataclass(frozen=True)
 class Seal:
-    """What a segment's file must be.
-
-    Attributes:
-        rows: number of rows.
-        size: bytes.
-        footer: where its footer begins.
-        digests: of the footer, then of every column chunk in order, row group by row group.
-    """
+    """What a segment's file must be."""
 
     rows: int
-    size: int
-    footer: int
-    digests: tuple[str, ...]
+    size: int  # bytes
+    footer: int  # where its footer begins
+    digests: tuple[str, ...]  # of the footer, then of every column chunk in order, row group by row group
 
     @classmethod
     def of(cls, data: bytes) -> Seal:
@@ -66,11 +57,7 @@ class Seal:
 
     @classmethod
     def from_json(cls, values: list[Any]) -> Seal:
-        """Read it from JSON.
-
-        Raises:
-            ValueError: it is not a seal.
-        """
+        """Read it from JSON; raises ValueError."""
         rows, size, footer, text = values
         numbers = (rows, size, footer)
         if not all(type(number) is int for number in numbers) or not 0 <= footer < size < 1 << 48 or rows < 0:
@@ -78,72 +65,55 @@ class Seal:
         return cls(*numbers, tuple(text[i : i + _DIGITS] for i in range(0, len(text), _DIGITS)))
 
 
-def encode(table: pa.Table, *, row_group: int = ROW_GROUP) -> bytes:
+def encode(table: pa.Table, *, row_group: int | None = None) -> bytes:
     """Serialise a table to Parquet in memory, so that writing it is one atomic step."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     sink = pa.BufferOutputStream()
-    pq.write_table(
+    # repeated text is stored as a dictionary; the other columns are numbers that hardly repeat
+    repeated = [field.name for field in table.schema if _is_text(field.type) or pa.types.is_boolean(field.type)]
+    pa.parquet.write_table(
         table,
         sink,
         compression="snappy",
-        row_group_size=row_group,
-        # repeated text is stored as a dictionary; the other columns are numbers that hardly repeat
-        use_dictionary=[
-            field.name for field in table.schema if _is_text(field.type) or pa.types.is_boolean(field.type)
-        ],
+        row_group_size=row_group or ROW_GROUP,
+        use_dictionary=repeated,
         write_page_checksum=True,
     )
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
-def read_part(files: Filesystem, table: str, path: str, columns: Iterable[str] | None) -> pa.Table:
-    """Read a part's columns, those of ``columns`` that it has, all text dictionary-encoded.
+def write_part(files: Filesystem, part: str, trials: pa.Table, history: pa.Table) -> str:
+    """Write a part: history first, so that the trials file acknowledges both; return the name of its files.
 
-    Raises:
-        Damaged: it is not what was written, as far as that can be told.
-        FileNotFoundError: it was deleted after it was listed.
+    The history carries the digest of its trials, so two parts never share a file.
     """
-    return decode(files.read(path), table, path, columns)
+    data = encode(trials)
+    mine = layout.digest(data)
+    extra = {**(history.schema.metadata or {}), b"flatdist.trials": mine.encode()}
+    steps = encode(history.replace_schema_metadata(extra))
+    name = f"{part}-{layout.digest(steps)}-{mine}"
+    files.write(layout.part_path("history", name), steps)
+    files.write(layout.part_path("trials", name), data)
+    return name
 
 
-def decode(data: bytes, table: str, path: str, columns: Iterable[str] | None) -> pa.Table:
-    """Read a Parquet file's columns, as :func:`read_part` does."""
-    import pyarrow as pa
-
-    sealed = "-" in path
+def read_part(files: Filesystem, table: str, path: str, columns: Iterable[str] | None) -> pa.Table:
+    """Read a part's columns, those of ``columns`` that it has, all text dictionary-encoded; raises Damaged."""
+    data, sealed = files.read(path), "-" in path
     try:
-        with _open(data, None, table, checked=not sealed) as file:
-            names = _names(file, checked=not sealed)
-            wanted = names if columns is None else [name for name in columns if name in names]
-            if missing := {"cell_id", "replicate"} - {*names}:
-                raise ValueError(f"it has no column {min(missing)}")
-            # without a digest the other columns tell, too, whether the file is whole
-            read = wanted if sealed else names
-            _check_sizes(file.metadata, len(data), read)
+        metadata = _metadata(data)
+        names = _names(metadata, checked=not sealed)
+        wanted = names if columns is None else [name for name in columns if name in names]
+        if missing := {"cell_id", "replicate"} - {*names}:
+            raise ValueError(f"it has no column {min(missing)}")
+        # without a digest the other columns tell, too, whether the file is whole
+        read = wanted if sealed else names
+        _check_sizes(metadata, len(data), read)
+        with _open(data, metadata, table, checked=not sealed) as file:
             rows = file.read(columns=read, use_threads=False).select(wanted)
         _check_texts(rows, len(data))
         return conform(rows, table)
     except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError, RecursionError) as error:
         raise Damaged(path, f"{len(data)} bytes, {_first_line(error)}") from error
-
-
-@dataclass(frozen=True)
-class SegmentRows:
-    """The readable part of a segment's file.
-
-    Attributes:
-        table: the rows of the undamaged row groups, in order.
-        damage: what is damaged, None for nothing.
-        lost: (first, stop) of the rows in damaged row groups; None where nothing can be read.
-        rows: the rows' numbers in the file; None for all of them.
-    """
-
-    table: pa.Table
-    damage: Damaged | None = None
-    lost: Sequence[tuple[int, int]] | None = ()
-    rows: np.ndarray[Any, np.dtype[Any]] | None = None
 
 
 def read_segment(
@@ -152,159 +122,106 @@ def read_segment(
     name: str,
     seal: Seal | None,
     columns: Collection[str] | None,
-    spans: Sequence[tuple[int, int]] | None = None,
-) -> SegmentRows:
-    """Read a segment's columns, those of ``columns`` that it has, in the row groups that rows are wanted of.
+    numbers: np.ndarray[Any, np.dtype[Any]] | None = None,
+) -> pa.Table:
+    """Read columns of a segment, those of ``columns`` that it has; raises Damaged with the lost rows.
 
-    Args:
-        files: the storage.
-        table: trials or history.
-        name: the segment's.
-        seal: what the file must be; None for one of release 0.1.
-        columns: what to read.
-        spans: (first, stop) of the wanted rows; None for all.
+    Only the row groups of the wanted rows are read: those with the given ``numbers``, which rise; None for all.
+    A segment of release 0.1 has no seal.
     """
     path = layout.segment_path(table, name)
     if seal is None:
-        try:
-            return SegmentRows(decode(files.read(path), table, path, columns))
-        except Damaged as damage:
-            return SegmentRows(empty(table, columns), damage, None)
-    try:
-        return _read_sealed(files, table, path, seal, columns, spans)
-    except Damaged as damage:
-        return SegmentRows(empty(table, columns), damage, None)
-
-
-def check_segment(files: Filesystem, table: str, name: str, seal: Seal | None) -> SegmentRows:
-    """Check all bytes of a segment; the returned table has no columns."""
-    if seal is None:
-        found = read_segment(files, table, name, None, ["cell_id"])
-        return SegmentRows(found.table.select([]), found.damage, found.lost)
-    path = layout.segment_path(table, name)
-    try:
-        metadata = _read_footer(files, path, seal)
-    except Damaged as damage:
-        return SegmentRows(empty(table, []), damage, None)
-    ranges, columns = _chunks(metadata), metadata.num_columns
-    bad: list[int] = []
-    step = max(1, int(_ONCE / (seal.size / max(len(ranges), 1) + 1)))
-    for first in range(0, len(ranges), step):
-        for number, data in enumerate(files.read_ranges(path, ranges[first : first + step]), start=first):
-            if layout.digest(data) != seal.digests[1 + number]:
-                bad.append(number)
-    return _lost(empty(table, []), path, metadata, {(number // columns, number % columns) for number in bad})
-
-
-def _read_sealed(
-    files: Filesystem,
-    table: str,
-    path: str,
-    seal: Seal,
-    columns: Collection[str] | None,
-    spans: Sequence[tuple[int, int]] | None,
-) -> SegmentRows:
-    import pyarrow as pa
-
+        rows = read_part(files, table, path, columns)
+        return rows if numbers is None else rows.take(numbers)
     metadata = _read_footer(files, path, seal)
+    bounds = _bounds(metadata)
+    groups = list(range(metadata.num_row_groups))
+    if numbers is not None:
+        groups = np.unique(np.searchsorted(bounds, numbers, side="right") - 1).tolist()
     names = metadata.schema.to_arrow_schema().names
     wanted = names if columns is None else [name for name in columns if name in names]
-    bounds = np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
-    groups = list(range(metadata.num_row_groups))
-    if spans is not None:
-        starts, stops = np.array(spans, np.int64).reshape(-1, 2).T
-        groups = [i for i in groups if ((starts < bounds[i + 1]) & (stops > bounds[i])).any()]
-    leaves = [i for i in range(metadata.num_columns) if metadata.schema.column(i).path.split(".")[0] in {*wanted}]
+    leaves = [i for i in range(metadata.num_columns) if _column(metadata, i) in wanted]
+    data = _read_chunks(files, path, seal, metadata, [(group, leaf) for group in groups for leaf in leaves])
+    try:
+        with _open(data, metadata, table, checked=False) as file:
+            rows = conform(file.read_row_groups(groups, columns=wanted, use_threads=True).select(wanted), table)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise Damaged(path, _first_line(error)) from error
+    if numbers is None or len(numbers) == len(rows):
+        return rows
+    read = np.concatenate([np.zeros(0, np.int64), *(np.arange(bounds[i], bounds[i + 1]) for i in groups)])
+    return rows.take(np.searchsorted(read, numbers))
+
+
+def check_segment(files: Filesystem, table: str, name: str, seal: Seal | None) -> None:
+    """Check all bytes of a segment, and raise :class:`Damaged` as :func:`read_segment` does."""
+    if seal is None:
+        read_segment(files, table, name, None, ["cell_id"])
+        return
+    path = layout.segment_path(table, name)
+    metadata = _read_footer(files, path, seal)
+    _read_chunks(files, path, seal, metadata, [divmod(i, metadata.num_columns) for i in range(len(seal.digests) - 1)])
+
+
+def _read_chunks(files: Filesystem, path: str, seal: Seal, metadata: Metadata, places: Sequence[Place]) -> pa.Buffer:
+    """The file, of which these chunks, and perhaps no others, are there."""
     chunks = _chunks(metadata)
-    places = [(group, leaf) for group in groups for leaf in leaves]
-    ranges = [chunks[group * metadata.num_columns + leaf] for group, leaf in places]
-    if sum(length for _, length in ranges) > seal.size // 2:  # one read
+    numbers = [group * metadata.num_columns + column for group, column in places]
+    ranges = [chunks[number] for number in numbers]
+    total = sum(length for _, length in ranges)
+    if whole := total > seal.size // 2:
         (data,) = files.read_ranges(path, [(0, seal.size)])
         pieces: Sequence[Any] = [memoryview(data)[start : start + length] for start, length in ranges]
     else:
         pieces = files.read_ranges(path, ranges)
-    stated = [seal.digests[1 + group * metadata.num_columns + leaf] for group, leaf in places]
-    total = sum(map(len, pieces))
-    found = files.map(layout.digest, pieces) if total > _THREADS else map(layout.digest, pieces)
-    bad = {place for place, mine, one in zip(places, found, stated, strict=True) if mine != one}
-    whole = [group for group in groups if group not in {place[0] for place in bad}]
-    try:
-        if not wanted:
-            rows = pa.table({"": pa.nulls(int(sum(bounds[i + 1] - bounds[i] for i in whole)))}).select([])
-        else:
-            source = pa.PythonFile(_Pieces(seal.size, ranges, pieces), "r")
-            with _open(source, metadata, table, checked=False) as file:
-                rows = file.read_row_groups(whole, columns=wanted, use_threads=True).select(wanted)
-        if bad:
-            return _lost(conform(rows, table), path, metadata, bad)
-        numbers = (
-            None
-            if len(groups) == metadata.num_row_groups
-            else np.concatenate([np.zeros(0, np.int64), *(np.arange(bounds[i], bounds[i + 1]) for i in groups)])
-        )
-        return SegmentRows(conform(rows, table), rows=numbers)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise Damaged(path, _first_line(error)) from error
+    digests = files.map(layout.digest, pieces) if total > _THREADS else map(layout.digest, pieces)
+    stated = (seal.digests[1 + number] for number in numbers)
+    if bad := [place for place, mine, one in zip(places, digests, stated, strict=True) if mine != one]:
+        raise _damage(path, metadata, bad)
+    if whole:
+        return pa.py_buffer(data)
+    file = np.zeros(seal.size, np.uint8)  # takes memory only where something is written
+    for (start, length), piece in zip(ranges, pieces, strict=True):
+        file[start : start + length] = np.frombuffer(piece, np.uint8)
+    return pa.py_buffer(file)
 
 
-class _Pieces:
-    """The file that Arrow reads: checked ranges of another one, and nothing else."""
-
-    closed = False
-
-    def __init__(self, size: int, ranges: Sequence[tuple[int, int]], pieces: Sequence[Any]) -> None:
-        self._size, self._place = size, 0
-        self._starts, self._pieces = [start for start, _ in ranges], pieces
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._place = offset if whence == 0 else offset + (self._place, self._size)[whence - 1]
-        return self._place
-
-    def tell(self) -> int:
-        return self._place
-
-    def read(self, count: int) -> Any:
-        number = bisect.bisect_right(self._starts, self._place) - 1
-        first = self._place - self._starts[number]
-        piece = self._pieces[number][first : first + count] if number >= 0 else b""
-        if len(piece) < count:
-            raise OSError(f"bytes {self._place} to {self._place + count} were not checked")
-        self._place += count
-        return piece
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-def _lost(rows: pa.Table, path: str, metadata: pq.FileMetaData, bad: Collection[tuple[int, int]]) -> SegmentRows:
-    if not bad:
-        return SegmentRows(rows)
-    bounds = np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
+def _damage(path: str, metadata: Metadata, bad: Iterable[Place]) -> Damaged:
+    bounds = _bounds(metadata)
     groups = sorted({group for group, _ in bad})
-    columns = sorted({metadata.schema.column(leaf).path.split(".")[0] for _, leaf in bad})
+    columns = sorted({_column(metadata, leaf) for _, leaf in bad})
     reason = f"bytes of column {', '.join(columns)} in row group {', '.join(map(str, groups))} are not those written"
-    return SegmentRows(rows, Damaged(path, reason), [(int(bounds[i]), int(bounds[i + 1])) for i in groups])
+    return Damaged(path, reason, [(int(bounds[i]), int(bounds[i + 1])) for i in groups])
 
 
-def _read_footer(files: Filesystem, path: str, seal: Seal) -> pq.FileMetaData:
+def _read_footer(files: Filesystem, path: str, seal: Seal) -> Metadata:
     (footer,) = files.read_ranges(path, [(seal.footer, seal.size - seal.footer)])
     if layout.digest(footer) != seal.digests[0]:
         raise Damaged(path, "its footer is not the one that was written")
-    metadata = _metadata(b"PAR1" + footer)
+    try:
+        metadata = _metadata(b"PAR1" + footer)
+        _check_sizes(metadata, seal.size)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise Damaged(path, _first_line(error)) from error
     if len(seal.digests) != 1 + len(_chunks(metadata)):
         raise Damaged(path, "its seal does not fit")
-    _check_sizes(metadata, seal.size)
     return metadata
 
 
-def _metadata(data: bytes) -> pq.FileMetaData:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    return pq.read_metadata(pa.BufferReader(data))
+def _metadata(data: bytes) -> Metadata:
+    return pa.parquet.read_metadata(pa.BufferReader(data))
 
 
-def _chunks(metadata: pq.FileMetaData) -> list[tuple[int, int]]:
+def _bounds(metadata: Metadata) -> np.ndarray[Any, np.dtype[Any]]:
+    """The numbers of the first rows of the row groups, and of all rows."""
+    return np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
+
+
+def _column(metadata: Metadata, leaf: int) -> str:
+    return str(metadata.schema.column(leaf).path.split(".")[0])
+
+
+def _chunks(metadata: Metadata) -> list[tuple[int, int]]:
     """(start, length) of every column chunk, row group by row group."""
     ranges = []
     for group in (metadata.row_group(i) for i in range(metadata.num_row_groups)):
@@ -316,49 +233,38 @@ def _chunks(metadata: pq.FileMetaData) -> list[tuple[int, int]]:
     return ranges
 
 
-def _open(data: Any, metadata: pq.FileMetaData | None, table: str, *, checked: bool) -> pq.ParquetFile:
+def _open(data: bytes | pa.Buffer, metadata: Metadata, table: str, *, checked: bool) -> pa.parquet.ParquetFile:
     """Open a file so that its text is read dictionary-encoded."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    def opened(texts: Iterable[str]) -> pq.ParquetFile:
-        source = pa.BufferReader(data) if isinstance(data, bytes) else data
-        return pq.ParquetFile(
-            source, metadata=metadata, read_dictionary=texts, page_checksum_verification=checked, pre_buffer=False
-        )
-
-    try:
-        return opened(_texts(table))
-    except KeyError:  # it lacks one of them
-        with opened([]) as file:
-            return opened([name for name in file.schema_arrow.names if name in _texts(table)])
+    return pa.parquet.ParquetFile(
+        pa.BufferReader(data),
+        metadata=metadata,
+        read_dictionary=[name for name in metadata.schema.to_arrow_schema().names if name in _texts(table)],
+        page_checksum_verification=checked,
+        pre_buffer=False,
+    )
 
 
 @cache
-def _texts(table: str) -> tuple[str, ...]:
-    return tuple(field.name for field in schema(table) if _is_text(field.type))
+def _texts(table: str) -> frozenset[str]:
+    return frozenset(field.name for field in schema(table) if _is_text(field.type))
 
 
-def _names(file: pq.ParquetFile, *, checked: bool) -> list[str]:
+def _names(metadata: Metadata, *, checked: bool) -> list[str]:
     """The columns of a file; with ``checked`` compared with the second copy of the schema that Arrow keeps."""
-    import pyarrow as pa
-
-    names: list[str] = file.schema_arrow.names
-    if checked and (copy := (file.metadata.metadata or {}).get(b"ARROW:schema")):
-        mine = file.metadata.schema.to_arrow_schema()
+    mine = metadata.schema.to_arrow_schema()
+    if checked and (copy := (metadata.metadata or {}).get(b"ARROW:schema")):
         other = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(copy, validate=True)))
         if not other.remove_metadata().equals(mine.remove_metadata()) or other.names != mine.names:
             raise ValueError("its two schemas differ")
-    if len({*names}) != len(names):
+    if len({*mine.names}) != len(mine.names):
         raise ValueError("two of its columns have one name")
-    return names
+    return list(mine.names)
 
 
-def _check_sizes(metadata: pq.FileMetaData, size: int, columns: Collection[str] | None = None) -> None:
+def _check_sizes(metadata: Metadata, size: int, columns: Collection[str] | None = None) -> None:
     """Refuse a file of which some columns would fill the memory before they are found to be wrong; None for all."""
     asked = metadata.num_rows * metadata.num_columns
-    paths = (metadata.schema.column(i).path.split(".")[0] for i in range(metadata.num_columns))
-    leaves = [i for i, name in enumerate(paths) if columns is None or name in columns]
+    leaves = [i for i in range(metadata.num_columns) if columns is None or _column(metadata, i) in columns]
     for group in (metadata.row_group(i) for i in range(metadata.num_row_groups)):
         for column in map(group.column, leaves):
             asked += 8 * max(column.num_values, 0) + max(column.total_uncompressed_size, 0)
@@ -368,8 +274,6 @@ def _check_sizes(metadata: pq.FileMetaData, size: int, columns: Collection[str] 
 
 def _check_texts(rows: pa.Table, size: int) -> None:
     """Refuse text that is stored once and repeated without measure."""
-    import pyarrow as pa
-
     if len(rows) * size < _FREE:
         return
     for column in rows.columns:
@@ -381,8 +285,6 @@ def _check_texts(rows: pa.Table, size: int) -> None:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 

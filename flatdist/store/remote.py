@@ -9,6 +9,7 @@ own.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -49,56 +50,47 @@ class RemoteFilesystem(Filesystem):
         super().__init__()
         self.uri = uri
         self._patience = patience
-        self._answered = False
-        self._said = False
+        self._answered = self._said = False
+        self._leaving: Callable[[], bool] = lambda: False
         scheme, _, rest = uri.partition("://")
         bucket, _, self._root = rest.partition("/")
         self._bucket = _open(uri, SCHEMES[scheme], bucket)
-        self._leaving: Callable[[], bool] = lambda: False
 
     def shorten_waits_when(self, asked: Callable[[], bool]) -> None:
-        """Wait out requests that fail for a while, but only for seconds from the moment that ``asked`` says so."""
-        self._leaving = asked
-        self._answered = True
+        """As for :class:`Filesystem`; whoever can be asked to leave has also reached the storage before."""
+        self._leaving, self._answered = asked, True
 
     def _read(self, path: str, ranges: Sequence[tuple[int, int]] | None) -> list[bytes]:
-        import obstore
-
         if ranges is None:
-            return [self._insist("read", path, lambda: obstore.get(self._bucket, self._full(path)).bytes().to_bytes())]
-        starts, lengths = [start for start, _ in ranges], [length for _, length in ranges]
-        found = self._insist(
-            "read", path, lambda: obstore.get_ranges(self._bucket, self._full(path), starts=starts, lengths=lengths)
-        )
+            return [self._insist("read", path, lambda full: self._bucket.get(full).bytes().to_bytes())]
+        places = {"starts": [start for start, _ in ranges], "lengths": [length for _, length in ranges]}
+        found = self._insist("read", path, lambda full: self._bucket.get_ranges(full, **places))
         return [bytes(part) for part in found]
 
     def _write(self, path: str, data: bytes) -> None:
-        import obstore
-
-        self._insist("write", path, lambda: obstore.put(self._bucket, self._full(path), data, use_multipart=False))
+        self._insist("write", path, lambda full: self._bucket.put(full, data, use_multipart=False))
 
     def _create(self, path: str, data: bytes) -> bool:
-        import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        retried = False
+        attempts = 0
 
-        def attempt() -> bool:
-            nonlocal retried
-            again, retried = retried, True
+        def attempt(full: str) -> bool:
+            nonlocal attempts
+            attempts += 1
             try:
-                obstore.put(self._bucket, self._full(path), data, mode="create", use_multipart=False)
+                self._bucket.put(full, data, mode="create", use_multipart=False)
             except (AlreadyExistsError, PreconditionError) as error:
                 if any(code in str(error) for code in _CONFLICT) and "BlobAlreadyExists" not in str(error):
                     raise ConnectionError("two conditional writes at once") from error  # ask again
                 # an earlier attempt may have succeeded although its answer was lost: then the existing file is ours
-                return again and self._read(path, None)[0] == data
+                return attempts > 1 and self._read(path, None)[0] == data
             return True
 
         return self._insist("write", path, attempt)
 
     def _list(self, folder: str) -> tuple[list[FileInfo], list[str]]:
-        found, foreign = self._insist("list", folder, lambda: self._listed(folder))
+        found, foreign = self._insist("list", folder, self._listed)
         cut = len(self._root) + 1 if self._root else 0
         return [
             FileInfo(
@@ -116,94 +108,70 @@ class RemoteFilesystem(Filesystem):
         Keys with a segment such as ``..`` end obstore's listing. They sort before every name that a store may contain,
         so if there are any, the listing starts after them, one folder of parts at a time.
         """
-        import obstore
         from obstore.exceptions import InvalidPathError
 
         def objects(prefix: str, offset: str | None = None) -> list[Any]:
-            return [item for page in obstore.list(self._bucket, prefix, offset=offset) for item in page]
+            return [item for page in self._bucket.list(prefix, offset=offset) for item in page]
 
         try:
-            return objects(self._full(folder)), []
+            return objects(folder), []
         except InvalidPathError as error:
             key = re.search(r'parsing Path "(.*?)":', str(error))
-            foreign = [key[1] if key else f"{self._full(folder)}/.."]
-        folders = [self._full(folder)]
-        if folder.endswith("/part"):
-            folders = [f"{folders[0]}/{number:02x}" for number in range(256)]
-        found: list[Any] = []
-        for name, listed in zip(
-            folders, self.map(lambda one: _unless(InvalidPathError, objects, one), folders), strict=True
-        ):
-            if listed is None:
+            foreign = key[1] if key else f"{folder}/.."
+
+        def after(prefix: str) -> list[Any]:
+            try:
+                return objects(prefix, f"{prefix}/0")
+            except InvalidPathError as error:
                 raise StoreError(
-                    f"store {self.uri}: the key {foreign[0]!r} has a '.', '..' or empty part, which hides the files "
-                    f"around it under {name}; delete that key with the provider's tools"
-                )
-            found += listed
-        return found, foreign
+                    f"store {self.uri}: the key {foreign!r} has a '.', '..' or empty part, which hides the files "
+                    f"around it under {prefix}; delete that key with the provider's tools"
+                ) from error
+
+        folders = [f"{folder}/{number:02x}" for number in range(256)] if folder.endswith("/part") else [folder]
+        return [item for items in self.map(after, folders) for item in items], [foreign]
 
     def _delete(self, path: str) -> None:
-        import obstore
-
-        def attempt() -> None:
-            try:
-                obstore.delete(self._bucket, self._full(path))
-            except FileNotFoundError:
-                return
+        def attempt(full: str) -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self._bucket.delete(full)
 
         self._insist("delete", path, attempt)
 
-    def _full(self, path: str) -> str:
-        return "/".join(part for part in (self._root, path) if part)
-
-    def _insist(self, action: str, path: str, attempt: Callable[[], Answer]) -> Answer:
+    def _insist(self, action: str, path: str, attempt: Callable[[str], Answer]) -> Answer:
         """Repeat a request while it fails for transient reasons."""
+        full = "/".join(part for part in (self._root, path) if part)
         began, pause = time.monotonic(), _FIRST_PAUSE
         while True:
             try:
-                answer = attempt()
+                answer = attempt(full)
             except (StoreError, AssertionError):
                 raise
             except Exception as error:
-                text = str(error)
-                if any(word in text for word in _NO_BUCKET) or (
-                    isinstance(error, FileNotFoundError) and action != "read"
-                ):
-                    raise self._error(action, path, error, "the bucket does not exist; create it first") from error
-                if isinstance(error, FileNotFoundError):
+                reason, advice = _short(error), _advice_on(error, action)
+                if isinstance(error, FileNotFoundError) and not advice:
                     raise FileNotFoundError(f"{self.uri}/{path}") from error
-                if advice := _advice_on(error):
-                    raise self._error(action, path, error, advice) from error
                 waited = time.monotonic() - began
                 patience = self._patience or (PATIENCE if self._answered else HASTY)
-                if self._leaving():
-                    patience = min(patience, LEAVING)
-                if waited + pause > patience:
+                patience = min(patience, LEAVING) if self._leaving() else patience
+                if not advice and waited + pause > patience:
                     advice = f"tried for {waited:.0f} s; nothing acknowledged is lost: run the same command again later"
-                    raise self._error(action, path, error, advice) from error
+                if advice:
+                    raise StoreError(f"store {self.uri}: cannot {action} {path or '.'}: {reason}; {advice}") from error
                 if waited + pause > _SAID_AFTER and not self._said:
                     self._said = True
-                    reason = _short(error)
                     text = f"store {self.uri}: no answer ({reason}); trying for up to {patience:.0f} s"
                     warnings.warn(text, StoreWarning, stacklevel=2)
-                log.warning(
-                    "store %s: cannot %s %s, retrying in %.1f s: %s", self.uri, action, path, pause, _short(error)
-                )
-                self._rest(pause)
+                log.warning("store %s: cannot %s %s, retrying in %.1f s: %s", self.uri, action, path, pause, reason)
+                until = time.monotonic() + pause
+                while (left := until - time.monotonic()) > 0:
+                    time.sleep(min(_GLANCE, left))
+                    if self._leaving():
+                        break
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
                 self._answered = True
                 return answer
-
-    def _rest(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            time.sleep(min(_GLANCE, left))
-            if self._leaving():
-                return
-
-    def _error(self, action: str, path: str, error: Exception, advice: str) -> StoreError:
-        return StoreError(f"store {self.uri}: cannot {action} {path or '.'}: {_short(error)}; {advice}")
 
 
 def _open(uri: str, kind: str, bucket: str) -> Any:
@@ -247,13 +215,6 @@ def _profile(uri: str) -> Any:
         raise StoreError(f"store {uri}: no credentials: {_short(error)}; {advice}") from error
 
 
-def _unless(error: type[Exception], do: Callable[..., Any], prefix: str) -> Any:
-    try:
-        return do(prefix, f"{prefix}/0")
-    except error:
-        return None
-
-
 def _short(error: Exception) -> str:
     """The first lines of an error, without the library's own trace, on one line."""
     text = str(error).split("\n\nDebug source", 1)[0]
@@ -262,11 +223,13 @@ def _short(error: Exception) -> str:
     return redact(" ".join(text.split()))[:400] or type(error).__name__
 
 
-def _advice_on(error: Exception) -> str:
+def _advice_on(error: Exception, action: str) -> str:
     """Advice for an error that retrying cannot fix, else an empty string."""
-    if type(error).__name__.startswith(("PermissionDenied", "Unauthenticated")) or any(
-        w in str(error) for w in _DENIED
-    ):
+    kind, text = type(error).__name__, str(error)
+    missing = isinstance(error, FileNotFoundError) and action != "read"
+    if missing or any(word in text for word in _NO_BUCKET):
+        return "the bucket does not exist; create it first"
+    if kind.startswith(("PermissionDenied", "Unauthenticated")) or any(word in text for word in _DENIED):
         return "the credentials in the environment do not allow it"
     if isinstance(error, (TypeError, ValueError, NotImplementedError)):
         return "this storage cannot do it"

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
-from flatdist.cells.columns import BOOKKEEPING, SCHEMA_VERSION, TABLES, Column
+from flatdist.cells.columns import BOOKKEEPING, SCHEMA_VERSION, TABLES
 from flatdist.errors import StoreError, did_you_mean
+from flatdist.store import arrow as pa
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
-
 SOMETIMES_NULL = {name for name in FIELDS if name not in PROBLEM_FIELDS} | {"steps_run"}
 """Columns that some methods leave null."""
 
@@ -26,48 +25,33 @@ SOMETIMES_NULL = {name for name in FIELDS if name not in PROBLEM_FIELDS} | {"ste
 @cache
 def schema(table: str) -> pa.Schema:
     """Return a table's schema, bookkeeping columns included, with units and meanings as field metadata."""
-    import pyarrow as pa
-
     fields = [
-        pa.field(
-            column.name,
-            arrow_type(column),
-            nullable=not column.required,
-            metadata={"unit": column.unit, "meaning": column.meaning},
+        pa.field(column.name, _arrow_type(column.type), not column.required).with_metadata(
+            {"unit": column.unit, "meaning": column.meaning}
         )
         for column in (*TABLES[table], *BOOKKEEPING)
     ]
-    return pa.schema(fields, metadata={"flatdist.table": table, "flatdist.schema_version": str(SCHEMA_VERSION)})
+    return pa.schema(fields, {"flatdist.table": table, "flatdist.schema_version": str(SCHEMA_VERSION)})
 
 
-def arrow_type(column: Column) -> pa.DataType:
-    """Return a column's Arrow type."""
-    import pyarrow as pa
-
-    name = column.type
-    if name.startswith("list<"):
-        return pa.list_(pa.type_for_alias(name[len("list<") : -1]))
-    if name.startswith("map<"):
-        return pa.map_(*(pa.type_for_alias(part) for part in name[len("map<") : -1].split(", ")))
-    if name.startswith("timestamp["):
-        unit, zone = name[len("timestamp[") : -1].split(", ")
-        return pa.timestamp(unit, zone)
-    return pa.type_for_alias(name)
+def _arrow_type(name: str) -> pa.DataType:
+    kind, _, rest = name.removesuffix(">").removesuffix("]").replace("[", "<").partition("<")
+    parts = rest.split(", ")
+    if kind == "list":
+        return pa.list_(pa.type_for_alias(rest))
+    if kind == "map":
+        return pa.map_(*map(pa.type_for_alias, parts))
+    return pa.timestamp(*parts) if kind == "timestamp" else pa.type_for_alias(name)
 
 
 def rows_to_table(table: str, rows: Sequence[Mapping[str, Any]], bookkeeping: Mapping[str, Sequence[Any]]) -> pa.Table:
-    """Turn rows into an Arrow table with the table's schema.
+    """Turn rows, and the store's own columns, into an Arrow table with the table's schema.
 
-    Args:
-        table: trials, history or failures.
-        rows: column -> value; missing columns become null; numpy scalars and arrays are accepted.
-        bookkeeping: the store's own columns, one value per row.
+    Missing columns become null; numpy scalars and arrays are accepted.
 
     Raises:
         StoreError: a row has an unknown column, a value of the wrong type, or lacks a required one.
     """
-    import pyarrow as pa
-
     names = [column.name for column in TABLES[table]]
     known = set(names)
     for row in rows:
@@ -98,42 +82,28 @@ def conform(data: pa.Table, table: str) -> pa.Table:
     """Bring a table read from a file to the declared types, so that old and new parts concatenate.
 
     Dictionary-encoded text is left encoded. Columns that newer code wrote, and this declaration lacks, are kept.
-
-    Raises:
-        pyarrow.ArrowInvalid: a column cannot be brought to its declared type.
     """
-    import pyarrow as pa
-
-    declared = _declared_types(table)
+    declared = schema(table)
     data = data.replace_schema_metadata(None)
     for index, field in enumerate(data.schema):
-        target = declared.get(field.name, field.type)
+        place = declared.get_field_index(field.name)
+        target = declared.field(place).type if place >= 0 else field.type
         is_encoded = pa.types.is_dictionary(field.type) and field.type.value_type == target
         if field.type != target and not is_encoded:
             data = data.set_column(index, field.with_type(target), data.column(index).cast(target))
     return data
 
 
-@cache
-def _declared_types(table: str) -> dict[str, pa.DataType]:
-    return {field.name: field.type for field in schema(table)}
-
-
 def plain(rows: pa.Table) -> pa.Table:
     """A table whose text is not dictionary-encoded, as it is declared."""
-    import pyarrow as pa
-
-    for index, field in enumerate(rows.schema):
-        if pa.types.is_dictionary(field.type):
-            plain = field.with_type(field.type.value_type)
-            rows = rows.set_column(index, plain, rows.column(index).cast(plain.type))
-    return rows
+    fields = [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field for field in rows.schema
+    ]
+    return rows.cast(pa.schema(fields, rows.schema.metadata))
 
 
 def with_columns(rows: pa.Table, table: str, columns: Sequence[str]) -> pa.Table:
     """Return some columns; those that no file had are null."""
-    import pyarrow as pa
-
     declared = schema(table)
     for name in columns:
         if name not in rows.column_names:
@@ -145,8 +115,6 @@ def with_columns(rows: pa.Table, table: str, columns: Sequence[str]) -> pa.Table
 
 def empty(table: str, columns: Iterable[str] | None = None) -> pa.Table:
     """Return a table without rows."""
-    import pyarrow as pa
-
     whole = pa.Table.from_batches([], schema(table))  # not empty_table(), which imports pandas
     return whole if columns is None else whole.select(list(columns))
 
@@ -164,8 +132,6 @@ def _plain(value: Any) -> Any:
 
 
 def _fits(value: Any, kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
     try:
         pa.array([value], kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
@@ -186,7 +152,6 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
     they can be grouped by, lists of floats arrays, maps dictionaries. Text that repeats is text, not a category.
     """
     import pandas as pd
-    import pyarrow as pa
 
     table = plain(table).replace_schema_metadata(None)
     made = {field.name: made for field in table.schema if (made := _objects(table.column(field.name))) is not None}
@@ -201,29 +166,15 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
     return frame
 
 
-def _objects(column: pa.ChunkedArray) -> np.ndarray[Any, Any] | None:
+def _objects(column: pa.ChunkedArray) -> list[Any] | None:
     """Lists of integers as tuples, and maps as dictionaries; None for columns of other types."""
-    import pyarrow as pa
-
     if pa.types.is_map(column.type):
-        found = np.full(len(column), None, object)
-        if column.null_count < len(column):
-            found[:] = [None if item is None else dict(item) for item in column.to_pylist()]
-        return found
+        return [None if item is None else dict(item) for item in column.to_pylist()]
     if not (pa.types.is_list(column.type) and pa.types.is_integer(column.type.value_type)):
         return None
-    pieces = [np.zeros(0, object)]
+    found: list[Any] = []
     for chunk in column.chunks:
-        starts, numbers = chunk.offsets.to_numpy(), chunk.values.to_numpy(zero_copy_only=False)
-        lengths = np.where(chunk.is_valid().to_numpy(zero_copy_only=False), np.diff(starts), -1)
-        found = np.full(len(chunk), None, object)
-        for length in np.unique(lengths[lengths >= 0]).tolist():
-            rows = np.flatnonzero(lengths == length)
-            lists = numbers[starts[rows][:, None] + np.arange(length)].reshape(len(rows), length)
-            changes = np.r_[True, (lists[1:] != lists[:-1]).any(axis=1)]  # a cell's rows stand together
-            tuples = np.empty(int(changes.sum()), object)
-            for number, one in enumerate(lists[changes].tolist()):
-                tuples[number] = tuple(one)
-            found[rows] = tuples[np.cumsum(changes) - 1]
-        pieces.append(found)
-    return np.concatenate(pieces)
+        numbers, ends = (one.to_numpy(zero_copy_only=False).tolist() for one in (chunk.values, chunk.offsets))
+        valid = chunk.is_valid().to_pylist()
+        found += [tuple(numbers[a:b]) if here else None for a, b, here in zip(ends, ends[1:], valid, strict=False)]
+    return found

@@ -5,34 +5,65 @@ from __future__ import annotations
 import contextlib
 import html
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from flatdist.errors import StoreError
 from flatdist.expressions import Where
-from flatdist.store import maintenance, rows
+from flatdist.store import arrow as pa
+from flatdist.store import parquet
+from flatdist.store.catalog import Catalog, View
 from flatdist.store.checkpoints import CheckpointFolder
 from flatdist.store.compaction import GRACE, SMALL, Compaction, compact, set_aside
-from flatdist.store.documents import Generations, Key, SweepRecords, Tombstones
+from flatdist.store.documents import Generations, Key, SweepRecords, read_tombstone
 from flatdist.store.filesystem import Damaged, Filesystem, warn_damaged
-from flatdist.store.layout import TOMBSTONES, part_folder, part_path
-from flatdist.store.location import normalise
-from flatdist.store.maintenance import Collected, Merged
-from flatdist.store.reading import Reader, Reread, Scope, View
+from flatdist.store.index import Selection, Source
+from flatdist.store.layout import (
+    CHECKPOINTS,
+    DRIVERS,
+    TOMBSTONES,
+    digest,
+    history_name,
+    part_folder,
+    part_name,
+    part_path,
+    stem,
+)
+from flatdist.store.location import normalise, redact
+from flatdist.store.manifest import take_snapshot
+from flatdist.store.reading import Scope, read_history, read_rows, read_trials
 from flatdist.store.remote import open_filesystem
-from flatdist.store.rows import Row
-from flatdist.store.schema import to_frame
-from flatdist.store.snapshot import Catalog, take_snapshot
+from flatdist.store.schema import empty, plain, rows_to_table, to_frame
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
+Row = Mapping[str, Any]
 
-Answer = TypeVar("Answer")
-
-_ATTEMPTS = 5  # reads that find a file gone, compacted away meanwhile, start anew
-_COMPACTIONS = 20  # others that may come first
 MANY_PARTS = 128  # a driver compacts a store with more
+_COMPACTIONS = 20  # others that may come first
+_TEXTS = ("message", "traceback", "host", "error_type")
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The outcome of a garbage collection."""
+
+    rows: int  # of trials, dropped because newer numerics computed the same configuration
+    files: int  # deleted: taken-over parts, checkpoints of finished replicates, leftovers of dead writers
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The outcome of a merge."""
+
+    replicates: int  # that this store did not have
+    failures: int  # files
+    sweeps: tuple[str, ...]  # names
+    sweeps_kept: tuple[str, ...]  # names that both stores have; this store's version stays
 
 
 class Store:
@@ -52,12 +83,10 @@ class Store:
     def __init__(self, location: str | os.PathLike[str], *, filesystem: Filesystem | None = None) -> None:
         self.uri = normalise(location)
         self.files = filesystem or open_filesystem(self.uri)
-        self.tombstones = Tombstones(self.files)
-        self._catalog = Catalog(self.files)
-        self._reader = Reader(self.files, self.tombstones, self._catalog)
         self.sweeps = SweepRecords(self.files)
-        self._generations: Generations | None = None
         self.checkpoints = CheckpointFolder(self.files, self.generations)
+        self._catalog = Catalog(self.files)
+        self._generations: Generations | None = None
 
     def __repr__(self) -> str:
         return f"Store({self.uri!r})"
@@ -75,13 +104,13 @@ class Store:
     def reopened(self) -> Store:
         """Open the store again for another run, sharing what this object has read of immutable files."""
         other = Store(self.uri, filesystem=self.files)
-        other.tombstones, other._catalog, other._reader = self.tombstones, self._catalog, self._reader
+        other._catalog = self._catalog
         return other
 
     def generations(self) -> Generations:
         """Return the generations that rows written through this object carry."""
         if self._generations is None:
-            self._generations = self.tombstones.generations()
+            self._generations = self._catalog.tombstones.generations()
         return self._generations
 
     def shorten_waits_when(self, asked: Callable[[], bool]) -> None:
@@ -89,11 +118,7 @@ class Store:
         self.files.shorten_waits_when(asked)
 
     def check_access(self) -> None:
-        """Write a file where rows will be written, read it back and delete it.
-
-        Raises:
-            StoreError: says what the store does not allow, and what to do.
-        """
+        """Write a file where rows will be written, read it back and delete it; a StoreError says what is amiss."""
         self.files.check_access()
 
     # Writing
@@ -111,12 +136,40 @@ class Store:
         Raises:
             StoreError: a row is malformed, or the store cannot be written; then nothing of it is visible.
         """
-        return rows.write_rows(self.files, self.generations(), trials, history)
+        if not trials and not history:
+            return ""
+        generations = self.generations()
+        keys = [_key(row, "trials") for row in trials]
+        if len(set(keys)) < len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise StoreError(f"replicate {twice[1]} of cell {twice[0]} is given twice; give each replicate one row")
+        lost = {_key(row, "history") for row in history} - set(keys)
+        if lost:
+            cell_id, replicate = min(lost)
+            raise StoreError(f"history of replicate {replicate} of cell {cell_id} has no row in trials")
+        part = part_name((*key, generations[key]) for key in keys)
+
+        def table(name: str, rows: Sequence[Row]) -> pa.Table:
+            rows = sorted(rows, key=lambda row: (*_key(row, name), row.get("step") or 0))
+            numbers = [generations[_key(row, name)] for row in rows]
+            return rows_to_table(name, rows, {"generation": numbers, "part": [part] * len(rows)})
+
+        steps = table("history", history)
+        return parquet.write_part(self.files, part, table("trials", trials), steps)
 
     def write_failures(self, failures: Sequence[Row]) -> None:
         """Record exceptions, with columns of :data:`flatdist.cells.columns.FAILURES`, free of credentials."""
-        if failures:
-            rows.write_failures(self.files, failures, self.generations())
+        if not failures:
+            return
+        clean = [
+            {name: redact(str(value)) if name in _TEXTS and value is not None else value for name, value in row.items()}
+            for row in failures
+        ]
+        numbers = [self.generations()[row["cell_id"], int(row["replicate"])] for row in clean]
+        part = digest(repr([sorted((key, str(value)) for key, value in row.items()) for row in clean]).encode())
+        table = rows_to_table("failures", clean, {"generation": numbers, "part": [part] * len(clean)})
+        data = parquet.encode(table)
+        self.files.write(part_path("failures", f"{part}-{digest(data)}"), data)
 
     # What there is
 
@@ -131,25 +184,22 @@ class Store:
                 run what is missing.
         """
         self.generations()
-        selection = self._retried(lambda: self._acknowledged(cell_ids if thorough else ())).selection
+        selection = self._catalog.retried(lambda: self._acknowledged(cell_ids if thorough else ())).selection
         return (selection if cell_ids is None else selection.of_cells(cell_ids)).by_cell()
 
     def diverged(self, cell_ids: Collection[str] | None = None) -> dict[str, set[int]]:
         """Return the acknowledged replicates of every cell that diverged."""
-        view, damaged = self._retried(self._reader.view)
-        self._reader.tell([*damaged.values()])
-        selection = Scope(cell_ids).narrow(view.selection)
+        selection = self._catalog.answer(lambda view: Scope(cell_ids).narrow(view.selection))
         return selection.where(selection.diverged).by_cell()
 
     def failed(self, cell_ids: Collection[str] | None = None) -> dict[str, dict[int, int]]:
         """Return cell -> replicate -> number of recorded failures, for replicates that are not done."""
-        table = self._failures()
-        if len(table) == 0:
+        counts = self._count_failures()
+        if not counts:
             return {}
         done = self.done(cell_ids)
         wanted = None if cell_ids is None else set(cell_ids)
         failed: dict[str, dict[int, int]] = {}
-        counts = rows.count_failures(table, self.tombstones.generations())
         for (cell_id, replicate), count in sorted(counts.items()):
             if (wanted is None or cell_id in wanted) and replicate not in done.get(cell_id, ()):
                 failed.setdefault(cell_id, {})[replicate] = count
@@ -202,8 +252,8 @@ class Store:
         """Return rows of trials, history or failures as an Arrow table; see :meth:`trials`."""
         if name == "failures":
             return self._failures().drop_columns(["generation", "part"])
-        read = self._reader.trials if name == "trials" else self._reader.history
-        return self._retried(lambda: read(scope or Scope(), where, columns))
+        read = read_trials if name == "trials" else read_history
+        return read(self._catalog, scope or Scope(), where, columns)
 
     def failures(self, cell_ids: Collection[str] | None = None) -> pd.DataFrame:
         """Return every recorded failure, including those of replicates that succeeded later."""
@@ -222,43 +272,73 @@ class Store:
         Returns:
             How many of the keys had something to void.
         """
-        selection = self._retried(self._acknowledged).selection
-        count = maintenance.invalidate(self.files, self.tombstones, selection, keys)
+        done = self._done()
+        tombstones = self._catalog.tombstones
+        generations = tombstones.generations()
+        present = {(cell_id, number) for cell_id, numbers in done.items() for number in numbers}
+        voided = {*keys} & (present | self._count_failures().keys())
+        if voided:
+            tombstones.add((*key, generations[key]) for key in voided)
         self._generations = None
-        return count
+        return len(voided)
 
     def can_compact(self) -> bool:
         """Whether the store refuses to create a file that exists, which safe compaction requires."""
         return self.files.exclusive()
 
-    def compact(self, grace: float = GRACE, small: int = SMALL) -> Compaction:
+    def compact(self, grace: float = GRACE, small: int = SMALL, *, drop_old_numerics: bool = False) -> Compaction:
         """Combine small parts into a few files (:mod:`flatdist.store.compaction`); safe while others run.
 
         Args:
             grace: seconds for which replaced files are kept, for readers that are about to open them.
             small: segments with fewer rows of history are joined with what is new.
+            drop_old_numerics: leave rows of old numerics out, where newer ones computed the same configuration.
 
         Raises:
             StoreError: the store cannot tell two compactions apart, or other processes keep compacting.
         """
-        return self._compact(grace, small)
+        if not self.can_compact():
+            raise StoreError(
+                f"store {self.uri} does not support conditional writes, without which two compactions could undo each "
+                "other; results stay readable as they are"
+            )
+        for _ in range(_COMPACTIONS):
+            done = self._catalog.answer(lambda view: compact(self._catalog, view, grace, small, drop_old_numerics))
+            if done is not None:
+                return done
+        text = f"store {self.uri}: {_COMPACTIONS} other compactions came first; leave compaction to one of them"
+        raise StoreError(text)
 
     def tidy(self, many: int = MANY_PARTS) -> None:
         """Compact if there are many parts and the store allows it; drivers call this from time to time."""
         if len(self.files.list(part_folder("trials"))) <= many or not self.can_compact():
             return
-        if len(take_snapshot(self.files, self.tombstones).parts) > many:
+        if len(take_snapshot(self.files, self._catalog.tombstones).parts) > many:
             Store(self.uri, filesystem=self.files).compact()  # an object of its own: this one may be in use meanwhile
 
     def gc(self, grace: float = GRACE) -> Collected:
         """Delete rows of old numerics that newer ones replace, and files that are no longer needed."""
-        before = len(self._retried(self._acknowledged).selection)
-        compaction = self._compact(grace, SMALL, drop_old_numerics=True)
-        selection = self._retried(self._acknowledged).selection
-        older_than = self.files.clock() - grace
-        generations = self.tombstones.generations()
-        leftovers = maintenance.collect_leftovers(self.files, selection.by_cell(), generations, older_than)
-        return Collected(before - len(selection), compaction.deleted + leftovers)
+        files = self.files
+        before = sum(map(len, self._done().values()))
+        deleted = self.compact(grace, drop_old_numerics=True).deleted
+        done = self._done()
+        older_than = files.clock() - grace
+        generations = self._catalog.tombstones.generations()
+        doomed = []
+        for info in files.list(CHECKPOINTS):
+            _, cell_id, replicate, _ = info.path.split("/")
+            number, _, generation = replicate.partition(".")
+            voided = int(generation or 0) < generations[cell_id, int(number)]
+            if voided or int(number) in done.get(cell_id, ()):
+                doomed.append(info)
+        history = files.list(part_folder("history"))  # before trials: what is acknowledged meanwhile is then seen
+        acknowledged = {history_name(stem(info.path)) for info in files.list(part_folder("trials"))}
+        doomed += [info for info in history if stem(info.path) not in acknowledged]
+        doomed = [info for info in (*doomed, *files.list(DRIVERS)) if info.modified < older_than]
+        for info in doomed:
+            files.delete(info.path)
+        deleted += len(doomed) + files.delete_temporaries(older_than)
+        return Collected(before - sum(map(len, done.values())), deleted)
 
     def merge(self, other: Store | str | os.PathLike[str]) -> Merged:
         """Merge another store's tombstones, results, failures and sweeps; repeating it changes nothing.
@@ -267,23 +347,82 @@ class Store:
         contain, are merged.
         """
         theirs = other if isinstance(other, Store) else Store(other)
-        maintenance.copy_immutable(self.files, theirs.files, TOMBSTONES)
-        mine = self._retried(self._acknowledged).selection
+        self._copy(theirs.files, TOMBSTONES)
+        done, generations = self._done(), self._catalog.tombstones.generations()
 
-        def copy() -> int:
-            view, damaged = theirs._reader.view(whole=True)
-            warn_damaged(theirs.uri, [*damaged.values()], "not taken in")
-            return maintenance.merge_rows(self.files, self.tombstones.generations(), mine, theirs.files, view)
+        def copy(view: View) -> int:
+            selection = view.selection
+            keys = zip(selection.pairs(), selection.generation.tolist(), strict=True)
+            missing = [key[1] not in done.get(key[0], ()) and age >= generations[key] for key, age in keys]
+            mask = np.array(missing, bool)
+            for number in np.unique(selection.source[mask]):
+                self._copy_rows(theirs, selection.sources[number], selection.where(mask & (selection.source == number)))
+            return sum(missing)
 
-        replicates = self._retried(copy)
-        failed = maintenance.copy_immutable(self.files, theirs.files, part_folder("failures"))
-        taken, kept = self.sweeps.merge(theirs.sweeps)
-        return Merged(replicates, failed, taken, kept)
+        replicates = theirs._catalog.answer(copy, whole=True, outcome="not taken in")
+        failed = self._copy(theirs.files, part_folder("failures"))
+        return Merged(replicates, failed, *self.sweeps.merge(theirs.sweeps))
+
+    def _copy(self, theirs: Filesystem, folder: str) -> int:
+        """Copy the healthy files of a folder that are named by their content; return how many were missing."""
+        have = {info.path for info in self.files.list(folder)}
+        missing = [info.path for info in theirs.list(folder) if info.path not in have]
+        damaged = []
+        for path in missing:
+            try:
+                if folder == TOMBSTONES:
+                    read_tombstone(theirs, path)
+                else:
+                    parquet.read_part(theirs, "failures", path, ["cell_id"])
+                self.files.write(path, theirs.read(path))
+            except Damaged as damage:
+                damaged.append(damage)
+        warn_damaged(theirs.uri, damaged, "not taken in")
+        return len(missing) - len(damaged)
+
+    def _copy_rows(self, theirs: Store, source: Source, wanted: Selection) -> None:
+        """Copy rows of one of their files, unchanged if all are wanted; others might win over this store's rows."""
+        if source.segment is None and "-" in source.name and len(wanted) == len(source.table):
+            paths = [part_path(table, source.name) for table in ("history", "trials")]
+            for path, data in [(path, theirs.files.read(path)) for path in paths]:  # both, before either is written
+                self.files.write(path, data)
+            return
+        part = part_name((*key, age) for key, age in zip(wanted.pairs(), wanted.generation.tolist(), strict=True))
+        tables = []
+        for name in ("trials", "history"):
+            rows = plain(read_rows(theirs._catalog, wanted, name)[0])
+            mine = pa.array([part] * len(rows), pa.string())
+            tables.append(rows.set_column(rows.column_names.index("part"), "part", mine))
+        parquet.write_part(self.files, part, *tables)
 
     def _failures(self) -> pa.Table:
-        table, damaged = rows.read_failures(self.files)
+        """All failures ever recorded, in order of cell, replicate, attempt and time; damaged files are reported."""
+
+        def read(path: str) -> pa.Table | Damaged:
+            try:
+                return plain(parquet.read_part(self.files, "failures", path, None))
+            except Damaged as damage:
+                return damage
+
+        found = self.files.map(read, [info.path for info in self.files.list(part_folder("failures"))])
+        damaged = [one for one in found if isinstance(one, Damaged)]
         warn_damaged(self.uri, damaged, "left out: the attempts that they record are not counted")
-        return table
+        tables = [one for one in found if not isinstance(one, Damaged)] or [empty("failures")]
+        order = [(name, "ascending") for name in ("cell_id", "replicate", "generation", "attempt", "at", "part")]
+        return pa.concat_tables(tables, promote_options="default").sort_by(order)
+
+    def _count_failures(self) -> Counter[Key]:
+        """The failures of every key since it was last invalidated."""
+        table, generations = self._failures(), self._catalog.tombstones.generations()
+        columns = (table.column(name).to_pylist() for name in ("cell_id", "replicate", "generation"))
+        return Counter(
+            (cell_id, replicate)
+            for cell_id, replicate, generation in zip(*columns, strict=True)
+            if generation >= generations[cell_id, replicate]
+        )
+
+    def _done(self) -> dict[str, set[int]]:
+        return self._catalog.retried(self._acknowledged).selection.by_cell()
 
     def _acknowledged(self, thorough: Collection[str] | None = ()) -> View:
         """The store without its damage, which is set aside; checks every byte of the parts.
@@ -291,63 +430,36 @@ class Store:
         Args:
             thorough: cells whose compacted files are also checked in full; None for all.
         """
-        view, damaged = self._reader.view(whole=True)
-        if damaged:
-            self._set_aside(damaged)
-            view, _ = self._reader.view(whole=True)
+        catalog = self._catalog
+        view = catalog.view(whole=True)
+        if view.damaged:
+            for name in view.damaged:  # another driver may have set the part aside and run it again meanwhile
+                catalog.forget_part(name)
+            still = catalog.view(whole=True).damaged
+            paths = [part_path(table, name) for name in still for table in ("trials", "history")]
+            moved = sum(set_aside(self.files, path) for path in paths)
+            outcome = "moved to set-aside/" if moved == len(paths) else "ignored, since they cannot be moved"
+            text = f"{outcome}; their replicates count as missing and run again"
+            warn_damaged(self.uri, [*still.values()], text)
+            view = catalog.view(whole=True)
         if thorough is None or len(thorough) > 0:
-            used = (view.selection if thorough is None else view.selection.of_cells(thorough)).used_sources()
+            wanted = view.selection if thorough is None else view.selection.of_cells(thorough)
+            used = {source.name for source in wanted.used()}
             every = view.snapshot.manifest.segments  # of one that cannot be read, no row is known to be used
-            segments = [one for one in every if one.name in used or self._catalog.damage(one.name)]
-            found = self._catalog.check_segments(segments)
-            if found or any(self._catalog.damage(segment.name) for segment in segments):
+            segments = [one for one in every if one.name in used or catalog.damage(one.name)]
+            found = catalog.check_segments(segments)
+            if found or any(catalog.damage(segment.name) for segment in segments):
                 before = len(view.selection)
                 with contextlib.suppress(StoreError):  # a store that cannot be written is read without them
-                    self._compact(GRACE, SMALL)
-                view, _ = self._reader.view(whole=True)
+                    self.compact()
+                view = catalog.view(whole=True)
                 lost = before - len(view.selection)
                 warn_damaged(self.uri, found, f"set aside: {lost} replicates count as missing and run again")
         return view
 
-    def _set_aside(self, damaged: dict[str, Damaged]) -> None:
-        """Set both files of damaged parts aside, and report them."""
-        for name in damaged:  # look again: another driver may have set the part aside and run it again meanwhile
-            self._catalog.forget(name)
-        _, still = self._reader.view(whole=True)
-        paths = [part_path(table, name) for name in still for table in ("trials", "history")]
-        moved = sum(set_aside(self.files, path) for path in paths)
-        outcome = "moved to set-aside/" if moved == len(paths) else "ignored, since they cannot be moved"
-        text = f"{outcome}; their replicates count as missing and run again"
-        warn_damaged(self.uri, [*still.values()], text)
 
-    def _compact(self, grace: float, small: int, *, drop_old_numerics: bool = False) -> Compaction:
-        if not self.files.exclusive():
-            raise StoreError(
-                f"store {self.uri} does not support conditional writes, without which two compactions could undo each "
-                "other; results stay readable as they are"
-            )
-
-        def attempt() -> Compaction | None:
-            with contextlib.suppress(Reread):
-                return compact(self.files, self._catalog, self._reader, grace, small, drop_old_numerics)
-            return None
-
-        for _ in range(_COMPACTIONS):
-            done = self._retried(attempt)
-            if done is not None:
-                return done
-        text = f"store {self.uri}: {_COMPACTIONS} other compactions came first; leave compaction to one of them"
-        raise StoreError(text)
-
-    def _retried(self, read: Callable[[], Answer]) -> Answer:
-        """Read again from a new snapshot if a file is gone because a compaction has replaced it."""
-        for _ in range(_ATTEMPTS - 1):
-            with contextlib.suppress(FileNotFoundError):
-                return read()
-        try:
-            return read()
-        except FileNotFoundError as error:
-            raise StoreError(
-                f"store {self.uri}: {error.filename or error} is listed but cannot be found; if it was deleted by "
-                "hand, restore it"
-            ) from error
+def _key(row: Row, table: str) -> Key:
+    try:
+        return str(row["cell_id"]), int(row["replicate"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"a row of {table} needs a cell_id and a replicate; it has {sorted(row)}") from error

@@ -156,10 +156,10 @@ def run_cell(cell: Cell, replicates: Sequence[int] = range(8), **settings: Any) 
         >>> trials["status"].tolist()
         ['converged', 'converged', 'converged']
     """
-    from flatdist.results import history_frame, trials_frame
+    from flatdist.store.schema import rows_to_frame
 
     outcomes = sorted(
         run_replicates(cell, replicates, RunSettings(**settings)), key=lambda outcome: outcome.trial["replicate"]
     )
-    trials = trials_frame([outcome.trial for outcome in outcomes])
-    return trials, history_frame([row for outcome in outcomes for row in outcome.history])
+    trials = rows_to_frame("trials", [outcome.trial for outcome in outcomes])
+    return trials, rows_to_frame("history", [row for outcome in outcomes for row in outcome.history])

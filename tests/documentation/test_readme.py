@@ -10,8 +10,8 @@ import pytest
 from blocks import ROOT, blocks_of
 
 import flatdist
-from flatdist.results import trials_frame
 from flatdist.store import Store
+from flatdist.store.schema import rows_to_frame
 from flatdist.sweeps import parse_sweep
 
 
@@ -39,7 +39,7 @@ def test_the_example_keeps_every_method_and_pools_nothing_but_replicates(
         exec(code, names)
     trials = names["trials"]
     assert isinstance(trials, pd.DataFrame)
-    assert len(trials) == len(rows) == len(trials_frame(rows))
+    assert len(trials) == len(rows) == len(rows_to_frame("trials", rows))
     groups = trials.groupby(["method", "depth", "rank", "n"])["success"].agg(["mean", "size"])
     assert len(groups) == len(sweep.cells)
     assert set(groups["size"]) == {sweep.replicates}

@@ -12,7 +12,7 @@ from flatdist.cells.columns import FAILURES, HISTORY
 from flatdist.methods import METHODS
 from flatdist.methods.base import GradientMethod
 from flatdist.report.material import MEASURES, Material, Settings
-from flatdist.results import history_frame, trials_frame
+from flatdist.store.schema import rows_to_frame
 from flatdist.sweeps import parse_sweep
 
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> & \"quotes\" {{ 7 * 7 }}"
@@ -57,8 +57,8 @@ def make_material(
     return Material(
         sweep,
         Settings(f"{sweep.name}.yaml", "results"),
-        trials_frame(trials),
-        history_frame(history)[columns],
+        rows_to_frame("trials", trials),
+        rows_to_frame("history", history)[columns],
         pd.DataFrame(failures or [], columns=names),
     )
 

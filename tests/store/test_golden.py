@@ -25,7 +25,7 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "compacted":
         store.compact(grace=0)
         assert Store(store.uri).compact(grace=0).number == 3
-        assert all(segment.seals for segment in store._reader.view()[0].snapshot.manifest.segments)
+        assert all(segment.seals for segment in store._catalog.view().snapshot.manifest.segments)
     if request.param == "merged":
         other = Store(tmp_path / "golden" / "other")
         assert other.merge(store).replicates == 9
