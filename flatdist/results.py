@@ -86,9 +86,9 @@ def load_trials(
         frame["success"] = succeeded.to_numpy(dtype=bool)
     if fill:
         _fill_nulls(frame)
-    return (
-        frame if wanted is None else frame[[*dict.fromkeys(wanted), *(("success",) if tolerance is not None else ())]]
-    )
+    if wanted is None:
+        return frame
+    return frame[[*dict.fromkeys(wanted), *(("success",) if tolerance is not None else ())]]
 
 
 def _fill_nulls(frame: pd.DataFrame) -> None:
@@ -144,45 +144,28 @@ def _existing(store: Store | str | os.PathLike[str]) -> Store:
     return opened
 
 
-def _is_file(sweep: str | os.PathLike[str] | None) -> bool:
-    """Whether a sweep is meant as a file: a path, or text that looks like one."""
-    if sweep is None:
-        return False
-    return not isinstance(sweep, str) or sweep.endswith((".yaml", ".yml")) or "/" in sweep or os.sep in sweep
-
-
 def asked_for(
     store: Store | str | os.PathLike[str], sweeps: Sequence[str | os.PathLike[str]], where: Where = None
 ) -> dict[str, Any]:
     """The ``attrs`` of the trials of several sweeps together, see :func:`load_trials`."""
     parts = [_Selection.of(_existing(store), sweep) for sweep in sweeps]
-    together: dict[Cell, int] | None = {}
+    together: dict[Cell, int] = {}
     for part in parts:
-        if part.cells is None or together is None:
-            together = None
-        else:
-            together |= {cell: max(count, together.get(cell, 0)) for cell, count in part.cells.items()}
+        together |= {cell: max(count, together.get(cell, 0)) for cell, count in (part.cells or {}).items()}
+    known = all(part.cells is not None for part in parts)
     outlook = "; ".join(part.outlook for part in parts if part.outlook)
-    return _Selection(None, cells=together, outlook=outlook).attributes(where)
+    return _Selection(None, cells=together if known else None, outlook=outlook).attributes(where)
 
 
 @dataclass(frozen=True)
 class _Selection:
-    """The cells and replicates that a sweep requests.
+    """The cells and replicates that a sweep requests."""
 
-    Attributes:
-        cell_ids: its cells; None for everything in the store.
-        replicates: configuration id -> numbers of its replicates, if the sweep chose them; None for all.
-        cells: how many replicates each cell gets; None if unknown.
-        outlook: the progress of a sweep that still chooses its runs, in words; else empty.
-        follow: accept the cells' configurations at any numerics, as for a sweep that was recorded.
-    """
-
-    cell_ids: list[str] | None
-    replicates: Mapping[str, Collection[int]] | None = None
-    cells: Mapping[Cell, int] | None = None
-    outlook: str = ""
-    follow: bool = True
+    cell_ids: list[str] | None  # None for everything in the store
+    replicates: Mapping[str, Collection[int]] | None = None  # by configuration id, where the sweep chose; None for all
+    cells: Mapping[Cell, int] | None = None  # how many replicates each cell gets; None if unknown
+    outlook: str = ""  # the progress of a sweep that still chooses its runs, in words
+    follow: bool = True  # accept the cells' configurations at any numerics, as for a sweep that was recorded
 
     @classmethod
     def of(cls, store: Store, sweep: str | os.PathLike[str] | None) -> _Selection:

@@ -11,7 +11,7 @@ from flatdist.store import parquet
 from flatdist.store.documents import Tombstones
 from flatdist.store.filesystem import Damaged, Filesystem, warn_damaged
 from flatdist.store.index import INDEX_COLUMNS, Selection, Source, select
-from flatdist.store.layout import index_path, part_name, part_path, segment_folder, segment_path, stem
+from flatdist.store.layout import index_path, part_name, part_path, segment_folder, segment_path
 from flatdist.store.manifest import Manifest, Segment, Snapshot, take_snapshot
 from flatdist.store.schema import empty, with_columns
 
@@ -58,7 +58,7 @@ class Catalog:
             FileNotFoundError: a file was deleted after it was listed: look again.
         """
         snapshot = take_snapshot(self.files, self.tombstones)
-        parts = [stem(info.path) for info in snapshot.parts]
+        parts = [info.stem for info in snapshot.parts]
         segments = [segment.name for segment in snapshot.manifest.segments]
         if {*segments} - self._sources.keys():
             self._read_segments(snapshot.manifest)
@@ -78,7 +78,7 @@ class Catalog:
                 else:
                     self._bad_parts[name] = problem
         sources = [self._sources[name] for name in (*segments, *parts) if name not in self._bad_parts]
-        healthy = tuple(info for info in snapshot.parts if stem(info.path) not in self._bad_parts)
+        healthy = tuple(info for info in snapshot.parts if info.stem not in self._bad_parts)
         selection = select(sources, snapshot.generations)
         return View(replace(snapshot, parts=healthy), selection, dict(self._bad_parts))
 

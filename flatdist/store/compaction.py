@@ -18,24 +18,10 @@ import numpy as np
 
 from flatdist.errors import StoreError
 from flatdist.store import arrow as pa
-from flatdist.store import parquet
+from flatdist.store import layout, parquet
 from flatdist.store.catalog import Catalog, View
 from flatdist.store.filesystem import FileInfo, Filesystem
 from flatdist.store.index import Array, Selection
-from flatdist.store.layout import (
-    INDEXES,
-    SET_ASIDE,
-    digest,
-    history_name,
-    index_path,
-    manifest_path,
-    part_folder,
-    part_path,
-    segment_folder,
-    segment_path,
-    stated_digest,
-    stem,
-)
 from flatdist.store.manifest import Manifest, Segment, Snapshot, listed_manifests
 from flatdist.store.reading import read_rows
 from flatdist.store.schema import plain
@@ -61,11 +47,11 @@ def compact(catalog: Catalog, view: View, grace: float, small: int, drop_old_num
 
     Returns None if another compaction came first, and raises Reread or FileNotFoundError where the view is outdated.
     """
-    files, snapshot, old = catalog.files, view.snapshot, view.snapshot.manifest
+    files, snapshot = catalog.files, view.snapshot
+    old = snapshot.manifest
     selection = view.selection.latest_numerics() if drop_old_numerics else view.selection
-    rewritten = _to_rewrite(snapshot, selection, catalog, small)
-    needs_index = any(one.segment is not None and (one.steps < 0).any() for one in selection.sources)
-    has_work = snapshot.parts or rewritten or needs_index or snapshot.newest > old.number
+    rewritten = _to_rewrite(view, selection, catalog, small)
+    has_work = snapshot.parts or rewritten or snapshot.newest > old.number
     if not has_work and not _has_leftovers(files, snapshot, grace):
         return Compaction(old.number, 0, len(old.segments), 0)
     damaged = {damage.path for segment in rewritten for damage in catalog.damage(segment.name)}
@@ -84,14 +70,14 @@ def compact(catalog: Catalog, view: View, grace: float, small: int, drop_old_num
     index = _write_index(files, selection, order)
     # parts that a damaged segment replaced count again, if they still exist
     taken = snapshot.parts if damaged else (*snapshot.superseded, *snapshot.parts)
-    superseded = {stem(info.path): "" if stated_digest(info.path) else info.token for info in taken}
+    superseded = {info.stem: "" if layout.stated_digest(info.path) else info.token for info in taken}
     number = snapshot.newest + 1
     manifest = Manifest(number, tuple(one for one, _, _ in order), superseded, uuid.uuid4().hex, index)
     stray = _stray(files, old)
-    if not files.create(manifest_path(number), manifest.to_json()):
+    if not files.create(layout.manifest_path(number), manifest.to_json()):
         for segment in written:  # another compaction came first; nobody refers to these
             for table in ("trials", "history"):
-                files.delete(segment_path(table, segment.name))
+                files.delete(layout.segment_path(table, segment.name))
         return None
     if max(listed_manifests(files)) > number:  # ours has a successor already, or came too late: delete nothing
         return None
@@ -102,7 +88,7 @@ def compact(catalog: Catalog, view: View, grace: float, small: int, drop_old_num
 def set_aside(files: Filesystem, path: str, *, move: bool = True) -> bool:
     """Set a damaged file aside; False if the store does not allow it."""
     try:
-        files.write(f"{SET_ASIDE}/{path}", files.read(path, checked=False))
+        files.write(f"{layout.SET_ASIDE}/{path}", files.read(path, checked=False))
         if move:
             files.delete(path)
     except FileNotFoundError:  # somebody else was faster
@@ -112,27 +98,25 @@ def set_aside(files: Filesystem, path: str, *, move: bool = True) -> bool:
     return True
 
 
-def _to_rewrite(snapshot: Snapshot, selection: Selection, catalog: Catalog, small: int) -> list[Segment]:
-    """Segments with void rows or without digests, and small ones that can be joined with others."""
-    segments = snapshot.manifest.segments
-    outdated = [
-        one
-        for one in segments
-        if len(selection.positions_in([one.name])) < one.trials or not one.seals or catalog.damage(one.name)
-    ]
-    little = [
-        one
-        for one in segments
-        if one.history < small and one.trials < small and one.size < _BYTES_AT_ONCE // 2 and one not in outdated
-    ]
-    return outdated + (little if snapshot.parts or outdated or len(little) > 1 else [])
+def _to_rewrite(view: View, selection: Selection, catalog: Catalog, small: int) -> list[Segment]:
+    """Segments with void rows or without digests or an index, and small ones that can be joined with others."""
+    outdated, little = [], []
+    for source in selection.sources:
+        if (one := source.segment) is None:
+            continue
+        is_whole = len(selection.positions_in([one.name])) == one.trials and not catalog.damage(one.name)
+        if not is_whole or not one.seals or (source.steps < 0).any():
+            outdated.append(one)
+        elif one.history < small and one.trials < small and one.size < _BYTES_AT_ONCE // 2:
+            little.append(one)
+    return outdated + (little if view.snapshot.parts or outdated or len(little) > 1 else [])
 
 
 def _batches(files: Filesystem, parts: Sequence[FileInfo], segments: Sequence[Segment]) -> Iterator[list[str]]:
     """Split the work so that one step fits into memory; small segments and parts share their steps."""
-    steps = {stem(info.path): info.size for info in files.list(part_folder("history"))} if parts else {}
+    steps = {info.stem: info.size for info in files.list(layout.part_folder("history"))} if parts else {}
     sized = [(one.name, one.size or _BYTES_AT_ONCE) for one in segments]
-    sized += [(name, one.size + steps.get(history_name(name), 0)) for one in parts for name in [stem(one.path)]]
+    sized += [(one.stem, one.size + steps.get(layout.history_name(one.stem), 0)) for one in parts]
     batch: list[str] = []
     size = 0
     for source, weight in sized:
@@ -152,11 +136,11 @@ def _write_segment(catalog: Catalog, selection: Selection, places: Array) -> tup
     trials, _ = read_rows(catalog, mine, "trials")
     seals, tokens = {}, {}
     for table, rows in (("history", history), ("trials", trials)):
-        data, path = parquet.encode(plain(rows)), segment_path(table, name)
+        data, path = parquet.encode(plain(rows)), layout.segment_path(table, name)
         files.write(path, data)
         seals[table] = parquet.Seal.of(data)
         if files.tokens_are_digests:
-            tokens[table] = next(one.token for one in files.list(segment_folder(table)) if one.path == path)
+            tokens[table] = next(one.token for one in files.list(layout.segment_folder(table)) if one.path == path)
     segment = Segment(name, len(mine), len(history), seals, tokens)
     return segment, places, np.bincount(step_of, minlength=len(places))
 
@@ -167,8 +151,8 @@ def _write_index(files: Filesystem, selection: Selection, order: Sequence[tuple[
     table = selection.index_rows(np.concatenate([none, *(places for _, places, _ in order)]))
     steps = np.concatenate([none, *(steps for _, _, steps in order)])
     data = parquet.encode(table.append_column("steps", pa.array(steps.astype(np.int32))), row_group=1 << 22)
-    name = digest(data)
-    files.write(index_path(name), data)
+    name = layout.digest(data)
+    files.write(layout.index_path(name), data)
     return name
 
 
@@ -186,8 +170,8 @@ def _stray(files: Filesystem, manifest: Manifest) -> list[FileInfo]:
     Listed before the next one is published: what others write afterwards, towards the one after that, is not among
     them, whatever the clocks say.
     """
-    folders = (segment_folder("trials"), segment_folder("history"), INDEXES)
-    return [info for folder in folders for info in files.list(folder) if stem(info.path) not in _named(manifest)]
+    folders = (layout.segment_folder("trials"), layout.segment_folder("history"), layout.INDEXES)
+    return [info for folder in folders for info in files.list(folder) if info.stem not in _named(manifest)]
 
 
 def _named(manifest: Manifest) -> set[str]:
@@ -204,15 +188,15 @@ def _delete_leftovers(
         return 0
     # Trials first: a part without history would count as damaged. What is written again since then has another name
     # or, by release 0.1, another token, and its history is younger than the manifest.
-    doomed = [info.path for info in files.list(part_folder("trials")) if before.includes(info)]
-    gone = {part_path("history", stem(path)) for path in doomed}
+    doomed = [info.path for info in files.list(layout.part_folder("trials")) if before.includes(info)]
+    gone = {layout.part_path("history", layout.stem(path)) for path in doomed}
     doomed += [
         info.path
-        for info in files.list(part_folder("history"))
+        for info in files.list(layout.part_folder("history"))
         if info.path in gone and ("-" in info.path or info.modified <= old.modified)
     ]
     named = _named(manifest)
-    doomed += [info.path for info in stray if stem(info.path) not in named and new.modified - info.modified >= grace]
+    doomed += [info.path for info in stray if info.stem not in named and new.modified - info.modified >= grace]
     doomed += [info.path for number, info in manifests.items() if number < before.number]
     for path in doomed:
         files.delete(path)

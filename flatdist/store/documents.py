@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from flatdist.errors import StoreError, did_you_mean
 from flatdist.store.filesystem import Damaged, Filesystem, warn_damaged
-from flatdist.store.layout import SWEEPS, TOMBSTONES, digest, is_known, order_folder, stem, sweep_folder
+from flatdist.store.layout import SWEEPS, TOMBSTONES, digest, is_known, order_folder, sweep_folder
 from flatdist.store.location import redact
 
 Key = tuple[str, int]  # (cell_id, replicate)
@@ -95,7 +95,7 @@ class Tombstones:
             StoreError: both are damaged; rows that they void would count again without them.
         """
         found = Generations()
-        for name in sorted({stem(info.path).removesuffix("-copy") for info in self._files.list(TOMBSTONES)}):
+        for name in sorted({info.stem.removesuffix("-copy") for info in self._files.list(TOMBSTONES)}):
             if name not in self._read:
                 self._read[name] = self._healthy(name)
             for cell_id, replicate, voided in self._read[name]:
@@ -237,7 +237,7 @@ class SweepRecords:
         return tuple(merged), tuple(name for name in theirs if name in mine)
 
     def _numbers(self, name: str) -> list[int]:
-        return [int(stem(info.path)) for info in self._files.list(order_folder(name))]
+        return [int(info.stem) for info in self._files.list(order_folder(name))]
 
     def _pointer(self, name: str, number: int) -> str:
         def meaning(values: Any) -> str:

@@ -63,6 +63,11 @@ class FileInfo:
     token: str  # changes if the file is replaced; equal tokens mean equal bytes
     modified: float  # seconds by the storage's own clock, to be compared only with other files there
 
+    @property
+    def stem(self) -> str:
+        """The file's name without folder and extension."""
+        return layout.stem(self.path)
+
 
 Listing = list[FileInfo]
 Paths = list[str]
@@ -402,7 +407,9 @@ class LocalFilesystem(Filesystem):
             if isinstance(error, FileNotFoundError) and action in ("read", "delete"):
                 raise
             what = "a test file" if layout.is_probe(path) else path or "."
-            raise StoreError(f"store {self.uri}: cannot {action} {what}: {_reason(error)}") from error
+            reason = f"{error.strerror or error}; check the disk and run the same command again"
+            reason = _ADVICE.get(error.errno or 0, reason)
+            raise StoreError(f"store {self.uri}: cannot {action} {what}: {reason}") from error
 
 
 _ADVICE = {
@@ -417,10 +424,6 @@ _ADVICE = {
     errno.ENOENT: "a folder of its path does not exist and cannot be made; give another --store",
     errno.EMFILE: "too many open files; raise the limit (ulimit -n) or run fewer workers",
 }
-
-
-def _reason(error: OSError) -> str:
-    return _ADVICE.get(error.errno or 0, f"{error.strerror or error}; check the disk and run the same command again")
 
 
 def warn_damaged(uri: str, problems: Sequence[Damaged], outcome: str) -> None:

@@ -173,7 +173,10 @@ def select(sources: Sequence[Source], generations: Generations) -> Selection:
     index = _index(sources)
     cells, cell = _ranked(index.column("cell_id"))
     # a row without a configuration counts as its own configuration
-    _, configuration = _texts(_coalesce(index.column("configuration_id"), index.column("cell_id")))
+    named = index.column("configuration_id")
+    if named.null_count:
+        named = pa.compute.coalesce(*(index.column(name).cast(pa.string()) for name in ("configuration_id", "cell_id")))
+    _, configuration = _texts(named)
     versions = _integers(index.column("sampling_version")) * _VERSIONS + _integers(index.column("numerics_version"))
     generation = _integers(index.column("generation"))
     states, state = _texts(index.column("status"))
@@ -257,7 +260,3 @@ def _whole(chunk: pa.Array, null: int) -> Array:
     if chunk.null_count and valid is not None:
         found = np.where(np.unpackbits(np.frombuffer(valid, np.uint8), bitorder="little")[here], found, null)
     return found.astype(np.int64, copy=False)
-
-
-def _coalesce(column: pa.ChunkedArray, otherwise: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pa.compute.coalesce(column.cast(pa.string()), otherwise.cast(pa.string())) if column.null_count else column

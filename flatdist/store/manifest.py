@@ -16,7 +16,7 @@ from typing import Any
 from flatdist.errors import StoreError
 from flatdist.store.documents import Generations, Tombstones, read_json, sealed, whole
 from flatdist.store.filesystem import Damaged, FileInfo, Filesystem, warn_damaged
-from flatdist.store.layout import MANIFESTS, index_path, is_known, manifest_path, part_folder, segment_path, stem
+from flatdist.store.layout import MANIFESTS, index_path, is_known, manifest_path, part_folder, segment_path
 from flatdist.store.parquet import Seal
 
 FORMAT = 2  # 1 had neither seals nor an index
@@ -55,7 +55,7 @@ class Manifest:
 
     def includes(self, part: FileInfo) -> bool:
         """Whether the segments hold the rows of a trials part that counted."""
-        return self.superseded.get(stem(part.path)) in ("", part.token)
+        return self.superseded.get(part.stem) in ("", part.token)
 
     def to_json(self) -> bytes:
         """Return the file's content."""
@@ -114,7 +114,7 @@ class Snapshot:
 
 def listed_manifests(files: Filesystem) -> dict[int, FileInfo]:
     """Return the manifests that are there, by number."""
-    return {int(stem(info.path)): info for info in files.list(MANIFESTS) if int(stem(info.path))}
+    return {int(info.stem): info for info in files.list(MANIFESTS) if int(info.stem)}
 
 
 def _read_manifest(files: Filesystem, numbers: Collection[int]) -> Manifest:

@@ -177,21 +177,17 @@ def _read_chunks(files: Filesystem, path: str, seal: Seal, metadata: Metadata, p
     digests = files.map(layout.digest, pieces) if total > _THREADS else map(layout.digest, pieces)
     stated = (seal.digests[1 + number] for number in numbers)
     if bad := [place for place, mine, one in zip(places, digests, stated, strict=True) if mine != one]:
-        raise _damage(path, metadata, bad)
+        groups = sorted({group for group, _ in bad})
+        columns = sorted({_column(metadata, leaf) for _, leaf in bad})
+        where = f"column {', '.join(columns)} in row group {', '.join(map(str, groups))}"
+        bounds = _bounds(metadata).tolist()
+        raise Damaged(path, f"bytes of {where} are not those written", [(bounds[i], bounds[i + 1]) for i in groups])
     if whole:
         return pa.py_buffer(data)
     file = np.zeros(seal.size, np.uint8)  # takes memory only where something is written
     for (start, length), piece in zip(ranges, pieces, strict=True):
         file[start : start + length] = np.frombuffer(piece, np.uint8)
     return pa.py_buffer(file)
-
-
-def _damage(path: str, metadata: Metadata, bad: Iterable[Place]) -> Damaged:
-    bounds = _bounds(metadata)
-    groups = sorted({group for group, _ in bad})
-    columns = sorted({_column(metadata, leaf) for _, leaf in bad})
-    reason = f"bytes of column {', '.join(columns)} in row group {', '.join(map(str, groups))} are not those written"
-    return Damaged(path, reason, [(int(bounds[i]), int(bounds[i + 1])) for i in groups])
 
 
 def _read_footer(files: Filesystem, path: str, seal: Seal) -> Metadata:

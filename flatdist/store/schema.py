@@ -18,6 +18,7 @@ from flatdist.store import arrow as pa
 
 if TYPE_CHECKING:
     import pandas as pd
+
 SOMETIMES_NULL = {name for name in FIELDS if name not in PROBLEM_FIELDS} | {"steps_run"}
 """Columns that some methods leave null."""
 
@@ -25,11 +26,10 @@ SOMETIMES_NULL = {name for name in FIELDS if name not in PROBLEM_FIELDS} | {"ste
 @cache
 def schema(table: str) -> pa.Schema:
     """Return a table's schema, bookkeeping columns included, with units and meanings as field metadata."""
+    columns = (*TABLES[table], *BOOKKEEPING)
     fields = [
-        pa.field(column.name, _arrow_type(column.type), not column.required).with_metadata(
-            {"unit": column.unit, "meaning": column.meaning}
-        )
-        for column in (*TABLES[table], *BOOKKEEPING)
+        pa.field(one.name, _arrow_type(one.type), not one.required, {"unit": one.unit, "meaning": one.meaning})
+        for one in columns
     ]
     return pa.schema(fields, {"flatdist.table": table, "flatdist.schema_version": str(SCHEMA_VERSION)})
 
@@ -55,8 +55,7 @@ def rows_to_table(table: str, rows: Sequence[Mapping[str, Any]], bookkeeping: Ma
     names = [column.name for column in TABLES[table]]
     known = set(names)
     for row in rows:
-        unknown = row.keys() - known
-        if unknown:
+        if unknown := row.keys() - known:
             name = min(unknown)
             raise StoreError(
                 f"a row of {table} has a column {name!r} that does not exist{did_you_mean(name, names)}; "
@@ -120,12 +119,8 @@ def empty(table: str, columns: Iterable[str] | None = None) -> pa.Table:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
-    if isinstance(value, tuple):
-        return list(value)
     if isinstance(value, Mapping):
         return [(key, _plain(entry)) for key, entry in value.items()]
     return value

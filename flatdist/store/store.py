@@ -15,24 +15,13 @@ import numpy as np
 from flatdist.errors import StoreError
 from flatdist.expressions import Where
 from flatdist.store import arrow as pa
-from flatdist.store import parquet
+from flatdist.store import layout, parquet
 from flatdist.store.catalog import Catalog, View
 from flatdist.store.checkpoints import CheckpointFolder
 from flatdist.store.compaction import GRACE, SMALL, Compaction, compact, set_aside
 from flatdist.store.documents import Generations, Key, SweepRecords, read_tombstone
 from flatdist.store.filesystem import Damaged, Filesystem, warn_damaged
 from flatdist.store.index import Selection, Source
-from flatdist.store.layout import (
-    CHECKPOINTS,
-    DRIVERS,
-    TOMBSTONES,
-    digest,
-    history_name,
-    part_folder,
-    part_name,
-    part_path,
-    stem,
-)
 from flatdist.store.location import normalise, redact
 from flatdist.store.manifest import take_snapshot
 from flatdist.store.reading import Scope, read_history, read_rows, read_trials
@@ -147,7 +136,7 @@ class Store:
         if lost:
             cell_id, replicate = min(lost)
             raise StoreError(f"history of replicate {replicate} of cell {cell_id} has no row in trials")
-        part = part_name((*key, generations[key]) for key in keys)
+        part = layout.part_name((*key, generations[key]) for key in keys)
 
         def table(name: str, rows: Sequence[Row]) -> pa.Table:
             rows = sorted(rows, key=lambda row: (*_key(row, name), row.get("step") or 0))
@@ -166,10 +155,10 @@ class Store:
             for row in failures
         ]
         numbers = [self.generations()[row["cell_id"], int(row["replicate"])] for row in clean]
-        part = digest(repr([sorted((key, str(value)) for key, value in row.items()) for row in clean]).encode())
+        part = layout.digest(repr([sorted((key, str(value)) for key, value in row.items()) for row in clean]).encode())
         table = rows_to_table("failures", clean, {"generation": numbers, "part": [part] * len(clean)})
         data = parquet.encode(table)
-        self.files.write(part_path("failures", f"{part}-{digest(data)}"), data)
+        self.files.write(layout.part_path("failures", f"{part}-{layout.digest(data)}"), data)
 
     # What there is
 
@@ -311,7 +300,7 @@ class Store:
 
     def tidy(self, many: int = MANY_PARTS) -> None:
         """Compact if there are many parts and the store allows it; drivers call this from time to time."""
-        if len(self.files.list(part_folder("trials"))) <= many or not self.can_compact():
+        if len(self.files.list(layout.part_folder("trials"))) <= many or not self.can_compact():
             return
         if len(take_snapshot(self.files, self._catalog.tombstones).parts) > many:
             Store(self.uri, filesystem=self.files).compact()  # an object of its own: this one may be in use meanwhile
@@ -325,16 +314,17 @@ class Store:
         older_than = files.clock() - grace
         generations = self._catalog.tombstones.generations()
         doomed = []
-        for info in files.list(CHECKPOINTS):
+        for info in files.list(layout.CHECKPOINTS):
             _, cell_id, replicate, _ = info.path.split("/")
             number, _, generation = replicate.partition(".")
             voided = int(generation or 0) < generations[cell_id, int(number)]
             if voided or int(number) in done.get(cell_id, ()):
                 doomed.append(info)
-        history = files.list(part_folder("history"))  # before trials: what is acknowledged meanwhile is then seen
-        acknowledged = {history_name(stem(info.path)) for info in files.list(part_folder("trials"))}
-        doomed += [info for info in history if stem(info.path) not in acknowledged]
-        doomed = [info for info in (*doomed, *files.list(DRIVERS)) if info.modified < older_than]
+        # before trials: what is acknowledged meanwhile is then seen
+        history = files.list(layout.part_folder("history"))
+        acknowledged = {layout.history_name(info.stem) for info in files.list(layout.part_folder("trials"))}
+        doomed += [info for info in history if info.stem not in acknowledged]
+        doomed = [info for info in (*doomed, *files.list(layout.DRIVERS)) if info.modified < older_than]
         for info in doomed:
             files.delete(info.path)
         deleted += len(doomed) + files.delete_temporaries(older_than)
@@ -347,7 +337,7 @@ class Store:
         contain, are merged.
         """
         theirs = other if isinstance(other, Store) else Store(other)
-        self._copy(theirs.files, TOMBSTONES)
+        self._copy(theirs.files, layout.TOMBSTONES)
         done, generations = self._done(), self._catalog.tombstones.generations()
 
         def copy(view: View) -> int:
@@ -360,7 +350,7 @@ class Store:
             return sum(missing)
 
         replicates = theirs._catalog.answer(copy, whole=True, outcome="not taken in")
-        failed = self._copy(theirs.files, part_folder("failures"))
+        failed = self._copy(theirs.files, layout.part_folder("failures"))
         return Merged(replicates, failed, *self.sweeps.merge(theirs.sweeps))
 
     def _copy(self, theirs: Filesystem, folder: str) -> int:
@@ -370,7 +360,7 @@ class Store:
         damaged = []
         for path in missing:
             try:
-                if folder == TOMBSTONES:
+                if folder == layout.TOMBSTONES:
                     read_tombstone(theirs, path)
                 else:
                     parquet.read_part(theirs, "failures", path, ["cell_id"])
@@ -383,11 +373,13 @@ class Store:
     def _copy_rows(self, theirs: Store, source: Source, wanted: Selection) -> None:
         """Copy rows of one of their files, unchanged if all are wanted; others might win over this store's rows."""
         if source.segment is None and "-" in source.name and len(wanted) == len(source.table):
-            paths = [part_path(table, source.name) for table in ("history", "trials")]
+            paths = [layout.part_path(table, source.name) for table in ("history", "trials")]
             for path, data in [(path, theirs.files.read(path)) for path in paths]:  # both, before either is written
                 self.files.write(path, data)
             return
-        part = part_name((*key, age) for key, age in zip(wanted.pairs(), wanted.generation.tolist(), strict=True))
+        part = layout.part_name(
+            (*key, age) for key, age in zip(wanted.pairs(), wanted.generation.tolist(), strict=True)
+        )
         tables = []
         for name in ("trials", "history"):
             rows = plain(read_rows(theirs._catalog, wanted, name)[0])
@@ -404,7 +396,7 @@ class Store:
             except Damaged as damage:
                 return damage
 
-        found = self.files.map(read, [info.path for info in self.files.list(part_folder("failures"))])
+        found = self.files.map(read, [info.path for info in self.files.list(layout.part_folder("failures"))])
         damaged = [one for one in found if isinstance(one, Damaged)]
         warn_damaged(self.uri, damaged, "left out: the attempts that they record are not counted")
         tables = [one for one in found if not isinstance(one, Damaged)] or [empty("failures")]
@@ -436,7 +428,7 @@ class Store:
             for name in view.damaged:  # another driver may have set the part aside and run it again meanwhile
                 catalog.forget_part(name)
             still = catalog.view(whole=True).damaged
-            paths = [part_path(table, name) for name in still for table in ("trials", "history")]
+            paths = [layout.part_path(table, name) for name in still for table in ("trials", "history")]
             moved = sum(set_aside(self.files, path) for path in paths)
             outcome = "moved to set-aside/" if moved == len(paths) else "ignored, since they cannot be moved"
             text = f"{outcome}; their replicates count as missing and run again"

@@ -133,7 +133,6 @@ def test_damage_in_a_segment_costs_its_rows_until_they_run_again(store, cells, r
 
 def test_only_the_damaged_row_groups_of_a_segment_are_lost(store, cells, rows, monkeypatch):
     monkeypatch.setattr(parquet, "ROW_GROUP", 5)
-    monkeypatch.setattr(parquet.encode, "__kwdefaults__", {"row_group": 5})
     for cell in cells[:4]:
         store.write(*rows(cell, range(3)))
     store.compact()
