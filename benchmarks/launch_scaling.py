@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pickle
 import resource
 import tempfile
 import threading
@@ -89,7 +90,7 @@ def main() -> None:
             f"{len(plan.shards)} shards planned for {options.slots} slots; simulated: {len(shards)} of {options.shard}"
         )
         packed = timed("pack the shards", lambda: PackedShards(shards))
-        print(f"  {packed.nbytes / len(cells):.0f} bytes a cell")
+        print(f"  {len(pickle.dumps(packed)) / len(cells):.0f} bytes a cell")
 
         stop, scratch = threading.Event(), [0]
         watcher = threading.Thread(target=watch_scratch, args=(stop, scratch), daemon=True)

@@ -42,7 +42,7 @@ def plan(
         executor: ``ray``, or ``inline`` for this process only.
         probe: time a few short runs of the kinds of cells that the store has no timings for.
         resources: any field of :class:`flatdist.planning.Settings`, such as address, max_concurrent, cpus_per_trial,
-            gpus_per_trial, engine and device; also limit, budget, fit and retry_failed.
+            gpus_per_trial, engine, device, limit, budget, fit and retry_failed.
 
     Returns:
         The plan; printed, or shown in a notebook, it says what the command prints.
@@ -57,11 +57,10 @@ def plan(
         4
     """
     from flatdist.launch import plan_sweeps
-    from flatdist.launch.sweeping import read_options
+    from flatdist.planning.settings import read_settings
 
     loaded, opened, _ = _open(sweep, store, where, set)
-    settings, amount = read_options({"executor": executor, "probe": probe, **resources})
-    return plan_sweeps([loaded], opened, settings, amount)
+    return plan_sweeps([loaded], opened, read_settings({"executor": executor, "probe": probe, **resources}))
 
 
 def sweep(
@@ -96,12 +95,13 @@ def sweep(
         (4, ['converged'])
     """
     from flatdist.launch import Running
-    from flatdist.launch.sweeping import prepare, read_options
+    from flatdist.launch.sweeping import prepare
+    from flatdist.planning.settings import read_settings
 
     loaded, opened, changes = _open(sweep, store, where, set)
-    settings, amount = read_options({"executor": executor, "probe": probe, **options})
-    planned = prepare([loaded], opened, settings, amount, changes, without_ray="executor='inline'")
-    outcome = Running(opened, planned.settings, display, amount).run([loaded], planned)
+    settings = read_settings({"executor": executor, "probe": probe, **options})
+    planned = prepare([loaded], opened, settings, changes, without_ray="executor='inline'")
+    outcome = Running(opened, planned, display).run([loaded])
     if outcome.status == INTERRUPTED:
         raise KeyboardInterrupt
     if outcome.missing:

@@ -97,13 +97,12 @@ def param_space(sweep: str | os.PathLike[str] | Mapping[str, Any] | Sweep) -> di
         [2, 3]
     """
     from flatdist.sweeps import open_sweep
-    from flatdist.sweeps.search import Search
     from flatdist.sweeps.searchers import tune_domain
 
     sweep = open_sweep(sweep)
-    if isinstance(sweep, Search):
-        fixed = {name: _word(name, entry.value) for name, entry in sweep.block.fixed.items()}
-        return fixed | {domain.field: tune_domain(domain, by_value=True) for domain in sweep.domains}
+    if sweep.searched:
+        fixed = {name: _word(name, value) for name, value in sweep.fixed.items()}
+        return fixed | {domain.field: tune_domain(domain, by_value=True) for domain in sweep.searched}
     return grid_space(sweep.listed())
 
 
@@ -139,12 +138,11 @@ def evaluated(
     from flatdist.store import Store
     from flatdist.sweeps import open_sweep
     from flatdist.sweeps.metric import cell_value, parse_metric
-    from flatdist.sweeps.search import Search
 
     opened = store if isinstance(store, Store) else Store(store)
     sweep = open_sweep(sweep, opened)
     chosen = sweep.ranking[0] if metric is None else parse_metric(metric)
-    domains = {domain.field: domain for domain in sweep.domains} if isinstance(sweep, Search) else {}
+    domains = {domain.field: domain for domain in sweep.searched}
     words = [cell.words() for cell in sweep.cells]
     fields = list(domains) or [name for name in FIELDS if len({repr(row[name]) for row in words}) > 1]
     ids = [cell.cell_id for cell in sweep.cells]

@@ -66,12 +66,12 @@ def plan_command(sweeps: tuple[str, ...], store: str, as_json: bool, **options: 
     steps in this process.
     """
     from flatdist.launch import plan_sweeps
-    from flatdist.launch.sweeping import read_options
+    from flatdist.planning.settings import read_settings
 
     loaded = load_sweeps(sweeps, store, read_changes(options.pop("words"), options.pop("conditions")))
-    settings, amount = read_options(options)
+    settings = read_settings(options)
     opened = open_store(store, must_exist=False)
-    plan = plan_sweeps(loaded, opened, settings, amount, tell=warn)
+    plan = plan_sweeps(loaded, opened, settings, tell=warn)
     if as_json:
         counts = ((sweep.name, sweep.outlook(opened).counts) for sweep in loaded)
         print_json(plan_json(plan) | {"groups": [{"sweep": name, **count} for name, count in counts if count]})

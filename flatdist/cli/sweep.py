@@ -50,7 +50,8 @@ def sweep_command(
     """
     from flatdist.launch import Running
     from flatdist.launch.parts import read_part
-    from flatdist.launch.sweeping import prepare, read_options
+    from flatdist.launch.sweeping import prepare
+    from flatdist.planning.settings import read_settings
 
     changes = read_changes(options.pop("words"), options.pop("conditions"))
     mine = None if part is None else read_part(part)
@@ -59,16 +60,15 @@ def sweep_command(
         options |= {"executor": "inline", "probe": False}
     given = click.get_current_context().params  # workers log as the driver does
     options |= {name: given[name] for name in ("log_level", "log_file")}
-    settings, amount = read_options(options)
+    settings = read_settings(options)
     loaded = load_sweeps(sweeps, store, changes)
     opened = open_store(store, must_exist=False)
     how = "--executor inline" if mine is None else "--part"
-    plan = prepare(loaded, opened, settings, amount, changes, without_ray=how, tell=warn)
+    plan = prepare(loaded, opened, settings, changes, without_ray=how, tell=warn)
     click.echo("\n".join([*plan.lines(), *outlook_lines(loaded, opened, plan)]))
     if not yes and plan.time.mid > LONG_SECONDS and sys.stdin.isatty() and sys.stderr.isatty():
         click.confirm(f"This takes about {plan.time}. Start?", abort=True, err=True)
-    running = Running(opened, plan.settings, display, amount, tell=click.echo, warn=warn, part=mine)
-    outcome = running.run(loaded, plan)
+    outcome = Running(opened, plan, display, tell=click.echo, warn=warn, part=mine).run(loaded)
     if outcome.status == 1 or plan.failed:
         ids = [cell.cell_id for sweep in loaded for cell in sweep.recorded(opened).cells]
         return max(outcome.status, _report_failures(ids, opened))  # earlier failures still count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flatdist.launch.launching import LaunchResult, launch
-from flatdist.launch.sweeping import Amount, Outcome, Running, plan_sweeps
+from flatdist.launch.sweeping import Outcome, Running, plan_sweeps
 from flatdist.planning.settings import Settings
 
-__all__ = ["Amount", "LaunchResult", "Outcome", "Running", "Settings", "launch", "plan_sweeps"]
+__all__ = ["LaunchResult", "Outcome", "Running", "Settings", "launch", "plan_sweeps"]

@@ -6,7 +6,6 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from types import FrameType, TracebackType
 from typing import Any
 
 WORK_SECONDS = 5.0  # work in this process has this long to come to the end of its segment
@@ -20,16 +19,19 @@ class Interrupts:
     """While entered, SIGINT and SIGTERM set a flag instead of ending the process.
 
     Handlers can be set in the main thread only; elsewhere (a notebook's worker thread, a server) signals stay as they
-    are and the flag can be set by :meth:`request`.
+    are and the flag can be set.
 
     Args:
         patience: :class:`StopNow` is raised in the main thread this long after the first signal, in seconds: for work
             that runs there and may not ask the flag soon. None for never; it may be changed while entered.
+
+    Attributes:
+        requested: whether the sweep is to stop, the flag.
     """
 
     def __init__(self, patience: float | None = None) -> None:
         self.patience = patience
-        self._event = threading.Event()
+        self.requested = False
         self._previous: dict[int, Any] = {}
         self._alarm: tuple[float, float] | None = None  # the process's own alarm, which ours took the place of
 
@@ -47,9 +49,7 @@ class Interrupts:
         self._previous.setdefault(number, signal.getsignal(number))
         signal.signal(number, handler)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._alarm is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._previous.items():
@@ -57,24 +57,15 @@ class Interrupts:
         if self._alarm is not None:
             signal.setitimer(signal.ITIMER_REAL, *self._alarm)
 
-    @property
-    def requested(self) -> bool:
-        """Whether the sweep is to stop."""
-        return self._event.is_set()
-
-    def request(self) -> None:
-        """Stop as if a signal had arrived."""
-        self._event.set()
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: object) -> None:
         if self.requested:
             return
-        self.request()
+        self.requested = True
         if self.patience is not None:
             self._take(signal.SIGALRM, self._break)
             self._alarm = signal.setitimer(signal.ITIMER_REAL, max(self.patience, 1e-3))
 
-    def _break(self, number: int, frame: FrameType | None) -> None:
+    def _break(self, number: int, frame: object) -> None:
         raise StopNow
 
 
@@ -84,11 +75,7 @@ def sigterm_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import os
 import random
-import socket
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flatdist.errors import StoreError, counted
-from flatdist.launch.inline import run_inline
-from flatdist.launch.interrupt import Interrupts, StopNow
+from flatdist.launch.interrupt import WORK_SECONDS, Interrupts, StopNow
 from flatdist.launch.progress.display import Display, make_display
-from flatdist.launch.progress.state import SUCCESS_TOLERANCE, Progress, Skipped
+from flatdist.launch.progress.state import SUCCESS_TOLERANCE, Event, Notice, Progress, Skipped
 from flatdist.launch.ray.cluster import ClusterSession, check_nodes, is_connected, with_address
-from flatdist.launch.ray.tune import Round, Shards, check_loggers, one_cell_each, run_round, split
-from flatdist.launch.worker import paused_keys
+from flatdist.launch.ray.scheduled import Suggested
+from flatdist.launch.ray.tune import Shards, Work, check_loggers, one_cell_each, run_round, same_error, split
+from flatdist.launch.worker import failure_rows, paused_keys, run_shard
 from flatdist.machine import logs
 from flatdist.planning.settings import Settings
 from flatdist.planning.sharding import in_pieces
@@ -31,10 +31,10 @@ from flatdist.store import drivers
 
 if TYPE_CHECKING:
     from flatdist.launch.parts import Part
-    from flatdist.launch.ray.scheduled import Suggested
     from flatdist.planning import Plan
     from flatdist.store import Store
-
+    from flatdist.sweeps.rounds import RoundLog
+    from flatdist.sweeps.search import Search
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def launch(
     shards = one_cell_each(plan.shards) if settings.trials == "cells" else list(plan.shards)
     names = [sweep.name for sweep in plan.sweeps]
     with drivers.Driver(store, sweeps=names, tidies=True) as driver:
-        cells = {cell.cell_id for cell in plan.cells}
+        cells = {cell.cell_id: cell for cell in plan.cells}
         beside = [one for one in driver.others() if one.sweeps & {*names} or any(key[0] in cells for key in one.keys)]
         if settings.executor == "inline":
             engine = plan.settings.expected_engine
@@ -95,36 +95,35 @@ def launch(
             shards = shards[first:] + shards[:first]
         planned = planned_steps((item.cell, len(item.replicates)) for shard in shards for item in shard.items)
         settings = dataclasses.replace(settings, launch=driver.launch, planned_steps=planned)
-        run = _Launch(shards, store, driver, settings, shown, wait=wait)
-        progress = plan_progress(plan, store)
-        return run.inline(progress) if settings.executor == "inline" else run.ray(progress)
+        progress = Progress(cells, sum(shard.replicates for shard in plan.shards) + plan.done, plan.done)
+        if plan.done:
+            add_stored(progress, store)
+        run = _Launch(shards, store, driver, settings, shown, progress, wait=wait)
+        return run.inline() if settings.executor == "inline" else run.ray()
 
 
 def launch_scheduled(
-    work: Suggested,
-    store_uri: str | os.PathLike[str],
-    *,
-    wanted: int,
-    settings: Settings,
-    display: Display | str = "auto",
+    search: Search, rounds: RoundLog, store: Store, settings: Settings, display: Display | str = "auto"
 ) -> LaunchResult:
     """Run a search through Ray Tune whose scheduler stops trials early.
 
     Args:
-        work: the search.
-        store_uri: a folder or the URI of an object store.
-        wanted: replicates of all its cells.
+        search: chooses the cells.
+        rounds: records them.
+        store: the results.
         settings: how to run them.
         display: the progress display, or its kind.
 
     Raises:
         LaunchError, StoreError: as for :func:`launch`.
     """
-    settings, store, shown = _begun(dataclasses.replace(settings, trials="cells"), store_uri, display)
-    progress = Progress({item.cell.cell_id: item.cell for item in work.items()}, wanted, work.ended)
+    work = Suggested(search, rounds, store, retry_failed=settings.retry_failed)
+    settings, store, shown = _begun(dataclasses.replace(settings, trials="cells"), store.uri, display)
+    cells = {item.cell.cell_id: item.cell for item in work.items()}
+    progress = Progress(cells, search.budget * search.replicates, work.ended)
     with drivers.Driver(store, tidies=True) as driver:
         settings = dataclasses.replace(settings, launch=driver.launch)
-        return _Launch([], store, driver, settings, shown, wait=False).scheduled(work, progress)
+        return _Launch([], store, driver, settings, shown, progress).scheduled(work)
 
 
 def _begun(
@@ -143,17 +142,6 @@ def _begun(
     return settings, store, make_display(display) if isinstance(display, str) else display
 
 
-def plan_progress(plan: Plan, store: Store) -> Progress:
-    """Progress of a plan, with what the store holds already."""
-    cells = {cell.cell_id: cell for cell in plan.cells}
-    wanted = sum(len(item.replicates) for shard in plan.shards for item in shard.items)
-    done = int(plan.done)
-    progress = Progress(cells, wanted + done, done)
-    if done:
-        add_stored(progress, store)
-    return progress
-
-
 def add_stored(progress: Progress, store: Store) -> int:
     """Fill the diagram with the rows that the store holds; returns the SGD steps behind them."""
     columns = ["cell_id", "replicate", "relative_error", "steps_run"]
@@ -169,59 +157,81 @@ class _Launch:
 
     def __init__(
         self,
-        shards: list[Shard],
+        shards: Sequence[Shard],
         store: Store,
         driver: drivers.Driver,
         settings: Settings,
         display: Display,
+        progress: Progress,
         *,
-        wait: bool,
+        wait: bool = False,
     ) -> None:
-        self._store = store
+        self._store, self._driver, self._settings, self._wait = store, driver, settings, wait
+        self._display, self._progress = display, progress
+        self._start = time.monotonic()
         self._want(shards)
         done = self._done()  # another driver may have ended since the plan was made
-        left = [shard.keeping(lambda key: key not in done) for shard in shards]
+        left = (shard.keeping(lambda key: key not in done) for shard in shards)
         self._shards = [shard for shard in left if shard.items]
-        self._uri = store.uri  # absolute: a relative path is the driver's
-        self._driver = driver
-        self._wait = wait
-        self._settings = settings
-        self._display = display
-        self._start = time.monotonic()
         self._failed_before = store.failed(self._cell_ids)
 
     def _want(self, shards: Sequence[Shard]) -> None:
         """Note what this launch is to run."""
+        self._shards = list(shards)
         self._keys = {key for shard in shards for key in shard.keys}
         self._cell_ids = list({cell_id for cell_id, _ in self._keys})
 
-    def inline(self, progress: Progress) -> LaunchResult:
+    def inline(self) -> LaunchResult:
+        """Run the shards one after another in this process, with the worker of the Tune trials."""
+        progress, settings = self._progress, self._settings
+        stopped: str | None = None
+        lock = threading.Lock()  # rows that waited long are stored, and reported, by a thread
+
+        def report(event: Event) -> None:
+            nonlocal stopped
+            with lock:
+                progress.apply(event)
+                if isinstance(event, Notice):
+                    self._display.message(event.text)
+                stopped = stopped or same_error(progress, settings)
+                self._display.update(progress)
+
+        def should_stop() -> bool:
+            with lock:
+                self._display.update(progress)
+            return interrupts.requested or stopped is not None
+
         self._display.start(progress)
         try:
-            with contextlib.closing(self._one_by_one(progress)) as shards:
-                interrupted, stopped = run_inline(
-                    shards, self._uri, self._settings, progress, self._display, self._driver
-                )
+            with Interrupts(WORK_SECONDS) as interrupts, contextlib.suppress(StopNow):  # what was finished is stored
+                for numbered in self._one_by_one():
+                    if should_stop():
+                        break
+                    if numbered is not None:
+                        run_shard(
+                            numbered[1], self._store.uri, settings, report, number=numbered[0],
+                            should_stop=should_stop, device=settings.expected_device, driver=self._driver,
+                        )  # fmt: skip
         except StoreError as error:
             self._display.message(f"the store stopped accepting rows: {error}")
             raise
         finally:
             self._display.stop(progress)
-        return self._result(progress, interrupted, stopped)
+        return self._result(interrupts.requested, stopped)
 
-    def _one_by_one(self, progress: Progress) -> Generator[tuple[int, Shard] | None]:
+    def _one_by_one(self) -> Iterator[tuple[int, Shard] | None]:
         """All shards, then the parts that nobody has run; None while others are running them."""
-        progress.expect(enumerate(self._shards))
+        self._progress.expect(enumerate(self._shards))
         for number, shard in enumerate(self._shards):
             failed = self._failed() if self._driver.others() else set()  # others' failures are not tried again either
             left = shard.keeping(lambda key: key not in failed)  # noqa: B023 - called at once
             if skipped := shard.replicates - left.replicates:
-                progress.apply(Skipped(number, skipped))
+                self._progress.apply(Skipped(number, skipped))
             if left.items:
                 yield number, left
         number = len(self._shards)
         for free in self._left():
-            progress.expect(enumerate(free, start=number))
+            self._progress.expect(enumerate(free, start=number))
             yield from enumerate(free, start=number)
             number += len(free)
             if not free:
@@ -253,35 +263,19 @@ class _Launch:
             time.sleep(POLL_SECONDS)
             yield []
 
-    def ray(self, progress: Progress) -> LaunchResult:
+    def ray(self) -> LaunchResult:
         """Run as Tune trials; shards whose processes died repeatedly run once more in parts."""
-        if not self._shards:
-            return self._result(progress, False, None)
-        return self._on_cluster(progress, lambda session, stop: self._rounds(session, progress, stop))
+        return self._result(*(self._on_cluster(self._passes) if self._shards else (False, None)))
 
-    def scheduled(self, work: Suggested, progress: Progress) -> LaunchResult:
-        def run(session: ClusterSession, interrupts: Interrupts) -> str | None:
-            if not work.count:
-                return None
-            return run_round(session, work, self._uri, self._settings, progress, self._display, interrupts).stopped
+    def scheduled(self, work: Suggested) -> LaunchResult:
+        """Run what a search suggests as Tune trials."""
+        ended = self._on_cluster(lambda *on: self._pass(work, *on)[1]) if work.count else (False, None)
+        self._want([Shard((item,), 0.0) for item in work.items()])
+        return self._result(*ended)
 
-        return self._on_cluster(progress, run, lambda: [Shard((item,), 0.0) for item in work.items()])
-
-    def _on_cluster(
-        self,
-        progress: Progress,
-        run: Callable[[ClusterSession, Interrupts], str | None],
-        shards: Callable[[], list[Shard]] | None = None,
-    ) -> LaunchResult:
-        """Connect to Ray, check its nodes, and run.
-
-        Args:
-            progress: shown meanwhile.
-            run: returns why the sweep stopped itself, if it did.
-            shards: the shards that were run, if known only afterwards.
-        """
-        connects = not is_connected()
-        if connects:
+    def _on_cluster(self, run: Callable[[ClusterSession, Interrupts], str | None]) -> tuple[bool, str | None]:
+        """Connect to Ray, check its nodes, and run; whether it was interrupted, and why it stopped itself."""
+        if not is_connected():
             alone = self._settings.address is None
             self._display.message("starting Ray (5 to 20 s)" if alone else "joining the Ray cluster")
         stopped = None
@@ -290,77 +284,54 @@ class _Launch:
                 with ClusterSession(self._settings) as session:
                     interrupts.install()
                     if not session.own or self._settings.device == "cuda":
-                        check_nodes(session, self._uri, self._settings)
+                        check_nodes(session, self._store.uri, self._settings)
                     note = session.check_resources()
                     if note is not None:
                         self._display.message(note)
-                    progress.slots = session.slots()
-                    self._display.message(
-                        f"Ray is up after {time.monotonic() - self._start:.0f} s: {progress.slots} slots"
-                    )
-                    self._display.start(progress)
+                    slots = self._progress.slots = session.slots()
+                    self._display.message(f"Ray is up after {time.monotonic() - self._start:.0f} s: {slots} slots")
+                    self._display.start(self._progress)
                     interrupts.patience = None
                     self._store.shorten_waits_when(lambda: interrupts.requested)
                     try:
                         stopped = run(session, interrupts)
                     finally:
-                        self._display.stop(progress)
+                        self._display.stop(self._progress)
             except StopNow:
                 pass
             except KeyboardInterrupt:  # a signal that Ray had taken for its own
-                interrupts.request()
-        if shards is not None:
-            self._shards = shards()
-            self._want(self._shards)
-        return self._result(progress, interrupts.requested, stopped)
+                interrupts.requested = True
+        return interrupts.requested, stopped
 
-    def _rounds(self, session: ClusterSession, progress: Progress, interrupts: Interrupts) -> str | None:
-        last = self._round(session, dict(enumerate(self._shards)), progress, interrupts)
-        number = len(self._shards)
-        if interrupts.requested or last.stopped is not None:
-            return last.stopped
-        for left in self._left():
-            if left:
-                self._display.message(f"retrying {len(left)} unfinished shard parts")
-                log.warning("retrying %d unfinished shard parts", len(left))
-                self._settings = dataclasses.replace(self._settings, trials="packs", loggers=())
-                last = self._round(session, dict(enumerate(left, start=number)), progress, interrupts)
-                number += len(left)
-            if interrupts.requested or last.stopped is not None:
-                return last.stopped
-        return self._give_up(last)
+    def _passes(self, session: ClusterSession, interrupts: Interrupts) -> str | None:
+        number, errors, stopped = 0, {}, None
+        for shards in itertools.chain([self._shards], self._left()):
+            if shards:
+                if number:
+                    self._display.message(f"retrying {len(shards)} unfinished shard parts")
+                    log.warning("retrying %d unfinished shard parts", len(shards))
+                    self._settings = dataclasses.replace(self._settings, trials="packs", loggers=())
+                work = Shards(dict(enumerate(shards, start=number)), cells=self._settings.trials == "cells")
+                errors, stopped = self._pass(work, session, interrupts)
+                number += len(shards)
+            if interrupts.requested or stopped is not None:
+                return stopped
+        return self._give_up(errors)
 
-    def _round(
-        self, session: ClusterSession, shards: Mapping[int, Shard], progress: Progress, interrupts: Interrupts
-    ) -> Round:
-        work = Shards(shards, cells=self._settings.trials == "cells")
-        return run_round(session, work, self._uri, self._settings, progress, self._display, interrupts)
+    def _pass(self, work: Work, session: ClusterSession, interrupts: Interrupts) -> tuple[dict[int, str], str | None]:
+        return run_round(session, work, self._store.uri, self._settings, self._progress, self._display, interrupts)
 
-    def _give_up(self, last: Round) -> str | None:
-        """Record replicates whose processes died every time, and say why others are missing."""
+    def _give_up(self, errors: Mapping[int, str]) -> str | None:
+        """Record replicates whose processes died every time, or say why others are missing."""
         missing = self._missing() - self._driver.elsewhere()
-        if not missing:
-            return None
-        error = Counter(last.errors.values()).most_common(1)[0][0] if last.errors else "no reason is known"
-        if "StoreError" in error or "LaunchError" in error:
-            return error
+        error = Counter(errors.values()).most_common(1)[0][0] if errors else "no reason is known"
+        if not missing or "StoreError" in error or "LaunchError" in error:
+            return error if missing else None
         tries = 2 * self._settings.max_deaths
-        rows = [self._death_row(*key, error, tries) for key in sorted(missing)]
-        log.error("gave up on %d replicates whose processes died %d times: %s", len(rows), tries, error)
-        self._store.write_failures(rows)
+        message = f"the process or node that ran it died {tries} times, perhaps out of memory: {error}"
+        log.error("gave up on %d replicates whose processes died %d times: %s", len(missing), tries, error)
+        self._store.write_failures(failure_rows(self._store, sorted(missing), "WorkerDied", message))
         return None
-
-    def _death_row(self, cell_id: str, replicate: int, error: str, tries: int) -> dict[str, Any]:
-        return {
-            "cell_id": cell_id,
-            "replicate": replicate,
-            "attempt": self._failed_before.get(cell_id, {}).get(replicate, 0) + 1,
-            "error_type": "WorkerDied",
-            "message": f"the process or node that ran it died {tries} times, perhaps out of memory: {error}",
-            "traceback": "",
-            "host": socket.gethostname(),
-            "at": datetime.now(UTC),
-        }
 
     def _done(self) -> set[Key]:
         """Stored replicates."""
@@ -376,21 +347,21 @@ class _Launch:
             if count > before.get(cell_id, {}).get(replicate, 0)
         }
 
-    def _missing(self) -> set[Key]:
-        """Replicates that the store has neither results nor failures of."""
-        return self._keys - self._done() - self._failed() - self._paused()
-
     def _paused(self) -> set[Key]:
         """Replicates that have paused at their rung, according to the store."""
         return paused_keys(self._store, [item for shard in self._shards for item in shard.items])
 
-    def _result(self, progress: Progress, interrupted: bool, stopped: str | None) -> LaunchResult:
+    def _missing(self) -> set[Key]:
+        """Replicates that the store has neither results nor failures of."""
+        return self._keys - self._done() - self._failed() - self._paused()
+
+    def _result(self, interrupted: bool, stopped: str | None) -> LaunchResult:
         stored = self._done()
         failed = (self._keys & self._failed()) - stored
         paused = self._paused() - stored - failed
         missing = self._keys - stored - failed - paused
         result = LaunchResult(
-            ran=progress.stored,
+            ran=self._progress.stored,
             elsewhere=len(missing & self._driver.elsewhere()),
             wanted=len(self._keys),
             stored=len(stored),

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from flatdist.cells.cell import Cell
 from flatdist.launch.launching import LaunchResult
 from flatdist.planning.work import WorkItem
 from flatdist.sweeps.early_stopping import Halving, is_paused
@@ -16,7 +15,6 @@ from flatdist.sweeps.rounds import Request, Round, RoundLog, Rung, Strategy
 if TYPE_CHECKING:
     from flatdist.store import Store
 
-Run = Callable[[Sequence[WorkItem]], LaunchResult]
 INTERRUPTED = 130
 
 
@@ -40,7 +38,7 @@ class Driver:
         strategy: Strategy,
         log: RoundLog,
         store: Store,
-        run: Run,
+        run: Callable[[Sequence[WorkItem]], LaunchResult],
         *,
         halving: Halving | None = None,
         retry_failed: bool = False,
@@ -77,12 +75,17 @@ class Driver:
 
     def _finish_round(self, number: int) -> bool:
         """Run a round to its end; False if it did not finish."""
-        if self.halving is not None and not self._climb(number, self.halving):
-            return False
-        stopped = self.log.rounds[number].stopped() if self.halving is not None else {}
         requests = self.log.rounds[number].requests
-        within = self._within_limit(requests)
-        if not self._launch([WorkItem(*missing) for missing in self._missing(within, stopped)]):
+        stopped: set[str] = set()
+        if self.halving is not None:
+            if not self._climb(number, self.halving):
+                return False
+            stopped = {requests[index].cell.cell_id for index in self.log.rounds[number].stopped()}
+        for request in requests:
+            if self._limit is None or len(self._allowed) < self._limit:
+                self._allowed.add(request.cell.cell_id)
+        within = [request for request in requests if request.cell.cell_id in self._allowed]
+        if not self._launch(self._missing(one for one in within if one.cell.cell_id not in stopped)):
             return False
         if len(within) < len(requests):
             self.tell(f"stopped at the limit of {self._limit} cells; rerun the command without --limit to continue")
@@ -90,62 +93,49 @@ class Driver:
             return False
         return True
 
-    def _within_limit(self, requests: Sequence[Request]) -> Sequence[Request]:
-        """The requests within the limit of cells."""
-        if self._limit is None:
-            return requests
-        for request in requests:
-            if len(self._allowed) < self._limit:
-                self._allowed.add(request.cell.cell_id)
-        return [request for request in requests if request.cell.cell_id in self._allowed]
-
     def _climb(self, number: int, halving: Halving) -> bool:
         """Bring a round's cells from rung to rung, stopping those that do not continue."""
         requests = self.log.rounds[number].requests
-        last = max((request.cell.steps for request in requests), default=0)
-        reached = max((rung.step for rung in self.log.rounds[number].rungs), default=0)
         rule = halving.rule
-        for step in rule.rungs(last):
-            stopped = self.log.rounds[number].stopped()
+        reached = max((rung.step for rung in self.log.rounds[number].rungs), default=0)
+        for step in rule.rungs(max((request.cell.steps for request in requests), default=0)):
+            now = self.log.rounds[number]
+            stopped = now.stopped()
             climbing = {i: r for i, r in enumerate(requests) if i not in stopped and step in rule.rungs(r.cell.steps)}
             if step <= reached or not climbing:
                 continue
             items = []
-            for cell, replicates in self._missing(list(climbing.values())):
-                below = tuple(r for r in replicates if not is_paused(self.store, cell, r, step))
+            for item in self._missing(climbing.values()):
+                below = tuple(r for r in item.replicates if not is_paused(self.store, item.cell, r, step))
                 if below:
-                    items.append(WorkItem(cell, below, until=step))
+                    items.append(WorkItem(item.cell, below, until=step))
             if not self._launch(items):
                 return False
             values = {i: halving.value(r.cell, r.replicates, step) for i, r in climbing.items()}
             before = [v for one in self.log.rounds[:number] for rung in one.rungs if rung.step == step
                       for v in rung.values.values()]  # fmt: skip
-            unfinished = {cell.cell_id for cell, _ in self._missing(list(climbing.values()))}
+            unfinished = {item.cell.cell_id for item in self._missing(climbing.values())}
             losers = rule.stopped(values, before, halving.mode)
             losers = tuple(i for i in losers if climbing[i].cell.cell_id in unfinished)
             rung = Rung(step, values, losers)
-            now = self.log.rounds[number]
             self.log.replace_round(number, dataclasses.replace(now, rungs=(*now.rungs, rung)))
             best = min(values.values()) if halving.mode == "min" else max(values.values())
             shown = f"{best:.3g}" if math.isfinite(best) else "none finite"
             self.tell(f"  at step {step:,}: {len(losers)} of {len(climbing)} cells stopped; best value {shown}")
         return True
 
-    def _missing(
-        self, requests: Sequence[Request], stopped: Collection[int] = ()
-    ) -> list[tuple[Cell, tuple[int, ...]]]:
-        """Cells with the replicates that are neither done, nor failed, nor stopped early."""
+    def _missing(self, requests: Iterable[Request]) -> list[WorkItem]:
+        """The requests' replicates that are neither done nor failed."""
+        requests = list(requests)
         ids = [request.cell.cell_id for request in requests]
         done, failed = self.store.done(ids), self.store.failed(ids)
         found = []
-        for index, request in enumerate(requests):
-            if index in stopped:
-                continue
+        for request in requests:
             cell_id = request.cell.cell_id
             broken = failed.get(cell_id, {}).keys() - self._retry.get(cell_id, set())
             left = tuple(r for r in request.replicates if r not in done.get(cell_id, ()) and r not in broken)
             if left:
-                found.append((request.cell, left))
+                found.append(WorkItem(request.cell, left))
         return found
 
     def _launch(self, items: Sequence[WorkItem]) -> bool:

@@ -7,18 +7,18 @@ trial become rows of ``failures``; only a store that stays unreachable, or the d
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
+import math
 import os
 import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from pkgutil import resolve_name as load_runner
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flatdist.errors import LaunchError, StoreError
 from flatdist.launch.interrupt import StopNow
@@ -38,6 +38,7 @@ from flatdist.planning.work import Key, keys_in
 
 if TYPE_CHECKING:
     from flatdist.cells.cell import Cell
+    from flatdist.launch.ray.trial import _Reports
     from flatdist.planning import Shard, WorkItem
     from flatdist.store import Store
     from flatdist.store.drivers import Driver
@@ -45,24 +46,17 @@ if TYPE_CHECKING:
 
     Pack = list[tuple[Cell, tuple[int, ...]]]  # cells, and the replicates of each, that are run together
 
-
-class Watch(Protocol):
-    """Receives a cell's history while it is made."""
-
-    def on_history(self, replicate: int, rows: list[dict[str, Any]]) -> None:
-        """New rows of a replicate's history."""
-
-    def on_diverged(self, replicate: int) -> None:
-        """A replicate has diverged: its history has ended."""
-
-
 log = logging.getLogger(__name__)
 
 Report = Callable[[Event], None]
 ShouldStop = Callable[[], bool]
+Answer = TypeVar("Answer")
 STEPS_SECONDS = 1.0  # between two reports of the steps taken
-_stores: dict[str, Store] = {}
 MESSAGE_LENGTH = 500  # characters of an error's message that travel to the driver; the store has all of it
+FIRST_WAIT = 0.5  # seconds before the first retry of a write; doubles every time
+LONGEST_WAIT = 15.0
+PATIENCE_WHEN_STOPPING = 3.0  # an interrupted sweep has 10 seconds in all
+_stores: dict[str, Store] = {}  # what this process has read of a store's files is kept for the next shard
 
 
 @dataclass
@@ -78,13 +72,13 @@ def run_shard(
     shard: Shard,
     store_uri: str,
     settings: Settings,
-    report: Report | None = None,
+    report: Report = lambda event: None,
     *,
     number: int = 0,
-    should_stop: ShouldStop | None = None,
+    should_stop: ShouldStop = lambda: False,
     again: bool = False,
     device: str = "cpu",
-    watch: Watch | None = None,
+    watch: _Reports | None = None,
     driver: Driver | None = None,
 ) -> ShardCounts:
     """Run a shard's items, one after another or all as one pack, and write their rows to the store as they finish.
@@ -107,35 +101,29 @@ def run_shard(
         StoreError: the store could not be written to for ``settings.store_patience`` seconds.
     """
     from flatdist.machine.threads import set_threads
+    from flatdist.store import Store
     from flatdist.store.drivers import Driver
 
     logs.configure(settings.log_level, settings.log_file, worker=True)
-    report = report or (lambda event: None)
-    should_stop = should_stop or (lambda: False)
     set_threads(settings.threads)
-    store = _open(store_uri)
+    store = _stores.setdefault(store_uri, Store(store_uri)).reopened()
     store.shorten_waits_when(should_stop)
     store.generations()  # this shard must not revive results that are invalidated from now on
     counts = ShardCounts()
     report(ShardStarted(number, time.monotonic()))
-    log.info("shard %d %s: %s", number, "resumes" if again else "starts", _described(shard))
+    cells = ", ".join(f"{item.cell.cell_id} x {len(item.replicates)}" for item in shard.items[:5])
+    cells += f" and {len(shard.items) - 5} more" if len(shard.items) > 5 else ""
+    text, how = "shard %d %s: %d replicates of cells %s, about %.0f s", "resumes" if again else "starts"
+    log.info(text, number, how, shard.replicates, cells, shard.predicted_seconds)
 
     def stored(outcomes: Sequence[Any]) -> None:
         counts.stored += len(outcomes)
-        for outcome in outcomes:
-            row = outcome.trial
-            checkpoints.discard(row["cell_id"], row["replicate"])
+        for row in (outcome.trial for outcome in outcomes):
+            key = row["cell_id"], row["replicate"]
+            checkpoints.discard(*key)
             error = row.get("relative_error")
-            report(
-                RowStored(
-                    number,
-                    row["cell_id"],
-                    row["replicate"],
-                    row["status"],
-                    float("nan") if error is None else float(error),
-                    time.monotonic(),
-                )
-            )
+            error = math.nan if error is None else float(error)
+            report(RowStored(number, *key, row["status"], error, time.monotonic()))
 
     def notice(text: str) -> None:
         log.warning("shard %d: %s", number, text)
@@ -149,7 +137,7 @@ def run_shard(
         )
         checkpoints = PatientCheckpoints(store, rows, notice)
         stack.enter_context(logs.waits.told_to(notice))
-        work = _Work(store, checkpoints, settings, rows, report, number, should_stop, device, watch)
+        work = _Work(checkpoints, settings, rows, report, number, should_stop, device, watch)
         items = rows.insist(lambda: _free(shard, store, driver, again=again))
         if skipped := shard.replicates - sum(len(item.replicates) for item in items):
             report(Skipped(number, skipped))
@@ -165,52 +153,33 @@ def run_shard(
     return counts
 
 
-def _open(uri: str) -> Store:
-    """A store for one shard; what this process has read of its files is kept for the next."""
-    from flatdist.store import Store
-
-    return _stores.setdefault(uri, Store(uri)).reopened()
-
-
-def _free(shard: Shard, store: Store, driver: Driver | None, *, again: bool) -> list[WorkItem]:
+def _free(shard: Shard, store: Store, driver: Driver | None, *, again: bool) -> Sequence[WorkItem]:
     """The rest of a shard, which nobody else is running, has stored or has brought to its rung.
 
     The work is taken before the store is read, because others release it after they have stored it.
     """
-    keys = shard.keys
-    if driver is not None:
-        keys, again = driver.take(keys), True
-    done = keys_in(store.done({item.cell.cell_id for item in shard.items})) if again and keys else set()
-    gone = done | paused_keys(store, shard.items) if again else done
-    return list(shard.keeping(lambda key: key in keys and key not in gone).items)
+    if driver is None and not again:
+        return shard.items
+    free = shard.keys if driver is None else driver.take(shard.keys)
+    if free:
+        free = free - keys_in(store.done({item.cell.cell_id for item in shard.items})) - paused_keys(store, shard.items)
+    return shard.keeping(free.__contains__).items
 
 
 def paused_keys(store: Store, items: Sequence[WorkItem]) -> set[Key]:
     """Replicates that were to pause at a rung and stand there."""
-    if all(item.until is None for item in items):
+    paused = [(item.cell, replicate, item.until) for item in items if item.until for replicate in item.replicates]
+    if not paused:
         return set()
     from flatdist.sweeps.early_stopping import is_paused
 
-    return {
-        (item.cell.cell_id, replicate)
-        for item in items
-        if item.until is not None
-        for replicate in item.replicates
-        if is_paused(store, item.cell, replicate, item.until)
-    }
-
-
-def _described(shard: Shard) -> str:
-    cells = ", ".join(f"{item.cell.cell_id} x {len(item.replicates)}" for item in shard.items[:5])
-    more = f" and {len(shard.items) - 5} more" if len(shard.items) > 5 else ""
-    return f"{shard.replicates} replicates of cells {cells}{more}, about {shard.predicted_seconds:.0f} s"
+    return {(cell.cell_id, replicate) for cell, replicate, rung in paused if is_paused(store, cell, replicate, rung)}
 
 
 @dataclass
 class _Work:
     """What running an item needs beside the item."""
 
-    store: Store
     checkpoints: PatientCheckpoints
     settings: Settings
     rows: RowBuffer
@@ -218,11 +187,11 @@ class _Work:
     number: int
     should_stop: ShouldStop
     device: str
-    watch: Watch | None = None
+    watch: _Reports | None
     steps: int = 0
     steps_reported: float = 0.0
 
-    def run(self, pack: Pack, until: int | None = None) -> int:
+    def run(self, pack: Pack, until: int | None) -> int:
         """Run replicates together, or in parts where memory is short or one cell fails; returns how many failed.
 
         With ``until`` each replicate of the one cell pauses, checkpointed, once its history has an evaluation at that
@@ -266,7 +235,7 @@ class _Work:
             except Interrupted:
                 if self.should_stop() or not paused:
                     break
-                behind = regrouped([one for one in left if one[1] not in paused])
+                behind = regrouped(one for one in left if one[1] not in paused)
                 paused.clear()
                 batches[:0] = [behind] if behind else []
             except (StoreError, LaunchError):
@@ -274,14 +243,15 @@ class _Work:
             except Exception as error:
                 if broken_off(error):
                     raise StopNow from error
-                if len(left) > 1 and out_of_memory(error):
+                short = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+                if len(left) > 1 and short:
                     half = (len(left) + 1) // 2
                     batches[:0] = [regrouped(left[:half]), regrouped(left[half:])]
                     log.warning("out of memory, retrying %d replicates in halves", len(left))
                 elif len(batch) > 1:  # one cell of a pack must not fail the others
                     batches[:0] = [[item] for item in regrouped(left)]
                 else:
-                    failed += self._fail(batch[0][0], [replicate for _, replicate in left], error)
+                    failed += self._fail(batch[0][0], tuple(replicate for _, replicate in left), error)
         return failed
 
     def _outcomes(self, batch: Pack, hooks: Hooks) -> Iterator[Any]:
@@ -290,44 +260,41 @@ class _Work:
 
         mine = self.settings
         settings = RunSettings(mine.engine, self.device, mine.threads, mine.planned_steps)
-        provenance = self.settings.provenance or None
+        how: dict[str, Any] = {"hooks": hooks, "provenance": mine.provenance or None}
         if len(batch) > 1:
-            return run_pack(batch, settings, hooks=hooks, provenance=provenance)
-        cell, replicates = batch[0]
-        return load_runner(self.settings.runner)(cell, replicates, settings, hooks=hooks, provenance=provenance)
+            return run_pack(batch, settings, **how)
+        runner: Callable[..., Iterator[Any]] = load_runner(mine.runner)
+        return runner(*batch[0], settings, **how)
 
-    def _fail(self, cell: Cell, replicates: Sequence[int], error: Exception) -> int:
-        self.rows.write_failures(list(failure_rows(self.store, cell, replicates, error)))
+    def _fail(self, cell: Cell, replicates: tuple[int, ...], error: Exception) -> int:
+        path = logs.log_path()
+        message = str(error) if path is None else f"{error} (its worker's log: {socket.gethostname()}:{path})"
+        trace = "".join(traceback.format_exception(error))
+        keys = [(cell.cell_id, replicate) for replicate in replicates]
+        self.rows.write_failures(keys, type(error).__name__, message, trace)
         log.error("cell %s: replicates %s failed", cell.cell_id, list(replicates), exc_info=error)
-        message = f"{type(error).__name__}: {error}"[:MESSAGE_LENGTH]
-        self.report(ItemFailed(self.number, cell.cell_id, tuple(replicates), message, time.monotonic()))
+        text = f"{type(error).__name__}: {error}"[:MESSAGE_LENGTH]
+        self.report(ItemFailed(self.number, cell.cell_id, replicates, text, time.monotonic()))
         return len(replicates)
 
     def _count_steps(self, steps: int) -> None:
         self.steps += steps
-        now = time.monotonic()
-        if now - self.steps_reported >= STEPS_SECONDS:
+        if time.monotonic() - self.steps_reported >= STEPS_SECONDS:
             self.report_steps()
-            self.steps_reported = now
 
     def report_steps(self) -> None:
         if self.steps:
-            self.report(StepsTaken(self.number, self.steps, time.monotonic()))
+            self.steps_reported = time.monotonic()
+            self.report(StepsTaken(self.number, self.steps, self.steps_reported))
             self.steps = 0
 
 
-def regrouped(replicates: Sequence[tuple[Cell, int]]) -> Pack:
+def regrouped(replicates: Iterable[tuple[Cell, int]]) -> Pack:
     """Replicates grouped by cell."""
     pack: dict[str, tuple[Cell, list[int]]] = {}
     for cell, replicate in replicates:
         pack.setdefault(cell.cell_id, (cell, []))[1].append(replicate)
     return [(cell, tuple(numbers)) for cell, numbers in pack.values()]
-
-
-def load_runner(name: str) -> Callable[..., Iterator[Any]]:
-    """The function that ``module:function`` names."""
-    module, function = name.split(":")
-    return cast("Callable[..., Iterator[Any]]", getattr(importlib.import_module(module), function))
 
 
 def broken_off(error: BaseException | None) -> bool:
@@ -337,40 +304,29 @@ def broken_off(error: BaseException | None) -> bool:
     return error is not None
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether fewer replicates at a time might succeed."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-
-
-def failure_rows(store: Store, cell: Cell, replicates: Sequence[int], error: BaseException) -> Iterator[dict[str, Any]]:
-    """One row of ``failures`` for each replicate that an exception ended."""
-    before = store.failed([cell.cell_id]).get(cell.cell_id, {})
-    path = logs.log_path()
-    for replicate in replicates:
-        yield {
-            "cell_id": cell.cell_id,
+def failure_rows(store: Store, keys: Collection[Key], kind: str, message: str, trace: str = "") -> list[dict[str, Any]]:
+    """One row of ``failures`` for each replicate that an error ended."""
+    before = store.failed(list({cell_id for cell_id, _ in keys}))
+    return [
+        {
+            "cell_id": cell_id,
             "replicate": replicate,
-            "attempt": before.get(replicate, 0) + 1,
-            "error_type": type(error).__name__,
-            "message": str(error) if path is None else f"{error} (its worker's log: {socket.gethostname()}:{path})",
-            "traceback": "".join(traceback.format_exception(error)),
+            "attempt": before.get(cell_id, {}).get(replicate, 0) + 1,
+            "error_type": kind,
+            "message": message,
+            "traceback": trace,
             "host": f"{socket.gethostname()}:{os.getpid()}",
             "at": datetime.now(UTC),
         }
-
-
-Answer = TypeVar("Answer")
-
-FIRST_WAIT = 0.5  # seconds before the first retry of a write; doubles every time
-LONGEST_WAIT = 15.0
-PATIENCE_WHEN_STOPPING = 3.0  # an interrupted sweep has 10 seconds in all
+        for cell_id, replicate in keys
+    ]
 
 
 class RowBuffer:
     """Collects outcomes and writes them together: at the end, and as soon as one has waited ``flush_seconds``.
 
-    A separate thread does the latter, since the next row may be an hour away. The store names a part by its keys, so a
-    write that is repeated after an unclear answer replaces itself.
+    A timer does the latter, since the next row may be an hour away. The store names a part by its keys, so a write that
+    is repeated after an unclear answer replaces itself.
 
     Args:
         store: where the rows go.
@@ -388,46 +344,36 @@ class RowBuffer:
         patience: float,
         stored: Callable[[Sequence[Any]], None],
         notice: Callable[[str], None],
-        should_stop: Callable[[], bool],
+        should_stop: ShouldStop,
     ) -> None:
-        self._store = store
-        self._flush_seconds = flush_seconds
-        self._patience = patience
-        self._stored = stored
-        self._notice = notice
-        self._should_stop = should_stop
+        self._store, self._flush_seconds, self._patience = store, flush_seconds, patience
+        self._stored, self._notice, self._should_stop = stored, notice, should_stop
         self._waiting: list[Any] = []
-        self._oldest = 0.0  # when the first waiting row arrived
-        self._error: BaseException | None = None
         self._lock = threading.Lock()  # guards the waiting rows
-        self._writing = threading.Lock()  # one write at a time
-        self._wake = threading.Condition(self._lock)
-        self._closed = False
-        self._thread = threading.Thread(target=self._flush_old_rows, name="flatdist-rows", daemon=True)
+        self._writing = threading.RLock()  # one write at a time
+        self._error: BaseException | None = None
+        self._thread: threading.Timer | None = None  # of the oldest waiting row
 
     def __enter__(self) -> RowBuffer:
-        self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        with self._wake:
-            self._closed = True
-            self._wake.notify()
-        self._thread.join()
+    def __exit__(self, kind: object, error: object, where: object) -> None:
+        if self._thread is not None:
+            self._thread.cancel()
+            self._thread.join()
+        self.flush()  # finished rows are stored, whatever ended the shard
         if error is None:
             self.check()
-        self.flush()  # finished rows are stored, whatever ended the shard
 
     def add(self, outcome: Any) -> None:
         """Add one finished replicate."""
         self.check()
-        with self._wake:
-            if not self._waiting:
-                self._oldest = time.monotonic()
-                self._wake.notify()
+        with self._lock:
             self._waiting.append(outcome)
+            if len(self._waiting) == 1:
+                self._thread = threading.Timer(self._flush_seconds, self._flush_late)
+                self._thread.daemon = True
+                self._thread.start()
 
     def check(self) -> None:
         """Raise the error of a background write, if any."""
@@ -446,8 +392,9 @@ class RowBuffer:
             self.insist(lambda: self._store.write(trials, history))
             self._stored(batch)
 
-    def write_failures(self, rows: list[dict[str, Any]]) -> None:
-        """Write rows of ``failures``, with the same patience."""
+    def write_failures(self, keys: Collection[Key], *what: str) -> None:
+        """Write rows of ``failures``, with the same patience; see :func:`failure_rows`."""
+        rows = failure_rows(self._store, keys, *what)
         self.insist(lambda: self._store.write_failures(rows))
 
     def insist(self, act: Callable[[], Answer]) -> Answer:
@@ -466,31 +413,20 @@ class RowBuffer:
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
-    def _flush_old_rows(self) -> None:
-        while True:
-            with self._wake:
-                while not self._closed and not self._due():
-                    self._wake.wait(self._oldest + self._flush_seconds - time.monotonic() if self._waiting else None)
-                if self._closed:
-                    return
+    def _flush_late(self) -> None:
+        with self._writing:
             try:
                 self.flush()
             except BaseException as error:
                 self._error = error
-                return
-
-    def _due(self) -> bool:
-        return bool(self._waiting) and time.monotonic() >= self._oldest + self._flush_seconds
 
 
 class PatientCheckpoints:
     """The store's checkpoints for a trial that continues if one cannot be saved."""
 
     def __init__(self, store: Store, rows: RowBuffer, notice: Callable[[str], None]) -> None:
-        self._folder = store.checkpoints
-        self._rows = rows
-        self._notice = notice
-        self._known: set[tuple[str, int]] = set()  # replicates with a state in the store, as far as this trial saw
+        self._folder, self._rows, self._notice = store.checkpoints, rows, notice
+        self._known: set[Key] = set()  # replicates with a state in the store, as far as this trial saw
 
     def save(self, cell_id: str, replicate: int, step: int, arrays: dict[str, Any]) -> None:
         """Save a state; if that fails, report it: only the work since the last checkpoint is at risk."""

@@ -17,18 +17,22 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flatdist.cells.cell import FIELDS, Cell
 from flatdist.cells.problems import storage_dtype
 from flatdist.engines import resolve_engine
-from flatdist.errors import FlatdistError, StoreError
+from flatdist.errors import FlatdistError, StoreError, counted
 from flatdist.planning.packs import Card, device_bytes
 from flatdist.planning.work import WorkItem
 from flatdist.sensing.ensembles import ENSEMBLES
 from flatdist.types import Array
+
+if TYPE_CHECKING:
+    from flatdist.planning.settings import Settings
+    from flatdist.store import Store
 
 NEIGHBOURS = 7
 NEAR = 0.7  # a cell this close to a measured one needs no probe
@@ -102,13 +106,6 @@ class Prediction:
     scatter: float
     doubt: float
     distance: float
-
-
-class TimedStore(Protocol):
-    """What a forecast needs of a store."""
-
-    def trials(self, cell_ids: Any = None, where: Any = None, columns: Any = None) -> Any:
-        """Rows of the trials table."""
 
 
 class Forecast:
@@ -196,22 +193,19 @@ class Forecast:
         return Interval(seconds * math.exp(-Z90 * scatter), seconds, seconds * math.exp(Z90 * scatter))
 
 
-def make_forecast(
-    items: Sequence[WorkItem], store: TimedStore, engine: str, device: str, probe: Probe | None, card: str = ""
-) -> Forecast:
+def make_forecast(items: Sequence[WorkItem], store: Store, settings: Settings, probe: Probe | None) -> Forecast:
     """A forecast from the store's wall times, and from probes of kinds of cells that it says nothing about."""
     stored = stored_observations(store) if items else []
-    cells = [item.cell for item in items]
-    from_store = Forecast(stored, engine, device, card=card)
-    probed = probe_observations(cells, from_store, probe) if probe is not None else []
-    forecast = Forecast([*stored, *probed], engine, device, card=card)
-    known = sum(math.isfinite(forecast.replicate(cell).distance) for cell in cells)
-    answered = any(math.isfinite(from_store.replicate(cell).distance) for cell in cells)
+    cells, card = [item.cell for item in items], settings.expected_card
+    where = settings.engine, settings.expected_device, "nothing to run", card.name if card is not None else ""
+    forecast = Forecast(stored, *where)
+    answered = any(math.isfinite(forecast.replicate(cell).distance) for cell in cells)
     sources = ["times in the store"] if answered else []
-    if probed:
-        sources.append(f"{len(probed)} short probe{'s' if len(probed) > 1 else ''}")
-    if known < len(cells):
-        sources.append(f"nominal costs for {len(cells) - known} of {len(cells)} cells")
+    if probed := probe_observations(cells, forecast, probe) if probe is not None else []:
+        forecast = Forecast([*stored, *probed], *where)
+        sources.append(counted(len(probed), "short probe"))
+    if unknown := sum(math.isinf(forecast.replicate(cell).distance) for cell in cells):
+        sources.append(f"nominal costs for {unknown} of {len(cells)} cells")
     forecast.basis = " and ".join(sources) or forecast.basis
     return forecast
 
@@ -288,7 +282,7 @@ def _chain(cell: Cell) -> int:
     return sum(a * b * min(cell.widths[0], cell.widths[-1]) for a, b in pairwise(cell.widths))
 
 
-def stored_observations(store: TimedStore) -> list[Observation]:
+def stored_observations(store: Store) -> list[Observation]:
     """Wall times from the store's rows, one observation per kind of cell, engine and device."""
     try:
         frame = store.trials(columns=[*_COST_FIELDS, "steps_run", "status", "wall_seconds", "engine", "device"])
@@ -341,33 +335,37 @@ def shortened(cell: Cell, engine: str = "fused") -> Cell:
     return dataclasses.replace(cell, steps=steps, evaluations=min(cell.evaluations, 4))
 
 
-def make_probe(engine: str, device: str, threads: int) -> Probe:
+def make_probe(engine: str, device: str, threads: int, tell: Callable[[str], None] = lambda text: None) -> Probe:
     """A probe that runs replicates in this process and takes the shorter of two times; as many as fill a GPU.
 
     The first run of a kind of cell may compile and import, which is not part of the cost. Interference from other
-    programs weighs more the shorter a probe is.
+    programs weighs more the shorter a probe is. ``tell`` is given a line before the first run, since compiling the
+    engine may take half a minute on a new machine.
     """
-    warm: set[str] = set()
+    seen: set[str] = set()
     card = Card.here() if device != "cpu" else None
 
     def probe(cell: Cell) -> float:
         from flatdist.trials.run import run_replicates
         from flatdist.trials.settings import RunSettings
 
+        if not seen:
+            tell("timing a few cells (the store has no timings for them yet)")
         settings, steps = RunSettings(engine=engine, device=device, threads=threads), cell.spec.takes_steps
         together = range(BATCHED_PROBE if engine == "batched" and steps else 1)
         if card is not None and steps:
             together = range(min(card.fill(cell), card.memory // (4 * device_bytes(cell, engine)) or 1))
+        kind = f"{cell.method} {cell.dtype} {cell.depth}"
+        cold = kind not in seen
+        seen.add(kind)
 
         def once() -> float:
             rows = [outcome.trial for outcome in run_replicates(cell, together, settings, provenance={})]
             return sum(float(row["wall_seconds"]) for row in rows) / len(rows)
 
-        kind, seconds = f"{cell.method} {cell.dtype} {cell.depth}", once()
-        slow = steps or seconds > nominal_seconds(cell, engine)
-        if seconds < WARM_UP_SECONDS or (kind not in warm and slow):
+        seconds = once()
+        if seconds < WARM_UP_SECONDS or (cold and (steps or seconds > nominal_seconds(cell, engine))):
             seconds = min(seconds, once())
-        warm.add(kind)
         return seconds
 
     return probe

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
+import random
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from flatdist.cells.cell import Cell
 from flatdist.engines import resolve_engine
-from flatdist.errors import counted, printable, size
-from flatdist.planning.forecast import Forecast, Interval, Probe, make_forecast
+from flatdist.errors import SweepError, counted, printable, size
+from flatdist.planning.forecast import Forecast, Interval, Probe, duration, make_forecast
 from flatdist.planning.memory import available_bytes, memory_bytes, pack_bytes, replicates_that_fit, require_room
 from flatdist.planning.packs import company, make_packs, pack_device_bytes
 from flatdist.planning.settings import Settings
@@ -19,26 +22,14 @@ from flatdist.planning.work import Shard, WorkItem
 from flatdist.trials.learning_rate import steps_to_leave
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from flatdist.store import Store
     from flatdist.sweeps import Sweep
 
 START_SECONDS = {"ray": 10.0, "inline": 2.0}
 LEAVING = 3.0  # times a cell's steps, which the estimate of how long leaving a small start takes must exceed to be told
 SHARD_SECONDS = {"ray": 0.2, "inline": 0.0}  # a worker process is used again for the next shard
-
-
-class PlannedStore(Protocol):
-    """The interface of a store that a plan needs."""
-
-    def done(self, cell_ids: Collection[str] | None = None, *, thorough: bool = False) -> dict[str, set[int]]:
-        """Acknowledged replicates of each cell; ``thorough`` looks at every byte of their files."""
-
-    def failed(self, cell_ids: Collection[str] | None = None) -> dict[str, dict[int, int]]:
-        """Failures of each replicate that is not done."""
-
-    def trials(self, cell_ids: Any = None, where: Any = None, columns: Any = None) -> pd.DataFrame:
-        """Rows of the trials table."""
+_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:s|min|m|h|d))+")
 
 
 @dataclass(frozen=True)
@@ -71,16 +62,14 @@ class Plan:
         wanted: cell id -> numbers of the requested replicates.
         done: replicates that the store has.
         failed: replicates whose last attempt failed; they run only if asked to.
-        missing: replicates without a result and without a failure.
         items: what will run, cell by cell.
         shards: the same, as trials run it.
         work: predicted seconds on one slot.
         time: predicted seconds from start to end.
-        basis: where the prediction comes from.
         memory_bytes: of the largest trial.
         slots: trials that run at a time.
-        left_out: cells that the sweeps' conditions excluded.
         forecast: the source of the prediction.
+        settings: how it is to be run.
     """
 
     sweeps: tuple[SweepCounts, ...]
@@ -88,15 +77,12 @@ class Plan:
     wanted: Mapping[str, Collection[int]]
     done: int
     failed: int
-    missing: int
     items: tuple[WorkItem, ...]
     shards: tuple[Shard, ...]
     work: Interval
     time: Interval
-    basis: str
     memory_bytes: int
     slots: int
-    left_out: int
     forecast: Forecast = field(repr=False)
     settings: Settings = field(default_factory=Settings)
 
@@ -104,6 +90,16 @@ class Plan:
     def total(self) -> int:
         """Replicates of all cells."""
         return sum(map(len, self.wanted.values()))
+
+    @property
+    def missing(self) -> int:
+        """Replicates without a result and without a failure."""
+        return self.total - self.done - self.failed
+
+    @property
+    def left_out(self) -> int:
+        """Cells that the sweeps' conditions excluded."""
+        return sum(sweep.left_out for sweep in self.sweeps)
 
     @property
     def engine(self) -> str:
@@ -132,19 +128,17 @@ class Plan:
         if not self.shards:
             retry = "; --retry-failed reruns the failed ones" if self.failed else ""
             return [*lines, f"nothing to run{retry}"]
-        lines.append(
-            f"to run: {counted(self.to_run, 'replicate')} of {counted(len(self.items), 'cell')} "
-            f"in {counted(len(self.shards), 'shard')}"
-        )
         slots = "one slot" if self.slots == 1 else f"{self.slots} slots"
-        lines.append(f"time:   {self.time} on {slots} with the {self.engine} engine, from {self.forecast.basis}")
-        lines.append(f"memory: {size(self.memory_bytes)} per trial at most")
-        lines += [*self._pack_lines(), *self.settings.device_notes()]
-        if (
-            self.settings.local_memory
-            and (free := available_bytes()) is not None
-            and self.memory_bytes * self.slots > free
-        ):
+        work = f"{counted(self.to_run, 'replicate')} of {counted(len(self.items), 'cell')}"
+        lines += [
+            f"to run: {work} in {counted(len(self.shards), 'shard')}",
+            f"time:   {self.time} on {slots} with the {self.engine} engine, from {self.forecast.basis}",
+            f"memory: {size(self.memory_bytes)} per trial at most",
+            *self._pack_lines(),
+            *self.settings.device_notes(),
+        ]
+        free = available_bytes() if self.settings.local_memory else None
+        if free is not None and self.memory_bytes * self.slots > free:
             lines.append(f"note:   this exceeds the {size(free)} available for {slots}; lower --max-concurrent")
         if stuck := [item.cell for item in self.items if steps_to_leave(item.cell) > LEAVING * item.cell.steps]:
             scale = max(cell.init_scale for cell in stuck)
@@ -175,41 +169,45 @@ class Plan:
 
 
 def make_plan(
-    sweeps: Sequence[Sweep],
-    store: PlannedStore,
-    settings: Settings | None = None,
-    *,
-    retry_failed: bool = False,
-    limit: int | None = None,
-    probe: Probe | None = None,
-    forecast: Forecast | None = None,
+    sweeps: Sequence[Sweep], store: Store, settings: Settings | None = None, *, probe: Probe | None = None
 ) -> Plan:
     """Work out what is missing; nothing is started except short probes, on request.
 
     Args:
         sweeps: run as one: cells that several share are run once, with the largest number of replicates.
         store: what is done already; also the source of measured times.
-        settings: how it is to be run.
-        retry_failed: replicates that failed are to run again.
-        limit: only the first so many cells; None for all.
+        settings: how much of it is to be run, and how.
         probe: measures kinds of cells of which the store has no times; None leaves them to nominal costs.
-        forecast: what to predict with; None fits it to the store's times.
     """
     settings = settings or Settings()
-    cells, wanted = _union(sweeps, limit)
+    cells: dict[str, Cell] = {}
+    wanted: dict[str, Collection[int]] = {}
+    for sweep in sweeps:
+        for cell in sweep.cells:
+            cells.setdefault(cell.cell_id, cell)
+            mine = sweep.replicates_of(cell.cell_id)
+            theirs = wanted.get(cell.cell_id, mine)
+            wanted[cell.cell_id] = mine if theirs is mine or theirs == mine else sorted({*theirs, *mine})
+    if settings.limit is not None:
+        cells = dict(list(cells.items())[: settings.limit])
+        wanted = {cell_id: wanted[cell_id] for cell_id in cells}
     done, failed = store.done(list(cells), thorough=True), store.failed(list(cells))
+    items, n_done, n_failed = [], 0, 0
+    for cell_id, cell in cells.items():
+        left = {*wanted[cell_id]} - done.get(cell_id, set())
+        broken = left & failed.get(cell_id, {}).keys()
+        n_done += len(wanted[cell_id]) - len(left)
+        n_failed += len(broken)
+        if run := left if settings.retry_failed else left - broken:
+            items.append(WorkItem(cell, tuple(sorted(run))))
     counts = [_count(sweep, cells, done, failed) for sweep in sweeps]
-    items, n_done, n_failed = _items(cells, wanted, done, failed, retry=retry_failed)
-    if forecast is None:
-        card = settings.expected_card
-        name = card.name if card is not None else ""
-        forecast = make_forecast(items, store, settings.engine, settings.expected_device, probe, name)
-    return assemble(counts, cells, wanted, (n_done, n_failed), items, forecast, settings)
+    forecast = make_forecast(items, store, settings, probe)
+    return _assemble(counts, cells, wanted, (n_done, n_failed), items, forecast, settings)
 
 
 def plan_items(
     items: Sequence[WorkItem],
-    store: PlannedStore,
+    store: Store,
     settings: Settings | None = None,
     *,
     probe: Probe | None = None,
@@ -221,7 +219,7 @@ def plan_items(
         items: what is to run.
         store: the source of measured times, where there is no ``forecast``.
         settings: how it is to be run.
-        probe: measures kinds of cells of which the store has no times; None leaves them to nominal costs.
+        probe: as of :func:`make_plan`.
         forecast: what to predict with; None fits it to the store's times.
     """
     settings = settings or Settings()
@@ -229,73 +227,32 @@ def plan_items(
     wanted: dict[str, Collection[int]] = {}
     for item in items:
         wanted[item.cell.cell_id] = sorted({*wanted.get(item.cell.cell_id, ()), *item.replicates})
-    if forecast is None:
-        card = settings.expected_card
-        name = card.name if card is not None else ""
-        forecast = make_forecast(items, store, settings.engine, settings.expected_device, probe, name)
-    return assemble([], cells, wanted, (0, 0), items, forecast, settings)
-
-
-def _union(sweeps: Sequence[Sweep], limit: int | None) -> tuple[dict[str, Cell], dict[str, Collection[int]]]:
-    cells: dict[str, Cell] = {}
-    wanted: dict[str, Collection[int]] = {}
-    for sweep in sweeps:
-        for cell in sweep.cells:
-            cells.setdefault(cell.cell_id, cell)
-            mine = sweep.replicates_of(cell.cell_id)
-            theirs = wanted.get(cell.cell_id, mine)
-            wanted[cell.cell_id] = mine if theirs is mine or theirs == mine else sorted({*theirs, *mine})
-    if limit is not None:
-        cells = dict(list(cells.items())[:limit])
-        wanted = {cell_id: wanted[cell_id] for cell_id in cells}
-    return cells, wanted
+    forecast = forecast or make_forecast(items, store, settings, probe)
+    return _assemble([], cells, wanted, (0, 0), items, forecast, settings)
 
 
 def _count(
     sweep: Sweep, cells: Mapping[str, Cell], done: Mapping[str, set[int]], failed: Mapping[str, Mapping[int, int]]
 ) -> SweepCounts:
-    ids = [cell.cell_id for cell in sweep.cells if cell.cell_id in cells]
+    wanted = {cell.cell_id: sweep.replicates_of(cell.cell_id) for cell in sweep.cells if cell.cell_id in cells}
+    n_done, n_failed = (
+        sum(number in numbers for cell_id, numbers in wanted.items() for number in found.get(cell_id, ()))
+        for found in (done, failed)
+    )
     return SweepCounts(
         name=sweep.name,
         description=sweep.description,
-        cells=len(ids),
+        cells=len(wanted),
         left_out=sweep.left_out,
         repeated=sweep.repeated,
         replicates=sweep.replicates,
-        total=sum(len(sweep.replicates_of(cell_id)) for cell_id in ids),
-        done=sum(_among(done.get(cell_id, ()), sweep.replicates_of(cell_id)) for cell_id in ids),
-        failed=sum(_among(failed.get(cell_id, ()), sweep.replicates_of(cell_id)) for cell_id in ids),
+        total=sum(map(len, wanted.values())),
+        done=n_done,
+        failed=n_failed,
     )
 
 
-def _among(numbers: Collection[int], wanted: Collection[int]) -> int:
-    return sum(number in wanted for number in numbers)
-
-
-def _items(
-    cells: Mapping[str, Cell],
-    wanted: Mapping[str, Collection[int]],
-    done: Mapping[str, set[int]],
-    failed: Mapping[str, Mapping[int, int]],
-    *,
-    retry: bool,
-) -> tuple[list[WorkItem], int, int]:
-    """What is to be run, and how many replicates are done and failed."""
-    items = []
-    n_done = n_failed = 0
-    for cell_id, cell in cells.items():
-        all_replicates = set(wanted[cell_id])
-        here = all_replicates & done.get(cell_id, set())
-        broken = all_replicates & failed.get(cell_id, {}).keys() - here
-        n_done += len(here)
-        n_failed += len(broken)
-        run = all_replicates - here - (set() if retry else broken)
-        if run:
-            items.append(WorkItem(cell, tuple(sorted(run))))
-    return items, n_done, n_failed
-
-
-def assemble(
+def _assemble(
     counts: Sequence[SweepCounts],
     cells: Mapping[str, Cell],
     wanted: Mapping[str, Collection[int]],
@@ -312,53 +269,41 @@ def assemble(
     for item in items:
         if item.cell.spec.takes_steps:
             resolve_engine(settings.engine, settings.expected_device, item.cell)
-    slots = settings.expected_slots
+    engine_of, executor, slots = forecast.engine_of, settings.executor, settings.expected_slots
     limit = settings.memory_limit
-    engine_of, executor = forecast.engine_of, settings.executor
     if limit is None and settings.local_memory and (free := available_bytes()) is not None:
         require_room(((item.cell, engine_of(item.cell)) for item in items), free, executor)
         limit = int(0.8 * free / slots)
     most = None if limit is None else lambda item: replicates_that_fit(item.cell, limit, engine_of(item.cell), executor)
-    packs: list[Shard] = []
+    shards: list[Shard] = []
     unpacked: Sequence[WorkItem] = items
-    if settings.packs_cells:
+    if settings.pack is not None or settings.expected_device != "cpu":
         card = settings.expected_card
-        packs, unpacked = make_packs(items, engine_of, slots, forecast.pack_seconds, card, settings.pack)
-    sized: list[Sized] = []
-    beside: list[Shard] = []
-    for on_cpu in (False, True):  # on GPU plans, work without steps has slots of its own
-        at_once = settings.expected_cpu_slots if on_cpu else settings.most_slots
-        mine = [
-            item
-            for item in unpacked
-            if on_cpu == (settings.expected_device != "cpu" and not item.cell.spec.takes_steps)
-        ]
-        parts = split_items([Sized(item, forecast.item_seconds(item)) for item in mine], at_once, most)
-        sized += parts
-        beside += make_shards(shuffle(parts, at_once, settings.seed), at_once)
-    shards = [*packs, *beside]
-    alone = [(part.item.cell, len(part.item.replicates)) for part in sized]
-    held = [memory_bytes(cell, count, engine_of(cell), executor) for cell, count in alone]
-    for pack in packs:
+        shards, unpacked = make_packs(items, engine_of, slots, forecast.pack_seconds, card, settings.pack)
+    held = [0]
+    for pack in shards:
         members = [(item.cell, len(item.replicates)) for item in pack.items]
         held.append(pack_bytes(members, engine_of(members[0][0]), executor))
+    on_gpu = settings.expected_device != "cpu"
+    for beside in (False, True):  # on GPU plans, work without steps has slots of its own
+        at_once = settings.expected_cpu_slots if beside else settings.most_slots
+        mine = [item for item in unpacked if beside == (on_gpu and not item.cell.spec.takes_steps)]
+        parts = split_items([Sized(item, forecast.item_seconds(item)) for item in mine], at_once, most)
+        shards += make_shards(shuffle(parts, at_once, settings.seed), at_once)
+        held += [memory_bytes(p.item.cell, len(p.item.replicates), engine_of(p.item.cell), executor) for p in parts]
     work = forecast.interval(items)
-    done, failed = done_and_failed
     return Plan(
         sweeps=tuple(counts),
         cells=tuple(cells.values()),
         wanted=wanted,
-        done=done,
-        failed=failed,
-        missing=sum(map(len, wanted.values())) - done - failed,
+        done=done_and_failed[0],
+        failed=done_and_failed[1],
         items=tuple(items),
         shards=tuple(shards),
         work=work,
         time=_wall_time(shards, work, settings),
-        basis=forecast.basis,
-        memory_bytes=max(held, default=0),
+        memory_bytes=max(held),
         slots=slots,
-        left_out=sum(count.left_out for count in counts),
         forecast=forecast,
         settings=settings,
     )
@@ -378,3 +323,61 @@ def _wall_time(shards: Sequence[Shard], work: Interval, settings: Settings) -> I
     scale = mid / work.mid if work.mid else 0.0
     low, high = (start * factor + overhead + scale * limit for factor, limit in ((0.6, work.low), (1.5, work.high)))
     return Interval(low, start + overhead + mid, high)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of ``90s``, ``30m``, ``1.5h``, ``1h30m`` or ``2d``.
+
+    Raises:
+        SweepError: it cannot be read.
+    """
+    compact = text.replace(" ", "")
+    if not _DURATION.fullmatch(compact):
+        raise SweepError(f"cannot read {text!r} as a duration; allowed: 90s, 30m, 1.5h, 1h30m, 2d")
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([a-z]+)", compact))
+    if seconds <= 0:
+        raise SweepError(f"a budget must be longer than 0 (got {text!r}); allowed: 90s, 30m, 1.5h, 1h30m, 2d")
+    return seconds
+
+
+def keep_within(plan: Plan, seconds: float, *, fit: bool) -> Plan:
+    """The plan itself where it fits the budget, else the part of it that does, whole cells first.
+
+    Args:
+        plan: everything that is to be run.
+        seconds: wall time that may be spent.
+        fit: cut the plan down; otherwise one that does not fit is refused.
+
+    Raises:
+        SweepError: it does not fit, with the prediction and what to do; or not even one replicate would.
+    """
+    if plan.time.mid <= seconds:
+        return plan
+    if not fit:
+        raise SweepError(
+            f"the budget is {duration(seconds)} and this would take {plan.time} on {plan.slots} slots; "
+            "raise --budget, add --fit to run the part that fits, or take fewer cells with --where or --limit"
+        )
+    executor, forecast = plan.settings.executor, plan.forecast
+    left = (seconds - START_SECONDS[executor]) * plan.slots
+    order = list(plan.items)
+    random.Random(plan.settings.seed).shuffle(order)  # noqa: S311 - an order, not a secret
+    chosen: dict[str, WorkItem] = {}
+    for item in order:
+        needed = forecast.item_seconds(item) + SHARD_SECONDS[executor]
+        if needed <= left:
+            chosen[item.cell.cell_id] = item
+            left -= needed
+    for item in order:  # what is left of the time goes to single replicates of further cells
+        count = int(left // (forecast.item_seconds(item) / len(item.replicates)))
+        if count > 0 and item.cell.cell_id not in chosen:
+            part = chosen[item.cell.cell_id] = dataclasses.replace(item, replicates=item.replicates[:count])
+            left -= forecast.item_seconds(part)
+    if not chosen:
+        raise SweepError(
+            f"a single replicate already exceeds the {duration(seconds)} budget; everything takes {plan.time}"
+        )
+    cells = {cell.cell_id: cell for cell in plan.cells}
+    kept = [chosen[cell_id] for cell_id in cells if cell_id in chosen]
+    counts = (plan.done, plan.failed)
+    return _assemble(plan.sweeps, cells, plan.wanted, counts, kept, forecast, plan.settings)

@@ -19,6 +19,12 @@ DEVICES = ("auto", "cpu", "cuda")
 EXECUTORS = ("ray", "inline")
 DEFAULT_RUNNER = "flatdist.trials.run:run_replicates"
 CLUSTER_SLOTS = 64  # a cluster may grow while it works: shards are cut small enough for that many
+# The settings that messages offer; all others can be given too.
+USUAL = (
+    *("limit", "budget", "fit", "retry_failed", "probe"),
+    *("executor", "address", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "engine", "device", "pack"),
+    *("checkpoint_seconds", "trials", "loggers", "log_folder", "log_level", "log_file"),
+)
 
 
 @dataclass(frozen=True)
@@ -38,9 +44,14 @@ class Offer:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a sweep is run, on this machine or on a cluster; plain data, sent to every worker.
+    """How much of a sweep is run and how, on this machine or on a cluster; plain data, sent to every worker.
 
     Attributes:
+        limit: only this many cells; None for all.
+        budget: reject a plan predicted to take longer, such as ``30m``; None for no limit.
+        fit: cut the plan down to the budget instead.
+        retry_failed: also run replicates whose last attempt failed.
+        probe: time a few short runs of the kinds of cells that the store has no timings for.
         executor: ``ray`` (a Tune trial for each shard) or ``inline`` (this process, one shard after the other).
         address: Ray cluster to join (``auto``, ``HOST:PORT``, ``ray://HOST:PORT``); None takes the one that Ray's
             variable RAY_ADDRESS names, as in a Ray job, else starts one on this machine, reachable from there only.
@@ -108,6 +119,11 @@ class Settings:
     planned_steps: Mapping[str, int] = field(default_factory=dict)
     plugins: tuple[Plugin, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    limit: int | None = None
+    budget: str | None = None
+    fit: bool = False
+    retry_failed: bool = False
+    probe: bool = True
 
     def __post_init__(self) -> None:
         words = {"executor": EXECUTORS, "engine": ENGINE_NAMES, "device": DEVICES, "trials": ("packs", "cells")}
@@ -204,11 +220,6 @@ class Settings:
         return not self.joins_cluster and self.expected_device == "cpu"
 
     @property
-    def packs_cells(self) -> bool:
-        """Whether replicates of different cells are trained together."""
-        return self.pack is not None or self.expected_device != "cpu"
-
-    @property
     def expected_card(self) -> Card | None:
         """The GPU that packs are cut for, None on the CPU."""
         if self.expected_device == "cpu":
@@ -282,3 +293,16 @@ def unusable_gpus() -> str | None:
     if not local_gpus() or cuda_devices():
         return None
     return "there is a GPU but torch does not see it: torch is a CPU build, or the driver is too old"
+
+
+def read_settings(options: Mapping[str, Any]) -> Settings:
+    """Settings from options by name.
+
+    Raises:
+        LaunchError: an option does not exist, with the nearest name, or a value is not allowed.
+    """
+    known = [one.name for one in dataclasses.fields(Settings)]
+    for name in options:
+        if name not in known:
+            raise LaunchError(f"there is no option {name!r}{did_you_mean(name, USUAL)}; allowed: {', '.join(USUAL)}")
+    return Settings(**{n: tuple(value) if n in ("loggers", "plugins") else value for n, value in options.items()})

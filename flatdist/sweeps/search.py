@@ -22,7 +22,7 @@ from flatdist.sweeps.early_stopping import Halving
 from flatdist.sweeps.metric import Metric, cell_value, rank
 from flatdist.sweeps.rounds import Request, Round, RoundLog, Stopped, recorded_rounds
 from flatdist.sweeps.searchers import Searcher, Told, make_searcher
-from flatdist.sweeps.sweep import Outlook, Rounds, Sweep
+from flatdist.sweeps.sweep import Outlook, Rounds, Runner, Sweep
 
 if TYPE_CHECKING:
     from flatdist.store import Store
@@ -52,6 +52,16 @@ class Search(Sweep):
         if self.scheduler is not None and without_ray is not None:
             why = f"search.scheduler is Ray Tune's, and {without_ray} runs without Ray"
             raise SweepError(f"{why}; use early_stopping there")
+
+    @property
+    def searched(self) -> tuple[Domain, ...]:
+        """Its domains."""
+        return self.domains
+
+    @property
+    def fixed(self) -> Mapping[str, Any]:
+        """The values of fields that are not searched."""
+        return {name: entry.value for name, entry in self.block.fixed.items()}
 
     @property
     def stops(self) -> bool:
@@ -208,14 +218,13 @@ class Search(Sweep):
         halving = None
         if search.early_stopping is not None:
             halving = Halving(search.early_stopping, store, search.metric, search.mode)
-        return Rounds(
+        return (Rounds if search.scheduler is None else _Scheduled)(
             search,
             log,
             lambda requests: f"{len(requests)} cells",
             lambda: self._best(log, store),
             halving,
             "" if own else f"{self.name}: this is not the file's search; its rounds are not recorded",
-            scheduled=search.scheduler is not None,
         )
 
     def _best(self, log: RoundLog, store: Store) -> str:
@@ -230,6 +239,15 @@ class Search(Sweep):
         )
         found = f"{middle:.4g} (95 % interval {low:.4g} to {high:.4g})"
         return f"best so far: median {self.metric.text} {found} at {at}; 'flatdist best' ranks all"
+
+
+class _Scheduled(Rounds):
+    """Rounds that only record what Ray Tune's scheduler has been given."""
+
+    strategy: Search
+
+    def run(self, runner: Runner) -> int:
+        return runner.under_scheduler(self.strategy, self.log)
 
 
 def _plain(given: Any) -> Any:

@@ -10,7 +10,7 @@ import html
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flatdist.cells.cell import FIELDS, Cell
 from flatdist.errors import SweepError, counted
@@ -22,8 +22,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from flatdist.store import Store
+    from flatdist.sweepfile.choices import Domain
+    from flatdist.sweeps.search import Search
 
 _SHOWN = 12  # values of a field in a notebook
+
+
+class Runner(Protocol):
+    """The ways to run what a sweep chooses; each returns the exit status."""
+
+    def in_rounds(self, rounds: Rounds) -> int:
+        """Round after round, each to its end."""
+
+    def under_scheduler(self, search: Search, log: RoundLog) -> int:
+        """Cell after cell as slots become free, stopped by Ray Tune's scheduler."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,10 @@ class Rounds:
     halving: Halving | None = None  # early stopping
     note: str = ""  # for the user, before the rounds begin
     limit: int | None = None  # run only this many cells
-    scheduled: bool = False  # Ray Tune's scheduler decides in place of rounds; the strategy is a search then
+
+    def run(self, runner: Runner) -> int:
+        """Run what is left, in the way that suits the sweep."""
+        return runner.in_rounds(self)
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,16 @@ class Sweep:
     def ranking(self) -> tuple[Metric, str]:
         """What its cells are ranked by, and whether the ``min`` or the ``max`` is best."""
         return Metric("relative_error"), "min"
+
+    @property
+    def searched(self) -> tuple[Domain, ...]:
+        """The fields that it searches."""
+        return ()
+
+    @property
+    def fixed(self) -> Mapping[str, Any]:
+        """The values of the other fields of a search, as far as the file gives them."""
+        return {}
 
     def replicates_of(self, cell_id: str) -> Collection[int]:
         """The numbers of the replicates requested of a cell."""

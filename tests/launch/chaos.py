@@ -76,7 +76,7 @@ def drive(options: argparse.Namespace, executor: str, store: str) -> int:
 
     cells = make_cells(options.cells, options.steps)
     sweep = Sweep("chaos", "", options.replicates, tuple(cells), left_out=0, source="", path=None)
-    plan = make_plan([sweep], Store(store), Settings(slots=2), retry_failed=True)
+    plan = make_plan([sweep], Store(store), Settings(slots=2, retry_failed=True))
     settings = Settings(
         executor,
         address=options.address,

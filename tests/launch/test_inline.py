@@ -108,7 +108,7 @@ def test_work_that_does_not_ask_is_broken_off() -> None:
 def test_work_that_is_broken_off_in_compiled_code_has_not_failed(
     tmp_path: Path, make_cell: Any, make_plan: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flatdist.launch.inline.WORK_SECONDS", 0.05)
+    monkeypatch.setattr("flatdist.launch.launching.WORK_SECONDS", 0.05)
     result, messages = run(make_plan([make_cell(30), make_cell(40)], (0, 1, 2)), tmp_path, "compiled")
     assert (result.exit_code, result.stored, result.failed, result.missing) == (130, 1, 0, 5)
     assert Store(tmp_path).failed() == {}

@@ -11,7 +11,7 @@ import pytest
 from flatdist import load_history
 from flatdist.cli import main
 from flatdist.errors import LaunchError
-from flatdist.launch.ray.tune import LOGGERS, tune_loggers
+from flatdist.launch.ray.tune import LOGGERS, check_loggers
 
 TEXT = "replicates: 2\nfixed: {d_out: 4, d_in: 4, rank: 1, n: 12, steps: 20, evaluations: 2}\naxes: {depth: [2, 3]}\n"
 
@@ -50,5 +50,5 @@ def test_packs_of_cells_have_no_curves_to_show(tmp_path: Path, capsys: pytest.Ca
 
 def test_an_unknown_logger_is_named_with_the_nearest() -> None:
     with pytest.raises(LaunchError, match=r"logger 'tensorbord' does not exist \(did you mean 'tensorboard'\?\)"):
-        tune_loggers(["tensorbord"])
+        check_loggers(["tensorbord"], "cells")
     assert {"tensorboard", "csv", "json", "mlflow", "wandb"} == set(LOGGERS)

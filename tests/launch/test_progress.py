@@ -209,7 +209,7 @@ def test_plain_display_prints_lines_and_no_control_characters() -> None:
     display.start(progress)
     progress.apply(ShardStarted(0, 0.0))
     clock.now = 2.0
-    progress.apply(StepsTaken(0, 3000))
+    progress.apply(StepsTaken(0, 3000, 2.0))
     progress.apply(stored(0, cell, 0, 2.0, status="diverged"))
     display.message("[not markup] a message that is longer than the console is wide")
     display.stop(progress)

@@ -25,7 +25,6 @@ def made(store: Store, sweep: Sweep | None = None) -> Suggested:
     sweep = sweep or made_up(budget="4\n  scheduler: asha")
     rounds = sweep.rounds(store)
     assert rounds is not None
-    assert rounds.scheduled
     assert isinstance(rounds.strategy, Search)
     return Suggested(rounds.strategy, rounds.log, store)
 

@@ -14,7 +14,7 @@ from planned import FakeStore, row
 from flatdist import engines
 from flatdist.cells.cell import Cell
 from flatdist.errors import LaunchError
-from flatdist.launch.sweeping import Amount, plan_sweeps
+from flatdist.launch import plan_sweeps
 from flatdist.planning import Observation, Settings, WorkItem, plan_items
 from flatdist.planning import settings as planning_settings
 from flatdist.planning.forecast import Forecast, make_probe, nominal_seconds
@@ -191,7 +191,7 @@ def test_a_gpu_that_torch_cannot_use_is_named_and_left_alone(monkeypatch: pytest
     fixed = {"d_out": 4, "d_in": 4, "rank": 1, "n": 12, "steps": 5}
     sweep = parse_sweep(json.dumps({"name": "one", "fixed": fixed, "replicates": 1}))
     told: list[str] = []
-    plan = plan_sweeps([sweep], Store(tmp_path), Settings(slots=1), Amount(probe=False), told.append)
+    plan = plan_sweeps([sweep], Store(tmp_path), Settings(slots=1, probe=False), told.append)
     assert plan.settings.device == "cpu"
     assert told == [
         "there is a GPU but torch does not see it: torch is a CPU build, or the driver is too old; the CPU is used"

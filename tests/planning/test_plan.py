@@ -92,7 +92,7 @@ def test_only_missing_replicates_run_and_failed_ones_only_when_asked() -> None:
     assert first not in items
     assert items[second] == (3, 4, 5, 6, 7)
     assert items[third] == (0, 1, 2, 3, 4, 7)
-    again = make_plan([sweep], store, Settings(slots=2), retry_failed=True)
+    again = make_plan([sweep], store, Settings(slots=2, retry_failed=True))
     items = {item.cell.cell_id: item.replicates for item in again.items}
     assert items[second] == (2, 3, 4, 5, 6, 7)
     assert items[third] == (0, 1, 2, 3, 4, 6, 7)
@@ -119,7 +119,7 @@ def test_nothing_to_run() -> None:
 
 def test_limit_takes_the_first_cells() -> None:
     sweep = parse_sweep(TEXT)
-    plan = make_plan([sweep], FakeStore(), Settings(slots=2), limit=3)
+    plan = make_plan([sweep], FakeStore(), Settings(slots=2, limit=3))
     assert [cell.cell_id for cell in plan.cells] == [cell.cell_id for cell in sweep.cells[:3]]
     assert (plan.total, plan.to_run) == (24, 24)
 

@@ -6,22 +6,19 @@ import html
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from flatdist.errors import printable
-from flatdist.launch.progress.state import Progress
+from flatdist.launch.progress.state import CellTally, Progress
 from flatdist.planning.forecast import duration
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
-    from rich.text import Text
 
     from flatdist.cells.cell import Cell
-    from flatdist.launch.progress.state import CellTally
-
 
 PLAIN_SECONDS = 10.0  # between two plain lines
 LIVE_SECONDS = 0.5
@@ -63,18 +60,15 @@ class Display:
 def counts_line(progress: Progress) -> str:
     """Progress in one line: counts, throughput, failures, time left."""
     parts = [f"{progress.finished}/{progress.wanted} replicates ({progress.share:.0%})"]
-    if progress.done_before:
-        parts.append(f"{progress.done_before} before")
-    if progress.running:
-        parts.append(f"{progress.running} running")
-    if progress.steps:
-        parts.append(f"{_compact(progress.steps_per_second)} replicate-steps/s")
-    if progress.diverged:
-        parts.append(f"{progress.diverged} diverged")
-    if progress.stopped:
-        parts.append(f"{progress.stopped} stopped early")
-    if progress.failed:
-        parts.append(f"{progress.failed} failed")
+    for count, text in (
+        (progress.done_before, f"{progress.done_before} before"),
+        (progress.running, f"{progress.running} running"),
+        (progress.steps, f"{_compact(progress.steps_per_second)} replicate-steps/s"),
+        (progress.diverged, f"{progress.diverged} diverged"),
+        (progress.stopped, f"{progress.stopped} stopped early"),
+        (progress.failed, f"{progress.failed} failed"),
+    ):
+        parts += [text] if count else []
     parts.append(f"elapsed {duration(progress.elapsed)}")
     if progress.finished < progress.wanted:
         left = progress.eta()
@@ -182,22 +176,14 @@ def view(progress: Progress, width: int) -> Group:
     from rich.console import Group, RenderableType
     from rich.text import Text
 
-    shown = diagrams(progress.cells, progress.tallies)
-    parts: list[RenderableType] = [
-        _bar(progress.share, min(width, BAR_WIDTH)),
-        Text(counts_line(progress)),
-    ]
-    if shown:
-        parts.append(Columns([Text(str(diagram)) for diagram in shown[:DIAGRAMS_SHOWN]], padding=(1, 3)))
+    width = min(width, BAR_WIDTH)
+    filled = int(progress.share * width)
+    bar = Text.assemble(("━" * filled, "green"), ("━" * (width - filled), "dim"))
+    parts: list[RenderableType] = [bar, Text(counts_line(progress))]
+    if shown := diagrams(progress.cells, progress.tallies)[:DIAGRAMS_SHOWN]:
+        parts.append(Columns([Text(str(diagram)) for diagram in shown], padding=(1, 3)))
         parts.append(Text("share of successes: none ' ░▒▓█' all, · nothing yet", style="dim"))
     return Group(*parts)
-
-
-def _bar(share: float, width: int) -> Text:
-    from rich.text import Text
-
-    filled = int(share * width)
-    return Text.assemble(("━" * filled, "green"), ("━" * (width - filled), "dim"))
 
 
 def make_display(kind: str = "auto", console: Console | None = None) -> Display:
@@ -236,15 +222,11 @@ class Diagram:
     spans: tuple[tuple[int, int], ...]
 
     def __str__(self) -> str:
-        if len(set(self.spans)) == 1:
-            low, high = self.spans[0]
-            lines = [f"{label:>9} {characters}" for label, characters in self.rows]
-            return "\n".join([self.method, *lines, f"{'':10}n = {low} … {high}"])
-        width = max(len(characters) for _, characters in self.rows)
-        lines = [
-            f"{label:>9} {characters:<{width}} n = {low} … {high}"
-            for (label, characters), (low, high) in zip(self.rows, self.spans, strict=True)
-        ]
+        spans = [f"n = {low} … {high}" for low, high in self.spans]
+        if len(set(spans)) == 1:
+            return "\n".join([self.method, *(f"{label:>9} {row}" for label, row in self.rows), f"{'':10}{spans[0]}"])
+        width = max(len(row) for _, row in self.rows)
+        lines = [f"{label:>9} {row:<{width}} {span}" for (label, row), span in zip(self.rows, spans, strict=True)]
         return "\n".join([self.method, *lines])
 
 
@@ -255,50 +237,31 @@ def diagrams(cells: Mapping[str, Cell], tallies: Mapping[str, CellTally]) -> lis
         cells: cell id -> cell.
         tallies: cell id -> counts; cells that are missing have none.
     """
-    by_method: dict[str, list[str]] = {}
+    methods: dict[str, dict[int, dict[int, list[CellTally]]]] = {}  # method -> rank -> n: ranks rarely share their n
     for cell_id, cell in cells.items():
-        by_method.setdefault(cell.method, []).append(cell_id)
-    return [_diagram(method, ids, cells, tallies) for method, ids in by_method.items()]
+        ranks = methods.setdefault(cell.method, {})
+        ranks.setdefault(cell.rank, {}).setdefault(cell.n, []).append(tallies.get(cell_id, CellTally()))
+    return [_diagram(method, ranks) for method, ranks in methods.items()]
 
 
-def _diagram(method: str, ids: list[str], cells: Mapping[str, Cell], tallies: Mapping[str, CellTally]) -> Diagram:
-    sizes: dict[int, set[int]] = {}  # rank -> its numbers of measurements: ranks rarely share them
-    for cell_id in ids:
-        sizes.setdefault(cells[cell_id].rank, set()).add(cells[cell_id].n)
-    ranks = sorted(sizes, reverse=True)
-    bins = _bins(len(ranks), MAX_ROWS)
-    line_of = {rank: bins[position] for position, rank in enumerate(ranks)}
-    widths = [min(MAX_COLUMNS, max(len(sizes[r]) for r in ranks if line_of[r] == line)) for line in range(bins[-1] + 1)]
-    place_of: dict[tuple[int, int], tuple[int, int]] = {}
-    for rank in ranks:
-        line, own = line_of[rank], sorted(sizes[rank])
-        columns = [position * widths[line] // len(own) for position in range(len(own))]
-        place_of |= {(rank, n): (line, column) for n, column in zip(own, columns, strict=True)}
-    stored: dict[tuple[int, int], int] = {}
-    successes: dict[tuple[int, int], int] = {}
-    for cell_id in ids:
-        tally = tallies.get(cell_id)
-        if tally is not None and tally.stored:
-            place = place_of[cells[cell_id].rank, cells[cell_id].n]
-            stored[place] = stored.get(place, 0) + tally.stored
-            successes[place] = successes.get(place, 0) + tally.successes
-    labels: dict[int, str] = {}
-    for rank in ranks:
-        labels.setdefault(line_of[rank], f"rank {rank}")
-    rows = tuple(
-        (labels[line], "".join(_shade(successes.get((line, c), 0), stored.get((line, c), 0)) for c in range(width)))
-        for line, width in enumerate(widths)
-    )
-    within = [[n for rank in ranks if line_of[rank] == line for n in sizes[rank]] for line in range(len(widths))]
-    return Diagram(method, rows, tuple((min(numbers), max(numbers)) for numbers in within))
+def _diagram(method: str, ranks: Mapping[int, Mapping[int, Sequence[CellTally]]]) -> Diagram:
+    order, rows, spans = sorted(ranks, reverse=True), [], []
+    count = min(len(order), MAX_ROWS)
+    for line in range(count):
+        mine = [rank for position, rank in enumerate(order) if position * count // len(order) == line]
+        width = min(MAX_COLUMNS, max(len(ranks[rank]) for rank in mine))
+        places: list[list[CellTally]] = [[] for _ in range(width)]
+        for rank in mine:
+            for position, n in enumerate(sorted(ranks[rank])):
+                places[position * width // len(ranks[rank])] += ranks[rank][n]
+        rows.append((f"rank {mine[0]}", "".join(map(_shade, places))))
+        sizes = [n for rank in mine for n in ranks[rank]]
+        spans.append((min(sizes), max(sizes)))
+    return Diagram(method, tuple(rows), tuple(spans))
 
 
-def _bins(count: int, most: int) -> list[int]:
-    bins = min(count, most)
-    return [position * bins // count for position in range(count)]
-
-
-def _shade(successes: int, stored: int) -> str:
+def _shade(tallies: Sequence[CellTally]) -> str:
+    stored, successes = (sum(getattr(one, name) for one in tallies) for name in ("stored", "successes"))
     if not stored:
         return UNKNOWN
     share = successes / stored

@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from flatdist.cells.plugins import Plugin, loaded_plugins, use_plugins
@@ -60,20 +59,19 @@ class ClusterSession:
         self._opened = False
 
     def __enter__(self) -> ClusterSession:
-        settings = self._settings
-        ray = import_ray(local=settings.address is None)
+        address, slots = self._settings.address, self._settings.slots
+        ray = import_ray(local=address is None)
         if ray.is_initialized():
             return self
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "flatdist"}
-        options["address"] = settings.address or "local"  # else Ray joins any cluster that happens to run here
-        if settings.address is None:
-            options |= {"num_cpus": settings.slots or os.cpu_count(), "include_dashboard": False}
-            options["object_store_memory"] = OBJECT_STORE_BYTES
+        if address is None:
+            options |= {"num_cpus": slots or os.cpu_count(), "object_store_memory": OBJECT_STORE_BYTES}
+            options["include_dashboard"] = False
         # What is interrupted while it connects ends this process when it connects again: a notebook's interrupt waits.
         lives_on = hasattr(sys, "ps1")
         try:
             with Interrupts() if lives_on else contextlib.nullcontext() as interrupts:
-                ray.init(**options)
+                ray.init(address=address or "local", **options)  # else Ray joins any cluster that happens to run here
             if interrupts is not None and interrupts.requested:
                 ray.shutdown()
                 raise KeyboardInterrupt
@@ -81,25 +79,21 @@ class ClusterSession:
             ray.shutdown()
             raise KeyboardInterrupt from stop
         except Exception as error:
-            if (
-                not isinstance(error, (ConnectionError, RuntimeError, ValueError, OSError))
-                and type(error) is not Exception
-            ):
+            if not isinstance(error, (RuntimeError, ValueError, OSError)) and type(error) is not Exception:
                 raise  # Ray raises a bare Exception where it does not come up in time
-            if settings.address is None:
-                advice = "rerun the command when the machine is less busy, or use --executor inline"
-                raise LaunchError(f"Ray could not be reached on this machine: {error}; {advice}") from error
-            raise LaunchError(
-                f"Ray could not be reached at {settings.address!r}: {error}; allowed for --address: auto (a cluster "
-                "that this machine belongs to), HOST:PORT, ray://HOST:10001; or leave it out to start one here"
-            ) from error
+            where = "on this machine" if address is None else f"at {address!r}"
+            advice = (
+                "rerun the command when the machine is less busy, or use --executor inline"
+                if address is None
+                else "allowed for --address: auto (a cluster that this machine belongs to), HOST:PORT, "
+                "ray://HOST:10001; or leave it out to start one here"
+            )
+            raise LaunchError(f"Ray could not be reached {where}: {error}; {advice}") from error
         self._opened = True
-        ClusterSession._alone = settings.address is None
+        ClusterSession._alone = address is None
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._opened:
             ClusterSession._alone = False
             import_ray(local=False).shutdown()
@@ -136,15 +130,12 @@ class ClusterSession:
         pending = {}
         for node in self.nodes():
             has_gpus = bool(node["Resources"].get("GPU"))
-            asked = ask(has_gpus)
-            if asked is None:
-                continue
-            function, arguments = asked
-            task = ray.remote(function).options(
-                num_cpus=0, num_gpus=GPU_SHARE if has_gpus else 0, max_retries=1,
-                scheduling_strategy=strategy(node["NodeID"], soft=False),
-            )  # fmt: skip
-            pending[node_name(node)] = task.remote(*arguments)
+            if (asked := ask(has_gpus)) is not None:
+                task = ray.remote(asked[0]).options(
+                    num_cpus=0, num_gpus=GPU_SHARE if has_gpus else 0, max_retries=1,
+                    scheduling_strategy=strategy(node["NodeID"], soft=False),
+                )  # fmt: skip
+                pending[node_name(node)] = task.remote(*asked[1])
         for name, answer in pending.items():
             try:
                 yield name, ray.get(answer, timeout=NODE_SECONDS)
@@ -164,14 +155,10 @@ class ClusterSession:
 
     def slots(self) -> int:
         """Trials that fit on the cluster at a time."""
-        settings = self._settings
-        slots = int(self._total("CPU") / settings.cpus_per_trial)
-        gpus = self.gpus_per_trial()
-        if gpus:
+        slots = int(self._total("CPU") / self._settings.cpus_per_trial)
+        if gpus := self.gpus_per_trial():
             slots = min(slots, int(self._total("GPU") / gpus))
-        if settings.max_concurrent is not None:
-            slots = min(slots, settings.max_concurrent)
-        return max(slots, 1)
+        return max(min(slots, self._settings.max_concurrent or slots), 1)
 
     def check_resources(self) -> str | None:
         """A note for a cluster that is yet to grow a node that fits a trial, or None.
@@ -245,11 +232,7 @@ def require_versions(expected: Mapping[str, Any]) -> None:
 
 
 def inspect_node(
-    store_uri: str,
-    marker: str | None,
-    look_for_gpus: bool,
-    compile_steps: bool = False,
-    plugins: Sequence[Plugin] = (),
+    store_uri: str, marker: str | None, look_for_gpus: bool, compile_steps: bool = False, plugins: Sequence[Plugin] = ()
 ) -> NodeReport:
     """Runs on a node: describe it, and write to and read from the store from there.
 
@@ -285,29 +268,22 @@ def inspect_node(
 
 
 def check_nodes(session: ClusterSession, store_uri: str, settings: Settings) -> list[NodeReport]:
-    """Inspect every node of the cluster.
-
-    Returns:
-        The reports, one for each node.
+    """Inspect every node of the cluster; returns a report for each.
 
     Raises:
         LaunchError: lists every problem, by node.
     """
     marker = _put_marker(store_uri)
     compiles = settings.engine in ("auto", "fused")
-    reports: dict[str, NodeReport] = {}
-    problems: list[str] = []
     try:
-        for name, answer in session.ask_nodes(
-            lambda has_gpus: (inspect_node, (store_uri, marker, has_gpus, compiles, settings.plugins))
-        ):
-            if isinstance(answer, NodeReport):
-                reports[name] = answer
-            else:
-                problems.append(f"{name}: flatdist[run] does not work there: {answer}")
+        answers = dict(
+            session.ask_nodes(lambda gpus: (inspect_node, (store_uri, marker, gpus, compiles, settings.plugins)))
+        )
     finally:
         if marker is not None:
             Path(marker).unlink(missing_ok=True)
+    reports = {name: answer for name, answer in answers.items() if isinstance(answer, NodeReport)}
+    problems = [f"{n}: flatdist[run] does not work there: {why}" for n, why in answers.items() if n not in reports]
     problems += find_problems(reports, versions(), store_uri, settings)
     if problems:
         for problem in problems:
@@ -325,22 +301,20 @@ def node_name(node: Mapping[str, Any]) -> str:
 def find_problems(
     reports: Mapping[str, NodeReport], expected: Mapping[str, Any], store_uri: str, settings: Settings
 ) -> list[str]:
-    """The problems, one line per node and reason.
-
-    Args:
-        reports: node's name -> report.
-        expected: the driver's :func:`versions`.
-        store_uri: the store.
-        settings: the launch's settings.
-    """
+    """The problems of nodes by name, one line per node and reason, where the driver has the ``expected`` versions."""
     problems = []
     for name, report in reports.items():
         for what, wanted in expected.items():
             found = report.versions.get(what)
             if found != wanted:
                 problems.append(f"{name}: {what} is {found} there and {wanted} here; install the same version")
-        if report.store_problem is not None:
-            problems.append(f"{name}: {_store_problem(report, store_uri)}")
+        if report.store_problem is not None and is_local(store_uri):
+            problems.append(
+                f"{name}: the store {store_uri} is a local path of {socket.gethostname()}, and {report.host} does not "
+                f"share it ({report.store_problem}); use --store s3://… or gs://…, or a folder that all nodes mount"
+            )
+        elif report.store_problem is not None:
+            problems.append(f"{name}: the store {store_uri} cannot be used from there: {report.store_problem}")
     torches = {report.torch for report in reports.values()}
     if len({torch.split("+")[0] for torch in torches}) > 1:
         problems.append(f"torch is {' and '.join(sorted(torches))}: install the same version on all nodes")
@@ -349,22 +323,12 @@ def find_problems(
     return problems
 
 
-def _store_problem(report: NodeReport, store_uri: str) -> str:
-    if is_local(store_uri):
-        return (
-            f"the store {store_uri} is a local path of {socket.gethostname()}, and {report.host} does not share it "
-            f"({report.store_problem}); use --store s3://… or gs://…, or a folder that all nodes mount"
-        )
-    return f"the store {store_uri} cannot be used from there: {report.store_problem}"
-
-
 def _put_marker(store_uri: str) -> str | None:
     if not is_local(store_uri):
         return None
-    folder = Path(store_uri)
-    marker = folder / f".seen-from-every-node-{uuid.uuid4().hex}"
+    marker = Path(store_uri) / f".seen-from-every-node-{uuid.uuid4().hex}"
     try:
-        os.makedirs(folder, exist_ok=True)
+        marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
     except OSError as error:
         raise LaunchError(f"the store {store_uri} cannot be written: {error}; choose another with --store") from error

@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flatdist.errors import LaunchError
 from flatdist.launch.progress.state import Event, TrialStopped
-from flatdist.launch.ray.trial import IDENTITY, NUMBER, Task, suggested_trial, trial_name
+from flatdist.launch.ray.trial import IDENTITY, NUMBER, Task, named, suggested_trial, trial_name
 from flatdist.planning.forecast import nominal_seconds
 from flatdist.planning.work import Shard, WorkItem
 from flatdist.sweepfile.choices import TUNE_NAMES
 from flatdist.sweeps.metric import cell_value
 from flatdist.sweeps.rounds import Request, Round, RoundLog, Rung
-from flatdist.sweeps.search import Search
 from flatdist.sweeps.searchers import Told
 
 if TYPE_CHECKING:
     from flatdist.store import Store
+    from flatdist.sweeps.search import Search
 
 Place = tuple[int, int]  # number of the round, and of the request within it
 
@@ -51,14 +51,20 @@ class Suggested:
         self._numbers: dict[Place, int] = {}
         self._new: deque[tuple[int, Shard]] = deque()  # Tune's thread appends, the driver's takes
         self._events: deque[Event] = deque()
-        failed = {} if retry_failed else store.failed(list(self._asked))
-        done = store.done(list(self._asked))
-        self._left: list[Place] = []
-        for number, one in enumerate(log.rounds):
+        done, failed = store.done(list(self._asked)), {} if retry_failed else store.failed(list(self._asked))
+        self._left = [
+            place
+            for place, item in self._requested()
+            if not {*item.replicates} <= {*done.get(item.cell.cell_id, ())} | {*failed.get(item.cell.cell_id, ())}
+        ]
+
+    def _requested(self) -> Iterator[tuple[Place, WorkItem]]:
+        """The requested work that was not stopped, with its places."""
+        for number, one in enumerate(self._log.rounds):
+            stopped = one.stopped()
             for index, request in enumerate(one.requests):
-                ended = done.get(request.cell.cell_id, set()) | failed.get(request.cell.cell_id, {}).keys()
-                if index not in one.stopped() and not set(request.replicates) <= ended:
-                    self._left.append((number, index))
+                if index not in stopped:
+                    yield (number, index), WorkItem(request.cell, request.replicates)
 
     @property
     def count(self) -> int:
@@ -73,6 +79,10 @@ class Suggested:
         done = self._store.done([item.cell.cell_id for item in items])
         return stopped + sum(len(done.get(i.cell.cell_id, set()) & set(i.replicates)) for i in items)
 
+    def items(self) -> list[WorkItem]:
+        """The requested work that was not stopped."""
+        return [item for _, item in self._requested()]
+
     def shards(self) -> Mapping[int, Shard]:
         """The shards suggested since the last call."""
         return dict(self._new.popleft() for _ in range(len(self._new)))
@@ -81,29 +91,13 @@ class Suggested:
         """The trials stopped since the last call."""
         return [self._events.popleft() for _ in range(len(self._events))]
 
-    def items(self) -> list[WorkItem]:
-        """The requested work that was not stopped."""
-        return [
-            WorkItem(request.cell, request.replicates)
-            for one in self._log.rounds
-            for index, request in enumerate(one.requests)
-            if index not in one.stopped()
-        ]
-
     def tuner(self, task: Task, slots: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """A trainable of one cell, with a searcher and a scheduler of Tune's."""
         from ray import tune
 
         trainable = tune.with_parameters(suggested_trial, replicates=tuple(range(self._search.replicates)), task=task)
-        config = {
-            "search_alg": self._tune_searcher(),
-            "scheduler": self._scheduler(),
-            "num_samples": self.count,
-            "max_concurrent_trials": slots,
-            "trial_name_creator": trial_name,
-            "trial_dirname_creator": trial_name,
-        }
-        return trainable, {}, config
+        asked = {"search_alg": self._tune_searcher(), "scheduler": self._scheduler()}
+        return trainable, {}, {**asked, "num_samples": self.count, "max_concurrent_trials": slots, **named(trial_name)}
 
     def number(self, config: Mapping[str, Any]) -> int:
         """Stands in the trial's configuration."""
@@ -177,10 +171,10 @@ class Suggested:
         elif len(self._asked) >= self._search.budget:
             return finished
         else:
-            request = self._search.next_request(self._searcher, self._asked)
-            if request is None:  # a searcher that waits for results, or domains without new cells
+            new = self._search.next_request(self._searcher, self._asked)
+            if new is None:  # a searcher that waits for results, or domains without new cells
                 return None if self._running else finished
-            place = self._record(request)
+            place = self._record(new)
         request = self._log.rounds[place[0]].requests[place[1]]
         number = self._numbers.setdefault(place, len(self._numbers))
         seconds = len(request.replicates) * nominal_seconds(request.cell)
@@ -204,19 +198,18 @@ class Suggested:
         place = self._running.pop(trial_id, None)
         if place is None or self.stopping:
             return
-        number, index = place
+        search, (number, index) = self._search, place
         request = self._log.rounds[number].requests[index]
-        reported = self._search.metric.reported
         if error or "failed" in result:
-            self._searcher.tell(Told(request.note, self._search.worst))
+            self._searcher.tell(Told(request.note, search.worst))
         elif "stored" in result:
-            found = self._search.metric.values(self._store, [request.cell.cell_id], guide=True)
-            value = cell_value(found.get(request.cell.cell_id, {}), request.replicates, self._search.worst)
+            found = search.metric.values(self._store, [request.cell.cell_id], guide=True)
+            value = cell_value(found.get(request.cell.cell_id, {}), request.replicates, search.worst)
             self._searcher.tell(Told(request.note, value))
-        elif reported is not None and reported in result:
+        elif (reported := search.metric.reported) is not None and reported in result:
             step, value = int(result["step"]), float(result[reported])
             one = self._log.rounds[number]
             rung = Rung(step, {index: value}, (index,))
             self._log.replace_round(number, dataclasses.replace(one, rungs=(*one.rungs, rung)))
-            self._searcher.tell(self._search.told_stopped(request, {step: value}))
+            self._searcher.tell(search.told_stopped(request, {step: value}))
             self._events.append(TrialStopped(self._numbers[place]))

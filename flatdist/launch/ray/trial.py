@@ -10,11 +10,10 @@ import pickle
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +31,19 @@ from flatdist.planning.work import Shard, WorkItem
 
 if TYPE_CHECKING:
     from flatdist.store import Store
+
+Row = dict[str, Any]
+TELL_SECONDS = 0.5  # between two calls of a worker
+MOST_CALLS = 500.0  # a second, that all workers together make: one actor answers a few thousand
+ANSWER_SECONDS = 20.0  # an actor that was killed comes back within this
+CURVES = (
+    *("train_loss", "train_loss_max", "population_loss", "nuclear_norm", "hessian_trace"),
+    *("learning_rate", "label_noise_std", "flow_time"),
+)
+FINAL = ("relative_error", "certificate", "effective_rank", "frobenius_norm", "spectral_norm", "wall_seconds")
+POINTER = "flatdist.json"
+IDENTITY = "cell_id"  # may stand in a config beside the fields, which must then have it
+NUMBER = "suggestion"  # stands beside the fields of a cell that was suggested
 
 
 @dataclass(frozen=True)
@@ -54,13 +66,30 @@ class Task:
     slots: int
     expected: Mapping[str, Any]
 
+    @contextlib.contextmanager
+    def taken_up(self, number: int) -> Iterator[dict[str, Any] | None]:
+        """Start a shard; yields what its worker shares with the driver, or None if it should be left at once."""
+        with Link(self.monitor, self.slots) as link:
+            before = link.begin(number)
+            if link.stopping:
+                yield None
+                return
+            try:
+                use_plugins(self.settings.plugins)
+                require_versions(self.expected)
+                shared = {"report": link.report, "number": number, "again": before > 0}
+                yield shared | {"should_stop": lambda: link.stopping}
+            except Exception as error:
+                link.report(Notice(f"shard {number} failed: {type(error).__name__}: {error}"))
+                raise
+
 
 def shard_trial(config: dict[str, Any], *, packed: PackedShards, numbers: Sequence[int], task: Task) -> None:
     """Run one shard, a pack of cells, inside a Tune trial."""
     from ray import tune
 
     shard = packed[config["position"]]
-    with _taken_up(numbers[config["position"]], task) as shared:
+    with task.taken_up(numbers[config["position"]]) as shared:
         if shared is not None:
             device = trial_device(task.settings, task.gpus if shard.takes_steps else 0.0)
             counts = run_shard(shard, task.store_uri, task.settings, device=device, **shared)
@@ -70,7 +99,7 @@ def shard_trial(config: dict[str, Any], *, packed: PackedShards, numbers: Sequen
 def cell_trial(config: dict[str, Any], *, items: Mapping[str, tuple[int, WorkItem]], task: Task) -> None:
     """Run one cell, under its own fields, inside a Tune trial."""
     number, item = items[config[IDENTITY]]
-    with _taken_up(number, task) as shared:
+    with task.taken_up(number) as shared:
         if shared is not None:
             run_trial(item, task.store_uri, task.settings, checkpoints=False, strict=False, **shared)
 
@@ -82,31 +111,10 @@ def suggested_trial(config: dict[str, Any], *, replicates: Sequence[int], task: 
     config = dict(config)
     number = config.pop(NUMBER)
     item = WorkItem(cell_of({}, config), tuple(replicates))
-    with _taken_up(number, task) as shared:
-        if shared is not None:
-            failed = run_trial(item, task.store_uri, task.settings, strict=False, **shared)
-            if failed:
-                tune.report(
-                    {"step": item.cell.steps, "failed": failed, **dict.fromkeys(("relative_error", *CURVES), math.inf)}
-                )
-
-
-@contextlib.contextmanager
-def _taken_up(number: int, task: Task) -> Iterator[dict[str, Any] | None]:
-    """Start a shard; yields what its worker shares with the driver, or None if it should be left at once."""
-    with Link(task.monitor, task.slots) as link:
-        before = link.begin(number)
-        if link.should_stop():
-            yield None
-            return
-        try:
-            use_plugins(task.settings.plugins)
-            require_versions(task.expected)
-            shared = {"report": link.report, "number": number, "should_stop": link.should_stop, "again": before > 0}
-            yield shared
-        except Exception as error:
-            link.report(Notice(f"shard {number} failed: {type(error).__name__}: {error}"))
-            raise
+    with task.taken_up(number) as shared:
+        if shared is not None and (failed := run_trial(item, task.store_uri, task.settings, strict=False, **shared)):
+            worst = dict.fromkeys(("relative_error", *CURVES), math.inf)
+            tune.report({"step": item.cell.steps, "failed": failed, **worst})
 
 
 def trial_device(settings: Settings, gpus: float) -> str:
@@ -129,25 +137,15 @@ class PackedShards:
     def __init__(self, shards: Sequence[Shard]) -> None:
         parts = [pickle.dumps(shard, protocol=pickle.HIGHEST_PROTOCOL) for shard in shards]
         self._bytes: npt.NDArray[Any] = np.frombuffer(b"".join(parts), dtype=np.uint8)  # (bytes,)
-        self._ends: npt.NDArray[Any] = np.cumsum([len(part) for part in parts])  # (shards,)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the block, in bytes."""
-        return int(self._bytes.nbytes)
+        self._ends: npt.NDArray[Any] = np.cumsum([0, *map(len, parts)])  # (shards + 1,)
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._ends) - 1
 
     def __getitem__(self, number: int) -> Shard:
-        start = 0 if number == 0 else int(self._ends[number - 1])
-        shard: Shard = pickle.loads(self._bytes[start : int(self._ends[number])].tobytes())  # noqa: S301
+        start, end = self._ends[number : number + 2]
+        shard: Shard = pickle.loads(self._bytes[start:end].tobytes())  # noqa: S301
         return shard
-
-
-TELL_SECONDS = 0.5  # between two calls of a worker
-MOST_CALLS = 500.0  # a second, that all workers together make: one actor answers a few thousand
-ANSWER_SECONDS = 20.0  # an actor that was killed comes back within this
 
 
 class Monitor:
@@ -156,14 +154,12 @@ class Monitor:
     def __init__(self) -> None:
         self._events: list[Event] = []
         self._starts: Counter[int] = Counter()
-        self._stopping = False
-        self._ended = False
+        self._stopping = self._ended = False
 
     def begin(self, shard: int) -> tuple[int, bool]:
         """A worker starts a shard; returns how often it was started before, and whether to leave at once."""
-        before = self._starts[shard]
         self._starts[shard] += 1
-        return before, self._stopping
+        return self._starts[shard] - 1, self._stopping
 
     def tell(self, events: list[Event]) -> bool:
         """Receive a worker's events; returns whether the worker should store its rows and leave."""
@@ -189,6 +185,9 @@ class Link:
     Args:
         monitor: handle of the actor.
         workers: how many links there may be at a time; with many, each reports less often.
+
+    Attributes:
+        stopping: what the driver last said.
     """
 
     def __init__(self, monitor: Any, workers: int = 1) -> None:
@@ -197,62 +196,47 @@ class Link:
         self._events: list[Event] = []
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._stopping = False
         self._thread = threading.Thread(target=self._run, name="flatdist-link", daemon=True)
+        self.stopping = False
 
     def __enter__(self) -> Link:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._closed.set()
         self._thread.join()
-        self._tell()
 
     def report(self, event: Event) -> None:
         """Queue an event to be sent soon."""
         with self._lock:
             self._events.append(event)
 
-    def should_stop(self) -> bool:
-        """What the driver last said."""
-        return self._stopping
-
     def begin(self, shard: int) -> int:
         """Start a shard; returns how often that happened before, 1 if the monitor does not answer."""
-        ray = import_ray(local=False)
-        try:
-            before, self._stopping = ray.get(self._monitor.begin.remote(shard), timeout=ANSWER_SECONDS)
-        except (ray.exceptions.RayError, TimeoutError):
-            return 1
+        before, self.stopping = self._answer(self._monitor.begin, shard) or (1, self.stopping)
         return int(before)
 
     def _run(self) -> None:
-        while not self._closed.wait(self._seconds):
-            self._tell()
-
-    def _tell(self) -> None:
-        ray = import_ray(local=False)
-        with self._lock:
-            events, self._events = self._events, []
-        try:
-            self._stopping = ray.get(self._monitor.tell.remote(events), timeout=ANSWER_SECONDS) or self._stopping
-        except (ray.exceptions.RayError, TimeoutError):
+        closing = False
+        while not closing:
+            closing = self._closed.wait(self._seconds)
             with self._lock:
-                self._events[:0] = events
+                events, self._events = self._events, []
+            answer = self._answer(self._monitor.tell, events)
+            if answer is None:
+                with self._lock:
+                    self._events[:0] = events
+            self.stopping = self.stopping or bool(answer)
 
-
-Row = dict[str, Any]
-CURVES = (
-    *("train_loss", "train_loss_max", "population_loss", "nuclear_norm", "hessian_trace"),
-    *("learning_rate", "label_noise_std", "flow_time"),
-)
-FINAL = ("relative_error", "certificate", "effective_rank", "frobenius_norm", "spectral_norm", "wall_seconds")
-POINTER = "flatdist.json"
-IDENTITY = "cell_id"  # may stand in a config beside the fields, which must then have it
-NUMBER = "suggestion"  # stands beside the fields of a cell that was suggested
+    @staticmethod
+    def _answer(method: Any, *arguments: Any) -> Any:
+        """The monitor's answer to a call; None if it does not answer."""
+        ray = import_ray(local=False)
+        try:
+            return ray.get(method.remote(*arguments), timeout=ANSWER_SECONDS)
+        except (ray.exceptions.RayError, TimeoutError):
+            return None
 
 
 def run_trial(
@@ -290,15 +274,17 @@ def run_trial(
     done = store.done([cell.cell_id]).get(cell.cell_id, set())
     missing = tuple(r for r in item.replicates if r not in done)
     reports = _Reports(cell, item.replicates, _resumed_step(cell), store_uri if checkpoints else None)
-    reports.take_stored(store, [r for r in item.replicates if r in done])
+    reports.take_stored(store, done.intersection(item.replicates))
     if missing:
         work = Shard((dataclasses.replace(item, replicates=missing),), 0.0)
         device = trial_device(settings, asked.get("GPU", 0.0))
         counts = run_shard(work, store_uri, settings, device=device, watch=reports, **shard)
         if counts.failed and strict:
+            failures = store.failures([cell.cell_id]).sort_values("at").to_dict("records")
+            why = "{error_type}: {message}".format(**failures[-1]) if failures else "no reason stored"
             raise LaunchError(
-                f"{counts.failed} of {len(item.replicates)} replicates of cell {cell.cell_id} failed: "
-                f"{_last_failure(store, cell)}; 'flatdist failures' shows the tracebacks"
+                f"{counts.failed} of {len(item.replicates)} replicates of cell {cell.cell_id} failed: {why}; "
+                "'flatdist failures' shows the tracebacks"
             )
         if counts.failed or counts.stopped or item.until is not None:
             return counts.failed
@@ -334,11 +320,11 @@ class _Reports:
     def __init__(self, cell: Cell, replicates: Sequence[int], after: int, store_uri: str | None) -> None:
         from flatdist.factorization.evaluation import evaluation_steps
 
-        self._cell, self._replicates, self._after, self._uri = cell, tuple(replicates), after, store_uri
+        self._cell, self._replicates, self._after, self._uri = cell, set(replicates), after, store_uri
         self._last = int(evaluation_steps(cell.steps, cell.evaluations)[-1])
         self._rows: dict[int, dict[int, Row]] = {}  # step -> replicate -> row
         self._diverged: set[int] = set()
-        self._truth = dict.fromkeys(replicates, math.nan)  # ||M*||_F^2
+        self._truth: dict[int, float] = {}  # ||M*||_F^2
 
     def on_history(self, replicate: int, rows: list[Row]) -> None:
         for row in rows:
@@ -349,22 +335,20 @@ class _Reports:
         self._diverged.add(replicate)
         self._report_complete()
 
-    def take_stored(self, store: Store, replicates: Sequence[int]) -> None:
+    def take_stored(self, store: Store, replicates: set[int]) -> None:
         if replicates:
             for row in store.history([self._cell.cell_id]).to_dict("records"):
                 if row["replicate"] in replicates:
                     named = {str(name): value for name, value in row.items()}
                     self._rows.setdefault(int(row["step"]), {})[int(row["replicate"])] = named
-            ends = store.trials([self._cell.cell_id], columns=["replicate", "status"])
-            diverged = ends.loc[ends["status"] == "diverged", "replicate"].astype(int)
-            self._diverged.update(set(diverged) & set(replicates))
+            self._diverged |= store.diverged([self._cell.cell_id]).get(self._cell.cell_id, set()) & replicates
             self._report_complete()
 
     def _report_complete(self) -> None:
         ready = [
             step
             for step in sorted(self._rows)
-            if self._after < step < self._last and self._rows[step].keys() | self._diverged >= set(self._replicates)
+            if self._after < step < self._last and self._rows[step].keys() | self._diverged >= self._replicates
         ]
         for step in ready:
             self._after = step
@@ -386,25 +370,25 @@ class _Reports:
         self._report(metrics, news=True)
 
     def _curves(self, step: int) -> Row:
+        """Medians over the replicates at a step; one that has diverged counts as infinite."""
+        from flatdist.sweeps.early_stopping import squared_truth
+
         rows = self._rows[step]
-        gone = [math.inf for replicate in self._replicates if replicate not in rows]
+        gone = [math.inf] * len(self._replicates - rows.keys())
         metrics: Row = {"step": step, "cell_id": self._cell.cell_id, "diverged": len(self._diverged)}
         for name in CURVES:
             values = [float(row[name]) for row in rows.values() if row.get(name) is not None]
             values = [value for value in values if not math.isnan(value)]
             if values:
                 metrics[name] = median([*values, *gone])
-        losses = {r: row.get("population_loss") for r, row in rows.items()}
-        errors = [math.inf if loss is None else float(loss) / self._squared_truth(r) for r, loss in losses.items()]
+        errors = []
+        for replicate, row in rows.items():
+            if replicate not in self._truth:
+                self._truth[replicate] = squared_truth(self._cell, replicate)
+            loss = row.get("population_loss")
+            errors.append(math.inf if loss is None else float(loss) / self._truth[replicate])
         metrics["relative_error"] = median([*errors, *gone])
         return metrics
-
-    def _squared_truth(self, replicate: int) -> float:
-        from flatdist.sweeps.early_stopping import squared_truth
-
-        if math.isnan(self._truth[replicate]):
-            self._truth[replicate] = squared_truth(self._cell, replicate)
-        return self._truth[replicate]
 
     def _report(self, metrics: Row, *, news: bool) -> None:
         from ray import tune
@@ -416,11 +400,6 @@ class _Reports:
             pointer = {"store": self._uri, "cell_id": self._cell.cell_id, "step": metrics["step"]}
             (Path(folder) / POINTER).write_text(json.dumps(pointer))
             tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
-
-
-def _last_failure(store: Store, cell: Cell) -> str:
-    failures = store.failures([cell.cell_id]).sort_values("at")
-    return f"{failures['error_type'].iloc[-1]}: {failures['message'].iloc[-1]}" if len(failures) else "no reason stored"
 
 
 def cell_of(base: Mapping[str, Any], config: Mapping[str, Any]) -> Cell:
@@ -453,26 +432,18 @@ def grid_space(cells: Sequence[Cell]) -> dict[str, Any]:
     from ray import tune
 
     words = {cell.cell_id: {name: v for name, v in cell.words().items() if v is not None} for cell in cells}
-    names = {name: None for row in words.values() for name in row}
     space: dict[str, Any] = {IDENTITY: tune.grid_search(list(words))}
-    first = next(iter(words.values()))
-    for name in names:
-        if all(name in row and row[name] == first[name] for row in words.values()):
-            space[name] = first[name]
-        else:
-            space[name] = tune.sample_from(_Column({cell_id: row.get(name) for cell_id, row in words.items()}))
+    for name in {name: None for row in words.values() for name in row}:
+        column = {cell_id: row.get(name) for cell_id, row in words.items()}
+        first = next(iter(column.values()))
+        varies = any(value is None or value != first for value in column.values())
+        space[name] = tune.sample_from(_looked_up(column)) if varies else first
     return space
 
 
-class _Column:
-    """One field's value for every cell, looked up by the trial's cell."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
-
-    def __call__(self, config: Mapping[str, Any]) -> Any:
-        """The value for the cell that the grid has chosen."""
-        return self._values[config[IDENTITY]]
+def _looked_up(column: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Any]:
+    """One field's value for the cell that the grid has chosen."""
+    return lambda config: column[config[IDENTITY]]
 
 
 def trial_name(trial: Any) -> str:
@@ -490,6 +461,11 @@ def trial_name(trial: Any) -> str:
     words += [f"{short}{config[name]}" for name, short in (("rank", "r"), ("n", "n"), ("depth", "L")) if name in config]
     tail = str(config[IDENTITY])[:10] if IDENTITY in config else trial.trial_id
     return "-".join([*("".join(c if c.isalnum() or c in "._+" else "_" for c in word) for word in words), tail])
+
+
+def named(name: Callable[[Any], str]) -> dict[str, Any]:
+    """The arguments of ``TuneConfig`` that name trials and their folders."""
+    return {"trial_name_creator": name, "trial_dirname_creator": name}
 
 
 def check_names(given: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ what is done: Tune's state lives in a scratch folder, is never restored, and is 
 
 from __future__ import annotations
 
+import math
 import shutil
 import socket
 import tempfile
@@ -13,14 +14,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future, wait
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flatdist.errors import LaunchError, did_you_mean
-from flatdist.launch.inline import same_error
 from flatdist.launch.interrupt import Interrupts
 from flatdist.launch.progress.display import Display
 from flatdist.launch.progress.state import Event, Notice, Progress
@@ -32,36 +33,30 @@ from flatdist.launch.ray.trial import (
     Task,
     cell_trial,
     grid_space,
+    named,
     shard_trial,
     trial_name,
 )
 from flatdist.machine.environment import import_ray, quiet_tune
 from flatdist.planning.settings import Settings
+from flatdist.planning.work import Shard, WorkItem
 
 if TYPE_CHECKING:
     from ray.tune import Callback, Stopper
-
-    from flatdist.planning import Shard, WorkItem
-
 
 POLL_SECONDS = 0.2
 ASK_SECONDS = 0.5
 LEAVE_SECONDS = 6.0  # after an interrupt, workers have this long to store their rows
 HEAD_SECONDS = 8.0  # without an answer of the cluster's head before a sweep gives up
 LOG_FILES = ("progress.csv", "result.json", "events.out.tfevents*")  # of the loggers csv, json and tensorboard
-
-
-@dataclass
-class Round:
-    """How one pass over a set of shards ended.
-
-    Attributes:
-        errors: shard's number -> last line of Tune's error, for shards that failed.
-        stopped: why the sweep stopped itself, or None.
-    """
-
-    errors: dict[int, str] = field(default_factory=dict)
-    stopped: str | None = None
+# Tune's logger callbacks: module, class, its options, the package that it needs
+LOGGERS: Mapping[str, tuple[str, str, dict[str, str], str | None]] = {
+    "tensorboard": ("ray.tune.logger", "TBXLoggerCallback", {}, "tensorboardX"),
+    "csv": ("ray.tune.logger", "CSVLoggerCallback", {}, None),
+    "json": ("ray.tune.logger", "JsonLoggerCallback", {}, None),
+    "mlflow": ("ray.air.integrations.mlflow", "MLflowLoggerCallback", {"experiment_name": "flatdist"}, "mlflow"),
+    "wandb": ("ray.air.integrations.wandb", "WandbLoggerCallback", {"project": "flatdist"}, "wandb"),
+}
 
 
 class Work(Protocol):
@@ -113,22 +108,24 @@ class Shards:
             cells = [item for shard in self._all.values() for item in shard.items]
             items = {item.cell.cell_id: (self._numbers[item.cell.cell_id], item) for item in cells}
             trainable = tune.with_parameters(cell_trial, items=items, task=task)
-            return trainable, grid_space([item.cell for item in cells]), _named(trial_name)
+            return trainable, grid_space([item.cell for item in cells]), named(trial_name)
         numbers = list(self._all)
-        packed = PackedShards([self._all[number] for number in numbers])
+        packed = PackedShards(list(self._all.values()))
         trainable = tune.with_parameters(shard_trial, packed=packed, numbers=numbers, task=task)
         texts = [_contents(shard) for shard in self._all.values()]
         space: dict[str, Any] = {"position": tune.grid_search(list(range(len(numbers))))}
         space["cells"] = tune.sample_from(lambda config: texts[config["position"]])
-        return trainable, space, _named(_pack_name)
+        return trainable, space, named(lambda trial: f"pack-{trial.config['position']:05d}")
 
     def number(self, config: Mapping[str, Any]) -> int:
         """By the cell, or by the position among the shards."""
         return self._numbers[config[IDENTITY]] if IDENTITY in config else list(self._all)[config["position"]]
 
 
-def _named(named: Callable[[Any], str]) -> dict[str, Any]:
-    return {"trial_name_creator": named, "trial_dirname_creator": named}
+def _contents(shard: Shard) -> str:
+    first = shard.items[0].cell
+    more = f" and {len(shard.items) - 1} more cells" if len(shard.items) > 1 else ""
+    return f"{first.method} rank={first.rank} n={first.n}{more}, {shard.replicates} replicates"
 
 
 def run_round(
@@ -139,7 +136,7 @@ def run_round(
     progress: Progress,
     display: Display,
     interrupts: Interrupts,
-) -> Round:
+) -> tuple[dict[int, str], str | None]:
     """Run work as Tune trials until all have ended, died ``max_deaths`` times, or the sweep is to stop.
 
     Args:
@@ -150,6 +147,9 @@ def run_round(
         progress: fed with the workers' events.
         display: shows it.
         interrupts: tells whether the user wants to stop.
+
+    Returns:
+        Shard's number -> last line of Tune's error, for shards that failed; and why the sweep stopped itself, or None.
     """
     ray = import_ray(local=False)
     progress.expect(work.shards().items())
@@ -163,22 +163,20 @@ def run_round(
         .remote()
     )
     scratch = tempfile.mkdtemp(prefix="flatdist-tune-")
-    tune = _Thread(lambda: _fit(session, work, store_uri, settings, monitor, name, scratch))
-    result = Round()
     head = Head(ray.get_runtime_context().gcs_address if session.own else None)
-    stopping_since: float | None = None
+    stopped: str | None = None
+    stopping_since = math.inf
     with quiet_tune():
-        tune.start()
+        trials = _in_thread(lambda: _fit(session, work, store_uri, settings, monitor, name, scratch))
         ended = False
-        while True:
-            alive = tune.is_alive()
-            stopping = work.stopping = interrupts.requested or result.stopped is not None
+        while not ended:
+            ended = trials.done()
+            stopping = work.stopping = interrupts.requested or stopped is not None
             progress.add(work.shards().items())
-            if stopping and stopping_since is None:
-                stopping_since = time.monotonic()
-            waited = time.monotonic() - stopping_since if stopping_since is not None else 0.0
-            left = not progress.running and waited > 2 * POLL_SECONDS
-            ended = not alive or (stopping and (left or waited > LEAVE_SECONDS))
+            if stopping:
+                stopping_since = min(stopping_since, time.monotonic())
+                waited = time.monotonic() - stopping_since
+                ended |= waited > (LEAVE_SECONDS if progress.running else 2 * POLL_SECONDS)
             try:
                 events = ray.get(monitor.drain.remote(stopping, ended), timeout=10 * POLL_SECONDS)
             except (ray.exceptions.RayError, TimeoutError):
@@ -188,21 +186,41 @@ def run_round(
                 if isinstance(event, Notice):
                     display.message(event.text)
             if not stopping:
-                result.stopped = same_error(progress, settings) or head.problem()
+                stopped = same_error(progress, settings) or head.problem()
             display.update(progress)
-            if ended:
-                break
-            tune.join(POLL_SECONDS)
-        tune.join(3.0 if stopping else None)
-        if settings.loggers and keep_logs(Path(scratch) / name, Path(settings.log_folder) / name):
-            display.message(f"the loggers' files are in {Path(settings.log_folder) / name}")
+            if not ended:
+                wait([trials], POLL_SECONDS)
+        wait([trials], 3.0 if stopping else None)
+        if settings.loggers:
+            keep_logs(Path(scratch) / name, Path(settings.log_folder) / name, display)
         if head.answers:  # else the call would wait for it
             ray.kill(monitor)
     shutil.rmtree(scratch, ignore_errors=True)
-    if tune.failure is not None and not stopping:
-        raise LaunchError(f"Ray Tune ended early: {tune.failure}; rerun the command to resume") from tune.failure
-    result.errors = tune.result or {}
-    return result
+    failure = trials.exception() if trials.done() else None
+    if failure is not None and not stopping:
+        raise LaunchError(f"Ray Tune ended early: {failure}; rerun the command to resume") from failure
+    return trials.result() if trials.done() and failure is None else {}, stopped
+
+
+def _in_thread(call: Callable[[], dict[int, str]]) -> Future[dict[int, str]]:
+    """Call a function in a thread that may outlive this process's work: the main one has the signals and display."""
+    future: Future[dict[int, str]] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="flatdist-tune", daemon=True).start()
+    return future
+
+
+def same_error(progress: Progress, settings: Settings) -> str | None:
+    """The reason to give up a sweep whose first cells all fail with the same error, or None."""
+    error = progress.common_error(settings.same_error_limit)
+    text = f"the first {settings.same_error_limit} cells all failed with the same error: {error}"
+    return None if error is None else text
 
 
 class Head:
@@ -235,28 +253,6 @@ class Head:
         if self._since is None or now - self._since < HEAD_SECONDS:
             return None
         return f"Ray's control service at {self._address} has ended; what was finished is stored"
-
-
-class _Thread(threading.Thread):
-    """Calls a function in a thread of its own, since the main thread has the signals and the display.
-
-    Attributes:
-        result: what it returned.
-        failure: what it raised.
-    """
-
-    result: Any = None
-    failure: BaseException | None = None
-
-    def __init__(self, call: Callable[[], Any]) -> None:
-        super().__init__(name="flatdist-tune", daemon=True)
-        self._call = call
-
-    def run(self) -> None:
-        try:
-            self.result = self._call()
-        except BaseException as error:
-            self.failure = error
 
 
 def _fit(
@@ -297,121 +293,6 @@ def _fit(
     }
 
 
-def one_cell_each(shards: Sequence[Shard]) -> list[Shard]:
-    """The same work with one shard per cell."""
-    from flatdist.planning import Shard
-
-    items: dict[str, WorkItem] = {}
-    seconds: dict[str, float] = {}
-    for shard in shards:
-        for item in shard.items:
-            cell_id = item.cell.cell_id
-            known = items.get(cell_id)
-            replicates = sorted({*item.replicates, *(known.replicates if known is not None else ())})
-            items[cell_id] = replace(item, replicates=tuple(replicates))
-            share = shard.predicted_seconds * len(item.replicates) / shard.replicates
-            seconds[cell_id] = seconds.get(cell_id, 0.0) + share
-    return [Shard((item,), seconds[cell_id]) for cell_id, item in items.items()]
-
-
-def keep_logs(scratch: Path, folder: Path) -> int:
-    """Copy what Tune's file loggers wrote out of its scratch folder, nothing of its own state; returns how many files.
-
-    Args:
-        scratch: Tune's folder of one round, a folder each trial.
-        folder: where to.
-    """
-    files = [path for pattern in LOG_FILES for path in scratch.glob(f"*/{pattern}")]
-    for path in files:
-        kept = folder / path.relative_to(scratch)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, kept)
-    return len(files)
-
-
-def split(shard: Shard) -> list[Shard]:
-    """The parts of a shard whose process died repeatedly: a pack in two, otherwise each cell alone, in halves."""
-    from flatdist.planning import Shard
-
-    if shard.together and len(shard.items) > 1:
-        half = len(shard.items) // 2
-        return [
-            replace(shard, items=some, predicted_seconds=shard.predicted_seconds / 2)
-            for some in (shard.items[:half], shard.items[half:])
-        ]
-
-    replicates = sum(len(item.replicates) for item in shard.items)
-    parts = []
-    for item in shard.items:
-        half = (len(item.replicates) + 1) // 2
-        for some in (item.replicates[:half], item.replicates[half:]):
-            if some:
-                share = shard.predicted_seconds * len(some) / replicates
-                parts.append(Shard((replace(item, replicates=some),), share))
-    return parts
-
-
-def _pack_name(trial: Any) -> str:
-    return f"pack-{trial.config['position']:05d}"
-
-
-def _contents(shard: Shard) -> str:
-    first = shard.items[0].cell
-    more = f" and {len(shard.items) - 1} more cells" if len(shard.items) > 1 else ""
-    return f"{first.method} rank={first.rank} n={first.n}{more}, {shard.replicates} replicates"
-
-
-LOGGERS = {
-    "tensorboard": ("ray.tune.logger", "TBXLoggerCallback"),
-    "csv": ("ray.tune.logger", "CSVLoggerCallback"),
-    "json": ("ray.tune.logger", "JsonLoggerCallback"),
-    "mlflow": ("ray.air.integrations.mlflow", "MLflowLoggerCallback"),
-    "wandb": ("ray.air.integrations.wandb", "WandbLoggerCallback"),
-}
-_OPTIONS = {"mlflow": {"experiment_name": "flatdist"}, "wandb": {"project": "flatdist"}}
-_PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
-
-
-def check_loggers(names: Sequence[str], trials: str = "cells") -> None:
-    """Reject loggers that do not exist, have nothing to show or lack packages, before anything is started.
-
-    Raises:
-        LaunchError: names the nearest logger, or the package to install.
-    """
-    for name in names:
-        if name not in LOGGERS:
-            hint = did_you_mean(name, LOGGERS)
-            raise LaunchError(f"logger {name!r} does not exist{hint}; allowed: {', '.join(LOGGERS)}")
-        package = _PACKAGES.get(name)
-        if package is not None and find_spec(package) is None:
-            raise LaunchError(f"logger {name!r} needs the package {package}; pip install {package}")
-    if names and trials == "packs":
-        raise LaunchError(
-            "--logger shows a trial's curves, and a trial of --trials packs is many cells, none of which has any; add "
-            "--trials cells, or publish the stored results afterwards with 'flatdist export SWEEP --to tensorboard'"
-        )
-
-
-def tune_loggers(names: Sequence[str]) -> list[Callback]:
-    """Tune's logger callbacks by name.
-
-    Raises:
-        LaunchError: no such logger, or its package is not installed.
-    """
-    check_loggers(names)
-    if not names:
-        return []
-    import_ray(local=False)
-    callbacks = []
-    for name in names:
-        module, attribute = LOGGERS[name]
-        try:
-            callbacks.append(getattr(import_module(module), attribute)(**_OPTIONS.get(name, {})))
-        except (ImportError, RuntimeError) as error:
-            raise LaunchError(f"logger {name!r} cannot be used: {error}; install its package") from error
-    return callbacks
-
-
 def _stopper(name: str) -> Stopper:
     """Ends all trials when the driver tells the monitor to; finds the monitor by name, so that it can be copied."""
     import ray
@@ -436,3 +317,76 @@ def _stopper(name: str) -> Stopper:
             return self.is_ended
 
     return StopWhenEnded()
+
+
+def one_cell_each(shards: Sequence[Shard]) -> list[Shard]:
+    """The same work with one shard per cell."""
+    found: dict[str, Shard] = {}
+    for shard in shards:
+        for item in shard.items:
+            known = found.get(item.cell.cell_id, Shard((), 0.0))
+            replicates = {*item.replicates, *(r for one in known.items for r in one.replicates)}
+            seconds = known.predicted_seconds + shard.predicted_seconds * len(item.replicates) / shard.replicates
+            found[item.cell.cell_id] = Shard((replace(item, replicates=tuple(sorted(replicates))),), seconds)
+    return list(found.values())
+
+
+def split(shard: Shard) -> list[Shard]:
+    """The parts of a shard whose process died repeatedly: a pack in two, otherwise each cell alone, in halves."""
+    if shard.together and len(shard.items) > 1:
+        half = len(shard.items) // 2
+        parts = [shard.items[:half], shard.items[half:]]
+        return [replace(shard, items=part, predicted_seconds=shard.predicted_seconds / 2) for part in parts]
+    halves: list[WorkItem] = []
+    for item in shard.items:
+        half = (len(item.replicates) + 1) // 2
+        halves += [replace(item, replicates=part) for part in (item.replicates[:half], item.replicates[half:]) if part]
+    each = shard.predicted_seconds / max(shard.replicates, 1)
+    return [Shard((item,), each * len(item.replicates)) for item in halves]
+
+
+def check_loggers(names: Sequence[str], trials: str) -> None:
+    """Reject loggers that do not exist, have nothing to show or lack packages, before anything is started.
+
+    Raises:
+        LaunchError: names the nearest logger, or the package to install.
+    """
+    for name in names:
+        if name not in LOGGERS:
+            hint = did_you_mean(name, LOGGERS)
+            raise LaunchError(f"logger {name!r} does not exist{hint}; allowed: {', '.join(LOGGERS)}")
+        package = LOGGERS[name][3]
+        if package is not None and find_spec(package) is None:
+            raise LaunchError(f"logger {name!r} needs the package {package}; pip install {package}")
+    if names and trials == "packs":
+        raise LaunchError(
+            "--logger shows a trial's curves, and a trial of --trials packs is many cells, none of which has any; add "
+            "--trials cells, or publish the stored results afterwards with 'flatdist export SWEEP --to tensorboard'"
+        )
+
+
+def tune_loggers(names: Sequence[str]) -> list[Callback]:
+    """Tune's logger callbacks by name.
+
+    Raises:
+        LaunchError: its package cannot be used.
+    """
+    callbacks = []
+    for name in names:
+        module, attribute, options, _ = LOGGERS[name]
+        try:
+            callbacks.append(getattr(import_module(module), attribute)(**options))
+        except (ImportError, RuntimeError) as error:
+            raise LaunchError(f"logger {name!r} cannot be used: {error}; install its package") from error
+    return callbacks
+
+
+def keep_logs(scratch: Path, folder: Path, display: Display) -> None:
+    """Copy what Tune's file loggers wrote out of its scratch folder, a folder each trial; nothing of its own state."""
+    files = [path for pattern in LOG_FILES for path in scratch.glob(f"*/{pattern}")]
+    for path in files:
+        kept = folder / path.relative_to(scratch)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, kept)
+    if files:
+        display.message(f"the loggers' files are in {folder}")
