@@ -75,7 +75,7 @@ def drive(options: argparse.Namespace, executor: str, store: str) -> int:
     from flatdist.sweeps import Sweep
 
     cells = make_cells(options.cells, options.steps)
-    sweep = Sweep("chaos", "", options.replicates, tuple(cells), left_out=0, source="", path=None)
+    sweep = Sweep(name="chaos", description="", replicates=options.replicates, cells=tuple(cells), source="", path=None)
     plan = make_plan([sweep], Store(store), Settings(slots=2, retry_failed=True))
     settings = Settings(
         executor,
