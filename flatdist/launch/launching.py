@@ -105,14 +105,7 @@ def launch(
 def launch_scheduled(
     search: Search, rounds: RoundLog, store: Store, settings: Settings, display: Display | str = "auto"
 ) -> LaunchResult:
-    """Run a search through Ray Tune whose scheduler stops trials early.
-
-    Args:
-        search: chooses the cells.
-        rounds: records them.
-        store: the results.
-        settings: how to run them.
-        display: the progress display, or its kind.
+    """Run the cells that a search chooses and ``rounds`` record through Ray Tune, whose scheduler stops trials early.
 
     Raises:
         LaunchError, StoreError: as for :func:`launch`.
@@ -378,29 +371,17 @@ class _Launch:
 
 @dataclass(frozen=True)
 class LaunchResult:
-    """Counts read from the store after everything has ended.
+    """Counts of replicates, read from the store after everything has ended."""
 
-    Attributes:
-        wanted: replicates that this launch was to run.
-        stored: those of them that are in the store now.
-        failed: those that ended in a recorded failure.
-        interrupted: the user stopped the sweep.
-        stopped: why the sweep stopped itself, or None.
-        seconds: wall time.
-        paused: replicates that wait at a rung of early stopping; they have a checkpoint and no row.
-        elsewhere: missing ones that other drivers are running.
-        ran: those that this launch has run and stored.
-    """
-
-    wanted: int
-    stored: int
-    failed: int
-    interrupted: bool = False
-    stopped: str | None = None
-    seconds: float = 0.0
-    paused: int = 0
-    elsewhere: int = 0
-    ran: int = 0
+    wanted: int  # that this launch was to run
+    stored: int  # those of them that are in the store now
+    failed: int  # those that ended in a recorded failure
+    interrupted: bool = False  # the user stopped the sweep
+    stopped: str | None = None  # why the sweep stopped itself
+    seconds: float = 0.0  # wall time
+    paused: int = 0  # that wait at a rung of early stopping; they have a checkpoint and no row
+    elsewhere: int = 0  # missing ones that other drivers are running
+    ran: int = 0  # that this launch has run and stored
 
     @property
     def missing(self) -> int:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from flatdist.errors import LaunchError
 
-DIRECT = re.compile(r"(\d+)/(\d+)")
 # Where a job array tells a job its number: (number, count, smallest number, step between numbers)
 ARRAYS = {
     "Slurm": ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP"),
@@ -44,32 +43,28 @@ def read_part(text: str, environment: Mapping[str, str] | None = None) -> Part:
         Part(number=1, count=4)
     """
     allowed = "allowed: K/N with K from 1 to N (0 counts as N), such as 3/8, or auto in a job array"
-    if text == "auto":
-        return _part_of_array(os.environ if environment is None else environment, allowed)
-    match = DIRECT.fullmatch(text.strip())
-    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not match or not 0 <= number <= count or count < 1:
-        raise LaunchError(f"--part {text} is not a part; {allowed}")
-    return Part(number or count, count)
-
-
-def _part_of_array(environment: Mapping[str, str], allowed: str) -> Part:
-    for name, (index, total, first, step) in ARRAYS.items():
-        if index not in environment:
-            continue
-        try:
-            offset = int(environment[index]) - int(environment.get(first, 0))
-            count = int(environment[total])
-            number = offset // int(environment.get(step, 1))
-        except KeyError:
-            raise LaunchError(
-                f"--part auto: {name} sets {index} but not {total}; set {total} to the number of jobs, or give "
-                f"--part ${index}/N"
-            ) from None
-        except (ValueError, ZeroDivisionError):
-            raise LaunchError(f"--part auto: {index}={environment[index]!r} is not a number; {allowed}") from None
-        if not 0 <= number < count:
-            raise LaunchError(f"--part auto: {index}={environment[index]} is outside of {total}={count}; {allowed}")
-        return Part(number + 1, count)
-    looked = ", ".join(variables[0] for variables in ARRAYS.values())
-    raise LaunchError(f"--part auto: this process is in no job array (none of {looked} is set); {allowed}")
+    if text != "auto":
+        match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+        number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+        if not match or number > count or count < 1:
+            raise LaunchError(f"--part {text} is not a part; {allowed}")
+        return Part(number or count, count)
+    said = os.environ if environment is None else environment
+    name = next((name for name, variables in ARRAYS.items() if variables[0] in said), None)
+    if name is None:
+        looked = ", ".join(variables[0] for variables in ARRAYS.values())
+        raise LaunchError(f"--part auto: this process is in no job array (none of {looked} is set); {allowed}")
+    index, total, first, step = ARRAYS[name]
+    if total not in said:
+        raise LaunchError(
+            f"--part auto: {name} sets {index} but not {total}; set {total} to the number of jobs, or give "
+            f"--part ${index}/N"
+        )
+    try:
+        count = int(said[total])
+        number = (int(said[index]) - int(said.get(first, 0))) // int(said.get(step, 1))
+    except (ValueError, ZeroDivisionError):
+        raise LaunchError(f"--part auto: {index}={said[index]!r} is not a number; {allowed}") from None
+    if not 0 <= number < count:
+        raise LaunchError(f"--part auto: {index}={said[index]} is outside of {total}={count}; {allowed}")
+    return Part(number + 1, count)

@@ -146,36 +146,22 @@ def keep_diff(store: Store, name: str) -> None:
 
 
 class Outcome(NamedTuple):
-    """How the sweeps of a run ended.
+    """How the sweeps of a run ended."""
 
-    Attributes:
-        status: 0 all done, 1 some replicates failed or are missing, 130 interrupted.
-        missing: replicates that were to run and have no result.
-    """
-
-    status: int
-    missing: int
+    status: int  # 0 all done, 1 some replicates failed or are missing, 130 interrupted
+    missing: int  # replicates that were to run and have no result
 
 
 @dataclass(frozen=True)
 class Running:
-    """What sweeps are run with.
+    """What sweeps are run with."""
 
-    Attributes:
-        store: results and rounds.
-        plan: of all the sweeps.
-        display: kind of progress display.
-        tell: given a line about each round, and how it ended.
-        warn: given what the user should know before it begins.
-        part: which job of an array this is; each drives the same rounds and runs some of their work.
-    """
-
-    store: Store
-    plan: Plan
-    display: str = "auto"
-    tell: Tell = lambda text: None
-    warn: Tell = lambda text: None
-    part: Part | None = None
+    store: Store  # results and rounds
+    plan: Plan  # of all the sweeps
+    display: str = "auto"  # kind of progress display
+    tell: Tell = lambda text: None  # given a line about each round, and how it ended
+    warn: Tell = lambda text: None  # given what the user should know before it begins
+    part: Part | None = None  # which job of an array this is; each drives the same rounds and runs some of their work
 
     def run(self, sweeps: Sequence[Sweep]) -> Outcome:
         """Run the missing work of sweeps: those that list their cells together, then the others one after another."""

@@ -76,7 +76,6 @@ def run_shard(
     *,
     number: int = 0,
     should_stop: ShouldStop = lambda: False,
-    again: bool = False,
     device: str = "cpu",
     watch: _Reports | None = None,
     driver: Driver | None = None,
@@ -92,7 +91,6 @@ def run_shard(
         report: called with every row once it is safe, and with every failure.
         number: the shard's number within the plan, passed on in the reports.
         should_stop: called between rows; once it is true, finished rows are stored and the shard is abandoned.
-        again: the shard was started before by a process that died; skip what that process stored.
         device: ``cpu`` or ``cuda``.
         watch: receives the history while it is made.
         driver: announces the work; None creates one for this shard if the settings name a launch.
@@ -113,8 +111,8 @@ def run_shard(
     report(ShardStarted(number, time.monotonic()))
     cells = ", ".join(f"{item.cell.cell_id} x {len(item.replicates)}" for item in shard.items[:5])
     cells += f" and {len(shard.items) - 5} more" if len(shard.items) > 5 else ""
-    text, how = "shard %d %s: %d replicates of cells %s, about %.0f s", "resumes" if again else "starts"
-    log.info(text, number, how, shard.replicates, cells, shard.predicted_seconds)
+    text = "shard %d starts: %d replicates of cells %s, about %.0f s"
+    log.info(text, number, shard.replicates, cells, shard.predicted_seconds)
 
     def stored(outcomes: Sequence[Any]) -> None:
         counts.stored += len(outcomes)
@@ -138,7 +136,7 @@ def run_shard(
         checkpoints = PatientCheckpoints(store, rows, notice)
         stack.enter_context(logs.waits.told_to(notice))
         work = _Work(checkpoints, settings, rows, report, number, should_stop, device, watch)
-        items = rows.insist(lambda: _free(shard, store, driver, again=again))
+        items = rows.insist(lambda: _free(shard, store, driver))
         if skipped := shard.replicates - sum(len(item.replicates) for item in items):
             report(Skipped(number, skipped))
         for group in [items] if shard.together else [(item,) for item in items]:
@@ -153,15 +151,14 @@ def run_shard(
     return counts
 
 
-def _free(shard: Shard, store: Store, driver: Driver | None, *, again: bool) -> Sequence[WorkItem]:
+def _free(shard: Shard, store: Store, driver: Driver | None) -> Sequence[WorkItem]:
     """The rest of a shard, which nobody else is running, has stored or has brought to its rung.
 
     The work is taken before the store is read, because others release it after they have stored it.
     """
-    if driver is None and not again:
+    if driver is None:
         return shard.items
-    free = shard.keys if driver is None else driver.take(shard.keys)
-    if free:
+    if free := driver.take(shard.keys):
         free = free - keys_in(store.done({item.cell.cell_id for item in shard.items})) - paused_keys(store, shard.items)
     return shard.keeping(free.__contains__).items
 

@@ -93,19 +93,12 @@ class Observation:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Seconds of one replicate, what their logarithm errs by, and the distance to the nearest measured kind.
-
-    Attributes:
-        seconds: of one replicate.
-        scatter: of the logarithm of single kinds about the prediction.
-        doubt: of the logarithm of all kinds of the family in common.
-        distance: in natural logarithms of size; infinite where nothing of the family was measured.
-    """
+    """Seconds of one replicate, what their logarithm errs by, and the distance to the nearest measured kind."""
 
     seconds: float
-    scatter: float
-    doubt: float
-    distance: float
+    scatter: float  # of the logarithm of single kinds about the prediction
+    doubt: float  # of the logarithm of all kinds of the family in common
+    distance: float  # in natural logarithms of size; infinite where nothing of the family was measured
 
 
 class Forecast:
@@ -267,11 +260,7 @@ def nominal_seconds(cell: Cell, engine: str = "fused") -> float:
 
 
 def card_step(cell: Cell) -> tuple[float, float]:
-    """Seconds of a replicate-step of the on-chip kernels on a full H100, and of a step of a replicate that is alone.
-
-    Args:
-        cell: a cell of a gradient method.
-    """
+    """Seconds of a replicate-step of the on-chip kernels on a full H100, and of a step of a replicate that is alone."""
     storage, drawn, chain = ENSEMBLES[cell.ensemble].storage, cell.training.drawn(cell), _chain(cell)
     read = drawn * storage.row_bytes(cell.d_out, cell.d_in, storage_dtype(cell, "cuda"))
     flops = 4 * drawn * cell.d_out * cell.d_in + 6 * chain * (cell.depth - 1) / cell.depth

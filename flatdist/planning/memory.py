@@ -21,14 +21,7 @@ FLOAT64 = 8
 
 
 def memory_bytes(cell: Cell, replicates: int, engine: str = "fused", executor: str = "ray") -> int:
-    """Peak memory of the process of a trial that runs some replicates of one cell together, in bytes.
-
-    Args:
-        cell: the configuration.
-        replicates: how many are held at once.
-        engine: what takes the steps; the fused engine keeps signs as single bytes.
-        executor: ``ray`` or ``inline``.
-    """
+    """Peak memory of the process of a trial that runs some replicates of one cell together, in bytes."""
     entries = cell.n * cell.d_out * cell.d_in
     launcher = RAY_BYTES if executor == "ray" else 0
     if not cell.spec.takes_steps:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import groupby, islice, pairwise
+from operator import itemgetter
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import storage_dtype
@@ -29,17 +30,11 @@ SMALLEST_SHARE = 4  # the last packs hold at least this fraction of a card's fil
 
 @dataclass(frozen=True)
 class Card:
-    """The card that packs are made for.
+    """The card that packs are made for."""
 
-    Attributes:
-        processors: streaming multiprocessors.
-        memory: bytes that are free.
-        name: its model, as torch names it; empty for one that stands for any.
-    """
-
-    processors: int = 132
-    memory: int = 80 * 10**9
-    name: str = ""
+    processors: int = 132  # streaming multiprocessors
+    memory: int = 80 * 10**9  # bytes that are free
+    name: str = ""  # its model, as torch names it; empty for one that stands for any
 
     @classmethod
     def here(cls) -> Card:
@@ -61,12 +56,7 @@ class Card:
 
 
 def device_bytes(cell: Cell, engine: str) -> int:
-    """Memory of one replicate on a GPU: its rows, layers, snapshots to be evaluated, and a step's draws.
-
-    Args:
-        cell: the configuration.
-        engine: what takes the steps; batched also gathers the drawn rows.
-    """
+    """Memory of one replicate on a GPU: its rows, layers, snapshots to be evaluated, and a step's draws."""
     itemsize = 8 if cell.dtype == "float64" else 4
     storage = ENSEMBLES[cell.ensemble].storage
     row = storage.row_bytes(cell.d_out, cell.d_in, storage_dtype(cell, engine)) + itemsize  # and its label
@@ -80,14 +70,7 @@ def device_bytes(cell: Cell, engine: str) -> int:
 
 
 def pack_sizes(total: int, slots: int, fill: int, most: int) -> list[int]:
-    """Sizes of the packs of one shape, the largest first.
-
-    Args:
-        total: replicates.
-        slots: cards.
-        fill: replicates that fill a card.
-        most: replicates that fit into a card's memory.
-    """
+    """Replicates of each pack of one shape, the largest first, where ``fill`` fill a card and ``most`` fit into it."""
     sizes: list[int] = []
     left = total
     while left > slots * fill:
@@ -107,7 +90,7 @@ def make_packs(
     card: Card | None,
     size: int | None = None,
 ) -> tuple[list[Shard], list[WorkItem]]:
-    """Cut items into packs.
+    """Cut items into packs, the longest first; also returns the items that cannot share a pack.
 
     Args:
         items: replicates of cells.
@@ -116,9 +99,6 @@ def make_packs(
         seconds: predicted time of a pack.
         card: what they run on; None for a CPU, where ``size`` alone counts.
         size: replicates of a pack at most; None leaves it to the card.
-
-    Returns:
-        The packs, the longest first, and the items that cannot share a pack.
 
     Raises:
         LaunchError: the card's memory does not hold one replicate.
@@ -155,18 +135,10 @@ def make_packs(
 
 def _cut(items: Sequence[WorkItem], sizes: Sequence[int]) -> Iterator[list[WorkItem]]:
     """The items' replicates, in order, in parts of these sizes."""
-    queue = list(items)
+    numbered = ((item, replicate) for item in items for replicate in item.replicates)
     for size in sizes:
-        part: list[WorkItem] = []
-        left = size
-        while left:
-            item = queue.pop(0)
-            taken, rest = item.replicates[:left], item.replicates[left:]
-            part.append(replace(item, replicates=taken))
-            left -= len(taken)
-            if rest:
-                queue.insert(0, replace(item, replicates=rest))
-        yield part
+        part = groupby(islice(numbered, size), key=itemgetter(0))
+        yield [replace(item, replicates=tuple(replicate for _, replicate in pairs)) for item, pairs in part]
 
 
 def company(shard: Shard, card: Card) -> float:

@@ -7,7 +7,7 @@ import html
 import random
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flatdist.cells.cell import Cell
@@ -54,37 +54,21 @@ class SweepCounts:
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """The work to run.
-
-    Attributes:
-        sweeps: counts of each sweep.
-        cells: the union of the sweeps' cells, unique by identity.
-        wanted: cell id -> numbers of the requested replicates.
-        done: replicates that the store has.
-        failed: replicates whose last attempt failed; they run only if asked to.
-        items: what will run, cell by cell.
-        shards: the same, as trials run it.
-        work: predicted seconds on one slot.
-        time: predicted seconds from start to end.
-        memory_bytes: of the largest trial.
-        slots: trials that run at a time.
-        forecast: the source of the prediction.
-        settings: how it is to be run.
-    """
+    """The work to run; its counts are of replicates."""
 
     sweeps: tuple[SweepCounts, ...]
-    cells: tuple[Cell, ...]
-    wanted: Mapping[str, Collection[int]]
-    done: int
-    failed: int
-    items: tuple[WorkItem, ...]
-    shards: tuple[Shard, ...]
-    work: Interval
-    time: Interval
-    memory_bytes: int
-    slots: int
-    forecast: Forecast = field(repr=False)
-    settings: Settings = field(default_factory=Settings)
+    cells: tuple[Cell, ...]  # the union of the sweeps' cells, unique by identity
+    wanted: Mapping[str, Collection[int]]  # cell id -> numbers of the requested replicates
+    done: int  # that the store has
+    failed: int  # whose last attempt failed; they run only if asked to
+    items: tuple[WorkItem, ...]  # what will run, cell by cell
+    shards: tuple[Shard, ...]  # the same, as trials run it
+    work: Interval  # predicted seconds on one slot
+    time: Interval  # predicted seconds from start to end
+    memory_bytes: int  # of the largest trial
+    slots: int  # trials that run at a time
+    forecast: Forecast  # the source of the prediction
+    settings: Settings
 
     @property
     def total(self) -> int:

@@ -29,17 +29,11 @@ USUAL = (
 
 @dataclass(frozen=True)
 class Offer:
-    """What the nodes of a cluster have together, asked before the work is planned.
-
-    Attributes:
-        cpus: that Ray offers to trials.
-        gpus: likewise.
-        card: the GPU with the least free memory; None without GPUs.
-    """
+    """What the nodes of a cluster have together for trials, asked before the work is planned."""
 
     cpus: float
     gpus: float
-    card: Card | None = None
+    card: Card | None = None  # the GPU with the least free memory
 
 
 @dataclass(frozen=True)

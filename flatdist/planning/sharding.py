@@ -32,16 +32,9 @@ class Sized:
 
 
 def split_items(items: Sequence[Sized], slots: int, most: Callable[[WorkItem], int] | None = None) -> list[Sized]:
-    """Split, by replicates, items that would delay the end, leave slots idle or not fit into memory.
-
-    Args:
-        items: one for each cell.
-        slots: trials that run at a time.
-        most: how many replicates of an item may be held at once.
-    """
+    """Split, by replicates, items that would delay the end, leave slots idle or not fit into memory (``most``)."""
     whole = sum(sized.seconds for sized in items)
-    fills_slots = max(SHORTEST_SECONDS, whole / slots)
-    longest = max(min(TARGET_SECONDS, fills_slots), whole / (4 * slots))
+    longest = max(min(TARGET_SECONDS, max(SHORTEST_SECONDS, whole / slots)), whole / (4 * slots))
     parts: list[Sized] = []
     for sized in items:
         count = len(sized.item.replicates)
@@ -82,26 +75,15 @@ def shuffle(items: Sequence[Sized], slots: int, seed: int) -> list[Sized]:
 
 
 def make_shards(items: Sequence[Sized], slots: int) -> list[Shard]:
-    """Group items, in their order, into shards that shrink towards the end.
-
-    Args:
-        items: in the order in which they are to be run.
-        slots: trials that run at a time.
-    """
+    """Group items, in their order, into shards that shrink towards the end."""
     longest = max(TARGET_SECONDS, sum(sized.seconds for sized in items) / MOST_SHARDS)
     return _filled(items, lambda left: min(longest, max(SHORTEST_SECONDS, left / (PARTS_LEFT * slots))))
 
 
 def in_pieces(shards: Sequence[Shard], engine: str, threads: int, sharers: int) -> list[Shard]:
-    """Cut shards so finely that drivers which share them end together.
+    """Cut shards so finely that ``sharers`` drivers which share them end together.
 
-    Replicates of a cell, which train together, are parted only where there are several drivers.
-
-    Args:
-        shards: of a plan.
-        engine: that runs them, for what the cells of a shard cost beside each other.
-        threads: replicates that train at a time.
-        sharers: drivers.
+    Replicates of a cell, of which ``threads`` train at a time, are parted only where there are several drivers.
     """
     total = sum(shard.predicted_seconds for shard in shards)
     longest = min(PIECE_SECONDS, total / (PIECES * sharers))

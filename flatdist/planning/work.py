@@ -19,15 +19,12 @@ def keys_in(replicates: Mapping[str, Iterable[int]]) -> set[Key]:
 class WorkItem:
     """Replicates of one cell, trained together as one batched program.
 
-    Attributes:
-        cell: the configuration.
-        replicates: their numbers, ascending.
-        until: pause, with a checkpoint and without a row, once the history has an evaluation at this step or later;
-            None trains to the end.
+    With ``until`` they pause, checkpointed and without a row, once their histories have an evaluation at that step or
+    later.
     """
 
     cell: Cell
-    replicates: tuple[int, ...]
+    replicates: tuple[int, ...]  # their numbers, ascending
     until: int | None = None
 
     @property
@@ -38,17 +35,11 @@ class WorkItem:
 
 @dataclass(frozen=True)
 class Shard:
-    """What one trial runs, item by item.
+    """What one trial runs."""
 
-    Attributes:
-        items: in the order of execution.
-        predicted_seconds: on one slot.
-        together: the items are trained together, as one pack; otherwise one after the other.
-    """
-
-    items: tuple[WorkItem, ...]
-    predicted_seconds: float
-    together: bool = False
+    items: tuple[WorkItem, ...]  # in the order of execution
+    predicted_seconds: float  # on one slot
+    together: bool = False  # trained together, as one pack; otherwise one after the other
 
     @property
     def takes_steps(self) -> bool:

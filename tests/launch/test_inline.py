@@ -65,11 +65,11 @@ def test_replicates_that_do_not_fit_into_memory_together_run_in_halves(
 
 
 def test_a_shard_started_again_leaves_out_what_is_stored(tmp_path: Path, make_cell: Any, make_plan: Any) -> None:
-    settings = Settings(runner="launch_fakes:canned")
+    settings = Settings(runner="launch_fakes:canned", launch="0" * 12)
     shard = Shard((WorkItem(make_cell(), (0, 1, 2, 3)),), 1.0)
     run(make_plan([make_cell()], (0, 2)), tmp_path, "canned")
-    assert run_shard(shard, str(tmp_path), settings, again=True).stored == 2
-    assert run_shard(shard, str(tmp_path), settings, again=True).stored == 0
+    assert run_shard(shard, str(tmp_path), settings).stored == 2
+    assert run_shard(shard, str(tmp_path), settings).stored == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

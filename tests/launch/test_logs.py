@@ -35,20 +35,19 @@ def failing(cell, replicates, *_, **__):
     yield
 
 
-def run(store, again=False, **settings):
+def run(store, **settings):
     shard = Shard((WorkItem(CELL, (0, 1)),), 1.0)
-    return run_shard(shard, str(store), Settings(**settings), number=7, again=again)
+    return run_shard(shard, str(store), Settings(**settings), number=7)
 
 
 def test_a_worker_writes_a_file_of_its_own_and_its_failures_name_it(tmp_path, unconfigured, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "failing", failing)
     file = tmp_path / "sweep.log"
-    counts = run(tmp_path / "store", again=True, log_level="info", log_file=str(file),
-                 runner=f"{__name__}:failing")  # fmt: skip
+    counts = run(tmp_path / "store", log_level="info", log_file=str(file), runner=f"{__name__}:failing")
     assert counts.failed == 2
     (own,) = tmp_path.glob("sweep.log.*")
     text = own.read_text()
-    assert "shard 7 resumes: 2 replicates of cells " + CELL.cell_id in text
+    assert "shard 7 starts: 2 replicates of cells " + CELL.cell_id in text
     assert f"cell {CELL.cell_id}: replicates [0, 1] failed" in text
     assert "ZeroDivisionError: the numerics broke" in text
     assert "shard 7 ended: 0 replicates stored, 2 failed" in text

@@ -86,10 +86,11 @@ def _compact(number: float) -> str:
 class PlainDisplay(Display):
     """One line every ten seconds, for logs and pipes."""
 
-    def __init__(self, console: Console, seconds: float = PLAIN_SECONDS) -> None:
+    seconds = PLAIN_SECONDS
+
+    def __init__(self, console: Console) -> None:
         super().__init__()
-        self._console, self.seconds = console, seconds
-        self._shown = ""
+        self._console, self._shown = console, ""
 
     def message(self, text: str) -> None:
         """Print the text."""
@@ -209,17 +210,11 @@ MAX_ROWS = 12
 
 @dataclass(frozen=True)
 class Diagram:
-    """One method's diagram.
-
-    Attributes:
-        method: its name.
-        rows: (label, characters) from the highest rank to the lowest; a dot where nothing is known yet.
-        spans: smallest and largest number of measurements of each row, at its left and right end.
-    """
+    """One method's diagram."""
 
     method: str
-    rows: tuple[tuple[str, str], ...]
-    spans: tuple[tuple[int, int], ...]
+    rows: tuple[tuple[str, str], ...]  # (label, characters), highest rank first; a dot where nothing is known yet
+    spans: tuple[tuple[int, int], ...]  # smallest and largest n of each row, at its left and right end
 
     def __str__(self) -> str:
         spans = [f"n = {low} … {high}" for low, high in self.spans]
@@ -231,12 +226,7 @@ class Diagram:
 
 
 def diagrams(cells: Mapping[str, Cell], tallies: Mapping[str, CellTally]) -> list[Diagram]:
-    """The diagrams of all methods, in the order in which the methods first appear.
-
-    Args:
-        cells: cell id -> cell.
-        tallies: cell id -> counts; cells that are missing have none.
-    """
+    """The diagrams of all methods, in the order in which they first appear, from cells and counts by cell id."""
     methods: dict[str, dict[int, dict[int, list[CellTally]]]] = {}  # method -> rank -> n: ranks rarely share their n
     for cell_id, cell in cells.items():
         ranks = methods.setdefault(cell.method, {})

@@ -125,18 +125,11 @@ class CellTally:
 
 @dataclass
 class Progress:
-    """Counts kept by the driver, fed with the workers' events.
+    """Counts of replicates kept by the driver, fed with the workers' events."""
 
-    Args:
-        cells: all cells of the sweep by id.
-        wanted: replicates wanted in all.
-        done_before: replicates that were in the store before this run.
-        clock: seconds; anything that only goes forward.
-    """
-
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, Cell]  # all cells of the sweep by id
     wanted: int
-    done_before: int = 0
+    done_before: int = 0  # that were in the store before this run
     slots: int = 1
     clock: Callable[[], float] = time.monotonic
     tallies: dict[str, CellTally] = field(default_factory=lambda: defaultdict(CellTally))
@@ -163,7 +156,7 @@ class Progress:
         self.add(shards)
 
     def add(self, shards: Iterable[tuple[int, Shard]]) -> None:
-        """Add more shards to those that run."""
+        """Add shards to those that run."""
         for number, shard in shards:
             steps = 0
             if all(item.cell.spec.takes_steps for item in shard.items):

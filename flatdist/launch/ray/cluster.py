@@ -188,21 +188,13 @@ def first_card() -> Card:
 
 @dataclass(frozen=True)
 class NodeReport:
-    """The report of one node.
-
-    Attributes:
-        host: its name.
-        versions: flatdist, and the numerics version of every method and of the sampling.
-        torch: version of torch.
-        devices: names of the CUDA devices that torch sees.
-        store_problem: why the store cannot be used from there, or None.
-    """
+    """The report of one node."""
 
     host: str
-    versions: Mapping[str, Any]
+    versions: Mapping[str, Any]  # flatdist, and the numerics version of every method and of the sampling
     torch: str
-    devices: tuple[str, ...]
-    store_problem: str | None
+    devices: tuple[str, ...]  # names of the CUDA devices that torch sees
+    store_problem: str | None  # why the store cannot be used from there
 
 
 def versions() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from flatdist.errors import LaunchError
 from flatdist.launch.progress.state import Event, TrialStopped
 from flatdist.launch.ray.trial import IDENTITY, NUMBER, Task, named, suggested_trial, trial_name
+from flatdist.launch.ray.tune import Work
 from flatdist.planning.forecast import nominal_seconds
 from flatdist.planning.work import Shard, WorkItem
 from flatdist.sweepfile.choices import TUNE_NAMES
@@ -29,18 +30,8 @@ if TYPE_CHECKING:
 Place = tuple[int, int]  # number of the round, and of the request within it
 
 
-class Suggested:
-    """The work of such a search.
-
-    Args:
-        search: what is searched.
-        log: the rounds so far.
-        store: the results.
-        retry_failed: rerun replicates that failed in earlier runs, once.
-    """
-
-    stopping = False
-    solving: frozenset[Any] = frozenset()
+class Suggested(Work):
+    """The work of such a search, after the rounds so far; replicates that failed in earlier runs may be rerun, once."""
 
     def __init__(self, search: Search, log: RoundLog, store: Store, *, retry_failed: bool = False) -> None:
         self._search, self._log, self._store = search, log, store

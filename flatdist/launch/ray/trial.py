@@ -9,7 +9,6 @@ import math
 import pickle
 import tempfile
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,37 +47,25 @@ NUMBER = "suggestion"  # stands beside the fields of a cell that was suggested
 
 @dataclass(frozen=True)
 class Task:
-    """What every trial of a round receives.
+    """What every trial of a round receives."""
 
-    Attributes:
-        monitor: handle of the actor between workers and driver.
-        store_uri: the store; an absolute path or a URI.
-        settings: how cells are run.
-        gpus: of one trial.
-        slots: trials that run at a time.
-        expected: versions where the sweep was started.
-    """
-
-    monitor: Any
-    store_uri: str
+    monitor: Any  # handle of the actor between workers and driver
+    store_uri: str  # an absolute path or a URI
     settings: Settings
-    gpus: float
-    slots: int
-    expected: Mapping[str, Any]
+    slots: int  # trials that run at a time
+    expected: Mapping[str, Any]  # versions where the sweep was started
 
     @contextlib.contextmanager
     def taken_up(self, number: int) -> Iterator[dict[str, Any] | None]:
         """Start a shard; yields what its worker shares with the driver, or None if it should be left at once."""
         with Link(self.monitor, self.slots) as link:
-            before = link.begin(number)
             if link.stopping:
                 yield None
                 return
             try:
                 use_plugins(self.settings.plugins)
                 require_versions(self.expected)
-                shared = {"report": link.report, "number": number, "again": before > 0}
-                yield shared | {"should_stop": lambda: link.stopping}
+                yield {"report": link.report, "number": number, "should_stop": lambda: link.stopping}
             except Exception as error:
                 link.report(Notice(f"shard {number} failed: {type(error).__name__}: {error}"))
                 raise
@@ -91,8 +78,7 @@ def shard_trial(config: dict[str, Any], *, packed: PackedShards, numbers: Sequen
     shard = packed[config["position"]]
     with task.taken_up(numbers[config["position"]]) as shared:
         if shared is not None:
-            device = trial_device(task.settings, task.gpus if shard.takes_steps else 0.0)
-            counts = run_shard(shard, task.store_uri, task.settings, device=device, **shared)
+            counts = run_shard(shard, task.store_uri, task.settings, device=_device(task.settings), **shared)
             tune.report({"stored": counts.stored, "failed": counts.failed})
 
 
@@ -117,11 +103,19 @@ def suggested_trial(config: dict[str, Any], *, replicates: Sequence[int], task: 
             tune.report({"step": item.cell.steps, "failed": failed, **worst})
 
 
-def trial_device(settings: Settings, gpus: float) -> str:
-    """Where a trial computes: on a GPU if it was given one and torch sees it."""
+def _given() -> Mapping[str, float]:
+    """The resources of this trial."""
+    from ray import tune
+
+    resources = tune.get_context().get_trial_resources()
+    return resources.required_resources if resources is not None else {}
+
+
+def _device(settings: Settings) -> str:
+    """Where this trial computes: on a GPU if it was given one and torch sees it."""
     if settings.device != "auto":
         return settings.device
-    if not gpus:
+    if not _given().get("GPU"):
         return "cpu"
     import torch
 
@@ -153,13 +147,7 @@ class Monitor:
 
     def __init__(self) -> None:
         self._events: list[Event] = []
-        self._starts: Counter[int] = Counter()
         self._stopping = self._ended = False
-
-    def begin(self, shard: int) -> tuple[int, bool]:
-        """A worker starts a shard; returns how often it was started before, and whether to leave at once."""
-        self._starts[shard] += 1
-        return self._starts[shard] - 1, self._stopping
 
     def tell(self, events: list[Event]) -> bool:
         """Receive a worker's events; returns whether the worker should store its rows and leave."""
@@ -180,63 +168,47 @@ class Monitor:
 class Link:
     """A worker's end: sends events from a thread of its own, and learns whether to stop.
 
-    A worker continues if the monitor does not answer: its rows reach the store all the same.
-
-    Args:
-        monitor: handle of the actor.
-        workers: how many links there may be at a time; with many, each reports less often.
-
-    Attributes:
-        stopping: what the driver last said.
+    A worker continues if the monitor does not answer: its rows reach the store all the same. Where there are many
+    workers, each reports less often.
     """
 
-    def __init__(self, monitor: Any, workers: int = 1) -> None:
+    def __init__(self, monitor: Any, workers: int) -> None:
         self._monitor = monitor
         self._seconds = max(TELL_SECONDS, workers / MOST_CALLS)
         self._events: list[Event] = []
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flatdist-link", daemon=True)
-        self.stopping = False
+        self.stopping = False  # what the driver last said
 
     def __enter__(self) -> Link:
+        self._tell()
         self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._closed.set()
         self._thread.join()
+        self._tell()
 
     def report(self, event: Event) -> None:
         """Queue an event to be sent soon."""
         with self._lock:
             self._events.append(event)
 
-    def begin(self, shard: int) -> int:
-        """Start a shard; returns how often that happened before, 1 if the monitor does not answer."""
-        before, self.stopping = self._answer(self._monitor.begin, shard) or (1, self.stopping)
-        return int(before)
-
     def _run(self) -> None:
-        closing = False
-        while not closing:
-            closing = self._closed.wait(self._seconds)
-            with self._lock:
-                events, self._events = self._events, []
-            answer = self._answer(self._monitor.tell, events)
-            if answer is None:
-                with self._lock:
-                    self._events[:0] = events
-            self.stopping = self.stopping or bool(answer)
+        while not self._closed.wait(self._seconds):
+            self._tell()
 
-    @staticmethod
-    def _answer(method: Any, *arguments: Any) -> Any:
-        """The monitor's answer to a call; None if it does not answer."""
+    def _tell(self) -> None:
         ray = import_ray(local=False)
+        with self._lock:
+            events, self._events = self._events, []
         try:
-            return ray.get(method.remote(*arguments), timeout=ANSWER_SECONDS)
+            self.stopping = ray.get(self._monitor.tell.remote(events), timeout=ANSWER_SECONDS) or self.stopping
         except (ray.exceptions.RayError, TimeoutError):
-            return None
+            with self._lock:
+                self._events[:0] = events
 
 
 def run_trial(
@@ -251,25 +223,18 @@ def run_trial(
     """Run one cell inside a Tune trial and report its evaluations; returns how many replicates failed.
 
     Args:
-        item: the cell and its replicates.
-        store_uri: the store; an absolute path or a URI.
-        settings: engine, device, provenance.
+        item, store_uri, settings, shard: as of :func:`flatdist.launch.worker.run_shard`.
         checkpoints: hand Tune pointers to the store's checkpoints.
         strict: raise if replicates failed, so that the trial counts as failed too.
-        shard: passed on to :func:`flatdist.launch.worker.run_shard`.
 
     Raises:
         LaunchError: replicates failed (the store has their tracebacks), or the trial was told to continue from another
             cell's checkpoint, as population-based training does.
     """
-    from ray import tune
-
     from flatdist.store import Store
 
     cell = item.cell
-    resources = tune.get_context().get_trial_resources()
-    asked = resources.required_resources if resources is not None else {}
-    settings = dataclasses.replace(settings, cpus_per_trial=asked.get("CPU") or settings.cpus_per_trial)
+    settings = dataclasses.replace(settings, cpus_per_trial=_given().get("CPU") or settings.cpus_per_trial)
     store = Store(store_uri)
     done = store.done([cell.cell_id]).get(cell.cell_id, set())
     missing = tuple(r for r in item.replicates if r not in done)
@@ -277,8 +242,7 @@ def run_trial(
     reports.take_stored(store, done.intersection(item.replicates))
     if missing:
         work = Shard((dataclasses.replace(item, replicates=missing),), 0.0)
-        device = trial_device(settings, asked.get("GPU", 0.0))
-        counts = run_shard(work, store_uri, settings, device=device, watch=reports, **shard)
+        counts = run_shard(work, store_uri, settings, device=_device(settings), watch=reports, **shard)
         if counts.failed and strict:
             failures = store.failures([cell.cell_id]).sort_values("at").to_dict("records")
             why = "{error_type}: {message}".format(**failures[-1]) if failures else "no reason stored"

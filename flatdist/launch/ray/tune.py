@@ -62,16 +62,15 @@ LOGGERS: Mapping[str, tuple[str, str, dict[str, str], str | None]] = {
 class Work(Protocol):
     """What the trials of one pass run."""
 
-    stopping: bool
-    """Whether the user, or an error that all cells share, has stopped the sweep."""
-    solving: frozenset[Any]
-    """Trials, by cell id or position, in which no engine takes steps: what solvers compute, they compute on the CPU."""
+    stopping = False  # whether the user, or an error that all cells share, has stopped the sweep
+    solving: frozenset[Any] = frozenset()  # trials, by cell id or position, of solvers alone, which need no GPU
 
     def shards(self) -> Mapping[int, Shard]:
         """The shards that are new since the last call, by number."""
 
     def events(self) -> Sequence[Event]:
         """Events that workers cannot report, since the last call."""
+        return ()
 
     def tuner(self, task: Task, slots: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """The trainable, its ``param_space`` and the arguments of Tune's configuration."""
@@ -80,10 +79,8 @@ class Work(Protocol):
         """Of the shard that a trial runs."""
 
 
-class Shards:
+class Shards(Work):
     """Shards that are known from the start: one trial per shard, or per cell with ``--trials cells``."""
-
-    stopping = False
 
     def __init__(self, shards: Mapping[int, Shard], *, cells: bool) -> None:
         self._all, self._cells, self._new = shards, cells, dict(shards)
@@ -95,10 +92,6 @@ class Shards:
         """All shards, on the first call."""
         new, self._new = self._new, {}
         return new
-
-    def events(self) -> Sequence[Event]:
-        """None: every trial runs to its end."""
-        return ()
 
     def tuner(self, task: Task, slots: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """A grid over the shards, or over the cells under their own fields."""
@@ -138,15 +131,6 @@ def run_round(
     interrupts: Interrupts,
 ) -> tuple[dict[int, str], str | None]:
     """Run work as Tune trials until all have ended, died ``max_deaths`` times, or the sweep is to stop.
-
-    Args:
-        session: the cluster.
-        work: what they run.
-        store_uri: the store; an absolute path or a URI.
-        settings: how to run them.
-        progress: fed with the workers' events.
-        display: shows it.
-        interrupts: tells whether the user wants to stop.
 
     Returns:
         Shard's number -> last line of Tune's error, for shards that failed; and why the sweep stopped itself, or None.
@@ -224,14 +208,10 @@ def same_error(progress: Progress, settings: Settings) -> str | None:
 
 
 class Head:
-    """Whether this machine's own Ray still has its control service (GCS); without it Ray waits, then ends the process.
-
-    Args:
-        address: HOST:PORT of the service; None for a cluster that is not this process's own.
-    """
+    """Whether this machine's own Ray has its control service (GCS); without it Ray hangs, then ends the process."""
 
     def __init__(self, address: str | None) -> None:
-        self._address, self._looked = address, time.monotonic()
+        self._address, self._looked = address, time.monotonic()  # None: not this process's own cluster
         self._since: float | None = None  # when it was first found gone
         self.answers = True
 
@@ -262,7 +242,7 @@ def _fit(
     from ray import tune
 
     gpus, slots = session.gpus_per_trial(), session.slots()
-    trainable, space, config = work.tuner(Task(monitor, store_uri, settings, gpus, slots, versions()), slots)
+    trainable, space, config = work.tuner(Task(monitor, store_uri, settings, slots, versions()), slots)
     cpus, solving = settings.cpus_per_trial, work.solving  # all that Tune is to pickle with the function
 
     def resources(config: Mapping[str, Any]) -> Any:
