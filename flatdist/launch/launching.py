@@ -262,7 +262,9 @@ class _Launch:
 
     def scheduled(self, work: Suggested) -> LaunchResult:
         """Run what a search suggests as Tune trials."""
-        ended = self._on_cluster(lambda *on: self._pass(work, *on)[1]) if work.count else (False, None)
+        ended: tuple[bool, str | None] = (False, None)
+        if work.count:
+            ended = self._on_cluster(lambda session, interrupts: self._pass(work, session, interrupts)[1])
         self._want([Shard((item,), 0.0) for item in work.items()])
         return self._result(*ended)
 
@@ -297,7 +299,8 @@ class _Launch:
         return interrupts.requested, stopped
 
     def _passes(self, session: ClusterSession, interrupts: Interrupts) -> str | None:
-        number, errors, stopped = 0, {}, None
+        number, stopped = 0, None
+        errors: dict[int, str] = {}
         for shards in itertools.chain([self._shards], self._left()):
             if shards:
                 if number:

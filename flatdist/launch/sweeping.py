@@ -26,6 +26,7 @@ from flatdist.sweeps import Changes, parse_sweep
 if TYPE_CHECKING:
     from flatdist.launch.parts import Part
     from flatdist.planning import Plan
+    from flatdist.planning.forecast import Forecast
     from flatdist.store import Store
     from flatdist.sweeps import Sweep
     from flatdist.sweeps.rounds import RoundLog
@@ -209,8 +210,8 @@ class Running:
         """What launches the items of a round and returns when they have ended."""
         from flatdist.launch.ray.cluster import ClusterSession
 
-        offered, forecast = self.plan.settings, None
-        rounds, connected = 0, False
+        offered, rounds, connected = self.plan.settings, 0, False
+        forecast: Forecast | None = None
 
         def run(items: Sequence[WorkItem]) -> LaunchResult:
             nonlocal offered, forecast, rounds, connected

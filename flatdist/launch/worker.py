@@ -109,10 +109,6 @@ def run_shard(
     store.generations()  # this shard must not revive results that are invalidated from now on
     counts = ShardCounts()
     report(ShardStarted(number, time.monotonic()))
-    cells = ", ".join(f"{item.cell.cell_id} x {len(item.replicates)}" for item in shard.items[:5])
-    cells += f" and {len(shard.items) - 5} more" if len(shard.items) > 5 else ""
-    text = "shard %d starts: %d replicates of cells %s, about %.0f s"
-    log.info(text, number, shard.replicates, cells, shard.predicted_seconds)
 
     def stored(outcomes: Sequence[Any]) -> None:
         counts.stored += len(outcomes)
@@ -135,10 +131,16 @@ def run_shard(
         )
         checkpoints = PatientCheckpoints(store, rows, notice)
         stack.enter_context(logs.waits.told_to(notice))
-        work = _Work(checkpoints, settings, rows, report, number, should_stop, device, watch)
+        work = _Work(store, checkpoints, settings, rows, report, number, should_stop, device, watch)
         items = rows.insist(lambda: _free(shard, store, driver))
-        if skipped := shard.replicates - sum(len(item.replicates) for item in items):
-            report(Skipped(number, skipped))
+        cells = ", ".join(f"{item.cell.cell_id} x {len(item.replicates)}" for item in items[:5])
+        cells += f" and {len(items) - 5} more" if len(items) > 5 else ""
+        left = sum(len(item.replicates) for item in items)
+        how = "starts" if left == shard.replicates else "resumes"
+        text = "shard %d %s: %d replicates of cells %s, about %.0f s"
+        log.info(text, number, how, left, cells, shard.predicted_seconds)
+        if left < shard.replicates:
+            report(Skipped(number, shard.replicates - left))
         for group in [items] if shard.together else [(item,) for item in items]:
             if should_stop():
                 break
@@ -177,6 +179,7 @@ def paused_keys(store: Store, items: Sequence[WorkItem]) -> set[Key]:
 class _Work:
     """What running an item needs beside the item."""
 
+    store: Store
     checkpoints: PatientCheckpoints
     settings: Settings
     rows: RowBuffer
@@ -268,7 +271,8 @@ class _Work:
         message = str(error) if path is None else f"{error} (its worker's log: {socket.gethostname()}:{path})"
         trace = "".join(traceback.format_exception(error))
         keys = [(cell.cell_id, replicate) for replicate in replicates]
-        self.rows.write_failures(keys, type(error).__name__, message, trace)
+        rows = failure_rows(self.store, keys, type(error).__name__, message, trace)
+        self.rows.insist(lambda: self.store.write_failures(rows))
         log.error("cell %s: replicates %s failed", cell.cell_id, list(replicates), exc_info=error)
         text = f"{type(error).__name__}: {error}"[:MESSAGE_LENGTH]
         self.report(ItemFailed(self.number, cell.cell_id, replicates, text, time.monotonic()))
@@ -388,11 +392,6 @@ class RowBuffer:
             history = [row for outcome in batch for row in outcome.history]
             self.insist(lambda: self._store.write(trials, history))
             self._stored(batch)
-
-    def write_failures(self, keys: Collection[Key], *what: str) -> None:
-        """Write rows of ``failures``, with the same patience; see :func:`failure_rows`."""
-        rows = failure_rows(self._store, keys, *what)
-        self.insist(lambda: self._store.write_failures(rows))
 
     def insist(self, act: Callable[[], Answer]) -> Answer:
         """Call a function that uses the store, retrying while it fails and ``patience`` lasts; returns its result."""

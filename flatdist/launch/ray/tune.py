@@ -62,7 +62,7 @@ LOGGERS: Mapping[str, tuple[str, str, dict[str, str], str | None]] = {
 class Work(Protocol):
     """What the trials of one pass run."""
 
-    stopping = False  # whether the user, or an error that all cells share, has stopped the sweep
+    stopping: bool = False  # whether the user, or an error that all cells share, has stopped the sweep
     solving: frozenset[Any] = frozenset()  # trials, by cell id or position, of solvers alone, which need no GPU
 
     def shards(self) -> Mapping[int, Shard]:
