@@ -19,9 +19,9 @@ from flatdist.errors import StoreError, counted
 from flatdist.launch.interrupt import WORK_SECONDS, Interrupts, StopNow
 from flatdist.launch.progress.display import Display, make_display
 from flatdist.launch.progress.state import SUCCESS_TOLERANCE, Event, Notice, Progress, Skipped
-from flatdist.launch.ray.cluster import ClusterSession, check_nodes, is_connected, with_address
+from flatdist.launch.ray.cluster import ClusterSession, check_nodes, is_connected
 from flatdist.launch.ray.scheduled import Suggested
-from flatdist.launch.ray.tune import Shards, Work, check_loggers, one_cell_each, run_round, same_error, split
+from flatdist.launch.ray.tune import Shards, Work, check_loggers, run_round, same_error, split
 from flatdist.launch.worker import failure_rows, paused_keys, run_shard
 from flatdist.machine import logs
 from flatdist.planning.settings import Settings
@@ -75,7 +75,9 @@ def launch(
     from flatdist.trials.train import planned_steps
 
     settings, store, shown = _begun(settings or plan.settings, store_uri, display)
-    shards = one_cell_each(plan.shards) if settings.trials == "cells" else list(plan.shards)
+    shards = list(plan.shards)
+    if settings.trials == "cells":
+        shards = [Shard((item,), plan.forecast.item_seconds(item)) for item in plan.items]
     names = [sweep.name for sweep in plan.sweeps]
     with drivers.Driver(store, sweeps=names, tidies=True) as driver:
         cells = {cell.cell_id: cell for cell in plan.cells}
@@ -125,7 +127,6 @@ def _begun(
     """What every launch begins with: settings as workers get them, a store that can be written, and the display."""
     from flatdist.store import Store
 
-    settings = with_address(settings)
     if settings.executor == "ray":
         check_loggers(settings.loggers, settings.trials)
     settings = settings.for_workers()
@@ -271,7 +272,7 @@ class _Launch:
     def _on_cluster(self, run: Callable[[ClusterSession, Interrupts], str | None]) -> tuple[bool, str | None]:
         """Connect to Ray, check its nodes, and run; whether it was interrupted, and why it stopped itself."""
         if not is_connected():
-            alone = self._settings.address is None
+            alone = self._settings.cluster is None
             self._display.message("starting Ray (5 to 20 s)" if alone else "joining the Ray cluster")
         stopped = None
         with Interrupts(patience=0.0) as interrupts:  # until something runs there is nothing to wait for

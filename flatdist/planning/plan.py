@@ -207,10 +207,15 @@ def plan_items(
         forecast: what to predict with; None fits it to the store's times.
     """
     settings = settings or Settings()
-    cells = {item.cell.cell_id: item.cell for item in items}
-    wanted: dict[str, Collection[int]] = {}
+    found: dict[str, WorkItem] = {}
     for item in items:
-        wanted[item.cell.cell_id] = sorted({*wanted.get(item.cell.cell_id, ()), *item.replicates})
+        known = found.get(item.cell.cell_id, item)
+        found[item.cell.cell_id] = dataclasses.replace(
+            item, replicates=tuple(sorted({*known.replicates, *item.replicates}))
+        )
+    cells = {cell_id: item.cell for cell_id, item in found.items()}
+    wanted = {cell_id: item.replicates for cell_id, item in found.items()}
+    items = list(found.values())
     forecast = forecast or make_forecast(items, store, settings, probe)
     return _assemble([], cells, wanted, (0, 0), items, forecast, settings)
 

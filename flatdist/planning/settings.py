@@ -155,9 +155,15 @@ class Settings:
         return max(1, int(self.cpus_per_trial))
 
     @property
+    def cluster(self) -> str | None:
+        """The Ray cluster to join, that of Ray's variable RAY_ADDRESS if the settings name none; None starts one."""
+        named = self.address or os.environ.get("RAY_ADDRESS") or "local"
+        return None if named == "local" else named
+
+    @property
     def joins_cluster(self) -> bool:
         """Whether trials run on a cluster that is there already."""
-        return self.executor == "ray" and (self.address or os.environ.get("RAY_ADDRESS") or "local") != "local"
+        return self.executor == "ray" and self.cluster is not None
 
     @property
     def expected_device(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 import socket
@@ -37,14 +36,6 @@ def is_connected() -> bool:
     return ray is not None and bool(ray.is_initialized())
 
 
-def with_address(settings: Settings) -> Settings:
-    """The settings, with the cluster of Ray's variable RAY_ADDRESS if they name none, as in a Ray job."""
-    named = os.environ.get("RAY_ADDRESS") or "local"
-    if settings.address is not None or named == "local":
-        return settings
-    return dataclasses.replace(settings, address=named)
-
-
 class ClusterSession:
     """A connection to Ray, opened on entry and closed on exit if it was opened here.
 
@@ -55,11 +46,11 @@ class ClusterSession:
     _alone = False  # whether this process has started a Ray of its own, for all sessions that use it
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = with_address(settings)
+        self._settings = settings
         self._opened = False
 
     def __enter__(self) -> ClusterSession:
-        address, slots = self._settings.address, self._settings.slots
+        address, slots = self._settings.cluster, self._settings.slots
         ray = import_ray(local=address is None)
         if ray.is_initialized():
             return self

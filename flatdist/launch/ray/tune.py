@@ -299,18 +299,6 @@ def _stopper(name: str) -> Stopper:
     return StopWhenEnded()
 
 
-def one_cell_each(shards: Sequence[Shard]) -> list[Shard]:
-    """The same work with one shard per cell."""
-    found: dict[str, Shard] = {}
-    for shard in shards:
-        for item in shard.items:
-            known = found.get(item.cell.cell_id, Shard((), 0.0))
-            replicates = {*item.replicates, *(r for one in known.items for r in one.replicates)}
-            seconds = known.predicted_seconds + shard.predicted_seconds * len(item.replicates) / shard.replicates
-            found[item.cell.cell_id] = Shard((replace(item, replicates=tuple(sorted(replicates))),), seconds)
-    return list(found.values())
-
-
 def split(shard: Shard) -> list[Shard]:
     """The parts of a shard whose process died repeatedly: a pack in two, otherwise each cell alone, in halves."""
     if shard.together and len(shard.items) > 1:
