@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from flatdist.cells.cell import Cell
 
-PLAIN_SECONDS = 10.0  # between two plain lines
-LIVE_SECONDS = 0.5
 BAR_WIDTH = 80
 DIAGRAMS_SHOWN = 4
 
@@ -86,7 +84,7 @@ def _compact(number: float) -> str:
 class PlainDisplay(Display):
     """One line every ten seconds, for logs and pipes."""
 
-    seconds = PLAIN_SECONDS
+    seconds = 10.0
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -105,15 +103,15 @@ class PlainDisplay(Display):
         self._shown = line
 
 
-class LiveDisplay(Display):
+class LiveDisplay(PlainDisplay):
     """A live view: a bar, counts, and a coarse phase diagram of each method that fills in."""
 
-    seconds = LIVE_SECONDS
+    seconds = 0.5
 
     def __init__(self, console: Console) -> None:
         from rich.live import Live
 
-        super().__init__()
+        super().__init__(console)
         self._live = Live(console=console, auto_refresh=False, transient=False)
 
     def start(self, progress: Progress) -> None:
@@ -121,13 +119,9 @@ class LiveDisplay(Display):
         self._live.start()
         super().start(progress)
 
-    def message(self, text: str) -> None:
-        """Print a line above the view."""
-        self._live.console.print(printable(text, keep="\n\t"), markup=False, highlight=False, soft_wrap=True)
-
     def draw(self, progress: Progress) -> None:
         """Redraw the view."""
-        self._live.update(view(progress, self._live.console.width), refresh=True)
+        self._live.update(view(progress, self._console.width), refresh=True)
 
     def stop(self, progress: Progress) -> None:
         """Draw once more and close."""
@@ -138,7 +132,7 @@ class LiveDisplay(Display):
 class NotebookDisplay(Display):
     """One block of a notebook's output that fills in: counts, and a coarse phase diagram of each method."""
 
-    seconds = 2 * LIVE_SECONDS
+    seconds = 1.0
 
     def __init__(self) -> None:
         super().__init__()
