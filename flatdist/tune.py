@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flatdist.cells.cell import FIELDS
+from flatdist.cells.cell import FIELD_TYPES, FIELDS
 from flatdist.cells.plugins import use_plugins
 from flatdist.launch.ray.trial import cell_of, check_names, grid_space, run_trial, trial_name
 from flatdist.planning.work import WorkItem
@@ -163,12 +163,10 @@ def evaluated(
 
 def _word(name: str, given: Any) -> Any:
     """A fixed value of a sweep file in the form of a trial's config."""
-    from flatdist.cells.fields import Keyword
     from flatdist.expressions import Expression
 
     if isinstance(given, Expression):
         return given.text
-    kind = FIELDS[name].metadata["kind"]
-    if given is None and isinstance(kind, Keyword):
-        return kind.word
+    if given is None and FIELD_TYPES[name].word:
+        return FIELD_TYPES[name].word
     return [_word(name, item) for item in given] if isinstance(given, tuple) else given

@@ -33,7 +33,6 @@ ALWAYS_RELEVANT = (*PROBLEM_FIELDS, "method")
 ID_DIGITS = 20
 OLD = "0.1.0"  # the release whose rows of SAM leave ``batch_size``, which was one measurement, null
 MISSING = "is required and missing"
-_NUMERIC = (Integer, Number, Widths)
 _REPEATED = (int, float, bool, str, type(None))
 
 
@@ -59,8 +58,7 @@ class _ByName(type):
 
 def _is_expression(name: str, value: str) -> bool:
     """Whether text given for a field is to be computed from the other fields."""
-    kind = _KINDS[name]
-    return isinstance(kind.otherwise if isinstance(kind, Keyword) and value != kind.word else kind, _NUMERIC)
+    return FIELD_TYPES[name].numeric and value != FIELD_TYPES[name].word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +182,7 @@ class Cell(metaclass=_ByName):
 
     def words(self) -> dict[str, Any]:
         """Every field as a user writes it: ``auto`` and ``full`` by name, None where it does not matter."""
-        words = {name: kind.word for name in self.relevant_fields if isinstance(kind := _KINDS[name], Keyword)}
+        words = {name: FIELD_TYPES[name].word for name in self.relevant_fields}
         return {name: words.get(name) if value is None else value for name, value in self.row().items()}
 
     def replace(self, **changes: Any) -> Cell:
@@ -281,7 +279,7 @@ def null_word(name: str, method: str, version: str | None) -> str | None:
 FIELDS: Mapping[str, dataclasses.Field[Any]] = {field.name: field for field in dataclasses.fields(Cell)}
 _ADDED_LATER = {name: field.default for name, field in FIELDS.items() if field.metadata["added_later"]}
 REQUIRED_FIELDS = tuple(name for name, field in FIELDS.items() if field.default is dataclasses.MISSING)
-_KINDS: Mapping[str, FieldType] = {name: field.metadata["kind"] for name, field in FIELDS.items()}
+FIELD_TYPES: Mapping[str, FieldType] = {name: field.metadata["kind"] for name, field in FIELDS.items()}
 _DEFAULTS = {name: field.default for name, field in FIELDS.items() if name not in REQUIRED_FIELDS}
 
 
@@ -309,10 +307,10 @@ def check_values(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[FieldPr
         The normalised values of all fields, and the problems found. The values are complete only without problems.
     """
     missing = (name for name in REQUIRED_FIELDS if name not in given)
-    problems = [FieldProblem(name, None, MISSING, _KINDS[name].allowed) for name in missing]
+    problems = [FieldProblem(name, None, MISSING, FIELD_TYPES[name].allowed) for name in missing]
     values = _DEFAULTS.copy()
     for name, value in given.items():
-        kind = _KINDS.get(name)
+        kind = FIELD_TYPES.get(name)
         if kind is None:
             reason = "is given for an unknown field" + did_you_mean(name, FIELDS)
             problems.append(FieldProblem(name, value, reason, ", ".join(FIELDS)))
@@ -322,8 +320,7 @@ def check_values(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[FieldPr
             values[name] = _parsed(name, value) if repeats else kind.parse(value)
         except ValueError as error:
             values.pop(name, None)
-            hint = did_you_mean(value, kind.options()) if isinstance(kind, Choice) else ""
-            problems.append(FieldProblem(name, value, str(error) + hint, kind.allowed))
+            problems.append(FieldProblem(name, value, str(error), kind.allowed))
     if problems:
         problems.sort(key=lambda one: [*FIELDS].index(one.field) if one.field in FIELDS else -1)
     problems += _conflicts(values)
@@ -333,7 +330,7 @@ def check_values(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[FieldPr
 @lru_cache(maxsize=1 << 14, typed=True)
 def _parsed(name: str, value: Any) -> Any:
     """The normalised value of a field: a sweep's cells share most of theirs."""
-    return _KINDS[name].parse(value)
+    return FIELD_TYPES[name].parse(value)
 
 
 def listed(problems: Iterable[object]) -> str:
@@ -404,7 +401,7 @@ def _digest(**parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical_json(parts).encode()).hexdigest()[:ID_DIGITS]
 
 
-NULL_NAMES: Mapping[str, str] = {name: kind.word for name, kind in _KINDS.items() if isinstance(kind, Keyword)}
+NULL_NAMES: Mapping[str, str] = {name: kind.word for name, kind in FIELD_TYPES.items() if kind.word}
 """What a null means where the row's method uses the field: ``learning_rate`` auto, ``batch_size`` full."""
 
 

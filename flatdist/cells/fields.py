@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from flatdist.errors import did_you_mean
+
 SIGNIFICANT_DIGITS = 12  # floats that print alike to this many digits are the same configuration
 
 
@@ -21,6 +23,8 @@ class FieldType:
     """How one cell field is parsed, described and stored."""
 
     arrow: str  # Parquet column type, as pyarrow spells it
+    word: str | None = None  # what a user writes for None
+    numeric = False  # whether expressions may compute it
 
     @property
     def allowed(self) -> str:
@@ -57,6 +61,7 @@ class Integer(FieldType):
     minimum: int = 1
     maximum: int = 2**31 - 1
     arrow = "int32"
+    numeric = True
 
     @property
     def allowed(self) -> str:
@@ -80,6 +85,7 @@ class Number(FieldType):
     open_minimum: bool = False
     open_maximum: bool = False
     arrow = "float64"
+    numeric = True
 
     @property
     def allowed(self) -> str:
@@ -102,12 +108,11 @@ class Number(FieldType):
 class Keyword(FieldType):
     """A value of another type, or one word that stands for None (``auto``, ``full``); stored as null."""
 
-    word: str
-    otherwise: FieldType
+    word: str = dataclasses.field()
+    otherwise: FieldType = dataclasses.field()
 
-    @property
-    def arrow(self) -> str:  # type: ignore[override]
-        return self.otherwise.arrow
+    def __post_init__(self) -> None:
+        vars(self).update(arrow=self.otherwise.arrow, numeric=self.otherwise.numeric)
 
     @property
     def allowed(self) -> str:
@@ -130,7 +135,7 @@ class Choice(FieldType):
 
     def parse(self, value: Any) -> str:
         if value not in self.options():
-            raise ValueError("is not known")
+            raise ValueError("is not known" + did_you_mean(value, self.options()))
         return str(value)
 
 
@@ -156,6 +161,7 @@ class Widths(FieldType):
 
     width = Integer(minimum=1, maximum=65536)
     arrow = "list<int32>"
+    numeric = True
 
     @property
     def allowed(self) -> str:

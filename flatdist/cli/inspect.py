@@ -69,15 +69,13 @@ def _full_id(store: Store, start: str) -> str:
 
 def _fields(store: Store, cell_id: str, rows: Any) -> dict[str, Any]:
     """The fields of a cell that matter to its method, from its rows, else from its sweep."""
-    from flatdist.cells.cell import FIELDS
-    from flatdist.cells.fields import Keyword
+    from flatdist.cells.cell import FIELD_TYPES, FIELDS
     from flatdist.methods import METHODS
 
     if len(rows):
         row = {name: None if _is_missing(value) else value for name, value in rows.iloc[0].items()}
-        kinds = {name: field.metadata["kind"] for name, field in FIELDS.items()}
         own = METHODS[row["method"]].fields if row["method"] in METHODS else ()
-        words = {name: kind.word for name, kind in kinds.items() if isinstance(kind, Keyword) and name in own}
+        words = {name: kind.word for name, kind in FIELD_TYPES.items() if name in own}
         shown = {name: words.get(name) if row[name] is None else row[name] for name in FIELDS}
         return {name: value for name, value in shown.items() if value is not None}
     for name in store.sweeps.names():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from flatdist.cells.cell import FIELDS
+from flatdist.cells.cell import FIELD_TYPES
 from flatdist.cells.columns import BOOKKEEPING, HISTORY, OLDER_NULLS, STATUSES, TRIALS
 from flatdist.cells.fields import Choice
 from flatdist.errors import did_you_mean
@@ -44,11 +44,7 @@ def _name(type_: str, **more: Any) -> Name:
 
 
 CELL_NAMES: Mapping[str, Name] = {
-    **{
-        name: _name(kind.arrow, rounded=kind.arrow == "float64", word=getattr(kind, "word", None))
-        for name, field in FIELDS.items()
-        if (kind := field.metadata["kind"])
-    },
+    **{n: _name(kind.arrow, rounded=kind.arrow == "float64", word=kind.word) for n, kind in FIELD_TYPES.items()},
     **{name: Name("number") for name in DERIVED},
 }
 """Names in conditions on cells."""
@@ -78,8 +74,8 @@ def unknown(name: str, names: Mapping[str, Name]) -> str:
     """Why a name cannot be used, with the nearest one that can."""
     if name in HISTORY_NAMES and "status" not in names:
         return f"{name} is a column of results, which only conditions on stored rows can use; this one is on cells"
-    kinds = [field.metadata["kind"] for field in FIELDS.values()]
-    if any(isinstance(kind, Choice) and name in kind.options() for kind in kinds) or name in STATUSES:
+    choices = (kind.options() for kind in FIELD_TYPES.values() if isinstance(kind, Choice))
+    if any(name in options for options in (*choices, STATUSES)):
         return f"there is no name {name!r}; text goes in quotes: '{name}'"
     hint = did_you_mean(name, names)
     return f"there is no name {name!r}{hint or '; text goes in quotes, and the names are ' + ', '.join(names)}"

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
-from flatdist.cells.cell import FIELDS
+from flatdist.cells.cell import FIELD_TYPES, FIELDS
 from flatdist.cells.fields import Integer
 from flatdist.errors import did_you_mean
 from flatdist.expressions import Expression, ExpressionError, parse, parse_condition
 from flatdist.sweepfile.declaration import FORMS, RANDOM, ChosenN, SearchKeys, SweepKeys, Until, is_chosen, validated
 from flatdist.sweepfile.problems import Problems
-from flatdist.sweepfile.values import Given, InvalidValue, kind_of, read_value, takes_numbers
+from flatdist.sweepfile.values import Given, InvalidValue, read_value
 from flatdist.sweepfile.yamltree import Node
 
 T = TypeVar("T")
@@ -300,7 +300,7 @@ def _read_axis(field: str, key: str, node: Node, problems: Problems) -> Axis | N
             return Axis(field, key, node.line, len(items), items.__getitem__)
         if not isinstance(node.value, dict):
             shown = node.plain
-            hint = "a list of values" + (f", or one of {_FORMS_IN_WORDS}" if takes_numbers(field) else "")
+            hint = "a list of values" + (f", or one of {_FORMS_IN_WORDS}" if FIELD_TYPES[field].numeric else "")
             raise InvalidValue("expected a list; put a single value under `fixed`", hint)
         for name in node.value:
             if name not in (*FORMS, "seed"):
@@ -312,9 +312,9 @@ def _read_axis(field: str, key: str, node: Node, problems: Problems) -> Axis | N
             raise InvalidValue("takes exactly one form, and a seed only where it is random", _FORMS_IN_WORDS)
         (form,) = forms
         key = f"{key}.{form}"
-        if not takes_numbers(field):
+        if not FIELD_TYPES[field].numeric:
             reason = f"numeric axes need a numeric field; `{field}` is not numeric"
-            raise InvalidValue(reason, f"a list of: {kind_of(field).allowed}")
+            raise InvalidValue(reason, f"a list of: {FIELD_TYPES[field].allowed}")
         shown = arguments = node.value[form].plain
         if not isinstance(arguments, list) or len(arguments) != 3:
             raise InvalidValue("does not have three entries", FORMS[form])
@@ -360,7 +360,7 @@ def _numbers(field: str, form: str, arguments: Sequence[Any], seed: Any) -> tupl
             text = f"({start}) * (({stop}) / ({start})) ** ({share})"
         else:
             text = f"({start}) + (({stop}) - ({start})) * {share}"
-        return f"round({text})" if form in RANDOM and isinstance(kind_of(field), Integer) else text
+        return f"round({text})" if form in RANDOM and isinstance(FIELD_TYPES[field], Integer) else text
 
     return count, value
 

@@ -16,11 +16,12 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from flatdist.cells.fields import Integer, Keyword, canonical_float
+from flatdist.cells.cell import FIELD_TYPES
+from flatdist.cells.fields import canonical_float
 from flatdist.errors import LaunchError, did_you_mean
 from flatdist.expressions import ExpressionError, parse
 from flatdist.machine.extras import remedy
-from flatdist.sweepfile.values import InvalidValue, kind_of, takes_numbers
+from flatdist.sweepfile.values import InvalidValue
 
 DOMAINS = {"uniform": "[low, high]", "loguniform": "[low, high]", "choice": "a list of values"}
 """What a search may draw a field from -> its arguments."""
@@ -106,7 +107,8 @@ def read_domain(name: str, raw: Any) -> Domain:
             raise _refusal(((), arguments, "expected a list of values", DOMAINS[form]))
         unique = [option for index, option in enumerate(arguments) if option not in arguments[:index]]
         return Domain(name, form, options=tuple(unique))
-    if not takes_numbers(name) or name == "width":
+    kind = FIELD_TYPES[name]
+    if not kind.numeric or name == "width":
         raise _refusal(((), arguments, f"ranges need a numeric field; `{name}` is not numeric", "{choice: [...]}"))
     if not isinstance(arguments, list) or len(arguments) != 2:
         raise _refusal(((), arguments, "does not have two entries", DOMAINS[form]))
@@ -114,9 +116,7 @@ def read_domain(name: str, raw: Any) -> Domain:
     if low is None or high is None or low >= high or (form == "loguniform" and low <= 0):
         more = ", both greater than 0" if form == "loguniform" else ""
         raise _refusal(((), arguments, "is not a range", f"[low, high]: two constants, low below high{more}"))
-    kind = kind_of(name)
-    whole = isinstance(kind.otherwise if isinstance(kind, Keyword) else kind, Integer)
-    return Domain(name, form, canonical_float(low), canonical_float(high), whole)
+    return Domain(name, form, canonical_float(low), canonical_float(high), whole=kind.arrow == "int32")
 
 
 def _constant(part: Any) -> float | None:

@@ -33,7 +33,7 @@ from flatdist.cells.fields import Choice, FieldType, Flag, Integer, Keyword, Num
 from flatdist.errors import did_you_mean
 from flatdist.sweepfile.choices import DOMAINS, SCHEDULERS, SEARCHERS, choice_schema, read_choice, read_domain
 from flatdist.sweepfile.problems import Problems
-from flatdist.sweepfile.values import InvalidValue, read_value, takes_numbers
+from flatdist.sweepfile.values import InvalidValue, read_value
 from flatdist.sweepfile.yamltree import Node
 
 MAX_REPLICATES = MAX_RUNS = 1_000_000
@@ -205,7 +205,7 @@ def _value(kind: FieldType, name: str = "") -> dict[str, Any]:
 def _axis(kind: FieldType, name: str) -> dict[str, Any]:
     """What the axis of a field may be: a list, or a form of numbers."""
     forms: list[dict[str, Any]] = [{"type": "array", "items": _value(kind, name), "minItems": 1}]
-    for form, arguments in FORMS.items() if takes_numbers(name) else ():
+    for form, arguments in FORMS.items() if kind.numeric else ():
         three = {"type": "array", "items": _NUMBER, "minItems": 3, "maxItems": 3, "description": arguments}
         seed = {"seed": {"type": "integer"}} if form in RANDOM else {}
         forms.append(

@@ -7,14 +7,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from flatdist.cells.cell import ALWAYS_RELEVANT, FIELDS, Cell, check_values, default_width, relevant_fields
-from flatdist.cells.fields import Keyword
+from flatdist.cells.cell import ALWAYS_RELEVANT, FIELD_TYPES, FIELDS, Cell, check_values, default_width, relevant_fields
 from flatdist.errors import CellError
 from flatdist.expressions import DERIVED_FROM, Expression, ExpressionError, Value, Word, derived, show, to_value
 from flatdist.sweepfile.blocks import Block, Placed
 from flatdist.sweepfile.declaration import Until
 from flatdist.sweepfile.problems import Problems
-from flatdist.sweepfile.values import Given, InvalidValue, computed, kind_of, names_in
+from flatdist.sweepfile.values import Given, InvalidValue, computed, names_in
 
 MAX_CELLS = 250_000  # a cell takes 70 us and 1 KB to make
 
@@ -95,8 +94,8 @@ class Scope:
             return self._derived[name]
         value = self.literal(name)
         if value is None:
-            kind = kind_of(name)
-            return Word(kind.word) if isinstance(kind, Keyword) else None
+            word = FIELD_TYPES[name].word
+            return Word(word) if word else None
         return to_value(value)
 
     def literal(self, name: str) -> Any:

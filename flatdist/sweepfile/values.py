@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
-from flatdist.cells.cell import FIELDS
-from flatdist.cells.fields import Choice, FieldType, Integer, Keyword, Number, Widths
+from flatdist.cells.cell import FIELD_TYPES
+from flatdist.cells.fields import FieldType, Widths
 from flatdist.errors import did_you_mean
 from flatdist.expressions import CELL_NAMES, Expression, ExpressionError, Value, parse, whole_above, without_noise
 
@@ -24,17 +24,6 @@ class InvalidValue(ValueError):
         self.reason, self.allowed = reason, allowed
 
 
-def kind_of(field: str) -> FieldType:
-    """The declared type of a cell field."""
-    return cast("FieldType", FIELDS[field].metadata["kind"])
-
-
-def takes_numbers(field: str) -> bool:
-    """Whether a field's values may be expressions and number axes."""
-    kind = kind_of(field)
-    return isinstance(kind.otherwise if isinstance(kind, Keyword) else kind, (Integer, Number, Widths))
-
-
 def read_value(field: str, raw: Any) -> Given:
     """Check one YAML value as far as that can be done without the other fields.
 
@@ -44,7 +33,7 @@ def read_value(field: str, raw: Any) -> Given:
     Raises:
         InvalidValue: with the reason and what is allowed.
     """
-    kind = kind_of(field)
+    kind = FIELD_TYPES[field]
     if isinstance(raw, dict):
         raise InvalidValue("is a mapping; a value was expected", kind.allowed)
     if isinstance(raw, list):
@@ -58,8 +47,7 @@ def read_value(field: str, raw: Any) -> Given:
 def _read_scalar(field: str, kind: FieldType, raw: Any) -> Given:
     if isinstance(raw, Fraction):  # an axis has computed it
         return parse_literal(field, computed(field, raw), kind)
-    is_word = isinstance(kind, Keyword) and raw == kind.word
-    if not isinstance(raw, str) or is_word or not takes_numbers(field):
+    if not isinstance(raw, str) or raw == kind.word or not kind.numeric:
         return parse_literal(field, raw, kind)
     try:
         expression = parse(raw)
@@ -67,7 +55,7 @@ def _read_scalar(field: str, kind: FieldType, raw: Any) -> Given:
             return expression
         return parse_literal(field, computed(field, expression.evaluate({})), kind)
     except ExpressionError as error:
-        hint = did_you_mean(raw, (kind.word,)) if isinstance(kind, Keyword) else ""
+        hint = did_you_mean(raw, (kind.word,)) if kind.word else ""
         allowed = f"{kind.allowed}, or an expression over the other fields, such as 2*rank"
         if raw.strip().isidentifier():  # a typing error, or text instead of a number
             hint = hint or did_you_mean(raw, CELL_NAMES)
@@ -77,27 +65,26 @@ def _read_scalar(field: str, kind: FieldType, raw: Any) -> Given:
 
 def parse_literal(field: str, raw: Any, kind: FieldType | None = None) -> Any:
     """Check a literal against its field's declaration, or refuse it with an InvalidValue."""
-    kind = kind_of(field) if kind is None else kind
+    kind = FIELD_TYPES[field] if kind is None else kind
     try:
         if field in ROUNDED_UP and isinstance(raw, float) and math.isfinite(raw):
             raw = whole_above(Fraction(raw))
         return kind.parse(raw)
     except (ValueError, OverflowError) as error:
-        hint = did_you_mean(raw, kind.options()) if isinstance(kind, Choice) else ""
-        raise InvalidValue(f"{error}{hint}", kind.allowed) from None
+        raise InvalidValue(str(error), kind.allowed) from None
 
 
 def computed(field: str, value: Value) -> Any:
     """An expression's value in the form that a field accepts; InvalidValue where it is no number."""
     if isinstance(value, Fraction):
         if abs(value) > LARGEST:
-            raise InvalidValue("comes out too large", kind_of(field).allowed)
+            raise InvalidValue("comes out too large", FIELD_TYPES[field].allowed)
         if field in ROUNDED_UP:
             return whole_above(value)
         whole = without_noise(value)
         return int(whole) if whole.denominator == 1 else value
     if value is None or isinstance(value, bool):
-        raise InvalidValue(f"comes out as {value}, which is not a number", kind_of(field).allowed)
+        raise InvalidValue(f"comes out as {value}, which is not a number", FIELD_TYPES[field].allowed)
     return value
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flatdist.cells.cell import FIELDS, Cell
+from flatdist.cells.cell import FIELD_TYPES, Cell
 from flatdist.errors import SweepError, counted
 from flatdist.sweeps.early_stopping import Halving
 from flatdist.sweeps.metric import Metric
@@ -108,11 +108,10 @@ class Sweep:
 
     def _repr_html_(self) -> str:
         rows = ""
-        for name, field_ in FIELDS.items():
-            word = getattr(field_.metadata["kind"], "word", None)
+        for name, kind in FIELD_TYPES.items():
             values = [*dict.fromkeys(getattr(cell, name) for cell in self.cells)]
             if len(values) > 1:
-                shown = [str(word if value is None else value) for value in values[:_SHOWN]]
+                shown = [str(kind.word if value is None else value) for value in values[:_SHOWN]]
                 shown += ["..."] if len(values) > _SHOWN else []
                 rows += f"<tr><th>{name}</th><td>{html.escape(', '.join(shown))}</td></tr>"
         return f"<table><caption>{html.escape(repr(self))} {html.escape(self.description)}</caption>{rows}</table>"
