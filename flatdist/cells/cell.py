@@ -218,16 +218,14 @@ class Cell(metaclass=_ByName):
             CellError: this version of flatdist has no such cell.
         """
         given: dict[str, Any] = {}
-        for name, field in FIELDS.items():
+        for name in FIELDS:
             value = row.get(name)
             if value is None or (isinstance(value, float) and math.isnan(value)):
                 given |= dict.fromkeys([name] if null_word(name, row["method"], row.get("flatdist_version")) else ())
             elif name == "width":
                 given[name] = [int(width) for width in value]
             else:
-                value = value.item() if hasattr(value, "item") else value
-                whole = isinstance(value, float) and field.metadata["kind"].arrow == "int64"  # beside nulls, in pandas
-                given[name] = int(value) if whole else value
+                given[name] = value.item() if hasattr(value, "item") else value
         return cls(**given)
 
     def problem_stream(self) -> str:

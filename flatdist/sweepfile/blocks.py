@@ -71,6 +71,14 @@ class Block:
     unusable: set[str] = field(default_factory=set)  # fields whose values are wrong and already reported
     chosen: Placed[ChosenN] | None = None  # how the sweep chooses n itself
 
+    def fix(self, name: str, raw: Any, key: str, line: int, problems: Problems) -> None:
+        """Give a field one value, or note why it cannot have it."""
+        try:
+            self.fixed[name] = Placed(read_value(name, raw), key, line)
+        except InvalidValue as error:
+            problems.add(key, line, error.reason, error.allowed, raw)
+            self.unusable.add(name)
+
     @property
     def axes(self) -> list[Axis]:
         """All axes of all groups."""
@@ -103,14 +111,7 @@ class Declaration:
 
 
 def read_declaration(tree: Node, stem: str, changes: Changes, problems: Problems) -> Declaration:
-    """Read the keys of a sweep file; every problem is noted in ``problems``.
-
-    Args:
-        tree: the document.
-        stem: the sweep's name where the file gives none.
-        changes: what the command line changes.
-        problems: collects what is wrong.
-    """
+    """Read the keys of a sweep file, which ``stem`` names if it does not; every problem is noted in ``problems``."""
     if not isinstance(tree.value, dict):
         allowed = f"keys: {', '.join(SweepKeys.names())}"
         problems.add("the file", tree.line, "is empty or not a mapping", allowed)
@@ -158,7 +159,11 @@ def _read_block(
     block = Block(key, node.line)
     entries = node.value
     once = problems if outer is None else Problems("")  # for what the command line says of every block
-    _read_fixed(block, entries.get("fixed"), problems)
+    for name, value in _fields(entries.get("fixed")):
+        if name == "n" and isinstance(value.value, dict):
+            _leave_n(block, f"{key}fixed.n", value)
+        else:
+            block.fix(name, value.plain, f"{key}fixed.{name}", value.line, problems)
     axes = _read_axes(block, f"{key}axes", entries.get("axes"), problems)
     _read_groups(block, axes, _items(entries.get("zip")), groups, problems)
     where = entries.get("where")
@@ -176,19 +181,6 @@ def _read_block(
         block.unusable |= {name for name in outer.unusable if name not in own}
     _override(block, changes, once)
     return block
-
-
-def _read_fixed(block: Block, node: Node | None, problems: Problems) -> None:
-    for name, value in _fields(node):
-        key = f"{block.key}fixed.{name}"
-        if name == "n" and isinstance(value.value, dict):
-            _leave_n(block, key, value)
-            continue
-        try:
-            block.fixed[name] = Placed(read_value(name, value.plain), key, value.line)
-        except InvalidValue as error:
-            problems.add(key, value.line, error.reason, error.allowed, value.plain)
-            block.unusable.add(name)
 
 
 def _leave_n(block: Block, key: str, node: Node) -> None:
@@ -250,24 +242,21 @@ def _named_group(block: Block, place: str, node: Node, problems: Problems) -> li
     chosen = []
     for item in node.value:
         if not isinstance(item.value, str) or item.value not in lone:
-            problems.add(
-                place, item.line, "is not an axis of this block", ", ".join(lone) or "names under axes", item.plain
-            )
-            continue
-        group = lone.pop(item.value)
-        block.groups = [other for other in block.groups if other is not group]
-        chosen += group
+            allowed = ", ".join(lone) or "names under axes"
+            problems.add(place, item.line, "is not an axis of this block", allowed, item.plain)
+        else:
+            group = lone.pop(item.value)
+            block.groups = [other for other in block.groups if other is not group]
+            chosen += group
     return chosen
 
 
 def _add_condition(block: Block, key: str, text: Any, line: int, problems: Problems) -> None:
-    if isinstance(text, bool):
-        text = str(text)
-    if not isinstance(text, str):
-        problems.add(key, line, "is not a condition", "text such as 'n <= d_out*d_in'", text)
-        return
     try:
-        block.conditions.append(Placed(parse_condition(text), key, line))
+        if not isinstance(text, (str, bool)):
+            problems.add(key, line, "is not a condition", "text such as 'n <= d_out*d_in'", text)
+        else:
+            block.conditions.append(Placed(parse_condition(str(text)), key, line))
     except ExpressionError as error:
         problems.add(key, line, f"character {error.position}: {error.reason}", value=text)
 
@@ -282,11 +271,7 @@ def _override(block: Block, changes: Changes, problems: Problems) -> None:
         block.unusable.discard(name)
         if name == "n":
             block.chosen = None
-        try:
-            block.fixed[name] = Placed(read_value(name, raw), f"--set {name}", 0)
-        except InvalidValue as error:
-            problems.add(f"--set {name}", 0, error.reason, error.allowed, raw)
-            block.unusable.add(name)
+        block.fix(name, raw, f"--set {name}", 0, problems)
 
 
 def _read_axis(field: str, key: str, node: Node, problems: Problems) -> Axis | None:

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 from flatdist.cells.cell import Cell
 from flatdist.errors import SweepError
 from flatdist.expressions import Expression
-from flatdist.sweepfile.blocks import Block, Placed
+from flatdist.sweepfile.blocks import Block
 from flatdist.sweepfile.choices import Choice, Domain, require_packages
 from flatdist.sweepfile.declaration import EarlyStopping
 from flatdist.sweepfile.expand import Expansion, expand
 from flatdist.sweepfile.problems import Problems
-from flatdist.sweepfile.values import InvalidValue, read_value
 from flatdist.sweeps.early_stopping import Halving
 from flatdist.sweeps.metric import Metric, cell_value, rank
 from flatdist.sweeps.rounds import Request, Round, RoundLog, Stopped, recorded_rounds
@@ -89,14 +88,9 @@ class Search(Sweep):
 
     def expand(self, point: Mapping[str, Any], into: Expansion, problems: Problems) -> None:
         """Add the cell of a suggestion to an expansion, and its problems to ``problems``."""
-        block = dataclasses.replace(self.block, fixed=dict(self.block.fixed))
+        block = dataclasses.replace(self.block, fixed={**self.block.fixed}, unusable={*self.block.unusable})
         for domain in self.domains:
-            value, key = point[domain.field], f"search.fields.{domain.field}"
-            try:
-                block.fixed[domain.field] = Placed(read_value(domain.field, value), key, domain.line)
-            except InvalidValue as error:
-                problems.add(key, domain.line, error.reason, error.allowed, value)
-                block.unusable = {*block.unusable, domain.field}
+            block.fix(domain.field, point[domain.field], f"search.fields.{domain.field}", domain.line, problems)
         expand(block, into, problems)
 
     @property

@@ -69,7 +69,7 @@ class Outlook:
 
 @dataclass(frozen=True, repr=False, kw_only=True)
 class Sweep:
-    """A sweep, its expressions resolved; this one's file lists its cells.
+    """A sweep whose file lists its cells, expressions resolved.
 
     Attributes:
         name: names it in a store.
