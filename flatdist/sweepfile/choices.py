@@ -182,34 +182,17 @@ _FACTOR = Option(Annotated[float, Field(ge=2, le=100)], "a number of at least 2 
 
 SEARCHERS: Mapping[str, Entry] = {
     "random": Entry(),
-    "optuna": Entry(
-        {
-            "sampler": _one_of("tpe", "gp", "cmaes", "qmc", "random"),
-            "n_startup_trials": _WHOLE,
-            "multivariate": _FLAG,
-            "n_ei_candidates": _WHOLE,
-        },
-        {"optuna": "optuna"},
-        seed="seed",
-    ),
+    "optuna": Entry({"sampler": _one_of("tpe", "gp", "cmaes", "qmc", "random"), "n_startup_trials": _WHOLE,
+                     "multivariate": _FLAG, "n_ei_candidates": _WHOLE}, {"optuna": "optuna"}, "seed"),
     "hyperopt": Entry({"n_initial_points": _WHOLE, "gamma": _SHARE}, {"hyperopt": "hyperopt"}, "random_state_seed"),
-    "bohb": Entry(
-        {
-            "min_points_in_model": _WHOLE,
-            "top_n_percent": _PERCENT,
-            "num_samples": _WHOLE,
-            "random_fraction": _SHARE,
-            "bandwidth_factor": _POSITIVE,
-            "min_bandwidth": _POSITIVE,
-        },
-        {"hpbandster": "hpbandster", "ConfigSpace": "ConfigSpace"},
-        seed="seed",
-    ),
+    "bohb": Entry({"min_points_in_model": _WHOLE, "top_n_percent": _PERCENT, "num_samples": _WHOLE,
+                   "random_fraction": _SHARE, "bandwidth_factor": _POSITIVE, "min_bandwidth": _POSITIVE},
+                  {"hpbandster": "hpbandster", "ConfigSpace": "ConfigSpace"}, "seed"),
     "hebo": Entry({"model_name": _NAME, "rand_sample": _WHOLE}, {"hebo": "HEBO"}, "random_state_seed"),
     "ax": Entry({}, {"ax": "ax-platform<1.3"}, "random_seed"),
     "nevergrad": Entry({"optimizer": _NAME}, {"nevergrad": "nevergrad"}),
     "zoopt": Entry({"algo": _one_of("asracos", "sracos")}, {"zoopt": "zoopt"}),
-}
+}  # fmt: skip
 """Who may suggest points: name -> what it takes."""
 
 _HALVING = {"max_t": _WHOLE, "reduction_factor": _FACTOR, "stop_last_trials": _FLAG}

@@ -242,15 +242,11 @@ def is_chosen(value: Any) -> bool:
 
 _DOMAIN = {
     "anyOf": [
-        {
-            "type": "object",
-            "required": [form],
-            "additionalProperties": False,
-            "properties": {form: {"type": "array", "description": arguments}},
-        }
+        {"type": "object", "required": [form], "additionalProperties": False,
+         "properties": {form: {"type": "array", "description": arguments}}}
         for form, arguments in DOMAINS.items()
     ]
-}
+}  # fmt: skip
 _Condition = {"type": ["string", "boolean"], "description": "cells that fail it are left out, such as n <= entries"}
 if TYPE_CHECKING:
     Fixed: TypeAlias = Keys
