@@ -243,16 +243,19 @@ def read_choice(known: Mapping[str, Entry], raw: Any) -> Choice | None:
     return Choice(name, options or {})
 
 
+def closed(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A mapping with these keys and no others, as JSON Schema."""
+    return {"type": "object", "properties": properties, "additionalProperties": False, **more}
+
+
 def choice_schema(known: Mapping[str, Entry]) -> dict[str, Any]:
     """A name, or a name with its options, as JSON Schema."""
-    entries = {name: entry for name, entry in known.items() if not entry.refusal}
+    usable = {name: entry.options for name, entry in known.items() if not entry.refusal}
     options = {
-        name: {"type": "object", "additionalProperties": False,
-               "properties": {option: TypeAdapter(one.type).json_schema() for option, one in entry.options.items()}}
-        for name, entry in entries.items()
-    }  # fmt: skip
-    one = {"type": "object", "additionalProperties": False, "minProperties": 1, "maxProperties": 1}
-    return {"anyOf": [{"enum": list(entries)}, {**one, "properties": options}]}
+        name: closed({option: TypeAdapter(one.type).json_schema() for option, one in options.items()})
+        for name, options in usable.items()
+    }
+    return {"anyOf": [{"enum": list(usable)}, closed(options, minProperties=1, maxProperties=1)]}
 
 
 def require_packages(choice: Choice) -> None:

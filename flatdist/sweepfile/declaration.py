@@ -31,7 +31,7 @@ from flatdist.cells.cell import FIELDS
 from flatdist.cells.columns import COSTS, RESULTS
 from flatdist.cells.fields import Choice, FieldType, Flag, Integer, Keyword, Number
 from flatdist.errors import did_you_mean
-from flatdist.sweepfile.choices import DOMAINS, SCHEDULERS, SEARCHERS, choice_schema, read_choice, read_domain
+from flatdist.sweepfile.choices import DOMAINS, SCHEDULERS, SEARCHERS, choice_schema, closed, read_choice, read_domain
 from flatdist.sweepfile.problems import Problems
 from flatdist.sweepfile.values import InvalidValue, read_value
 from flatdist.sweepfile.yamltree import Node
@@ -208,9 +208,7 @@ def _axis(kind: FieldType, name: str) -> dict[str, Any]:
     for form, arguments in FORMS.items() if kind.numeric else ():
         three = {"type": "array", "items": _NUMBER, "minItems": 3, "maxItems": 3, "description": arguments}
         seed = {"seed": {"type": "integer"}} if form in RANDOM else {}
-        forms.append(
-            {"type": "object", "required": [form], "properties": {form: three, **seed}, "additionalProperties": False}
-        )
+        forms.append(closed({form: three, **seed}, required=[form]))
     return {"anyOf": forms}
 
 
@@ -242,11 +240,10 @@ def is_chosen(value: Any) -> bool:
 
 _DOMAIN = {
     "anyOf": [
-        {"type": "object", "required": [form], "additionalProperties": False,
-         "properties": {form: {"type": "array", "description": arguments}}}
+        closed({form: {"type": "array", "description": arguments}}, required=[form])
         for form, arguments in DOMAINS.items()
     ]
-}  # fmt: skip
+}
 _Condition = {"type": ["string", "boolean"], "description": "cells that fail it are left out, such as n <= entries"}
 if TYPE_CHECKING:
     Fixed: TypeAlias = Keys
