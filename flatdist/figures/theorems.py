@@ -13,12 +13,20 @@ from flatdist.errors import FitError
 from flatdist.figures.command import Context, Drawn
 from flatdist.figures.panels import Panels
 from flatdist.figures.style import INK, color_of, despine, marker_of
-from flatdist.fits.theorem_checks import run_checks, verdict_table
-from flatdist.fits.theorem_checks.check import VERDICTS, VIOLATED, Check
-from flatdist.fits.theorem_checks.recovery import EXACT, SIGNIFICANCE
-from flatdist.fits.theorem_checks.regularizers import CLOSED_FORM
-from flatdist.fits.theorem_checks.tables import problems
-from flatdist.fits.theorem_checks.traces import LEMMA_2, LEMMA_4, PRODUCT
+from flatdist.fits.theorem_checks import (
+    CLOSED_FORM,
+    EXACT,
+    LEMMA_2,
+    LEMMA_4,
+    PRODUCT,
+    SIGNIFICANCE,
+    VERDICTS,
+    VIOLATED,
+    Check,
+    problems,
+    run_checks,
+    verdict_table,
+)
 from flatdist.theory import flattest_risk_bound, nuclear_norm_ratio_bound
 
 _COLORS = dict(zip(VERDICTS, ("#0072B2", "#E69F00", "#BBBBBB", "#999999", "#D55E00"), strict=True))

@@ -26,8 +26,7 @@ from flatdist.figures.words import (
 from flatdist.fits.grouping import as_value, group_rows, null_name
 from flatdist.fits.shapes import predicted
 from flatdist.fits.success import wilson_interval
-from flatdist.fits.theorem_checks import run_checks
-from flatdist.fits.theorem_checks.check import VERDICTS
+from flatdist.fits.theorem_checks import VERDICTS, run_checks
 from flatdist.methods import takes_steps
 from flatdist.report.material import Material, wanted_replicates
 from flatdist.theory import flattest_trace

@@ -9,8 +9,18 @@ from synthetic import figure
 
 import flatdist
 from flatdist.figures import theorem
-from flatdist.fits.theorem_checks import CHECKS, run_checks, verdict_table
-from flatdist.fits.theorem_checks.check import HOLDS, NO_POWER, UNRESOLVED, VACUOUS, VIOLATED, combined, judge
+from flatdist.fits.theorem_checks import (
+    HOLDS,
+    NO_POWER,
+    STATEMENTS,
+    UNRESOLVED,
+    VACUOUS,
+    VIOLATED,
+    combined,
+    judge,
+    run_checks,
+    verdict_table,
+)
 from flatdist.store import Store
 
 SMALL = {"d_out": 3, "d_in": 4, "rank": 2}
@@ -37,17 +47,23 @@ def trials():
     return pd.concat([part.astype(object) for part in parts], ignore_index=True).infer_objects()
 
 
-EXPECTED = {check.__name__: HOLDS for check in CHECKS} | {
+EXPECTED = {statement.name: HOLDS for statement in STATEMENTS} | {
     "theorem_1_nuclear_norm": VACUOUS,
     "theorem_2": VACUOUS,
     "theorem_3": NO_POWER,
 }
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_short_version(check, trials):
-    found = check(trials)
-    assert found.verdict == EXPECTED[check.__name__], found.row()
+def checked(name, trials):
+    """The one statement's check."""
+    (statement,) = [statement for statement in STATEMENTS if statement.name == name]
+    return statement.check(trials)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_short_version(name, trials):
+    found = checked(name, trials)
+    assert found.verdict == EXPECTED[name], found.row()
     counts = [found.row()[name] for name in (HOLDS, NO_POWER, UNRESOLVED, VACUOUS, VIOLATED)]
     assert found.row()["instances"] == sum(counts)
     assert theorem(found, trials).axes[0].get_xlabel()
@@ -79,31 +95,27 @@ def changed(trials, **quantities):
     ],
 )
 def test_a_planted_violation_is_found(statement, quantities, trials):
-    (check,) = [check for check in CHECKS if check.__name__ == statement]
-    assert check(changed(trials, **quantities)).verdict == VIOLATED
+    assert checked(statement, changed(trials, **quantities)).verdict == VIOLATED
 
 
 def test_an_isometry_that_does_not_shrink_violates_corollary_1(trials):
-    check = next(check for check in CHECKS if check.__name__ == "corollary_1")
     constant = {f"delta_{rank}_{side}": lambda value: 0.3 for rank in (1, 2) for side in ("lower", "upper")}
-    assert check(changed(trials, **constant)).verdict == VIOLATED
+    assert checked("corollary_1", changed(trials, **constant)).verdict == VIOLATED
 
 
 def test_theorem_4_is_a_test_of_the_law_and_not_only_of_its_mean(trials):
-    check = next(check for check in CHECKS if check.__name__ == "theorem_4")
     rows = trials.copy()
     of_method = rows["method"] == "min_frobenius_norm"
     rows.loc[of_method, "relative_error"] = 1.0 - rows.loc[of_method, "n"] / 12  # the mean, without any spread
-    found = check(rows)
+    found = checked("theorem_4", rows)
     assert found.instances["mean_p"].min() > 0.99
     assert found.verdict == VIOLATED
 
 
 def test_theorem_3_is_unresolved_where_the_constant_grows(trials):
-    check = next(check for check in CHECKS if check.__name__ == "theorem_3")
     rows = trials.copy()
     rows.loc[(rows["method"] == "min_hessian_trace") & (rows["d_in"] == 6), "population_loss"] = 100.0
-    assert check(rows).verdict == UNRESOLVED
+    assert checked("theorem_3", rows).verdict == UNRESOLVED
 
 
 def test_verdicts_know_both_sides_of_an_isometry_constant():
@@ -125,7 +137,7 @@ def test_vacuous_instances_count_only_where_there_are_no_others():
 def test_statements_without_trials_are_named(trials):
     checks, missing = run_checks(trials[trials["method"] == "min_frobenius_norm"])
     assert list(verdict_table(checks)["statement"]) == ["Theorem 4"]
-    assert len(missing) == len(CHECKS) - 1
+    assert len(missing) == len(STATEMENTS) - 1
 
 
 def test_the_command_reads_a_sweep_from_the_store(tmp_path, capsys):
