@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special
 
-from flatdist.fits.threshold import FitSettings, estimate_threshold
+from flatdist.fits.threshold import estimate_threshold
 
 N50 = 100.0
 VALUES = 12
@@ -158,7 +158,7 @@ def study(number: int, first: int, count: int, seed: int) -> pd.DataFrame:
         warnings.simplefilter("ignore")
         for dataset in range(first, first + count):
             generator = np.random.default_rng([seed, number, dataset])
-            rows.append(estimate_threshold(simulate(setting, generator), FitSettings()))
+            rows.append(estimate_threshold(simulate(setting, generator)))
     return pd.DataFrame(rows)
 
 

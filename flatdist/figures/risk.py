@@ -16,8 +16,7 @@ from flatdist.figures.panels import Key, Panels, count_words, describe, keys_of
 from flatdist.figures.style import INK, color_of, despine, marker_of, method_label, method_rank, plain_ticks
 from flatdist.figures.words import shown
 from flatdist.fits.grouping import group_rows, matching, panel_columns, series_columns
-from flatdist.fits.risk import error_ratios, ratios_by_regime, risk_table
-from flatdist.fits.risk_predictions import prediction_curves, quantile_test
+from flatdist.fits.risk import error_ratios, prediction_curves, quantile_test, ratios_by_regime, risk_table
 from flatdist.threshold.median import few_words
 
 CURVE_LINES: Mapping[str, tuple[Any, str, str]] = {

@@ -25,9 +25,8 @@ from flatdist.figures.style import (
     themed,
 )
 from flatdist.figures.words import law_table, threshold_table
-from flatdist.fits.collapse import BELOW, RESOLVED, Fits, fit_all, master_curve, unresolved_lines, width_table
 from flatdist.fits.grouping import matching
-from flatdist.fits.scaling import LAWS
+from flatdist.fits.scaling import BELOW, LAWS, RESOLVED, Fits, fit_all, master_curve, unresolved_lines, width_table
 from flatdist.fits.shapes import SHAPE
 from flatdist.theory import prediction
 
@@ -48,7 +47,7 @@ def scaling(
         trials: one row per replicate, over several shapes or ranks.
         tolerance: relative error below which a replicate succeeds; default: the loosest of the methods'.
         link: of the threshold fits.
-        fits: from :func:`flatdist.fits.collapse.fit_all`; fitted here by default.
+        fits: from :func:`flatdist.fits.scaling.fit_all`; fitted here by default.
 
     Raises:
         FitError: missing columns, or no threshold that the data bracket.

@@ -1,14 +1,12 @@
 """From tables of trials to tables of findings: thresholds, laws, pairs. DataFrame in, DataFrame out."""
 
-from flatdist.fits.collapse import Fits, fit_all, fit_width_law
 from flatdist.fits.extrapolation import differences, gaps, paths, to_zero
 from flatdist.fits.first_success import agreement_lines, mean_first_success, paired_first_success
 from flatdist.fits.grouping import panel_columns, series_columns
 from flatdist.fits.paired import mean_differences, paired_differences
 from flatdist.fits.ratios import changes, ratios, series_of, summarise
-from flatdist.fits.risk import error_ratios, ratios_by_regime, risk_table
-from flatdist.fits.risk_predictions import quantile_test
-from flatdist.fits.scaling import fit_scaling
+from flatdist.fits.risk import error_ratios, quantile_test, ratios_by_regime, risk_table
+from flatdist.fits.scaling import Fits, fit_all, fit_scaling, fit_width_law
 from flatdist.fits.success import label_success, success_rates
 from flatdist.fits.theorem_checks import run_checks, verdict_table
 from flatdist.fits.threshold import fit_over_tolerances, fit_thresholds, grouping

@@ -14,24 +14,36 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
-from flatdist.cells.columns import STATUSES
-from flatdist.errors import FitError
-from flatdist.fits.grouping import configuration_columns, group_rows
-from flatdist.fits.paired import newcombe_interval
-from flatdist.fits.pairing import SIDES, Matching, match_cells, pair_trials
+from flatdist.cells.columns import RESULT_COLUMNS, STATUSES
+from flatdist.errors import FitError, did_you_mean
+from flatdist.fits.grouping import as_value, configuration_columns, group_rows, grouped
+from flatdist.fits.paired import mean_interval, newcombe_interval, shift_interval, signed_rank_test
 from flatdist.fits.ratios import ratio_of
-from flatdist.fits.signed_rank import shift_interval, signed_rank_test
-from flatdist.fits.success import label_success, resolve_tolerance
-from flatdist.fits.threshold import FitSettings, estimate_threshold
+from flatdist.fits.success import check_level, label_success, require_columns, resolve_tolerance
+from flatdist.fits.threshold import estimate_threshold
 
-Table = dict[str, np.ndarray]
-
+SIDES = ("first", "second")
 RATIOS = ("relative_error", "hessian_trace")
 ERROR_FLOOR = 1e-16  # two relative errors below it are equally exact: what is left is rounding
 _SMALLEST_TRACE = 1e-300
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Pairs of cells from two tables.
+
+    Attributes:
+        cells: a row for each pair: ``cell_id_first``, ``cell_id_second``, and the fields of the first's cell.
+        changed: fields in which the cells of some pairs differ, with the first's and the second's value.
+        only_first, only_second: cells without a partner: ``cell_id`` and the fields.
+    """
+
+    cells: pd.DataFrame
+    changed: dict[str, tuple[Any, Any]]
+    only_first: pd.DataFrame
+    only_second: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -98,23 +110,142 @@ def compare(
     Raises:
         FitError: the tables share no trials, or a setting is not allowed.
     """
-    if not 0.0 < level < 1.0:
-        raise FitError(f"level={level!r} is not a confidence level; allowed: between 0 and 1, such as 0.95")
+    check_level(level)
     matching = match_cells(first, second, across)
     pairs = pair_trials(first, second, matching.cells)
+    if pairs.empty and len(matching.cells):
+        raise FitError(
+            f"the tables share {len(matching.cells)} cells, but none of their replicates; run the same replicates for "
+            "both"
+        )
     if pairs.empty:
-        raise FitError(_nothing_shared(matching))
+        raise FitError(
+            f"the tables share no cell: {len(matching.only_first)} are only in the first, {len(matching.only_second)} "
+            "only in the second; if they differ in a field that takes several values, name it as one to compare across"
+        )
     tolerance = max(resolve_tolerance(trials, tolerance) for trials in (first, second))
     names = _naming_fields(matching.cells)
     table = _measurements(first, second, pairs, matching.cells, tolerance)
-    rows = list(_rows(table, matching.cells, names, level))
-    changes = _judged(pd.DataFrame(rows), level)
+    changes = _judged(pd.DataFrame(_rows(table, matching.cells, names, level)), level)
     counts = pairs.groupby("pair")["identical"].agg(["size", "sum"]).reindex(range(len(matching.cells)), fill_value=0)
     cells = matching.cells.assign(trials=counts["size"].to_numpy(), identical=counts["sum"].to_numpy())
-    return Comparison(
-        matching, names, len(pairs), int(pairs["identical"].sum()), _other_problems(first, second, pairs), cells,
-        changes, level, tolerance,
-    )  # fmt: skip
+    other_problems = 0
+    if "sampling_version" in first and "sampling_version" in second:
+        drawn = (trials["sampling_version"].to_numpy()[rows] for trials, rows in _sides(first, second, pairs))
+        other_problems = int(np.sum(np.not_equal(*drawn)))
+    identical = int(pairs["identical"].sum())
+    return Comparison(matching, names, len(pairs), identical, other_problems, cells, changes, level, tolerance)
+
+
+def match_cells(first: pd.DataFrame, second: pd.DataFrame, across: Sequence[str] = ()) -> Matching:
+    """Pair the cells of two tables.
+
+    Cells of one configuration are a pair, whatever the version of the numerics. Remaining cells are paired if they
+    agree in every field except ``across`` and fields that have one value in all remaining cells of the first table and
+    another in all of the second, for example if the same sweep was run with other steps. A cell with several possible
+    partners is not paired.
+
+    Args:
+        first, second: trials.
+        across: fields in which partners may differ, however many values they have.
+
+    Raises:
+        FitError: ``across`` names no field, or a field of the problem, so that no problem is shared.
+    """
+    for name in across:
+        if name not in FIELDS:
+            raise FitError(
+                f"{name!r} is not a field of a cell{did_you_mean(name, FIELDS)}; allowed: {', '.join(FIELDS)}"
+            )
+        if name in PROBLEM_FIELDS:
+            raise FitError(f"cells that differ in {name} share no problem; allowed: fields of the method")
+    sides = [_cells(first), _cells(second)]
+    pairs = _merged(sides, "configuration")
+    rest = [side[~side["configuration"].isin(pairs["configuration"])] for side in sides]
+    values = {name: [set(side[name]) for side in rest] for name in FIELDS}
+    free = {name for name, (a, b) in values.items() if name not in PROBLEM_FIELDS and len(a) == len(b) == 1 and a != b}
+    key = [name for name in FIELDS if name not in {*free, *across}]
+    keyed = [
+        side.assign(key=list(map(tuple, side[key].to_numpy()))).drop_duplicates("key", keep=False) for side in rest
+    ]
+    ids = pd.concat([pairs, _merged(keyed, "key")])[[f"cell_id_{side}" for side in SIDES]].reset_index(drop=True)
+    fields = [side.set_index("cell_id").drop(columns="configuration") for side in sides]
+    mine, theirs = (table.loc[ids[f"cell_id_{side}"]] for table, side in zip(fields, SIDES, strict=True))
+    varied = {}
+    for name in FIELDS:
+        differing = [(a, b) for a, b in zip(mine[name], theirs[name], strict=True) if a != b]
+        if differing:
+            varied[name] = differing[0] if len(set(differing)) == 1 else ("several", "several")
+    alone = (table.drop(index=ids[f"cell_id_{side}"]).reset_index() for table, side in zip(fields, SIDES, strict=True))
+    return Matching(ids.join(mine.reset_index(drop=True)), varied, *alone)
+
+
+def _cells(trials: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell: ``cell_id``, the fields as comparable values, and the configuration."""
+    require_columns(trials, ("cell_id",), "needed columns")
+    rows = trials.drop_duplicates("cell_id").reset_index(drop=True)
+    columns = {name: [as_value(value) for value in rows[name]] if name in rows else None for name in FIELDS}
+    configuration = rows["configuration_id"].fillna(rows["cell_id"]) if "configuration_id" in rows else rows["cell_id"]
+    # As objects: pandas would make a column of text of its own, in which no value is NaN, which differs from itself.
+    return pd.DataFrame({"cell_id": rows["cell_id"], **columns, "configuration": configuration}, dtype=object)
+
+
+def _merged(sides: Sequence[pd.DataFrame], on: str) -> pd.DataFrame:
+    """Cells of both sides that agree in a column."""
+    first, second = (side[["cell_id", on]] for side in sides)
+    return first.merge(second, on=on, suffixes=("_first", "_second"))
+
+
+def pair_trials(first: pd.DataFrame, second: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Trials of paired cells with the same replicate number, and so the same problem.
+
+    Args:
+        first, second: trials, each (cell_id, replicate) once.
+        cells: from :func:`match_cells`.
+
+    Returns:
+        ``pair`` (the row of ``cells``), ``replicate``, ``row_first`` and ``row_second`` (positions in the tables), and
+        ``identical``: every measured column agrees to the bit.
+    """
+    sides = []
+    for side, trials in zip(SIDES, (first, second), strict=True):
+        require_columns(trials, ("cell_id", "replicate"), "needed columns")
+        if trials.duplicated(["cell_id", "replicate"]).any():
+            raise FitError(f"the {side} table has several rows for one replicate of a cell; keep one of them")
+        pair = dict(zip(cells[f"cell_id_{side}"], range(len(cells)), strict=True))
+        rows = {
+            "pair": trials["cell_id"].map(pair),
+            "replicate": trials["replicate"],
+            f"row_{side}": range(len(trials)),
+        }
+        sides.append(pd.DataFrame(rows).dropna(subset="pair").astype(int))
+    pairs = sides[0].merge(sides[1], on=["pair", "replicate"]).sort_values(["pair", "replicate"], ignore_index=True)
+    same = np.ones(len(pairs), dtype=bool)
+    for name in RESULT_COLUMNS:
+        if name in first and name in second:
+            same &= _equal(*(trials[name].to_numpy()[rows] for trials, rows in _sides(first, second, pairs)))
+    return pairs.assign(identical=same)
+
+
+def _sides(first: pd.DataFrame, second: pd.DataFrame, pairs: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, pd.Series]]:
+    """Each table with the positions of the pairs in it."""
+    return zip((first, second), (pairs["row_first"], pairs["row_second"]), strict=True)
+
+
+def _equal(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Row for row whether two columns agree to the bit, missing values equal to missing values."""
+    if object not in (mine.dtype, theirs.dtype):
+        return np.asarray((mine == theirs) | ((mine != mine) & (theirs != theirs)))  # noqa: PLR0124
+    return np.array([bool(_plain(a) == _plain(b)) for a, b in zip(mine, theirs, strict=True)], dtype=bool)
+
+
+def _plain(value: Any) -> Any:
+    """Nested values with one kind of missing entry, None, so that equality is that of bits."""
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) > 0:
+        return [_plain(entry) for entry in value]
+    return as_value(value)
 
 
 def _naming_fields(cells: pd.DataFrame) -> list[str]:
@@ -124,146 +255,100 @@ def _naming_fields(cells: pd.DataFrame) -> list[str]:
     return [name for name in FIELDS if name in names]
 
 
-def _nothing_shared(matching: Matching) -> str:
-    cells, alone = len(matching.cells), (len(matching.only_first), len(matching.only_second))
-    if cells:
-        return f"the tables share {cells} cells, but none of their replicates; run the same replicates for both"
-    return (
-        f"the tables share no cell: {alone[0]} are only in the first, {alone[1]} only in the second; if they differ in "
-        "a field that takes several values, name it as one to compare across"
-    )
-
-
-def _other_problems(first: pd.DataFrame, second: pd.DataFrame, pairs: pd.DataFrame) -> int:
-    if "sampling_version" not in first or "sampling_version" not in second:
-        return 0
-    mine = first["sampling_version"].to_numpy()[pairs["row_first"]]
-    theirs = second["sampling_version"].to_numpy()[pairs["row_second"]]
-    return int(np.sum(mine != theirs))
-
-
 def _measurements(
     first: pd.DataFrame, second: pd.DataFrame, pairs: pd.DataFrame, cells: pd.DataFrame, tolerance: float
-) -> Table:
+) -> pd.DataFrame:
     """The compared values of each pair of trials, ``_first`` and ``_second``, and ``unit``: the problem they share.
 
     Where problems are nested, those of one replicate at several n are one unit.
     """
-    pair, replicate = pairs["pair"].to_numpy(), pairs["replicate"].to_numpy()
-    names = [name for name in PROBLEM_FIELDS if name != "n"]
-    keys = [
-        (*(row[name] for name in names), None if row["nested"] else row["n"])
-        for row in cells[[*names, "n"]].to_dict("records")
-    ]
-    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-    problem = np.array([numbers[key] for key in keys])[pair]
-    n = cells["n"].to_numpy(dtype=float)[pair]
-    table = {"pair": pair, "replicate": replicate, "n": n, "unit": problem * (replicate.max() + 1) + replicate}
-    for side, trials in zip(SIDES, (first, second), strict=True):
-        rows = label_success(trials.iloc[pairs[f"row_{side}"]], tolerance)
-        diverged = rows["diverged"].to_numpy(dtype=bool)
-        table[f"success_{side}"] = rows["success"].to_numpy(dtype=float)
+    table = pairs[["pair", "replicate"]].assign(n=cells["n"].astype(float).to_numpy()[pairs["pair"]])
+    problems = cells.assign(n=cells["n"].where(~cells["nested"].astype(bool), None))
+    _, problem = grouped(problems, PROBLEM_FIELDS)
+    table["unit"] = problem[pairs["pair"]] * (table["replicate"].max() + 1) + table["replicate"]
+    for side, (trials, positions) in zip(SIDES, _sides(first, second, pairs), strict=True):
+        rows = label_success(trials.iloc[positions], tolerance).reset_index(drop=True)
+        diverged = rows["diverged"]
+        table[f"success_{side}"] = rows["success"].astype(float)
+        table[f"converged_{side}"] = (~diverged & ("status" in rows and rows["status"] == "converged")).astype(float)
+        table[f"budget_exhausted_{side}"] = rows["unconverged"].astype(float)
         table[f"diverged_{side}"] = diverged.astype(float)
-        status = rows["status"].astype(object).to_numpy() if "status" in rows else np.full(len(rows), None)
-        for name in ("converged", "budget_exhausted"):
-            table[f"{name}_{side}"] = ((status == name) & ~diverged).astype(float)
-        error = rows["relative_error"].to_numpy(dtype=float)
-        table[f"relative_error_{side}"] = np.where(diverged, np.nan, np.log(np.fmax(error, ERROR_FLOOR)))
-        trace = np.full(len(rows), np.nan)
-        if "hessian_trace" in rows:
-            trace = pd.to_numeric(rows["hessian_trace"], errors="coerce").to_numpy(dtype=float)
+        error = np.log(np.fmax(rows["relative_error"], ERROR_FLOOR))
+        table[f"relative_error_{side}"] = error.where(~diverged)
+        trace = pd.to_numeric(rows["hessian_trace"], errors="coerce") if "hessian_trace" in rows else error * np.nan
         usable = ~diverged & np.isfinite(trace) & (trace > _SMALLEST_TRACE)
-        table[f"hessian_trace_{side}"] = np.where(usable, np.log(np.where(usable, trace, 1.0)), np.nan)
+        table[f"hessian_trace_{side}"] = np.log(trace.where(usable).astype(float))
     return table
 
 
-def _chosen(table: Table, pairs: Sequence[int] | pd.Series) -> Table:
-    mask = np.isin(table["pair"], np.asarray(pairs))
-    return {name: column[mask] for name, column in table.items()}
-
-
-def _rows(table: Table, cells: pd.DataFrame, names: Sequence[str], level: float) -> Iterator[dict[str, Any]]:
+def _rows(table: pd.DataFrame, cells: pd.DataFrame, names: Sequence[str], level: float) -> Iterator[dict[str, Any]]:
     """The changes of every scope, not yet judged."""
     nothing = dict.fromkeys(names)
     numbered = cells.assign(pair=range(len(cells)))
     for key, group in group_rows(numbered, [name for name in names if name == "method"]):
-        mine = _chosen(table, group["pair"])
+        mine = table[table["pair"].isin(group["pair"])]
         yield from ({"scope": "method", **nothing, **key, **row} for row in _changes(mine, level))
     for key, group in group_rows(numbered, [name for name in names if name != "n"]):
-        mine = _chosen(table, group["pair"])
-        if len(np.unique(mine["n"])) > 1:
+        mine = table[table["pair"].isin(group["pair"])]
+        if mine["n"].nunique() > 1:
             yield {"scope": "group", **nothing, **key, **_n50_change(mine, level)}
-    for pair, fields in enumerate(cells[list(names)].itertuples(index=False)):
-        key = dict(zip(names, fields, strict=True))
-        mine = _chosen(table, [pair])
-        yield from ({"scope": "cell", **key, **row} for row in _changes(mine, level))
+    fields = cells[list(names)].to_dict("records")
+    for pair, mine in table.groupby("pair"):
+        yield from ({"scope": "cell", **fields[pair], **row} for row in _changes(mine, level))
 
 
-def _changes(table: Table, level: float) -> Iterator[dict[str, Any]]:
+def _changes(table: pd.DataFrame, level: float) -> Iterator[dict[str, Any]]:
     for name in STATUSES:
-        mine, theirs = (table[f"{name}_{side}"] for side in SIDES)
+        mine, theirs = (table[f"{name}_{side}"].to_numpy() for side in SIDES)
         if mine.any() or theirs.any():
             yield {"measure": name, "kind": "difference", **_share_change(mine, theirs, table["unit"], level)}
     for name in RATIOS:
-        mine, theirs = (table[f"{name}_{side}"] for side in SIDES)
-        used = np.isfinite(mine) & np.isfinite(theirs)
-        if used.any():
-            mine, theirs = mine[used], theirs[used]
-            differences = _per_unit(theirs - mine, table["unit"][used])
-            limits = (_exp(value) for value in shift_interval(differences, level))
-            row = {"pairs": len(mine), "first": math.exp(mine.mean()), "second": math.exp(theirs.mean())}
+        used = table.dropna(subset=[f"{name}_{side}" for side in SIDES])
+        if len(used):
+            mine, theirs = (used[f"{name}_{side}"].to_numpy() for side in SIDES)
+            differences = _per_unit(theirs - mine, used["unit"])
+            row = {"pairs": len(used), "first": math.exp(mine.mean()), "second": math.exp(theirs.mean())}
+            limits = (math.inf if value > 700 else math.exp(value) for value in shift_interval(differences, level))
             row |= dict(zip(("change", "low", "high"), limits, strict=True))
             yield {"measure": name, "kind": "ratio", **row, **_tested(differences)}
 
 
-def _share_change(mine: np.ndarray, theirs: np.ndarray, unit: np.ndarray, level: float) -> dict[str, Any]:
+def _share_change(mine: np.ndarray, theirs: np.ndarray, unit: pd.Series, level: float) -> dict[str, Any]:
     differences = _per_unit(theirs - mine, unit)
     row: dict[str, Any] = {"pairs": len(mine), "first": mine.mean(), "second": theirs.mean()}
     if len(differences) == len(mine):
-        counts = [
-            int(np.sum(mask)) for mask in ((theirs * mine) > 0, theirs > mine, mine > theirs, (theirs + mine) == 0)
-        ]
-        low, high = newcombe_interval((counts[0], counts[1], counts[2], counts[3]), level)
-        change = (counts[1] - counts[2]) / len(mine)
+        gained, lost, both = int((theirs > mine).sum()), int((theirs < mine).sum()), int((theirs * mine).sum())
+        change = (gained - lost) / len(mine)
+        low, high = newcombe_interval((both, gained, lost, len(mine) - both - gained - lost), level)
     else:  # several pairs share a problem, and are not independent
-        change, count = float(differences.mean()), len(differences)
-        error = float(differences.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
-        reach = float(special.stdtrit(max(count - 1, 1), 0.5 + level / 2.0)) * error
-        low, high = max(change - reach, -1.0), min(change + reach, 1.0)
+        change, low, high, _ = mean_interval(differences, level)
+        low, high = max(low, -1.0), min(high, 1.0)
     return row | {"change": change, "low": low, "high": high} | _tested(differences)
 
 
-def _per_unit(differences: np.ndarray, unit: np.ndarray) -> np.ndarray:
-    _, index = np.unique(unit, return_inverse=True)
-    return np.asarray(np.bincount(index, differences) / np.bincount(index))
+def _per_unit(differences: Any, unit: pd.Series) -> np.ndarray:
+    return pd.Series(differences, unit.index).groupby(unit).mean().to_numpy()
 
 
 def _tested(differences: np.ndarray) -> dict[str, float]:
-    outcome = signed_rank_test(differences)
-    return {"p_value": outcome.p_value, "smallest": outcome.smallest}
+    return dict(zip(("p_value", "smallest"), signed_rank_test(differences), strict=True))
 
 
-def _n50_change(table: Table, level: float) -> dict[str, Any]:
+def _n50_change(table: pd.DataFrame, level: float) -> dict[str, Any]:
     """The ratio of two groups' n50, its interval from theirs as if they were independent, and a test of pairs.
 
     The interval is too wide where the pairs agree; the test is of the successes of each problem.
     """
-    fits = []
-    for side in SIDES:
-        columns = {"n": table["n"], "replicate": table["replicate"], "success": table[f"success_{side}"] > 0}
-        labelled = pd.DataFrame(columns)
-        unit = "replicate" if len(np.unique(table["unit"])) < len(labelled) else "trial"
-        fits.append(estimate_threshold(labelled, FitSettings(level=level, unit=unit)))
-    mine, theirs = fits
+    unit = "trial" if table["unit"].is_unique else "replicate"
+    mine, theirs = (
+        estimate_threshold(table[["n", "replicate"]].assign(success=table[f"success_{side}"] > 0), unit, level=level)
+        for side in SIDES
+    )
     ratio = ratio_of(theirs, mine)
-    differences = _per_unit(table["success_second"] - table["success_first"], table["unit"])
-    row = {"pairs": len(table["n"]), "first": mine["n50"], "second": theirs["n50"]}
+    row = {"pairs": len(table), "first": mine["n50"], "second": theirs["n50"]}
     row |= {"change": ratio["ratio"], "low": ratio["ratio_low"], "high": ratio["ratio_high"]}
+    differences = _per_unit(table["success_second"] - table["success_first"], table["unit"])
     return {"measure": "n50", "kind": "ratio", **row, **_tested(differences)}
-
-
-def _exp(value: float) -> float:
-    return math.inf if value > 700 else math.exp(value)
 
 
 def _judged(changes: pd.DataFrame, level: float) -> pd.DataFrame:

@@ -10,7 +10,8 @@ from scipy.stats import kstest
 
 from flatdist.errors import FitError
 from flatdist.fits.first_success import first_successes
-from flatdist.theory import minimum_norm_first_success, minimum_norm_law, statistical_dimension
+from flatdist.fits.shapes import predicted
+from flatdist.theory import minimum_norm_first_success, minimum_norm_law
 
 SHAPE = ("d_out", "d_in", "rank", "ensemble")
 REFERENCE = "nuclear norm"
@@ -45,14 +46,11 @@ def depth_ratios(firsts: pd.DataFrame, reference: str = REFERENCE, least: int = 
     rows = []
     for shape, streams in wide.groupby(level=list(SHAPE)):
         for norm in streams.columns:
-            both = streams[[norm, reference]].dropna() if norm != reference else streams[[norm]].dropna()
-            censored = len(streams) - len(both)
-            n = both[norm].to_numpy(dtype=float)
-            base = both[reference].to_numpy(dtype=float)
+            both = streams[list({norm, reference})].dropna()
+            n, base = (both[name].to_numpy(dtype=float) for name in (norm, reference))
             if len(n) < least:
                 continue
-            ratio = (n.mean() - 0.5) / (base.mean() - 0.5)
-            residual = n - n.mean() - ratio * (base - base.mean())
+            ratio, ratio_error = _n50_ratio(n, base)
             law, mean_error = both.index.get_level_values("statdim")[0], n.std(ddof=1) / np.sqrt(len(n))
             left_out = np.array([_variance_ratio(np.delete(n, i), np.delete(base, i)) for i in range(len(n))])
             rows.append(
@@ -60,11 +58,11 @@ def depth_ratios(firsts: pd.DataFrame, reference: str = REFERENCE, least: int = 
                 | {
                     "norm": norm,
                     "streams": len(n),
-                    "censored": censored,
+                    "censored": len(streams) - len(n),
                     "mean": n.mean(),
                     "mean_error": mean_error,
                     "ratio": ratio,
-                    "ratio_error": residual.std(ddof=1) / np.sqrt(len(n)) / (base.mean() - 0.5),
+                    "ratio_error": ratio_error,
                     "ratio_statdim": (n.mean() - 0.5) / law,
                     "ratio_statdim_error": mean_error / law,
                     "variance": n.var(ddof=1),
@@ -99,6 +97,13 @@ def beside_nuclear_norm(firsts: pd.DataFrame, share: float = 0.9) -> pd.DataFram
     return table.groupby([*SHAPE, "norm", "n"])[list(counts)].sum().reset_index()
 
 
+def _n50_ratio(n: np.ndarray, base: np.ndarray) -> tuple[float, float]:
+    """Ratio of two methods' n50, E N - 1/2, from first successes on the same streams, and its standard error."""
+    ratio = (n.mean() - 0.5) / (base.mean() - 0.5)
+    residual = n - n.mean() - ratio * (base - base.mean())
+    return float(ratio), float(residual.std(ddof=1) / np.sqrt(len(n)) / (base.mean() - 0.5))
+
+
 def _variance_ratio(n: np.ndarray, base: np.ndarray) -> float:
     return float(n.var(ddof=1) / base.var(ddof=1))
 
@@ -114,22 +119,18 @@ def method_firsts(trials: pd.DataFrame, tolerance: float) -> pd.DataFrame:
         One row per stream and method as :func:`depth_ratios` takes them; ``first_success`` is NaN for streams that end
         before it, or begin after it.
     """
-    told = trials.groupby("method")
-    names = [name for name in SETTINGS if name in trials and told[name].nunique(dropna=False).max() > 1]
-    full = (trials["method"] == "sam") & trials["batch_size"].isna() if "batch_size" in names else [False] * len(trials)
-    shown = [
-        [method, *["full"] * is_full, *(f"{value:g}" for value in values if not pd.isna(value))]
-        for method, is_full, *values in zip(
-            trials["method"], full, *(trials[name] for name in names if name != "batch_size"), strict=True
-        )
-    ]
-    labelled = trials.assign(norm=[" ".join(words) for words in shown])
+    by_method = trials.groupby("method")
+    names = [name for name in SETTINGS if name in trials and by_method[name].nunique(dropna=False).max() > 1]
+    norm = trials["method"].astype(object)
+    if "batch_size" in names:
+        names.remove("batch_size")
+        norm = norm.mask((norm == "sam") & trials["batch_size"].isna(), "sam full")
+    for name in names:
+        norm += trials[name].map(lambda value: "" if pd.isna(value) else f" {value:g}")
+    labelled = trials.assign(norm=norm)
     by = [*SHAPE, *["depth"] * (labelled["depth"].nunique() > 1), "norm"]
     firsts = first_successes(labelled, by, tolerance)
-    shapes = firsts[["d_out", "d_in", "rank"]].astype(int)
-    laws = {shape: statistical_dimension(*shape) for shape in set(shapes.itertuples(index=False, name=None))}
-    law = [laws[shape] for shape in shapes.itertuples(index=False, name=None)]
-    return firsts.assign(first_success=firsts["n_first"], statdim=law)
+    return firsts.assign(first_success=firsts["n_first"], statdim=predicted("statdim", firsts))
 
 
 def at_rate_zero(firsts: pd.DataFrame, rates: Mapping[str, float], reference: str) -> tuple[float, float]:
@@ -150,10 +151,7 @@ def at_rate_zero(firsts: pd.DataFrame, rates: Mapping[str, float], reference: st
     if len(known) < 2:
         raise FitError(f"{len(known)} streams have a first success of {', '.join(rates)} and {reference}; 2 are needed")
     line = np.polynomial.polynomial.polyfit(list(rates.values()), known[list(rates)].to_numpy(dtype=float).T, 1)
-    n, base = line[0], known[reference].to_numpy(dtype=float)
-    ratio = (n.mean() - 0.5) / (base.mean() - 0.5)
-    residual = n - n.mean() - ratio * (base - base.mean())
-    return float(ratio), float(residual.std(ddof=1) / np.sqrt(len(n)) / (base.mean() - 0.5))
+    return _n50_ratio(line[0], known[reference].to_numpy(dtype=float))
 
 
 def minimum_norm_end(trials: pd.DataFrame, tolerance: float) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -199,13 +197,8 @@ def local_against_global(solved: pd.DataFrame, tolerance: float = 1e-6) -> pd.Da
         Counts: ``problems``, ``both``, ``neither``, ``local_only``, ``solver_only``, ``uncertified``.
     """
     local, exact = solved["nu_high"] < 1.0, solved["relative_error"] < tolerance
-    table = solved.assign(
-        problems=1,
-        both=local & exact,
-        neither=~local & ~exact,
-        local_only=local & ~exact,
-        solver_only=~local & exact,
-        uncertified=~solved["certified"].astype(bool),
-    )
-    counts = ["problems", "both", "neither", "local_only", "solver_only", "uncertified"]
-    return table.groupby(["d_out", "d_in", "rank", "ensemble", "depth"])[counts].sum().astype(int).reset_index()
+    counts = {
+        "problems": local | True, "both": local & exact, "neither": ~local & ~exact, "local_only": local & ~exact,
+        "solver_only": ~local & exact, "uncertified": ~solved["certified"].astype(bool),
+    }  # fmt: skip
+    return solved.assign(**counts).groupby([*SHAPE, "depth"])[list(counts)].sum().reset_index()

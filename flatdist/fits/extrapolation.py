@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,24 +13,21 @@ from flatdist.fits.grouping import as_value, configuration_columns, group_rows
 from flatdist.methods.flow_limit import METHOD as FLOW
 from flatdist.methods.min_hessian_trace import METHOD as FLATTEST
 
+DEGREES = (1, 2)
+START = 0.1  # part of the flow time that is left out: runs of finite learning rate spend it on reaching zero loss
+_MEASURED = ("learning_rate", "steps", "replicate", "gap")
+_PAIRED = [*PROBLEM_FIELDS, *(name for name in FLOW.fields if name not in ("flow_duration", "evaluations"))]
+_BESIDE_THE_RATE = "steps"  # a smaller learning rate takes more of them for the same flow time
 
-@dataclass(frozen=True)
-class Limit:
-    """A difference at learning rate 0.
 
-    Attributes:
-        value: mean over replicates of each replicate's intercept.
-        error: its standard error over replicates.
-        degree: of the polynomial in the learning rate.
-        coefficients: mean polynomial, highest power first.
-        replicates: how many have every learning rate.
-    """
+class Limit(NamedTuple):
+    """A difference at learning rate 0."""
 
-    value: float
-    error: float
-    degree: int
-    coefficients: tuple[float, ...]
-    replicates: int
+    value: float  # mean over replicates of each replicate's intercept
+    error: float  # its standard error over replicates
+    degree: int  # of the polynomial in the learning rate
+    coefficients: tuple[float, ...]  # mean polynomial, highest power first
+    replicates: int  # how many have every learning rate
 
     def __str__(self) -> str:
         return f"{self.value:.3g} +- {self.error:.2g}"
@@ -59,16 +55,8 @@ def to_zero(table: pd.DataFrame, value: str, degree: int = 1) -> Limit:
             f"learning rate 0 needs at least 2 replicates and {degree + 1} learning rates: run more of them"
         )
     fits = np.polyfit(rates, wide.to_numpy(dtype=float).T, degree)  # (degree + 1, replicates)
-    intercepts = fits[-1]
-    error = float(intercepts.std(ddof=1) / np.sqrt(len(intercepts)))
-    mean: Sequence[float] = fits.mean(axis=1).tolist()
-    return Limit(float(intercepts.mean()), error, degree, tuple(mean), len(wide))
-
-
-DEGREES = (1, 2)
-
-
-_MEASURED = ("learning_rate", "steps", "replicate", "gap")
+    error = float(fits[-1].std(ddof=1) / np.sqrt(len(wide)))
+    return Limit(float(fits[-1].mean()), error, degree, tuple(fits.mean(axis=1).tolist()), len(wide))
 
 
 def gaps(trials: pd.DataFrame) -> pd.DataFrame:
@@ -82,11 +70,10 @@ def gaps(trials: pd.DataFrame) -> pd.DataFrame:
         FitError: no pair.
     """
     key = [*PROBLEM_FIELDS, *FLATTEST.fields, "replicate"]
+    trials = trials.assign(**{name: trials[name].map(as_value) for name in key})  # lists as tuples, which can be merged
     flattest = trials[(trials["method"] == "min_hessian_trace") & (trials["status"] == "converged")]
-    least = _comparable(flattest, key).assign(least=flattest["hessian_trace"])
     runs = trials[(trials["method"] == "label_noise_sgd") & (trials["status"] != "diverged")]
-    others = [name for name in runs if name not in key]
-    rows = _comparable(runs, key).join(runs[others]).merge(least, on=key)
+    rows = runs.merge(flattest[[*key, "hessian_trace"]].rename(columns={"hessian_trace": "least"}), on=key)
     if rows.empty:
         raise FitError(
             "no run of label_noise_sgd has a certified min_hessian_trace trial of the same problem and layers; see "
@@ -95,7 +82,7 @@ def gaps(trials: pd.DataFrame) -> pd.DataFrame:
     gap = rows["hessian_trace"].astype(float) / rows["least"].astype(float) - 1.0
     varying = configuration_columns(rows, but=("method", "depth", "learning_rate", "steps"))
     fields = ["depth", *(["n"] if rows["n"].nunique() > 1 else []), *varying]
-    rows = rows.assign(gap=gap, depth=rows["depth"].astype(int), learning_rate=cell_rates(rows))
+    rows = rows.assign(gap=gap, depth=rows["depth"].astype(int), learning_rate=_cell_rates(rows))
     return rows[[*fields, *_MEASURED]]
 
 
@@ -108,19 +95,6 @@ def series_of(table: pd.DataFrame) -> list[str]:
     series = [str(name) for name in table if name not in _MEASURED]
     groups = group_rows(table, [*series, "learning_rate"])
     return [*series, "steps"] if any(group["steps"].nunique() > 1 for _, group in groups) else series
-
-
-def _comparable(trials: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    return pd.DataFrame({name: trials[name].map(as_value) for name in columns}, index=trials.index)
-
-
-START = 0.1  # part of the flow time that is left out: runs of finite learning rate spend it on reaching zero loss
-
-
-_PAIRED = [*PROBLEM_FIELDS, *(name for name in FLOW.fields if name not in ("flow_duration", "evaluations"))]
-
-
-_BESIDE_THE_RATE = ("steps",)  # a smaller learning rate takes more of them for the same flow time
 
 
 def paths(trials: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
@@ -144,44 +118,31 @@ def paths(trials: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     if varying or flows["cell_id"].nunique() > 1:
         raise FitError(f"runs and flows differ in {', '.join(varying) or 'their flow'}; keep one of each with --where")
     _refuse_mixtures(runs)
-    rows = history.dropna(subset=["hessian_trace"])
-    by_replicate = {
-        int(str(replicate)): group.sort_values("flow_time")
-        for replicate, group in rows[rows["cell_id"].isin(flows["cell_id"])].groupby("replicate")
-    }
-    named = runs[["cell_id", "replicate"]].assign(rate=cell_rates(runs))
+    traces = history.dropna(subset=["hessian_trace"])[["cell_id", "replicate", "flow_time", "hessian_trace"]]
+    limits = dict(list(traces[traces["cell_id"].isin(flows["cell_id"])].sort_values("flow_time").groupby("replicate")))
+    named = runs[["cell_id", "replicate"]].assign(learning_rate=_cell_rates(runs))
     parts = []
-    for (rate, replicate), group in rows.merge(named, on=["cell_id", "replicate"]).groupby(["rate", "replicate"]):
-        flow = by_replicate.get(int(str(replicate)))
-        if flow is None:
-            continue
-        within = group[group["flow_time"] <= flow["flow_time"].max() * (1 + 1e-6)]
-        traces = np.interp(within["flow_time"], flow["flow_time"], flow["hessian_trace"])
-        parts.append(
-            pd.DataFrame(
-                {
-                    "learning_rate": rate,
-                    "replicate": replicate,
-                    "flow_time": within["flow_time"].to_numpy(),
-                    "hessian_trace": within["hessian_trace"].to_numpy(),
-                    "flow": traces,
-                    "difference": within["hessian_trace"].to_numpy() - traces,
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    for (_, replicate), run in traces.merge(named, on=["cell_id", "replicate"]).groupby(["learning_rate", "replicate"]):
+        if replicate in limits:
+            times, values = limits[replicate]["flow_time"], limits[replicate]["hessian_trace"]
+            within = run[run["flow_time"] <= times.max() * (1 + 1e-6)]
+            parts.append(within.assign(flow=np.interp(within["flow_time"], times, values)))
+    if not parts:
+        return pd.DataFrame()
+    rows = pd.concat(parts, ignore_index=True)[["learning_rate", "replicate", "flow_time", "hessian_trace", "flow"]]
+    return rows.assign(difference=rows["hessian_trace"] - rows["flow"])
 
 
-def cell_rates(runs: pd.DataFrame) -> pd.Series:
+def _cell_rates(runs: pd.DataFrame) -> pd.Series:
     """The learning rate of each run's cell, (k,): where it is automatic, the mean over the cell's replicates."""
     return runs.groupby("cell_id")["learning_rate_final"].transform("mean").astype(float)
 
 
 def _refuse_mixtures(runs: pd.DataFrame) -> None:
     """Reject runs that differ in more than the learning rate: a curve for each rate would be meaningless."""
-    mixed = configuration_columns(runs, but=("learning_rate", *_BESIDE_THE_RATE))
-    for _, group in runs.groupby(runs["learning_rate"].astype(float), dropna=False):
-        mixed += [name for name in _BESIDE_THE_RATE if group[name].nunique() > 1 and name not in mixed]
+    mixed = configuration_columns(runs, but=("learning_rate", _BESIDE_THE_RATE))
+    if (runs.groupby(runs["learning_rate"].astype(float), dropna=False)[_BESIDE_THE_RATE].nunique() > 1).any():
+        mixed.append(_BESIDE_THE_RATE)
     if mixed:
         example = " and ".join(f"{name} == {as_value(runs[name].iloc[0])!r}" for name in mixed)
         raise FitError(

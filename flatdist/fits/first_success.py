@@ -12,8 +12,8 @@ from scipy import special
 
 from flatdist.cells.cell import PROBLEM_FIELDS
 from flatdist.errors import CellError, FitError
-from flatdist.fits.grouping import group_rows
-from flatdist.fits.paired import with_reference
+from flatdist.fits.grouping import group_rows, grouped
+from flatdist.fits.paired import mean_interval, with_reference
 from flatdist.fits.shapes import SHAPE
 from flatdist.fits.success import label_success, require_columns, resolve_tolerance
 from flatdist.theory import first_success, statistical_dimension
@@ -38,24 +38,17 @@ def first_successes(trials: pd.DataFrame, by: Sequence[str], tolerance: float | 
             "first successes need nested problems: run the sweep with nested: true, or select its nested cells"
         )
     labelled = label_success(trials, resolve_tolerance(trials, tolerance))
-    rows = []
-    for key, group in group_rows(labelled, [*by, "replicate"]):
-        n, success = group["n"].to_numpy(dtype=float), group["success"].to_numpy(dtype=bool)
-        high = float(n[success].min()) if success.any() else math.inf
-        below = n[~success & (n < high)]
-        low = float(below.max()) if len(below) else 0.0
-        middle = 0.5 * (low + 1.0 + high) if math.isfinite(high) and len(below) else math.nan
-        rows.append(
-            {
-                **key,
-                "n_low": low,
-                "n_high": high,
-                "exact": high - low == 1.0,
-                "monotone": bool(np.all(n[~success] < high)),
-                "n_first": middle,
-            }
-        )
-    return pd.DataFrame(rows)
+    keys, index = grouped(labelled, [*by, "replicate"])
+    n, success = labelled["n"].to_numpy(dtype=float), labelled["success"].to_numpy(dtype=bool)
+    high, (low, last) = np.full(len(keys), math.inf), np.zeros((2, len(keys)))
+    np.minimum.at(high, index[success], n[success])
+    np.maximum.at(last, index[~success], n[~success])
+    below = ~success & (n < high[index])
+    np.maximum.at(low, index[below], n[below])
+    bracketed = np.isfinite(high) & (low > 0.0)
+    middle = np.where(bracketed, 0.5 * (low + 1.0 + high), math.nan)
+    table = pd.DataFrame(keys).assign(n_low=low, n_high=high, exact=high - low == 1.0, monotone=last < high)
+    return table.assign(n_first=middle)
 
 
 def mean_first_success(
@@ -80,21 +73,12 @@ def mean_first_success(
     first = first_successes(trials, list(dict.fromkeys([*by, *SHAPE])), tolerance)
     rows = []
     for key, group in group_rows(first, by):
-        shapes = group[list(SHAPE)].drop_duplicates()
-        law = _law(*(int(v) for v in shapes.iloc[0])) if len(shapes) == 1 else (math.nan, math.nan)
+        shapes = group[list(SHAPE)].drop_duplicates().astype(int)
+        law = _law(*shapes.iloc[0]) if len(shapes) == 1 else (math.nan, math.nan)
         known = group["n_first"].dropna().to_numpy(dtype=float)
-        censored = len(group) - len(known)
-        if censored or len(known) < 2:
-            known = known[:0]
-        rows.append(
-            {
-                **key,
-                "n_replicates": len(group),
-                "n_censored": censored,
-                **_moments(known, *law, level),
-                "resolution": float((group["n_high"] - group["n_low"]).replace(math.inf, math.nan).max()),
-            }
-        )
+        row = {**key, "n_replicates": len(group), "n_censored": len(group) - len(known)}
+        row |= _moments(known if len(known) == len(group) else known[:0], *law, level)
+        rows.append(row | {"resolution": (group["n_high"] - group["n_low"]).replace(math.inf, math.nan).max()})
     return pd.DataFrame(rows)
 
 
@@ -107,23 +91,29 @@ def _law(d_out: int, d_in: int, rank: int) -> tuple[float, float]:
 
 
 def _moments(first: np.ndarray, predicted: float, variance: float, level: float) -> dict[str, Any]:
-    """Mean and variance of (k,) first successes, and theory's; NaN without any."""
-    row: dict[str, Any] = {"predicted": predicted, "predicted_variance": variance}
-    names = ("mean", "mean_low", "mean_high", "standard_error", "deviation", "variance", "variance_ratio")
-    row |= dict.fromkeys((*names, "variance_ratio_low", "variance_ratio_high"), math.nan)
-    if len(first):
-        freedom, mean, found = len(first) - 1, float(first.mean()), float(first.var(ddof=1))
-        error = math.sqrt(found / len(first))
-        reach = float(special.stdtrit(freedom, 0.5 + level / 2.0)) * error
-        row |= {"mean": mean, "mean_low": mean - reach, "mean_high": mean + reach, "standard_error": error}
-        row |= {"deviation": (mean - predicted) / error if error > 0 else math.nan, "variance": found}
-        if variance > 0:
-            ratio = found / variance
-            low, high = (ratio * freedom / special.chdtri(freedom, 0.5 - side * level / 2.0) for side in (1.0, -1.0))
-            row |= {"variance_ratio": ratio, "variance_ratio_low": float(low), "variance_ratio_high": float(high)}
-    row["center"] = _verdict(row["mean_low"], predicted, row["mean_high"])
-    row["width"] = _verdict(row["variance_ratio_low"], 1.0, row["variance_ratio_high"])
-    return row
+    """Mean and variance of (k,) first successes, and theory's; NaN with fewer than two."""
+    mean = low = high = error = found = ratio = ratio_low = ratio_high = math.nan
+    if len(first) > 1:
+        mean, low, high, error = mean_interval(first, level)
+        found, freedom = float(first.var(ddof=1)), len(first) - 1
+        ratio = found / variance if variance > 0 else math.nan
+        tails = special.chdtri(freedom, [0.5 - level / 2.0, 0.5 + level / 2.0])
+        ratio_low, ratio_high = (ratio * freedom / tails).tolist()
+    return {
+        "predicted": predicted,
+        "predicted_variance": variance,
+        "mean": mean,
+        "mean_low": low,
+        "mean_high": high,
+        "standard_error": error,
+        "deviation": (mean - predicted) / error if error > 0 else math.nan,
+        "variance": found,
+        "variance_ratio": ratio,
+        "variance_ratio_low": ratio_low,
+        "variance_ratio_high": ratio_high,
+        "center": _verdict(low, predicted, high),
+        "width": _verdict(ratio_low, 1.0, ratio_high),
+    }
 
 
 def _verdict(low: float, value: float, high: float) -> str:
@@ -159,13 +149,12 @@ def paired_first_success(
     rows = []
     for key, group in group_rows(pairs, by):
         difference = (group["n_first"] - group["n_first_reference"]).dropna().to_numpy(dtype=float)
-        row: dict[str, Any] = {"pairs": len(difference), "n_unpaired": len(group) - len(difference)}
-        row |= dict.fromkeys(("difference", "difference_low", "difference_high", "standard_error", "equal"), math.nan)
+        mean = low = high = error = equal = math.nan
         if len(difference) > 1:
-            mean, error = float(difference.mean()), float(difference.std(ddof=1) / math.sqrt(len(difference)))
-            reach = float(special.stdtrit(len(difference) - 1, 0.5 + level / 2.0)) * error
-            row |= {"difference": mean, "difference_low": mean - reach, "difference_high": mean + reach}
-            row |= {"standard_error": error, "equal": float((difference == 0.0).mean())}
+            mean, low, high, error = mean_interval(difference, level)
+            equal = float((difference == 0.0).mean())
+        row = {"pairs": len(difference), "n_unpaired": len(group) - len(difference), "difference": mean}
+        row |= {"difference_low": low, "difference_high": high, "standard_error": error, "equal": equal}
         rows.append({**key, **row})
     return pd.DataFrame(rows)
 

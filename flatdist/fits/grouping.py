@@ -37,24 +37,9 @@ def grouped(frame: pd.DataFrame, by: Sequence[str]) -> tuple[list[dict[str, Any]
 
 def group_rows(frame: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """Groups with their key, as :func:`grouped` orders them; one group where ``by`` is empty."""
-    if not by:
-        yield {}, frame
-        return
     keys, index = grouped(frame, by)
-    order, starts = grouped_rows(index)
-    for key, positions in zip(keys, np.split(order, starts[1:]) if keys else [], strict=True):
-        yield key, frame.iloc[positions]
-
-
-def grouped_rows(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the rows, group after group, (rows,), and where in them each group starts, (groups,)."""
-    return np.argsort(index, kind="stable"), np.concatenate(([0], np.cumsum(np.bincount(index))[:-1]))
-
-
-def varies_within(ranks: np.ndarray, order: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Whether entries of these ranks differ within each group, (groups,), with groups from :func:`grouped_rows`."""
-    sorted_ranks = ranks[order]
-    return np.asarray(np.minimum.reduceat(sorted_ranks, starts) < np.maximum.reduceat(sorted_ranks, starts))
+    groups = (group for _, group in frame.groupby(index)) if by else [frame]
+    yield from zip(keys, groups, strict=True)
 
 
 def ranked(column: pd.Series) -> tuple[np.ndarray, list[Any]]:
@@ -70,11 +55,10 @@ def ranked(column: pd.Series) -> tuple[np.ndarray, list[Any]]:
 
 
 def _order(value: Any) -> tuple[int, float, str]:
-    if value is None:
-        return 2, 0.0, ""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    """Numbers by size, then words and lists, then nulls."""
+    if isinstance(value, (bool, int, float, np.number, np.bool_)):
         return 0, float(value), ""
-    return (0, float(value), "") if hasattr(value, "item") and not isinstance(value, str) else (1, 0.0, str(value))
+    return (2, 0.0, "") if value is None else (1, 0.0, str(value))
 
 
 def configuration_columns(trials: pd.DataFrame, but: Sequence[str] = ()) -> list[str]:
@@ -116,16 +100,12 @@ def _values(trials: pd.DataFrame, name: str) -> set[Any]:
         apart = trials.groupby("method")[name].nunique(dropna=False) > 1
         follows = [method for method in apart.index if not (apart[method] or uses(method, name))]
         trials = trials[~trials["method"].isin(follows)]
+    values = {as_value(value) for value in distinct(trials[name])}
     if name == "width" and {"d_out", "d_in"} <= set(trials.columns):
-        rows = [
-            (key["width"], max(key["d_out"], key["d_in"])) for key in grouped(trials, ("width", "d_out", "d_in"))[0]
-        ]
-        values = {"default" if width in (largest, (largest,) * _length(width)) else width for width, largest in rows}
-    else:
-        values = {as_value(value) for value in distinct(trials[name])}
-    if None in values and not _null_is_a_value(trials, name):
-        values.remove(None)
-    return values
+        keys = (key.values() for key in grouped(trials, ("width", "d_out", "d_in"))[0])
+        values = {"default" if set(np.atleast_1d(width)) <= {max(shape)} else width for width, *shape in keys}
+    methods = trials.loc[trials[name].isna(), "method"].unique() if None in values and "method" in trials else [None]
+    return values if any(uses(method, name) for method in methods) else values - {None}
 
 
 def distinct(column: pd.Series) -> Iterable[Any]:
@@ -134,16 +114,6 @@ def distinct(column: pd.Series) -> Iterable[Any]:
         return column.unique()
     except TypeError:  # lists
         return column
-
-
-def _null_is_a_value(trials: pd.DataFrame, name: str) -> bool:
-    if "method" not in trials:
-        return uses(None, name)
-    return any(uses(method, name) for method in trials.loc[trials[name].isna(), "method"].unique())
-
-
-def _length(width: Any) -> int:
-    return len(width) if isinstance(width, tuple) else 0
 
 
 def panel_columns(trials: pd.DataFrame) -> list[str]:

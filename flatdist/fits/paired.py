@@ -1,9 +1,15 @@
-"""Differences between methods on the same problems: shares of success and their intervals."""
+"""Differences on the same problems: between methods' shares of success, and tests and intervals of paired values.
+
+If two distributions are the same, exchanging a pair changes nothing, so each difference is as likely positive as
+negative; given the sizes of the differences, Wilcoxon's signed-rank test is then exact, whatever the distribution.
+(scipy's is not exact with ties, which shares of success always have; where that no longer matters it is scipy's.)
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,14 +17,11 @@ from scipy import special
 
 from flatdist.cells.cell import PROBLEM_FIELDS
 from flatdist.errors import FitError
-from flatdist.fits.grouping import (
-    configuration_columns,
-    group_rows,
-    grouped,
-    panel_columns,
-    series_columns,
-)
+from flatdist.fits.grouping import configuration_columns, group_rows, grouped, panel_columns, series_columns
 from flatdist.fits.success import label_success, require_columns, resolve_tolerance, wilson_interval
+
+_MOST_EXACT = 150  # differences; beyond, the normal approximation is as good
+_MOST_AVERAGED = 3000  # differences; beyond, their averages take too much memory
 
 
 def paired_differences(
@@ -119,3 +122,67 @@ def mean_differences(differences: pd.DataFrame, by: Sequence[str]) -> pd.DataFra
         row: dict[str, Any] = {"pairs": pairs, "difference": (mine - other) / pairs}
         rows.append({**key, **row, "only_method": mine, "only_reference": other, "p_value": p_value})
     return pd.DataFrame(rows)
+
+
+class SignedRank(NamedTuple):
+    """Outcome of a test."""
+
+    p_value: float  # two-sided
+    smallest: float  # p-value that differences of these sizes could have had, 2^(1-k) with k of them not 0
+
+
+def signed_rank_test(differences: np.ndarray) -> SignedRank:
+    """Test that finite differences, (k,), are symmetric around 0; zeros carry no information and are left out."""
+    from scipy import stats
+
+    nonzero = differences[differences != 0.0]
+    count = len(nonzero)
+    smallest = min(2.0 ** (1 - min(count, 1000)), 1.0)
+    if count > _MOST_EXACT:
+        return SignedRank(float(stats.wilcoxon(nonzero, correction=True, method="approx").pvalue), smallest)
+    ranks = np.round(2.0 * stats.rankdata(np.abs(nonzero))).astype(int)
+    chance, at = _sum_chances(ranks), ranks[nonzero > 0].sum()
+    tail = min(float(chance[: at + 1].sum()), float(chance[at:].sum()))
+    return SignedRank(min(2.0 * tail, 1.0), smallest)
+
+
+def shift_interval(differences: np.ndarray, level: float) -> tuple[float, float, float]:
+    """The typical difference and its interval: the median of the averages of every two (Hodges and Lehmann 1963).
+
+    Args:
+        differences: finite, (k,), k at least 1.
+        level: confidence level.
+
+    Returns:
+        Estimate, low, high; the limits are infinite where so few differences bound nothing at this level.
+    """
+    count, reach = len(differences), float(special.ndtri(0.5 + level / 2.0))
+    if count > _MOST_AVERAGED:
+        mean, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(count)
+        return mean, mean - reach * error, mean + reach * error
+    first, second = np.triu_indices(count)
+    averages = np.sort(0.5 * (differences[first] + differences[second]))
+    if count <= _MOST_EXACT:
+        below = np.cumsum(_sum_chances(2 * np.arange(1, count + 1)))[::2]  # P(rank sum <= 0, 1, 2, ...)
+        outside = int(np.searchsorted(below, 0.5 * (1.0 - level), side="right"))
+    else:
+        spread = math.sqrt(count * (count + 1) * (2 * count + 1) / 24.0)
+        outside = math.floor(0.25 * count * (count + 1) - reach * spread)
+    limits = (float(averages[outside - 1]), float(averages[-outside])) if outside > 0 else (-math.inf, math.inf)
+    return float(np.median(averages)), *limits
+
+
+def _sum_chances(parts: np.ndarray) -> np.ndarray:
+    """Chance of every sum of whole numbers, each of which is in it with probability one half, (sum + 1,)."""
+    chance = np.ones(1)
+    for part in parts:
+        chance = 0.5 * (np.pad(chance, (0, part)) + np.pad(chance, (part, 0)))
+    return chance
+
+
+def mean_interval(values: np.ndarray, level: float) -> tuple[float, float, float, float]:
+    """Mean of independent values, Student's limits, and the standard error; limits and error are infinite for one."""
+    mean, count = float(values.mean()), len(values)
+    error = float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
+    reach = float(special.stdtrit(max(count - 1, 1), 0.5 + level / 2.0)) * error
+    return mean, mean - reach, mean + reach, error

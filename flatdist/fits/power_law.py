@@ -17,9 +17,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import special
+
+from flatdist.threshold.curves import ByContent
 
 SMALLEST, LARGEST = 1e-4, 2.0  # discrepancy, on log y
 LEAST_SHRINKAGE = 0.02  # of sampling errors
@@ -30,8 +33,8 @@ _HOPELESS = 30.0  # log-likelihood below the best scatter's at which one need no
 
 
 @dataclass(frozen=True, eq=False)
-class Points:
-    """Data on log y at each log x; points with equal numbers are equal, so that their fits can be kept.
+class Points(ByContent):
+    """Data on log y at each log x.
 
     Attributes:
         x: (m,) log x.
@@ -48,15 +51,6 @@ class Points:
     high: np.ndarray
     shape: np.ndarray
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Points) and self._numbers() == other._numbers()
-
-    def __hash__(self) -> int:
-        return hash(self._numbers())
-
-    def _numbers(self) -> tuple[bytes, ...]:
-        return tuple(values.tobytes() for values in vars(self).values())
-
     @property
     def shapes(self) -> int:
         """How many shapes there are."""
@@ -65,27 +59,19 @@ class Points:
     @property
     def bounded_shapes(self) -> int:
         """The number of shapes with a point bounded on both sides, which determine the scatter."""
-        bounded = ~np.isnan(self.y) | (np.isfinite(self.low) & np.isfinite(self.high))
-        return len(np.unique(self.shape[bounded]))
+        return self.select(~np.isnan(self.y) | (np.isfinite(self.low) & np.isfinite(self.high))).shapes
 
     def select(self, mask: np.ndarray) -> Points:
         """Some of the points."""
-        return Points(*(getattr(self, name)[mask] for name in ("x", "y", "error", "low", "high", "shape")))
+        return Points(*(values[mask] for values in vars(self).values()))
 
 
-@dataclass(frozen=True)
-class PowerLaw:
-    """A fitted law. Logarithms throughout.
+class PowerLaw(NamedTuple):
+    """A fitted law."""
 
-    Attributes:
-        parameters: log c, a, log discrepancy.
-        log_likelihood: at the maximum.
-        free: how many parameters were fitted.
-    """
-
-    parameters: tuple[float, float, float]
+    parameters: tuple[float, float, float]  # log c, a, log discrepancy
     log_likelihood: float
-    free: int
+    free: int  # how many parameters were fitted
 
     def aicc(self, shapes: int) -> float:
         """Akaike's criterion for small samples; infinite with too few shapes."""
@@ -99,19 +85,14 @@ def log_likelihood(
     points: Points, coefficient: float, exponent: float, discrepancy: float, shrinkage: float = 1.0
 ) -> float:
     """Of log c, a, the discrepancy's standard deviation, and a common factor of all sampling errors."""
-    laws = _Laws(points, np.array([coefficient]), np.array([exponent]))
+    laws = _Laws(points, coefficient, exponent)
     height = laws.height(np.zeros((1, 1, 0)), np.array([[discrepancy]]), np.array([[shrinkage]]))[0]
     return max(float(height[0, 0]), -1e12)
 
 
 def fit_power_law(points: Points, exponent: float | None = None) -> PowerLaw:
-    """Maximise the likelihood.
-
-    Args:
-        points: at least one whose y is bounded.
-        exponent: of the law; fitted by default.
-    """
-    return _Laws(points, exponent=_one(exponent)).fitted()[0]
+    """The likeliest law through points, at least one of which has a bounded y; its exponent is fitted by default."""
+    return _Laws(points, exponent=exponent).fitted()[0]
 
 
 def profile_limits(points: Points, parameter: int, level: float, exponent: float | None = None) -> tuple[float, float]:
@@ -131,12 +112,11 @@ def profile_limits(points: Points, parameter: int, level: float, exponent: float
     if spare < 1:
         return -math.inf, math.inf
     drop = 0.5 * shapes * math.log1p(float(special.fdtri(1, spare, level)) / spare)
-    top = _Laws(points, exponent=_one(exponent)).fitted(shrinking=True)[0]
+    top = _Laws(points, exponent=exponent).fitted(shrinking=True)[0]
 
     def excess(values: np.ndarray) -> np.ndarray:
         """By how much more than the drop the profile is below its maximum; (v,)."""
-        slopes = None if exponent is None else np.full(len(values), exponent)
-        laws = _Laws(points, values, slopes) if parameter == COEFFICIENT else _Laws(points, exponent=values)
+        laws = _Laws(points, values, exponent) if parameter == COEFFICIENT else _Laws(points, exponent=values)
         return top.log_likelihood - drop - np.array([law.log_likelihood for law in laws.fitted(shrinking=True)])
 
     sides = np.array([[-1.0], [1.0]])
@@ -162,15 +142,11 @@ def held_out_score(points: Points, exponent: float | None = None) -> float:
     if points.shapes < 4:
         return -math.inf
     mine = np.equal.outer(np.unique(points.shape), points.shape)
-    slopes = None if exponent is None else np.full(len(mine), exponent)
+    laws = _Laws(points, exponent=exponent, used=~mine).fitted()
     return sum(
         log_likelihood(points.select(left_out), *law.parameters[:2], math.exp(law.parameters[2]))
-        for left_out, law in zip(mine, _Laws(points, exponent=slopes, used=~mine).fitted(), strict=True)
+        for left_out, law in zip(mine, laws, strict=True)
     )
-
-
-def _one(value: float | None) -> np.ndarray | None:
-    return None if value is None else np.array([value])
 
 
 class _Laws:
@@ -178,19 +154,19 @@ class _Laws:
 
     Args:
         points: of all laws.
-        coefficient: (b,) values of log c that are held; None where it is fitted.
-        exponent: (b,) values of a that are held; None where it is fitted.
+        coefficient, exponent: values of log c and a that are held, one or (b,); None where they are fitted.
         used: (b, m) which points count for each law; all by default.
     """
 
     def __init__(
         self,
         points: Points,
-        coefficient: np.ndarray | None = None,
-        exponent: np.ndarray | None = None,
+        coefficient: float | np.ndarray | None = None,
+        exponent: float | np.ndarray | None = None,
         used: np.ndarray | None = None,
     ) -> None:
-        self.coefficient, self.exponent = coefficient, exponent
+        self.coefficient = coefficient = None if coefficient is None else np.atleast_1d(coefficient)
+        self.exponent = exponent = None if exponent is None else np.atleast_1d(exponent)
         known = ~np.isnan(points.y)
         self.known, self.y, self.error = known, points.y[known], points.error[known]
         self.low, self.high = points.low[~known], points.high[~known]
@@ -207,7 +183,8 @@ class _Laws:
         count = max(*(len(part) for part in held), 1 if used is None else len(used))
         self.offset = sum(held) + np.zeros((count, 1))  # (b, m)
         self.used = np.ones((count, 1, len(points.x))) if used is None else used[:, None].astype(float)
-        self.middle = np.where(known, points.y, _inside(points.low, points.high))
+        low, high = (np.where(np.isfinite(a), a, b) for a, b in ((points.low, points.high), (points.high, points.low)))
+        self.middle = np.where(known, points.y, 0.5 * (low + high))
 
     def fitted(self, *, shrinking: bool = False) -> list[PowerLaw]:
         """The most likely laws.
@@ -305,9 +282,10 @@ class _Laws:
             upper, lower = ((end - mean[..., ~self.known]) / spread for end in (self.high, self.low))
             chance = _log_chance(lower, upper)
             total += (used * chance).sum(axis=-1)
-            ends = [_density_ratio(end, chance) for end in (lower, upper)]  # densities over the chance
-            slope = (ends[0] - ends[1]) / spread
-            curvature = slope**2 + (_product(upper, ends[1]) - _product(lower, ends[0])) / spread**2
+            first, last = (_density_ratio(end, chance) for end in (lower, upper))
+            slope = (first - last) / spread
+            lower, upper = (np.where(np.isfinite(end), end, 0.0) for end in (lower, upper))
+            curvature = slope**2 + (upper * last - lower * first) / spread**2
             gradient += (used * slope) @ design
             bend += np.swapaxes(design.T * (used * curvature)[..., None, :] @ design, -1, -2)
         return total, gradient, bend
@@ -323,11 +301,6 @@ def _solve(bend: np.ndarray, gradient: np.ndarray) -> np.ndarray:
     return np.asarray(np.stack((last * a - mixed * b, first * b - mixed * a), axis=-1) / determinant)
 
 
-def _inside(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """A value within bounds, one of which may be infinite; the shape of the bounds."""
-    return np.asarray(0.5 * (np.where(np.isfinite(low), low, high) + np.where(np.isfinite(high), high, low)))
-
-
 def _log_chance(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     """Logarithm of a standard normal's chance between two values, accurate in both tails; their shape."""
     mirrored = lower > 0.0
@@ -340,8 +313,3 @@ def _log_chance(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
 def _density_ratio(value: np.ndarray, log_chance: np.ndarray) -> np.ndarray:
     """The standard normal's density over a chance, in the shape of both."""
     return np.asarray(np.exp(np.minimum(-0.5 * value**2 - 0.5 * math.log(2.0 * math.pi) - log_chance, 700.0)))
-
-
-def _product(value: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    """Their product, 0 where the ratio is 0 and the value infinite."""
-    return np.asarray(np.where(ratio > 0.0, np.where(np.isfinite(value), value, 0.0) * ratio, 0.0))

@@ -18,8 +18,6 @@ from flatdist.fits.success import require_columns
 from flatdist.theory import SAMPLE_COMPLEXITIES
 
 MARGIN = 0.1
-
-
 BRACKETED = ("none", "interval")
 
 
@@ -43,26 +41,19 @@ def ratios(thresholds: pd.DataFrame, over: str = "statdim") -> pd.DataFrame:
         reference = predicted(over, thresholds)
         scaled = {f"ratio{end}": thresholds[f"n50{end}"] / reference for end in ("", "_low", "_high")}
         return thresholds.assign(over=over, reference=reference, **scaled)
-    return _over_method(thresholds, over)
-
-
-def _over_method(thresholds: pd.DataFrame, over: str) -> pd.DataFrame:
     methods = sorted(map(str, thresholds["method"].unique())) if "method" in thresholds else []
     if over not in methods:
         raise FitError(
             f"over={over!r} is neither a prediction nor a method of these trials; "
             f"allowed: {', '.join([*SAMPLE_COMPLEXITIES, *methods])}"
         )
-    problem = [name for name in PROBLEM_FIELDS if name in thresholds and name != "n"]
-    known = {tuple(key.values()): group for key, group in group_rows(thresholds[thresholds["method"] == over], problem)}
-    if any(len(group) > 1 for group in known.values()):
-        raise FitError(f"the reference method {over!r} has several configurations; choose one of them with `where`")
     rows = []
-    for key, group in group_rows(thresholds[thresholds["method"] != over], problem):
-        theirs = known.get(tuple(key.values()))
-        if theirs is not None:
-            reference = theirs.to_dict("records")[0]
-            rows += [{**row, "over": over, **ratio_of(row, reference)} for row in group.to_dict("records")]
+    for _, group in group_rows(thresholds, [name for name in PROBLEM_FIELDS if name in thresholds and name != "n"]):
+        theirs = group[group["method"] == over].to_dict("records")
+        if len(theirs) > 1:
+            raise FitError(f"the reference method {over!r} has several configurations; choose one of them with `where`")
+        mine = group[group["method"] != over].to_dict("records") if theirs else []
+        rows += [{**row, "over": over, **ratio_of(row, theirs[0])} for row in mine]
     if not rows:
         raise FitError(f"no other method has thresholds on the problems of {over!r}, so there are no ratios")
     return pd.DataFrame(rows)
@@ -74,20 +65,18 @@ def ratio_of(mine: Mapping[Any, Any], theirs: Mapping[Any, Any]) -> dict[str, fl
     The limits are log a - log b -+ sqrt((a - a_low)^2 + (b_high - b)^2) and its mirror, all on logarithms; they keep
     the asymmetry of both intervals.
     """
-    if mine["censored"] not in BRACKETED or theirs["censored"] not in BRACKETED:
-        low = mine["n50_low"] / theirs["n50_high"] if theirs["n50_high"] > 0 else 0.0
+    if mine["censored"] in BRACKETED and theirs["censored"] in BRACKETED:
+        with np.errstate(divide="ignore"):
+            (a, a_low, a_high), (b, b_low, b_high) = (
+                np.log([row["n50"], row["n50_low"], row["n50_high"]]) for row in (mine, theirs)
+            )
+        below, above = math.hypot(a - a_low, b_high - b), math.hypot(a_high - a, b - b_low)
+        ratio, low = math.exp(a - b), math.exp(a - b - below)
+        high = math.exp(a - b + above) if above < 700 else math.inf
+    else:
+        ratio, low = math.nan, mine["n50_low"] / theirs["n50_high"] if theirs["n50_high"] > 0 else 0.0
         high = mine["n50_high"] / theirs["n50_low"] if theirs["n50_low"] > 0 else math.inf
-        return {"reference": float(theirs["n50"]), "ratio": math.nan, "ratio_low": low, "ratio_high": high}
-    with np.errstate(divide="ignore"):
-        a, a_low, a_high = np.log([mine["n50"], mine["n50_low"], mine["n50_high"]])
-        b, b_low, b_high = np.log([theirs["n50"], theirs["n50_low"], theirs["n50_high"]])
-    below, above = math.hypot(a - a_low, b_high - b), math.hypot(a_high - a, b - b_low)
-    return {
-        "reference": float(theirs["n50"]),
-        "ratio": math.exp(a - b),
-        "ratio_low": math.exp(a - b - below),
-        "ratio_high": math.exp(a - b + above) if above < 700 else math.inf,
-    }
+    return {"reference": float(theirs["n50"]), "ratio": ratio, "ratio_low": low, "ratio_high": high}
 
 
 def summarise(table: pd.DataFrame, by: Sequence[str], margin: float = MARGIN) -> pd.DataFrame:
@@ -106,19 +95,18 @@ def summarise(table: pd.DataFrame, by: Sequence[str], margin: float = MARGIN) ->
     """
     rows = []
     for key, group in group_rows(table, by):
-        known = group[group["ratio"].notna()]
+        low, high, known = group["ratio_low"], group["ratio_high"], group[group["ratio"].notna()]
         distance = (known["ratio"] - 1.0).abs()
-        worst = known.iloc[[int(distance.to_numpy().argmax())]].to_dict("records") if len(known) else []
         row: dict[str, Any] = {
             "shapes": len(group),
             "censored": len(group) - len(known),
             "median_ratio": known["ratio"].median(),
             "median_distance": distance.median(),
             "worst_distance": distance.max(),
-            "worst_shape": shape_name(worst[0]) if worst else "",
-            "equivalent": int(((group["ratio_low"] >= 1.0 - margin) & (group["ratio_high"] <= 1.0 + margin)).sum()),
-            "different": int(((group["ratio_high"] < 1.0 - margin) | (group["ratio_low"] > 1.0 + margin)).sum()),
-            "contains_one": int(((group["ratio_low"] <= 1.0) & (group["ratio_high"] >= 1.0)).sum()),
+            "worst_shape": shape_name(known.iloc[int(distance.to_numpy().argmax())]) if len(known) else "",
+            "equivalent": int(((low >= 1.0 - margin) & (high <= 1.0 + margin)).sum()),
+            "different": int(((high < 1.0 - margin) | (low > 1.0 + margin)).sum()),
+            "contains_one": int(((low <= 1.0) & (high >= 1.0)).sum()),
         }
         rows.append({**key, **row})
     return pd.DataFrame(rows)
@@ -166,8 +154,7 @@ def changes(thresholds: pd.DataFrame, field: str, by: Sequence[str]) -> pd.DataF
     for key, group in group_rows(thresholds[thresholds[field].notna()], by):
         ordered = group.sort_values(field).to_dict("records")
         for lower, higher in itertools.pairwise(ordered):
-            ratio: dict[str, Any] = ratio_of(higher, lower)
-            ratio.pop("reference")
+            ratio = ratio_of(higher, lower)
             equal = bool(ratio["ratio_low"] <= 1.0 <= ratio["ratio_high"])
             rows.append({**key, "low_value": lower[field], "high_value": higher[field], **ratio, "n50_equal": equal})
     columns = [*by, "low_value", "high_value", "ratio", "ratio_low", "ratio_high", "n50_equal"]

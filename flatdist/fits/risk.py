@@ -1,28 +1,34 @@
-"""Errors of estimators with noisy observations, compared with exact predictions."""
+"""Errors of estimators with noisy observations, and the exact predictions that they are compared with."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from flatdist.cells.cell import Cell
+from flatdist.cells.problems import sample_arrays
 from flatdist.errors import FitError
 from flatdist.fits.grouping import group_rows, panel_columns, series_columns
 from flatdist.fits.paired import with_reference
-from flatdist.fits.risk_predictions import Setting, predictions
+from flatdist.fits.shapes import SHAPE, predicted
 from flatdist.fits.success import label_success, require_columns
-from flatdist.theory import statistical_dimension
+from flatdist.theory.risk import MinimumNormLaw, interpolation_law, minimum_nuclear_errors, tangent_fit_error
 from flatdist.threshold.median import median_interval
 
-SHAPE = ("d_out", "d_in", "rank")
-
-
 REGIMES = ("below", "transition", "above", "peak")
-
-
+NUCLEAR_UP_TO = 0.985  # of d d'; beyond, problems scatter around a mean that tends to infinity
 _LEVEL = 0.95
+_TRUTHS = 16
+_POINTS = 40
+_SETTING = {
+    "d_out": None, "d_in": None, "rank": None, "observation_noise_std": 0.0, "spectral_tail": 0.0,
+    "ground_truth": "unit_frobenius", "ensemble": "gaussian",
+}  # fmt: skip
+"""What predictions depend on, and the value of rows without the column."""
 
 
 def risk_table(trials: pd.DataFrame, by: Sequence[str] | None = None, level: float = _LEVEL) -> pd.DataFrame:
@@ -38,19 +44,19 @@ def risk_table(trials: pd.DataFrame, by: Sequence[str] | None = None, level: flo
         median ``error`` with ``error_low``, ``error_high``, the quartiles ``error_q25``, ``error_q75``, the median
         ``misfit`` (train loss over the variance of the labels' noise: 1 at the ground truth, 0 where the noise is
         interpolated; NaN without noise), and what theory says: ``predicted`` for the method, ``floor`` of any
-        interpolator, and ``rank_fit`` of a fit of rank r that does not interpolate.
+        interpolator, and ``rank_fit`` of a fit of rank r that does not interpolate; NaN where nothing is known.
 
     Raises:
         FitError: no rows, missing columns, or not one finite error.
     """
-    labelled = checked(trials)
+    labelled = _checked(trials)
     by = [*series_columns(labelled), *panel_columns(labelled)] if by is None else by
     rows: list[dict[str, Any]] = []
     settings = []
     for key, group in group_rows(labelled, [*by, "n"]):
         errors = group["error"].to_numpy(dtype=float)
         middle, low, high, _ = median_interval(errors, level)
-        quartiles = np.quantile(errors, [0.25, 0.75], method="closest_observation")
+        lower, upper = np.quantile(errors, [0.25, 0.75], method="closest_observation").tolist()
         rows.append(
             {
                 **key,
@@ -61,14 +67,24 @@ def risk_table(trials: pd.DataFrame, by: Sequence[str] | None = None, level: flo
                 "error": middle,
                 "error_low": max(low, 0.0),
                 "error_high": high,
-                "error_q25": float(quartiles[0]),
-                "error_q75": float(quartiles[1]),
+                "error_q25": lower,
+                "error_q75": upper,
                 "misfit": median_interval(group["misfit"]).median,
             }
         )
         settings.append(Setting.of(group))
-    table = pd.DataFrame(rows)
-    return table.join(predictions(settings, [str(method) for method in table["method"]]))
+    curves: dict[tuple[Setting | None, int], dict[str, float]] = {}
+    for setting in set(settings) - {None}:  # all n at once, which share the draws
+        n = np.unique([row["n"] for row, own in zip(rows, settings, strict=True) if own == setting])
+        for name, errors in setting.along(n).items():
+            for value, error in zip(n.tolist(), errors.tolist(), strict=True):
+                curves.setdefault((setting, value), {})[name] = error
+    own = {"min_nuclear_norm": "nuclear_norm", "min_frobenius_norm": "minimum_norm"}
+    for row, setting in zip(rows, settings, strict=True):
+        found = curves.get((setting, row["n"]), {})
+        shown = {"predicted": own.get(row.get("method", "")), "floor": "floor", "rank_fit": "tangent_fit"}
+        row |= {name: found.get(curve, math.nan) for name, curve in shown.items()}
+    return pd.DataFrame(rows)
 
 
 def error_ratios(trials: pd.DataFrame, reference: str, level: float = _LEVEL) -> pd.DataFrame:
@@ -87,11 +103,11 @@ def error_ratios(trials: pd.DataFrame, reference: str, level: float = _LEVEL) ->
         FitError: as for :func:`risk_table`; or the reference has no trials or several configurations, or nothing pairs
             with it.
     """
-    labelled = checked(trials)
-    series, panels = series_columns(labelled), panel_columns(labelled)
-    rows = []
-    for key, group in group_rows(_paired(labelled, reference), [*series, *panels, "n"]):
-        rows.append({**key, "n_over_statdim": group["n_over_statdim"].mean(), **_compared(group["ratio"], level)})
+    pairs, by = _paired(trials, reference)
+    groups = group_rows(pairs, [*by, "n"])
+    rows = [
+        {**key, "n_over_statdim": group["n_over_statdim"].mean(), **_compared(group, level)} for key, group in groups
+    ]
     return pd.DataFrame(rows)
 
 
@@ -101,60 +117,143 @@ def ratios_by_regime(trials: pd.DataFrame, reference: str, level: float = _LEVEL
     ``below`` is n < 0.95 statistical dimensions, ``peak`` n > 0.9 d d', ``above`` from 1.2 statistical dimensions to
     there, ``transition`` what is left.
     """
-    labelled = checked(trials)
-    series, panels = series_columns(labelled), panel_columns(labelled)
-    pairs = _paired(labelled, reference)
+    pairs, by = _paired(trials, reference)
     scaled, share = pairs["n_over_statdim"], pairs["n"] / (pairs["d_out"] * pairs["d_in"])
     regime = np.select([share > 0.9, scaled < 0.95, scaled < 1.2], ["peak", "below", "transition"], "above")
-    rows = []
-    for key, group in group_rows(pairs.assign(regime=regime), [*series, *panels, "regime"]):
-        rows.append({**key, **_compared(group["ratio"], level)})
-    table = pd.DataFrame(rows)
-    order = {name: place for place, name in enumerate(REGIMES)}
-    return table.sort_values("regime", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+    groups = group_rows(pairs.assign(regime=regime), [*by, "regime"])
+    table = pd.DataFrame([{**key, **_compared(group, level)} for key, group in groups])
+    return table.sort_values("regime", key=lambda names: names.map(REGIMES.index), kind="stable", ignore_index=True)
 
 
-def checked(trials: pd.DataFrame) -> pd.DataFrame:
-    """Trials with ``error`` (infinite where diverged), ``misfit`` and ``n_over_statdim``.
-
-    Raises:
-        FitError: no rows, missing columns, or not one finite error.
-    """
+def _checked(trials: pd.DataFrame) -> pd.DataFrame:
+    """Trials with ``error`` (infinite where diverged), ``misfit`` and ``n_over_statdim``."""
     require_columns(trials, ("method", *SHAPE, "n", "replicate", "relative_error"), "needed columns")
     labelled = label_success(trials, 1.0)
     if labelled["diverged"].all():
         raise FitError(f"all {len(labelled)} trials diverged or have no error: there is no risk to draw")
     labelled["error"] = labelled["relative_error"].where(~labelled["diverged"], np.inf)
-    dimension = {
-        shape: statistical_dimension(*map(int, shape)) for shape in set(zip(*(labelled[s] for s in SHAPE), strict=True))
-    }
-    shapes = zip(*(labelled[name] for name in SHAPE), strict=True)
-    labelled["n_over_statdim"] = labelled["n"].to_numpy(dtype=float) / [dimension[shape] for shape in shapes]
-    labelled["misfit"] = _misfit(labelled)
+    labelled["n_over_statdim"] = labelled["n"].to_numpy(dtype=float) / predicted("statdim", labelled)
+    labelled["misfit"] = np.nan
+    needed = ["observation_noise_std", "train_loss", "population_loss"]
+    if set(needed) <= set(labelled):
+        noise, train, population = (pd.to_numeric(labelled[name], errors="coerce") for name in needed)
+        # ||M*||_F^2 is the population loss over the relative error.
+        misfit = train / (noise**2 * population / labelled["relative_error"])
+        labelled["misfit"] = misfit.where(np.isfinite(misfit))
     return labelled
 
 
-def _misfit(labelled: pd.DataFrame) -> np.ndarray:
-    needed = ("observation_noise_std", "train_loss", "population_loss")
-    if not set(needed) <= set(labelled):
-        return np.full(len(labelled), np.nan)
-    noise, train, population = (pd.to_numeric(labelled[name], errors="coerce").to_numpy(float) for name in needed)
-    error = labelled["relative_error"].to_numpy(dtype=float)
-    with np.errstate(divide="ignore", invalid="ignore"):  # ||M*||_F^2 is the population loss over the relative error
-        misfit = train / (noise**2 * population / error)
-    return np.where(np.isfinite(misfit), misfit, np.nan)
-
-
-def _paired(labelled: pd.DataFrame, reference: str) -> pd.DataFrame:
+def _paired(trials: pd.DataFrame, reference: str) -> tuple[pd.DataFrame, list[str]]:
+    """Each trial with the ``ratio`` of its error to the reference's, and the columns of series and panels."""
+    labelled = _checked(trials)
     pairs = with_reference(labelled, reference, ["error"])
-    mine, other = (pairs[name].to_numpy(dtype=float) for name in ("error", "error_reference"))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        pairs["ratio"] = np.where(mine == other, 1.0, mine / other)  # two exact answers, or two divergences, are equal
-    return pairs
+    equal = pairs["error"] == pairs["error_reference"]  # two exact answers, or two divergences
+    pairs["ratio"] = (pairs["error"] / pairs["error_reference"]).mask(equal, 1.0)
+    return pairs, [*series_columns(labelled), *panel_columns(labelled)]
 
 
-def _compared(ratios: pd.Series, level: float) -> dict[str, float]:
-    values = ratios.to_numpy(dtype=float)
+def _compared(group: pd.DataFrame, level: float) -> dict[str, float]:
+    values = group["ratio"].to_numpy(dtype=float)
     middle, low, high, _ = median_interval(values, level)
     worse = float(np.mean(values > 1.0) + 0.5 * np.mean(values == 1.0))
     return {"pairs": len(values), "ratio": middle, "ratio_low": max(low, 0.0), "ratio_high": high, "worse": worse}
+
+
+class Setting(NamedTuple):
+    """What a prediction depends on besides n; ``noise`` and ``tail`` relative to ||M*||_F."""
+
+    d_out: int
+    d_in: int
+    rank: int
+    noise: float
+    tail: float
+    ground_truth: str
+
+    @classmethod
+    def of(cls, trials: pd.DataFrame) -> Setting | None:
+        """The setting that trials share; None if they share none, or the measurements are not Gaussian."""
+        found = [set(trials[name]) if name in trials else {default} for name, default in _SETTING.items()]
+        if any(len(values) != 1 or None in values for values in found):
+            return None
+        d_out, d_in, rank, noise, tail, ground_truth, ensemble = (values.pop() for values in found)
+        shape = int(d_out), int(d_in), int(rank)
+        return cls(*shape, float(noise), float(tail), str(ground_truth)) if ensemble == "gaussian" else None
+
+    @property
+    def entries(self) -> int:
+        """D = d_out d_in."""
+        return self.d_out * self.d_in
+
+    def along(self, n: np.ndarray) -> dict[str, np.ndarray]:
+        """Errors at many whole n, each (len(n),); NaN or infinite where a curve does not apply.
+
+        ``nuclear_norm`` by Gordon's comparison; ``minimum_norm``, the exact law's median; ``floor``, the median of the
+        least error of any interpolator; ``tangent_fit``, a fit of rank r that does not interpolate; ``truncation``, the
+        best approximation of rank r.
+        """
+        shape, values, unknown = (self.d_out, self.d_in), n.tolist(), np.full(len(n), np.nan)
+        nuclear, inside = unknown.copy(), n <= NUCLEAR_UP_TO * self.entries
+        if inside.any():
+            nuclear[inside] = minimum_nuclear_errors(self.spectra(), *shape, n[inside], self.noise)
+        solvable = [m if m <= self.entries else None for m in values]
+        least = [math.nan if m is None else MinimumNormLaw(*shape, m, self.noise).median() for m in solvable]
+        floor = [math.nan if m is None else interpolation_law(*shape, m, self.noise).median() for m in solvable]
+        fit = [tangent_fit_error(*shape, self.rank, m, self.noise, self.tail) for m in values]
+        return {
+            "nuclear_norm": nuclear,
+            "minimum_norm": np.array(least),
+            "floor": np.array(floor) if self.noise else unknown,
+            "tangent_fit": np.array(fit) if self.noise or self.tail else unknown,
+            "truncation": np.full(len(n), self.tail**2 if self.tail else math.nan),
+        }
+
+    def spectra(self) -> np.ndarray:
+        """Singular values of a few ground truths as they are drawn, norm 1, (k, min(d_out, d_in))."""
+        cell = Cell(
+            d_out=self.d_out, d_in=self.d_in, rank=self.rank, n=1, spectral_tail=self.tail,
+            ground_truth=self.ground_truth, method="min_nuclear_norm",
+        )  # fmt: skip
+        truths = np.stack([sample_arrays(cell, replicate).ground_truth for replicate in range(_TRUTHS)])
+        spectra = np.linalg.svd(truths, compute_uv=False)
+        return np.asarray(spectra / np.linalg.norm(spectra, axis=1, keepdims=True))
+
+
+def prediction_curves(trials: pd.DataFrame, panels: Sequence[str]) -> pd.DataFrame:
+    """Every curve of each panel where it applies: columns of ``panels``, ``curve``, ``n``, ``error``."""
+    rows = []
+    for key, group in group_rows(trials, panels):
+        setting = Setting.of(group)
+        if setting is None:
+            continue
+        low, high = int(group["n"].min()), min(int(group["n"].max()), setting.entries)
+        dense = np.unique(np.round(np.geomspace(min(low, high), high, _POINTS)).astype(int))
+        for name, errors in setting.along(dense).items():
+            points = zip(dense.tolist(), errors.tolist(), strict=True)
+            rows += [{**key, "curve": name, "n": n, "error": error} for n, error in points]
+    table = pd.DataFrame(rows, columns=[*panels, "curve", "n", "error"])
+    return table[np.isfinite(table["error"].astype(float)) & (table["error"] > 0.0)].reset_index(drop=True)
+
+
+def quantile_test(trials: pd.DataFrame) -> list[str]:
+    """A line that says whether minimum-Frobenius-norm errors follow their exact law; none without such trials.
+
+    The law's distribution function at each error is uniform on (0, 1) if they do, whatever their n and noise. The test
+    takes independent problems: of several spectral tails, which share their measurements, it uses the smallest.
+    """
+    mine = trials[(trials["method"] == "min_frobenius_norm") & trials["relative_error"].notna()]
+    if "nested" in mine and mine["nested"].any():
+        return []
+    if "spectral_tail" in mine:
+        mine = mine[mine["spectral_tail"] == mine["spectral_tail"].min()]
+    places = []
+    for key, group in group_rows(mine, [name for name in (*_SETTING, "n") if name in mine]):
+        setting, n = Setting.of(group), int(key["n"])
+        if setting is not None and (n < setting.entries or (n == setting.entries and setting.noise)):
+            law = MinimumNormLaw(setting.d_out, setting.d_in, n, setting.noise)
+            places += [law.cdf(float(error)) for error in group["relative_error"]]
+    if not places:
+        return []
+    from scipy.stats import kstest
+
+    p_value = kstest(places, "uniform").pvalue
+    return [f"min_frobenius_norm: {len(places)} errors against their exact law, Kolmogorov-Smirnov p = {p_value:.2f}"]

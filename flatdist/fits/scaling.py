@@ -1,9 +1,13 @@
-"""Which law does n50 follow: c r(d+d')^a, c dof^a, c statdim^a or c (d d')^a?"""
+"""Which law does n50 follow: c r(d+d')^a, c dof^a, c statdim^a or c (d d')^a? And the transition's width: c (d d')^a.
+
+Finite-size scaling: success against (n - n50) / width is one curve for all shapes, and the width grows as sqrt(d d').
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -12,19 +16,13 @@ import pandas as pd
 from scipy import special
 
 from flatdist.errors import FitError
-from flatdist.fits.grouping import configuration_columns, group_rows
-from flatdist.fits.power_law import (
-    COEFFICIENT,
-    EXPONENT,
-    Points,
-    PowerLaw,
-    fit_power_law,
-    held_out_score,
-    profile_limits,
-)
+from flatdist.fits.grouping import configuration_columns, group_rows, series_columns
+from flatdist.fits.power_law import COEFFICIENT, EXPONENT, Points, fit_power_law, held_out_score, profile_limits
 from flatdist.fits.shapes import SHAPE, predicted
-from flatdist.fits.success import require_columns
+from flatdist.fits.success import require_columns, resolve_tolerance, success_rates
+from flatdist.fits.threshold import fit_thresholds, grouping
 from flatdist.theory import prediction
+from flatdist.threshold.curves import quantile
 
 LAWS = ("rsum", "dof", "statdim", "entries")
 EXACT_LAWS = ("statdim", "entries")  # the constant is part of the law: n50 = law is tested for equivalence
@@ -32,6 +30,7 @@ MARGIN = 0.03
 ONE_SIZE = "undecided: one size"
 EXCLUDING_ODDS = 20.0  # against the best law, by AICc: the odds of a 95 % statement
 _SMALLEST_ERROR = 1e-3  # of log n50: n is a whole number
+RESOLVED, BELOW, UNKNOWN = "none", "left", "unresolved"  # kinds of widths
 
 
 def fit_scaling(
@@ -121,11 +120,11 @@ def points_of(group: pd.DataFrame, law: str, quantity: str = "n50", level: float
 
 
 def _fit_group(group: pd.DataFrame, laws: Sequence[str], level: float, margin: float) -> list[dict[str, Any]]:
+    censored = int((group["censored"] != "none").sum())
     rows = []
     for law in laws:
-        row: dict[str, Any] = {"law": law, "formula": prediction(law).formula}
-        row |= _fit_law(points_of(group, law, level=level), law in EXACT_LAWS, level, margin)
-        rows.append(row | {"n_censored": int((group["censored"] != "none").sum())})
+        fit = _fit_law(points_of(group, law, level=level), law in EXACT_LAWS, level, margin)
+        rows.append({"law": law, "formula": prediction(law).formula, **fit, "n_censored": censored})
     best = min(row["aicc"] for row in rows)
     for row in rows:
         row["aicc_difference"] = row["aicc"] - best if math.isfinite(row["aicc"]) else math.nan
@@ -135,11 +134,30 @@ def _fit_group(group: pd.DataFrame, laws: Sequence[str], level: float, margin: f
 
 @lru_cache(maxsize=512)  # a report, its figures and a page that follows a store ask for the same fits again and again
 def _fit_law(points: Points, exact: bool, level: float, margin: float) -> dict[str, Any]:
+    varies, best = bool(np.ptp(points.x) > 1e-9), None
+    limits = coefficients = (math.nan, math.nan)
+    if varies and points.shapes >= 3:  # both are undetermined otherwise
+        best = fit_power_law(points)
+        coefficients, limits = (profile_limits(points, which, level) for which in (COEFFICIENT, EXPONENT))
     proportional = fit_power_law(points, 1.0)
+    low, high = (_exp(value) for value in profile_limits(points, COEFFICIENT, 0.9, 1.0))
+    equivalence = "different" if high < 1.0 - margin or low > 1.0 + margin else "undecided"
+    if 1.0 - margin <= low and high <= 1.0 + margin:
+        equivalence = "equivalent"
     return {
-        **_free_fit(points, level),
-        **_proportional_fit(points, proportional, exact, margin),
-        "varies": _varies(points),
+        "coefficient": _exp(best.parameters[COEFFICIENT]) if best else math.nan,
+        "coefficient_low": _exp(coefficients[0]),
+        "coefficient_high": _exp(coefficients[1]),
+        "exponent": best.parameters[EXPONENT] if best else math.nan,
+        "exponent_low": limits[0],
+        "exponent_high": limits[1],
+        "discrepancy": math.exp(best.parameters[2]) if best else math.nan,
+        "ratio": math.exp(proportional.parameters[COEFFICIENT]),
+        "ratio_low": low,
+        "ratio_high": high,
+        "ratio_discrepancy": math.exp(proportional.parameters[2]),
+        "equivalence": equivalence if exact else None,
+        "varies": varies,
         "aicc": proportional.aicc(points.shapes),
         "held_out": held_out_score(points, 1.0),
         "n_shapes": points.shapes,
@@ -147,45 +165,8 @@ def _fit_law(points: Points, exact: bool, level: float, margin: float) -> dict[s
     }
 
 
-def _free_fit(points: Points, level: float) -> dict[str, Any]:
-    """Coefficient and exponent, both free; undetermined if the law has the same value everywhere."""
-    names = ("coefficient", "coefficient_low", "coefficient_high", "exponent", "exponent_low", "exponent_high")
-    if not _varies(points) or points.shapes < 3:
-        return dict.fromkeys((*names, "discrepancy"), math.nan)
-    best = fit_power_law(points)
-    coefficient = profile_limits(points, COEFFICIENT, level)
-    exponent = profile_limits(points, EXPONENT, level)
-    values = (
-        *(_exp(value) for value in (best.parameters[COEFFICIENT], *coefficient)),
-        best.parameters[EXPONENT],
-        *exponent,
-    )
-    return {**dict(zip(names, values, strict=True)), "discrepancy": math.exp(best.parameters[2])}
-
-
-def _varies(points: Points) -> bool:
-    return bool(np.ptp(points.x) > 1e-9)
-
-
 def _exp(value: float) -> float:
-    return math.exp(value) if value < 700 else math.inf
-
-
-def _proportional_fit(points: Points, fitted: PowerLaw, exact: bool, margin: float) -> dict[str, Any]:
-    low, high = (_exp(value) for value in profile_limits(points, COEFFICIENT, 0.9, 1.0))
-    if not exact:
-        equivalence = None
-    elif 1.0 - margin <= low and high <= 1.0 + margin:
-        equivalence = "equivalent"
-    else:
-        equivalence = "different" if high < 1.0 - margin or low > 1.0 + margin else "undecided"
-    return {
-        "ratio": math.exp(fitted.parameters[COEFFICIENT]),
-        "ratio_low": low,
-        "ratio_high": high,
-        "ratio_discrepancy": math.exp(fitted.parameters[2]),
-        "equivalence": equivalence,
-    }
+    return math.inf if value >= 700 else math.exp(value)
 
 
 def _verdict(row: dict[str, Any]) -> str:
@@ -194,3 +175,120 @@ def _verdict(row: dict[str, Any]) -> str:
     one_is_inside = row["exponent_low"] <= 1.0 <= row["exponent_high"]
     likely = row["aicc_difference"] <= 2.0 * math.log(EXCLUDING_ODDS)
     return "consistent" if one_is_inside and likely else "excluded at 95 %"
+
+
+def width_table(thresholds: pd.DataFrame) -> pd.DataFrame:
+    """The width of each transition, as far as the measured n resolve it.
+
+    A width below the distance between the n on either side of n50 reflects the grid rather than the transition, so it
+    is only an upper bound.
+
+    Args:
+        thresholds: from :func:`flatdist.fits.threshold.fit_thresholds`.
+
+    Returns:
+        The thresholds with ``width``, ``width_low``, ``width_high`` (from 10 to 90 % success, in measurements) and
+        ``width_censored``: ``none``; ``left`` (only ``width_high`` is known: the larger of the grid's distance and the
+        end of the fitted interval); ``unresolved`` (nothing is known).
+    """
+    width, low, high = (thresholds[f"transition{end}"].to_numpy(dtype=float) for end in ("", "_low", "_high"))
+    spacing = thresholds["n_spacing"].to_numpy(dtype=float)
+    bracketed = thresholds["censored"].isin(["none", "interval"]).to_numpy() & np.isfinite(high)
+    resolved = bracketed & (thresholds["censored"] == "none").to_numpy() & (width > 0) & ~(width < spacing)
+    kind = np.where(resolved, RESOLVED, np.where(bracketed, BELOW, UNKNOWN))
+    return thresholds.assign(
+        width=np.where(resolved, width, np.nan),
+        width_low=np.where(resolved, low, 0.0),
+        width_high=np.where(resolved, high, np.where(bracketed, np.fmax(high, spacing), np.inf)),
+        width_censored=kind,
+    )
+
+
+def unresolved_lines(thresholds: pd.DataFrame) -> list[str]:
+    """A remark on the transitions that the measured n do not resolve; no line if they resolve all."""
+    kinds = width_table(thresholds)["width_censored"].value_counts()
+    below = int(kinds.get(BELOW, 0))
+    text = (
+        f"{below} of {below + kinds.get(RESOLVED, 0)} transitions are narrower than the distance between the measured "
+        "n: the width's law takes them as upper bounds, and the collapse leaves them out; finer n would resolve them"
+    )
+    return [text] if below else []
+
+
+def collapse_table(trials: pd.DataFrame, thresholds: pd.DataFrame, by: Sequence[str], tolerance: float) -> pd.DataFrame:
+    """Success rates of every group whose width the measured n resolve, on its own scale.
+
+    Returns:
+        The columns of :func:`flatdist.fits.success.success_rates` and ``z`` = (n - n50) / width, with
+        the width from 10 to 90 % success.
+    """
+    resolved = width_table(thresholds)["width_censored"] == RESOLVED
+    known = thresholds.loc[resolved, [*by, "n50", "transition"]]
+    rates = success_rates(trials, by, tolerance).merge(known, on=list(by))
+    return rates.assign(z=(rates["n"] - rates["n50"]) / rates["transition"]).drop(columns=["n50", "transition"])
+
+
+def master_curve(z: np.ndarray) -> np.ndarray:
+    """The logistic curve that rises from 10 to 90 % over one unit of z."""
+    return np.asarray(1.0 / (1.0 + np.exp(-2.0 * quantile("logit", 0.9) * z)))
+
+
+def fit_width_law(thresholds: pd.DataFrame, by: Sequence[str], level: float = 0.95) -> pd.DataFrame:
+    """Fit width = c (d d')^a in each group; theory's order of magnitude is a = 1/2.
+
+    Widths that the measured n do not resolve enter as the bounds that they are (:func:`width_table`).
+
+    Returns:
+        One row per group with at least three shapes of different size whose width is resolved: the columns of ``by``,
+        ``coefficient``, ``exponent`` with limits, ``n_shapes``, ``n_unresolved`` (widths that are only bounds).
+    """
+    rows: list[dict[str, Any]] = []
+    for key, group in group_rows(thresholds, by):
+        widths = width_table(group)
+        points = points_of(widths.assign(censored=widths["width_censored"]), "entries", "width", level)
+        resolved = points.select(~np.isnan(points.y))
+        if resolved.shapes < 3 or np.ptp(resolved.x) < 1e-9:
+            continue
+        coefficient, exponent, _ = fit_power_law(points).parameters
+        low, high = profile_limits(points, EXPONENT, level)
+        row = {"n_shapes": points.shapes, "n_unresolved": len(points.x) - len(resolved.x)}
+        row |= {"coefficient": math.exp(coefficient), "exponent": exponent, "exponent_low": low, "exponent_high": high}
+        rows.append({**key, **row})
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Fits:
+    """What the two figures show.
+
+    Attributes:
+        tolerance: of a success.
+        by: columns that thresholds are grouped by.
+        series: those of them that make a colour.
+        thresholds, laws, widths, collapsed: from :func:`flatdist.fit_thresholds`, :func:`fit_scaling`,
+            :func:`fit_width_law` and :func:`collapse_table`.
+    """
+
+    tolerance: float
+    by: list[str]
+    series: list[str]
+    thresholds: pd.DataFrame
+    laws: pd.DataFrame
+    widths: pd.DataFrame
+    collapsed: pd.DataFrame
+
+
+def fit_all(trials: pd.DataFrame, tolerance: float | None = None, link: str = "auto") -> Fits:
+    """Fit thresholds, laws and widths.
+
+    Raises:
+        FitError: the trials lack columns, or no threshold is bracketed by its data.
+    """
+    require_columns(trials, SHAPE, "needed columns")
+    tolerance = resolve_tolerance(trials, tolerance)
+    by = list(dict.fromkeys([*grouping(trials), *SHAPE]))
+    thresholds = fit_thresholds(trials, by=by, tolerance=tolerance, link=link)
+    series = series_columns(trials)
+    laws = fit_scaling(thresholds, by=series)
+    widths = fit_width_law(thresholds, series)
+    return Fits(tolerance, by, series, thresholds, laws, widths, collapse_table(trials, thresholds, by, tolerance))

@@ -21,11 +21,7 @@ def common_tolerance(methods: Iterable[str]) -> float:
 
 
 def resolve_tolerance(trials: pd.DataFrame, tolerance: float | None) -> float:
-    """Check a tolerance, or choose the common one of the methods present.
-
-    Raises:
-        FitError: not a positive finite number.
-    """
+    """Check that a tolerance is a positive finite number, or choose the common one of the methods present."""
     if tolerance is None:
         if "method" not in trials:
             return SGD_TOLERANCE
@@ -36,12 +32,14 @@ def resolve_tolerance(trials: pd.DataFrame, tolerance: float | None) -> float:
     return float(tolerance)
 
 
-def missing_lines(trials: pd.DataFrame) -> list[str]:
-    """A sentence on what a sweep has not finished; no line if it is complete or that is unknown.
+def check_level(level: float) -> None:
+    """Reject what is not a confidence level."""
+    if not 0.0 < level < 1.0:
+        raise FitError(f"level={level!r} is not a confidence level; allowed: between 0 and 1, such as 0.95")
 
-    Args:
-        trials: as :func:`flatdist.load_trials` returned them for a sweep.
-    """
+
+def missing_lines(trials: pd.DataFrame) -> list[str]:
+    """A sentence on what the sweep of these trials has not finished; no line if it is complete or that is unknown."""
     lines = [f"the sweep is not complete: {trials.attrs['outlook']}"] if trials.attrs.get("outlook") else []
     asked: dict[str, int] = trials.attrs.get("asked") or {}
     done = {name: min(int((trials["method"] == name).sum()), count) for name, count in asked.items()}
@@ -53,11 +51,7 @@ def missing_lines(trials: pd.DataFrame) -> list[str]:
 
 
 def success_words(tolerance: float) -> str:
-    """The definition of success, printed wherever n50 is.
-
-    >>> success_words(1e-2)
-    'success: relative error below 0.01'
-    """
+    """The definition of success, printed wherever n50 is."""
     return f"success: relative error below {tolerance:g}"
 
 
@@ -75,11 +69,7 @@ def wilson_interval(successes: int, total: int, level: float = 0.95) -> tuple[fl
 
 
 def require_columns(frame: pd.DataFrame, columns: Sequence[str], what: str) -> None:
-    """Check that columns exist.
-
-    Raises:
-        FitError: names each missing column and the nearest existing one.
-    """
+    """Check that columns exist; the error names each missing one and the nearest existing one."""
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         names = ", ".join(f"{name!r}{did_you_mean(name, map(str, frame.columns))}" for name in missing)
@@ -99,23 +89,19 @@ def label_success(trials: pd.DataFrame, tolerance: float) -> pd.DataFrame:
     require_columns(trials, ("n", "replicate", "relative_error"), "needed columns")
     if trials.empty:
         raise FitError("there are no trials to analyse: the table has no rows")
-    n = pd.to_numeric(trials["n"], errors="coerce").to_numpy(dtype=float)
-    if not np.all(np.isfinite(n) & (n > 0)):
-        raise FitError(f"{int((~(np.isfinite(n) & (n > 0))).sum())} trials have no positive number of measurements n")
-    error = pd.to_numeric(trials["relative_error"], errors="coerce").to_numpy(dtype=float)
-    if "status" in trials:
-        status = trials["status"].astype(object).to_numpy()
-    else:
-        status = np.full(len(trials), "converged", dtype=object)
+    n, error = (pd.to_numeric(trials[name], errors="coerce").to_numpy(float) for name in ("n", "relative_error"))
+    counted = np.isfinite(n) & (n > 0)
+    if not counted.all():
+        raise FitError(f"{int((~counted).sum())} trials have no positive number of measurements n")
+    status = trials["status"].astype(object).to_numpy() if "status" in trials else np.full(len(trials), "converged")
     diverged = (status == "diverged") | ~np.isfinite(error)
-    labelled = trials.copy()
-    labelled["n"] = n.astype(np.int64) if np.all(n == np.floor(n)) else n
-    labelled["relative_error"] = error
-    labelled["diverged"] = diverged
-    labelled["unconverged"] = (status == "budget_exhausted") & ~diverged
-    with np.errstate(invalid="ignore"):
-        labelled["success"] = (error < tolerance) & ~diverged
-    return labelled
+    return trials.assign(
+        n=n.astype(np.int64) if np.all(n == np.floor(n)) else n,
+        relative_error=error,
+        diverged=diverged,
+        unconverged=(status == "budget_exhausted") & ~diverged,
+        success=(error < tolerance) & ~diverged,
+    )
 
 
 def success_rates(trials: pd.DataFrame, by: Sequence[str], tolerance: float) -> pd.DataFrame:
@@ -123,7 +109,5 @@ def success_rates(trials: pd.DataFrame, by: Sequence[str], tolerance: float) -> 
     labelled = label_success(trials, tolerance)
     names = list(dict.fromkeys([*by, "n"]))
     keys, index = grouped(labelled, names)
-    count = np.bincount(index)
-    totals = {name: np.bincount(index, labelled[name]) for name in ("success", "diverged")}
-    table = pd.DataFrame(keys, columns=names)
-    return table.assign(rate=totals["success"] / count, count=count, diverged=totals["diverged"].astype(int))
+    rates = labelled.groupby(index).agg(rate=("success", "mean"), count=("n", "size"), diverged=("diverged", "sum"))
+    return pd.DataFrame(keys, columns=names).join(rates)

@@ -5,25 +5,15 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from flatdist.errors import FitError
-from flatdist.fits.grouping import (
-    configuration_columns,
-    grouped,
-    grouped_rows,
-    panel_columns,
-    ranked,
-    series_columns,
-    varies_within,
-)
-from flatdist.fits.success import label_success, require_columns, resolve_tolerance
-from flatdist.threshold import Interval, Runs, interval
+from flatdist.fits.grouping import as_value, configuration_columns, grouped, panel_columns, ranked, series_columns
+from flatdist.fits.success import check_level, label_success, require_columns, resolve_tolerance
+from flatdist.threshold import Runs, interval
 from flatdist.threshold.curves import CHOICES
 from flatdist.threshold.interval import POOR_FIT
 
@@ -36,30 +26,6 @@ _COLUMNS = {
     "lapse": "lapse", "lapse_evidence": "lapse_evidence", "transition": "width", "transition_low": "width_low",
     "transition_high": "width_high", "scale": "scale", "link": "link", "n50_other_link": "other",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """How thresholds are fitted.
-
-    Attributes:
-        link: ``auto`` averages over links by evidence; ``logit``, ``probit``, ``cloglog`` or ``loglog`` fixes one.
-        level: confidence level of the intervals.
-        unit: what is independent: every ``trial``, or the ``replicate`` with all its n. ``auto`` takes the replicate if
-            problems are nested, and otherwise the trial.
-    """
-
-    link: str = "auto"
-    level: float = 0.95
-    unit: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.link not in CHOICES:
-            raise FitError(f"link={self.link!r} is not known; allowed: {', '.join(CHOICES)}")
-        if self.unit not in UNITS:
-            raise FitError(f"unit={self.unit!r} is not known; allowed: {', '.join(UNITS)}")
-        if not 0.0 < self.level < 1.0:
-            raise FitError(f"level={self.level!r} is not a confidence level; allowed: between 0 and 1, such as 0.95")
 
 
 def fit_thresholds(
@@ -84,7 +50,8 @@ def fit_thresholds(
             for methods that train, 1e-6 for solvers), the same for all groups, so that they can be compared.
         link: ``auto``, or one of ``logit``, ``probit``, ``cloglog``, ``loglog``.
         level: confidence level.
-        unit: ``auto``, ``trial`` or ``replicate``, see :class:`FitSettings`.
+        unit: what is independent: every ``trial``, or the ``replicate`` with all its n; ``auto`` takes the replicate
+            if problems are nested.
 
     Returns:
         One row per group, in the order of the groups' values: the columns of ``by``, then
@@ -122,8 +89,7 @@ def fit_thresholds(
         [40.0]
     """
     by = [by] if isinstance(by, str) else list(by)
-    require_columns(trials, by, "grouping columns")
-    return _fit_groups(trials, by, [resolve_tolerance(trials, tolerance)], FitSettings(link, level, unit), details=True)
+    return _fit_groups(trials, by, [tolerance], link, level, unit)
 
 
 def fit_over_tolerances(
@@ -139,50 +105,48 @@ def fit_over_tolerances(
     """
     if not tolerances:
         raise FitError("no tolerances are given; allowed: one or more positive numbers")
-    require_columns(trials, by, "grouping columns")
-    chosen = [resolve_tolerance(trials, tolerance) for tolerance in tolerances]
-    return _fit_groups(trials, by, chosen, FitSettings(link), details=False)
+    return _fit_groups(trials, by, tolerances, link, details=False)
 
 
 def _fit_groups(
-    trials: pd.DataFrame, by: Sequence[str], tolerances: Sequence[float], settings: FitSettings, *, details: bool
+    trials: pd.DataFrame,
+    by: Sequence[str],
+    tolerances: Sequence[float | None],
+    link: str,
+    level: float = 0.95,
+    unit: str = "auto",
+    *,
+    details: bool = True,
 ) -> pd.DataFrame:
-    labelled = label_success(trials, tolerances[0])
-    context = [name for name in CONTEXT if name in labelled and name not in by]
+    require_columns(trials, by, "grouping columns")
+    for name, value, allowed in (("link", link, CHOICES), ("unit", unit, UNITS)):
+        if value not in allowed:
+            raise FitError(f"{name}={value!r} is not known; allowed: {', '.join(allowed)}")
+    check_level(level)
+    chosen = [resolve_tolerance(trials, tolerance) for tolerance in tolerances]
+    labelled = label_success(trials, chosen[0])
     keys, index = grouped(labelled, by)
-    order, starts = grouped_rows(index)
-    _warn_of_mixtures(labelled, by, order, starts)
-    groups = _Group.split(labelled, np.split(order, starts[1:]), settings.unit)
-    abouts: list[dict[str, Any]] = [{} for _ in groups]
-    for name in context:
-        ranks, values = ranked(labelled[name])
-        if not varies_within(ranks, order, starts).any():
-            for about, rank in zip(abouts, ranks[order[starts]], strict=True):
-                about[name] = values[rank]
-    rows: list[dict[str, Any]] = []
-    for tolerance in tolerances:
-        for key, group, about in zip(keys, groups, abouts, strict=True):
-            rows.append({**key, **_fit_group(group, tolerance, settings, details), "tolerance": tolerance, **about})
-    return pd.DataFrame(rows)
-
-
-def _warn_of_mixtures(labelled: pd.DataFrame, by: Sequence[str], order: np.ndarray, starts: np.ndarray) -> None:
-    """Say which fields of the cells differ within a group."""
+    groups = [group for _, group in labelled.groupby(index)]
     varying = configuration_columns(labelled, but=by)
-    looked_at = [*varying, *(name for name in ("method", "d_out", "d_in") if name in labelled and name not in varying)]
-    suspects = {name: varies_within(ranked(labelled[name])[0], order, starts) for name in varying}
-    several = np.flatnonzero(np.any(list(suspects.values()), axis=0)) if suspects else ()
-    parts = np.split(order, starts[1:])
-    mixed = {
-        name for group in several for name in configuration_columns(labelled[looked_at].iloc[parts[group]], but=by)
-    }
-    if mixed:
-        warnings.warn(
-            f"groups mix trials that differ in {', '.join(sorted(mixed))}; add these columns to `by` unless pooling "
-            "them is meant",
-            UserWarning,
-            stacklevel=4,
-        )
+    if varying:
+        seen = list({*varying, "method", "d_out", "d_in"} & set(labelled))
+        mixed = {name for group in groups for name in configuration_columns(group[seen], but=by)}
+        if mixed:
+            warnings.warn(
+                f"groups mix trials that differ in {', '.join(sorted(mixed))}; add these columns to `by` unless "
+                "pooling them is meant",
+                UserWarning,
+                stacklevel=3,
+            )
+    ranks = {name: ranked(labelled[name])[0] for name in CONTEXT if name in labelled and name not in by}
+    context = [name for name in ranks if pd.Series(ranks[name]).groupby(index).nunique().max() == 1]
+    rows = []
+    for tolerance in chosen:
+        for key, group in zip(keys, groups, strict=True):
+            about = {name: as_value(group[name].iloc[0]) for name in context}
+            fit = _fit_group(group, tolerance, unit, link=link, level=level, details=details)
+            rows.append({**key, **fit, "tolerance": tolerance, **about})
+    return pd.DataFrame(rows)
 
 
 def grouping(trials: pd.DataFrame) -> list[str]:
@@ -190,101 +154,41 @@ def grouping(trials: pd.DataFrame) -> list[str]:
     return [*series_columns(trials), *panel_columns(trials)]
 
 
-@dataclass(frozen=True)
-class _Group:
-    """What a fit needs of one group's trials, (k,) each, and what is independent in it: ``trial`` or ``replicate``."""
-
-    n: np.ndarray
-    replicate: np.ndarray
-    error: np.ndarray
-    diverged: np.ndarray
-    unconverged: np.ndarray
-    unit: str
-
-    @classmethod
-    def split(cls, labelled: pd.DataFrame, parts: Sequence[np.ndarray], unit: str) -> list[_Group]:
-        """Groups of labelled trials, given the rows of each."""
-        n, nested = labelled["n"].to_numpy(dtype=float), _nested(labelled)
-        names = ("replicate", "relative_error", "diverged", "unconverged")
-        replicate, error, diverged, unconverged = (labelled[name].to_numpy() for name in names)
-        return [
-            cls(n[rows], replicate[rows], error[rows], diverged[rows], unconverged[rows], _unit(nested[rows], unit))
-            for rows in parts
-        ]
-
-
-def _fit_group(group: _Group, tolerance: float, settings: FitSettings, details: bool) -> dict[str, Any]:
+def _fit_group(group: pd.DataFrame, tolerance: float, unit: str, **settings: Any) -> dict[str, Any]:
     """Everything about one group but its key."""
-    lost = group.diverged | group.unconverged
-    with np.errstate(invalid="ignore"):
-        success = (group.error < tolerance) & ~group.diverged
-    estimate = _estimate(group.n, success, group.replicate, group.unit, settings, details=details)
-    converged = estimate["n50"] if details else math.nan
-    if details and lost.any():
+    labelled = group.assign(success=(group["relative_error"] < tolerance) & ~group["diverged"])
+    estimate = estimate_threshold(labelled, unit, **settings)
+    unit, converged, lost = estimate.pop("unit"), estimate["n50"], group["diverged"] | group["unconverged"]
+    if not settings["details"] or lost.all():
         converged = math.nan
-        if not lost.all():
-            n, kept, replicate = (column[~lost] for column in (group.n, success, group.replicate))
-            converged = _estimate(n, kept, replicate, group.unit, settings, details=False)["n50"]
-    n = group.n
+    elif lost.any():
+        converged = estimate_threshold(labelled[~lost], unit, **{**settings, "details": False})["n50"]
+    n = group["n"].to_numpy(dtype=float)
+    below, above = n[n <= estimate["n50"]], n[n > estimate["n50"]]
     return {
         **estimate,
         "n_replicates": len(n),
         "n_values": len(np.unique(n)),
-        "n_spacing": _spacing(n, estimate["n50"]),
+        "n_spacing": float(above.min() - below.max()) if len(below) and len(above) else math.nan,
         "n_min": float(n.min()),
         "n_max": float(n.max()),
-        "n_diverged": int(group.diverged.sum()),
-        "n_unconverged": int(group.unconverged.sum()),
+        "n_diverged": int(group["diverged"].sum()),
+        "n_unconverged": int(group["unconverged"].sum()),
         "n50_converged": converged,
-        "unit": group.unit,
+        "unit": unit,
     }
 
 
-def _spacing(n: np.ndarray, n50: float) -> float:
-    """Distance between the measured n on either side of n50; NaN if it is not bracketed."""
-    below, above = n[n <= n50], n[n > n50]
-    return float(above.min() - below.max()) if len(below) and len(above) else math.nan
-
-
-def _nested(labelled: pd.DataFrame) -> np.ndarray:
-    """Whether each trial's problem is part of a stream, (rows,)."""
-    if "nested" not in labelled:
-        return np.zeros(len(labelled), dtype=bool)
-    return np.asarray(labelled["nested"].fillna(False).to_numpy(dtype=bool))
-
-
-def _unit(nested: np.ndarray, unit: str) -> str:
-    """``trial`` or ``replicate``: what can be taken as independent in a group."""
-    return unit if unit != "auto" else "replicate" if nested.any() else "trial"
-
-
-def estimate_threshold(labelled: pd.DataFrame, settings: FitSettings) -> dict[str, Any]:
-    """n50, its interval, whether it is censored, and the transition's width, for one group of labelled trials."""
-    n, success = labelled["n"].to_numpy(dtype=float), labelled["success"].to_numpy(dtype=bool)
-    unit = _unit(_nested(labelled), settings.unit)
-    return _estimate(n, success, labelled["replicate"].to_numpy(), unit, settings, details=True)
-
-
-def _estimate(
-    n: np.ndarray, success: np.ndarray, replicate: np.ndarray, unit: str, settings: FitSettings, *, details: bool
+def estimate_threshold(
+    labelled: pd.DataFrame, unit: str = "auto", *, link: str = "auto", level: float = 0.95, details: bool = True
 ) -> dict[str, Any]:
-    if unit == "trial":
-        # Tolerances and tables ask for the same counts again and again.
-        values, won, lost = Runs(n, success).counts()
-        found = _independent(tuple(values), tuple(won), tuple(lost), settings.level, settings.link, details)
-    else:
-        found = interval(Runs(n, success, replicate), level=settings.level, link=settings.link, details=details)
-    return {column: getattr(found, name) for column, name in _COLUMNS.items()}
-
-
-@lru_cache(maxsize=4096)
-def _independent(
-    values: tuple[float, ...], won: tuple[float, ...], lost: tuple[float, ...], level: float, link: str, details: bool
-) -> Interval:
-    counts = np.array([won, lost]).astype(int)  # (outcome, v)
-    n = np.repeat(np.tile(np.array(values), 2), counts.ravel())
-    success = np.repeat([True, False], counts.sum(axis=1))
-    return interval(Runs(n, success), level=level, link=link, details=details)
+    """n50 and what belongs to it, as :func:`fit_thresholds` returns them, for one group of labelled trials."""
+    n, success, replicate = (labelled[name].to_numpy() for name in ("n", "success", "replicate"))
+    if unit == "auto":
+        unit = "replicate" if "nested" in labelled and labelled["nested"].eq(True).any() else "trial"
+    runs = Runs(n, success, replicate if unit == "replicate" else None)
+    found = interval(runs, level=level, link=link, details=details)
+    return {**{column: getattr(found, name) for column, name in _COLUMNS.items()}, "unit": unit}
 
 
 def threshold_remark(row: Any) -> str:

@@ -11,8 +11,8 @@ import pandas as pd
 from flatdist.figures.panels import DELTA, TIMES
 from flatdist.figures.style import method_label
 from flatdist.figures.words import PREDICTION_NAMES, counted, name_of, number, percent, threshold_words
-from flatdist.fits.collapse import Fits
 from flatdist.fits.grouping import group_rows, matching
+from flatdist.fits.scaling import Fits
 from flatdist.fits.shapes import SHAPE, predicted
 from flatdist.report.material import Material, wanted_replicates
 from flatdist.threshold.interval import POOR_FIT

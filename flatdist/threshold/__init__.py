@@ -4,9 +4,8 @@ A search alternates between :func:`place`, which says at which n the next runs n
 :func:`interval` is what is reported in the end.
 """
 
+from flatdist.threshold.curves import Runs
 from flatdist.threshold.interval import Interval, interval
-from flatdist.threshold.placing import Range, place, round_size
-from flatdist.threshold.runs import Runs
-from flatdist.threshold.stopping import finished
+from flatdist.threshold.placing import Range, finished, place, round_size
 
 __all__ = ["Interval", "Range", "Runs", "finished", "interval", "place", "round_size"]

@@ -1,4 +1,4 @@
-"""Success curves: P(success at n) = (1 - lapse) F((log n - center) / scale), and the likelihood of what was observed.
+"""Success curves P(success at n) = (1 - lapse) F((log n - center) / scale), and the likelihood of what was observed.
 
 F is one of four links. ``logit`` and ``probit`` are symmetric; ``cloglog`` (thresholds with a Weibull law) approaches
 its upper end fast and its lower end slowly, ``loglog`` the other way round. A *lapse* is a failure however large n is.
@@ -25,11 +25,9 @@ def probabilities(link: str, argument: np.ndarray) -> tuple[np.ndarray, np.ndarr
         return special.expit(argument), special.expit(-argument)
     if link == "probit":
         return special.ndtr(argument), special.ndtr(-argument)
-    if link == "cloglog":
-        rate = np.exp(np.minimum(argument, 30.0))
-        return -np.expm1(-rate), np.exp(-rate)
-    rate = np.exp(np.minimum(-argument, 30.0))
-    return np.exp(-rate), -np.expm1(-rate)
+    rate = np.exp(np.minimum(argument if link == "cloglog" else -argument, 30.0))
+    reached, missed = -np.expm1(-rate), np.exp(-rate)
+    return (reached, missed) if link == "cloglog" else (missed, reached)
 
 
 def quantile(link: str, probability: float) -> float:
@@ -50,7 +48,7 @@ def rise(link: str) -> float:
 
 def crossing(link: str, lapse: float) -> float:
     """Where the curve is one half, in scales from its center; a lapse of one half or more has no such place."""
-    return quantile(link, 0.5 / (1.0 - lapse)) if lapse < 0.5 else float("inf")
+    return quantile(link, 0.5 / (1.0 - lapse)) if lapse < 0.5 else math.inf
 
 
 def curve(link: str, n: np.ndarray, n50: float, scale: float, lapse: float = 0.0) -> np.ndarray:
@@ -61,6 +59,86 @@ def curve(link: str, n: np.ndarray, n50: float, scale: float, lapse: float = 0.0
     """
     argument = (np.log(n) - np.log(n50)) / scale + crossing(link, lapse)
     return np.asarray((1.0 - lapse) * probabilities(link, argument)[0])
+
+
+class ByContent:
+    """Equal, and equally hashed, where all arrays hold the same bytes, so that what follows from them can be cached."""
+
+    def _content(self) -> tuple[bytes, ...]:
+        return tuple(np.asarray(values).tobytes() for values in vars(self).values())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ByContent) and self._content() == other._content()
+
+    def __hash__(self) -> int:
+        return hash(self._content())
+
+
+@dataclass(frozen=True, eq=False)
+class Runs(ByContent):
+    """The runs of one group.
+
+    Attributes:
+        n: (k,) measurements of each run, positive; increasing where runs are independent.
+        success: (k,) booleans.
+        replicate: (k,) numbers from 0 of units whose runs are not independent of each other, as on nested problems;
+            None where all are.
+    """
+
+    n: np.ndarray
+    success: np.ndarray
+    replicate: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        n, success = np.asarray(self.n), np.asarray(self.success)
+        if n.ndim != 1 or n.shape != success.shape:
+            raise ValueError(f"n and success need one entry per run; got shapes {n.shape} and {success.shape}")
+        if n.size and not np.all(np.isfinite(n) & (n > 0)):
+            raise ValueError(f"n must be positive numbers of measurements; got {n[~(np.isfinite(n) & (n > 0))][:5]}")
+        if success.size and not np.all((success == 0) | (success == 1)):
+            raise ValueError("success must be true or false for every run")
+        if self.replicate is None:
+            order = np.lexsort((success, n))
+            n, success = n[order], success[order]
+        else:
+            object.__setattr__(self, "replicate", np.unique(self.replicate, return_inverse=True)[1])
+        object.__setattr__(self, "n", n.astype(float))
+        object.__setattr__(self, "success", success.astype(bool))
+
+    def __len__(self) -> int:
+        return len(self.n)
+
+    def counts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The different n, increasing, with the successes and failures at each, (v,) each."""
+        values, index = np.unique(self.n, return_inverse=True)
+        won = np.bincount(index, self.success, minlength=len(values))
+        return values, won, np.bincount(index, minlength=len(values)) - won
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Each replicate's last failure and first success, as indices of the different n: -1 and v where it has none.
+
+        None where the runs are independent, or where some replicate fails after it succeeded.
+        """
+        if self.replicate is None:
+            return None
+        values, index = np.unique(self.n, return_inverse=True)
+        above, until = np.full((2, self.replicate.max() + 1), [[-1], [len(values)]])
+        np.maximum.at(above, self.replicate[~self.success], index[~self.success])
+        np.minimum.at(until, self.replicate[self.success], index[self.success])
+        return (above, until) if np.all(above < until) else None
+
+    def observations(self) -> Observations:
+        """What is known of thresholds: of one for each replicate, or for each run."""
+        values, won, lost = self.counts()
+        bounds = self.bounds()
+        if bounds is None:
+            return Observations(np.log(values), won, lost)
+        (above, until), size = bounds, len(values)
+        low, high = above >= 0, until < size
+        both, count = np.unique(np.stack(bounds)[:, low & high], axis=1, return_counts=True)
+        won = np.bincount(until[high & ~low], minlength=size).astype(float)
+        lost = np.bincount(above[low & ~high], minlength=size).astype(float)
+        return Observations(np.log(values), won, lost, *both, count.astype(float))
 
 
 @dataclass(frozen=True)
@@ -85,24 +163,10 @@ class Observations:
     until: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
     count: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
-    @classmethod
-    def of_replicates(cls, values: np.ndarray, above: np.ndarray, until: np.ndarray) -> Observations:
-        """Replicates with their last failure (-1 without one) and first success (v without one), as indices; (k,)."""
-        size, low, high = len(values), above >= 0, until < len(values)
-        bounds, count = np.unique(np.stack((above, until))[:, low & high], axis=1, return_counts=True)
-        won = np.bincount(until[high & ~low], minlength=size).astype(float)
-        lost = np.bincount(above[low & ~high], minlength=size).astype(float)
-        return cls(values, won, lost, bounds[0], bounds[1], count.astype(float))
-
     @property
-    def all_failed(self) -> bool:
-        """No success anywhere."""
-        return not self.won.any() and not len(self.count)
-
-    @property
-    def all_succeeded(self) -> bool:
-        """No failure anywhere."""
-        return not self.lost.any() and not len(self.count)
+    def one_sided(self) -> bool:
+        """Nothing but failures, or nothing but successes."""
+        return not len(self.count) and not (self.won.any() and self.lost.any())
 
     @property
     def gap(self) -> tuple[float, float] | None:
@@ -153,16 +217,6 @@ class Observations:
         np.log(np.maximum(chance, _LEAST, out=chance), out=chance)
         succeeded = float(self.won.sum() + self.count.sum())
         return np.asarray(chance @ self.lost[lost] + total + succeeded * np.log1p(-rates))
-
-    def most_below(self, most: float) -> float:
-        """An upper bound of the log-likelihood of curves that stay below a success probability everywhere."""
-        total = self.won + self.lost
-        chance = np.minimum(self.won / np.maximum(total, 1.0), most)
-        from scipy.special import xlogy
-
-        return float(
-            (xlogy(self.won, chance) + xlogy(self.lost, 1.0 - chance)).sum() + self.count.sum() * math.log(most)
-        )
 
     def _tails(self, link: str, center: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return probabilities(link, (self.values - np.asarray(center)[..., None]) / np.asarray(scale)[..., None])

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
 
-from flatdist.threshold.curves import LINKS, Observations, crossing, probabilities, rise
-from flatdist.threshold.posterior import FINE, LINK_WEIGHTS, Posterior, posterior, width_range
-from flatdist.threshold.runs import Runs
-from flatdist.threshold.width import limits, log_measurements
+from flatdist.threshold.curves import LINKS, Observations, Runs, crossing, probabilities, rise
+from flatdist.threshold.posterior import FINE, LINK_WEIGHTS, log_measurements, posterior, width_limits, width_range
 
 REACH = 1.0  # how far beyond the measured log n centers are considered, in units of their range
 POOR_FIT = 0.02  # a goodness-of-fit p below it is said in words
@@ -25,9 +23,7 @@ WIDENED = 0.1  # and one below it widens the interval
 CLEARLY = 10.0  # evidence against the logistic curve from which on another is shown
 UNRESOLVED = 0.3  # of the distance between two n: narrower transitions cannot be told from sharp ones
 BOOTSTRAPS = 199
-PLATEAUS = np.array(
-    [0.52, 0.56, 0.6, 0.66, 0.73, 0.8, 0.87, 0.94, 0.98]
-)  # lapse rates of curves that never reach one half
+PLATEAUS = np.array([0.52, 0.56, 0.6, 0.66, 0.73, 0.8, 0.87, 0.94, 0.98])  # lapse rates that deny an n50
 
 
 @dataclass(frozen=True)
@@ -71,6 +67,7 @@ class Interval:
         return 0.5 * math.log(self.high / self.low) if self.low > 0 and math.isfinite(self.high) else math.inf
 
 
+@lru_cache(maxsize=4096)  # tolerances and tables ask for the same counts again and again
 def interval(runs: Runs, *, level: float = 0.95, link: str = "auto", details: bool = False) -> Interval:
     """n50 of a group with its interval.
 
@@ -84,27 +81,39 @@ def interval(runs: Runs, *, level: float = 0.95, link: str = "auto", details: bo
     if len(values) == 0:
         return Interval(math.nan, 0.0, math.inf, "unresolved", "there are no runs")
     if len(values) == 1:
-        return _one_value(float(values[0]), int(won[0]), int(lost[0]), level)
-    bounds = runs.bounds()
-    fit = Fit(runs.observations(), LINKS if link == "auto" else (link,), level)
-    if runs.replicate is not None and bounds is None:
-        return Fit(fit.observations, fit.links, level, clustering(runs, fit, level)).report(details, trials=False)
-    return fit.report(details, trials=bounds is None)
+        return _one_value(float(values[0]), won[0], lost[0], level)
+    seen = runs.observations()
+    if seen.one_sided:
+        return _one_sided(seen, level)
+    trials = runs.bounds() is None
+    fit = Fit(seen, LINKS if link == "auto" else (link,), level)
+    if trials and runs.replicate is not None:
+        return Fit(seen, fit.links, level, clustering(runs, fit, level)).report(details, trials=False)
+    return fit.report(details, trials=trials)
 
 
-def _one_value(n: float, won: int, lost: int, level: float) -> Interval:
+def _one_value(n: float, won: float, lost: float, level: float) -> Interval:
     """A single n shows at most on which side of it n50 lies."""
-    # Likelihood of the observed share against one half, the only thing that n50 = n would predict.
     from scipy import special
 
-    evidence = sum(special.xlogy(part, 2.0 * part / (won + lost)) for part in (won, lost))
-    if evidence <= _drop(level):
+    # Likelihood of the observed share against one half, the only thing that n50 = n would predict.
+    if sum(special.xlogy(part, 2.0 * part / (won + lost)) for part in (won, lost)) <= _drop(level):
         reason = "one value of n cannot show on which side of it success crosses one half"
         return Interval(math.nan, 0.0, math.inf, "unresolved", reason)
-    reason = "one value of n was measured"
-    return (
-        Interval(math.nan, 0.0, n, "left", reason) if won > lost else Interval(math.nan, n, math.inf, "right", reason)
-    )
+    low, high, censored = (0.0, n, "left") if won > lost else (n, math.inf, "right")
+    return Interval(math.nan, low, high, censored, "one value of n was measured")
+
+
+def _one_sided(seen: Observations, level: float) -> Interval:
+    """All succeed or all fail: an n50 on the wrong side of an outcome gives it a chance of one half at best."""
+    if seen.won.any():
+        allowed = np.flatnonzero(np.cumsum(seen.won) * math.log(2.0) <= _drop(level))
+        first = int(allowed[-1]) + 1 if len(allowed) else 0
+        high = math.exp(seen.values[first]) if first < len(seen.values) else math.inf
+        return Interval(math.nan, 0.0, high, "left", "every run succeeds")
+    allowed = np.flatnonzero(np.cumsum(seen.lost[::-1])[::-1] * math.log(2.0) <= _drop(level))
+    last = (int(allowed[0]) if len(allowed) else len(seen.values)) - 1
+    return Interval(math.nan, math.exp(seen.values[last]) if last >= 0 else 0.0, math.inf, "right", "no run succeeds")
 
 
 def _drop(level: float) -> float:
@@ -113,88 +122,61 @@ def _drop(level: float) -> float:
 
 
 class Fit:
-    """Curves fitted to the observations of one group that has at least two values of n.
+    """Curves fitted to the observations of one group, which has at least two values of n and both outcomes.
 
     Args:
-        observations: at least one.
+        observations: of thresholds.
         links: to average over.
         level: of the intervals.
         dispersion: of the observations, relative to independent ones.
+
+    Attributes:
+        posterior: of the curves that cross one half.
+        chosen: the link, and whether there are lapses, of greatest evidence: what n50 is estimated with.
+        shown: the same of the curve that is drawn and whose width is reported: logistic unless the runs clearly differ.
+        curve: center, width and lapse rate of the likeliest curve that is shown.
+        middle: the estimate of log n50.
+        sharp: whether the transition is narrower than the measured n resolve.
     """
 
     def __init__(
         self, observations: Observations, links: tuple[str, ...], level: float, dispersion: float = 1.0
     ) -> None:
         self.observations, self.links, self.level, self.dispersion = observations, links, level, dispersion
-        self.values = observations.values
-        span = float(self.values[-1] - self.values[0])
-        self.ends = (float(self.values[0]) - REACH * span, float(self.values[-1]) + REACH * span)
-        self.drop = _drop(level)
-
-    @cached_property
-    def posterior(self) -> Posterior:
-        """Of the curves that cross one half."""
-        return posterior(
-            self.observations, self.ends, width_range(self.values), links=self.links, dispersion=self.dispersion
-        )
-
-    @cached_property
-    def kinds(self) -> np.ndarray:
-        """(k, 2) evidence for each link without and with lapses, links counting alike."""
+        self.drop, self.values = _drop(level), observations.values
+        first, last = float(self.values[0]), float(self.values[-1])
+        self.ends = (first - REACH * (last - first), last + REACH * (last - first))
+        self.widths = width_range(self.values)
+        self.posterior = posterior(observations, self.ends, self.widths, links=links, dispersion=dispersion)
         shares = self.posterior.weight.sum(axis=(2, 3))  # (k, l)
-        weights = np.array([LINK_WEIGHTS[link] for link in self.links])
-        return np.asarray(np.stack((shares[:, 0], shares[:, 1:].sum(axis=1)), axis=1) / weights[:, None])
-
-    @cached_property
-    def chosen(self) -> tuple[str, bool]:
-        """The link, and whether there are lapses, of greatest evidence: what n50 is estimated with."""
-        link, lapses = np.unravel_index(int(self.kinds.argmax()), self.kinds.shape)
-        return self.links[link], bool(lapses)
-
-    @cached_property
-    def shown(self) -> tuple[str, bool]:
-        """The same for the curve that is drawn and whose width is reported: logistic unless the runs clearly differ."""
-        evidence = self.kinds.sum(axis=1)
-        plain = self.links.index("logit") if "logit" in self.links else 0
-        best = int(evidence.argmax())
-        link = best if evidence[best] > CLEARLY * evidence[plain] else plain
-        return self.links[link], bool(self.kinds[link, 1] > self.kinds[link, 0])
-
-    @cached_property
-    def curve(self) -> tuple[float, float, float]:
-        """Center, width and lapse rate of the likeliest curve that is shown."""
-        return self.likeliest(*self.shown)
-
-    @cached_property
-    def middle(self) -> tuple[float, bool]:
-        """The estimate of log n50, and whether the transition is narrower than the measured n resolve.
-
-        The likeliest curve's. Where that is far narrower than the distance between the n on either side, the
-        likelihood is flat between them, and the posterior's median is taken.
-        """
-        link, lapses = self.chosen
-        curve = self.curve if self.shown == self.chosen else self.likeliest(link, lapses)
-        middle = self.n50_of(link, curve)
-        place = int(np.searchsorted(self.values, middle))
+        weights = np.array([LINK_WEIGHTS[link] for link in links])
+        kinds = np.stack((shares[:, 0], shares[:, 1:].sum(axis=1)), axis=1) / weights[:, None]  # evidence, links alike
+        best, lapses = np.unravel_index(int(kinds.argmax()), kinds.shape)
+        self.chosen = links[best], bool(lapses)
+        evidence = kinds.sum(axis=1)
+        plain, best = links.index("logit") if "logit" in links else 0, evidence.argmax()
+        drawn = int(best) if evidence[best] > CLEARLY * evidence[plain] else plain
+        self.shown = links[drawn], bool(kinds[drawn, 1] > kinds[drawn, 0])
+        self.curve = self.likeliest(*self.shown)
+        center, width, lapse = self.curve if self.shown == self.chosen else self.likeliest(*self.chosen)
+        self.middle = center + width / rise(self.chosen[0]) * crossing(self.chosen[0], min(lapse, 0.499))
+        place = int(np.searchsorted(self.values, self.middle))
         inside = 0 < place < len(self.values)
-        if inside and curve[1] < UNRESOLVED * (self.values[place] - self.values[place - 1]):
-            return float(self.posterior.quantiles((0.5,))[0]), True
-        return middle, False
+        self.sharp = inside and bool(width < UNRESOLVED * (self.values[place] - self.values[place - 1]))
+        if self.sharp:  # the likelihood is flat between the two n
+            self.middle = float(self.posterior.quantiles((0.5,))[0])
 
     def likeliest(self, link: str, lapses: bool) -> tuple[float, float, float]:
         """Center, width and lapse rate of greatest likelihood, from the best curve of the grid."""
         found = self.posterior
         heights = found.heights[self.links.index(link)]
         start = np.unravel_index(int((heights if lapses else heights[:1]).argmax()), heights.shape)
-        center, width, lapse = found.center[start[2]], found.width[start[1]], found.lapses[start[0]]
+        at = np.array([found.center[start[2]], math.log(found.width[start[1]]), found.lapses[start[0]]])
         reach = np.array([found.center[1] - found.center[0], math.log(found.width[1] / found.width[0]), 0.12])
-        pattern = np.linspace(-1.0, 1.0, 5)
-        at, size, best = np.array([center, math.log(width), lapse]), 1.0, -math.inf
+        pattern, size, best = np.linspace(-1.0, 1.0, 5)[:, None], 1.0, -math.inf
         for _ in range(30):  # patterns of curves around the best so far, ever smaller
-            centers, widths = at[0] + size * reach[0] * pattern, at[1] + size * reach[1] * pattern
-            rates = (
-                np.unique(np.clip(at[2] + size * reach[2] * pattern, 0.0, FINE.lapses[-1])) if lapses else np.zeros(1)
-            )
+            centers, widths, rates = (at + size * reach * pattern).T
+            rates = np.unique(np.clip(rates, 0.0, FINE.lapses[-1])) if lapses else np.zeros(1)
             near = self.observations.heights(link, centers, np.exp(widths)[:, None] / rise(link), rates)
             rate, row, column = np.unravel_index(int(near.argmax()), near.shape)
             moved = {row, column} - {1, 2, 3} and near[rate, row, column] > best + 1e-6
@@ -206,11 +188,6 @@ class Fit:
                 break
         return float(at[0]), math.exp(at[1]), float(at[2])
 
-    def n50_of(self, link: str, curve: tuple[float, float, float]) -> float:
-        """log n at which a curve is one half."""
-        center, width, lapse = curve
-        return center + width / rise(link) * crossing(link, min(lapse, 0.499))
-
     def report(self, details: bool, *, trials: bool) -> Interval:
         """Everything in one row.
 
@@ -218,41 +195,24 @@ class Fit:
             details: whether the width's limits, the goodness of fit and the other link's n50 are wanted too.
             trials: whether the observations are independent trials, each at one n.
         """
-        if self.observations.all_failed or self.observations.all_succeeded:
-            return self._one_sided()
         fall = _fall(self.observations) if trials else None
         found = self._crossing(fall)
         if found.censored not in ("none", "interval") or not details:
             return found
-        low, high = limits(self.posterior, self.curve[2], self.middle[0], self.level)
+        low, high = width_limits(self.posterior, self.curve[2], self.middle, self.level)
         if found.width < math.inf:  # False where n50 is only known to lie in a gap
             low, high = min(low, found.width), max(high, found.width)
-        found = replace(found, width_low=low, width_high=high, other=self._other())
         p_value, excess = self._goodness(trials)
-        found = replace(found, fit_p=p_value)
+        found = replace(found, width_low=low, width_high=high, other=self._other(), fit_p=p_value)
         if p_value < WIDENED and self.dispersion == 1.0:
             wider = Fit(self.observations, self.links, self.level, excess)._crossing(fall)
             if wider.censored == "none":
                 found = replace(found, low=min(found.low, wider.low), high=max(found.high, wider.high))
         return found
 
-    def _one_sided(self) -> Interval:
-        """All succeed or all fail: an n50 on the wrong side of an outcome gives it a chance of one half at best."""
-        failed = self.observations.all_failed
-        counts = self.observations.lost if failed else self.observations.won
-        contrary = np.cumsum(counts[::-1])[::-1] if failed else np.cumsum(counts)
-        allowed = np.flatnonzero(contrary * math.log(2.0) / self.dispersion <= self.drop)
-        if failed:
-            first = int(allowed[0]) if len(allowed) else len(self.values)
-            low = math.exp(self.values[first - 1]) if first > 0 else 0.0
-            return Interval(math.nan, low, math.inf, "right", "no run succeeds")
-        last = int(allowed[-1]) if len(allowed) else -1
-        high = math.exp(self.values[last + 1]) if last + 1 < len(self.values) else math.inf
-        return Interval(math.nan, 0.0, high, "left", "every run succeeds")
-
     def _crossing(self, fall: tuple[float, bool] | None) -> Interval:
         """n50 with its limits, or why there is none."""
-        found = self.posterior
+        found, middle = self.posterior, self.middle
         best = float(found.heights.max())
         open_low, open_high = (edge >= best - self.drop for edge in found.edges)
         level_off, plateau = self._plateau()
@@ -266,11 +226,10 @@ class Fit:
             reason = "the runs do not show that success rises with n"
         if reason:
             return Interval(math.nan, 0.0, math.inf, "unresolved", reason)
-        low, high = self._limits(open_low, open_high or may_level_off)
         reason = "success may level off below one half" if may_level_off else ""
         if fall is not None:
             reason = f"success falls again from n = {fall[0]:g}"
-        middle, sharp = self.middle
+        low, high = self._limits(open_low, open_high or may_level_off)
         gap = self.observations.gap
         if gap is not None:
             low, high, middle = min(low, gap[0]), max(high, gap[1]), 0.5 * (gap[0] + gap[1])
@@ -278,14 +237,13 @@ class Fit:
             return Interval(math.nan, math.exp(low), math.inf, "right", reason)
         elif middle < self.values[0]:
             return Interval(math.nan, 0.0, math.exp(high), "left", reason)
-        elif sharp:  # between two n nothing is known
+        elif self.sharp:  # between two n nothing is known
             place = int(np.searchsorted(self.values, middle))
             below, above = self.values[place - 1], self.values[place]
-            low, high = (below if low > below else low), (above if high < above else high)
+            low, high = min(low, below), max(high, above)
             gap = (below, above) if (low, high) == (below, above) else None
         low, high = min(low, middle), max(high, middle)
-        link, _ = self.shown
-        _, width, lapse = self.curve
+        (link, _), (_, width, lapse) = self.shown, self.curve
         evidence = float(found.weight[:, 1:].sum())
         row = Interval(math.exp(middle), math.exp(low), math.exp(high), "none", reason, link, math.nan, lapse, evidence)
         if gap is not None:
@@ -295,12 +253,8 @@ class Fit:
 
     def _plateau(self) -> tuple[float, float]:
         """Greatest log-likelihood of curves that never reach one half, and the plateau of the most likely one."""
-        most = self.observations.most_below(1.0 - PLATEAUS[0]) / self.dispersion
-        if most < float(self.posterior.heights.max()) - self.drop:
-            return most, math.nan
         center = np.linspace(*self.ends, 41)
-        narrow, wide = width_range(self.values)
-        width = np.geomspace(max(narrow, center[1] - center[0]), wide, 9)[:, None]
+        width = np.geomspace(max(self.widths[0], center[1] - center[0]), self.widths[1], 9)[:, None]
         best = (-math.inf, math.nan)
         for link in self.links:
             heights = self.observations.heights(link, center, width / rise(link), PLATEAUS) / self.dispersion
@@ -319,14 +273,13 @@ class Fit:
     def _other(self) -> float:
         """n50 under the second most likely link; NaN if one link was requested."""
         link, lapses = self.chosen
-        shares = dict(zip(self.links, self.posterior.weight.sum(axis=(1, 2, 3)), strict=True))
-        shares.pop(link)
-        if not shares:
+        shares = self.posterior.weight.sum(axis=(1, 2, 3))
+        second = max((k for k, name in enumerate(self.links) if name != link), key=shares.__getitem__, default=None)
+        if second is None:
             return math.nan
-        second = max(shares, key=shares.__getitem__)
-        heights = self.posterior.heights[self.links.index(second)]
+        heights = self.posterior.heights[second]
         best = int((heights if lapses else heights[:1]).argmax())
-        return math.exp(min(float(self.posterior.log_n50[self.links.index(second)].ravel()[best]), 700.0))
+        return math.exp(min(float(self.posterior.log_n50[second].ravel()[best]), 700.0))
 
     def _goodness(self, trials: bool) -> tuple[float, float]:
         """p-value of the deviance from the saturated model, and its excess over what the curve predicts.
@@ -339,14 +292,14 @@ class Fit:
         observed, size = self.observations.outcomes(trials=trials), len(self.values)
         if observed is None:
             return math.nan, 1.0
-        (link, _), best, found = self.shown, self.curve, self.posterior
+        (link, _), found = self.shown, self.posterior
 
         def chances(center: np.ndarray, width: np.ndarray, lapse: np.ndarray) -> np.ndarray:
             return self.observations.chances(link, center, width / rise(link), lapse, trials=trials)
 
         grid = chances(found.center[::2], found.width[:, None], found.lapses[:, None, None])
         table = np.log(np.maximum(grid, 1e-300)).reshape(-1, len(observed))
-        chance = chances(*(np.asarray(value) for value in best))
+        chance = chances(*np.array(self.curve))
         generator = np.random.Generator(np.random.Philox(key=20240229))
         if trials:
             total = observed[:size] + observed[size:]
@@ -371,19 +324,17 @@ def clustering(runs: Runs, fit: Fit, level: float) -> float:
     """
     from scipy import special
 
-    link, _ = fit.shown
-    center, width, lapse = fit.curve
+    (link, _), (center, width, lapse) = fit.shown, fit.curve
     argument = (np.log(runs.n) - center) / (width / rise(link))
     step = 1e-4
     up, down = ((1.0 - lapse) * probabilities(link, argument + side)[0] for side in (0.5 * step, -0.5 * step))
     chance = np.clip((1.0 - lapse) * probabilities(link, argument)[0], 1e-9, 1.0 - 1e-9)
     slope = (up - down) / step
-    score = slope * (runs.success - chance) / (chance * (1.0 - chance))
-    labels, unit = np.unique(np.asarray(runs.replicate), return_inverse=True)
-    count = len(labels)
+    score = np.bincount(np.asarray(runs.replicate), slope * (runs.success - chance) / (chance * (1.0 - chance)))
+    count = len(score)
     if count < 2:
         return math.inf
-    between = count / (count - 1) * float((np.bincount(unit, score) ** 2).sum())
+    between = count / (count - 1) * float((score**2).sum())
     information = float((slope**2 / (chance * (1.0 - chance))).sum())
     student = float(special.stdtrit(count - 1, 0.5 + 0.5 * level)) / NormalDist().inv_cdf(0.5 + 0.5 * level)
     return max(1.0, between / max(information, 1e-12)) * student**2
@@ -405,33 +356,20 @@ def _fall(observations: Observations) -> tuple[float, bool] | None:
     extreme = int((_isotonic_deviance(drawn, total)[0] >= deviance[0]).sum())
     if (1.0 + extreme) / (1.0 + BOOTSTRAPS) >= POOR_FIT:
         return None
-    n, rate = np.exp(observations.values), successes / total
-    above = np.flatnonzero(rate > 0.5)
-    for place in range(above[0] + 1 if len(above) else len(total), len(total)):
+    n, rate = np.round(np.exp(observations.values), 6).tolist(), successes / total
+    for place in range(int(np.argmax(np.append(rate, 1.0) > 0.5)) + 1, len(total)):
         for stop in (place + 1, len(total)):
             chance = special.bdtr(successes[place:stop].sum(), int(total[place:stop].sum()), 0.5)
             if rate[place] < 0.5 and chance < 0.05:
-                return float(round(n[place], 6)), True
-    falls = np.flatnonzero(np.diff(rate) < 0)
-    steepest = falls[np.argmin(np.diff(rate)[falls])]
-    return float(round(n[steepest + 1], 6)), False
+                return n[place], True
+    return n[int(np.diff(rate).argmin()) + 1], False
 
 
 def _isotonic_deviance(successes: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each sample (s, v) of successes the deviance of its best curve that never falls, (s,), and that curve, (s, v).
+    """Deviance of the best curve that never falls, (s,), of each sample (s, v) of successes, and that curve, (s, v)."""
+    from scipy import optimize, special
 
-    The curve at i is the greatest over j <= i of the least over k >= i of the mean from j to k (Barlow et al. 1972).
-    """
-    from scipy import special
-
-    size = len(total)
-    sums = np.pad(np.cumsum(successes, axis=1), ((0, 0), (1, 0)))
-    totals = np.pad(np.cumsum(total), (1, 0))
-    rising = np.full(successes.shape, -np.inf)
-    for start in range(size):
-        means = (sums[:, start + 1 :] - sums[:, start : start + 1]) / (totals[start + 1 :] - totals[start])
-        least = np.minimum.accumulate(means[:, ::-1], axis=1)[:, ::-1]
-        np.maximum(rising[:, start:], least, out=rising[:, start:])
+    rising = np.stack([optimize.isotonic_regression(row, weights=total).x for row in successes / total])
     failures = total - successes
     saturated = special.xlogy(successes, successes / total) + special.xlogy(failures, failures / total)
     fitted = special.xlogy(successes, rising) + special.xlogy(failures, 1.0 - rising)

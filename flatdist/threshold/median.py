@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -10,18 +11,12 @@ LEAST = 6  # values; even the extremes of fewer enclose the median less often th
 
 
 class Median(NamedTuple):
-    """A median with its interval.
+    """A median with its interval."""
 
-    Attributes:
-        median: infinite values are sorted as such; NaN without values.
-        low, high: order statistics; infinite if there are too few values at this level.
-        coverage: the probability that the limits enclose the median, whatever the distribution; 1 if infinite.
-    """
-
-    median: float
-    low: float
+    median: float  # infinite values are sorted as such; NaN without values
+    low: float  # an order statistic; infinite if there are too few values at this level
     high: float
-    coverage: float
+    coverage: float  # probability that the limits enclose the median, whatever the distribution; 1 if infinite
 
 
 def median_interval(values: Iterable[float], level: float = 0.95) -> Median:
@@ -44,13 +39,12 @@ def median_interval(values: Iterable[float], level: float = 0.95) -> Median:
         return Median(math.nan, -math.inf, math.inf, 1.0)
     lower, upper = ordered[(count - 1) // 2], ordered[count // 2]
     middle = lower if lower == upper else 0.5 * (lower + upper)
-    outside, tail = 0, 0.0  # values left out on either side, and the chance that the median is beyond
-    while outside < count / 2 and 2.0 * (tail + math.comb(count, outside) * 0.5**count) <= 1.0 - level:
-        tail += math.comb(count, outside) * 0.5**count
-        outside += 1
-    if outside == 0:
+    # The chances that the median is beyond the smallest value, the two smallest, ...
+    tails = itertools.accumulate(math.comb(count, beyond) * 0.5**count for beyond in range((count + 1) // 2))
+    allowed = [tail for tail in tails if 2.0 * tail <= 1.0 - level]
+    if not allowed:
         return Median(middle, -math.inf, math.inf, 1.0)
-    return Median(middle, ordered[outside - 1], ordered[count - outside], 1.0 - 2.0 * tail)
+    return Median(middle, ordered[len(allowed) - 1], ordered[-len(allowed)], 1.0 - 2.0 * allowed[-1])
 
 
 def few_words(counts: Iterable[int], level: float = 0.95) -> list[str]:

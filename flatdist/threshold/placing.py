@@ -1,4 +1,4 @@
-"""Where the next runs narrow n50 most."""
+"""Searching n50: where the next runs narrow it most, and when it is found."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flatdist.threshold.curves import probabilities, rise
+from flatdist.threshold.curves import Runs, probabilities, rise
+from flatdist.threshold.interval import interval
 from flatdist.threshold.posterior import Posterior, search_posterior
-from flatdist.threshold.runs import Runs
 
 FIRST_ROUND = 8
 GROWTH = 0.25
 CANDIDATES = 48
 CHOICES = 10  # different decisions a round; larger rounds put several runs where one was decided on
 ASIDE = 1.0 / rise("logit")  # the curve's points at n50 and this many widths to either side are to be known
+LEAST_RUNS = 24  # of a search that is believed
+ENOUGH = 6  # equal outcomes at one n that settle on which side of it n50 lies: chance 1/64 at n50 itself
 LIKELY = 1e-4  # curves of less weight, relative to the likeliest, are left out
 
 
@@ -151,3 +153,40 @@ def _spread(moments: np.ndarray) -> np.ndarray:
     """Probability of an outcome times the variance after it, (c,), from moments weighted by it, (c, 4)."""
     mass = np.maximum(moments[:, 0], 1e-300)
     return np.asarray(moments[:, 3] - (moments[:, 1] ** 2 + moments[:, 2] ** 2) / mass)
+
+
+def finished(runs: Runs, within: Range, precision: float) -> bool:
+    """Whether n50 is known as precisely as requested, or as it can be.
+
+    Either the 95 % interval has a half-width of ``precision`` or less on log n, or it is narrower than one measurement
+    or than the gap between two n that may be asked for, or n50 is decided to lie outside the range. The interval
+    averages over lapse rates and links, so that neither a lucky streak at large n nor a lapse ends a search early.
+
+    Args:
+        runs: of one group so far.
+        within: where to search.
+        precision: wanted half-width of the interval of log n50.
+    """
+    if len(runs) < ENOUGH:
+        return False
+    values, one_sided = within.values, runs.success.all() or not runs.success.any()
+    if not one_sided and _gap_closed(runs, values):
+        return True
+    low, high = np.exp(search_posterior(runs, float(values[0]), float(values[-1])).quantiles((0.025, 0.975)))
+    decided = one_sided or low > values[-1] or high < values[0]
+    if 0.5 * math.log(high / low) > 1.2 * precision and high - low > 1.2 and not decided:
+        return False  # the same on a coarser grid, which costs less
+    found = interval(runs)
+    if found.censored in ("left", "right"):  # beyond an end of the range, by enough runs there
+        end = values[0] if found.censored == "left" else values[-1]
+        rounding = 1e-9 * end  # of limits that were logarithms
+        beyond = found.high <= end + rounding if found.censored == "left" else found.low >= end - rounding
+        return bool(beyond and (runs.n == end).sum() >= ENOUGH)
+    return len(runs) >= LEAST_RUNS and (found.half_width <= precision or found.high - found.low <= 1.0)
+
+
+def _gap_closed(runs: Runs, values: np.ndarray) -> bool:
+    """All fail up to one n and all succeed from the next allowed n, with enough runs at both."""
+    low, high = runs.n[~runs.success].max(), runs.n[runs.success].min()
+    enough = min((runs.n == low).sum(), (runs.n == high).sum()) >= ENOUGH
+    return bool(enough and low < high and not np.any((values > low) & (values < high)))

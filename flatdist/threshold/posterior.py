@@ -15,11 +15,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 
-from flatdist.threshold.curves import LINKS, Observations, crossing, rise
-from flatdist.threshold.runs import Runs
+from flatdist.threshold.curves import LINKS, Observations, Runs, crossing, quantile, rise
 
 LINK_WEIGHTS = {"logit": 1 / 6, "probit": 1 / 6, "cloglog": 1 / 3, "loglog": 1 / 3}
 DEPTH = 7.0  # log posterior below the highest at which curves are given up
@@ -30,27 +31,20 @@ _SHARPEST = 1.0  # least width, in measurements at the range's upper end
 _WIDEST = 2.0  # largest width, as a share of the range's logarithm
 _NO_LAPSE = 0.5
 _BETA = 10.0
+_STAGES = 4  # how often the grid may zoom in
 
 
-@dataclass(frozen=True)
-class Grid:
-    """How finely curves are tabulated.
+class Grid(NamedTuple):
+    """How finely curves are tabulated: numbers of centers (before the first zoom, and then) and widths, lapse rates."""
 
-    Attributes:
-        centers, widths: numbers of values.
-        lapses: rates of failure at large n.
-        first: number of centers before the first zoom.
-        stages: how often the grid may zoom in.
-    """
-
+    first: int
     centers: int
     widths: int
-    lapses: tuple[float, ...] = (0.0, 0.015, 0.04, 0.08, 0.14, 0.23, 0.35, 0.47)
-    first: int = 31
-    stages: int = 4
+    lapses: tuple[float, ...]
 
 
-FINE, COARSE = Grid(51, 13), Grid(41, 9, (0.0, 0.03, 0.1, 0.25, 0.45), first=81)
+FINE = Grid(31, 51, 13, (0.0, 0.015, 0.04, 0.08, 0.14, 0.23, 0.35, 0.47))
+COARSE = Grid(81, 41, 9, (0.0, 0.03, 0.1, 0.25, 0.45))
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,7 @@ class Posterior:
         width: (w,) from 10 to 90 %, on log n.
         lapses: (l,)
         heights: (k, l, w, x) log-likelihoods.
-        log_prior: (k, l, w, x), up to a constant.
+        log_prior: (k, l, 1, 1), up to a constant.
         edges: greatest log-likelihood with a center at either end of the whole range.
     """
 
@@ -73,7 +67,7 @@ class Posterior:
     lapses: np.ndarray
     heights: np.ndarray
     log_prior: np.ndarray
-    edges: tuple[float, float] = (-math.inf, -math.inf)
+    edges: tuple[float, float]
 
     @cached_property
     def weight(self) -> np.ndarray:
@@ -126,10 +120,10 @@ def posterior(
     grid: Grid = FINE,
     dispersion: float = 1.0,
 ) -> Posterior:
-    """Weigh success curves by the observations.
+    """Weigh success curves by the observations, of which there may be none.
 
     Args:
-        observations: there may be none.
+        observations: of thresholds.
         ends: least and largest center, log n.
         widths: least and largest width, on log n.
         links: over which to average.
@@ -139,17 +133,17 @@ def posterior(
     (first, last), (narrow, wide) = ends, widths
     edges = (-math.inf, -math.inf)
     most = 1.0  # lapse rate that the observations allow
-    for stage in range(grid.stages):
-        size = Grid(grid.first, 9, grid.lapses[::2]) if stage == 0 else grid
-        lapses, center = np.array([rate for rate in size.lapses if rate < most]), np.linspace(first, last, size.centers)
+    for stage in range(_STAGES):
+        centers, size, rates = (grid.first, 9, grid.lapses[::2]) if stage == 0 else grid[1:]
+        lapses, center = np.array([rate for rate in rates if rate < most]), np.linspace(first, last, centers)
         step = float(center[1] - center[0])
         # A sharper curve would fall between two centers and be judged by accident.
-        width = np.geomspace(max(narrow, step), max(wide, 3.0 * step), size.widths)
+        width = np.geomspace(max(narrow, step), max(wide, 3.0 * step), size)
         heights = np.stack([observations.heights(link, center, width[:, None] / rise(link), lapses) for link in links])
         heights /= dispersion
         if stage == 0:
             edges = float(heights[..., 0].max()), float(heights[..., -1].max())
-        log_prior = _log_prior(links, size.lapses)[:, : len(lapses), None, None] + np.zeros_like(heights)
+        log_prior = _log_prior(links, rates)[:, : len(lapses), None, None]
         found = Posterior(links, center, width, lapses, heights, log_prior, edges)
         high = found.heights + found.log_prior
         if stage == 0:
@@ -158,20 +152,18 @@ def posterior(
         high = high.max(axis=(0, 1))  # (w, x)
         kept = high > high.max() - DEPTH
         inside = np.flatnonzero(kept.any(axis=0))
-        if stage == grid.stages - 1 or (stage > 0 and len(inside) > 0.5 * size.centers):
+        if stage == _STAGES - 1 or (stage > 0 and len(inside) > 0.5 * centers):
             break
-        first, last = center[max(inside[0] - 1, 0)], center[min(inside[-1] + 1, size.centers - 1)]
+        first, last = center[max(inside[0] - 1, 0)], center[min(inside[-1] + 1, centers - 1)]
         rows = np.flatnonzero(kept.any(axis=1))
-        if rows[-1] < size.widths - 1:
+        if rows[-1] < size - 1:
             wide = float(width[rows[-1] + 1])
         if rows[0] > 0:
             narrow = float(width[rows[0] - 1])
     return found
 
 
-@lru_cache(maxsize=64)
-def _log_prior(links: tuple[str, ...], lapses: tuple[float, ...]) -> np.ndarray:
-    """(k, l)."""
+def _log_prior(links: tuple[str, ...], lapses: tuple[float, ...]) -> np.ndarray:  # (k, l)
     rates = np.array(lapses)
     edges = np.concatenate(([0.0], 0.5 * (rates[2:] + rates[1:-1]), [0.5]))
     mass = np.diff(1.0 - (1.0 - edges) ** _BETA)
@@ -182,27 +174,62 @@ def _log_prior(links: tuple[str, ...], lapses: tuple[float, ...]) -> np.ndarray:
 
 def width_range(values: np.ndarray) -> tuple[float, float]:
     """Least and largest width that measurements at these log n (k,) can resolve."""
-    span = float(values[-1] - values[0])
-    return 0.1 * float(np.diff(values).min()), 3.0 * span
-
-
-def search_posterior(runs: Runs, low: float, high: float) -> Posterior:
-    """Weigh success curves for a search between two numbers of measurements.
-
-    Args:
-        runs: so far; there may be none.
-        low, high: ends of the range searched, in measurements.
-    """
-    return _searched(*(tuple(column.tolist()) for column in runs.counts()), low, high)
+    return 0.1 * float(np.diff(values).min()), 3.0 * float(values[-1] - values[0])
 
 
 @lru_cache(maxsize=128)  # whether a search has finished and where it measures next are asked one after the other
-def _searched(
-    n: tuple[float, ...], won: tuple[float, ...], lost: tuple[float, ...], low: float, high: float
-) -> Posterior:
-    observations = Observations(np.log(n), np.array(won), np.array(lost))
+def search_posterior(runs: Runs, low: float, high: float) -> Posterior:
+    """Weigh success curves for a search between two numbers of measurements; there may be no runs yet."""
+    n, won, lost = runs.counts()
     middle, span = 0.5 * math.log(low * high), max(math.log(high / low), _LEAST_RANGE)
     reach = (0.5 + _BEYOND) * span
-    widths = (_SHARPEST / high, _WIDEST * span)
-    links = ("logit", "cloglog", "loglog")
-    return posterior(observations, (middle - reach, middle + reach), widths, links=links, grid=COARSE)
+    ends, widths = (middle - reach, middle + reach), (_SHARPEST / high, _WIDEST * span)
+    seen = Observations(np.log(n), won, lost)
+    return posterior(seen, ends, widths, links=("logit", "cloglog", "loglog"), grid=COARSE)
+
+
+def log_measurements(link: str, width: np.ndarray, lapse: float, log_n50: float | np.ndarray) -> np.ndarray:
+    """Logarithm of the number of measurements that curves take to rise from 10 to 90 %, from their widths on log n."""
+    first = log_n50 + width / rise(link) * (quantile(link, 0.1) - crossing(link, min(lapse, 0.499)))
+    return np.asarray(first + width + np.log(-np.expm1(-width)))
+
+
+def width_limits(found: Posterior, lapse: float, log_n50: float, level: float) -> tuple[float, float]:
+    """Limits of a transition's width, in measurements; 0 or infinite where the observations do not bound it.
+
+    Over several links they are quantiles of the posterior, as n50's are: a single curve's profile says nothing of the
+    widths of others, which fit as well. Where one link is asked for they are the profile likelihood's.
+
+    Args:
+        found: weights of all curves.
+        lapse: of the curve that is shown; 0 leaves lapses out of the profile.
+        log_n50: where that curve is one half.
+        level: of the limits.
+    """
+    reach = NormalDist().inv_cdf(0.5 + 0.5 * level)
+    one = len(found.links) == 1
+    heights = found.heights if lapse > 0.0 or not one else found.heights[:, :1]
+    _, profile = _peak(heights.max(axis=(0, 1)))  # (w,)
+    place, top = _peak(profile[None])
+    root = np.where(np.arange(len(profile)) < place, -1.0, 1.0) * np.sqrt(2.0 * np.maximum(top - profile, 0.0))
+    if one:
+        sizes = log_measurements(found.links[0], found.width, lapse, log_n50)
+        low, high = np.interp((-reach, reach), np.maximum.accumulate(root), sizes)
+    else:
+        curves = np.stack([
+            np.stack([log_measurements(link, found.width[:, None], *at) for at in zip(found.lapses, n50, strict=True)])
+            for link, n50 in zip(found.links, found.log_n50, strict=True)
+        ])  # fmt: skip
+        spacing = math.log(found.width[1] / found.width[0])
+        low, high = found.quantiles_of(curves, spacing, (0.5 - 0.5 * level, 0.5 + 0.5 * level))
+    return math.exp(low) if root[0] < -reach else 0.0, math.exp(min(high, 700.0)) if root[-1] > reach else math.inf
+
+
+def _peak(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Place and height of the maximum along the last axis, by the parabola through the greatest value; (...) each."""
+    at = np.clip(values.argmax(axis=-1), 1, values.shape[-1] - 2)
+    left, middle, right = (np.take_along_axis(values, (at + side)[..., None], -1)[..., 0] for side in (-1, 0, 1))
+    bend = np.minimum(left - 2.0 * middle + right, -1e-12)
+    away = np.where(middle >= np.maximum(left, right), 0.5 * (left - right) / bend, np.where(left > right, -1.0, 1.0))
+    height = np.maximum(middle - 0.25 * (left - right) * away, np.maximum(left, right))
+    return at + away, np.maximum(height, values.max(axis=-1))

@@ -13,9 +13,8 @@ from scipy import stats
 from flatdist.cells.cell import Cell
 from flatdist.errors import FitError
 from flatdist.fits import comparison
-from flatdist.fits.comparison import compare
-from flatdist.fits.pairing import match_cells, pair_trials
-from flatdist.fits.signed_rank import shift_interval, signed_rank_test
+from flatdist.fits.comparison import compare, match_cells, pair_trials
+from flatdist.fits.paired import shift_interval, signed_rank_test
 
 SHAPE = {"d_out": 8, "d_in": 8, "rank": 1}
 VALUES = (12, 16, 20, 26)
@@ -103,7 +102,7 @@ def test_identical_laws_raise_no_alarm_beyond_the_nominal_rate(nested: bool, mon
     bounds = dict.fromkeys(("n50", "n50_low", "n50_high"), 1.0) | {
         "censored": "none"
     }  # the fits are slow, and no test depends on them
-    monkeypatch.setattr(comparison, "estimate_threshold", lambda group, settings: bounds)
+    monkeypatch.setattr(comparison, "estimate_threshold", lambda group, unit, **settings: bounds)
     alarms = sum(len(compare(*tables(seed, nested=nested)).moved) > 0 for seed in range(60))
     assert alarms <= 8  # 5 % of 60 are 3; more than 8 has odds of 1:300
 

@@ -16,8 +16,7 @@ import flatdist
 from flatdist.cells.cell import Cell
 from flatdist.errors import FitError
 from flatdist.figures import risk, risk_ratios, risk_steps, steps_table
-from flatdist.fits.risk import error_ratios, ratios_by_regime, risk_table
-from flatdist.fits.risk_predictions import Setting, prediction_curves, quantile_test
+from flatdist.fits.risk import Setting, error_ratios, prediction_curves, quantile_test, ratios_by_regime, risk_table
 from flatdist.theory.risk import MinimumNormLaw, interpolation_law, tangent_fit_error
 from flatdist.threshold.median import median_interval
 
@@ -152,8 +151,8 @@ def test_curves_say_what_applies() -> None:
     exact = make_trials(2, noise=1e-9).assign(observation_noise_std=0.0)
     assert not {"floor", "tangent_fit", "truncation"} & set(prediction_curves(exact, ["rank"])["curve"])
     assert prediction_curves(tail.assign(ensemble="rademacher"), ["rank"]).empty
-    assert Setting.of(tail) is None, "several n"
-    spectra = Setting(12, 10, 2, 5, 0.0, 0.3, "gaussian_factors").spectra()
+    assert Setting.of(pd.concat([tail, exact])) is None, "several noises"
+    spectra = Setting(12, 10, 2, 0.0, 0.3, "gaussian_factors").spectra()
     np.testing.assert_allclose(np.sum(spectra**2, axis=1), 1.0)
     np.testing.assert_allclose(np.sum(spectra[:, 2:] ** 2, axis=1), 0.09)
 

@@ -16,8 +16,8 @@ from flatdist.errors import FitError
 from flatdist.figures import collapse
 from flatdist.figures import scaling as scaling_figure
 from flatdist.fits import scaling
-from flatdist.fits.collapse import collapse_table, fit_width_law, master_curve, unresolved_lines, width_table
 from flatdist.fits.power_law import EXPONENT, Points, fit_power_law, held_out_score, log_likelihood, profile_limits
+from flatdist.fits.scaling import collapse_table, fit_width_law, master_curve, unresolved_lines, width_table
 from flatdist.theory import prediction
 
 SHAPES = [

@@ -14,7 +14,7 @@ from scipy import optimize, special, stats
 from analysis import fit_thresholds
 from benchmarks.threshold_coverage import Setting, settings, study, truth
 from flatdist.errors import FitError
-from flatdist.fits.threshold import FitSettings, estimate_threshold, threshold_remark
+from flatdist.fits.threshold import estimate_threshold, threshold_remark
 from flatdist.threshold import Runs, interval
 from flatdist.threshold.curves import LINKS
 from flatdist.threshold.interval import Fit, clustering
@@ -126,7 +126,7 @@ def test_recovers_threshold_and_width(nested: bool) -> None:
 
 
 def covers(trials: pd.DataFrame, unit: str = "auto") -> bool:
-    fit = estimate_threshold(trials.assign(success=trials["relative_error"] < 1e-2), FitSettings(unit=unit))
+    fit = estimate_threshold(trials.assign(success=trials["relative_error"] < 1e-2), unit)
     return bool(fit["n50_low"] <= N50 <= fit["n50_high"])
 
 

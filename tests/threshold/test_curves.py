@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from flatdist.methods import METHODS
-from flatdist.threshold.curves import LINKS, Observations, crossing, curve, probabilities, quantile, rise
+from flatdist.threshold.curves import LINKS, Observations, Runs, crossing, curve, probabilities, quantile, rise
 from flatdist.threshold.median import LEAST, few_words, median_interval
 from flatdist.threshold.recovery import default_tolerance, recovered
-from flatdist.threshold.runs import Runs
 
 VALUES = np.log([20.0, 30.0, 45.0, 60.0])
 
@@ -100,14 +99,6 @@ def test_outcomes_are_counted_only_where_chances_are_of_them():
         assert holes.outcomes(trials=False) is None
 
 
-def test_curves_that_stay_below_a_height_are_bounded():
-    seen = Observations(VALUES, np.array([0.0, 1, 4, 9]), np.array([10.0, 4, 6, 1]), np.array([0]), np.array([1]),
-                        np.array([2.0]))  # fmt: skip
-    shares = np.minimum(seen.won / (seen.won + seen.lost), 0.45)
-    expected = seen.won[1:] @ np.log(shares[1:]) + seen.lost @ np.log(1 - shares) + 2 * math.log(0.45)
-    assert seen.most_below(0.45) == pytest.approx(expected)
-
-
 def test_runs_say_between_which_n_thresholds_lie():
     first = Runs(np.array([20, 30, 20]), np.array([0, 1, 0]), np.array([7, 7, 8])).observations()
     assert (first.above.tolist(), first.until.tolist(), first.lost.tolist()) == ([0], [1], [1, 0])
@@ -119,14 +110,13 @@ def test_runs_say_between_which_n_thresholds_lie():
     seen = runs.observations()
     assert (seen.won.tolist(), seen.lost.tolist(), seen.count.tolist()) == ([1, 0, 0], [0, 1, 0], [1])
     assert (seen.above.tolist(), seen.until.tolist()) == ([1], [2])
-    assert not seen.all_failed
-    assert not seen.all_succeeded
+    assert not seen.one_sided
     assert seen.gap is None  # one fails at 30 and another succeeds at 20
     single = Runs(np.array([30, 20, 45, 20]), np.array([0, 0, 1, 0])).observations()
     assert single.gap == pytest.approx((math.log(30), math.log(45)))
     assert Runs(np.array([20, 30]), np.array([1, 0]), np.array([1, 1])).bounds() is None  # fails after a success
-    assert Runs(np.array([30, 20]), np.array([0, 0])).observations().all_failed
-    assert Runs(np.array([30, 20]), np.array([1, 1])).observations().all_succeeded
+    assert Runs(np.array([30, 20]), np.array([0, 0])).observations().one_sided
+    assert Runs(np.array([30, 20]), np.array([1, 1])).observations().one_sided
 
 
 @pytest.mark.parametrize("count", [1, 5, 6, 7, 12, 20, 33])
