@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from flatdist.threshold import Range, Runs, finished, interval, place, round_size
+from flatdist.threshold import Runs, finished, interval, place, round_size
 from flatdist.threshold.curves import curve, rise
 
 BUDGET = 400
@@ -96,11 +96,11 @@ def search(setting: Setting, seed: int) -> dict[str, float | str]:
     """One search to its end."""
     generator = np.random.default_rng([seed, SETTINGS.index(setting)] if setting in SETTINGS else seed)
     n50 = setting.n50 + generator.random() - 0.5
-    within = Range(setting.low, setting.high)
+    within = np.arange(setting.low, setting.high + 1)
     runs = Runs(np.zeros(0), np.zeros(0))
     done, rounds = False, 0
     while not done and len(runs) < BUDGET:
-        asked = place(runs, within, min(round_size(len(runs)), BUDGET - len(runs)), precision=setting.precision)
+        asked = place(runs, within, min(round_size(len(runs)), BUDGET - len(runs)))
         success = generator.random(len(asked)) < setting.probability(asked, n50)
         runs = Runs(np.append(runs.n, asked), np.append(runs.success, success))
         done, rounds = finished(runs, within, setting.precision), rounds + 1

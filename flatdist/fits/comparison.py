@@ -32,45 +32,27 @@ _SMALLEST_TRACE = 1e-300
 
 @dataclass(frozen=True)
 class Matching:
-    """Pairs of cells from two tables.
+    """Pairs of cells from two tables."""
 
-    Attributes:
-        cells: a row for each pair: ``cell_id_first``, ``cell_id_second``, and the fields of the first's cell.
-        changed: fields in which the cells of some pairs differ, with the first's and the second's value.
-        only_first, only_second: cells without a partner: ``cell_id`` and the fields.
-    """
-
-    cells: pd.DataFrame
-    changed: dict[str, tuple[Any, Any]]
-    only_first: pd.DataFrame
+    cells: pd.DataFrame  # a row a pair: ``cell_id_first``, ``cell_id_second``, and the fields of the first's cell
+    changed: dict[str, tuple[Any, Any]]  # fields in which the cells of some pairs differ, with both values
+    only_first: pd.DataFrame  # cells without a partner: ``cell_id`` and the fields
     only_second: pd.DataFrame
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two tables differ on the same cells.
-
-    Attributes:
-        matching: which cells are in both, and which in one alone.
-        fields: in which the paired cells differ from each other, the columns that name a cell.
-        trials: how many pairs of trials there are.
-        identical: how many of them agree to the bit.
-        other_problems: pairs whose problems were drawn by another version of the sampling: they share only their laws.
-        cells: the matching's cells with ``trials`` and ``identical``.
-        changes: see :func:`compare`.
-        level: of the intervals; what moved is wrong in at most ``1 - level`` of the cases in which nothing did.
-        tolerance: relative error below which a replicate counts as a success, for n50.
-    """
+    """How two tables differ on the same cells."""
 
     matching: Matching
-    fields: list[str]
-    trials: int
-    identical: int
-    other_problems: int
-    cells: pd.DataFrame
-    changes: pd.DataFrame
-    level: float
-    tolerance: float
+    fields: list[str]  # in which the paired cells differ from each other, the columns that name a cell
+    trials: int  # how many pairs of trials there are
+    identical: int  # how many of them agree to the bit
+    other_problems: int  # pairs whose problems another version of the sampling drew: they share only their laws
+    cells: pd.DataFrame  # the matching's, with ``trials`` and ``identical``
+    changes: pd.DataFrame  # see :func:`compare`
+    level: float  # of the intervals; what moved is wrong in at most 1 - level of the cases in which nothing did
+    tolerance: float  # of a success, for n50
 
     @property
     def moved(self) -> pd.DataFrame:
@@ -90,7 +72,7 @@ def compare(
 
     Args:
         first, second: trials; a change is the second's minus, or over, the first's.
-        across: fields in which paired cells may differ (:func:`flatdist.fits.pairing.match_cells`).
+        across: fields in which paired cells may differ (:func:`match_cells`).
         tolerance: of a success, for n50; by default the common one of the methods present.
         level: of the intervals.
 

@@ -34,22 +34,14 @@ _HOPELESS = 30.0  # log-likelihood below the best scatter's at which one need no
 
 @dataclass(frozen=True, eq=False)
 class Points(ByContent):
-    """Data on log y at each log x.
+    """Data, (m,) each."""
 
-    Attributes:
-        x: (m,) log x.
-        y: (m,) log y; NaN where only bounds are known.
-        error: (m,) standard errors of y; where y is NaN they are not used.
-        low, high: (m,) bounds of log y where y is NaN, infinite where there is none.
-        shape: (m,) integers from 0, equal for points of one shape.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    error: np.ndarray
-    low: np.ndarray
+    x: np.ndarray  # on logarithms, as y, low and high are
+    y: np.ndarray  # NaN where only bounds are known
+    error: np.ndarray  # standard errors of y; where y is NaN they are not used
+    low: np.ndarray  # bounds of y where it is NaN, infinite where there is none
     high: np.ndarray
-    shape: np.ndarray
+    shape: np.ndarray  # integers from 0, equal for points of one shape
 
     @property
     def shapes(self) -> int:

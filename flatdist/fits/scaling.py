@@ -259,23 +259,15 @@ def fit_width_law(thresholds: pd.DataFrame, by: Sequence[str], level: float = 0.
 
 @dataclass(frozen=True)
 class Fits:
-    """What the two figures show.
+    """What the two figures show."""
 
-    Attributes:
-        tolerance: of a success.
-        by: columns that thresholds are grouped by.
-        series: those of them that make a colour.
-        thresholds, laws, widths, collapsed: from :func:`flatdist.fit_thresholds`, :func:`fit_scaling`,
-            :func:`fit_width_law` and :func:`collapse_table`.
-    """
-
-    tolerance: float
-    by: list[str]
-    series: list[str]
-    thresholds: pd.DataFrame
-    laws: pd.DataFrame
-    widths: pd.DataFrame
-    collapsed: pd.DataFrame
+    tolerance: float  # of a success
+    by: list[str]  # columns that thresholds are grouped by
+    series: list[str]  # those of them that make a colour
+    thresholds: pd.DataFrame  # from :func:`flatdist.fit_thresholds`
+    laws: pd.DataFrame  # from :func:`fit_scaling`
+    widths: pd.DataFrame  # from :func:`fit_width_law`
+    collapsed: pd.DataFrame  # from :func:`collapse_table`
 
 
 def fit_all(trials: pd.DataFrame, tolerance: float | None = None, link: str = "auto") -> Fits:

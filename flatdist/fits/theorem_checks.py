@@ -48,23 +48,14 @@ Finding = tuple[pd.DataFrame, str, str]  # instances with their verdicts, the me
 
 @dataclass(frozen=True)
 class Check:
-    """One row of the table, and its figure.
+    """One row of the table, and its figure."""
 
-    Attributes:
-        statement: its name in the paper.
-        name: of the figure's file.
-        predicted: the statement, in one line.
-        instances: one row each, with ``verdict``.
-        measured: the finding, in one line.
-        worst: the instance that came nearest to failing, in words.
-    """
-
-    statement: str
-    name: str
-    predicted: str
-    instances: pd.DataFrame
-    measured: str
-    worst: str
+    statement: str  # its name in the paper
+    name: str  # of the figure's file
+    predicted: str  # the statement, in one line
+    instances: pd.DataFrame  # one row each, with ``verdict``
+    measured: str  # the finding, in one line
+    worst: str  # the instance that came nearest to failing, in words
 
     @property
     def verdict(self) -> str:
@@ -73,27 +64,20 @@ class Check:
 
     def row(self) -> dict[str, object]:
         """The row of the table."""
-        counts = self.instances["verdict"].value_counts()
-        return {
-            "statement": self.statement,
-            "predicted": self.predicted,
-            "measured": self.measured,
-            "instances": len(self.instances),
-            **{verdict: int(counts.get(verdict, 0)) for verdict in VERDICTS},
-            "worst": self.worst,
-            "verdict": self.verdict,
-        }
+        counts = self.instances["verdict"].value_counts().reindex(VERDICTS, fill_value=0).to_dict()
+        words = {name: getattr(self, name) for name in ("statement", "predicted", "measured")}
+        return words | {"instances": len(self.instances)} | counts | {"worst": self.worst, "verdict": self.verdict}
 
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement of the paper: the rows of trials that test it, and what they show."""
+    """A statement of the paper."""
 
     name: str
     title: str
     predicted: str
-    select: Callable[[pd.DataFrame], pd.DataFrame]
-    find: Callable[[pd.DataFrame], Finding]
+    select: Callable[[pd.DataFrame], pd.DataFrame]  # the rows of trials that test it
+    find: Callable[[pd.DataFrame], Finding]  # what they show
 
     def check(self, trials: pd.DataFrame) -> Check | None:
         """The statement against trials; None where none of them tests it."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flatdist.threshold import Range, Runs, finished, place, round_size
+from flatdist.threshold import Runs, finished, place, round_size
 from flatdist.threshold.posterior import search_posterior
 
 TYPICAL_SCALE = 0.05  # of the success curve on log n, where nothing is known yet: for forecasts alone
@@ -58,11 +58,6 @@ def runs_of(known: Known) -> Runs:
     )
 
 
-def range_of(span: Span) -> Range:
-    """The numbers of measurements as the statistics take them."""
-    return Range(span.low, span.high, None if span.allowed is None else np.array(span.allowed))
-
-
 def half_width(span: Span, known: Known) -> float:
     """Half-width of the interval that holds n50 with probability 95 %, on log n, within the range searched."""
     ends = float(span.values[0]), float(span.values[-1])
@@ -84,7 +79,7 @@ def expected_runs(span: Span, known: Known, precision: float) -> int:
 
 def is_known(span: Span, known: Known, precision: float) -> bool:
     """Whether n50 is known as precisely as requested, or as it can be."""
-    return finished(runs_of(known), range_of(span), precision)
+    return finished(runs_of(known), np.array(span.values), precision)
 
 
 class Rule:
@@ -146,7 +141,7 @@ class Boundary(Rule):
         if done >= self.budget or is_known(span, known, self.precision):
             return []
         count = min(round_size(done), self.budget - done)
-        placed = place(runs_of(known), range_of(span), count, precision=self.precision)
+        placed = place(runs_of(known), np.array(span.values), count)
         return [Run(int(n), done + index) for index, n in enumerate(placed)]
 
     def left(self, span: Span, known: Known) -> tuple[int, int]:
@@ -216,7 +211,7 @@ class UntilInterval(Rule):
         room = np.array([max(0, self.most - counts[n]) for n in span.values])
         count = min(round_size(len(known.asked)), int(room.sum()))
         runs = []
-        for n in place(runs_of(known), range_of(span), count, precision=self.precision, room=room):
+        for n in place(runs_of(known), np.array(span.values), count, room=room):
             runs.append(Run(int(n), counts[int(n)]))
             counts[int(n)] += 1
         return runs

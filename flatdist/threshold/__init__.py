@@ -6,6 +6,6 @@ A search alternates between :func:`place`, which says at which n the next runs n
 
 from flatdist.threshold.curves import Runs
 from flatdist.threshold.interval import Interval, interval
-from flatdist.threshold.placing import Range, finished, place, round_size
+from flatdist.threshold.placing import finished, place, round_size
 
-__all__ = ["Interval", "Range", "Runs", "finished", "interval", "place", "round_size"]
+__all__ = ["Interval", "Runs", "finished", "interval", "place", "round_size"]

@@ -76,18 +76,13 @@ class ByContent:
 
 @dataclass(frozen=True, eq=False)
 class Runs(ByContent):
-    """The runs of one group.
+    """The runs of one group, (k,) each."""
 
-    Attributes:
-        n: (k,) measurements of each run, positive; increasing where runs are independent.
-        success: (k,) booleans.
-        replicate: (k,) numbers from 0 of units whose runs are not independent of each other, as on nested problems;
-            None where all are.
-    """
-
-    n: np.ndarray
-    success: np.ndarray
-    replicate: np.ndarray | None = None
+    n: np.ndarray  # measurements, positive; in increasing order where runs are independent
+    success: np.ndarray  # booleans
+    replicate: np.ndarray | None = (
+        None  # whose runs depend on each other, as on nested problems, from 0; None: no runs do
+    )
 
     def __post_init__(self) -> None:
         n, success = np.asarray(self.n), np.asarray(self.success)
@@ -147,21 +142,14 @@ class Observations:
 
     A trial by itself says only on which side of its n its threshold lies. A replicate followed over several n has its
     threshold between its last failure and its first success.
-
-    Attributes:
-        values: (v,) the different log n, increasing.
-        won: (v,) how many thresholds are known to lie at or below each value, and nothing else of them: successes.
-        lost: (v,) how many are known to lie above each value: failures.
-        above, until: (m,) indices of the values that thresholds known from both sides lie between.
-        count: (m,) how many such thresholds.
     """
 
-    values: np.ndarray
-    won: np.ndarray
-    lost: np.ndarray
-    above: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
-    until: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
-    count: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    values: np.ndarray  # (v,) the different log n, increasing
+    won: np.ndarray  # (v,) thresholds known to lie at or below each value, and nothing else of them: successes
+    lost: np.ndarray  # (v,) those known to lie above each value: failures
+    above: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))  # (m,) indices of the values that
+    until: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))  # thresholds known from both sides
+    count: np.ndarray = field(default_factory=lambda: np.zeros(0))  # lie between, and how many do
 
     @property
     def one_sided(self) -> bool:

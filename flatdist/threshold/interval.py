@@ -30,36 +30,25 @@ PLATEAUS = np.array([0.52, 0.56, 0.6, 0.66, 0.73, 0.8, 0.87, 0.94, 0.98])  # lap
 class Interval:
     """n50, the number of measurements at which the success probability crosses one half, and the curve around it.
 
-    Attributes:
-        n50: estimate; NaN where censored left, right or unresolved.
-        low, high: limits; 0 or infinite where the runs do not bound n50.
-        censored: ``none``; ``interval`` (all fail up to one n and all succeed from the next: n50 lies between them, and
-            the estimate is their geometric middle); ``left`` (n50 is below the smallest n); ``right`` (above the
-            largest); ``unresolved`` (no n50, see ``reason``).
-        reason: why n50 is unresolved, or what else to know of it, in words; empty where there is nothing to say.
-        link: of the likeliest curve.
-        scale: of log n on that curve; NaN where n50 is not estimated.
-        lapse: share of failures at large n; 0 where the runs do not speak for lapses.
-        lapse_evidence: posterior probability that there are lapses, 1/2 before any run.
-        width, width_low, width_high: from 10 to 90 % of the curve's rise, in measurements.
-        fit_p: p-value of the curve's fit, by parametric bootstrap; NaN where it was not computed.
-        other: n50 under the next likeliest link.
+    ``censored`` is ``none``; ``interval`` (all fail up to one n and all succeed from the next: n50 lies between them,
+    and the estimate is their geometric middle); ``left`` (n50 is below the smallest n); ``right`` (above the largest);
+    or ``unresolved`` (there is no n50).
     """
 
-    n50: float
-    low: float
+    n50: float  # NaN where censored left, right or unresolved
+    low: float  # limits; 0 or infinite where the runs do not bound n50
     high: float
     censored: str
-    reason: str = ""
-    link: str = "logit"
-    scale: float = math.nan
-    lapse: float = math.nan
-    lapse_evidence: float = math.nan
-    width: float = math.nan
+    reason: str = ""  # why n50 is unresolved, or what else to know of it, in words
+    link: str = "logit"  # of the likeliest curve
+    scale: float = math.nan  # of log n on that curve
+    lapse: float = math.nan  # share of failures at large n; 0 where the runs do not speak for lapses
+    lapse_evidence: float = math.nan  # posterior probability that there are lapses, 1/2 before any run
+    width: float = math.nan  # from 10 to 90 % of the curve's rise, in measurements
     width_low: float = math.nan
     width_high: float = math.nan
-    fit_p: float = math.nan
-    other: float = math.nan
+    fit_p: float = math.nan  # p-value of the curve's fit, by parametric bootstrap; NaN where it was not computed
+    other: float = math.nan  # n50 under the next likeliest link
 
     @property
     def half_width(self) -> float:
@@ -189,12 +178,7 @@ class Fit:
         return float(at[0]), math.exp(at[1]), float(at[2])
 
     def report(self, details: bool, *, trials: bool) -> Interval:
-        """Everything in one row.
-
-        Args:
-            details: whether the width's limits, the goodness of fit and the other link's n50 are wanted too.
-            trials: whether the observations are independent trials, each at one n.
-        """
+        """Everything in one row; with trials the observations are independent ones, each at one n."""
         fall = _fall(self.observations) if trials else None
         found = self._crossing(fall)
         if found.censored not in ("none", "interval") or not details:

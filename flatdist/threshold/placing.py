@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,48 +20,12 @@ ENOUGH = 6  # equal outcomes at one n that settle on which side of it n50 lies: 
 LIKELY = 1e-4  # curves of less weight, relative to the likeliest, are left out
 
 
-@dataclass(frozen=True)
-class Range:
-    """Where to search: whole numbers of measurements.
-
-    Attributes:
-        low, high: ends, both included.
-        allowed: (v,) restricts the search to these values of n; those outside the ends are ignored.
-    """
-
-    low: int
-    high: int
-    allowed: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.low <= self.high:
-            raise ValueError(f"a range of n from {self.low} to {self.high} is empty; allowed: 0 < low <= high")
-        if self.allowed is not None:
-            allowed = np.unique(np.asarray(self.allowed, dtype=np.int64))
-            allowed = allowed[(allowed >= self.low) & (allowed <= self.high)]
-            if len(allowed) == 0:
-                raise ValueError(f"none of the allowed n lies in the range from {self.low} to {self.high}")
-            object.__setattr__(self, "allowed", allowed)
-
-    @property
-    def values(self) -> np.ndarray:
-        """Every allowed n, increasing, (v,)."""
-        return np.arange(self.low, self.high + 1) if self.allowed is None else self.allowed
-
-
 def round_size(done: int) -> int:
     """How many runs to request next, given how many there are: a few at first, then a quarter of them."""
     return max(FIRST_ROUND, math.ceil(GROWTH * done))
 
 
-def place(
-    runs: Runs,
-    within: Range,
-    count: int,
-    *,
-    precision: float = 0.0,
-    room: np.ndarray | None = None,
-) -> np.ndarray:
+def place(runs: Runs, values: np.ndarray, count: int, *, room: np.ndarray | None = None) -> np.ndarray:
     """The n of the next runs, which minimise the expected posterior variance of the curve around n50.
 
     They are chosen one after another, each with its predicted shares of success and failure as the outcome before the
@@ -71,18 +34,16 @@ def place(
 
     Args:
         runs: of one group so far; there may be none.
-        within: where to search.
+        values: (v,) the n that may be measured, increasing; the search is between its ends.
         count: how many runs.
-        precision: half-width of the interval of log n50 that is wanted; differences far below it are not resolved.
-        room: (v,) how many more runs each of ``within.values`` may get; None for any number.
+        room: (v,) how many more runs each of them may get; None for any number.
 
     Returns:
         (count,) increasing; fewer where there is no more room. The same for the same arguments.
     """
-    values = within.values
     left = np.full(len(values), count) if room is None else np.asarray(room, dtype=np.int64).copy()
     if left.shape != values.shape:
-        raise ValueError(f"room has shape {left.shape}, but the range holds {len(values)} values of n")
+        raise ValueError(f"room has shape {left.shape}, but there are {len(values)} values of n")
     count = min(count, int(np.maximum(left, 0).sum()))
     believed = search_posterior(runs, float(values[0]), float(values[-1]))
     chosen: list[int] = []
@@ -155,21 +116,16 @@ def _spread(moments: np.ndarray) -> np.ndarray:
     return np.asarray(moments[:, 3] - (moments[:, 1] ** 2 + moments[:, 2] ** 2) / mass)
 
 
-def finished(runs: Runs, within: Range, precision: float) -> bool:
-    """Whether n50 is known as precisely as requested, or as it can be.
+def finished(runs: Runs, values: np.ndarray, precision: float) -> bool:
+    """Whether n50 is known as precisely as requested, or as it can be, where these n, (v,) increasing, may be measured.
 
     Either the 95 % interval has a half-width of ``precision`` or less on log n, or it is narrower than one measurement
     or than the gap between two n that may be asked for, or n50 is decided to lie outside the range. The interval
     averages over lapse rates and links, so that neither a lucky streak at large n nor a lapse ends a search early.
-
-    Args:
-        runs: of one group so far.
-        within: where to search.
-        precision: wanted half-width of the interval of log n50.
     """
     if len(runs) < ENOUGH:
         return False
-    values, one_sided = within.values, runs.success.all() or not runs.success.any()
+    one_sided = runs.success.all() or not runs.success.any()
     if not one_sided and _gap_closed(runs, values):
         return True
     low, high = np.exp(search_posterior(runs, float(values[0]), float(values[-1])).quantiles((0.025, 0.975)))

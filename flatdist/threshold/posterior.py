@@ -49,25 +49,15 @@ COARSE = Grid(81, 41, 9, (0.0, 0.03, 0.1, 0.25, 0.45))
 
 @dataclass(frozen=True)
 class Posterior:
-    """Curves and their weights.
+    """Curves and their weights."""
 
-    Attributes:
-        links: (k,) names.
-        center: (x,) log n.
-        width: (w,) from 10 to 90 %, on log n.
-        lapses: (l,)
-        heights: (k, l, w, x) log-likelihoods.
-        log_prior: (k, l, 1, 1), up to a constant.
-        edges: greatest log-likelihood with a center at either end of the whole range.
-    """
-
-    links: tuple[str, ...]
-    center: np.ndarray
-    width: np.ndarray
-    lapses: np.ndarray
-    heights: np.ndarray
-    log_prior: np.ndarray
-    edges: tuple[float, float]
+    links: tuple[str, ...]  # k
+    center: np.ndarray  # (x,) log n
+    width: np.ndarray  # (w,) from 10 to 90 %, on log n
+    lapses: np.ndarray  # (l,)
+    heights: np.ndarray  # (k, l, w, x) log-likelihoods
+    log_prior: np.ndarray  # (k, l, 1, 1), up to a constant
+    edges: tuple[float, float]  # greatest log-likelihood with a center at either end of the whole range
 
     @cached_property
     def weight(self) -> np.ndarray:
@@ -87,13 +77,7 @@ class Posterior:
         return self.quantiles_of(self.log_n50, float(self.center[1] - self.center[0]), shares)
 
     def quantiles_of(self, of_curves: np.ndarray, spacing: float, shares: tuple[float, ...]) -> np.ndarray:
-        """Quantiles of a quantity of the curves, in the shape of the shares.
-
-        Args:
-            of_curves: (k, l, w, x) values.
-            spacing: between the values of neighbouring curves.
-            shares: of the weight.
-        """
+        """Quantiles of a quantity of the curves (k, l, w, x) that has this spacing between neighbouring ones."""
         values, weight = of_curves.ravel(), self.weight.ravel()
         used = weight > 1e-9 * weight.max()
         values, weight, step = values[used], weight[used], 0.5 * spacing
@@ -124,8 +108,7 @@ def posterior(
 
     Args:
         observations: of thresholds.
-        ends: least and largest center, log n.
-        widths: least and largest width, on log n.
+        ends, widths: least and largest center and width, on log n.
         links: over which to average.
         grid: how finely the curves are tabulated.
         dispersion: by which the log-likelihood is divided, where observations scatter more than the curves allow.

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import special
 
-from flatdist.threshold import Range, Runs, finished, interval, place, round_size
+from flatdist.threshold import Runs, finished, interval, place, round_size
 
-WITHIN = Range(22, 144)
+WITHIN = np.arange(22, 145)
 SEARCHES = 40
 PRECISION = 0.03
 
@@ -27,7 +27,7 @@ def search(n50, scale, seed, within=WITHIN, precision=PRECISION, budget=400):
     generator = np.random.default_rng(seed)
     found = Runs(np.array([]), np.array([]))
     while not finished(found, within, precision) and len(found) < budget:
-        n = place(found, within, min(round_size(len(found)), budget - len(found)), precision=precision)
+        n = place(found, within, min(round_size(len(found)), budget - len(found)))
         success = generator.random(len(n)) < special.expit(np.log(n / n50) / scale)
         found = Runs(np.append(found.n, n), np.append(found.success, success))
     return found
@@ -87,7 +87,7 @@ def test_a_transition_sharper_than_a_measurement_ends_the_search_sensibly():
 
 
 def test_allowed_values_on_either_side_of_the_transition_are_as_far_as_a_search_gets():
-    within = Range(22, 144, np.array([22, 40, 60, 90, 144]))
+    within = np.array([22, 40, 60, 90, 144])
     found = search(50.0, 1e-3, 0, within, precision=0.01)
     assert len(found) < 100
     assert interval(found).low < 50.0 < interval(found).high
@@ -119,7 +119,7 @@ def test_a_search_ends_where_no_run_can_say_more(counts):
 def test_an_interval_within_one_measurement_is_as_far_as_a_search_gets():
     counts = runs({2: (10, 30), 3: (30, 10)})
     assert interval(counts).half_width > 0.1
-    assert finished(counts, Range(1, 30), 0.0001)
+    assert finished(counts, np.arange(1, 31), 0.0001)
 
 
 def test_a_search_is_not_believed_before_it_has_24_runs():

@@ -18,10 +18,10 @@ from flatdist.sweeps.rules import (
     Run,
     Span,
     UntilInterval,
-    range_of,
+    is_known,
     runs_of,
 )
-from flatdist.threshold import finished, interval
+from flatdist.threshold import interval
 
 
 def play(
@@ -129,7 +129,7 @@ def test_replicates_of_a_grid_rise_only_where_they_help() -> None:
     assert counts[20] == counts[150] == 4
     for n in span.values:
         assert sorted(run.replicate for run in known.asked if run.n == n) == list(range(counts[n]))
-    assert finished(runs_of(known), range_of(span), 0.06)
+    assert is_known(span, known, 0.06)
 
 
 def test_a_grid_stops_at_its_most_replicates_and_a_single_n_at_its_least() -> None:
