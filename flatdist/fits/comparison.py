@@ -111,10 +111,8 @@ def compare(
     changes = _judged(pd.DataFrame(_rows(table, matching.cells, names, level)), level)
     counts = pairs.groupby("pair")["identical"].agg(["size", "sum"]).reindex(range(len(matching.cells)), fill_value=0)
     cells = matching.cells.assign(trials=counts["size"].to_numpy(), identical=counts["sum"].to_numpy())
-    other_problems = 0
-    if "sampling_version" in first and "sampling_version" in second:
-        drawn = (trials["sampling_version"].to_numpy()[rows] for trials, rows in _sides(first, second, pairs))
-        other_problems = int(np.sum(np.not_equal(*drawn)))
+    drawn = [rows["sampling_version"] for rows in _aligned(first, second, pairs) if "sampling_version" in rows]
+    other_problems = int((drawn[0] != drawn[1]).sum()) if len(drawn) == 2 else 0
     identical = int(pairs["identical"].sum())
     return Comparison(matching, names, len(pairs), identical, other_problems, cells, changes, level, tolerance)
 
@@ -202,16 +200,18 @@ def pair_trials(first: pd.DataFrame, second: pd.DataFrame, cells: pd.DataFrame) 
         }
         sides.append(pd.DataFrame(rows).dropna(subset="pair").astype(int))
     pairs = sides[0].merge(sides[1], on=["pair", "replicate"]).sort_values(["pair", "replicate"], ignore_index=True)
-    same = np.ones(len(pairs), dtype=bool)
-    for name in RESULT_COLUMNS:
-        if name in first and name in second:
-            same &= _equal(*(trials[name].to_numpy()[rows] for trials, rows in _sides(first, second, pairs)))
-    return pairs.assign(identical=same)
+    mine, theirs = _aligned(first, second, pairs)
+    columns = [name for name in RESULT_COLUMNS if name in mine and name in theirs]
+    same = [_equal(mine[name].to_numpy(), theirs[name].to_numpy()) for name in columns]
+    return pairs.assign(identical=np.all(same, axis=0) if columns else True)
 
 
-def _sides(first: pd.DataFrame, second: pd.DataFrame, pairs: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, pd.Series]]:
-    """Each table with the positions of the pairs in it."""
-    return zip((first, second), (pairs["row_first"], pairs["row_second"]), strict=True)
+def _aligned(first: pd.DataFrame, second: pd.DataFrame, pairs: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of either table, a row a pair."""
+    return [
+        trials.iloc[pairs[f"row_{side}"]].reset_index(drop=True)
+        for side, trials in zip(SIDES, (first, second), strict=True)
+    ]
 
 
 def _equal(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
@@ -248,8 +248,8 @@ def _measurements(
     problems = cells.assign(n=cells["n"].where(~cells["nested"].astype(bool), None))
     _, problem = grouped(problems, PROBLEM_FIELDS)
     table["unit"] = problem[pairs["pair"]] * (table["replicate"].max() + 1) + table["replicate"]
-    for side, (trials, positions) in zip(SIDES, _sides(first, second, pairs), strict=True):
-        rows = label_success(trials.iloc[positions], tolerance).reset_index(drop=True)
+    for side, trials in zip(SIDES, _aligned(first, second, pairs), strict=True):
+        rows = label_success(trials, tolerance)
         diverged = rows["diverged"]
         table[f"success_{side}"] = rows["success"].astype(float)
         table[f"converged_{side}"] = (~diverged & ("status" in rows and rows["status"] == "converged")).astype(float)
@@ -292,7 +292,7 @@ def _changes(table: pd.DataFrame, level: float) -> Iterator[dict[str, Any]]:
             row = {"pairs": len(used), "first": math.exp(mine.mean()), "second": math.exp(theirs.mean())}
             limits = (math.inf if value > 700 else math.exp(value) for value in shift_interval(differences, level))
             row |= dict(zip(("change", "low", "high"), limits, strict=True))
-            yield {"measure": name, "kind": "ratio", **row, **_tested(differences)}
+            yield {"measure": name, "kind": "ratio", **row, **signed_rank_test(differences)._asdict()}
 
 
 def _share_change(mine: np.ndarray, theirs: np.ndarray, unit: pd.Series, level: float) -> dict[str, Any]:
@@ -305,15 +305,11 @@ def _share_change(mine: np.ndarray, theirs: np.ndarray, unit: pd.Series, level: 
     else:  # several pairs share a problem, and are not independent
         change, low, high, _ = mean_interval(differences, level)
         low, high = max(low, -1.0), min(high, 1.0)
-    return row | {"change": change, "low": low, "high": high} | _tested(differences)
+    return row | {"change": change, "low": low, "high": high} | signed_rank_test(differences)._asdict()
 
 
 def _per_unit(differences: Any, unit: pd.Series) -> np.ndarray:
     return pd.Series(differences, unit.index).groupby(unit).mean().to_numpy()
-
-
-def _tested(differences: np.ndarray) -> dict[str, float]:
-    return dict(zip(("p_value", "smallest"), signed_rank_test(differences), strict=True))
 
 
 def _n50_change(table: pd.DataFrame, level: float) -> dict[str, Any]:
@@ -330,7 +326,7 @@ def _n50_change(table: pd.DataFrame, level: float) -> dict[str, Any]:
     row = {"pairs": len(table), "first": mine["n50"], "second": theirs["n50"]}
     row |= {"change": ratio["ratio"], "low": ratio["ratio_low"], "high": ratio["ratio_high"]}
     differences = _per_unit(table["success_second"] - table["success_first"], table["unit"])
-    return {"measure": "n50", "kind": "ratio", **row, **_tested(differences)}
+    return {"measure": "n50", "kind": "ratio", **row, **signed_rank_test(differences)._asdict()}
 
 
 def _judged(changes: pd.DataFrame, level: float) -> pd.DataFrame:

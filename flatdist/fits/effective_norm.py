@@ -76,13 +76,8 @@ def depth_ratios(firsts: pd.DataFrame, reference: str = REFERENCE, least: int = 
 def beside_nuclear_norm(firsts: pd.DataFrame, share: float = 0.9) -> pd.DataFrame:
     """Counts of streams that each norm and the nuclear norm have recovered at n = share * statistical dimension.
 
-    Args:
-        firsts: as for :func:`depth_ratios`.
-        share: of the statistical dimension; n is rounded.
-
-    Returns:
-        Per shape and norm ``n``, the counts ``both``, ``nuclear_only``, ``norm_only`` and ``neither``, and in how many
-        streams the norm's first success is ``later`` than the nuclear norm's, ``equal`` or ``earlier``.
+    Per shape and norm ``n``, the counts ``both``, ``nuclear_only``, ``norm_only`` and ``neither``, and in how many
+    streams the norm's first success is ``later`` than the nuclear norm's, ``equal`` or ``earlier``.
     """
     key = [*SHAPE, "replicate", "statdim"]
     base = firsts[firsts["norm"] == REFERENCE].set_index(key)["first_success"]
@@ -109,15 +104,9 @@ def _variance_ratio(n: np.ndarray, base: np.ndarray) -> float:
 
 
 def method_firsts(trials: pd.DataFrame, tolerance: float) -> pd.DataFrame:
-    """First successes of methods on nested streams, one ``norm`` for each method and its settings.
+    """First successes of methods on nested streams as :func:`depth_ratios` takes them, one ``norm`` for each setting.
 
-    Args:
-        trials: nested, as ``flatdist.load_trials`` returns them.
-        tolerance: relative error of a success.
-
-    Returns:
-        One row per stream and method as :func:`depth_ratios` takes them; ``first_success`` is NaN for streams that end
-        before it, or begin after it.
+    ``first_success`` is NaN for streams that end before it, or begin after it.
     """
     by_method = trials.groupby("method")
     names = [name for name in SETTINGS if name in trials and by_method[name].nunique(dropna=False).max() > 1]
@@ -136,15 +125,8 @@ def method_firsts(trials: pd.DataFrame, tolerance: float) -> pd.DataFrame:
 def at_rate_zero(firsts: pd.DataFrame, rates: Mapping[str, float], reference: str) -> tuple[float, float]:
     """n50 at learning rate 0 over the reference's, and its standard error, from the same streams.
 
-    For every stream a line is fitted to its first successes over the rate; its intercept replaces the first success.
-
-    Args:
-        firsts: of one shape.
-        rates: learning rates of the norms that are extrapolated.
-        reference: the norm that they are compared with.
-
-    Raises:
-        FitError: fewer than two streams have all of them.
+    For every stream of one shape a line is fitted to its first successes over the learning rates of these norms; its
+    intercept replaces the first success.
     """
     wide = firsts.pivot_table(index="replicate", columns="norm", values="first_success")
     known = wide.reindex(columns=[*rates, reference]).dropna()
@@ -189,12 +171,8 @@ def local_against_global(solved: pd.DataFrame, tolerance: float = 1e-6) -> pd.Da
     """How often nu < 1 and exact recovery by the solver agree, by shape, ensemble and depth.
 
     Args:
-        solved: one row per problem: ``d_out``, ``d_in``, ``rank``, ``ensemble``, ``depth``, ``nu_low``,
-            ``nu_high``, ``relative_error``, ``certified``.
+        solved: one row per problem, as ``benchmarks/effective_norm.py`` writes.
         tolerance: relative error of a recovery.
-
-    Returns:
-        Counts: ``problems``, ``both``, ``neither``, ``local_only``, ``solver_only``, ``uncertified``.
     """
     local, exact = solved["nu_high"] < 1.0, solved["relative_error"] < tolerance
     counts = {

@@ -42,7 +42,7 @@ def to_zero(table: pd.DataFrame, value: str, degree: int = 1) -> Limit:
     Args:
         table: with ``replicate``, ``learning_rate`` and the value; one row for each pair.
         value: column to extrapolate.
-        degree: of the polynomial; more learning rates than that are needed.
+        degree: of the polynomial.
 
     Raises:
         FitError: there are too few learning rates, or fewer than two replicates with all of them.
@@ -89,8 +89,7 @@ def gaps(trials: pd.DataFrame) -> pd.DataFrame:
 def series_of(table: pd.DataFrame) -> list[str]:
     """Columns that tell the runs of a table of :func:`gaps` apart beside the learning rate.
 
-    The steps are included only if runs of one learning rate differ in them, because runs of one flow time need more
-    steps at smaller learning rates.
+    Steps only if runs of one learning rate differ in them: those of one flow time are more at smaller learning rates.
     """
     series = [str(name) for name in table if name not in _MEASURED]
     groups = group_rows(table, [*series, "learning_rate"])
@@ -152,11 +151,9 @@ def _refuse_mixtures(runs: pd.DataFrame) -> None:
 
 
 def differences(path: pd.DataFrame) -> pd.DataFrame:
-    """Mean difference from the flow after the start, for each learning rate and replicate, over the flow's own drop.
+    """Mean ``difference`` from the flow after the start, for each ``learning_rate`` and ``replicate``.
 
-    Returns:
-        ``learning_rate``, ``replicate``, ``difference`` (trace), ``drop`` (how far the flow's trace fell in all),
-        ``relative`` (their ratio).
+    ``drop`` is how far the flow's trace fell in all, ``relative`` their ratio.
     """
     later = path[path["flow_time"] >= START * path["flow_time"].max()]
     drop = path.groupby(["learning_rate", "replicate"])["flow"].agg(lambda trace: trace.max() - trace.min())

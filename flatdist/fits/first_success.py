@@ -57,7 +57,7 @@ def mean_first_success(
     """Mean and variance of N in each group, with theory's values for the nuclear norm.
 
     Args:
-        trials: of nested problems, with ``d_out``, ``d_in`` and ``rank`` constant in each group.
+        trials: of nested problems; theory needs one ``d_out``, ``d_in`` and ``rank`` in each group.
         by: columns whose values make a group.
         tolerance: of the success; the default of the methods present.
         level: of the intervals: Student's for the mean, that of a normal sample's variance for the ratio.

@@ -47,23 +47,17 @@ def paired_differences(
     series, panels = series_columns(labelled), panel_columns(labelled)
     pairs = with_reference(labelled, reference, ["success"])
     keys, index = grouped(pairs, [*series, *panels, "n"])
-    mine, other = (pairs[name].to_numpy(dtype=bool) for name in ("success", "success_reference"))
-    names = ("both", "only_method", "only_reference", "neither")
-    masks = (mine & other, mine & ~other, ~mine & other, ~mine & ~other)
-    counts = np.stack([np.bincount(index, mask, len(keys)).astype(int) for mask in masks])  # (name, group)
-    table = pd.DataFrame(keys).assign(pairs=counts.sum(axis=0), **dict(zip(names, counts, strict=True)))
-    limits = np.array([newcombe_interval((a, b, c, d), level) for a, b, c, d in counts.T.tolist()])
-    return table.assign(
-        difference=(counts[1] - counts[2]) / table["pairs"], difference_low=limits[:, 0], difference_high=limits[:, 1]
-    )
+    mine, other = pairs["success"], pairs["success_reference"]
+    outcomes = {"both": mine & other, "only_method": mine & ~other, "only_reference": ~mine & other}
+    counts = pd.DataFrame(outcomes | {"neither": ~mine & ~other}).groupby(index).sum()
+    table = pd.DataFrame(keys).assign(pairs=counts.sum(axis=1)).join(counts)
+    difference = (table["only_method"] - table["only_reference"]) / table["pairs"]
+    low, high = np.transpose([newcombe_interval(row, level) for row in counts.to_numpy().tolist()])
+    return table.assign(difference=difference, difference_low=low, difference_high=high)
 
 
 def with_reference(trials: pd.DataFrame, reference: str, columns: Sequence[str]) -> pd.DataFrame:
-    """The trials of all other methods, with the reference's ``columns`` on the same problem as ``COLUMN_reference``.
-
-    Raises:
-        FitError: the reference has no trials or several configurations, or no other method shares its problems.
-    """
+    """The trials of all other methods, with the reference's ``columns`` on the same problem as ``COLUMN_reference``."""
     problem = [name for name in PROBLEM_FIELDS if name in trials]
     theirs = trials[trials["method"] == reference]
     if theirs.empty:
@@ -82,12 +76,10 @@ def with_reference(trials: pd.DataFrame, reference: str, columns: Sequence[str])
     return pairs
 
 
-def newcombe_interval(counts: tuple[int, int, int, int], level: float) -> tuple[float, float]:
+def newcombe_interval(counts: Sequence[int], level: float) -> tuple[float, float]:
     """Interval for the difference of two paired proportions (Newcombe 1998, method 10: Wilson intervals, combined).
 
-    Args:
-        counts: of pairs where both, only the first, only the second, or neither succeeded.
-        level: confidence level.
+    The counts are of pairs where both, only the first, only the second, or neither succeeded.
     """
     both, only_first, only_second, neither = counts
     total = sum(counts)
@@ -147,14 +139,9 @@ def signed_rank_test(differences: np.ndarray) -> SignedRank:
 
 
 def shift_interval(differences: np.ndarray, level: float) -> tuple[float, float, float]:
-    """The typical difference and its interval: the median of the averages of every two (Hodges and Lehmann 1963).
+    """The typical difference and its limits: the median of the averages of every two (Hodges and Lehmann 1963).
 
-    Args:
-        differences: finite, (k,), k at least 1.
-        level: confidence level.
-
-    Returns:
-        Estimate, low, high; the limits are infinite where so few differences bound nothing at this level.
+    The limits are infinite where so few finite differences, (k,), bound nothing at this level.
     """
     count, reach = len(differences), float(special.ndtri(0.5 + level / 2.0))
     if count > _MOST_AVERAGED:

@@ -88,16 +88,9 @@ def fit_power_law(points: Points, exponent: float | None = None) -> PowerLaw:
 
 
 def profile_limits(points: Points, parameter: int, level: float, exponent: float | None = None) -> tuple[float, float]:
-    """Profile-likelihood interval of one parameter, widened for few shapes as in a regression with unknown scatter.
+    """Profile-likelihood interval of ``COEFFICIENT`` or ``EXPONENT``, widened for few shapes as in a regression.
 
-    Args:
-        points: of the law.
-        parameter: ``COEFFICIENT`` or ``EXPONENT``.
-        level: confidence level.
-        exponent: of the law; fitted by default.
-
-    Returns:
-        Its limits; infinite with too few shapes bounded on both sides.
+    Its limits are infinite with too few shapes bounded on both sides.
     """
     shapes = points.bounded_shapes
     spare = shapes - (2 if exponent is None else 1)
@@ -179,11 +172,7 @@ class _Laws:
         self.middle = np.where(known, points.y, 0.5 * (low + high))
 
     def fitted(self, *, shrinking: bool = False) -> list[PowerLaw]:
-        """The most likely laws.
-
-        Args:
-            shrinking: whether sampling errors may be smaller than stated, by a common factor.
-        """
+        """The most likely laws; with shrinking, sampling errors may be smaller than stated, by a common factor."""
         # The spread is the logarithm of the scatter about the law, errors and discrepancy together, over a typical
         # error: below 0 the errors are smaller than stated, above it there is a discrepancy.
         least, most = math.log(LEAST_SHRINKAGE) if shrinking else 0.0, math.log(LARGEST / self.typical)
@@ -233,7 +222,7 @@ class _Laws:
                 pushed = (np.abs(values[..., -1]) >= STEEPEST) & (values[..., -1] * gradient[..., -1] > 0)
                 gradient[..., -1] = np.where(pushed, 0.0, gradient[..., -1])
                 bend[..., -1] = np.where(pushed[..., None], 0.0, bend[..., -1])
-            step = _solve(bend, gradient)
+            step = np.linalg.solve(bend + 1e-9 * np.eye(values.shape[-1]), gradient[..., None])[..., 0]
             gain = (step * gradient).sum(axis=-1)  # twice as much as expected
             if not np.any((gain > 1e-6) & (height + gain > height.max(axis=1, keepdims=True) - _HOPELESS)):
                 break
@@ -281,16 +270,6 @@ class _Laws:
             gradient += (used * slope) @ design
             bend += np.swapaxes(design.T * (used * curvature)[..., None, :] @ design, -1, -2)
         return total, gradient, bend
-
-
-def _solve(bend: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-    """Solutions of one or two linear equations each, with a ridge; (..., k)."""
-    first, last = bend[..., 0, 0] + 1e-9, bend[..., -1, -1] + 1e-9
-    if gradient.shape[-1] == 1:
-        return np.asarray(gradient / first[..., None])
-    mixed, (a, b) = bend[..., 0, 1], np.moveaxis(gradient, -1, 0)
-    determinant = (first * last - mixed**2)[..., None]
-    return np.asarray(np.stack((last * a - mixed * b, first * b - mixed * a), axis=-1) / determinant)
 
 
 def _log_chance(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:

@@ -80,12 +80,7 @@ def ratio_of(mine: Mapping[Any, Any], theirs: Mapping[Any, Any]) -> dict[str, fl
 
 
 def summarise(table: pd.DataFrame, by: Sequence[str], margin: float = MARGIN) -> pd.DataFrame:
-    """Summary over the shapes, for each series.
-
-    Args:
-        table: from :func:`ratios`.
-        by: columns whose values make a series.
-        margin: relative distance from 1 that counts as none.
+    """Summary of a table of :func:`ratios` over the shapes, for each series.
 
     Returns:
         The columns of ``by``, ``shapes``, ``censored`` (of them, without a ratio), ``median_ratio``,
@@ -124,11 +119,7 @@ def series_of(trials: pd.DataFrame) -> list[str]:
 
 
 def check_field(trials: pd.DataFrame, field: str) -> None:
-    """Reject a field that n50 cannot be drawn against.
-
-    Raises:
-        FitError: the column does not exist, is not numeric, or has a single value.
-    """
+    """Reject a field that n50 cannot be drawn against: unknown, not numeric, or of a single value."""
     require_columns(trials, [field], "the field")
     values = trials[field].dropna()
     if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values) or field == "n":
@@ -141,14 +132,8 @@ def check_field(trials: pd.DataFrame, field: str) -> None:
 def changes(thresholds: pd.DataFrame, field: str, by: Sequence[str]) -> pd.DataFrame:
     """Change of n50 between neighbouring values of the field, everything else equal.
 
-    Args:
-        thresholds: from :func:`flatdist.fits.threshold.fit_thresholds`, grouped by ``field`` and ``by``.
-        field: the column that changes.
-        by: the other columns.
-
-    Returns:
-        One row for each pair of neighbours: the columns of ``by``, ``low_value``, ``high_value``, and ``ratio`` of n50
-        at the higher value to that at the lower, ``ratio_low``, ``ratio_high`` and ``n50_equal``, whether 1 is inside.
+    One row for each pair of neighbours: the columns of ``by``, ``low_value``, ``high_value``, and ``ratio`` of n50 at
+    the higher value to that at the lower, ``ratio_low``, ``ratio_high`` and ``n50_equal``, whether 1 is inside.
     """
     rows = []
     for key, group in group_rows(thresholds[thresholds[field].notna()], by):

@@ -100,8 +100,7 @@ def error_ratios(trials: pd.DataFrame, reference: str, level: float = _LEVEL) ->
         ``ratio_low``, ``ratio_high``, and ``worse``, the share of pairs in which the method's error is larger.
 
     Raises:
-        FitError: as for :func:`risk_table`; or the reference has no trials or several configurations, or nothing pairs
-            with it.
+        FitError: as for :func:`risk_table` and :func:`flatdist.fits.paired_differences`.
     """
     pairs, by = _paired(trials, reference)
     groups = group_rows(pairs, [*by, "n"])
@@ -195,14 +194,16 @@ class Setting(NamedTuple):
         nuclear, inside = unknown.copy(), n <= NUCLEAR_UP_TO * self.entries
         if inside.any():
             nuclear[inside] = minimum_nuclear_errors(self.spectra(), *shape, n[inside], self.noise)
-        solvable = [m if m <= self.entries else None for m in values]
-        least = [math.nan if m is None else MinimumNormLaw(*shape, m, self.noise).median() for m in solvable]
-        floor = [math.nan if m is None else interpolation_law(*shape, m, self.noise).median() for m in solvable]
+        least, floor = unknown.copy(), unknown.copy()
+        for place, m in enumerate(values):
+            if m <= self.entries:
+                least[place] = MinimumNormLaw(*shape, m, self.noise).median()
+                floor[place] = interpolation_law(*shape, m, self.noise).median() if self.noise else math.nan
         fit = [tangent_fit_error(*shape, self.rank, m, self.noise, self.tail) for m in values]
         return {
             "nuclear_norm": nuclear,
-            "minimum_norm": np.array(least),
-            "floor": np.array(floor) if self.noise else unknown,
+            "minimum_norm": least,
+            "floor": floor,
             "tangent_fit": np.array(fit) if self.noise or self.tail else unknown,
             "truncation": np.full(len(n), self.tail**2 if self.tail else math.nan),
         }

@@ -183,9 +183,6 @@ def width_table(thresholds: pd.DataFrame) -> pd.DataFrame:
     A width below the distance between the n on either side of n50 reflects the grid rather than the transition, so it
     is only an upper bound.
 
-    Args:
-        thresholds: from :func:`flatdist.fits.threshold.fit_thresholds`.
-
     Returns:
         The thresholds with ``width``, ``width_low``, ``width_high`` (from 10 to 90 % success, in measurements) and
         ``width_censored``: ``none``; ``left`` (only ``width_high`` is known: the larger of the grid's distance and the
@@ -216,12 +213,7 @@ def unresolved_lines(thresholds: pd.DataFrame) -> list[str]:
 
 
 def collapse_table(trials: pd.DataFrame, thresholds: pd.DataFrame, by: Sequence[str], tolerance: float) -> pd.DataFrame:
-    """Success rates of every group whose width the measured n resolve, on its own scale.
-
-    Returns:
-        The columns of :func:`flatdist.fits.success.success_rates` and ``z`` = (n - n50) / width, with
-        the width from 10 to 90 % success.
-    """
+    """Success rates of every group whose width the measured n resolve, with ``z`` = (n - n50) / width."""
     resolved = width_table(thresholds)["width_censored"] == RESOLVED
     known = thresholds.loc[resolved, [*by, "n50", "transition"]]
     rates = success_rates(trials, by, tolerance).merge(known, on=list(by))

@@ -11,14 +11,6 @@ SHAPE = ("d_out", "d_in", "rank")
 
 
 def predicted(name: str, table: pd.DataFrame) -> np.ndarray:
-    """A prediction at each row's shape.
-
-    Args:
-        name: of a prediction in :mod:`flatdist.theory`, such as ``statdim``.
-        table: with the columns of :data:`SHAPE`.
-
-    Returns:
-        (rows,) float64, in measurements.
-    """
+    """A prediction of :mod:`flatdist.theory`, such as ``statdim``, at each row's shape: (rows,), in measurements."""
     value = prediction(name).value
     return np.array([value(int(a), int(b), int(r)) for a, b, r in table[list(SHAPE)].itertuples(index=False)])

@@ -192,11 +192,7 @@ def estimate_threshold(
 
 
 def threshold_remark(row: Any) -> str:
-    """The remark that a table, figure or report shows next to an n50; empty if there is none.
-
-    Args:
-        row: of :func:`fit_thresholds`.
-    """
+    """The remark that a table, figure or report shows next to an n50 of :func:`fit_thresholds`; empty without one."""
     words = [row["reason"]] if row["reason"] else []
     if row["fit_p"] < POOR_FIT:
         words.append(f"poor fit (p = {row['fit_p']:.3f})")

@@ -20,7 +20,7 @@ class Median(NamedTuple):
 
 
 def median_interval(values: Iterable[float], level: float = 0.95) -> Median:
-    """The median, and the narrowest pair of order statistics that encloses it with at least this confidence.
+    """The median, and the narrowest pair of order statistics that encloses it with this confidence; NaN are left out.
 
     The k-th smallest and k-th largest of m values do so with probability 1 - 2 P(Binomial(m, 1/2) < k).
 
@@ -28,10 +28,6 @@ def median_interval(values: Iterable[float], level: float = 0.95) -> Median:
     Median(median=3.5, low=1.0, high=6.0, coverage=0.96875)
     >>> median_interval([3.0, 1.0, 2.0]).high
     inf
-
-    Args:
-        values: any number; NaN are left out.
-        level: least confidence.
     """
     ordered = sorted(value for value in values if not math.isnan(value))
     count = len(ordered)
@@ -48,10 +44,6 @@ def median_interval(values: Iterable[float], level: float = 0.95) -> Median:
 
 
 def few_words(counts: Iterable[int], level: float = 0.95) -> list[str]:
-    """A remark if some medians have too few values for an interval; none if all have enough.
-
-    >>> few_words([8, 5])
-    ['fewer than 6 replicates cannot bound a median at 95 %: their intervals are infinite']
-    """
+    """A remark if some medians have too few values for an interval; none if all have enough."""
     text = f"fewer than {LEAST} replicates cannot bound a median at {100 * level:.0f} %: their intervals are infinite"
     return [text] if any(count < LEAST for count in counts) else []

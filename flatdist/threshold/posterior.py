@@ -181,13 +181,8 @@ def width_limits(found: Posterior, lapse: float, log_n50: float, level: float) -
     """Limits of a transition's width, in measurements; 0 or infinite where the observations do not bound it.
 
     Over several links they are quantiles of the posterior, as n50's are: a single curve's profile says nothing of the
-    widths of others, which fit as well. Where one link is asked for they are the profile likelihood's.
-
-    Args:
-        found: weights of all curves.
-        lapse: of the curve that is shown; 0 leaves lapses out of the profile.
-        log_n50: where that curve is one half.
-        level: of the limits.
+    widths of others, which fit as well. Where one link is asked for they are the profile likelihood's, with the lapse
+    (0 leaves lapses out) and log n50 of the curve that is shown.
     """
     reach = NormalDist().inv_cdf(0.5 + 0.5 * level)
     one = len(found.links) == 1
