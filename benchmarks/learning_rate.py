@@ -27,7 +27,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from flatdist.cells.cell import Cell
-from flatdist.sensing.ensembles import ensemble_names
+from flatdist.sensing.ensembles import ENSEMBLES
 from flatdist.theory import statistical_dimension
 from flatdist.trials.run import run_replicates
 from flatdist.trials.settings import RunSettings
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--ensemble", choices=ensemble_names(), help="of every cell; default: the two of independent entries"
+        "--ensemble", choices=tuple(ENSEMBLES), help="of every cell; default: the two of independent entries"
     )
     parser.add_argument("--cells", type=int, help="of each depth in each band of sizes")
     options = parser.parse_args()

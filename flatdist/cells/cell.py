@@ -15,9 +15,9 @@ from flatdist.cells.fields import Choice, FieldType, Flag, Integer, Keyword, Num
 from flatdist.cells.plugins import digests_of, load_entry_points
 from flatdist.errors import CellError, did_you_mean
 from flatdist.machine.extras import load
-from flatdist.methods import METHODS, Method, method_names
+from flatdist.methods import METHODS, Method
 from flatdist.methods.base import GradientMethod
-from flatdist.sensing.ensembles import ENSEMBLES, SAMPLING_VERSIONS, ensemble_names
+from flatdist.sensing.ensembles import ENSEMBLES, SAMPLING_VERSIONS
 from flatdist.sensing.measurements import Dense
 
 GROUND_TRUTHS = ("unit_frobenius", "gaussian_factors", "flat_spectrum")
@@ -84,7 +84,7 @@ class Cell(metaclass=_ByName):
     d_in: int = declare(Integer(1, 65536), "columns of the end-to-end matrix, the paper's d")
     rank: int = declare(Integer(1, 65536), "rank of the ground truth, the paper's r")
     n: int = declare(Integer(1), "number of measurements")
-    ensemble: str = declare(Choice(ensemble_names), "distribution of the measurement matrices", "gaussian")
+    ensemble: str = declare(Choice(lambda: tuple(ENSEMBLES)), "distribution of the measurement matrices", "gaussian")
     ground_truth: str = declare(Choice(lambda: GROUND_TRUTHS), "how the ground truth is drawn", "unit_frobenius")
     spectral_tail: float = declare(
         Number(0.0, 1.0, open_maximum=True),
@@ -102,7 +102,7 @@ class Cell(metaclass=_ByName):
         "exact",
         added_later=True,
     )
-    method: str = declare(Choice(method_names), "the estimator", "label_noise_sgd")
+    method: str = declare(Choice(lambda: tuple(METHODS)), "the estimator", "label_noise_sgd")
     depth: int = declare(  # None is infinite, which flattest_local alone allows
         Keyword("inf", Integer(2, 64)), "number of layers, the paper's L; inf for flattest_local alone", 3
     )

@@ -44,7 +44,7 @@ class Column:
     meaning: str  # one line
     required: bool = False  # never null
     answer: Callable[[Answer], Any] | None = None  # its value in trials, where it depends only on the answer
-    training: Callable[[Any], Any] | None = None  # or on a finished flatdist.trials.trainee.Trainee
+    training: Callable[[Any], Any] | None = None  # or on a finished flatdist.trials.trainee.Trained
 
 
 def _effective_rank(singular_values: Array) -> Any:

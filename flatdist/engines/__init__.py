@@ -21,17 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EngineEntry:
-    """What is needed to choose an engine without importing it.
+    """What is needed to choose an engine without importing it."""
 
-    Attributes:
-        target: ``module:class``.
-        devices: kinds of torch devices that it runs on.
-        on_chip: it keeps a replicate on the GPU's chip: float32, widths up to ``WIDEST``, no update rules.
-    """
-
-    target: str
-    devices: tuple[str, ...]
-    on_chip: bool = False
+    target: str  # ``module:class``
+    devices: tuple[str, ...]  # kinds of torch devices that it runs on
+    on_chip: bool = False  # a replicate stays on the GPU's chip: float32, widths up to ``WIDEST``, no update rules
 
     def why_not(self, cell: Cell) -> str | None:
         """Why the engine cannot take the steps of a cell, or None."""
@@ -72,10 +66,9 @@ def resolve_engine(name: str, device: str, cell: Cell | None = None) -> str:
         check_device(device)
     allowed = [other for other in ENGINES if cell is None or _allows(cell, other)]
     if name == "auto":
-        here = [other for other in allowed if kind in ENGINES[other].devices]
-        for other in here:
-            entry = ENGINES[other]
-            if (cell is None or not entry.why_not(cell)) and not (entry.on_chip and why_absent(other)):
+        for other, entry in ENGINES.items():
+            able = other in allowed and kind in entry.devices and (cell is None or not entry.why_not(cell))
+            if able and not (entry.on_chip and why_absent(other)):
                 return other
         raise LaunchError(f"no engine runs {'this' if cell is None else cell.method} on {device!r}")
     if kind not in ENGINES[name].devices and not (name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"):
@@ -124,9 +117,9 @@ def load_engine(name: str, device: str = "cpu", cell: Cell | None = None) -> Eng
     Raises:
         LaunchError: the engine or device does not exist, or the engine does not run on that device.
     """
-    name = resolve_engine(name, device, cell)
+    target = ENGINES[resolve_engine(name, device, cell)].target
     check_device(device)
-    engine: Engine = load(ENGINES[name].target)()
+    engine: Engine = load(target)()
     return engine
 
 
@@ -136,16 +129,11 @@ def device_label(device: str) -> str:
         return device
     import torch
 
-    name = torch.cuda.get_device_name(torch.device(device))
-    return f"cuda {name}, CUDA {torch.version.cuda}, driver API {_driver_version()}"
-
-
-def _driver_version() -> int:
-    """The newest CUDA version that the driver supports, such as 13000; 0 if it cannot be asked."""
-    version = ctypes.c_int()
+    driver = ctypes.c_int()  # the newest CUDA version that it supports, such as 13000; 0 if it cannot be asked
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
-    return version.value
+        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(driver))
+    name = torch.cuda.get_device_name(torch.device(device))
+    return f"cuda {name}, CUDA {torch.version.cuda}, driver API {driver.value}"
 
 
 def check_device(device: str) -> None:

@@ -42,6 +42,7 @@ except ImportError:  # Windows
 
 COMPILING = "compiling the training loop for this processor, once: later runs find it compiled"
 KEPT_FILES = 64  # older compilations are deleted when a new one is saved
+DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 def cache_folder() -> Path | None:
@@ -89,12 +90,6 @@ class KernelCache(NullCache):
         # Taken now, while the sources are those that were just imported, not when a compilation is saved.
         self.stamp = source_stamp(modules) + hashlib.sha256(code).hexdigest()
 
-    @property
-    def cache_path(self) -> str | None:
-        """Folder of the files, or None if nothing is cached."""
-        folder = cache_folder()
-        return None if folder is None else str(folder)
-
     def path(self, signature: Any, codegen: Any) -> Path | None:
         """The file for one signature on this processor, or None if nothing is cached."""
         folder = cache_folder()
@@ -105,29 +100,22 @@ class KernelCache(NullCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled function, or None if it must be compiled."""
-        found = self._kept(sig, target_context)
-        if found is None:
-            waits.begin(COMPILING)
-        return found
-
-    def _kept(self, sig: Any, target_context: Any) -> Any:
         target_context.refresh()
-        try:
+        with contextlib.suppress(OSError):
             path = self.path(sig, target_context.codegen())
-            if path is None or not _is_ours(path):
-                return None
-            digest, payload = _split(path.read_bytes())
-            if hashlib.sha256(payload).digest() != digest:
-                return None
-            reduced = pickle.loads(payload)  # noqa: S301  the user's own file: see _is_ours
-            return compiler.CompileResult._rebuild(target_context, *reduced)
-        except OSError:
-            return None
+            if path is not None and _is_ours(path):
+                content = path.read_bytes()
+                digest, payload = content[:DIGEST_SIZE], content[DIGEST_SIZE:]
+                if hashlib.sha256(payload).digest() == digest:
+                    reduced = pickle.loads(payload)  # noqa: S301  the user's own file: see _is_ours
+                    return compiler.CompileResult._rebuild(target_context, *reduced)
+        waits.begin(COMPILING)
+        return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Cache a compiled function, if there is a folder for it."""
         waits.end(COMPILING)
-        try:
+        with contextlib.suppress(OSError):
             path = self.path(sig, data.codegen)
             if path is None:
                 return
@@ -140,9 +128,9 @@ class KernelCache(NullCache):
             except BaseException:
                 os.unlink(temporary)
                 raise
-            _prune(path.parent)
-        except OSError:
-            return
+            files = sorted(path.parent.glob("*.kernel"), key=lambda file: file.stat().st_mtime)
+            for old in files[:-KEPT_FILES]:
+                old.unlink(missing_ok=True)  # another process may be doing the same
 
 
 @contextlib.contextmanager
@@ -162,16 +150,3 @@ def sole_compiler(name: str) -> Iterator[bool]:
             yield True
     except OSError:
         yield True
-
-
-def _split(content: bytes) -> tuple[bytes, bytes]:
-    size = hashlib.sha256().digest_size
-    return content[:size], content[size:]
-
-
-def _prune(folder: Path) -> None:
-    """Delete all but the newest files; another process may be doing the same."""
-    files = sorted(folder.glob("*.kernel"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for file in files[KEPT_FILES:]:
-        with contextlib.suppress(OSError):
-            file.unlink()

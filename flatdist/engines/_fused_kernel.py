@@ -25,10 +25,9 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from flatdist.engines import _fused_layout as layout
 from flatdist.engines._fused_cache import KernelCache
-from flatdist.engines._fused_factors import entry_gradient, factor_gradient
+from flatdist.engines._fused_gradients import entry_gradient, factor_gradient, row_gradient
 from flatdist.engines._fused_layout import Storage
 from flatdist.engines._fused_linalg import HELPER, address_of, bytes_of, copy_rows, product, transpose
-from flatdist.engines._fused_rows import add_rows, weigh_rows
 from flatdist.engines.base import SAM_EPSILON
 from flatdist.methods.base import UpdateRule
 from flatdist.sensing.draws.compiled import fill_indices, fill_normals, fill_words
@@ -38,11 +37,6 @@ from flatdist.sensing.draws.compiled import fill_indices, fill_normals, fill_wor
 # differently in code that is fresh and in code that comes from the cache.
 
 INLINED = HELPER | {"forceinline": True}
-
-
-@njit(**INLINED)
-def _stay(scale: Any, size: int, table: Any, layers: int, target: int, scratch: int, at: Any) -> Any:
-    return at
 
 
 def _each_layer(step: Any, depth: int | None, ascending: bool) -> Any:
@@ -57,7 +51,7 @@ def _each_layer(step: Any, depth: int | None, ascending: bool) -> Any:
             return at
 
         return loop
-    walk = _stay
+    walk = njit(**INLINED)(lambda scale, size, table, layers, target, scratch, at: at)
     for j in range(depth, 1, -1) if ascending else range(2, depth + 1):
         walk = _before(step, np.int64(j), walk)
     return walk
@@ -66,9 +60,8 @@ def _each_layer(step: Any, depth: int | None, ascending: bool) -> Any:
 def _before(step: Any, j: Any, rest: Any) -> Any:
     @njit(**INLINED)
     def walk(scale: Any, size: int, table: Any, layers: int, target: int, scratch: int, at: Any) -> Any:
-        return rest(
-            scale, size, table, layers, target, scratch, step(scale, size, table, layers, target, scratch, at, j)
-        )
+        following = step(scale, size, table, layers, target, scratch, at, j)
+        return rest(scale, size, table, layers, target, scratch, following)
 
     return walk
 
@@ -82,39 +75,32 @@ def _parts(storage: Storage, depth: int | None) -> tuple[Any, Any, Any]:
         depth: number of layers, which are then written out and inlined; None for any number.
     """
     options = HELPER if depth is None else INLINED
-    gradients = {"rows": lambda: _dense_gradient(options), "factors": lambda: factor_gradient}
-    gradient = gradients.get(storage, lambda: entry_gradient)()
+    gradient = {"factors": factor_gradient, "entries": entry_gradient}.get(storage) or row_gradient(options)
     return _forward(options, depth), _backward(options, depth), gradient
 
 
 def _forward(options: Any, depth: int | None) -> Any:
     @njit(**options)
-    def forward_layer(
-        one: Any, size: int, table: Any, layers: int, target: int, scratch: int, at: tuple[int, int], j: int
-    ) -> tuple[int, int]:
+    def forward_layer(one: Any, size: int, table: Any, layers: int, target: int, scratch: int, at: int, j: int) -> Any:
         """P_j = W_j P_{j-1} from where P_{j-1} stands; returns where P_j stands."""
-        widths, pads = layout.TABLE, layout.TABLE + table[layout.DEPTH] + 1
-        offsets, products = pads + table[layout.DEPTH] + 1, pads + 2 * table[layout.DEPTH] + 1
-        here = scratch + table[products + j - 1] * size
-        layer = layers + table[offsets + j - 1] * size
-        product(
-            one, np.int64(0), here, table[pads], layer, table[pads + j - 1], np.int64(1), at[0], table[pads],
-            table[widths + j], table[widths], table[widths + j - 1],
-        )  # fmt: skip
-        return here, here
+        here = scratch + table[layout.PRODUCT + 4 * j] * size
+        layer, lead = layers + table[layout.LAYER + 4 * j] * size, table[layout.PAD]
+        rows, columns, inner = table[layout.WIDTH + 4 * j], table[layout.WIDTH], table[layout.WIDTH + 4 * (j - 1)]
+        pad, replace, unit = table[layout.PAD + 4 * (j - 1)], np.int64(0), np.int64(1)
+        product(one, replace, here, lead, layer, pad, unit, at, lead, rows, columns, inner)
+        return here
 
     each_layer = _each_layer(forward_layer, depth, True)
 
     @njit(**options)
     def forward(one: Any, size: int, table: Any, layers: int, scratch: int) -> None:
         """The products P_j of the layers at ``layers``; the last, M, also without padding if rows need it."""
-        depth = table[layout.DEPTH]
-        pads = layout.TABLE + depth + 1
-        first = layers + table[pads + depth + 1] * size
-        last, _ = each_layer(one, size, table, layers, layers, scratch, (first, first))
+        depth, d_in = table[layout.DEPTH], table[layout.WIDTH]
+        first = layers + table[layout.LAYER + 4] * size
+        last = each_layer(one, size, table, layers, layers, scratch, first)
         if table[layout.COPIED]:
-            d_out, d_in = table[layout.TABLE + depth], table[layout.TABLE]
-            copy_rows(one, scratch + table[layout.FLAT_M] * size, d_in, last, table[pads], d_out, d_in)
+            flat = scratch + table[layout.FLAT_M] * size
+            copy_rows(one, flat, d_in, last, table[layout.PAD], table[layout.WIDTH + 4 * depth], d_in)
 
     return forward
 
@@ -125,21 +111,18 @@ def _backward(options: Any, depth: int | None) -> Any:
         scale: Any, size: int, table: Any, layers: int, target: int, scratch: int, at: tuple[int, int], j: int
     ) -> tuple[int, int]:
         """target_j += scale * H_j P_{j-1}^T from where H_j stands, and H_{j-1} where there is room; returns both."""
-        depth = table[layout.DEPTH]
         here, following = at
-        widths, pads = layout.TABLE, layout.TABLE + depth + 1
-        offsets, products = pads + depth + 1, pads + 2 * depth + 1
-        add, unit, lead = np.int64(1), np.int64(1), table[pads]
+        add, unit, lead, columns = np.int64(1), np.int64(1), table[layout.PAD], table[layout.WIDTH]
         transposed = scratch + table[layout.TRANSPOSED] * size
-        layer = layers + table[offsets + j - 1] * size
-        rows, inner, pad = table[widths + j - 1], table[widths + j], table[pads + j - 1]
-        below = layers + table[offsets] * size if j == 2 else scratch + table[products + j - 2] * size
-        transpose(scale, transposed, pad, below, lead, rows, table[widths])
+        first, own = table[layout.LAYER + 4] * size, table[layout.LAYER + 4 * j] * size
+        rows, inner = table[layout.WIDTH + 4 * (j - 1)], table[layout.WIDTH + 4 * j]
+        pad = table[layout.PAD + 4 * (j - 1)]
+        below = layers + first if j == 2 else scratch + table[layout.PRODUCT + 4 * (j - 1)] * size
+        transpose(scale, transposed, pad, below, lead, rows, columns)
         # W_1's update is H_1 itself: the last product goes straight into it.
-        below_target, mode = (target + table[offsets] * size, add) if j == 2 else (following, np.int64(0))
-        product(scale, mode, below_target, lead, layer, unit, pad, here, lead, rows, table[widths], inner)
-        updated = target + table[offsets + j - 1] * size
-        product(scale, add, updated, pad, here, lead, unit, transposed, pad, inner, rows, table[widths])
+        below_target, mode = (target + first, add) if j == 2 else (following, np.int64(0))
+        product(scale, mode, below_target, lead, layers + own, unit, pad, here, lead, rows, columns, inner)
+        product(scale, add, target + own, pad, here, lead, unit, transposed, pad, inner, rows, columns)
         return following, here
 
     each_layer = _each_layer(backward_layer, depth, False)
@@ -147,84 +130,14 @@ def _backward(options: Any, depth: int | None) -> Any:
     @njit(**options)
     def backward(scale: Any, size: int, table: Any, layers: int, target: int, scratch: int) -> None:
         """target_j += scale * H_j P_{j-1}^T for every layer j from H_L = G; ``target`` may be the layers."""
-        depth = table[layout.DEPTH]
+        depth, d_in = table[layout.DEPTH], table[layout.WIDTH]
         here, following = scratch + table[layout.HERE] * size, scratch + table[layout.NEXT] * size
         if table[layout.COPIED]:
-            d_out, d_in = table[layout.TABLE + depth], table[layout.TABLE]
-            copy_rows(
-                scale, here, table[layout.TABLE + depth + 1], scratch + table[layout.FLAT_G] * size, d_in, d_out, d_in
-            )
+            flat = scratch + table[layout.FLAT_G] * size
+            copy_rows(scale, here, table[layout.PAD], flat, d_in, table[layout.WIDTH + 4 * depth], d_in)
         each_layer(scale, size, table, layers, target, scratch, (here, following))
 
     return backward
-
-
-def _dense_gradient(options: Any) -> Any:
-    @njit(**options)
-    def next_group(
-        group: int, pending: int, done: int, share: Any, noise: Any, measurements: Any, labels: Any, table: Any,
-        base: int, numbers: int, normals: int,
-    ) -> None:  # fmt: skip
-        """Residuals of ``group`` rows, while the ``pending`` rows before them are added up; either may be none."""
-        size, length = bytes_of(labels), table[layout.LENGTH]
-        entry, rows, values = measurements[0, 0], address_of(measurements), address_of(labels)
-        matrix, total = base + table[layout.FLAT_M] * size, base + table[layout.FLAT_G] * size
-        coefficients, squares = base + table[layout.COEFFICIENTS] * size, base + table[layout.SQUARES] * size
-        last = 2 * table[layout.WIDEST_GROUP] - 1  # of a ring of coefficients; their number is a power of two
-        if group:
-            here, target = numbers + done * 4, coefficients + (done & last) * size
-            xi = base + (normals + done) * size
-            weigh_rows(group, entry, share, noise, rows, length, here, matrix, values, xi, target, squares)
-        if pending:
-            first = done - pending
-            source = coefficients + (first & last) * size
-            add_rows(pending, entry, share, rows, length, numbers + first * 4, source, total)
-
-    @njit(**options)
-    def gradient(
-        measurements: Any, labels: Any, scratch: Any, table: Any, indices: Any, first: int, noise: Any, normals: int
-    ) -> Any:
-        """G of one batch at the current M, without padding; returns their mean squared residual without noise.
-
-        Args:
-            first: position of the batch's first index in ``indices``.
-            noise: standard deviation of the label noise, in units of the labels.
-            normals: position of the batch's first normal in ``scratch``.
-        """
-        batch = table[layout.BATCH]
-        base, numbers = address_of(scratch), address_of(indices) + first * 4
-        share = labels.dtype.type(2.0 / batch)
-        scratch[table[layout.FLAT_G] : table[layout.FLAT_G] + table[layout.LENGTH]] = 0
-        scratch[table[layout.SQUARES] : table[layout.SQUARES] + layout.LARGEST_GROUP] = 0
-        # Written out, so that each call knows its sizes where the batch is a constant.
-        none, widest, whole = (
-            np.int64(0),
-            table[layout.WIDEST_GROUP],
-            batch // table[layout.WIDEST_GROUP] * table[layout.WIDEST_GROUP],
-        )
-        done, pending = whole, none
-        if whole:
-            next_group(widest, none, none, share, noise, measurements, labels, table, base, numbers, normals)
-            for start in range(widest, whole, widest):
-                next_group(widest, widest, start, share, noise, measurements, labels, table, base, numbers, normals)
-            pending = widest
-        four, two, one = np.int64(4), np.int64(2), np.int64(1)
-        if (batch - whole) & 4:
-            next_group(four, pending, done, share, noise, measurements, labels, table, base, numbers, normals)
-            done, pending = done + four, four
-        if (batch - whole) & 2:
-            next_group(two, pending, done, share, noise, measurements, labels, table, base, numbers, normals)
-            done, pending = done + two, two
-        if (batch - whole) & 1:
-            next_group(one, pending, done, share, noise, measurements, labels, table, base, numbers, normals)
-            done, pending = done + one, one
-        next_group(none, pending, done, share, noise, measurements, labels, table, base, numbers, normals)
-        loss = 0.0
-        for i in range(layout.LARGEST_GROUP):
-            loss += scratch[table[layout.SQUARES] + i]
-        return loss / batch
-
-    return gradient
 
 
 # Every module whose source or constants are compiled into run_steps.
@@ -234,9 +147,8 @@ KERNEL_MODULES = (
     "flatdist.engines.base",
     "flatdist.engines._fused_vector",
     "flatdist.engines._fused_layout",
-    "flatdist.engines._fused_rows",
     "flatdist.engines._fused_linalg",
-    "flatdist.engines._fused_factors",
+    "flatdist.engines._fused_gradients",
     "flatdist.engines._fused_kernel",
 )
 
@@ -258,32 +170,20 @@ def compiled_steps(
     """
     move = None if update is None else _weight_update(update, constants)
     forward, backward, gradient_of = _parts(storage, None if sizes is None else sizes[layout.DEPTH])
-    table_of = _table_of(sizes)
+    constant = np.array(sizes or (), dtype=np.int64)
+    table_of = njit(**INLINED)((lambda table: table) if sizes is None else (lambda table: constant))
 
     @njit(nogil=True, error_model="numpy")
     def run_steps(
-        measurements: Any,
-        labels: Any,
-        weights: Any,
-        kept: Any,
-        scratch: Any,
-        indices: Any,
-        words: Any,
-        table: Any,
-        keys: Any,
-        start: int,
-        stop: int,
-        learning_rate: float,
-        noise_std: float,
-        anneal: Any,
-        radius: float,
+        measurements: Any, labels: Any, weights: Any, kept: Any, scratch: Any, indices: Any, words: Any, table: Any,
+        keys: Any, start: int, stop: int, learning_rate: float, noise_std: float, anneal: Any, radius: float,
         numbers: Any,
-    ) -> float:
+    ) -> float:  # fmt: skip
         """Steps start .. stop-1 of one replicate; returns the largest mini-batch loss, not finite once any was.
 
         Args:
-            measurements: (n, d_out * d_in), in the labels' dtype or int8; or a pair of factors (n, d_out) and
-                (n, d_in); or a pair of int32 row and column numbers (n,).
+            measurements: (n, d_out * d_in), in the labels' dtype, int8, or the bits of float16; or a pair of factors
+                (n, d_out) and (n, d_in); or a pair of int32 row and column numbers (n,).
             labels: (n,).
             weights: one replicate's block, changed in place.
             kept: (weights_size, slots) what the update rule keeps, changed in place; empty without a rule.
@@ -296,8 +196,7 @@ def compiled_steps(
             numbers: (constants,) float64, the update rule's.
         """
         table = table_of(table)
-        size = bytes_of(labels)
-        kind = labels.dtype.type
+        size, kind = bytes_of(labels), labels.dtype.type
         one = kind(1.0)
         blocks, fill_steps = table[layout.BLOCKS], table[layout.FILL_STEPS]
         layers, base = address_of(weights), address_of(scratch)
@@ -347,14 +246,6 @@ def compiled_steps(
     return run_steps
 
 
-def _table_of(sizes: tuple[int, ...] | None) -> Any:
-    """The table that a step reads: the one it is given, or a constant."""
-    if sizes is None:
-        return njit(**INLINED)(lambda table: table)
-    constant = np.array(sizes, dtype=np.int64)
-    return njit(**INLINED)(lambda table: constant)
-
-
 def _weight_update(update: UpdateRule, constants: int) -> Any:
     """A rule compiled for all entries of all layers; entries of padding stay 0, whatever the rule."""
     slots, rule = max(1, len(update.state)), njit(update.step)
@@ -368,12 +259,12 @@ def _weight_update(update: UpdateRule, constants: int) -> Any:
 
     @njit
     def move(weights: Any, kept: Any, scratch: Any, table: Any, rate: Any, numbers: Any) -> None:
-        depth, gradient = table[layout.DEPTH], table[layout.GRADIENT]
+        gradient = table[layout.GRADIENT]
         values: Any = to_fixed_tuple(numbers.astype(weights.dtype), constants)
-        for j in range(depth):
-            pad, offset = table[layout.TABLE + depth + 1 + j], table[layout.TABLE + 2 * depth + 2 + j]
-            for row in range(table[layout.TABLE + j + 1]):
-                for i in range(offset + row * pad, offset + row * pad + table[layout.TABLE + j]):
+        for j in range(table[layout.DEPTH]):
+            pad, offset = table[layout.PAD + 4 * j], table[layout.LAYER + 4 * (j + 1)]
+            for row in range(table[layout.WIDTH + 4 * (j + 1)]):
+                for i in range(offset + row * pad, offset + row * pad + table[layout.WIDTH + 4 * j]):
                     before = to_fixed_tuple(kept[i], slots)
                     weights[i], after = step(weights[i], scratch[gradient + i], before, rate, values)
                     for slot in range(slots):

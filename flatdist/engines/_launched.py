@@ -18,26 +18,19 @@ from flatdist.engines.base import TrainingTask
 from flatdist.sensing.measurements import Entries, Factors, as_measurements
 from flatdist.types import Array
 
+STORAGES = ("rows", "signs", "factors", "entries")
 VECTOR = 4  # entries: widths are rounded up to multiples of it, so that rows are read 16 bytes at a time
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a kernel is compiled for.
+    """What a kernel is compiled for."""
 
-    Attributes:
-        widths: d_0 ... d_L, rounded up to multiples of four; what is added is zero and stays zero.
-        batch: indices drawn per step; 0 for every index once.
-        label_noise: labels are perturbed at every step.
-        sharpness_aware: the gradient is taken ahead, as SAM does.
-        storage: ``rows`` (float32), ``signs`` (int8), ``factors`` or ``entries``.
-    """
-
-    widths: tuple[int, ...]
-    batch: int
-    label_noise: bool
-    sharpness_aware: bool
-    storage: str
+    widths: tuple[int, ...]  # d_0 ... d_L, rounded up to multiples of four; what is added is zero and stays zero
+    batch: int  # indices drawn per step; 0 for every index once
+    label_noise: bool  # labels are perturbed at every step
+    sharpness_aware: bool  # the gradient is taken ahead, as SAM does
+    storage: str  # of STORAGES: float32 rows, int8 rows, factors, or entries
 
     @classmethod
     def of(cls, task: TrainingTask) -> Shape:
@@ -46,7 +39,7 @@ class Shape:
         storage = "entries" if isinstance(first, Entries) else "factors" if isinstance(first, Factors) else "rows"
         if storage == "rows" and str(first.dtype).removeprefix("torch.") == "int8":
             storage = "signs"
-        widths = tuple(-(-width // VECTOR) * VECTOR for width in task.widths)
+        widths = tuple(map(rounded_up, task.widths))
         return cls(widths, task.batch_size or 0, task.label_noise, task.sam_radius is not None, storage)
 
     @property
@@ -55,41 +48,29 @@ class Shape:
         return len(self.widths) - 1
 
 
+def rounded_up(count: int) -> int:
+    """The next multiple of :data:`VECTOR`."""
+    return -(-count // VECTOR) * VECTOR
+
+
 @dataclass(frozen=True)
 class Launch:
-    """A kernel's arguments, tensors on its device unless a number.
+    """A kernel's arguments, tensors on its device unless a number; several replicates' stand one after the other."""
 
-    Attributes:
-        weights: (replicates, sum of p_{j+1} p_j) float32, layers W_1 ... W_L one after the other, changed in place.
-        first: rows (float32 or int8), left factors, or row numbers (int32), of all replicates one after the other.
-        second: right factors or column numbers; ``first`` again where there are none.
-        labels: float32 of all replicates.
-        bases: int64 (replicates,), the first row of each.
-        counts: int32 (replicates,), n of each.
-        keys: int32 (replicates, 4), the words of the batch's and the noise's key.
-        rates: float32 (replicates,), step sizes.
-        levels: float32 (replicates, steps), label noise s_t.
-        starts: int32 (replicates,), number of the first step.
-        steps: int32 (replicates,), how many.
-        largest: float32 (replicates,), largest mini-batch losses, in and out.
-        constants: float32 (2,), SAM's radius and sqrt(d_out d_in).
-        room: indices of one step, rounded up to multiples of four.
-    """
-
-    weights: torch.Tensor
-    first: torch.Tensor
-    second: torch.Tensor
-    labels: torch.Tensor
-    bases: torch.Tensor
-    counts: torch.Tensor
-    keys: torch.Tensor
-    rates: torch.Tensor
-    levels: torch.Tensor
-    starts: torch.Tensor
-    steps: torch.Tensor
-    largest: torch.Tensor
-    constants: torch.Tensor
-    room: int
+    weights: torch.Tensor  # (replicates, sum of p_{j+1} p_j) float32, layers W_1 ... W_L, changed in place
+    first: torch.Tensor  # rows (float32 or int8), left factors, or row numbers (int32)
+    second: torch.Tensor  # right factors or column numbers; ``first`` again where there are none
+    labels: torch.Tensor  # float32
+    bases: torch.Tensor  # int64 (replicates,), the first row of each
+    counts: torch.Tensor  # int32 (replicates,), n of each
+    keys: torch.Tensor  # int32 (replicates, 4), the words of the batch's and the noise's key
+    rates: torch.Tensor  # float32 (replicates,), step sizes
+    levels: torch.Tensor  # float32 (replicates, steps), label noise s_t
+    starts: torch.Tensor  # int32 (replicates,), number of the first step
+    steps: torch.Tensor  # int32 (replicates,), how many
+    largest: torch.Tensor  # float32 (replicates,), largest mini-batch losses, in and out
+    constants: torch.Tensor  # float32 (2,), SAM's radius and sqrt(d_out d_in)
+    room: int  # indices of one step, rounded up to multiples of four
 
     def tensors(self) -> list[torch.Tensor]:
         """The tensors, in the kernels' order."""
@@ -111,41 +92,28 @@ class LaunchedSession:
         self.weights = torch.zeros(task.replicates, sum(self._sizes), device=self.device)
         for j, layer in enumerate(self.layer_tensors()):
             layer.copy_(torch.stack([torch.as_tensor(layers[j], dtype=torch.float32) for layers in task.layers]))
-        counts = [len(labels) for labels in task.labels]
-        self.counts, self.bases = self._tensor(counts, torch.int32), self._tensor(_offsets(counts), torch.int64)
+        self.counts = self._tensor(task.counts, torch.int32)
+        self.bases = self._tensor(np.cumsum([0, *task.counts])[:-1], torch.int64)
         self.labels = torch.cat([torch.as_tensor(b, dtype=torch.float32) for b in task.labels]).to(self.device)
         self.first, self.second = self._measurements()
         keys = np.concatenate([task.batch_keys, task.noise_keys], axis=1).astype(np.uint32)
         self.keys = self._tensor(np.ascontiguousarray(keys).view(np.int32), torch.int32)
         scale = float(np.sqrt(task.widths[0] * task.widths[-1]))
         self.constants = self._tensor([task.sam_radius or 0.0, scale], torch.float32)
-        self.room = -(-(self.shape.batch or max(counts)) // VECTOR) * VECTOR
+        self.room = rounded_up(task.drawn)
 
     def advance(self, start: int, stop: int, learning_rate: Array, noise_std: Array, anneal: Array) -> Array:
         """Run steps start .. stop-1 on every replicate; returns their largest mini-batch losses, (replicates,)."""
-        replicates = self.task.replicates
-        rates = self._tensor(learning_rate, torch.float32)
         noise, factors = (self._tensor(values, torch.float64) for values in (noise_std, anneal))
-        largest = torch.zeros(replicates, device=self.device)
-        whole = torch.ones(replicates, dtype=torch.int32, device=self.device)
-        self.launch(
-            Launch(
-                self.weights,
-                self.first,
-                self.second,
-                self.labels,
-                self.bases,
-                self.counts,
-                self.keys,
-                rates,
-                (noise[:, None] * factors[None, :]).to(torch.float32),
-                whole * start,
-                whole * (stop - start),
-                largest,
-                self.constants,
-                self.room,
-            )
-        )
+        levels = (noise[:, None] * factors[None, :]).to(torch.float32)
+        largest = torch.zeros(self.task.replicates, device=self.device)
+        whole = torch.ones(self.task.replicates, dtype=torch.int32, device=self.device)
+        launch = Launch(
+            self.weights, self.first, self.second, self.labels, self.bases, self.counts, self.keys,
+            self._tensor(learning_rate, torch.float32), levels, whole * start, whole * (stop - start), largest,
+            self.constants, self.room,
+        )  # fmt: skip
+        self.launch(launch)
         return largest.to("cpu", torch.float64).numpy()
 
     def layers(self) -> list[Array]:
@@ -169,10 +137,11 @@ class LaunchedSession:
         stored: list[Any] = [as_measurements(one) for one in self.task.measurements]
         (d_in, *_, d_out), (pad_in, *_, pad_out) = self.task.widths, self.shape.widths
         if self.shape.storage == "entries":
-            return tuple(  # type: ignore[return-value]
+            rows, columns = (
                 torch.cat([torch.as_tensor(getattr(one, name)).to(torch.int32) for one in stored]).to(self.device)
                 for name in ("rows", "columns")
             )
+            return rows, columns
         if self.shape.storage == "factors":
             left = self._stacked([one.left for one in stored], (d_out,), (pad_out,), torch.float32)
             return left, self._stacked([one.right for one in stored], (d_in,), (pad_in,), torch.float32)
@@ -190,10 +159,8 @@ class LaunchedSession:
             return in_sequence(parts)
         found = (torch.empty if sizes == pads else torch.zeros)(total, *pads, dtype=dtype, device=self.device)
         inside = found[(slice(None), *(slice(size) for size in sizes))]
-        start = 0
-        for part in parts:
-            inside[start : start + len(part)] = torch.as_tensor(part).to(self.device)
-            start += len(part)
+        for part, place in zip(parts, torch.split(inside, [len(part) for part in parts]), strict=True):
+            place.copy_(torch.as_tensor(part))
         return found
 
 
@@ -205,7 +172,3 @@ def in_sequence(parts: Sequence[torch.Tensor]) -> torch.Tensor:
         whole: torch.Tensor = torch.as_strided(parts[0], (total, *parts[0].shape[1:]), parts[0].stride())
         return whole
     return torch.cat(list(parts))
-
-
-def _offsets(counts: Sequence[int]) -> Array:
-    return np.concatenate([[0], np.cumsum(counts)[:-1]])

@@ -32,43 +32,28 @@ SAM_EPSILON = 1e-12  # keeps SAM's direction defined where a drawn measurement i
 class TrainingTask:
     """Everything a session needs to train replicates together, from one cell or several that differ in their problems.
 
-    Attributes:
-        widths: d_0 ... d_L, from input to output.
-        measurements: per replicate as its ensemble stores them, or (n, d_out, d_in); in the cell's dtype, or int8 for
-            +1/-1 ensembles.
-        labels: per replicate (n,), in the cell's dtype; n may differ between replicates.
-        layers: per replicate the starting layers, ``layers[r][j]`` is W_{j+1} of shape (widths[j+1], widths[j]).
-        batch_keys: (replicates, 2) uint32, Philox keys of the batch indices.
-        noise_keys: (replicates, 2) uint32, Philox keys of the label noise.
-        batch_size: indices drawn per step, with replacement; None for every index once.
-        label_noise: whether labels are perturbed at all.
-        sam_radius: length of SAM's perturbation; None for plain SGD.
-        update: how a gradient moves the weights; None for W <- W - eta g.
-        constants: per replicate the numbers passed to ``update``, (replicates, constants).
-        state: per replicate and layer the state of ``update``, ``state[r][j]`` of shape (slots, widths[j+1],
-            widths[j]); None for zeros.
-        dtype: float32 or float64.
-        threads: CPU threads the session may use.
-        device: ``cpu`` or a torch device such as ``cuda:0``.
-        planned_steps: replicate-steps planned with these widths and this batch, in this task and in others like it; an
-            engine may compile code for this shape if they make up for the compilation.
+    Sequences and first axes are by replicate.
     """
 
-    widths: tuple[int, ...]
+    widths: tuple[int, ...]  # d_0 ... d_L, from input to output
+    # As the ensemble stores them, or (n, d_out, d_in); in the cell's dtype, or int8 for +1/-1 ensembles.
     measurements: Sequence[Measurements | Array]
-    labels: Sequence[Array]
-    layers: Sequence[Sequence[Array]]
-    batch_keys: Array
-    noise_keys: Array
-    batch_size: int | None
-    label_noise: bool
-    sam_radius: float | None
-    dtype: str
-    update: UpdateRule | None = None
-    constants: Array | None = None
+    labels: Sequence[Array]  # (n,) in the cell's dtype; n may differ between replicates
+    layers: Sequence[Sequence[Array]]  # at the start, layers[r][j] is W_{j+1} of shape (widths[j+1], widths[j])
+    batch_keys: Array  # (replicates, 2) uint32, Philox keys of the batch indices
+    noise_keys: Array  # (replicates, 2) uint32, Philox keys of the label noise
+    batch_size: int | None  # indices drawn per step, with replacement; None for every index once
+    label_noise: bool  # whether labels are perturbed at all
+    sam_radius: float | None  # length of SAM's perturbation; None for plain SGD
+    dtype: str  # float32 or float64
+    update: UpdateRule | None = None  # how a gradient moves the weights; None for W <- W - eta g
+    constants: Array | None = None  # (replicates, constants), the numbers passed to ``update``
+    # state[r][j] is the state of ``update`` for W_{j+1}, (slots, widths[j+1], widths[j]); None for zeros.
     state: Sequence[Sequence[Array]] | None = None
-    threads: int = 1
-    device: str = "cpu"
+    threads: int = 1  # of the CPU, that the session may use
+    device: str = "cpu"  # or a torch device such as ``cuda:0``
+    # Replicate-steps planned with these widths and this batch, here and in other tasks: an engine may compile code for
+    # this shape if they make up for the compilation.
     planned_steps: int = 0
 
     @property
@@ -86,17 +71,20 @@ class TrainingTask:
         """Number of terms in one step's gradient: the batch size, or the largest n if the batch is full."""
         return max(self.counts) if self.batch_size is None else self.batch_size
 
+    @property
+    def slots(self) -> int:
+        """Number of numbers that the update rule keeps with every weight."""
+        return 0 if self.update is None else len(self.update.state)
+
     def starting_state(self) -> list[list[Array]]:
-        """``state`` in the cell's dtype, zeros by default; without slots if there is no update rule."""
+        """``state`` in the cell's dtype, zeros by default."""
         if self.state is not None:
             return [[np.asarray(slots, self.dtype) for slots in layers] for layers in self.state]
-        slots = 0 if self.update is None else len(self.update.state)
-        return [[np.zeros((slots, *layer.shape), self.dtype) for layer in layers] for layers in self.layers]
+        return [[np.zeros((self.slots, *layer.shape), self.dtype) for layer in layers] for layers in self.layers]
 
     def starting_constants(self) -> Array:
         """``constants``, without columns by default, (replicates, constants) float64."""
-        empty: Array = np.zeros((self.replicates, 0))
-        return empty if self.constants is None else np.asarray(self.constants, np.float64)
+        return np.asarray(np.zeros((self.replicates, 0)) if self.constants is None else self.constants, np.float64)
 
 
 class Session(Protocol):
@@ -116,19 +104,15 @@ class Session(Protocol):
             (replicates,) float64: the largest mini-batch loss of those steps, the mean squared residual of the drawn
             batch without label noise at the weights before each step; not finite where any of them was not.
         """
-        ...
 
     def layers(self) -> list[Array]:
         """Current weights: L arrays (replicates, d_j, d_{j-1}) in the cell's dtype, copies."""
-        ...
 
     def layer_tensors(self) -> list[Any]:
         """The layers as torch tensors on the session's device, views if possible; only on engines for GPUs."""
-        ...
 
     def state(self) -> list[Array]:
         """State of the update rule: L arrays (replicates, slots, d_j, d_{j-1}) in the cell's dtype, copies."""
-        ...
 
 
 class Engine(Protocol):
@@ -138,7 +122,6 @@ class Engine(Protocol):
 
     def start(self, task: TrainingTask) -> Session:
         """Set up a session at the task's starting layers."""
-        ...
 
 
 def why_not_on_chip(widths: Sequence[int], dtype: str) -> str | None:

@@ -1,23 +1,23 @@
 """All replicates in one torch tensor program, on the CPU or on a CUDA device.
 
 A chunk of steps runs without allocating and without waiting for the device: draws for the whole chunk are made at once
-by tensor arithmetic, every product is written to a preallocated buffer, and on CUDA the chunk is captured once as a
-graph and replayed.
+by tensor arithmetic, every product is written to a preallocated buffer, no sum is taken in an order that the device
+chooses, and on CUDA the chunk is captured once as a graph and replayed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
-from flatdist.engines._batched_rows import drawn_rows
 from flatdist.engines.base import SAM_EPSILON, TrainingTask
 from flatdist.sensing.draws import tensor as draws
-from flatdist.sensing.measurements import as_measurements
+from flatdist.sensing.measurements import Entries, Factors, as_measurements
 from flatdist.types import Array
 
 CHUNK = 64  # steps whose draws are made together
@@ -43,30 +43,26 @@ class BatchedSession:
         self.dtype = getattr(torch, task.dtype)
         # A single replicate is trained together with a copy of itself, so that its bits are those it has in a batch.
         self.members = [*range(task.replicates)] + [0] * max(0, MINIMUM_BATCH - task.replicates)
+        layers, starts = range(len(task.widths) - 1), task.starting_state()
         self.weights = [
             torch.stack([torch.as_tensor(task.layers[r][j], dtype=self.dtype) for r in self.members]).to(self.device)
-            for j in range(len(task.widths) - 1)
+            for j in layers
         ]
         # Per layer (slots, replicates, d_j, d_{j-1}): what the update rule keeps beside the weights.
-        starts = task.starting_state()
         self.kept = [
-            torch.stack([torch.as_tensor(starts[r][j]) for r in self.members], dim=1).to(self.device)
-            for j in range(len(task.widths) - 1)
+            torch.stack([torch.as_tensor(starts[r][j]) for r in self.members], dim=1).to(self.device) for j in layers
         ]
         columns = torch.as_tensor(task.starting_constants()[self.members]).to(self.device, self.dtype).T
         self.constants = tuple(column[:, None, None] for column in columns)
-        stored = [as_measurements(task.measurements[r]) for r in self.members]
-        self.drawn = drawn_rows(stored, task.drawn, self.dtype, self.device)
-        self.labels = torch.cat([torch.as_tensor(task.labels[r], dtype=self.dtype) for r in self.members])
-        self.labels = self.labels.to(self.device)
+        stored: list[Any] = [as_measurements(task.measurements[r]) for r in self.members]
+        kinds: dict[Any, Any] = {Entries: _EntryRows, Factors: _FactorRows}
+        self.drawn = kinds.get(type(stored[0]), _DenseRows)(stored, task.drawn, self.dtype, self.device)
+        self.labels = _joined([task.labels[r] for r in self.members], self.dtype, self.device)
         count, keys = len(self.members), np.concatenate([task.batch_keys[self.members], task.noise_keys[self.members]])
         keys = keys[0 if task.batch_size is not None else count : 2 * count if task.label_noise else count]
-        self.keys = self._tensor(keys, torch.int64)  # of the batch's streams, then of the noise's
+        self.keys = torch.as_tensor(keys.astype(np.int64)).to(self.device)  # the batch's streams, then the noise's
         self._make_buffers()
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}  # by number of steps
-
-    def _tensor(self, values: Array, dtype: torch.dtype) -> torch.Tensor:
-        return torch.as_tensor(np.ascontiguousarray(values).astype(np.float64)).to(dtype).to(self.device)
 
     def _make_buffers(self) -> None:
         count, drawn = len(self.members), self.task.drawn
@@ -78,8 +74,7 @@ class BatchedSession:
 
         self.first_step = torch.zeros((), dtype=torch.int64, device=self.device)
         self.step_offsets = torch.arange(CHUNK, device=self.device)
-        counts = torch.tensor([self.task.counts[r] for r in self.members], device=self.device)
-        self.counts = counts[:, None]  # (members, 1)
+        self.counts = torch.tensor([[self.task.counts[r]] for r in self.members], device=self.device)  # (members, 1)
         self.row_offsets = self.counts.cumsum(0) - self.counts
         self.rows = torch.zeros(CHUNK, count, drawn, dtype=torch.int64, device=self.device)
         self.noise = buffer(CHUNK, count, drawn)
@@ -166,13 +161,13 @@ class BatchedSession:
         if self.task.batch_size is not None:
             self.drawn.gather(rows)
             torch.index_select(self.labels, 0, rows, out=self.targets)
-        self._layer_steps(self.weights, noise, self._record_loss)
+        self._layer_steps(self.weights, noise, record=True)
         if self.task.sam_radius is not None:
             norm = torch.sqrt(sum((g * g).sum((1, 2), keepdim=True) for g in self.steps))  # type: ignore[arg-type]
             reach = self.task.sam_radius / (norm + SAM_EPSILON)
             for ahead, weight, step in zip(self.ahead, self.weights, self.steps, strict=True):
                 torch.addcmul(weight, step, reach, out=ahead)
-            self._layer_steps(self.ahead, noise, None)
+            self._layer_steps(self.ahead, noise, record=False)
         if self.task.update is None:
             for weight, step in zip(self.weights, self.steps, strict=True):
                 weight.addcmul_(step, self.learning_rate, value=-1.0)
@@ -183,13 +178,7 @@ class BatchedSession:
             for slot, value in zip(kept, slots, strict=True):
                 slot.copy_(value)
 
-    def _record_loss(self, residual: torch.Tensor) -> None:
-        loss = (residual * residual).mean((1, 2))
-        torch.maximum(self.largest, loss, out=self.largest)  # propagates NaN
-
-    def _layer_steps(
-        self, weights: list[torch.Tensor], noise: torch.Tensor, record: Callable[[torch.Tensor], None] | None
-    ) -> None:
+    def _layer_steps(self, weights: list[torch.Tensor], noise: torch.Tensor, *, record: bool) -> None:
         """Gradients of the batch loss at ``weights``, into ``self.steps``."""
         depth, drawn = len(weights), self.task.drawn
         right = [weights[0], *self.right]  # right[j] = W_{j+1} ... W_1
@@ -197,8 +186,9 @@ class BatchedSession:
             torch.bmm(weights[j], right[j - 1], out=right[j])
         self.drawn.apply(right[-1], out=self.residual)
         self.residual.sub_(self.targets.view_as(self.residual))
-        if record is not None:
-            record(self.residual)
+        if record:
+            loss = (self.residual * self.residual).mean((1, 2))
+            torch.maximum(self.largest, loss, out=self.largest)  # propagates NaN
         if self.task.label_noise:
             self.residual.add_(noise[:, :, None])
         self.residual.mul_(2.0 / drawn)
@@ -212,6 +202,90 @@ class BatchedSession:
             torch.bmm(left[j].mT, gradient, out=self.pulled[j])
             torch.bmm(self.pulled[j], right[j - 1].mT, out=self.steps[j])
         torch.bmm(left[0].mT, gradient, out=self.steps[0])
+
+
+class _DenseRows:
+    """All measurements of several replicates, numbered consecutively, and those drawn for a step; by their entries."""
+
+    def __init__(self, stored: Sequence[Any], drawn: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.count, (d_out, d_in) = len(stored), stored[0].shape
+        self.rows = torch.empty(sum(map(len, stored)), d_out * d_in, dtype=dtype, device=device)
+        for one, place in zip(stored, torch.split(self.rows, [len(one) for one in stored]), strict=True):
+            place.copy_(torch.as_tensor(one.array).reshape(len(one), -1))
+        self.gathered = torch.zeros(self.count * drawn, d_out * d_in, dtype=dtype, device=device)
+
+    def take_all(self) -> None:
+        """Use every measurement of every replicate from now on: full batches are not copied."""
+        self.gathered = self.rows
+
+    def gather(self, rows: torch.Tensor) -> None:
+        """Draw the measurements with these numbers, (replicates * drawn,)."""
+        torch.index_select(self.rows, 0, rows, out=self.gathered)
+
+    def apply(self, matrices: torch.Tensor, out: torch.Tensor) -> None:
+        """<A_i, M> over the drawn ones; matrices (replicates, d_out, d_in), out (replicates, drawn, 1)."""
+        torch.bmm(self.gathered.view(self.count, out.shape[1], -1), matrices.view(self.count, -1, 1), out=out)
+
+    def adjoint(self, weights: torch.Tensor, out: torch.Tensor) -> None:
+        """sum_i w_i A_i over the drawn ones; weights (replicates, drawn, 1), out (replicates, d_out, d_in)."""
+        gathered = self.gathered.view(self.count, weights.shape[1], -1)
+        torch.bmm(gathered.mT, weights, out=out.view(self.count, -1, 1))
+
+
+class _FactorRows:
+    """The same by u_i and v_i: <A_i, M> = (u_i^T M) v_i, and sum_i (w_i u_i) v_i^T is one product."""
+
+    def __init__(self, stored: Sequence[Any], drawn: int, dtype: torch.dtype, device: torch.device) -> None:
+        d_out, d_in = stored[0].shape
+        self.left, self.right = self._factors(stored, dtype, device)
+        self.drawn_left, self.weighted, self.drawn_right, self.images = (
+            torch.zeros(len(stored), drawn, width, dtype=dtype, device=device) for width in (d_out, d_out, d_in, d_in)
+        )
+
+    def _factors(self, stored: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Sequence[torch.Tensor]:
+        return [_joined([getattr(one, side) for one in stored], dtype, device) for side in ("left", "right")]
+
+    def take_all(self) -> None:
+        self.gather(torch.arange(self.drawn_left.shape[:2].numel(), device=self.drawn_left.device))
+
+    def gather(self, rows: torch.Tensor) -> None:
+        torch.index_select(self.left, 0, rows, out=self.drawn_left.view(len(rows), -1))
+        torch.index_select(self.right, 0, rows, out=self.drawn_right.view(len(rows), -1))
+
+    def apply(self, matrices: torch.Tensor, out: torch.Tensor) -> None:
+        torch.bmm(self.drawn_left, matrices, out=self.images)
+        self.images.mul_(self.drawn_right)
+        torch.sum(self.images, dim=2, keepdim=True, out=out)
+
+    def adjoint(self, weights: torch.Tensor, out: torch.Tensor) -> None:
+        torch.mul(self.drawn_left, weights, out=self.weighted)
+        torch.bmm(self.weighted.mT, self.drawn_right, out=out)
+
+
+class _EntryRows(_FactorRows):
+    """The same of single entries, as u_i = sqrt(d_out d_in) e_a and v_i = e_b made for the drawn ones alone.
+
+    Adding numbers into places that repeat would be shorter, but on a GPU in no fixed order.
+    """
+
+    def __init__(self, stored: Sequence[Any], drawn: int, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__(stored, drawn, dtype, device)
+        self.place = torch.zeros(len(stored) * drawn, dtype=torch.int64, device=device)
+
+    def _factors(self, stored: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Sequence[torch.Tensor]:
+        self.places = [_joined([getattr(one, name) for one in stored], torch.int64, device) for name in stored[0].kept]
+        identities = [torch.eye(width, dtype=dtype, device=device) for width in stored[0].shape]
+        return stored[0].scale * identities[0], identities[1]
+
+    def gather(self, rows: torch.Tensor) -> None:
+        lines = zip(self.places, (self.left, self.right), (self.drawn_left, self.drawn_right), strict=True)
+        for places, line, out in lines:
+            torch.index_select(places, 0, rows, out=self.place)
+            torch.index_select(line, 0, self.place, out=out.view(len(rows), -1))
+
+
+def _joined(parts: Sequence[Any], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    return torch.cat([torch.as_tensor(part).to(dtype) for part in parts]).to(device)
 
 
 @contextlib.contextmanager

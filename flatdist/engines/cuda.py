@@ -15,36 +15,25 @@ from typing import Any
 
 import torch
 
-from flatdist.engines._launched import Launch, LaunchedSession, Shape
+from flatdist.engines._launched import STORAGES, Launch, LaunchedSession, Shape, rounded_up
 from flatdist.engines.base import TrainingTask, why_not_on_chip
 from flatdist.errors import LaunchError
 
-STORAGES = ("rows", "signs", "factors", "entries")
 FACTORS_TOGETHER = 32  # the kernel's CHUNK
 USUAL_SHARED = 227 * 1024  # shared bytes of a block, if no device says otherwise
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """How a shape is divided among threads; it changes nothing but rounding.
+    """How a shape is divided among threads; it changes nothing but rounding."""
 
-    Attributes:
-        threads: of a block, which trains one replicate.
-        lanes: threads that share a measurement row: a power of two that divides ``threads``.
-        rows: measurement rows that a thread holds at a time.
-        tall: rows of a thread's tile in products of layers.
-        wide: columns of that tile.
-        blocks: least number of blocks per SM; bounds the registers of a thread.
-        ahead: steps whose draws are made together.
-    """
-
-    threads: int
-    lanes: int
-    rows: int
-    tall: int
-    wide: int
-    blocks: int
-    ahead: int = 8
+    threads: int  # of a block, which trains one replicate
+    lanes: int  # threads that share a measurement row: a power of two that divides ``threads``
+    rows: int  # measurement rows that a thread holds at a time
+    tall: int  # rows of a thread's tile in products of layers
+    wide: int  # columns of that tile
+    blocks: int  # least number of blocks per SM; bounds the registers of a thread
+    ahead: int = 8  # steps whose draws are made together
 
 
 # (largest width, configuration), the first that is wide enough counts: the fastest that benchmarks/gpu.py tried
@@ -64,9 +53,9 @@ def configuration_of(shape: Shape) -> Configuration:
     return next(chosen for width, chosen in CONFIGURATIONS if max(shape.widths) <= width)
 
 
-def macros(shape: Shape, chosen: Configuration) -> dict[str, Any]:
-    """The macros that describe a shape to the kernel's source."""
-    return {
+def source(shape: Shape, chosen: Configuration) -> str:
+    """The kernel's source for a shape, which macros describe to it."""
+    macros = {
         "DEPTH": shape.depth,
         "WIDTHS": "{" + ", ".join(map(str, shape.widths)) + "}",
         "BATCH": shape.batch,
@@ -81,11 +70,7 @@ def macros(shape: Shape, chosen: Configuration) -> dict[str, Any]:
         "AHEAD": chosen.ahead if shape.batch else 1,
         "BLOCKS_PER_SM": chosen.blocks,
     }
-
-
-def source(shape: Shape, chosen: Configuration) -> str:
-    """The kernel's source for a shape."""
-    return source_of("_cuda_steps.cu", macros(shape, chosen))
+    return source_of("_cuda_steps.cu", macros)
 
 
 def source_of(name: str, defined: Mapping[str, Any]) -> str:
@@ -115,16 +100,9 @@ def _pitch(columns: int) -> int:
 
 
 class CudaEngine:
-    """One block of threads per replicate, all steps of a segment in one launch.
-
-    Args:
-        configuration: how work is divided; None uses the table's.
-    """
+    """One block of threads per replicate, all steps of a segment in one launch."""
 
     name = "cuda"
-
-    def __init__(self, configuration: Configuration | None = None) -> None:
-        self.configuration = configuration
 
     def start(self, task: TrainingTask) -> LaunchedSession:
         """Set up a session at the task's starting layers.
@@ -135,14 +113,14 @@ class CudaEngine:
         reason = why_not_on_chip(task.widths, task.dtype)
         if reason is None and torch.device(task.device).type != "cuda":
             reason = f"it runs on CUDA devices, not on {task.device!r}"
-        shape = Shape.of(task)
-        chosen = self.configuration or configuration_of(shape)
-        room = -(-task.drawn // 4) * 4
-        if reason is None and (need := shared_bytes(shape, chosen, room)) > (has := shared_limit(task.device)):
+        if reason is None:
+            shape = Shape.of(task)
+            chosen = configuration_of(shape)
+            need, has = shared_bytes(shape, chosen, rounded_up(task.drawn)), shared_limit(task.device)
+            if need <= has:
+                return LaunchedSession(task, functools.partial(run, shape=shape, chosen=chosen))
             reason = f"a replicate needs {need} bytes of shared memory and {task.device} gives a block {has}"
-        if reason is not None:
-            raise LaunchError(f"the cuda engine cannot run this: {reason}; use --engine auto or batched")
-        return LaunchedSession(task, functools.partial(run, shape=shape, chosen=chosen))
+        raise LaunchError(f"the cuda engine cannot run this: {reason}; use --engine auto or batched")
 
 
 def shared_limit(device: str) -> int:

@@ -29,6 +29,8 @@ DTYPES = ("float32", "float64")
 STEPS_COMPARED = 40  # of code for one shape with the general code, before it is used
 WORTH_COMPILING = 25_000_000  # planned replicate-steps that pay for code of one shape, some 7 s of compiling
 
+Buffers = tuple[Array, Array, Array]  # what one thread overwrites at every step: numbers, indices, random words
+
 
 class FusedEngine:
     """Compiled steps on the CPU."""
@@ -58,12 +60,14 @@ class FusedSession:
     def __init__(self, task: TrainingTask) -> None:
         self.task = task
         forms = [_kernel_form(as_measurements(a), task.dtype) for a in task.measurements]
-        self._measurements = [form for form, _ in forms]
+        self._measurements, storage = [form for form, _ in forms], forms[0][1]
+        first = self._measurements[0]
+        entry_bytes = (first[0] if isinstance(first, tuple) else first).itemsize
         self._labels = [np.ascontiguousarray(b, dtype=task.dtype) for b in task.labels]
         self._keys = np.concatenate([task.batch_keys, task.noise_keys], axis=1).astype(np.uint32)  # (replicates, 4)
         counts = task.counts if task.batch_size is None else [max(task.counts)] * task.replicates
-        layouts = {n: self._make_layout(n, forms[0][1]) for n in sorted(set(counts))}  # they differ in the batch alone
-        self._layouts = [layouts[n] for n in counts]
+        layouts = {n: make_layout(task, n, entry_bytes, storage) for n in sorted(set(counts))}  # only batches differ
+        self._tables = [layouts[n].table for n in counts]
         self._layout = layouts[max(counts)]
         self._radius = -1.0 if task.sam_radius is None else float(task.sam_radius)
         self._weights = aligned_zeros((task.replicates, self._layout.weights_size), task.dtype)
@@ -71,14 +75,14 @@ class FusedSession:
             for j, layer in enumerate(layers):
                 self._layout.layer(weights, j)[...] = layer
         self._constants = task.starting_constants()
-        slots = 0 if task.update is None else max(1, len(task.update.state))
+        slots = 0 if task.update is None else max(1, task.slots)  # Numba knows no tuple without entries
         self._kept = np.zeros((task.replicates, self._layout.weights_size, slots), task.dtype)
         for j, kept in enumerate(self._kept_views()):
             kept[...] = [layers[j] for layers in task.starting_state()]
         threads = max(1, min(task.threads, task.replicates))
-        self._scratch = [_Scratch(list(layouts.values()), task) for _ in range(threads)]
-        self._pool = ThreadPoolExecutor(threads - 1, "flatdist-fused") if threads > 1 else None
-        self._run_steps = self._compiled(forms[0][1])
+        self._buffers = [_buffers(list(layouts.values()), task) for _ in range(threads)]
+        self._helpers = ThreadPoolExecutor(max(1, threads - 1), "flatdist-fused")  # started when work is given to them
+        self._run_steps = self._compiled(storage)
 
     def _compiled(self, storage: Storage) -> Any:
         """Compiled steps: for this shape only if that pays, else for every shape, with the same bits."""
@@ -101,55 +105,36 @@ class FusedSession:
         """Whether two versions give the first replicate the same bits after a few steps; its state is not changed."""
         start, found = (self._weights[0].copy(), self._kept[0].copy()), []
         for code in (general, chosen):
-            largest = self._run(code, 0, self._scratch[0], 0, STEPS_COMPARED, 1e-3, 0.5, np.ones(STEPS_COMPARED))
+            largest = self._run(code, 0, self._buffers[0], 0, STEPS_COMPARED, 1e-3, 0.5, np.ones(STEPS_COMPARED))
             found.append((self._weights[0].copy(), self._kept[0].copy(), np.float64(largest)))
             self._weights[0], self._kept[0] = start
         return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*found, strict=True))
 
     def _run(
-        self, compiled: Any, r: int, scratch: _Scratch, start: int, stop: int, rate: float, noise: float, anneal: Array
+        self, compiled: Any, r: int, buffers: Buffers, start: int, stop: int, rate: float, noise: float, anneal: Array
     ) -> float:
         own = self._measurements[r], self._labels[r], self._weights[r], self._kept[r]
-        block = scratch.numbers, scratch.indices, scratch.words, self._layouts[r].table, self._keys[r]
         steps = start, stop, rate, noise, anneal, self._radius, self._constants[r]
-        largest: float = compiled(*own, *block, *steps)
+        largest: float = compiled(*own, *buffers, self._tables[r], self._keys[r], *steps)
         return largest
-
-    def _make_layout(self, n: int, storage: Storage) -> Layout:
-        task = self.task
-        return make_layout(
-            task.widths,
-            task.dtype,
-            _entry_bytes(self._measurements[0]),
-            n,
-            task.batch_size,
-            task.label_noise,
-            task.sam_radius is not None or task.update is not None,
-            storage,
-        )
 
     def advance(self, start: int, stop: int, learning_rate: Array, noise_std: Array, anneal: Array) -> Array:
         """Run steps start .. stop-1 on every replicate; returns their largest mini-batch losses, (replicates,)."""
         largest = np.zeros(self.task.replicates)
         anneal = np.ascontiguousarray(anneal, dtype=np.float64)
-        rates, deviations = np.asarray(learning_rate, dtype=np.float64), np.asarray(noise_std, dtype=np.float64)
+        rates, deviations = (np.asarray(values, dtype=np.float64).tolist() for values in (learning_rate, noise_std))
         assert len(anneal) == stop - start
         assert len(rates) == len(deviations) == len(largest)
         queue = itertools.count()
 
-        def work(scratch: _Scratch) -> None:
+        def work(buffers: Buffers) -> None:
             while (r := next(queue)) < len(largest):
-                largest[r] = self._run(
-                    self._run_steps, r, scratch, start, stop, float(rates[r]), float(deviations[r]), anneal
-                )
+                largest[r] = self._run(self._run_steps, r, buffers, start, stop, rates[r], deviations[r], anneal)
 
-        if self._pool is None:
-            work(self._scratch[0])
-        else:
-            helpers = [self._pool.submit(work, scratch) for scratch in self._scratch[1:]]
-            work(self._scratch[0])
-            for helper in helpers:
-                helper.result()
+        helpers = [self._helpers.submit(work, buffers) for buffers in self._buffers[1:]]
+        work(self._buffers[0])
+        for helper in helpers:
+            helper.result()
         return largest
 
     def layers(self) -> list[Array]:
@@ -161,12 +146,11 @@ class FusedSession:
         return [kept.copy() for kept in self._kept_views()]
 
     def _kept_views(self) -> list[Array]:
-        slots = 0 if self.task.update is None else len(self.task.update.state)
-        by_slot = np.moveaxis(self._kept, -1, 1)[:, :slots]  # (replicates, slots, weights_size)
+        by_slot = np.moveaxis(self._kept, -1, 1)[:, : self.task.slots]  # (replicates, slots, weights_size)
         return [self._layout.layer(by_slot, j) for j in range(len(self.task.widths) - 1)]
 
 
-def warm(dtypes: Sequence[str] = ("float32",), signs: Sequence[bool] = (False, True)) -> None:
+def warm(dtypes: Sequence[str] = DTYPES[:1], signs: Sequence[bool] = (False, True)) -> None:
     """Compile the step, or load it from the cache, so that no worker on this machine has to wait for it later.
 
     Args:
@@ -174,36 +158,21 @@ def warm(dtypes: Sequence[str] = ("float32",), signs: Sequence[bool] = (False, T
         signs: kinds of measurements to compile for: +1/-1 (True) or floats (False).
     """
     for dtype, sign in itertools.product(dtypes, signs):
-        task = TrainingTask(
-            widths=(1, 1, 1),
-            measurements=[np.ones((1, 1, 1), dtype="int8" if sign else dtype)],
-            labels=[np.ones(1, dtype=dtype)],
-            layers=[[np.ones((1, 1), dtype=dtype)] * 2],
-            batch_keys=np.zeros((1, 2), dtype=np.uint32),
-            noise_keys=np.zeros((1, 2), dtype=np.uint32),
-            batch_size=1,
-            label_noise=True,
-            sam_radius=None,
-            dtype=dtype,
-        )
+        one, key = np.ones((1, 1), dtype), np.zeros((1, 2), np.uint32)
+        rows = [np.ones((1, 1, 1), "int8" if sign else dtype)]
+        task = TrainingTask((1, 1, 1), rows, [one[0]], [[one, one]], key, key, 1, True, None, dtype)
         FusedEngine().start(task).advance(0, 1, np.zeros(1), np.zeros(1), np.zeros(1))
 
 
-class _Scratch:
-    """What one thread overwrites at every step."""
-
-    def __init__(self, layouts: Sequence[Layout], task: TrainingTask) -> None:
-        self.numbers = aligned_zeros(max(layout.scratch_size for layout in layouts), task.dtype)
-        self.words = np.zeros((4, max(layout.fill_blocks for layout in layouts)), dtype=np.uint32)
-        self.indices = np.zeros(max(layout.indices_size for layout in layouts), dtype=np.int32)
-        if task.batch_size is None:
-            self.indices[: task.drawn] = np.arange(task.drawn)
+def _buffers(layouts: Sequence[Layout], task: TrainingTask) -> Buffers:
+    numbers = aligned_zeros(max(layout.scratch_size for layout in layouts), task.dtype)
+    indices = np.zeros(max(layout.indices_size for layout in layouts), dtype=np.int32)
+    if task.batch_size is None:
+        indices[: task.drawn] = np.arange(task.drawn)
+    return numbers, indices, np.zeros((4, max(layout.fill_blocks for layout in layouts)), dtype=np.uint32)
 
 
-KernelForm = Array | tuple[Array, Array]
-
-
-def _kernel_form(stored: Measurements, dtype: str) -> tuple[KernelForm, Storage]:
+def _kernel_form(stored: Measurements, dtype: str) -> tuple[Array | tuple[Array, Array], Storage]:
     """The arguments of the compiled step, not copied if the dtype is right: see ``run_steps``."""
     if isinstance(stored, Factors):
         factors = np.ascontiguousarray(stored.left, dtype=dtype), np.ascontiguousarray(stored.right, dtype=dtype)
@@ -214,7 +183,3 @@ def _kernel_form(stored: Measurements, dtype: str) -> tuple[KernelForm, Storage]
     kind = stored.dtype if stored.dtype in (np.int8, np.float16) else dtype
     rows = np.ascontiguousarray(stored.array, dtype=kind).reshape(len(stored), -1)
     return (rows.view(np.uint16) if kind == np.float16 else rows), "rows"  # Numba knows no float16 on the CPU
-
-
-def _entry_bytes(form: KernelForm) -> int:
-    return (form[0] if isinstance(form, tuple) else form).itemsize

@@ -64,7 +64,8 @@ class ReferenceSession:
             loss = float(((a.apply(end_to_end(layers)) - b) ** 2).mean())
         step_gradients = gradients(layers)
         if self.task.sam_radius is not None:
-            reach = self.task.sam_radius / (_norm(step_gradients) + SAM_EPSILON)
+            norm = torch.linalg.vector_norm(torch.cat([g.flatten() for g in step_gradients]))
+            reach = self.task.sam_radius / (norm + SAM_EPSILON)
             ahead = [w + reach * g for w, g in zip(layers, step_gradients, strict=True)]
             step_gradients = gradients(ahead)
         with torch.no_grad():
@@ -91,8 +92,3 @@ class ReferenceSession:
         key = tuple(int(k) for k in self.task.noise_keys[r])
         normals = Stream(key).normals(np.array([step]), self.task.batch_size or len(self.labels[r]))[0]  # type: ignore[arg-type]
         return s * torch.tensor(normals, dtype=self.labels[r].dtype)
-
-
-def _norm(tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    norm: torch.Tensor = torch.linalg.vector_norm(torch.cat([tensor.flatten() for tensor in tensors]))
-    return norm

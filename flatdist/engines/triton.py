@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 
-from flatdist.engines._launched import Launch, LaunchedSession, Shape
+from flatdist.engines._launched import STORAGES, Launch, LaunchedSession, Shape
 from flatdist.engines.base import TrainingTask, why_not_on_chip
-from flatdist.engines.cuda import STORAGES
 from flatdist.errors import LaunchError
 
 SCRATCH_LANES = 512  # Philox blocks that a program draws at a time, at most
@@ -23,23 +22,14 @@ SCRATCH_LANES = 512  # Philox blocks that a program draws at a time, at most
 
 @dataclass(frozen=True)
 class Configuration:
-    """How Triton compiles a shape.
+    """How Triton compiles a shape."""
 
-    Attributes:
-        warps: of 32 threads for one replicate.
-        rows: measurement rows held at a time.
-        precision: of products: ``ieee``, or ``tf32x3`` (tensor cores, three products that make up float32).
-        ahead: steps whose draws are made together.
-        registers: bound of a thread's registers; None leaves it to the compiler.
-        stages: of the loop over rows, for the compiler's pipeline.
-    """
-
-    warps: int
-    rows: int
-    precision: str = "ieee"
-    ahead: int = 8
-    registers: int | None = None
-    stages: int = 1
+    warps: int  # of 32 threads for one replicate
+    rows: int  # measurement rows held at a time
+    precision: str = "ieee"  # of products; or tf32x3: tensor cores, three products that make up float32
+    ahead: int = 8  # steps whose draws are made together
+    registers: int | None = None  # bound of a thread's registers; None leaves it to the compiler
+    stages: int = 1  # of the loop over rows, for the compiler's pipeline
 
 
 # (largest width, configuration), the first that is wide enough counts.
@@ -58,16 +48,9 @@ def interpreting() -> bool:
 
 
 class TritonEngine:
-    """One Triton program per replicate.
-
-    Args:
-        configuration: how to compile; None uses the table's.
-    """
+    """One Triton program per replicate."""
 
     name = "triton"
-
-    def __init__(self, configuration: Configuration | None = None) -> None:
-        self.configuration = configuration
 
     def start(self, task: TrainingTask) -> LaunchedSession:
         """Set up a session at the task's starting layers.
@@ -85,7 +68,7 @@ class TritonEngine:
         except ImportError as error:
             raise LaunchError(f"the triton engine needs triton, a part of torch's CUDA builds: {error}") from error
         shape = Shape.of(task)
-        chosen = self.configuration or next(c for width, c in CONFIGURATIONS if max(shape.widths) <= width)
+        chosen = next(c for width, c in CONFIGURATIONS if max(shape.widths) <= width)
         return LaunchedSession(task, functools.partial(run, shape=shape, chosen=chosen, scratch=Scratch()))
 
 
@@ -113,14 +96,14 @@ class Scratch:
     """Buffers for the draws of a session's programs, kept between launches."""
 
     def __init__(self) -> None:
-        self.tensors: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.indices, self.noise = torch.empty(0), torch.empty(0)
 
     def __call__(self, count: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """Indices and noise, ``count`` entries each."""
-        if self.tensors is None or len(self.tensors[0]) != count:
-            indices = torch.empty(count, dtype=torch.int32, device=device)
-            self.tensors = indices, torch.empty(count, device=device)
-        return self.tensors
+        if len(self.indices) != count:
+            self.indices = torch.empty(count, dtype=torch.int32, device=device)
+            self.noise = torch.empty(count, device=device)
+        return self.indices, self.noise
 
 
 def run(launch: Launch, shape: Shape, chosen: Configuration, scratch: Scratch) -> None:
@@ -130,12 +113,10 @@ def run(launch: Launch, shape: Shape, chosen: Configuration, scratch: Scratch) -
     from flatdist.engines._triton_steps import run_steps
 
     fixed = constants(shape, chosen, launch.room)
-    indices, noise = scratch(len(launch.counts) * fixed["AHEAD"] * launch.room, launch.weights.device)
-    options: dict[str, Any] = {"num_warps": chosen.warps}
-    if chosen.registers is not None:
-        options["maxnreg"] = chosen.registers
+    buffers = scratch(len(launch.counts) * fixed["AHEAD"] * launch.room, launch.weights.device)
+    options = {"num_warps": chosen.warps} | ({} if chosen.registers is None else {"maxnreg": chosen.registers})
     grid = (len(launch.counts),)
-    run_steps[grid](*launch.tensors(), launch.levels.shape[1], launch.room, indices, noise, **fixed, **options)
+    run_steps[grid](*launch.tensors(), launch.levels.shape[1], launch.room, *buffers, **fixed, **options)
 
 
 def _power(count: int) -> int:

@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 
 from flatdist.factorization.products import partial_products
-from flatdist.sensing.measurements import Measurements, as_measurements
-from flatdist.sensing.measurements.dense import BLOCK_ENTRIES, Dense
+from flatdist.sensing.measurements import BLOCK_ENTRIES, Dense, Measurements, as_measurements
 from flatdist.types import Array
 
 VANISHING = 1e-140  # of J J^T: its square has no float, and the layers are zero for all that matters

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
 MOST_DIFF = 10**6  # characters
 
 
@@ -20,25 +21,15 @@ def revision() -> tuple[str | None, bool | None]:
 
     Resolved once by the driver and handed to the workers: a worker's current folder may be another repository.
     """
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists() or not (root / "flatdist").is_dir():
+    if not (ROOT / ".git").exists() or not (ROOT / "flatdist").is_dir():
         return None, None
-    try:
-        sha = _git(root, "rev-parse", "HEAD").strip()
-        dirty = bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.SubprocessError):
-        return None, None
-    return sha, dirty
+    sha, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
+    return (None, None) if sha is None or changed is None else (sha.strip(), bool(changed))
 
 
 def uncommitted_changes() -> str:
     """The uncommitted changes of flatdist's checkout, as git's diff; empty if clean or installed."""
-    if not revision()[1]:
-        return ""
-    try:
-        return _git(Path(__file__).resolve().parents[2], "diff", "HEAD")[:MOST_DIFF]
-    except (OSError, subprocess.SubprocessError):
-        return ""
+    return (_git("diff", "HEAD") or "")[:MOST_DIFF] if revision()[1] else ""
 
 
 @functools.cache
@@ -72,22 +63,21 @@ def _cpu_features() -> str:
     import threadpoolctl
     from llvmlite.binding import get_host_cpu_name
 
-    blas = {
-        f"{pool['internal_api']}:{pool['architecture']}"
-        for pool in threadpoolctl.threadpool_info()
-        if pool.get("architecture") and not _of_another_package(pool["filepath"])
-    }
+    blas = set()
+    for pool in threadpoolctl.threadpool_info():
+        folder = Path(pool["filepath"]).parent.name
+        # A library in the wheel of a package that computes no results is here by chance.
+        if pool.get("architecture") and (folder in ("numpy.libs", "scipy.libs") or not folder.endswith(".libs")):
+            blas.add(f"{pool['internal_api']}:{pool['architecture']}")
     chosen = [os.environ.get(name) for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")]
     processor = [chosen[0] or get_host_cpu_name(), *([chosen[1]] if chosen[1] else [])]
     return " ".join([platform.machine(), *processor, *sorted(blas)])
 
 
-def _of_another_package(library: str) -> bool:
-    """Whether a library came in the wheel of a package that computes no results, and is here by chance."""
-    folder = Path(library).parent.name
-    return folder.endswith(".libs") and folder not in ("numpy.libs", "scipy.libs")
-
-
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, errors="replace", timeout=30).stdout  # noqa: S603
+def _git(*arguments: str) -> str | None:
+    """What git says of flatdist's checkout; None if it cannot be asked."""
+    command = ["git", "-C", str(ROOT), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, errors="replace", timeout=30).stdout  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None

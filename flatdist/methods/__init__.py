@@ -28,11 +28,6 @@ _FOUND = sorted(found.name for found in pkgutil.iter_modules(__path__) if found.
 METHODS: dict[str, Method] = {name: import_module(f"flatdist.methods.{name}").METHOD for name in (*_NAMES, *_FOUND)}
 
 
-def method_names() -> tuple[str, ...]:
-    """The names a cell's ``method`` may take."""
-    return tuple(METHODS)
-
-
 def takes_steps(method: str) -> bool:
     """Whether an engine runs a method step by step; False of a name that is not known.
 
@@ -42,4 +37,4 @@ def takes_steps(method: str) -> bool:
     return method in METHODS and METHODS[method].takes_steps
 
 
-__all__ = ["METHODS", "Method", "method_names", "takes_steps"]
+__all__ = ["METHODS", "Method", "takes_steps"]

@@ -65,13 +65,9 @@ class Method:
         return True
 
     def run(self, cell: Any, replicates: Sequence[int], settings: Any, hooks: Any) -> Iterator[Produced]:
-        """Compute replicates of a cell of this method.
+        """Compute replicates of a :class:`~flatdist.Cell` of this method, by their numbers.
 
-        Args:
-            cell: a :class:`~flatdist.Cell`.
-            replicates: numbers of the replicates.
-            settings: :class:`~flatdist.trials.RunSettings`.
-            hooks: :class:`~flatdist.trials.hooks.Hooks`.
+        ``settings`` and ``hooks`` are the classes of :mod:`flatdist.trials.settings`.
 
         Yields:
             Per replicate its number, the measured columns of its ``trials`` row, and its ``history`` rows.
@@ -127,7 +123,7 @@ class GradientMethod(Method):
 
     def version(self, cell: Any) -> int:
         """The version of the numerics; one higher for cells whose automatic step size has a lower bound since 0.2."""
-        return self.numerics_version + (1 if self.starts_tiny(cell) else 0)
+        return self.numerics_version + self.starts_tiny(cell)
 
     def starts_tiny(self, cell: Any) -> bool:
         """Whether ``auto`` would take no steps to speak of, as label noise is held small next to tiny layers."""

@@ -23,7 +23,8 @@ Nothing is random and the estimate is made at fixed steps, so a run's step sizes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -69,16 +70,23 @@ def stable_learning_rate(
     Returns:
         (replicates,) step sizes; NaN where the weights are not finite.
     """
-    d_out, d_in = layers[-1].shape[-2], layers[0].shape[-1]
+    d_out, d_in, depth = layers[-1].shape[-2], layers[0].shape[-1], len(layers)
     with np.errstate(all="ignore"):  # diverged replicates stay among the others
-        top, trace, energy = _bounds(layers)
-        least_top, least_trace = _flattest_rank_one(d_out, d_in, len(layers), label_scale)
-        top, trace = np.maximum(top, least_top), np.maximum(trace, least_trace)
+        if isinstance(layers[0], np.ndarray):
+            top, trace, energy = flatness_bounds([layer.astype(np.float64) for layer in layers])
+        else:
+            from flatdist.trials import on_device
+
+            top, trace, energy = on_device.flatness_bounds(layers)
+        # At the flattest rank-one interpolator all terms of R are equal (Lemma 4).
+        term = (d_out * d_in) ** (1.0 / depth) * label_scale ** (2.0 * (depth - 1) / depth)
+        top = np.maximum(top, term * (1.0 / d_out + 1.0 / d_in + depth - 2))
+        trace = np.maximum(trace, term * depth)
         curvature = 2.0 * (np.sqrt(top) + np.sqrt(spread * trace / n)) ** 2
         stable = STABILITY * 2.0 / (curvature + 2.0 * spread * trace / batch)
         directions = np.minimum(n, d_out * d_in)
         variance = np.square(noise_std) + squared(sam_radius) * trace
-        quiet = NORMAL_NOISE / len(layers) * energy * batch / (variance * directions)
+        quiet = NORMAL_NOISE / depth * energy * batch / (variance * directions)
         rates: Array = np.minimum(stable, np.where(variance == 0.0, np.inf, quiet))  # layers of zeros: 0/0
         return rates
 
@@ -86,14 +94,6 @@ def stable_learning_rate(
 def squared(number: float) -> float:
     """A square that is infinite where it overflows; Python's own bits, which earlier rows have."""
     return number**2 if abs(number) < 1e150 else number * number
-
-
-def _bounds(layers: Sequence[Any]) -> tuple[Array, Array, Array]:
-    if isinstance(layers[0], np.ndarray):
-        return flatness_bounds([layer.astype(np.float64) for layer in layers])
-    from flatdist.trials import on_device
-
-    return on_device.flatness_bounds(layers)
 
 
 def smallest_interpolator(layers: Sequence[Array], label_scale: Array) -> list[Array]:
@@ -132,49 +132,48 @@ def steps_to_leave(cell: Cell) -> float:
 def flatness_bounds(layers: Sequence[Array]) -> tuple[Array, Array, Array]:
     """Bounds of the curvature at some weights, for the step-size estimate.
 
-    Spectral norms are bounded by Schatten 8-norms, which takes two squarings of each X_j and Y_j: exact where one
-    direction dominates, as it does at a flat solution of rank one, and at most d^(1/8) too large.
-
     Args:
         layers: W_1 ... W_L, each (replicates, d_{j+1}, d_j) float64.
 
     Returns:
         The bound of H's largest eigenvalue, its trace R(W) (equation 10), and ||W||^2 over all layers, (replicates,).
     """
-    lefts, rights = partial_products(layers)
-    ones = np.ones((1, len(layers[0])))
-    d_out, d_in = layers[-1].shape[-2], layers[0].shape[-1]
-    outer = [left @ left.mT for left in lefts if left is not None]  # X_1 ... X_{L-1}
-    inner = [right.mT @ right for right in rights if right is not None]  # Y_2 ... Y_L
-    # Square products go through together: at small sizes the calls cost more than the arithmetic.
-    groups = [[*outer, *inner]] if d_out == d_in else [outer, inner]
-    norms, traces = (np.concatenate(parts) for parts in zip(*map(_norms_and_traces, groups), strict=True))
-    outer_norms, inner_norms = norms[: len(outer)], norms[len(outer) :]
-    outer_traces, inner_traces = traces[: len(outer)], traces[len(outer) :]
-    # lefts end and rights begin with an empty product, an identity.
-    top = (np.concatenate([outer_norms, ones]) * np.concatenate([ones, inner_norms])).sum(axis=0)
-    trace = (np.concatenate([outer_traces, d_out * ones]) * np.concatenate([d_in * ones, inner_traces])).sum(axis=0)
-    return top, trace, sum((_squared_norm(layer) for layer in layers), start=np.zeros(len(layers[0])))
+    tops, traces = flatness_terms(layers, partial(np.trace, axis1=-2, axis2=-1), _squared_norm)
+    energy = sum((_squared_norm(layer) for layer in layers), start=np.zeros(len(layers[0])))
+    return np.stack(tops).sum(axis=0), np.stack(traces).sum(axis=0), energy
 
 
-def _norms_and_traces(products: list[Array]) -> tuple[Array, Array]:
-    """Schatten 8-norms and traces of positive semidefinite matrices, (matrices, replicates) each."""
-    matrices = np.stack(products)  # (matrices, replicates, d, d)
-    traces = np.trace(matrices, axis1=-2, axis2=-1)
-    scale = np.maximum(traces, np.finfo(np.float64).tiny)
-    power = matrices / scale[..., None, None]  # of trace 1: no power of it overflows
-    power = power @ power
-    power = power @ power
-    return scale * _squared_norm(power) ** 0.125, traces
+def flatness_terms(
+    layers: Sequence[Any], trace: Callable[[Any], Any], squares: Callable[[Any], Any]
+) -> tuple[list[Any], list[Any]]:
+    """||X_j|| ||Y_j|| (a bound) and tr X_j tr Y_j of each layer, (replicates,).
+
+    Spectral norms are bounded by Schatten 8-norms, which takes two squarings of each X_j and Y_j: exact where one
+    direction dominates, as it does at a flat solution of rank one, and at most d^(1/8) too large.
+
+    Args:
+        layers: any matrices (replicates, d_{j+1}, d_j) with ``@``, ``/``, ``mT`` and ``shape``.
+        trace: of such matrices, (replicates,).
+        squares: sum of the squares of their entries, (replicates,).
+    """
+
+    def norm_and_trace(square: Any) -> tuple[Any, Any]:
+        size = trace(square)
+        scale = size.clip(np.finfo(np.float64).tiny)
+        power = square / scale[..., None, None]  # of trace 1: no power of it overflows
+        power = power @ power
+        return scale * squares(power @ power) ** 0.125, size
+
+    tops, traces = [], []
+    for left, right in zip(*partial_products(layers), strict=True):  # an empty product is an identity
+        outer = (1.0, layers[-1].shape[-2]) if left is None else norm_and_trace(left @ left.mT)
+        inner = (1.0, layers[0].shape[-1]) if right is None else norm_and_trace(right.mT @ right)
+        tops.append(outer[0] * inner[0])
+        traces.append(outer[1] * inner[1])
+    return tops, traces
 
 
 def _squared_norm(matrices: Array) -> Array:
-    flat = matrices.reshape(*matrices.shape[:-2], -1)
+    flat = matrices.reshape(len(matrices), -1)
     squared: Array = np.vecdot(flat, flat)  # one dot product a matrix: its bits do not depend on the others
     return squared
-
-
-def _flattest_rank_one(d_out: int, d_in: int, depth: int, size: Array) -> tuple[Array, Array]:
-    """H's largest eigenvalue and trace at the flattest layers with a product of rank one and norm ``size``."""
-    term = (d_out * d_in) ** (1.0 / depth) * size ** (2.0 * (depth - 1) / depth)  # of R; all L are equal (Lemma 4)
-    return term * (1.0 / d_out + 1.0 / d_in + depth - 2), term * depth

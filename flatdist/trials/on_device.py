@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 
 import numpy as np
@@ -27,6 +28,7 @@ from flatdist.sensing.draws import stream_key
 from flatdist.sensing.draws import tensor as draws
 from flatdist.sensing.draws.stream import INITIALISATION, MEASUREMENTS, OBSERVATION_NOISE, Stream
 from flatdist.sensing.measurements import Dense, as_measurements
+from flatdist.trials.learning_rate import flatness_terms
 from flatdist.types import Array
 
 BLOCK_NUMBERS = 2**24  # float32 worked on at a time on a CPU
@@ -103,27 +105,16 @@ def _initial_draws(streams: Sequence[tuple[str, int]], widths: Sequence[int], de
 
 def flatness_bounds(layers: Sequence[torch.Tensor]) -> tuple[Array, Array, Array]:
     """:func:`flatdist.trials.learning_rate.flatness_bounds` of layers on a device, as numpy arrays."""
+
+    def trace(matrices: _Fixed) -> torch.Tensor:
+        return halved_sums(matrices.tensor.diagonal(dim1=-2, dim2=-1))
+
+    def squares(matrices: _Fixed) -> torch.Tensor:
+        return halved_sums(matrices.tensor.flatten(1) ** 2)
+
     exact = [_Fixed(layer.to(torch.float64)) for layer in layers]
-    d_out, d_in = layers[-1].shape[-2], layers[0].shape[-1]
-    lefts, rights = partial_products(exact)
-    norms, traces = [], []
-    for part, size in ((lefts, d_out), (rights, d_in)):
-        for one in part:
-            if one is None:  # an empty product
-                norms.append(torch.ones_like(exact[0].tensor[:, 0, 0]))
-                traces.append(size * norms[-1])
-                continue
-            square = one @ one.mT if part is lefts else one.mT @ one
-            traces.append(halved_sums(square.tensor.diagonal(dim1=-2, dim2=-1)))
-            scale = traces[-1].clamp_min(torch.finfo(torch.float64).tiny)
-            power = _Fixed(square.tensor / scale[:, None, None])  # of trace 1: no power of it overflows
-            power = power @ power
-            norms.append(scale * _squares(power @ power) ** 0.125)
-    depth = len(layers)
-    zero = torch.zeros_like(norms[0])
-    top = sum((norms[j] * norms[depth + j] for j in range(depth)), start=zero)
-    trace = sum((traces[j] * traces[depth + j] for j in range(depth)), start=zero)
-    found: Array = torch.stack([top, trace, sum(map(_squares, exact), start=zero)]).cpu().numpy()
+    terms = (*flatness_terms(exact, trace, squares), [squares(layer) for layer in exact])
+    found: Array = torch.stack([reduce(torch.add, of_layers) for of_layers in terms]).cpu().numpy()
     return found[0], found[1], found[2]
 
 
@@ -136,13 +127,16 @@ class _Fixed:
     def __matmul__(self, other: _Fixed) -> _Fixed:
         return _Fixed(product(self.tensor, other.tensor))
 
+    def __truediv__(self, other: torch.Tensor) -> _Fixed:
+        return _Fixed(self.tensor / other)
+
     @property
     def mT(self) -> _Fixed:
         return _Fixed(self.tensor.mT)
 
-
-def _squares(matrices: _Fixed) -> torch.Tensor:
-    return halved_sums(matrices.tensor.flatten(1) ** 2)
+    @property
+    def shape(self) -> torch.Size:
+        return self.tensor.shape
 
 
 class PackEvaluator:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,11 @@ from flatdist.cells.cell import Cell
 from flatdist.cells.plugins import loaded_plugins
 from flatdist.errors import CellError
 from flatdist.machine.provenance import machine_provenance, run_provenance
-from flatdist.trials.settings import RunSettings
+from flatdist.methods.base import Produced
+from flatdist.trials.settings import Hooks, RunSettings
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from flatdist.methods.base import Produced
-    from flatdist.trials.settings import Hooks
 
 
 @dataclass
@@ -44,8 +42,7 @@ def run_replicates(
         replicates: numbers of the replicates.
         settings: engine, device, threads.
         hooks: checkpoints, progress, interruption.
-        provenance: the result of :func:`flatdist.machine.provenance.run_provenance` in the driver; by default computed
-            here.
+        provenance: the driver's :func:`flatdist.machine.provenance.run_provenance`; by default computed here.
 
     Yields:
         One outcome per replicate, as it finishes.
@@ -56,12 +53,8 @@ def run_replicates(
         LaunchError: the engine or device is not available.
         SolverError: the problem cannot be solved as posed.
     """
-    from flatdist.trials.settings import Hooks
-
-    replicates = replicate_numbers(replicates)
-    stamp = _stamp(provenance)
-    for produced in cell.spec.run(cell, replicates, settings or RunSettings(), hooks or Hooks()):
-        yield stamp(cell, produced)
+    found = cell.spec.run(cell, replicate_numbers(replicates), settings or RunSettings(), hooks or Hooks())
+    yield from _stamped(((cell, produced) for produced in found), provenance)
 
 
 def run_pack(
@@ -71,34 +64,21 @@ def run_pack(
     hooks: Hooks | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Iterator[Outcome]:
-    """Train replicates of several cells together, a pack: see :func:`flatdist.trials.train.train_pack`.
+    """Train replicates of several cells of one :func:`~flatdist.trials.train.pack_key` together.
 
-    Args:
-        items: cells of one :func:`~flatdist.trials.train.pack_key`, and the numbers of the replicates of each.
-        settings: engine, device, threads.
-        hooks: checkpoints, progress, interruption.
-        provenance: as for :func:`run_replicates`.
-
-    Yields:
-        One outcome per replicate, as it finishes.
+    Otherwise as :func:`run_replicates`; see :func:`flatdist.trials.train.train_pack`.
     """
-    from flatdist.trials.settings import Hooks
     from flatdist.trials.train import train_pack
 
     numbered = [(cell, replicate_numbers(replicates)) for cell, replicates in items]
-    stamp = _stamp(provenance)
-    for cell, produced in train_pack(numbered, settings or RunSettings(), hooks or Hooks()):
-        yield stamp(cell, produced)
+    yield from _stamped(train_pack(numbered, settings or RunSettings(), hooks or Hooks()), provenance)
 
 
-def _stamp(provenance: Mapping[str, Any] | None) -> Callable[[Cell, Produced], Outcome]:
-    """Makes outcomes of what a cell's method produced."""
-    everywhere = dict(run_provenance() if provenance is None else provenance)
-
+def _stamped(found: Iterable[tuple[Cell, Produced]], provenance: Mapping[str, Any] | None) -> Iterator[Outcome]:
+    """What methods produced, with the fields of its cell and with its provenance."""
+    everywhere = run_provenance() if provenance is None else provenance
     cells: dict[str, dict[str, Any]] = {}
-
-    def stamp(cell: Cell, produced: Produced) -> Outcome:
-        replicate, trial, history = produced
+    for cell, (replicate, trial, history) in found:
         key = {"cell_id": cell.cell_id, "replicate": replicate}
         if cell.cell_id not in cells:
             cells[cell.cell_id] = {"configuration_id": cell.configuration_id, **cell.row()}
@@ -113,9 +93,7 @@ def _stamp(provenance: Mapping[str, Any] | None) -> Callable[[Cell, Produced], O
             "sampling_version": cell.numerics["sampling"],
             "finished_at": datetime.datetime.now(datetime.UTC),
         }
-        return Outcome(stamped, [key | row for row in history])
-
-    return stamp
+        yield Outcome(stamped, [key | row for row in history])
 
 
 def replicate_numbers(replicates: Iterable[int]) -> list[int]:
@@ -158,8 +136,6 @@ def run_cell(cell: Cell, replicates: Sequence[int] = range(8), **settings: Any) 
     """
     from flatdist.store.schema import rows_to_frame
 
-    outcomes = sorted(
-        run_replicates(cell, replicates, RunSettings(**settings)), key=lambda outcome: outcome.trial["replicate"]
-    )
-    trials = rows_to_frame("trials", [outcome.trial for outcome in outcomes])
-    return trials, rows_to_frame("history", [row for outcome in outcomes for row in outcome.history])
+    found = sorted(run_replicates(cell, replicates, RunSettings(**settings)), key=lambda one: one.trial["replicate"])
+    trials = rows_to_frame("trials", [one.trial for one in found])
+    return trials, rows_to_frame("history", [row for one in found for row in one.history])

@@ -12,19 +12,13 @@ from flatdist.types import Array
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How cells are executed; none of it changes their meaning.
+    """How cells are executed; none of it changes their meaning."""
 
-    Attributes:
-        engine: ``auto``, or an engine's name; solvers have their own code.
-        device: ``cpu`` or a torch device.
-        threads: CPU threads for one batch of replicates.
-        planned_steps: replicate-steps that this machine is to take of each :func:`~flatdist.trials.train.kernel_shape`;
-            an engine may compile code of the same bits for one shape if that pays.
-    """
-
-    engine: str = "auto"
-    device: str = "cpu"
-    threads: int = 1
+    engine: str = "auto"  # or an engine's name; solvers have their own code
+    device: str = "cpu"  # or a torch device
+    threads: int = 1  # CPU threads for one batch of replicates
+    # Replicate-steps that this machine is to take of each :func:`~flatdist.trials.train.kernel_shape`: an engine may
+    # compile code of the same bits for one shape if that pays.
     planned_steps: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -53,25 +47,16 @@ class Checkpoints(Protocol):
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a training run reports to its caller, and how the caller can stop it.
+    """What a training run reports to its caller, and how the caller can stop it."""
 
-    Attributes:
-        checkpoints: where to keep unfinished replicates; None for nowhere.
-        checkpoint_seconds: time between two checkpoints.
-        should_stop: asked at the end of every segment.
-        on_steps: receives the replicate-steps taken since the last call.
-        on_history: given a replicate's number and its history rows: those of its checkpoint first, then new ones as
-            they are evaluated.
-        on_diverged: given the number of a replicate that has diverged, after its last history row.
-        live: for a caller that reports the history while it is made. Rows are evaluated before a block is full, as
-            often as a fifth of the time allows, and are reported only once the step is checkpointed, so that a caller
-            that ends the run loses nothing.
-    """
-
-    checkpoints: Checkpoints | None = None
-    checkpoint_seconds: float = 60.0
-    should_stop: Callable[[], bool] = lambda: False
-    on_steps: Callable[[int], None] = lambda steps: None
+    checkpoints: Checkpoints | None = None  # where to keep unfinished replicates; None for nowhere
+    checkpoint_seconds: float = 60.0  # time between two checkpoints
+    should_stop: Callable[[], bool] = lambda: False  # asked at the end of every segment
+    on_steps: Callable[[int], None] = lambda steps: None  # receives the replicate-steps taken since the last call
+    # Given a replicate's number and its history rows: those of its checkpoint first, then new ones once evaluated.
     on_history: Callable[[int, list[dict[str, Any]]], None] | None = None
-    on_diverged: Callable[[int], None] = lambda replicate: None
+    on_diverged: Callable[[int], None] = lambda replicate: None  # after the last history row of one that has diverged
+    # For a caller that reports the history while it is made. Rows are evaluated before a block is full, as often as a
+    # fifth of the time allows, and are reported only once the step is checkpointed, so that a caller that ends the run
+    # loses nothing.
     live: bool = False

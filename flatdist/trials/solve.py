@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -65,6 +66,10 @@ def _solved(method: SolverMethod, solver: Callable[..., Any], cell: Cell, proble
     layers = [np.asarray(layer) for layer in answer] if method.has_layers else None
     matrix = np.asarray(answer) if layers is None else end_to_end(layers)
     residuals = problem.measurements.apply(matrix) - problem.labels
+    nu: dict[str, float] = {}
+    if method.has_layers and not cell.observation_noise_std:  # the ground truth interpolates: a proof of its own
+        with contextlib.suppress(SolverError):  # F is not attained there
+            nu = dict(zip(("nu_low", "nu_high"), nu_bracket(problem.arrays(), cell.depth), strict=True))
     return (
         final_metrics(matrix, problem)
         | {
@@ -74,16 +79,5 @@ def _solved(method: SolverMethod, solver: Callable[..., Any], cell: Cell, proble
             "sharpness": None if layers is None else sharpness(layers, problem.measurements),
             "certificate": float(certificate.value),
         }
-        | (_nu(cell, problem) if method.has_layers else {})
+        | nu
     )
-
-
-def _nu(cell: Cell, problem: StoredProblem) -> dict[str, float]:
-    """The bracket of nu at the ground truth, where that interpolates: recovery and failure proved independently."""
-    if cell.observation_noise_std:
-        return {}
-    try:
-        low, high = nu_bracket(problem.arrays(), cell.depth)
-    except SolverError:  # F is not attained there
-        return {}
-    return {"nu_low": low, "nu_high": high}

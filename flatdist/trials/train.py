@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,11 +29,8 @@ from flatdist.sensing.draws.stream import BATCH, LABEL_NOISE
 from flatdist.sensing.ensembles import ENSEMBLES
 from flatdist.trials.learning_rate import estimate_steps, smallest_interpolator, squared
 from flatdist.trials.settings import Hooks, Interrupted, RunSettings
-from flatdist.trials.trainee import HISTORY_CLOCKS, Final, Trainee, history_rows, pack_state, prepare, trial_row
+from flatdist.trials.trainee import CLOCKS, HISTORY, Trained, Trainee, history_rows, packed, prepare, trial_row
 from flatdist.types import Array
-
-if TYPE_CHECKING:
-    from flatdist.trials.on_device import PackEvaluator, Sampled
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -43,13 +40,7 @@ LIVE_REST = 4.0  # history is handed out early again after so many times what th
 
 
 def train(cell: Cell, replicates: Sequence[int], settings: RunSettings, hooks: Hooks) -> Iterator[Produced]:
-    """Train replicates of a cell together, resuming those that were checkpointed.
-
-    Args:
-        cell: a cell of a gradient method.
-        replicates: numbers of the replicates.
-        settings: engine, device and threads.
-        hooks: checkpoints, progress and interruption.
+    """Train replicates of a cell of a gradient method together, resuming those that were checkpointed.
 
     Yields:
         Per replicate its number, the measured columns of its ``trials`` row, and its ``history`` rows.
@@ -77,25 +68,21 @@ def train_pack(
     ran_on = {"engine": engine.name, "device": device_label(settings.device)}
 
     work = [(cell, replicate) for cell, replicates in items for replicate in replicates]
-    sampled: Sequence[Sampled | None] = [None] * len(work)
-    if ENGINES[engine.name].devices != ("cpu",) and (settings.device != "cpu" or ENGINES[engine.name].on_chip):
+    sampled: Sequence[Any] = [None] * len(work)
+    if settings.device != "cpu" or ENGINES[engine.name].on_chip:
         from flatdist.trials.on_device import SAMPLED, sample_pack
 
         if first.ensemble in SAMPLED:
             sampled = sample_pack(work, engine.name, settings.device)
-
-    def prepared(one: tuple[tuple[Cell, int], Sampled | None]) -> Trainee:
-        (cell, replicate), drawn = one
-        return prepare(cell, replicate, engine.name, ran_on["device"], hooks.checkpoints, drawn)
-
-    trainees = side_by_side(prepared, list(zip(work, sampled, strict=True)), settings.threads)
+    trainees = side_by_side(
+        lambda one: prepare(*one[0], ran_on, hooks.checkpoints, one[1]),
+        list(zip(work, sampled, strict=True)),
+        settings.threads,
+    )
     for step in sorted({trainee.step for trainee in trainees}):
-        together = [trainee for trainee in trainees if trainee.step == step]
-        run = _Run(together, engine, ran_on, settings, hooks)
+        run = _Run([trainee for trainee in trainees if trainee.step == step], engine, ran_on, settings, hooks)
         run.finish()
-        for trainee, final in zip(together, run.finals(), strict=True):
-            history = history_rows(trainee, 0, len(run.evaluations))
-            yield trainee.cell, (trainee.replicate, trial_row(trainee, final) | ran_on, history)
+        yield from run.results()
 
 
 def pack_key(cell: Cell, engine: str) -> Hashable | None:
@@ -138,7 +125,10 @@ def planned_steps(work: Iterable[tuple[Cell, int]]) -> dict[str, int]:
 
 
 class _Run:
-    """Replicates of one pack that stand at the same step, trained to the end."""
+    """Replicates of one pack that stand at the same step, trained to the end.
+
+    What changes is kept for all of them at once, (replicates, ...).
+    """
 
     def __init__(
         self, trainees: list[Trainee], engine: Engine, ran_on: dict[str, str], settings: RunSettings, hooks: Hooks
@@ -158,21 +148,22 @@ class _Run:
         self.label_scale = np.array([np.sqrt(np.mean(t.problem.labels**2)) for t in trainees])
         self.tiny = np.array([method.starts_tiny(c) for c in cells])
         self.sam_radius = cell.sam_radius if method.sharpness_aware else None
-        # (replicates, ...) of everything that changes; each replicate keeps a view of what is written for all at once
-        self.learning_rate, self.flow_time, self.largest = (
-            np.array([getattr(t, name) for t in trainees]) for name in ("learning_rate", "flow_time", "largest_loss")
-        )
-        self.diverged_at = np.array([-1 if t.diverged_at is None else t.diverged_at for t in trainees])
-        self.history = {name: np.stack([t.history[name] for t in trainees]) for name in trainees[0].history}
-        for r, trainee in enumerate(trainees):
-            trainee.history = {name: values[r] for name, values in self.history.items()}
-        constants = None if method.update is None else np.array([method.update.constants(c) for c in cells])
+        states = [t.state for t in trainees]
+        self.history = {name: np.stack([s[f"history_{name}"] for s in states]) for name in HISTORY}
+        scalars = np.array([s["scalars"] for s in states]).T.copy()
+        self.learning_rate, self.flow_time, self.largest, diverged_at, self.seconds = scalars
+        self.diverged_at = diverged_at.astype(np.int64)  # -1 until then
+        self.seconds += [t.seconds for t in trainees]
+
+        def layerwise(name: str) -> list[list[Array]]:
+            return [[s[f"{name}_{j}"] for j in range(cell.depth)] for s in states]
+
         self.session: Session = engine.start(
             TrainingTask(
                 widths=cell.widths,
                 measurements=[t.problem.measurements for t in trainees],
                 labels=[t.problem.labels.astype(cell.dtype) for t in trainees],
-                layers=[t.layers for t in trainees],
+                layers=layerwise("layer"),
                 batch_keys=_keys(trainees, BATCH),
                 noise_keys=_keys(trainees, LABEL_NOISE),
                 batch_size=method.batch_size(cell),
@@ -183,47 +174,29 @@ class _Run:
                 device=settings.device,
                 planned_steps=max(len(cells) * cell.steps, settings.planned_steps.get(kernel_shape(cell), 0)),
                 update=method.update,
-                constants=constants,
-                state=[t.state for t in trainees],
+                constants=None if method.update is None else np.array([method.update.constants(c) for c in cells]),
+                state=layerwise("kept") if "kept_0" in states[0] else None,
             )
         )
+        # Evaluates all on the device where their problems were sampled; there snapshots are then kept.
+        self.evaluator: Any = None
+        snapshots = zip(*layerwise("snapshot"), strict=True)  # per layer (replicates, BLOCK, d_{j+1}, d_j)
+        if trainees[0].evaluator is not None:
+            self.snapshots: list[Any] = [np.stack(of_layer) for of_layer in snapshots]
+        else:
+            import torch
 
-        self.evaluator = self._pack_evaluator(settings.device)
-        self.snapshots = self._stack_snapshots(settings.device)
+            from flatdist.trials.on_device import PackEvaluator
 
-    def _pack_evaluator(self, device: str) -> PackEvaluator | None:
-        """Evaluates all replicates on the device where their problems were sampled and snapshots are kept."""
-        if self.trainees[0].evaluator is not None:
-            return None
-        from flatdist.trials.on_device import PackEvaluator
-
-        return PackEvaluator([t.problem for t in self.trainees], self.cell.dtype, device)
-
-    def _stack_snapshots(self, device: str) -> list[Any]:
-        """Per layer (replicates, BLOCK, d_{j+1}, d_j), where it is evaluated; on the CPU trainees have views of it."""
-        alike = list(zip(*(t.snapshots for t in self.trainees), strict=True))
-        if self.evaluator is None:
-            stacked = [np.stack(snapshots) for snapshots in alike]
-            self._hand_snapshots(stacked)
-            return stacked
-        import torch
-
-        if self.trainees[0].step:  # resumed
-            return [torch.as_tensor(np.stack(snapshots), device=device) for snapshots in alike]
-        shapes = [(len(snapshots), *snapshots[0].shape) for snapshots in alike]
-        return [torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes]
-
-    def _hand_snapshots(self, stacked: Sequence[Array]) -> None:
-        for r, trainee in enumerate(self.trainees):
-            trainee.snapshots = [snapshot[r] for snapshot in stacked]
-
-    def finals(self) -> Sequence[Final | None]:
-        """What the device finds out about each replicate's end; None where the CPU does."""
-        if self.evaluator is None:
-            return [None] * len(self.trainees)
-        layers = self.session.layer_tensors()
-        found = (self.evaluator.sharpness(layers).tolist(), *self.evaluator.singular_values(layers))
-        return [Final(*of_one) for of_one in zip(*found, strict=True)]
+            self.evaluator = PackEvaluator([t.problem for t in trainees], cell.dtype, settings.device)
+            self.snapshots = [
+                torch.as_tensor(np.stack(of_layer), device=settings.device)
+                if trainees[0].step
+                else torch.zeros(len(cells), *of_layer[0].shape, dtype=torch.float64, device=settings.device)
+                for of_layer in snapshots
+            ]
+        for trainee in trainees:
+            trainee.state = {}
 
     def _layers(self) -> Sequence[Any]:
         """The current weights, where they are evaluated: (replicates, d_{j+1}, d_j) each."""
@@ -254,7 +227,6 @@ class _Run:
                 self._update_learning_rates(step)
                 self._pause(step)
             self._hand_out(step)
-        self._take_back(step)
         self._flush(bisect.bisect_right(self.evaluations, step))
         self._hand_out(self.cell.steps)
         self._share_time()
@@ -304,7 +276,7 @@ class _Run:
         for snapshot, layer in zip(self.snapshots, self._layers(), strict=True):
             snapshot[:, index % BLOCK] = layer
         noise = self.relative_noise * (self.anneal[step - 1] if step else 1.0)
-        clocks = zip(HISTORY_CLOCKS, (self.learning_rate, noise, self.flow_time), strict=True)
+        clocks = zip(CLOCKS, (self.learning_rate, noise, self.flow_time), strict=True)
         for name, values in (("train_loss_max", self.largest), *clocks):
             self.history[name][:, index] = values
         self.largest = np.full(len(self.trainees), math.nan)
@@ -319,21 +291,21 @@ class _Run:
             return
         self._told = time.perf_counter()
         first = new // BLOCK * BLOCK
-
         wanted = np.zeros((len(self.trainees), BLOCK), dtype=bool)
         wanted[:, new - first : stop - first] = self.with_trace[:, new:stop]
-
-        def evaluate(one: tuple[Trainee, Array]) -> None:
-            trainee, chosen = one
-            assert trainee.evaluator is not None
-            for name, values in trainee.evaluator(trainee.snapshots, chosen).items():
-                trainee.history[name][new:stop] = values[new - first : stop - first]
-
-        if self.evaluator is None:
-            side_by_side(evaluate, list(zip(self.trainees, wanted, strict=True)), self.threads)
+        if self.evaluator is not None:
+            found = self.evaluator(self.snapshots, wanted)
         else:
-            for name, values in self.evaluator(self.snapshots, wanted).items():
-                self.history[name][:, new:stop] = values[:, new - first : stop - first]
+
+            def evaluate(r: int) -> dict[str, Array]:
+                evaluator = self.trainees[r].evaluator
+                assert evaluator is not None
+                return evaluator([snapshot[r] for snapshot in self.snapshots], wanted[r])
+
+            each = side_by_side(evaluate, range(len(wanted)), self.threads)
+            found = {name: np.stack([one[name] for one in each]) for name in each[0]}
+        for name, values in found.items():
+            self.history[name][:, new:stop] = values[:, new - first : stop - first]
         self._evaluated = stop
 
     def _hand_out(self, step: int) -> None:
@@ -342,13 +314,12 @@ class _Run:
             return
         if self.hooks.live and step < self.cell.steps:
             self._save(step)
-        self._tell_trainees(self.trainees[0].step if step == self.cell.steps else step)
-        for trainee in self.trainees:
+        for r, trainee in enumerate(self.trainees):
             for first in range(self._handed_out, self._evaluated, BLOCK):
-                stop = min(first + BLOCK, self._evaluated)
-                self.hooks.on_history(trainee.replicate, history_rows(trainee, first, stop))
-        for trainee in self.trainees:
-            if trainee.diverged_at is not None:
+                rows = history_rows(self._trained(r), first, min(first + BLOCK, self._evaluated))
+                self.hooks.on_history(trainee.replicate, rows)
+        for trainee, diverged_at in zip(self.trainees, self.diverged_at, strict=True):
+            if diverged_at >= 0:
                 self.hooks.on_diverged(trainee.replicate)
         self._handed_out = self._evaluated
         self._telling, self._told = time.perf_counter() - self._told, time.perf_counter()
@@ -364,36 +335,47 @@ class _Run:
             raise Interrupted
 
     def _save(self, step: int) -> None:
-        if self.hooks.checkpoints is not None and step != self._saved_step:
-            self._share_time()
-            self._take_back(step)
-            if self.evaluator is not None:
-                self._hand_snapshots([snapshot.cpu().numpy() for snapshot in self.snapshots])
-            for trainee in self.trainees:
-                state = pack_state(trainee, self.ran_on["engine"], self.ran_on["device"])
-                self.hooks.checkpoints.save(trainee.cell.cell_id, trainee.replicate, step, state)
-            self._saved, self._saved_step = time.perf_counter(), step
-
-    def _tell_trainees(self, step: int) -> None:
-        """Give each replicate its own numbers of what is kept for all at once."""
-        kept = zip(*(x.tolist() for x in (self.learning_rate, self.flow_time, self.largest)), strict=True)
-        for trainee, numbers, diverged_at in zip(self.trainees, kept, self.diverged_at.tolist(), strict=True):
-            trainee.step = step
-            trainee.learning_rate, trainee.flow_time, trainee.largest_loss = numbers
-            trainee.diverged_at = None if diverged_at < 0 else diverged_at
-
-    def _take_back(self, step: int) -> None:
-        """Give each replicate also the weights, and what its update rule keeps, as the session has them."""
-        self._tell_trainees(step)
-        layers, state = self.session.layers(), self.session.state()
+        if self.hooks.checkpoints is None or step == self._saved_step:
+            return
+        self._share_time()
+        snapshots = [s if self.evaluator is None else s.cpu().numpy() for s in self.snapshots]
+        arrays = (self.session.layers(), snapshots, self.session.state())
+        scalars = np.stack([self.learning_rate, self.flow_time, self.largest, self.diverged_at, self.seconds], axis=1)
         for r, trainee in enumerate(self.trainees):
-            trainee.layers, trainee.state = [layer[r] for layer in layers], [kept[r] for kept in state]
+            layers, mine, kept = ([array[r] for array in of_layers] for of_layers in arrays)
+            history = {name: values[r] for name, values in self.history.items()}
+            state = packed(layers, mine, kept, history, scalars[r], self.ran_on)
+            self.hooks.checkpoints.save(trainee.cell.cell_id, trainee.replicate, step, state)
+        self._saved, self._saved_step = time.perf_counter(), step
 
     def _share_time(self) -> None:
         now = time.perf_counter()
-        for trainee in self.trainees:
-            trainee.seconds += (now - self._since) / len(self.trainees)
+        self.seconds += (now - self._since) / len(self.trainees)
         self._since = now
+
+    def results(self) -> Iterator[tuple[Cell, Produced]]:
+        """Cell, number, measured columns of the ``trials`` row and history rows of each replicate."""
+        layers = self.session.layers()
+        ends: list[tuple[Any, ...]] = [()] * len(self.trainees)
+        if self.evaluator is not None:  # the device finds out sharpness and singular values, of answer and truth
+            there = self.session.layer_tensors()
+            ends = list(zip(self.evaluator.sharpness(there), *self.evaluator.singular_values(there), strict=True))
+        for r, (trainee, end) in enumerate(zip(self.trainees, ends, strict=True)):
+            trained = self._trained(r)
+            row = trial_row(trained, [layer[r] for layer in layers], *end) | self.ran_on
+            yield trainee.cell, (trainee.replicate, row, history_rows(trained, 0, len(self.evaluations)))
+
+    def _trained(self, r: int) -> Trained:
+        t, diverged_at = self.trainees[r], int(self.diverged_at[r])
+        return Trained(
+            t.cell,
+            t.problem,
+            {name: values[r] for name, values in self.history.items()},
+            learning_rate=float(self.learning_rate[r]),
+            flow_time=float(self.flow_time[r]),
+            seconds=float(self.seconds[r]),
+            diverged_at=None if diverged_at < 0 else diverged_at,
+        )
 
 
 def _energy(layers: Sequence[Array]) -> Array:

@@ -1,10 +1,12 @@
-"""One replicate during training: its problem, its weights, its measurements, and its rows."""
+"""One replicate: its problem and the state that checkpoints carry before its training, its rows afterwards."""
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,36 +30,28 @@ from flatdist.types import Array
 if TYPE_CHECKING:
     from flatdist.trials.on_device import Sampled
 
-HISTORY_METRICS = ("train_loss", "train_loss_max", "population_loss", "nuclear_norm", "hessian_trace")
+CLOCKS = ("learning_rate", "label_noise_std", "flow_time")
+HISTORY = ("train_loss", "train_loss_max", "population_loss", "nuclear_norm", "hessian_trace", *CLOCKS)
 UNTRAINED = 0.999  # of the first training loss: a loss that ends above it never fell
-HISTORY_CLOCKS = ("learning_rate", "label_noise_std", "flow_time")
 
 
 @dataclass
 class Trainee:
-    """One replicate while it is trained."""
+    """A replicate, and its state (see :func:`packed`) after some steps, which took some seconds in this process."""
 
     cell: Cell
     replicate: int
     problem: StoredProblem  # its measurements are stored as the engine wants them
     evaluator: Evaluator | None  # None where a pack is evaluated on its device
-    layers: list[Array]
-    state: list[Array]  # per layer what the update rule keeps, (slots, d_j, d_{j-1})
-    step: int = 0
-    learning_rate: float = math.nan
-    flow_time: float = 0.0
-    largest_loss: float = math.nan  # since the last evaluation
-    diverged_at: int | None = None
-    seconds: float = 0.0
-    history: dict[str, Array] = field(default_factory=dict)  # column -> (evaluations,)
-    snapshots: list[Array] = field(default_factory=list)  # per layer (BLOCK, d_j, d_{j-1})
+    step: int
+    state: Mapping[str, Array]
+    seconds: float
 
 
 def prepare(
     cell: Cell,
     replicate: int,
-    engine: str,
-    device: str,
+    ran_on: Mapping[str, str],
     checkpoints: Checkpoints | None,
     sampled: Sampled | None = None,
 ) -> Trainee:
@@ -67,64 +61,60 @@ def prepare(
     ``sampled`` on a device is evaluated there.
     """
     started = time.perf_counter()
-    problem = sampled.problem if sampled else sample_stored(cell, replicate, storage_dtype(cell, engine))
-    evaluations = len(evaluation_steps(cell.steps, cell.evaluations))
-    method = cell.training
+    problem = sampled.problem if sampled else sample_stored(cell, replicate, storage_dtype(cell, ran_on["engine"]))
+    method, evaluations = cell.training, len(evaluation_steps(cell.steps, cell.evaluations))
     slots = 0 if method.update is None else len(method.update.state)
-    drawn = sampled.draws if sampled else None
-    layers = [layer.astype(cell.dtype) for layer in initial_layers(cell, replicate, drawn)]
+    layers = initial_layers(cell, replicate, sampled.draws if sampled else None)
     traces = sum(trace_evaluations(cell, method.drawn(cell)))
-    trainee = Trainee(
-        cell,
-        replicate,
-        problem,
-        None if sampled else Evaluator(problem, cell.depth, traces, cell.dtype),
-        layers,
-        [np.zeros((slots, *layer.shape), cell.dtype) for layer in layers],
-        history={name: np.full(evaluations, np.nan) for name in (*HISTORY_METRICS, *HISTORY_CLOCKS)},
+    evaluator = None if sampled else Evaluator(problem, cell.depth, traces, cell.dtype)
+    step, state = (
+        0,
+        packed(
+            [layer.astype(cell.dtype) for layer in layers],
+            [np.zeros((BLOCK, *layer.shape)) for layer in layers],
+            [np.zeros((slots, *layer.shape), cell.dtype) for layer in layers],
+            {name: np.full(evaluations, np.nan) for name in HISTORY},
+            np.array([math.nan, 0.0, math.nan, -1.0, 0.0]),
+            ran_on,
+        ),
     )
-    trainee.snapshots = [np.zeros((BLOCK, *layer.shape)) for layer in trainee.layers]
     if checkpoints is not None:
-
-        def objection(step: int, state: dict[str, Array]) -> str | None:
-            return state_problem(cell, pack_state(trainee, engine, device), step, state)
-
-        saved = checkpoints.latest(cell.cell_id, replicate, objection)
-        if saved is not None:
-            unpack_state(trainee, *saved)
-    trainee.seconds += time.perf_counter() - started
-    return trainee
+        step, state = checkpoints.latest(cell.cell_id, replicate, partial(state_problem, cell, state)) or (step, state)
+    return Trainee(cell, replicate, problem, evaluator, step, state, time.perf_counter() - started)
 
 
-def pack_state(trainee: Trainee, engine: str, device: str) -> dict[str, Array]:
-    """A trainee's state as plain arrays; restoring it reproduces every later bit."""
-    state = {f"layer_{j}": layer for j, layer in enumerate(trainee.layers)}
-    state |= {f"snapshot_{j}": snapshot for j, snapshot in enumerate(trainee.snapshots)}
-    state |= {f"kept_{j}": kept for j, kept in enumerate(trainee.state) if len(kept)}
-    state |= {f"history_{name}": values for name, values in trainee.history.items()}
-    diverged_at = -1 if trainee.diverged_at is None else trainee.diverged_at
-    scalars = (trainee.learning_rate, trainee.flow_time, trainee.largest_loss, diverged_at, trainee.seconds)
-    return state | {
-        "scalars": np.array(scalars),
-        "engine": np.array(engine),
-        "device": np.array(device.split(":", maxsplit=1)[0]),
-    }
-
-
-def state_problem(cell: Cell, own: dict[str, Array], step: int, state: dict[str, Array]) -> str | None:
-    """Why a saved state cannot be resumed here, or None.
+def packed(
+    layers: Sequence[Array],
+    snapshots: Sequence[Array],
+    kept: Sequence[Array],
+    history: Mapping[str, Array],
+    scalars: Array,
+    ran_on: Mapping[str, str],
+) -> dict[str, Array]:
+    """A replicate's state as plain arrays; restoring it reproduces every later bit.
 
     Args:
-        cell: the cell.
-        own: a state as this run packs it.
-        step: the steps that the saved one has taken.
-        state: the saved one.
+        layers: W_1 ... W_L.
+        snapshots: per layer those of the block of evaluations in progress, (BLOCK, d_j, d_{j-1}).
+        kept: per layer what the update rule keeps, (slots, d_j, d_{j-1}).
+        history: column -> (evaluations,).
+        scalars: learning rate, flow time, largest loss since the last evaluation, the step at which divergence was
+            noticed (or -1), and seconds.
+        ran_on: engine and device.
     """
+    state = {f"layer_{j}": layer for j, layer in enumerate(layers)}
+    state |= {f"snapshot_{j}": snapshot for j, snapshot in enumerate(snapshots)}
+    state |= {f"kept_{j}": slots for j, slots in enumerate(kept) if len(slots)}
+    state |= {f"history_{name}": values for name, values in history.items()}
+    kind = ran_on["device"].split(":", maxsplit=1)[0]
+    return state | {"scalars": scalars, "engine": np.array(ran_on["engine"]), "device": np.array(kind)}
+
+
+def state_problem(cell: Cell, own: Mapping[str, Array], step: int, state: Mapping[str, Array]) -> str | None:
+    """Why a saved state after some steps cannot be resumed where a run packs its ``own``; None if it can."""
     state = {name: array for name, array in state.items() if name != "format"}
-    if (
-        "device" not in state and str(state.get("engine")) == "fused"
-    ):  # release 0.1 did not record it: its engine ran on the CPU
-        state["device"] = np.array("cpu")
+    if "device" not in state and str(state.get("engine")) == "fused":
+        state["device"] = np.array("cpu")  # release 0.1 did not record it: its engine ran on the CPU
     for name in ("engine", "device"):
         if name not in state or state[name].shape != () or str(state[name]) != str(own[name]):
             return f"its {name} is {str(state.get(name))[:40]!r}, and this run's is {str(own[name])!r}"
@@ -136,68 +126,57 @@ def state_problem(cell: Cell, own: dict[str, Array], step: int, state: dict[str,
     return None if 0 < step <= cell.steps else f"it has taken {step} steps of {cell.steps}"
 
 
-def unpack_state(trainee: Trainee, step: int, state: dict[str, Array]) -> None:
-    """Put a trainee back to a state that :func:`pack_state` made at a step."""
-    trainee.step = step
-    trainee.layers = [state[f"layer_{j}"] for j in range(len(trainee.layers))]
-    trainee.state = [state[f"kept_{j}"] if len(kept) else kept for j, kept in enumerate(trainee.state)]
-    trainee.snapshots = [state[f"snapshot_{j}"] for j in range(len(trainee.snapshots))]
-    trainee.history = {name: state[f"history_{name}"] for name in trainee.history}
-    trainee.learning_rate, trainee.flow_time, trainee.largest_loss, diverged_at, seconds = state["scalars"].tolist()
-    trainee.diverged_at = None if diverged_at < 0 else int(diverged_at)
-    trainee.seconds += seconds
-
-
 @dataclass(frozen=True)
-class Final:
-    """What a device found at a replicate's end: the sharpness, and singular values of the product and of the truth."""
+class Trained:
+    """A replicate in its training or after it, for its rows."""
 
-    sharpness: float
-    singular: Array
-    singular_truth: Array
+    cell: Cell
+    problem: StoredProblem
+    history: Mapping[str, Array]  # column -> (evaluations,)
+    learning_rate: float
+    flow_time: float
+    seconds: float
+    diverged_at: int | None  # step at which that was noticed
 
 
-def trial_row(trainee: Trainee, final: Final | None = None) -> dict[str, Any]:
-    """The measured columns of a finished replicate's ``trials`` row; some of it may be known already."""
-    cell = trainee.cell
-    matrix = end_to_end([layer.astype(np.float64) for layer in trainee.layers])
-    last_loss = float(trainee.history["train_loss"][-1])
-    if trainee.diverged_at is None and not (np.isfinite(matrix).all() and math.isfinite(last_loss)):
-        trainee.diverged_at = cell.steps
-    diverged = trainee.diverged_at is not None
-    sharpest = None
-    if not diverged:
-        sharpest = _number(final.sharpness if final else sharpness(trainee.layers, trainee.problem.measurements))
-    known = (final.singular, final.singular_truth) if final else ()
-    train_loss = None if diverged else last_loss
-    converged = train_loss is not None and train_loss < CONVERGED_LOSS * float(np.mean(trainee.problem.labels**2))
-    return final_metrics(None if diverged else matrix, trainee.problem, *known) | {
+def trial_row(
+    trained: Trained, layers: Sequence[Array], sharpest: float | None = None, *singular: Array
+) -> dict[str, Any]:
+    """The measured columns of a finished replicate's ``trials`` row; some of it may be known already.
+
+    Args:
+        trained: the replicate.
+        layers: W_1 ... W_L at the end.
+        sharpest: largest eigenvalue of the Hessian.
+        singular: singular values of the product of layers and of the ground truth.
+    """
+    matrix = end_to_end([layer.astype(np.float64) for layer in layers])
+    first_loss, last_loss = trained.history["train_loss"][[0, -1]].tolist()
+    if trained.diverged_at is None and not (np.isfinite(matrix).all() and math.isfinite(last_loss)):
+        trained = replace(trained, diverged_at=trained.cell.steps)
+    diverged, problem = trained.diverged_at is not None, trained.problem
+    converged = not diverged and last_loss < CONVERGED_LOSS * float(np.mean(problem.labels**2))
+    if sharpest is None and not diverged:
+        sharpest = sharpness(layers, problem.measurements)
+    # A loss that never fell: next to layers that start so small, gradients vanish.
+    untrained = not diverged and last_loss >= UNTRAINED * first_loss
+    return final_metrics(None if diverged else matrix, problem, *singular) | {
         "status": "diverged" if diverged else "converged" if converged else "budget_exhausted",
-        "train_loss": train_loss,
-        "sharpness": sharpest,
-        "quantities": {"untrained": 1.0} if _is_untrained(trainee, last_loss) and not diverged else None,
-        **{one.name: _number(one.training(trainee)) for one in (*RESULTS, *COSTS) if one.training is not None},
+        "train_loss": None if diverged else last_loss,
+        "sharpness": None if diverged else _number(sharpest),
+        "quantities": {"untrained": 1.0} if untrained else None,
+        **{one.name: _number(one.training(trained)) for one in (*RESULTS, *COSTS) if one.training is not None},
     }
 
 
-def _is_untrained(trainee: Trainee, last_loss: float) -> bool:
-    """Whether the loss never fell, as next to layers that start so small that their gradients vanish."""
-    return last_loss >= UNTRAINED * float(trainee.history["train_loss"][0])
-
-
-def history_rows(trainee: Trainee, first: int, stop: int) -> list[dict[str, Any]]:
+def history_rows(trained: Trained, first: int, stop: int) -> list[dict[str, Any]]:
     """History rows of evaluations first .. stop-1; a diverged replicate has none after the step it was noticed at."""
-    steps = evaluation_steps(trainee.cell.steps, trainee.cell.evaluations)[first:stop]
-    last = math.inf if trainee.diverged_at is None else trainee.diverged_at
-    columns = (_numbers(kept[first:stop]) for kept in trainee.history.values())
-    names = ("step", *trainee.history)
-    rows = zip(steps.tolist(), *columns, strict=True)
-    return [dict(zip(names, row, strict=True)) for row in rows if row[0] <= last]
-
-
-def _numbers(values: Array) -> list[float | None]:
-    found: list[float | None] = values.tolist()
-    return found if np.isfinite(values).all() else [_number(value) for value in found]
+    steps = evaluation_steps(trained.cell.steps, trained.cell.evaluations)[first:stop].tolist()
+    last = math.inf if trained.diverged_at is None else trained.diverged_at
+    columns = [kept[first:stop] for kept in trained.history.values()]
+    numbers = [kept.tolist() if np.isfinite(kept).all() else [_number(value) for value in kept] for kept in columns]
+    names = ("step", *trained.history)
+    return [dict(zip(names, row, strict=True)) for row in zip(steps, *numbers, strict=True) if row[0] <= last]
 
 
 def _number(value: float | None) -> float | None:

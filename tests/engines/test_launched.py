@@ -211,6 +211,7 @@ def test_what_the_kernels_cannot_run_is_said(make_task, monkeypatch):
         (TritonEngine, {"dtype": "float64"}, "float32, not in float64"),
         (TritonEngine, {"widths": (5, 65, 5)}, "up to 64 x 64"),
         (TritonEngine, {}, "runs on CUDA devices"),
+        (cuda.CudaEngine, {"widths": (5, 65, 5)}, "up to 64 x 64"),
         (cuda.CudaEngine, {}, "runs on CUDA devices"),
     ):
         with pytest.raises(LaunchError, match=reason):

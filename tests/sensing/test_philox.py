@@ -34,7 +34,7 @@ def test_torch_draws_the_same_integers():
     ours = tensor_draws.words(torch.tensor(keys), torch.tensor(steps), 11).numpy()
     for column, key in enumerate(keys):
         np.testing.assert_array_equal(ours[:, column], words(key, steps, 11))
-        indices = tensor_draws.indices(torch.tensor(keys), torch.tensor(steps), 11, 1000).numpy()
+        indices = tensor_draws.indices_of(tensor_draws.words(torch.tensor(keys), torch.tensor(steps), 11), 1000).numpy()
         np.testing.assert_array_equal(indices[:, column], Stream(key).indices(steps, 11, 1000))
         normals = tensor_draws.normals(torch.tensor(keys), torch.tensor(steps), 11).numpy()
         np.testing.assert_allclose(normals[:, column], Stream(key).normals(steps, 11), rtol=1e-13, atol=1e-14)

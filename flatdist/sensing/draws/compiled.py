@@ -5,7 +5,7 @@ set here, so that a draw has the same bits wherever it stands in a vector. Logar
 exactly reduced arguments: within 3e-7 of the exact normal in float32, 4e-15 in float64, relative to max(1, |normal|).
 """
 
-# Compiled or compiler-facing code, which the type checker cannot follow.
+# Compiled code, which the type checker cannot follow.
 # mypy: disable-error-code="no-untyped-def, call-arg, var-annotated"
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic, overload, register_jitable
+from numba.cpython.unsafe.numbers import viewer
+from numba.extending import overload, register_jitable
 
 from flatdist.sensing.draws.philox import MULTIPLIERS, ROUNDS, WEYL
 
@@ -27,28 +27,6 @@ _LN2 = float(np.log(2.0))
 _TURN = 2.0 * np.pi * 2.0**-32  # one step of an angle's word, radians
 _BITS_SQRT_HALF_32 = np.int32(np.float32(np.sqrt(0.5)).view(np.int32))
 _BITS_SQRT_HALF_64 = np.int64(np.float64(np.sqrt(0.5)).view(np.int64))
-
-
-@intrinsic
-def _bits(typing_context, value):
-    """The bits of a float as a signed integer of the same width."""
-    target = types.int32 if value == types.float32 else types.int64
-
-    def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
-
-    return target(value), emit
-
-
-@intrinsic
-def _from_bits(typing_context, value):
-    """The float that has these bits."""
-    target = types.float32 if value == types.int32 else types.float64
-
-    def emit(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
-
-    return target(value), emit
 
 
 @njit(nogil=True, error_model="numpy")
@@ -96,20 +74,18 @@ def fill_indices(words: Any, count: int, bound: int, indices: Any) -> None:
 
 @register_jitable(forceinline=True, error_model="numpy")
 def _pair_32(u: Any, v: Any) -> Any:
-    """Box and Muller's two normals of a pair of words, float32."""
     one, half = np.float32(1.0), np.float32(0.5)
     value = np.float32(u) + half
-    bits = _bits(value)
+    bits = viewer(value, np.int32)
     exponent = (bits - _BITS_SQRT_HALF_32) >> np.int32(23)
-    above_one = _from_bits(np.int32(bits - (exponent << np.int32(23)))) - one  # mantissa in [sqrt(1/2), sqrt(2)) less 1
+    mantissa = viewer(np.int32(bits - (exponent << np.int32(23))), np.float32)  # in [sqrt(1/2), sqrt(2))
     # Close to u = 1 the logarithm needs the distance to 1 exactly; the complement of the word has it.
     distance = (np.float32(np.uint32(~u)) + half) * np.float32(-(2.0**-32))
-    above_one = distance if exponent == np.int32(32) else above_one
+    above_one = distance if exponent == np.int32(32) else mantissa - one
     s = above_one / (above_one + np.float32(2.0))
     z = s * s
     series = one + z * (np.float32(1 / 3) + z * (np.float32(1 / 5) + z * (np.float32(1 / 7) + z * np.float32(1 / 9))))
     logarithm = np.float32(exponent - np.int32(32)) * np.float32(_LN2) + np.float32(2.0) * s * series
-    radius = np.sqrt(np.float32(-2.0) * logarithm)
 
     quadrant = np.uint32(v + np.uint32(0x20000000)) >> np.uint32(30)
     angle = (np.float32(np.int32(np.uint32(v - (quadrant << np.uint32(30))))) + half) * np.float32(_TURN)
@@ -118,27 +94,20 @@ def _pair_32(u: Any, v: Any) -> Any:
     sine = angle * (one + x * (np.float32(-1 / 6) + x * (np.float32(1 / 120) + x * sine)))
     cosine = np.float32(-1 / 720) + x * (np.float32(1 / 40320) - x * np.float32(1 / 3628800))
     cosine = one + x * (np.float32(-1 / 2) + x * (np.float32(1 / 24) + x * cosine))
-    odd = (quadrant & np.uint32(1)) != np.uint32(0)
-    first = sine if odd else cosine
-    second = cosine if odd else sine
-    first = -first if np.uint32(quadrant + np.uint32(1)) & np.uint32(2) else first
-    second = -second if quadrant & np.uint32(2) else second
-    return radius * first, radius * second
+    return _turned(np.sqrt(np.float32(-2.0) * logarithm), sine, cosine, quadrant)
 
 
 @register_jitable(forceinline=True, error_model="numpy")
 def _pair_64(u: Any, v: Any) -> Any:
-    """Box and Muller's two normals of a pair of words, float64."""
-    bits = _bits(np.float64(u) + 0.5)
+    bits = viewer(np.float64(u) + 0.5, np.int64)
     exponent = (bits - _BITS_SQRT_HALF_64) >> np.int64(52)
-    above_one = _from_bits(np.int64(bits - (exponent << np.int64(52)))) - 1.0  # exact: mantissa in [sqrt(1/2), sqrt(2))
+    above_one = viewer(np.int64(bits - (exponent << np.int64(52))), np.float64) - 1.0  # exact
     s = above_one / (above_one + 2.0)
     z = s * s
     series = 1 / 19 + z * (1 / 21)
     series = 1 / 11 + z * (1 / 13 + z * (1 / 15 + z * (1 / 17 + z * series)))
     series = 1.0 + z * (1 / 3 + z * (1 / 5 + z * (1 / 7 + z * (1 / 9 + z * series))))
     logarithm = np.float64(exponent - np.int64(32)) * _LN2 + 2.0 * s * series
-    radius = np.sqrt(-2.0 * logarithm)
 
     quadrant = np.uint32(v + np.uint32(0x20000000)) >> np.uint32(30)
     angle = (np.float64(np.int32(np.uint32(v - (quadrant << np.uint32(30))))) + 0.5) * _TURN
@@ -147,6 +116,11 @@ def _pair_64(u: Any, v: Any) -> Any:
     sine = angle + angle * x * (-1 / 6 + x * (1 / 120 + x * (-1 / 5040 + x * (1 / 362880 + x * sine))))
     cosine = -1 / 3628800 + x * (1 / 479001600 + x * (-1 / 87178291200 + x * (1 / 20922789888000)))
     cosine = 1.0 + x * (-1 / 2 + x * (1 / 24 + x * (-1 / 720 + x * (1 / 40320 + x * cosine))))
+    return _turned(np.sqrt(-2.0 * logarithm), sine, cosine, quadrant)
+
+
+@register_jitable(forceinline=True, error_model="numpy")
+def _turned(radius: Any, sine: Any, cosine: Any, quadrant: Any) -> Any:
     odd = (quadrant & np.uint32(1)) != np.uint32(0)
     first = sine if odd else cosine
     second = cosine if odd else sine
@@ -156,14 +130,14 @@ def _pair_64(u: Any, v: Any) -> Any:
 
 
 def _pair(u: Any, v: Any, like: Any) -> Any:
-    raise NotImplementedError  # compiled code only
+    """Box and Muller's two normals of a pair of words, in the type of ``like``; in compiled code only."""
+    raise NotImplementedError
 
 
 @overload(_pair, jit_options={"forceinline": True, "error_model": "numpy"})
 def _choose_pair(u, v, like):
-    if like == types.float32:
-        return lambda u, v, like: _pair_32(u, v)
-    return lambda u, v, like: _pair_64(u, v)
+    pair = _pair_32 if like == types.float32 else _pair_64
+    return lambda u, v, like: pair(u, v)
 
 
 @njit(nogil=True, error_model="numpy")

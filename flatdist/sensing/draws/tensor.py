@@ -46,11 +46,6 @@ def words(keys: torch.Tensor, steps: torch.Tensor, count: int) -> torch.Tensor:
     return output.flatten(2)[..., :count]
 
 
-def indices(keys: torch.Tensor, steps: torch.Tensor, count: int, bound: int | torch.Tensor) -> torch.Tensor:
-    """Uniform integers in [0, bound), (steps, streams, count) int64; bound below 2**31, or (streams, 1) of them."""
-    return indices_of(words(keys, steps, count), bound)
-
-
 def normals(keys: torch.Tensor, steps: torch.Tensor, count: int) -> torch.Tensor:
     """Standard normals, (steps, streams, count) float64."""
     return normals_of(words(keys, steps, 2 * -(-count // 2)))[..., :count]

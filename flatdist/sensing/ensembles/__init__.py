@@ -21,10 +21,4 @@ ENSEMBLES: dict[str, Ensemble] = {
     name: import_module(f"flatdist.sensing.ensembles.{name}").ENSEMBLE for name in (*_NAMES, *_FOUND)
 }
 
-
-def ensemble_names() -> tuple[str, ...]:
-    """The names a cell's ``ensemble`` may take."""
-    return tuple(ENSEMBLES)
-
-
-__all__ = ["ENSEMBLES", "SAMPLING_VERSIONS", "Ensemble", "ensemble_names"]
+__all__ = ["ENSEMBLES", "SAMPLING_VERSIONS", "Ensemble"]

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from flatdist.sensing.draws import Stream
 from flatdist.sensing.measurements import Dense, Measurements
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from flatdist.sensing.draws import Stream
+from flatdist.types import Array
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,7 @@ class Ensemble:
     """
 
     name: str
-    sample: Callable[[Stream, np.ndarray, int, int], Measurements]
+    sample: Callable[[Stream, Array, int, int], Measurements]
     summary: str
     storage: type[Measurements] = Dense
     spread: float = 1.0

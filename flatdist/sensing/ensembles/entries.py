@@ -5,20 +5,15 @@ was not drawn is a matrix of rank one that no measurement sees, so delta_1 >= 1 
 of Gatmiry et al. (2023) are void. A row or column without a drawn entry cannot be recovered by any method.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from flatdist.sensing.draws import Stream
 from flatdist.sensing.ensembles.base import Ensemble
 from flatdist.sensing.measurements import Entries
-
-if TYPE_CHECKING:
-    from flatdist.sensing.draws import Stream
+from flatdist.types import Array
 
 
-def sample(stream: Stream, indices: np.ndarray, d_out: int, d_in: int) -> Entries:
+def sample(stream: Stream, indices: Array, d_out: int, d_in: int) -> Entries:
     """Measurements ``indices`` of the stream's permutation of all entries."""
     places = stream.permutation(d_out * d_in)[indices]
     rows, columns = np.divmod(places, d_in)

@@ -1,19 +1,12 @@
 """Independent symmetric +1/-1 entries (Example 2 of Gatmiry et al. 2023)."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from flatdist.sensing.draws import Stream
 from flatdist.sensing.ensembles.base import Ensemble
 from flatdist.sensing.measurements import Dense, Signs
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from flatdist.sensing.draws import Stream
+from flatdist.types import Array
 
 
-def sample(stream: Stream, indices: np.ndarray, d_out: int, d_in: int) -> Dense:
+def sample(stream: Stream, indices: Array, d_out: int, d_in: int) -> Dense:
     """Measurements ``indices`` of the stream, (m, d_out, d_in)."""
     return Dense(stream.signs(indices, d_out * d_in).reshape(-1, d_out, d_in))
 

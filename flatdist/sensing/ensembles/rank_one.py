@@ -6,20 +6,13 @@ entries have 3. These measurements have no restricted isometry unless n is of th
 So Lemmas 3 and 5 and Theorems 1 to 3 of Gatmiry et al. (2023) do not cover them; Lemma 2 and Theorem 5 hold.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from flatdist.sensing.draws import Stream
 from flatdist.sensing.ensembles.base import Ensemble
 from flatdist.sensing.measurements import Factors
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from flatdist.sensing.draws import Stream
+from flatdist.types import Array
 
 
-def sample(stream: Stream, indices: np.ndarray, d_out: int, d_in: int) -> Factors:
+def sample(stream: Stream, indices: Array, d_out: int, d_in: int) -> Factors:
     """Measurements ``indices`` of the stream, by their factors u (m, d_out) and v (m, d_in)."""
     drawn = stream.normals(indices, d_out + d_in)
     return Factors(drawn[:, :d_out], drawn[:, d_out:])
