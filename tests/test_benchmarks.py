@@ -20,7 +20,7 @@ def test_the_gpu_benchmark_runs_through_on_a_cpu(tmp_path):
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert all(distance < 3e-6 for row in found["correct"].values() for distance in row.values())
-    assert len(found["correct"]) >= 8
+    assert len(found["correct"]) == 4
     assert all(same for row in found["bits"].values() for same in row.values())
     assert all(row["NaN stays"] and row["neighbour same"] for row in found["sessions"].values())
     assert {row["seconds"] > 0 for row in found["whole"].values()} == {True}

@@ -31,18 +31,32 @@ def run(plan: Any, store: Path, runner: str, **settings: Any) -> tuple[LaunchRes
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_a_plan_runs_as_tune_trials_and_prints_none_of_their_tables(
+def test_a_plan_runs_as_tune_trials_on_loopback_alone_and_prints_none_of_their_tables(
     tmp_path: Path, make_cell: Any, make_plan: Any, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ray.tune.progress_reporter.IS_NOTEBOOK", True)  # where Tune prints most, and clears the cell
-    cells = [make_cell(n) for n in range(20, 32)]
-    result, messages = run(make_plan(cells, (0, 1), per_shard=4), tmp_path / "store", "canned")
+    cells = [make_cell(n, steps=100) for n in range(20, 32)]
+    store = Store(tmp_path / "store")
+    seen: list[tuple[str, int]] = []
+
+    def look() -> None:
+        deadline = time.monotonic() + 60
+        while not store.done() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        seen.extend(listening(family_of(os.getpid())))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    result, messages = run(make_plan(cells, (0, 1), per_shard=4), tmp_path / "store", "sleeping", flush_seconds=0.05)
+    thread.join()
     assert (result.exit_code, result.stored) == (0, 24)
-    assert Store(tmp_path / "store").done() == {cell.cell_id: {0, 1} for cell in cells}
+    assert store.done() == {cell.cell_id: {0, 1} for cell in cells}
     assert messages[-1] == "24 of 24 replicates are stored"
     printed = capfd.readouterr()
     assert printed.out == ""
     assert "trial" not in printed.err.lower()
+    assert len(seen) > 5  # Ray's daemons and workers do listen
+    assert [address for address, _ in seen if not address.startswith("127.") and address != "::1"] == []
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -82,26 +96,6 @@ def test_every_thread_pool_in_a_trial_has_the_trials_size(tmp_path: Path, make_c
         assert {"torch", "numba"} <= {pool for pools in inspected for pool in pools}
         for pool, threads in (item for pools in inspected for item in pools.items()):
             assert threads == (cpus if pool in ("torch", "numba") or pool.startswith("openmp") else 1), pool
-
-
-@pytest.mark.usefixtures("local_ray")
-def test_a_running_sweep_listens_on_loopback_only(tmp_path: Path, make_cell: Any, make_plan: Any) -> None:
-    plan = make_plan([make_cell(n, steps=400) for n in range(20, 26)], (0,))
-    seen: list[tuple[str, int]] = []
-
-    def look() -> None:
-        deadline = time.monotonic() + 60
-        while not Store(tmp_path / "store").done() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        seen.extend(listening(family_of(os.getpid())))
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    result, _ = run(plan, tmp_path / "store", "sleeping", flush_seconds=0.05)
-    thread.join()
-    assert result.exit_code == 0
-    assert len(seen) > 5  # Ray's daemons and workers do listen
-    assert [address for address, _ in seen if not address.startswith("127.") and address != "::1"] == []
 
 
 @pytest.mark.usefixtures("local_ray")
