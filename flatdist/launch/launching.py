@@ -146,38 +146,35 @@ def add_stored(progress: Progress, store: Store) -> int:
     return int(rows["steps_run"].sum())
 
 
+@dataclass
 class _Launch:
     """One launch: its shards, its store and what became of them."""
 
-    def __init__(
-        self,
-        shards: Sequence[Shard],
-        store: Store,
-        driver: drivers.Driver,
-        settings: Settings,
-        display: Display,
-        progress: Progress,
-        *,
-        wait: bool = False,
-    ) -> None:
-        self._store, self._driver, self._settings, self._wait = store, driver, settings, wait
-        self._display, self._progress = display, progress
+    shards: Sequence[Shard]
+    store: Store
+    driver: drivers.Driver
+    settings: Settings
+    display: Display
+    progress: Progress
+    wait: bool = False
+
+    def __post_init__(self) -> None:
         self._start = time.monotonic()
-        self._want(shards)
+        self._want(self.shards)
         done = self._done()  # another driver may have ended since the plan was made
-        left = (shard.keeping(lambda key: key not in done) for shard in shards)
-        self._shards = [shard for shard in left if shard.items]
-        self._failed_before = store.failed(self._cell_ids)
+        left = (shard.keeping(lambda key: key not in done) for shard in self.shards)
+        self.shards = [shard for shard in left if shard.items]
+        self._failed_before = self.store.failed(self._cell_ids)
 
     def _want(self, shards: Sequence[Shard]) -> None:
         """Note what this launch is to run."""
-        self._shards = list(shards)
+        self.shards = shards
         self._keys = {key for shard in shards for key in shard.keys}
         self._cell_ids = list({cell_id for cell_id, _ in self._keys})
 
     def inline(self) -> LaunchResult:
         """Run the shards one after another in this process, with the worker of the Tune trials."""
-        progress, settings = self._progress, self._settings
+        progress, settings = self.progress, self.settings
         stopped: str | None = None
         lock = threading.Lock()  # rows that waited long are stored, and reported, by a thread
 
@@ -186,16 +183,16 @@ class _Launch:
             with lock:
                 progress.apply(event)
                 if isinstance(event, Notice):
-                    self._display.message(event.text)
+                    self.display.message(event.text)
                 stopped = stopped or same_error(progress, settings)
-                self._display.update(progress)
+                self.display.update(progress)
 
         def should_stop() -> bool:
             with lock:
-                self._display.update(progress)
+                self.display.update(progress)
             return interrupts.requested or stopped is not None
 
-        self._display.start(progress)
+        self.display.start(progress)
         try:
             with Interrupts(WORK_SECONDS) as interrupts, contextlib.suppress(StopNow):  # what was finished is stored
                 for numbered in self._one_by_one():
@@ -203,29 +200,29 @@ class _Launch:
                         break
                     if numbered is not None:
                         run_shard(
-                            numbered[1], self._store.uri, settings, report, number=numbered[0],
-                            should_stop=should_stop, device=settings.expected_device, driver=self._driver,
+                            numbered[1], self.store.uri, settings, report, number=numbered[0],
+                            should_stop=should_stop, device=settings.expected_device, driver=self.driver,
                         )  # fmt: skip
         except StoreError as error:
-            self._display.message(f"the store stopped accepting rows: {error}")
+            self.display.message(f"the store stopped accepting rows: {error}")
             raise
         finally:
-            self._display.stop(progress)
+            self.display.stop(progress)
         return self._result(interrupts.requested, stopped)
 
     def _one_by_one(self) -> Iterator[tuple[int, Shard] | None]:
         """All shards, then the parts that nobody has run; None while others are running them."""
-        self._progress.expect(enumerate(self._shards))
-        for number, shard in enumerate(self._shards):
-            failed = self._failed() if self._driver.others() else set()  # others' failures are not tried again either
+        self.progress.expect(enumerate(self.shards))
+        for number, shard in enumerate(self.shards):
+            failed = self._failed() if self.driver.others() else set()  # others' failures are not tried again either
             left = shard.keeping(lambda key: key not in failed)  # noqa: B023 - called at once
             if skipped := shard.replicates - left.replicates:
-                self._progress.apply(Skipped(number, skipped))
+                self.progress.apply(Skipped(number, skipped))
             if left.items:
                 yield number, left
-        number = len(self._shards)
+        number = len(self.shards)
         for free in self._left():
-            self._progress.expect(enumerate(free, start=number))
+            self.progress.expect(enumerate(free, start=number))
             yield from enumerate(free, start=number)
             number += len(free)
             if not free:
@@ -237,29 +234,27 @@ class _Launch:
         tries = 0
         waiting_since: float | None = None
         while missing := self._missing():
-            free = missing - self._driver.elsewhere()
+            free = missing - self.driver.elsewhere()
             tries = tries + 1 if free == before else 0
-            if free and tries >= (TRIES if self._driver.shared else 1):
+            if free and tries >= (TRIES if self.driver.shared else 1):
                 return
             if free:
                 before, waiting_since = free, None
                 time.sleep(random.uniform(0.0, POLL_SECONDS * tries))  # noqa: S311 - so that two do not stay in step
-                yield [part for shard in self._shards for part in split(shard.keeping(free.__contains__))]
+                yield [part for shard in self.shards for part in split(shard.keeping(free.__contains__))]
                 continue
             now = time.monotonic()
             if waiting_since is None:
                 waiting_since = now
-                self._display.message(
-                    f"waiting for {counted(len(missing), 'replicate')} that other drivers are running"
-                )
-            if not self._wait and now - waiting_since > drivers.LEASE_SECONDS + 2 * drivers.BEAT_SECONDS:
+                self.display.message(f"waiting for {counted(len(missing), 'replicate')} that other drivers are running")
+            if not self.wait and now - waiting_since > drivers.LEASE_SECONDS + 2 * drivers.BEAT_SECONDS:
                 return
             time.sleep(POLL_SECONDS)
             yield []
 
     def ray(self) -> LaunchResult:
         """Run as Tune trials; shards whose processes died repeatedly run once more in parts."""
-        return self._result(*(self._on_cluster(self._passes) if self._shards else (False, None)))
+        return self._result(*(self._on_cluster(self._passes) if self.shards else (False, None)))
 
     def scheduled(self, work: Suggested) -> LaunchResult:
         """Run what a search suggests as Tune trials."""
@@ -272,27 +267,27 @@ class _Launch:
     def _on_cluster(self, run: Callable[[ClusterSession, Interrupts], str | None]) -> tuple[bool, str | None]:
         """Connect to Ray, check its nodes, and run; whether it was interrupted, and why it stopped itself."""
         if not is_connected():
-            alone = self._settings.cluster is None
-            self._display.message("starting Ray (5 to 20 s)" if alone else "joining the Ray cluster")
+            alone = self.settings.cluster is None
+            self.display.message("starting Ray (5 to 20 s)" if alone else "joining the Ray cluster")
         stopped = None
         with Interrupts(patience=0.0) as interrupts:  # until something runs there is nothing to wait for
             try:
-                with ClusterSession(self._settings) as session:
+                with ClusterSession(self.settings) as session:
                     interrupts.install()
-                    if not session.own or self._settings.device == "cuda":
-                        check_nodes(session, self._store.uri, self._settings)
+                    if not session.own or self.settings.device == "cuda":
+                        check_nodes(session, self.store.uri, self.settings)
                     note = session.check_resources()
                     if note is not None:
-                        self._display.message(note)
-                    slots = self._progress.slots = session.slots()
-                    self._display.message(f"Ray is up after {time.monotonic() - self._start:.0f} s: {slots} slots")
-                    self._display.start(self._progress)
+                        self.display.message(note)
+                    slots = self.progress.slots = session.slots()
+                    self.display.message(f"Ray is up after {time.monotonic() - self._start:.0f} s: {slots} slots")
+                    self.display.start(self.progress)
                     interrupts.patience = None
-                    self._store.shorten_waits_when(lambda: interrupts.requested)
+                    self.store.shorten_waits_when(lambda: interrupts.requested)
                     try:
                         stopped = run(session, interrupts)
                     finally:
-                        self._display.stop(self._progress)
+                        self.display.stop(self.progress)
             except StopNow:
                 pass
             except KeyboardInterrupt:  # a signal that Ray had taken for its own
@@ -302,13 +297,13 @@ class _Launch:
     def _passes(self, session: ClusterSession, interrupts: Interrupts) -> str | None:
         number, stopped = 0, None
         errors: dict[int, str] = {}
-        for shards in itertools.chain([self._shards], self._left()):
+        for shards in itertools.chain([self.shards], self._left()):
             if shards:
                 if number:
-                    self._display.message(f"retrying {len(shards)} unfinished shard parts")
+                    self.display.message(f"retrying {len(shards)} unfinished shard parts")
                     log.warning("retrying %d unfinished shard parts", len(shards))
-                    self._settings = dataclasses.replace(self._settings, trials="packs", loggers=())
-                work = Shards(dict(enumerate(shards, start=number)), cells=self._settings.trials == "cells")
+                    self.settings = dataclasses.replace(self.settings, trials="packs", loggers=())
+                work = Shards(dict(enumerate(shards, start=number)), cells=self.settings.trials == "cells")
                 errors, stopped = self._pass(work, session, interrupts)
                 number += len(shards)
             if interrupts.requested or stopped is not None:
@@ -316,37 +311,37 @@ class _Launch:
         return self._give_up(errors)
 
     def _pass(self, work: Work, session: ClusterSession, interrupts: Interrupts) -> tuple[dict[int, str], str | None]:
-        return run_round(session, work, self._store.uri, self._settings, self._progress, self._display, interrupts)
+        return run_round(session, work, self.store.uri, self.settings, self.progress, self.display, interrupts)
 
     def _give_up(self, errors: Mapping[int, str]) -> str | None:
         """Record replicates whose processes died every time, or say why others are missing."""
-        missing = self._missing() - self._driver.elsewhere()
+        missing = self._missing() - self.driver.elsewhere()
         error = Counter(errors.values()).most_common(1)[0][0] if errors else "no reason is known"
         if not missing or "StoreError" in error or "LaunchError" in error:
             return error if missing else None
-        tries = 2 * self._settings.max_deaths
+        tries = 2 * self.settings.max_deaths
         message = f"the process or node that ran it died {tries} times, perhaps out of memory: {error}"
         log.error("gave up on %d replicates whose processes died %d times: %s", len(missing), tries, error)
-        self._store.write_failures(failure_rows(self._store, sorted(missing), "WorkerDied", message))
+        self.store.write_failures(failure_rows(self.store, sorted(missing), "WorkerDied", message))
         return None
 
     def _done(self) -> set[Key]:
         """Stored replicates."""
-        return self._keys & keys_in(self._store.done(self._cell_ids))
+        return self._keys & keys_in(self.store.done(self._cell_ids))
 
     def _failed(self) -> set[Key]:
         """Replicates with a failure recorded since this launch began."""
         before = self._failed_before
         return {
             (cell_id, replicate)
-            for cell_id, failures in self._store.failed(self._cell_ids).items()
+            for cell_id, failures in self.store.failed(self._cell_ids).items()
             for replicate, count in failures.items()
             if count > before.get(cell_id, {}).get(replicate, 0)
         }
 
     def _paused(self) -> set[Key]:
         """Replicates that have paused at their rung, according to the store."""
-        return paused_keys(self._store, [item for shard in self._shards for item in shard.items])
+        return paused_keys(self.store, [item for shard in self.shards for item in shard.items])
 
     def _missing(self) -> set[Key]:
         """Replicates that the store has neither results nor failures of."""
@@ -358,8 +353,8 @@ class _Launch:
         paused = self._paused() - stored - failed
         missing = self._keys - stored - failed - paused
         result = LaunchResult(
-            ran=self._progress.stored,
-            elsewhere=len(missing & self._driver.elsewhere()),
+            ran=self.progress.stored,
+            elsewhere=len(missing & self.driver.elsewhere()),
             wanted=len(self._keys),
             stored=len(stored),
             failed=len(failed),
@@ -368,7 +363,7 @@ class _Launch:
             seconds=time.monotonic() - self._start,
             paused=len(paused),
         )
-        self._display.message(result.summary())
+        self.display.message(result.summary())
         log.info("%s", result.summary())
         return result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
 from flatdist.launch.launching import LaunchResult
@@ -18,41 +19,26 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
+@dataclass
 class Driver:
-    """Drives a strategy.
+    """Drives a strategy."""
 
-    Args:
-        strategy: chooses the cells.
-        log: the rounds so far.
-        store: the results.
-        run: launches work items and returns when they have ended.
-        halving: early stopping; None for none.
-        retry_failed: rerun replicates that failed in earlier runs, once.
-        tell: given a line about each round.
-        describe: a new round's requests in words.
-        limit: run only this many cells and stop there; None for all.
-    """
+    strategy: Strategy  # chooses the cells
+    log: RoundLog  # the rounds so far
+    store: Store
+    run: Callable[[Sequence[WorkItem]], LaunchResult]  # launches work items and returns when they have ended
+    _: KW_ONLY
+    halving: Halving | None = None  # early stopping
+    retry_failed: bool = False  # rerun replicates that failed in earlier runs, once
+    tell: Callable[[str], None] = lambda text: None  # given a line about each round
+    describe: Callable[[Sequence[Request]], str] = lambda requests: f"{len(requests)} cells"  # a new round in words
+    limit: int | None = None  # run only this many cells and stop there
 
-    def __init__(
-        self,
-        strategy: Strategy,
-        log: RoundLog,
-        store: Store,
-        run: Callable[[Sequence[WorkItem]], LaunchResult],
-        *,
-        halving: Halving | None = None,
-        retry_failed: bool = False,
-        tell: Callable[[str], None] = lambda text: None,
-        describe: Callable[[Sequence[Request]], str] = lambda requests: f"{len(requests)} cells",
-        limit: int | None = None,
-    ) -> None:
-        self.strategy, self.log, self.store, self.run = strategy, log, store, run
-        self.halving, self.tell, self.describe = halving, tell, describe
+    def __post_init__(self) -> None:
         self._status = 0
-        self._limit = limit
         self._allowed: set[str] = set()  # cells within the limit
-        ids = [request.cell.cell_id for request in log.requests()]
-        self._retry = {k: set(v) for k, v in store.failed(ids).items()} if retry_failed and ids else {}
+        ids = [request.cell.cell_id for request in self.log.requests()]
+        self._retry = {k: set(v) for k, v in self.store.failed(ids).items()} if self.retry_failed and ids else {}
 
     def finish(self) -> int:
         """Run the missing work of the recorded rounds, then new rounds until the strategy requests nothing.
@@ -82,13 +68,13 @@ class Driver:
                 return False
             stopped = {requests[index].cell.cell_id for index in self.log.rounds[number].stopped()}
         for request in requests:
-            if self._limit is None or len(self._allowed) < self._limit:
+            if self.limit is None or len(self._allowed) < self.limit:
                 self._allowed.add(request.cell.cell_id)
         within = [request for request in requests if request.cell.cell_id in self._allowed]
         if not self._launch(self._missing(one for one in within if one.cell.cell_id not in stopped)):
             return False
         if len(within) < len(requests):
-            self.tell(f"stopped at the limit of {self._limit} cells; rerun the command without --limit to continue")
+            self.tell(f"stopped at the limit of {self.limit} cells; rerun the command without --limit to continue")
             self._status = self._end()
             return False
         return True

@@ -129,9 +129,9 @@ def run_shard(
         rows = stack.enter_context(
             RowBuffer(store, settings.flush_seconds, settings.store_patience, stored, notice, should_stop)
         )
-        checkpoints = PatientCheckpoints(store, rows, notice)
+        checkpoints = PatientCheckpoints(rows)
         stack.enter_context(logs.waits.told_to(notice))
-        work = _Work(store, checkpoints, settings, rows, report, number, should_stop, device, watch)
+        work = _Work(checkpoints, settings, rows, report, number, should_stop, device, watch)
         items = rows.insist(lambda: _free(shard, store, driver))
         cells = ", ".join(f"{item.cell.cell_id} x {len(item.replicates)}" for item in items[:5])
         cells += f" and {len(items) - 5} more" if len(items) > 5 else ""
@@ -179,7 +179,6 @@ def paused_keys(store: Store, items: Sequence[WorkItem]) -> set[Key]:
 class _Work:
     """What running an item needs beside the item."""
 
-    store: Store
     checkpoints: PatientCheckpoints
     settings: Settings
     rows: RowBuffer
@@ -271,8 +270,8 @@ class _Work:
         message = str(error) if path is None else f"{error} (its worker's log: {socket.gethostname()}:{path})"
         trace = "".join(traceback.format_exception(error))
         keys = [(cell.cell_id, replicate) for replicate in replicates]
-        rows = failure_rows(self.store, keys, type(error).__name__, message, trace)
-        self.rows.insist(lambda: self.store.write_failures(rows))
+        rows = failure_rows(self.rows.store, keys, type(error).__name__, message, trace)
+        self.rows.insist(lambda: self.rows.store.write_failures(rows))
         log.error("cell %s: replicates %s failed", cell.cell_id, list(replicates), exc_info=error)
         text = f"{type(error).__name__}: {error}"[:MESSAGE_LENGTH]
         self.report(ItemFailed(self.number, cell.cell_id, replicates, text, time.monotonic()))
@@ -323,32 +322,22 @@ def failure_rows(store: Store, keys: Collection[Key], kind: str, message: str, t
     ]
 
 
+@dataclass
 class RowBuffer:
     """Collects outcomes and writes them together: at the end, and as soon as one has waited ``flush_seconds``.
 
     A timer does the latter, since the next row may be an hour away. The store names a part by its keys, so a write that
     is repeated after an unclear answer replaces itself.
-
-    Args:
-        store: where the rows go.
-        flush_seconds: the longest time a row waits in memory, in seconds.
-        patience: how long to retry a failing write, in seconds.
-        stored: called with the outcomes of every write, once they are safe.
-        notice: called with a text when the store does not answer.
-        should_stop: when true, give up a failing write early.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        flush_seconds: float,
-        patience: float,
-        stored: Callable[[Sequence[Any]], None],
-        notice: Callable[[str], None],
-        should_stop: ShouldStop,
-    ) -> None:
-        self._store, self._flush_seconds, self._patience = store, flush_seconds, patience
-        self._stored, self._notice, self._should_stop = stored, notice, should_stop
+    store: Store
+    flush_seconds: float  # the longest time that a row waits in memory
+    patience: float  # seconds for which a failing write is retried
+    stored: Callable[[Sequence[Any]], None]  # called with the outcomes of every write, once they are safe
+    notice: Callable[[str], None]  # called with a text when the store does not answer
+    should_stop: ShouldStop  # when true, a failing write is given up early
+
+    def __post_init__(self) -> None:
         self._waiting: list[Any] = []
         self._lock = threading.Lock()  # guards the waiting rows
         self._writing = threading.RLock()  # one write at a time
@@ -372,7 +361,7 @@ class RowBuffer:
         with self._lock:
             self._waiting.append(outcome)
             if len(self._waiting) == 1:
-                self._thread = threading.Timer(self._flush_seconds, self._flush_late)
+                self._thread = threading.Timer(self.flush_seconds, self._flush_late)
                 self._thread.daemon = True
                 self._thread.start()
 
@@ -390,8 +379,8 @@ class RowBuffer:
                 return
             trials = [outcome.trial for outcome in batch]
             history = [row for outcome in batch for row in outcome.history]
-            self.insist(lambda: self._store.write(trials, history))
-            self._stored(batch)
+            self.insist(lambda: self.store.write(trials, history))
+            self.stored(batch)
 
     def insist(self, act: Callable[[], Answer]) -> Answer:
         """Call a function that uses the store, retrying while it fails and ``patience`` lasts; returns its result."""
@@ -402,10 +391,10 @@ class RowBuffer:
                 return act()
             except OSError as error:  # StoreError is one
                 waited = time.monotonic() - start
-                patience = min(self._patience, PATIENCE_WHEN_STOPPING) if self._should_stop() else self._patience
+                patience = min(self.patience, PATIENCE_WHEN_STOPPING) if self.should_stop() else self.patience
                 if waited + wait > patience:
                     raise
-                self._notice(f"store write failed; retrying for up to {patience - waited:.0f} s: {error}")
+                self.notice(f"store write failed; retrying for up to {patience - waited:.0f} s: {error}")
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
@@ -420,8 +409,8 @@ class RowBuffer:
 class PatientCheckpoints:
     """The store's checkpoints for a trial that continues if one cannot be saved."""
 
-    def __init__(self, store: Store, rows: RowBuffer, notice: Callable[[str], None]) -> None:
-        self._folder, self._rows, self._notice = store.checkpoints, rows, notice
+    def __init__(self, rows: RowBuffer) -> None:
+        self._folder, self._rows = rows.store.checkpoints, rows
         self._known: set[Key] = set()  # replicates with a state in the store, as far as this trial saw
 
     def save(self, cell_id: str, replicate: int, step: int, arrays: dict[str, Any]) -> None:
@@ -430,7 +419,7 @@ class PatientCheckpoints:
         try:
             self._folder.save(cell_id, replicate, step, arrays)
         except OSError as error:
-            self._notice(f"a checkpoint could not be saved; the trial continues without it: {error}")
+            self._rows.notice(f"a checkpoint could not be saved; the trial continues without it: {error}")
 
     def latest(
         self, cell_id: str, replicate: int, problem: Callable[[int, dict[str, Any]], str | None]
@@ -448,4 +437,4 @@ class PatientCheckpoints:
         try:
             self._folder.discard(cell_id, replicate)
         except OSError as error:
-            self._notice(f"old checkpoints could not be removed: {error}")
+            self._rows.notice(f"old checkpoints could not be removed: {error}")

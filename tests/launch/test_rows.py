@@ -122,7 +122,7 @@ def test_an_error_in_the_background_is_raised_where_rows_are_added() -> None:
 
 def test_a_checkpoint_that_cannot_be_saved_is_no_reason_to_stop() -> None:
     store, told = MemoryStore(), []
-    checkpoints = PatientCheckpoints(store, buffer(store, told), told.append)  # type: ignore[arg-type]
+    checkpoints = PatientCheckpoints(buffer(store, told))
     checkpoints.save("a", 0, 100, {})
     assert "disk full" in told[0]
     checkpoints.discard("b", 0)
