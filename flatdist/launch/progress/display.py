@@ -61,7 +61,7 @@ def counts_line(progress: Progress) -> str:
     for count, text in (
         (progress.done_before, f"{progress.done_before} before"),
         (progress.running, f"{progress.running} running"),
-        (progress.steps, f"{_compact(progress.steps_per_second)} replicate-steps/s"),
+        (progress.steps, f"{_compact(progress.steps / max(progress.elapsed, 1e-9))} replicate-steps/s"),
         (progress.diverged, f"{progress.diverged} diverged"),
         (progress.stopped, f"{progress.stopped} stopped early"),
         (progress.failed, f"{progress.failed} failed"),

@@ -228,11 +228,6 @@ class Progress:
         """Shards in progress."""
         return sum(state.is_running for state in self._shards.values())
 
-    @property
-    def steps_per_second(self) -> float:
-        """Replicate-steps a second, over the whole run."""
-        return self.steps / self.elapsed if self.elapsed > 0 else 0.0
-
     def eta(self) -> float | None:
         """Seconds until the rest is done, or None before anything has been measured.
 
