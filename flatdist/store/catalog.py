@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -47,40 +48,42 @@ class Catalog:
         self.tombstones = Tombstones(files)
         self._sources: dict[str, Source] = {}
         self._whole: set[str] = set()  # parts and segments of which every byte was checked
-        self._damage: dict[str, list[Damaged]] = {}  # of segments
-        self._bad_parts: dict[str, Damaged] = {}
+        self.damage: dict[str, list[Damaged]] = defaultdict(list)  # of segments
+        self.bad_parts: dict[str, Damaged] = {}  # which are skipped
         self._told: set[str] = set()  # damage that was named
 
-    def view(self, *, whole: bool = False) -> View:
-        """Look at the store as it is now; ``whole`` checks every byte of the parts, history included.
+    def view(self, *, whole: bool = False, again: bool = False) -> View:
+        """Look at the store as it is now.
+
+        ``whole`` checks every byte of the parts, history included; ``again`` also checks those that were damaged.
 
         Raises:
             FileNotFoundError: a file was deleted after it was listed: look again.
         """
+        if again:
+            self._sources = {name: source for name, source in self._sources.items() if name not in self.bad_parts}
+            self._whole -= self.bad_parts.keys()
+            self.bad_parts = {}
         snapshot = take_snapshot(self.files, self.tombstones)
         parts = [info.stem for info in snapshot.parts]
         segments = [segment.name for segment in snapshot.manifest.segments]
         if {*segments} - self._sources.keys():
             self._read_segments(snapshot.manifest)
         self._sources = {name: self._sources[name] for name in (*segments, *parts) if name in self._sources}
-        self._bad_parts = {name: self._bad_parts[name] for name in parts if name in self._bad_parts}
-        new = [name for name in parts if name not in self._sources and name not in self._bad_parts]
-        for name, found in zip(new, self.files.map(self._part, new), strict=True):
-            if isinstance(found, Damaged):
-                self._bad_parts[name] = found
-            else:
-                self._sources[name] = found
+        self.bad_parts = {name: self.bad_parts[name] for name in parts if name in self.bad_parts}
+        new = [name for name in parts if name not in self._sources and name not in self.bad_parts]
+        found, damaged = self.files.sift(self._part, new)
+        self._sources |= found
+        self.bad_parts |= damaged
         if whole:
-            left = [name for name in parts if name not in self._whole and name not in self._bad_parts]
-            for name, problem in zip(left, self.files.map(self._check_history, left), strict=True):
-                if problem is None:
-                    self._whole.add(name)
-                else:
-                    self._bad_parts[name] = problem
-        sources = [self._sources[name] for name in (*segments, *parts) if name not in self._bad_parts]
-        healthy = tuple(info for info in snapshot.parts if info.stem not in self._bad_parts)
+            left = [name for name in parts if name not in self._whole and name not in self.bad_parts]
+            checked, damaged = self.files.sift(self._check_history, left)
+            self._whole |= checked.keys()
+            self.bad_parts |= damaged
+        sources = [self._sources[name] for name in (*segments, *parts) if name not in self.bad_parts]
+        healthy = tuple(info for info in snapshot.parts if info.stem not in self.bad_parts)
         selection = select(sources, snapshot.generations)
-        return View(replace(snapshot, parts=healthy), selection, dict(self._bad_parts))
+        return View(replace(snapshot, parts=healthy), selection, dict(self.bad_parts))
 
     def answer(self, read: Callable[[View], Answer], *, whole: bool = False, outcome: str = _LEFT_OUT) -> Answer:
         """Read from a view, and again from a new one where files vanish or are found to be damaged, which is named."""
@@ -113,29 +116,13 @@ class Catalog:
                     ) from error
         raise StoreError(f"store {self.files.uri}: every read finds new damage; check the disk")
 
-    def note_part(self, name: str, damage: Damaged) -> Damaged:
-        """Skip a part from now on."""
-        self._bad_parts[name] = damage
-        return damage
-
-    def forget_part(self, name: str) -> None:
-        """Check a part again."""
-        self._bad_parts.pop(name, None)
-        self._sources.pop(name, None)
-        self._whole.discard(name)
-
     def note(self, segment: str, table: str, damage: Damaged) -> list[Damaged]:
         """Skip the damaged rows of a segment from now on; returns the damage if it is new."""
-        known = self._damage.setdefault(segment, [])
-        if str(damage) in map(str, known):
+        if str(damage) in map(str, self.damage[segment]):
             return []
-        known.append(damage)
+        self.damage[segment].append(damage)
         self._sources[segment] = self._sources[segment].without(table, damage.lost)
         return [damage]
-
-    def damage(self, segment: str) -> list[Damaged]:
-        """What is known to be damaged in a segment."""
-        return self._damage.get(segment, [])
 
     def check_segments(self, segments: Sequence[Segment]) -> list[Damaged]:
         """Check every byte of some segments; return the new damage, which is skipped from now on.
@@ -166,7 +153,7 @@ class Catalog:
         self._told |= {str(damage) for damage in new}
         warn_damaged(self.files.uri, new, outcome)
 
-    def _part(self, name: str) -> Source | Damaged:
+    def _part(self, name: str) -> Source:
         """The index rows of a part, checked against its name."""
         path = part_path("trials", name)
         try:
@@ -176,29 +163,25 @@ class Catalog:
             keys = list(zip(*columns[:3], strict=True))
             if part_name(keys) != part or {*columns[3]} != {part} or len({*keys}) != len(keys):
                 raise Damaged(path, "its rows are not those that its name stands for")
-        except Damaged as damage:
-            return damage
         except (KeyError, TypeError) as error:
-            return Damaged(path, f"its rows have no {error}")
+            raise Damaged(path, f"its rows have no {error}") from error
         return Source(name, with_columns(table, "trials", INDEX_COLUMNS))
 
-    def _check_history(self, part: str) -> Damaged | None:
+    def _check_history(self, part: str) -> None:
         path = part_path("history", part)
         try:
             if "-" in part:
                 self.files.read(path)
-                return None
+                return
             rows = parquet.read_part(self.files, "history", path, ["cell_id", "replicate", "part"])
-        except FileNotFoundError:
-            return Damaged(path, "is missing")
-        except Damaged as damage:
-            return damage
+        except FileNotFoundError as error:
+            raise Damaged(path, "is missing") from error
         mine, keys = (
             {*zip(table.column("cell_id").to_pylist(), table.column("replicate").to_pylist(), strict=True)}
             for table in (self._sources[part].table, rows)
         )
-        foreign = "part" in rows.column_names and {*rows.column("part").to_pylist()} - {part}
-        return Damaged(path, "it is the history of other trials") if keys - mine or foreign else None
+        if keys - mine or ("part" in rows.column_names and {*rows.column("part").to_pylist()} - {part}):
+            raise Damaged(path, "it is the history of other trials")
 
     def _read_segments(self, manifest: Manifest) -> None:
         """The contents of a manifest's segments, from its index or from the segments themselves."""

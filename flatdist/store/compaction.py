@@ -54,7 +54,7 @@ def compact(catalog: Catalog, view: View, grace: float, small: int, drop_old_num
     has_work = snapshot.parts or rewritten or snapshot.newest > old.number
     if not has_work and not _has_leftovers(files, snapshot, grace):
         return Compaction(old.number, 0, len(old.segments), 0)
-    damaged = {damage.path for segment in rewritten for damage in catalog.damage(segment.name)}
+    damaged = {damage.path for segment in rewritten for damage in catalog.damage[segment.name]}
     for path in damaged:
         set_aside(files, path, move=False)
     order = [
@@ -104,7 +104,7 @@ def _to_rewrite(view: View, selection: Selection, catalog: Catalog, small: int) 
     for source in selection.sources:
         if (one := source.segment) is None:
             continue
-        is_whole = len(selection.positions_in([one.name])) == one.trials and not catalog.damage(one.name)
+        is_whole = len(selection.positions_in([one.name])) == one.trials and not catalog.damage[one.name]
         if not is_whole or not one.seals or (source.steps < 0).any():
             outdated.append(one)
         elif one.history < small and one.trials < small and one.size < _BYTES_AT_ONCE // 2:

@@ -170,6 +170,19 @@ class Filesystem:
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(do, items))
 
+    def sift(self, do: Callable[[str], Answer], names: Sequence[str]) -> tuple[dict[str, Answer], dict[str, Damaged]]:
+        """Apply a function to the names of many files; return its answers, and the damage that it found."""
+
+        def attempt(name: str) -> Answer | Damaged:
+            try:
+                return do(name)
+            except Damaged as damage:
+                return damage
+
+        found = dict(zip(names, self.map(attempt, names), strict=True))
+        damaged = {name: answer for name, answer in found.items() if isinstance(answer, Damaged)}
+        return {name: answer for name, answer in found.items() if not isinstance(answer, Damaged)}, damaged
+
     def shorten_waits_when(self, asked: Callable[[], bool]) -> None:
         """Wait out requests that fail, but only for seconds once ``asked`` says that the user wants to leave."""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flatdist.store import arrow as pa
-from flatdist.store.documents import Generations, Key
+from flatdist.store.documents import Generations, Versioned
 from flatdist.store.schema import empty, plain
 
 if TYPE_CHECKING:
@@ -135,15 +135,17 @@ class Selection:
 
     def by_cell(self) -> dict[str, set[int]]:
         """Return the replicates of every cell."""
-        found: dict[str, set[int]] = {}
-        for cell, replicate in self.pairs():
-            found.setdefault(cell, set()).add(replicate)
-        return found
+        if len(self) == 0:
+            return {}
+        codes = self.keys // _REPLICATES
+        starts = np.flatnonzero(np.diff(codes, prepend=-1))
+        groups = np.split(self.keys % _REPLICATES, starts[1:])
+        return {self.cells[codes[start]]: set(group.tolist()) for start, group in zip(starts, groups, strict=True)}
 
-    def pairs(self) -> list[Key]:
-        """Return the (cell_id, replicate) of every row."""
-        cells = [self.cells[code] for code in (self.keys // _REPLICATES).tolist()]
-        return list(zip(cells, (self.keys % _REPLICATES).tolist(), strict=True))
+    def triples(self) -> list[Versioned]:
+        """Return (cell_id, replicate, generation) of every row."""
+        cells = (self.cells[code] for code in (self.keys // _REPLICATES).tolist())
+        return list(zip(cells, (self.keys % _REPLICATES).tolist(), self.generation.tolist(), strict=True))
 
     def index_rows(self, positions: Array) -> pa.Table:
         """Return the index columns of the rows at some positions."""

@@ -1,4 +1,4 @@
-"""What a store may contain. Only this module constructs paths and checks names from outside.
+"""What a store may contain: the storage reads, writes and deletes only files whose names are known here.
 
 ::
 

@@ -17,7 +17,7 @@ from flatdist.store import arrow as pa
 from flatdist.store import parquet
 from flatdist.store.catalog import Catalog, Reread, View
 from flatdist.store.filesystem import Damaged
-from flatdist.store.index import Array, Selection, Source
+from flatdist.store.index import Array, Selection
 from flatdist.store.layout import part_path
 from flatdist.store.manifest import Segment
 from flatdist.store.schema import empty, with_columns
@@ -114,7 +114,7 @@ def read_rows(
         needed = _united(columns, _names(conditions), ["step"] if table == "history" else ["replicate"])
     used = selection.used()
     pieces = [_of_segment(catalog, one.segment, table, selection, needed) for one in used if one.segment is not None]
-    pieces += _of_parts(catalog, [one for one in used if one.segment is None], table, selection, needed)
+    pieces += _of_parts(catalog, [one.name for one in used if one.segment is None], table, selection, needed)
     pieces = [_filtered(rows, position, table, conditions) for rows, position in pieces]
     position = np.concatenate([np.zeros(0, np.int64), *(one for _, one in pieces)])
     rows = _concatenated([rows for rows, _ in pieces], table)
@@ -151,34 +151,27 @@ def _of_segment(
 
 
 def _of_parts(
-    catalog: Catalog, parts: Sequence[Source], table: str, selection: Selection, columns: Sequence[str] | None
+    catalog: Catalog, parts: Sequence[str], table: str, selection: Selection, columns: Sequence[str] | None
 ) -> list[tuple[pa.Table, Array]]:
     """The wanted rows of parts as one piece, since conditions cost more than rows here."""
     wanted = None if columns is None else _united(columns, ["cell_id", "replicate"])
 
-    def read(part: Source) -> pa.Table | Damaged:
-        path = part_path(table, part.name)
+    def read(part: str) -> pa.Table:
+        path = part_path(table, part)
         try:
             return parquet.read_part(catalog.files, table, path, wanted)
-        except Damaged as damage:
-            return damage
-        except FileNotFoundError:
+        except FileNotFoundError as error:
             if table == "trials":
                 raise
-            catalog.files.read(part_path("trials", part.name), checked=False)  # both are gone where this fails, too
-            return Damaged(path, "is missing")
+            catalog.files.read(part_path("trials", part), checked=False)  # both are gone where this fails, too
+            raise Damaged(path, "is missing") from error
 
-    pieces, damaged = [], []
-    for part, rows in zip(parts, catalog.files.map(read, parts), strict=True):
-        if isinstance(rows, Damaged):
-            damaged.append(catalog.note_part(part.name, rows))
-        else:
-            pieces.append(_located(rows, part.name, selection))
+    found, damaged = catalog.files.sift(read, parts)
     if damaged:
-        raise Reread(damaged)
-    if not pieces:
-        return []
-    return [(_concatenated([rows for rows, _ in pieces], table), np.concatenate([one for _, one in pieces]))]
+        catalog.bad_parts |= damaged
+        raise Reread([*damaged.values()])
+    pieces = [_located(rows, part, selection) for part, rows in found.items()]
+    return pieces and [(_concatenated([rows for rows, _ in pieces], table), np.concatenate([one for _, one in pieces]))]
 
 
 def _located(rows: pa.Table, source: str, selection: Selection) -> tuple[pa.Table, Array]:

@@ -20,7 +20,7 @@ from flatdist.store.catalog import Catalog, View
 from flatdist.store.checkpoints import CheckpointFolder
 from flatdist.store.compaction import GRACE, SMALL, Compaction, compact, set_aside
 from flatdist.store.documents import Generations, Key, SweepRecords, read_tombstone
-from flatdist.store.filesystem import Damaged, Filesystem, warn_damaged
+from flatdist.store.filesystem import Filesystem, warn_damaged
 from flatdist.store.index import Selection, Source
 from flatdist.store.location import normalise, redact
 from flatdist.store.manifest import take_snapshot
@@ -342,8 +342,10 @@ class Store:
 
         def copy(view: View) -> int:
             selection = view.selection
-            keys = zip(selection.pairs(), selection.generation.tolist(), strict=True)
-            missing = [key[1] not in done.get(key[0], ()) and age >= generations[key] for key, age in keys]
+            missing = [
+                number not in done.get(cell, ()) and age >= generations[cell, number]
+                for cell, number, age in selection.triples()
+            ]
             mask = np.array(missing, bool)
             for number in np.unique(selection.source[mask]):
                 self._copy_rows(theirs, selection.sources[number], selection.where(mask & (selection.source == number)))
@@ -357,18 +359,17 @@ class Store:
         """Copy the healthy files of a folder that are named by their content; return how many were missing."""
         have = {info.path for info in self.files.list(folder)}
         missing = [info.path for info in theirs.list(folder) if info.path not in have]
-        damaged = []
-        for path in missing:
-            try:
-                if folder == layout.TOMBSTONES:
-                    read_tombstone(theirs, path)
-                else:
-                    parquet.read_part(theirs, "failures", path, ["cell_id"])
-                self.files.write(path, theirs.read(path))
-            except Damaged as damage:
-                damaged.append(damage)
-        warn_damaged(theirs.uri, damaged, "not taken in")
-        return len(missing) - len(damaged)
+
+        def copy(path: str) -> None:
+            if folder == layout.TOMBSTONES:
+                read_tombstone(theirs, path)
+            else:
+                parquet.read_part(theirs, "failures", path, ["cell_id"])
+            self.files.write(path, theirs.read(path))
+
+        copied, damaged = theirs.sift(copy, missing)
+        warn_damaged(theirs.uri, [*damaged.values()], "not taken in")
+        return len(copied)
 
     def _copy_rows(self, theirs: Store, source: Source, wanted: Selection) -> None:
         """Copy rows of one of their files, unchanged if all are wanted; others might win over this store's rows."""
@@ -377,9 +378,7 @@ class Store:
             for path, data in [(path, theirs.files.read(path)) for path in paths]:  # both, before either is written
                 self.files.write(path, data)
             return
-        part = layout.part_name(
-            (*key, age) for key, age in zip(wanted.pairs(), wanted.generation.tolist(), strict=True)
-        )
+        part = layout.part_name(wanted.triples())
         tables = []
         for name in ("trials", "history"):
             rows = plain(read_rows(theirs._catalog, wanted, name)[0])
@@ -390,16 +389,13 @@ class Store:
     def _failures(self) -> pa.Table:
         """All failures ever recorded, in order of cell, replicate, attempt and time; damaged files are reported."""
 
-        def read(path: str) -> pa.Table | Damaged:
-            try:
-                return plain(parquet.read_part(self.files, "failures", path, None))
-            except Damaged as damage:
-                return damage
+        def read(path: str) -> pa.Table:
+            return plain(parquet.read_part(self.files, "failures", path, None))
 
-        found = self.files.map(read, [info.path for info in self.files.list(layout.part_folder("failures"))])
-        damaged = [one for one in found if isinstance(one, Damaged)]
-        warn_damaged(self.uri, damaged, "left out: the attempts that they record are not counted")
-        tables = [one for one in found if not isinstance(one, Damaged)] or [empty("failures")]
+        paths = [info.path for info in self.files.list(layout.part_folder("failures"))]
+        found, damaged = self.files.sift(read, paths)
+        warn_damaged(self.uri, [*damaged.values()], "left out: the attempts that they record are not counted")
+        tables = [*found.values()] or [empty("failures")]
         order = [(name, "ascending") for name in ("cell_id", "replicate", "generation", "attempt", "at", "part")]
         return pa.concat_tables(tables, promote_options="default").sort_by(order)
 
@@ -425,9 +421,8 @@ class Store:
         catalog = self._catalog
         view = catalog.view(whole=True)
         if view.damaged:
-            for name in view.damaged:  # another driver may have set the part aside and run it again meanwhile
-                catalog.forget_part(name)
-            still = catalog.view(whole=True).damaged
+            # another driver may have set the part aside and run it again meanwhile
+            still = catalog.view(whole=True, again=True).damaged
             paths = [layout.part_path(table, name) for name in still for table in ("trials", "history")]
             moved = sum(set_aside(self.files, path) for path in paths)
             outcome = "moved to set-aside/" if moved == len(paths) else "ignored, since they cannot be moved"
@@ -438,9 +433,9 @@ class Store:
             wanted = view.selection if thorough is None else view.selection.of_cells(thorough)
             used = {source.name for source in wanted.used()}
             every = view.snapshot.manifest.segments  # of one that cannot be read, no row is known to be used
-            segments = [one for one in every if one.name in used or catalog.damage(one.name)]
+            segments = [one for one in every if one.name in used or catalog.damage[one.name]]
             found = catalog.check_segments(segments)
-            if found or any(catalog.damage(segment.name) for segment in segments):
+            if found or any(catalog.damage[segment.name] for segment in segments):
                 before = len(view.selection)
                 with contextlib.suppress(StoreError):  # a store that cannot be written is read without them
                     self.compact()
