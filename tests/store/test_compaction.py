@@ -58,6 +58,18 @@ def test_large_segments_are_left_alone(store, cells, rows):
     assert store.done() == {cells[0].cell_id: {1}, cells[1].cell_id: {0, 1}}
 
 
+def test_small_segments_are_joined_with_what_is_new_and_with_each_other(store, cells, rows):
+    for cell in cells[:2]:
+        store.write(*rows(cell, range(2)))
+        assert store.compact().segments == 1
+    store.write(*rows(cells[2], range(2)))
+    assert store.compact(small=1).segments == 2
+    wanted = store.history()
+    assert store.compact().segments == 1, "although nothing is new"
+    assert store.compact().number == 4, "one alone is joined with nothing"
+    pd.testing.assert_frame_equal(Store(store.uri).history(), wanted)
+
+
 def test_of_two_compactions_at_once_one_publishes_and_the_other_starts_anew(store, cells, rows, monkeypatch):
     store.write(*rows(cells[0], range(2)))
     rival, original = Store(store.uri), LocalFilesystem.create

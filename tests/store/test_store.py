@@ -35,6 +35,16 @@ def test_rows_come_back_as_written(store, cells, rows):
     assert store.done([cells[1].cell_id]) == {}
 
 
+@pytest.mark.parametrize("compacted", [False, True])
+def test_only_rows_that_say_so_have_diverged(store, cells, rows, compacted):
+    for cell, status in zip(cells, ("diverged", None, "converged"), strict=False):
+        store.write(*rows(cell, range(2), status=status))
+    if compacted:
+        store.compact()
+    assert Store(store.uri).diverged() == {cells[0].cell_id: {0, 1}}
+    assert Store(store.uri).diverged([cells[1].cell_id]) == {}
+
+
 def test_an_empty_store(store):
     assert store.done() == {}
     assert store.failed() == {}
@@ -207,6 +217,17 @@ def test_two_handles_see_each_other(store, cells, rows):
     store.compact(grace=0)
     assert other.done() == {cells[0].cell_id: {0, 1}}
     assert len(other.trials()) == 2
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_condition_may_compare_columns_of_training_with_those_of_the_cell(store, cells, rows, compacted):
+    for cell in cells[:3]:  # n = 10, 20, 30
+        store.write(*rows(cell, range(2)))
+    if compacted:
+        store.compact()
+    found = Store(store.uri).history(where="step >= n", columns=["replicate", "n", "step"])
+    rows_of = [(10, 10), (10, 20), (20, 20)]
+    assert sorted(found.itertuples(index=False, name=None)) == [(r, n, step) for r in (0, 1) for n, step in rows_of]
 
 
 @pytest.mark.parametrize("compacted", [False, True])
