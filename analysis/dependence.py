@@ -17,10 +17,5 @@ def draw(script: figures.Script) -> None:
     script.save(figures.dependence(trials, field, thresholds=thresholds), f"dependence_{field}", by=by)
 
 
-def main() -> int:
-    """Run the script and return its exit status."""
-    return figures.run_script(draw, __doc__, x=str, field=str)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(figures.run_script(draw, __doc__, x=str, field=str))

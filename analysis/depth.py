@@ -5,8 +5,8 @@ python analysis/depth.py [docs/results/depth] [--out DIR]
 
 import pandas as pd
 
+from flatdist.figures.command import folders
 from flatdist.figures.effective_norm import depth_figure, ranks_figure
-from flatdist.figures.script import folders
 from flatdist.figures.style import save_figure
 from flatdist.fits.effective_norm import beside_nuclear_norm, depth_ratios, local_against_global
 

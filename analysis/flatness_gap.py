@@ -13,10 +13,5 @@ def draw(script: figures.Script) -> None:
     script.save(figures.flatness_gap(script.trials), "flatness_gap")
 
 
-def main() -> int:
-    """Run the script and return its exit status."""
-    return figures.run_script(draw, __doc__)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(figures.run_script(draw, __doc__))

@@ -17,10 +17,5 @@ def draw(script: figures.Script) -> None:
     script.save(figures.flow_limit(script.trials, history), "flow_limit")
 
 
-def main() -> int:
-    """Run the script and return its exit status."""
-    return figures.run_script(draw, __doc__)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(figures.run_script(draw, __doc__))

@@ -5,8 +5,8 @@ python analysis/initial_scale.py [docs/results/training] [--out DIR]
 
 import pandas as pd
 
+from flatdist.figures.command import folders
 from flatdist.figures.effective_norm import scales_figure
-from flatdist.figures.script import folders
 from flatdist.figures.style import save_figure
 from flatdist.fits.effective_norm import minimum_norm_end
 from flatdist.theory import minimum_norm_first_success, prediction

@@ -17,10 +17,5 @@ def draw(script: figures.Script) -> None:
     script.save(figure, "phase_diagram" if ask.view == "auto" else f"phase_diagram_{ask.view}", by=by, view=ask.view)
 
 
-def main() -> int:
-    """Run the script and return its exit status."""
-    return figures.run_script(draw, __doc__, view="auto")
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(figures.run_script(draw, __doc__, view="auto"))

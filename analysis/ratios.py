@@ -19,10 +19,5 @@ def draw(script: figures.Script) -> None:
     script.save_table(table, f"ratios_{ask.over}")
 
 
-def main() -> int:
-    """Run the script and return its exit status."""
-    return figures.run_script(draw, __doc__, over="statdim", margin=0.1)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(figures.run_script(draw, __doc__, over="statdim", margin=0.1))

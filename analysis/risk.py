@@ -18,10 +18,5 @@ def draw(script: figures.Script) -> None:
     script.save_table(fits.ratios_by_regime(trials, reference), "risk_ratios_by_regime")
 
 
-def main() -> int:
-    """Run the script and return its exit status."""
-    return figures.run_script(draw, __doc__, reference="min_nuclear_norm")
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(figures.run_script(draw, __doc__, reference="min_nuclear_norm"))

@@ -13,10 +13,5 @@ def draw(script: figures.Script) -> None:
     script.save_table(table, "risk_steps")
 
 
-def main() -> int:
-    """Run the script and return its exit status."""
-    return figures.run_script(draw, __doc__)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(figures.run_script(draw, __doc__))

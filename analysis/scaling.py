@@ -15,10 +15,5 @@ def draw(script: figures.Script) -> None:
     script.save(figures.collapse(script.trials, fits=fitted), "collapse", by=fitted.by)
 
 
-def main() -> int:
-    """Run the script and return its exit status."""
-    return figures.run_script(draw, __doc__)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(figures.run_script(draw, __doc__))

@@ -5,8 +5,8 @@ python analysis/sgd_and_flatness.py [docs/results/training] [--out DIR]
 
 import pandas as pd
 
+from flatdist.figures.command import folders
 from flatdist.figures.effective_norm import ratios_figure
-from flatdist.figures.script import folders
 from flatdist.figures.style import save_figure
 from flatdist.fits.effective_norm import at_rate_zero, depth_ratios, method_firsts
 

@@ -19,10 +19,5 @@ def draw(script: figures.Script) -> int:
     return int(any(check.verdict == "violated" for check in checks))
 
 
-def main() -> int:
-    """Run the script and return its exit status."""
-    return figures.run_script(draw, __doc__)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(figures.run_script(draw, __doc__))

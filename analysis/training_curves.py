@@ -12,10 +12,5 @@ def draw(script: figures.Script) -> None:
     script.save(figures.training_curves(script.trials, history), "training_curves")
 
 
-def main() -> int:
-    """Run the script and return its exit status."""
-    return figures.run_script(draw, __doc__)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(figures.run_script(draw, __doc__))

@@ -1,10 +1,13 @@
-"""The figure command: load a sweep's trials, make the figure, write its files, print its numbers."""
+"""From words to files: load sweeps' trials, draw a figure or run a script, save files with their origin."""
 
 from __future__ import annotations
 
+import argparse
 import inspect
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,16 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from flatdist.errors import FitError, did_you_mean
-from flatdist.figures.origin import file_stem, origin, remake_command
+import flatdist
+from flatdist.errors import FitError, FlatdistError, did_you_mean
 from flatdist.figures.style import FORMATS, save_figure
-from flatdist.figures.words import text_lines
-from flatdist.fits.success import missing_lines, success_words
+from flatdist.figures.tracing import file_stem, origin, remake_command
+from flatdist.figures.words import shown, text_lines
+from flatdist.fits.success import missing_lines, resolve_tolerance, success_words
 from flatdist.machine.files import atomic
+from flatdist.results import asked_for
+from flatdist.sweeps import load_sweep
+from flatdist.threshold.curves import CHOICES
 
 FIGURES: Mapping[str, tuple[str, str]] = {
     "phase_diagram": ("phase_diagram", "success over (n, rank), (n, size) or normalised axes, with the predictions"),
@@ -25,9 +32,9 @@ FIGURES: Mapping[str, tuple[str, str]] = {
     "scaling": ("scaling", "n50 against each law with verdicts, and the collapse of the transitions"),
     "ratios": ("ratios", "n50 over a prediction or over another method's n50, shape by shape"),
     "dependence": ("dependence", "n50 as a function of one numeric field of the cells (--x)"),
-    "tolerance": ("tolerance", "n50 as a function of the tolerance that defines success"),
+    "tolerance": ("dependence", "n50 as a function of the tolerance that defines success"),
     "paired": ("paired", "methods on the same problems: paired differences of success"),
-    "first_success": ("first_success", "first successful n on nested problems, beside the conic prediction"),
+    "first_success": ("ratios", "first successful n on nested problems, beside the conic prediction"),
     "training_curves": ("training_curves", "losses, nuclear norm and flatness along the training of one problem"),
     "heatmap": ("fields", "any statistic over any two fields (--x --y --value)"),
     "lines": ("fields", "any statistic over one field, a line for each value of others (--x --value --color)"),
@@ -35,8 +42,8 @@ FIGURES: Mapping[str, tuple[str, str]] = {
     "risk": ("risk", "relative error against n where recovery is not exact, with predicted curves"),
     "risk_steps": ("risk", "relative error against the number of steps, where labels are noisy"),
     "theorems": ("theorems", "every statement of the paper against its measurements, with verdicts"),
-    "flow_limit": ("flow_limit", "label-noise SGD against the flow it follows at small learning rates"),
-    "flatness_gap": ("flatness_gap", "how far above the flattest trace annealed label-noise SGD ends"),
+    "flow_limit": ("extrapolation", "label-noise SGD against the flow it follows at small learning rates"),
+    "flatness_gap": ("extrapolation", "how far above the flattest trace annealed label-noise SGD ends"),
 }
 """Name of a figure -> its module and one line. The module's ``make_NAME``, or ``make``, is what the command runs."""
 
@@ -57,14 +64,13 @@ class Context:
 
     def history(self, columns: Sequence[str]) -> pd.DataFrame:
         """The sweeps' training histories."""
-        import flatdist
-
         return pd.concat([flatdist.load_history(self.store, sweep, columns=list(columns)) for sweep in self.sweeps])
 
     @property
     def title(self) -> str:
-        """The sweeps' own names, for files and headings."""
-        return " ".join(sweep_name(sweep) for sweep in self.sweeps)
+        """The names under which the store records the sweeps, for files and headings."""
+        files = (".yaml", ".yml")
+        return " ".join(load_sweep(Path(name)).name if name.endswith(files) else name for name in self.sweeps)
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class Drawn:
     Attributes:
         figures: name of the files -> figure.
         tables: title -> text table to print.
-        settings: of fits and drawing, recorded in the files.
+        settings: of fits and drawing, recorded in the files beside the options.
         remarks: sentences on the data.
         files: name -> table to write as CSV.
         violated: whether some statement is violated.
@@ -99,12 +105,61 @@ class Made:
 
     def lines(self) -> list[str]:
         """Everything as lines of text."""
-        parts = [
-            [*([f"{title}:"] if len(self.tables) > 1 else []), *text_lines(table)]
-            for title, table in self.tables.items()
-        ]
-        blocks = [*parts, list(self.remarks), [f"wrote {path}" for path in self.paths]]
+        titled = len(self.tables) > 1
+        blocks = [[*([f"{title}:"] * titled), *text_lines(table)] for title, table in self.tables.items()]
+        blocks += [list(self.remarks), [f"wrote {path}" for path in self.paths]]
         return "\n\n".join("\n".join(block) for block in blocks if block).splitlines()
+
+
+class Script:
+    """One run of a script, or of a figure command.
+
+    Attributes:
+        options: of the command line.
+        trials: rows of the sweeps.
+        lines: printed if the script succeeds.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        out: str | Path | None,
+        command: Sequence[str],
+        options: Any = None,
+        formats: Sequence[str] = FORMATS,
+    ) -> None:
+        self.options = options
+        self.trials = load(context)
+        self.lines = missing_lines(self.trials)
+        self._context, self._command, self._formats = context, command, formats
+        self.out = Path("figures") / context.title.replace(" ", "+") if out is None else Path(out)
+
+    def history(self, columns: Sequence[str]) -> pd.DataFrame:
+        """The sweeps' training histories."""
+        return self._context.history(columns)
+
+    def show(self, table: pd.DataFrame) -> None:
+        """Print a table, and the definition of success if it holds thresholds."""
+        if any(str(name).startswith("n50") for name in table) and "tolerance" not in table:
+            self.lines.append(success_words(resolve_tolerance(self.trials, self.options.tolerance)))
+        self.lines += [*text_lines(shown(table)), ""]
+
+    def save(self, figure: Figure, name: str, **settings: Any) -> list[Path]:
+        """Write a figure in every format, with its origin in the files."""
+        store, where = self._context.store, self._context.where
+        about = origin(self._context.title, self.trials, settings, store=store, where=where, command=self._command)
+        return self._wrote(save_figure(figure, self.out, name, about, self._formats))
+
+    def save_table(self, table: pd.DataFrame, name: str) -> list[Path]:
+        """Write a table as CSV."""
+        path = self.out / f"{file_stem(name, self._context.where)}.csv"
+        with atomic(path) as temporary:
+            table.to_csv(temporary, index=False, float_format="%.6g")
+        return self._wrote([path])
+
+    def _wrote(self, paths: list[Path]) -> list[Path]:
+        self.lines += [f"wrote {path}" for path in paths]
+        return paths
 
 
 def make_figure(
@@ -135,7 +190,6 @@ def make_figure(
         StoreError, SweepError: the store or a sweep cannot be read.
     """
     name = name.replace("-", "_")
-    maker = maker_of(name)
     options = {key: value for key, value in options.items() if value is not None}
     allowed = options_of(name)
     for option in options:
@@ -143,46 +197,51 @@ def make_figure(
             known = ", ".join(f"--{word}" for word in allowed) or "no option of its own"
             raise FitError(f"figure {name} does not take --{option}; it takes {known}")
     context = Context([sweeps] if isinstance(sweeps, str) else list(sweeps), str(store), where)
-    trials = load(context)
-    drawn: Drawn = maker(trials, context, **options)
-    folder = Path("figures") / context.title.replace(" ", "+") if out is None else Path(out)
-    words = remake_command(name, context.sweeps, context.store, where, options)
-    about = origin(context.title, trials, drawn.settings, store=context.store, where=where, command=words)
+    run = Script(context, out, remake_command(name, context.sweeps, context.store, where, options), formats=formats)
+    remarks = [*run.lines]
+    drawn = draw(name, run.trials, context, **options)
     paths: list[Path] = []
     for stem, figure in drawn.figures.items():
         if size is not None:
             figure.set_size_inches(*size)
-        paths += save_figure(figure, folder, stem, about, formats)
+        paths += run.save(figure, stem, **drawn.settings)
     for stem, table in drawn.files.items():
-        paths.append(folder / f"{file_stem(stem, where)}.csv")
-        with atomic(paths[-1]) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g")
-    judged = [success_words(drawn.settings["tolerance"])] if drawn.settings.get("tolerance") else []
-    remarks = [*missing_lines(trials), *judged, *drawn.remarks]
-    return Made(drawn.tables, remarks, paths, drawn.violated)
+        paths += run.save_table(table, stem)
+    remarks += [success_words(drawn.settings["tolerance"])] if drawn.settings.get("tolerance") else []
+    return Made(drawn.tables, [*remarks, *drawn.remarks], paths, drawn.violated)
 
 
-def maker_of(name: str) -> Callable[..., Drawn]:
-    """The function behind a figure command.
+def draw(name: str, trials: pd.DataFrame, context: Context, **options: Any) -> Drawn:
+    """Draw a figure, with the tolerance of success resolved; the settings include the options it was drawn with."""
+    maker = _maker_of(name)
+    own = [option for option in inspect.signature(maker).parameters.values() if option.kind is not option.VAR_KEYWORD]
+    settings = {option.name: options.get(option.name, option.default) for option in own[2:]}
+    if "tolerance" in settings:
+        settings["tolerance"] = options["tolerance"] = resolve_tolerance(trials, options.get("tolerance"))
+    drawn = maker(trials, context, **options)
+    return replace(drawn, settings={**settings, **drawn.settings})
+
+
+def options_of(name: str) -> list[str]:
+    """The options of a figure beyond the common ones: its maker's, or its function's if the maker takes ``**``.
 
     Raises:
         FitError: no figure has this name.
     """
-    if name not in FIGURES:
-        raise FitError(f"no figure is named {name!r}{did_you_mean(name, FIGURES)}; allowed: {', '.join(FIGURES)}")
-    module = import_module(f"flatdist.figures.{FIGURES[name][0]}")
-    maker: Callable[..., Drawn] = getattr(module, f"make_{name}", None) or module.make
-    return maker
-
-
-def options_of(name: str) -> list[str]:
-    """The options of a figure beyond the common ones: its maker's, or its function's if the maker takes ``**``."""
-    maker = maker_of(name)
+    maker = _maker_of(name)
     names = list(inspect.signature(maker).parameters)[2:]
     if names == ["options"]:
         function = getattr(import_module(maker.__module__), name)
         names = [option for option in list(inspect.signature(function).parameters)[1:] if option not in ("table", "ax")]
     return names
+
+
+def _maker_of(name: str) -> Callable[..., Drawn]:
+    if name not in FIGURES:
+        raise FitError(f"no figure is named {name!r}{did_you_mean(name, FIGURES)}; allowed: {', '.join(FIGURES)}")
+    module = import_module(f"flatdist.figures.{FIGURES[name][0]}")
+    maker: Callable[..., Drawn] = getattr(module, f"make_{name}", None) or module.make
+    return maker
 
 
 def load(context: Context) -> pd.DataFrame:
@@ -192,41 +251,76 @@ def load(context: Context) -> pd.DataFrame:
         FitError: there are none.
         StoreError, SweepError: the store or a sweep cannot be read.
     """
-    import flatdist
-    from flatdist.results import asked_for
-
-    parts = [flatdist.load_trials(context.store, sweep=sweep, where=context.where) for sweep in context.sweeps]
+    sweeps, store, where = context.sweeps, context.store, context.where
+    parts = [flatdist.load_trials(store, sweep=sweep, where=where) for sweep in sweeps]
     if not any(map(len, parts)):
-        raise FitError(no_trials(context))
+        subject = f"sweep {sweeps[0]!r} has" if len(sweeps) == 1 else f"sweeps {', '.join(sweeps)} have"
+        words = f"{' '.join(sweeps)} --store {store}`"
+        advice = (
+            f" with --where {where!r}; `flatdist cells {words} lists what there is"
+            if where
+            else f"; run it first with `flatdist sweep {words}, or give another --store"
+        )
+        raise FitError(f"{subject} no trials in store {store!r}{advice}")
     if len(parts) == 1:
         return parts[0]
     trials = pd.concat([part.astype(object) for part in parts if len(part)]).drop_duplicates(["cell_id", "replicate"])
     trials = trials.infer_objects().reset_index(drop=True)
-    trials.attrs |= asked_for(context.store, context.sweeps, context.where)
+    trials.attrs |= asked_for(store, sweeps, where)
     return trials
 
 
-def no_trials(context: Context) -> str:
-    """Message for an empty table."""
-    sweep, store = " ".join(context.sweeps), context.store
-    subject = (
-        f"sweep {context.sweeps[0]!r} has" if len(context.sweeps) == 1 else f"sweeps {', '.join(context.sweeps)} have"
-    )
-    if context.where:
-        known = f"`flatdist cells {sweep} --store {store}`"
-        return f"{subject} no trials in store {store!r} with --where {context.where!r}; {known} lists what there is"
-    run = f"`flatdist sweep {sweep} --store {store}`"
-    return f"{subject} no trials in store {store!r}; run it first with {run}, or give another --store"
+def run_script(main: Callable[[Script], int | None], description: str | None, **options: Any) -> int:
+    """Parse the command line, load the trials, run ``main``, and print what it says.
 
+    Args:
+        main: from the script's run to its exit status, None for 0.
+        description: the script's docstring.
+        options: further options and their defaults; a type declares an option without a default.
 
-def sweep_name(sweep: str) -> str:
-    """The name under which the store records a sweep, which may be given as a name or as a file.
-
-    Raises:
-        SweepError: the file cannot be read.
+    Returns:
+        Exit status: what ``main`` returns, or 2 for bad input, with one message.
     """
-    if not sweep.endswith((".yaml", ".yml")):
-        return sweep
-    from flatdist.sweeps import load_sweep
+    name = Path(sys.argv[0]).stem
+    parser = argparse.ArgumentParser(prog=f"python -m analysis.{name}", description=(description or "").split("\n")[0])
+    parser.add_argument("sweeps", metavar="SWEEP", nargs="+", help="name of a sweep in the store, or its YAML file")
+    parser.add_argument("--store", default="results", help="folder or URI of the results (default: results)")
+    parser.add_argument("--out", type=Path, help="folder for the files (default: figures/SWEEP)")
+    parser.add_argument("--where", metavar="TEXT", help='only trials for which this holds, such as "rank == 2"')
+    parser.add_argument("--tolerance", type=float, help="success is a relative error below this (default: by method)")
+    parser.add_argument("--link", choices=CHOICES, default="auto", help="success curve on log n (default: auto)")
+    for option, default in options.items():
+        kind, value = (default, None) if isinstance(default, type) else (type(default), default)
+        parser.add_argument(f"--{option}", type=kind, default=value, help=f"default: {value}")
+    chosen = parser.parse_args()
+    given = {option: getattr(chosen, option) for option in ("tolerance", *options)}
+    _, _, _, *words = remake_command(name, chosen.sweeps, chosen.store, chosen.where, given)
+    context = Context(chosen.sweeps, chosen.store, chosen.where)
+    try:
+        script = Script(context, chosen.out, ["python", "-m", f"analysis.{name}", *words], chosen)
+        status = main(script)
+    except (FlatdistError, OSError) as error:
+        where = "" if isinstance(error, FlatdistError) else f"{error.filename or chosen.out}: "
+        print(f"error: {where}{getattr(error, 'strerror', None) or error}", file=sys.stderr)
+        return 2
+    print_lines(script.lines)
+    return status or 0
 
-    return load_sweep(Path(sweep)).name
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Print to a reader that may leave early, as ``head`` does."""
+    try:
+        print("\n".join(lines))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes standard output once more as it exits; that must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def folders(description: str | None, default: str) -> tuple[Path, Path]:
+    """The command line of a script that draws from committed CSVs: the folder with them, and the one to write to."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(default))
+    parser.add_argument("--out", type=Path, help="folder of the figures; by default that of the CSVs")
+    options = parser.parse_args()
+    return options.folder, options.out or options.folder

@@ -4,135 +4,120 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from flatdist.figures.panels import Key, Panels
 from flatdist.figures.style import (
-    COLUMN_WIDTH,
+    DASHED,
+    DOTTED,
     FAINT,
     INK,
     PAGE_WIDTH,
     PREDICTION_LINES,
     color_of,
-    despine,
     marker_of,
     plain_ticks,
-    themed,
 )
-from flatdist.theory import (
-    degrees_of_freedom,
-    flattest_limit,
-    prediction,
-    statistical_dimension,
-    statistical_dimension_asymptotic,
-)
+from flatdist.theory import flattest_limit, prediction
 
 DEPTHS = ("2", "3", "4", "5", "inf")
-ABLATIONS = ("3", "3, isotropic normal weights", "3, mean gradient")
+ABLATIONS = {
+    "3": "F (depth 3)",
+    "3, isotropic normal weights": "isotropic normal weights",
+    "3, mean gradient": "mean gradient",
+}
 
 
 def depth_figure(ratios: pd.DataFrame) -> Figure:
-    """Four panels over the size d of square Gaussian rank-1 problems.
+    """Four panels over the size d of square Gaussian rank-1 problems, from ``depth_ratios`` of :mod:`flatdist.fits`.
 
-    Args:
-        ratios: from :func:`flatdist.fits.effective_norm.depth_ratios`.
-
-    Returns:
-        n50 over the nuclear norm's and over the statistical dimension, at each depth, with the limits as ticks at the
-        right; the ratio of variances; and n50's ratio with parts of F replaced. Bars are two standard errors.
+    n50 over the nuclear norm's and over the statistical dimension, at each depth, with the limits as ticks at the
+    right; the ratio of variances; and n50's ratio with parts of F replaced. Bars are two standard errors.
     """
-    square = _square(ratios)
-    square = square[square["rank"] == 1]
-    with themed():
-        figure = Figure(figsize=(PAGE_WIDTH, 4.8), layout="constrained")
-        (ratio, statdim), (variance, ablation) = figure.subplots(2, 2)
+    with Panels([{}] * 4, row_height=2.4, rest=0.0, columns=2) as panels:
+        ratio, statdim, variance, ablation = panels.flat
         depth_panel(ratio, ratios)
         depth_panel(statdim, ratios, column="ratio_statdim")
-        for index, depth in enumerate(DEPTHS):
-            _line(variance, square[square["norm"] == depth], "d_out", "variance_ratio", index, None)
-        for index, norm in enumerate(ABLATIONS):
-            label = {"3": "F (depth 3)"}.get(norm, norm.removeprefix("3, "))
-            _line(ablation, square[square["norm"] == norm], "d_out", "ratio", index, label)
+        _over_size(variance, ratios, "variance_ratio", dict.fromkeys(DEPTHS), DEPTHS)
+        _over_size(ablation, ratios, "ratio", ABLATIONS, [*ABLATIONS])
         variance.set_ylabel("variance of $N$ over the nuclear norm's")
         ablation.set_ylabel("$n_{50}$ over the nuclear norm's")
-        for axes in (variance, ablation):
-            _finish(axes, square)
         ablation.legend(fontsize=6)
-    return figure
+    return panels.figure
+
+
+def depth_panel(axes: Axes, ratios: pd.DataFrame, depths: Sequence[str] = DEPTHS, *, column: str = "ratio") -> None:
+    """n50 over the nuclear norm's against the size: a line per depth of :data:`DEPTHS`, each limit a tick at the right.
+
+    ``column`` is ``ratio``, or ``ratio_statdim`` for n50 over the statistical dimension.
+    """
+    _over_size(axes, ratios, column, {depth: _named(depth) for depth in depths}, DEPTHS)
+    for depth in depths:
+        limit, place = flattest_limit(math.inf if depth == "inf" else int(depth)), axes.get_yaxis_transform()
+        axes.plot([1.0, 1.04], [limit] * 2, color=color_of(DEPTHS.index(depth)), transform=place, clip_on=False)
+    axes.set_ylabel("$n_{50}$ over the nuclear norm's" if column == "ratio" else "$n_{50}$ over $\\delta$")
+    axes.legend(fontsize=6, loc="upper left")
 
 
 def ranks_figure(ratios: pd.DataFrame, trained: pd.DataFrame | None = None) -> Figure:
     """Every rank of one square size: where half of the streams are recovered, and what depth gains on the nuclear norm.
 
+    Left, n50 as a part of all entries over the rank fraction, with the exact statistical dimension, its limit for large
+    matrices and the degrees of freedom; right, by how much n50 is lower than the nuclear norm's, over the rank, with an
+    inverse square through rank 1. Bars are two standard errors.
+
     Args:
         ratios: from :func:`flatdist.fits.effective_norm.depth_ratios`; of its square sizes the one with most ranks.
         trained: thresholds of a training method at that size, with ``rank``, ``n50``, ``n50_low`` and ``n50_high``.
-
-    Returns:
-        Left, n50 as a part of all entries over the rank fraction, with the exact statistical dimension, its limit for
-        large matrices and the degrees of freedom; right, by how much n50 is lower than the nuclear norm's, over the
-        rank, with an inverse square through rank 1. Bars are two standard errors.
     """
     square = _square(ratios)
     ranked = square.groupby("d_out")["rank"].nunique()
     size = int(ranked.index.to_numpy()[ranked.to_numpy().argmax()])
-    rows = square[square["d_out"] == size].assign(saving=lambda table: 1.0 - table["ratio"], entries=float(size * size))
-    rows = rows.assign(saving_error=rows["ratio_error"], fraction=rows["rank"] / size)
-    rows = rows.assign(part=(rows["mean"] - 0.5) / rows["entries"], part_error=rows["mean_error"] / rows["entries"])
-    ranks = range(1, size + 1)
-    curves = (("statdim", statistical_dimension), ("statdim_asymptotic", statistical_dimension_asymptotic),
-              ("dof", degrees_of_freedom))  # fmt: skip
-    with themed():
-        figure = Figure(figsize=(PAGE_WIDTH, 2.8), layout="constrained")
-        diagram, gain = figure.subplots(1, 2)
-        for name, law in curves:
+    rows, ranks = square[square["d_out"] == size], range(1, size + 1)
+    rows = rows.assign(saving=1.0 - rows["ratio"], saving_error=rows["ratio_error"], fraction=rows["rank"] / size)
+    rows = rows.assign(part=(rows["mean"] - 0.5) / size**2, part_error=rows["mean_error"] / size**2)
+    with Panels([{}, {}], row_height=2.8, rest=0.0, columns=2) as panels:
+        diagram, gain = panels.flat
+        for name in ("statdim", "statdim_asymptotic", "dof"):
             dashes, grey = PREDICTION_LINES[name]
-            values = [law(size, size, rank) / size**2 for rank in ranks]
-            diagram.plot([rank / size for rank in ranks], values, linestyle=dashes, color=grey, linewidth=0.8,
-                         label=prediction(name).label)  # fmt: skip
+            law, fractions = prediction(name), [rank / size for rank in ranks]
+            values = [law.value(size, size, rank) / size**2 for rank in ranks]
+            diagram.plot(fractions, values, linestyle=dashes, color=grey, linewidth=0.8, label=law.label)
         for index, norm in enumerate(("nuclear norm", *DEPTHS)):
             mine = rows[rows["norm"] == norm]
-            if mine.empty:
-                continue
-            _line(diagram, mine, "fraction", "part", index, _named(norm), linestyle="none")
-            if norm != "nuclear norm":
-                _line(gain, mine, "rank", "saving", index, _named(norm))
+            if len(mine):
+                _line(diagram, mine, "fraction", "part", index, label=_named(norm), linestyle="none")
+            if len(mine) and norm != "nuclear norm":
+                _line(gain, mine, "rank", "saving", index, label=_named(norm))
         if trained is not None:
-            below, above = trained["n50"] - trained["n50_low"], trained["n50_high"] - trained["n50"]
-            diagram.errorbar(trained["rank"] / size, trained["n50"] / size**2, yerr=[below / size**2, above / size**2],
-                             color=INK, fmt="x", markersize=4, label="label-noise SGD")  # fmt: skip
+            low, n50, high = (trained[name] / size**2 for name in ("n50_low", "n50", "n50_high"))
+            bars, x = [n50 - low, high - n50], trained["rank"] / size
+            diagram.errorbar(x, n50, yerr=bars, color=INK, fmt="x", markersize=4, label="label-noise SGD")
         first = float(rows.loc[(rows["norm"] == "3") & (rows["rank"] == 1), "saving"].iloc[0])
         gain.plot(ranks, [first / rank**2 for rank in ranks], color=FAINT, linewidth=0.6, label="$1/r^2$")
-        diagram.set_xlabel(f"rank fraction $r / d$, {size} x {size}")
-        diagram.set_ylabel("$n_{50} / d^2$")
         gain.axhline(0.0, color=INK, linewidth=0.6, zorder=1)
         gain.set_xscale("log")
         plain_ticks(gain.xaxis, 1, size)
-        gain.set_xlabel("rank $r$")
-        gain.set_ylabel("$1 - n_{50}$ over the nuclear norm's")
-        for axes in (diagram, gain):
-            despine(axes)
-            axes.legend(fontsize=6)
-    return figure
+        diagram.set(xlabel=f"rank fraction $r / d$, {size} x {size}", ylabel="$n_{50} / d^2$")
+        gain.set(xlabel="rank $r$", ylabel="$1 - n_{50}$ over the nuclear norm's")
+        diagram.legend(fontsize=6)
+        gain.legend(fontsize=6)
+    return panels.figure
 
 
 def ratios_figure(tables: Mapping[str, pd.DataFrame], reference: str) -> Figure:
-    """n50 of methods over a reference's: one row per method and setting, one panel per table.
+    """n50 of methods over that of the norm ``reference``: one row per method and setting, bars of two standard errors.
 
-    Args:
-        tables: from :func:`flatdist.fits.depth_ratios`, by the titles of their panels.
-        reference: the norm that they were compared with, at 1.
-
-    Returns:
-        Points with bars of two standard errors.
+    ``tables`` are from :func:`flatdist.fits.effective_norm.depth_ratios`, by the titles of their panels.
     """
-    with themed():
-        most, lines = max(len(table) for table in tables.values()), -(-len(tables) // 2)
-        figure = Figure(figsize=(PAGE_WIDTH, lines * (0.8 + 0.2 * most)), layout="constrained")
-        panels = figure.subplots(lines, min(len(tables), 2), squeeze=False, sharex=True).ravel()
-        for axes, (title, table) in zip(panels, tables.items(), strict=False):
+    height, columns = 0.8 + 0.2 * max(map(len, tables.values())), min(len(tables), 2)
+    keys: list[Key] = [{}] * len(tables)
+    with Panels(keys, row_height=height, rest=0.0, columns=columns, width=PAGE_WIDTH, sharex=True) as panels:
+        for axes, (title, table) in zip(panels.flat, tables.items(), strict=False):
             rows = table[table["norm"] != reference].reset_index(drop=True)
             error = 2.0 * rows["ratio_error"]
             axes.errorbar(rows["ratio"], rows.index, xerr=error, color=color_of(0), fmt="o", markersize=3)
@@ -140,59 +125,28 @@ def ratios_figure(tables: Mapping[str, pd.DataFrame], reference: str) -> Figure:
             axes.set_yticks(rows.index, rows["norm"])
             axes.invert_yaxis()
             axes.set_title(title)
-            despine(axes)
-        for axes in panels[len(tables) :]:
-            axes.remove()
-        figure.supxlabel(f"$n_{{50}}$ over that of {reference}", fontsize="medium")
-    return figure
+        panels.figure.supxlabel(f"$n_{{50}}$ over that of {reference}", fontsize="medium")
+    return panels.figure
 
 
 def scales_figure(table: pd.DataFrame, marks: Mapping[str, float]) -> Figure:
-    """Where half of the streams are recovered over the initial scale.
+    """Where half of the streams are recovered over the initial scale, with bars of two standard errors.
 
     Args:
         table: ``init_scale``, ``mean`` of the first success and its standard ``error``.
         marks: numbers of measurements drawn as lines, by their labels.
-
-    Returns:
-        Points with bars of two standard errors.
     """
-    with themed():
-        figure = Figure(figsize=(COLUMN_WIDTH, 2.5), layout="constrained")
-        axes = figure.subplots()
-        axes.errorbar(table["init_scale"], table["mean"] - 0.5, yerr=2.0 * table["error"], color=color_of(0),
-                      marker=marker_of(0), markersize=3, linewidth=0.8, elinewidth=0.6)  # fmt: skip
+    with Panels([{}], row_height=2.5, rest=0.0) as panels:
+        (axes,) = panels.flat
+        rows = table.assign(n50=table["mean"] - 0.5, n50_error=table["error"])
+        _line(axes, rows, "init_scale", "n50", 0)
         for index, (label, n) in enumerate(marks.items()):
-            axes.axhline(n, color=INK, linewidth=0.6, linestyle=((0, (5, 2)), "-", (0, (1, 1.5)))[index % 3], zorder=1)
+            axes.axhline(n, color=INK, linewidth=0.6, linestyle=(DASHED, "-", DOTTED)[index % 3], zorder=1)
             axes.annotate(label, (1.0, n), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=6)
         axes.set_xscale("log")
         plain_ticks(axes.xaxis, table["init_scale"].min(), table["init_scale"].max())
-        axes.set_xlabel("initial scale $s$, symmetric initialization")
-        axes.set_ylabel("$n_{50}$ of gradient descent")
-        despine(axes)
-    return figure
-
-
-def depth_panel(axes: Axes, ratios: pd.DataFrame, depths: Sequence[str] = DEPTHS, *, column: str = "ratio") -> None:
-    """n50 over the nuclear norm's against the size: one line per depth, each limit a tick at the right.
-
-    Args:
-        axes: to draw into.
-        ratios: from :func:`flatdist.fits.effective_norm.depth_ratios`.
-        depths: of :data:`DEPTHS`.
-        column: ``ratio``, or ``ratio_statdim``: over the statistical dimension.
-    """
-    square = _square(ratios)
-    square = square[square["rank"] == 1]
-    for depth in depths:
-        index = DEPTHS.index(depth)
-        _line(axes, square[square["norm"] == depth], "d_out", column, index, _named(depth))
-        limit = flattest_limit(math.inf if depth == "inf" else int(depth))
-        place = axes.get_yaxis_transform()
-        axes.plot([1.0, 1.04], [limit, limit], color=color_of(index), transform=place, clip_on=False)
-    axes.set_ylabel("$n_{50}$ over the nuclear norm's" if column == "ratio" else "$n_{50}$ over $\\delta$")
-    _finish(axes, square)
-    axes.legend(fontsize=6, loc="upper left")
+        axes.set(xlabel="initial scale $s$, symmetric initialization", ylabel="$n_{50}$ of gradient descent")
+    return panels.figure
 
 
 def _named(norm: str) -> str:
@@ -203,20 +157,22 @@ def _square(ratios: pd.DataFrame) -> pd.DataFrame:
     return ratios[(ratios["d_out"] == ratios["d_in"]) & (ratios["ensemble"] == "gaussian")]
 
 
-def _finish(axes: Axes, square: pd.DataFrame) -> None:
+def _over_size(
+    axes: Axes, ratios: pd.DataFrame, column: str, labels: Mapping[str, str | None], order: Sequence[str]
+) -> None:
+    """A line over the size for each of the norms, given with their labels, on square rank-1 problems."""
+    square = _square(ratios)
+    square = square[square["rank"] == 1]
+    for norm, label in labels.items():
+        _line(axes, square[square["norm"] == norm], "d_out", column, order.index(norm), label=label)
     axes.axhline(1.0, color=INK, linewidth=0.6, zorder=1)
     axes.set_xscale("log")
     axes.set_xlabel("size $d$")
     if len(square):
         plain_ticks(axes.xaxis, square["d_out"].min(), square["d_out"].max())
-    despine(axes)
 
 
-def _line(
-    axes: Axes, rows: pd.DataFrame, x: str, column: str, index: int, label: str | None, linestyle: str = "-"
-) -> None:
+def _line(axes: Axes, rows: pd.DataFrame, x: str, column: str, index: int, **style: Any) -> None:
     rows = rows.sort_values(x)
-    axes.errorbar(
-        rows[x], rows[column], yerr=2.0 * rows[f"{column}_error"], color=color_of(index), marker=marker_of(index),
-        markersize=3, linewidth=0.8, elinewidth=0.6, label=label, linestyle=linestyle,
-    )  # fmt: skip
+    look: dict[str, Any] = {"color": color_of(index), "marker": marker_of(index), "markersize": 3, **style}
+    axes.errorbar(rows[x], rows[column], yerr=2.0 * rows[f"{column}_error"], linewidth=0.8, elinewidth=0.6, **look)

@@ -6,7 +6,7 @@ Columns are named as in the trials table, or computed by the language of sweep f
 
 from __future__ import annotations
 
-import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,19 +17,10 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import LogLocator
 
 from flatdist.errors import FitError, did_you_mean
+from flatdist.expressions import DERIVED, DERIVED_FROM, TRIAL_NAMES, ExpressionError, derived, parse, to_value
 from flatdist.figures.command import Context, Drawn
-from flatdist.figures.panels import Key, Panels, describe, keys_of, plain, series_handles, styled
-from flatdist.figures.style import (
-    EDGE_OVER_HEAT,
-    HEAT,
-    OVER_HEAT,
-    UNMEASURED,
-    color_of,
-    despine,
-    mark,
-    marker_of,
-    round_values,
-)
+from flatdist.figures.panels import Panels, keys_of, plain, series_handles, series_rows, tiles
+from flatdist.figures.style import EDGE_OVER_HEAT, OVER_HEAT, UNMEASURED, color_of, edges, mark, marker_of, plain_ticks
 from flatdist.figures.words import moment, number, shown
 from flatdist.fits.grouping import as_value, configuration_columns, distinct, group_rows, matching
 from flatdist.fits.success import label_success, resolve_tolerance, wilson_interval
@@ -38,8 +29,7 @@ from flatdist.fits.threshold import fit_thresholds
 AGGREGATES = ("mean", "median", "min", "max", "std", "count")
 FITTED, SUCCESS = "n50", "success"
 _SHARES = {SUCCESS, "diverged", "unconverged"}
-_SPREADS = 8.0  # an axis whose positive numbers spread by more than this factor is logarithmic unless told otherwise
-_MOST_LEVELS, _MOST_SERIES, _DECADES = 60, 14, 10
+_MOST_LEVELS, _MOST_SERIES = 60, 14
 
 
 def heatmap(
@@ -68,10 +58,7 @@ def heatmap(
             positive numbers spread widely.
         tolerance: relative error below which a replicate succeeds; default: the loosest of the methods'.
         table: from :func:`field_table`; made here by default.
-        ax: axes for a single panel; by default a new figure with all panels.
-
-    Returns:
-        The figure, or ``ax``.
+        ax: axes for a single panel, which are returned; by default a new figure with all panels.
 
     Raises:
         FitError: a column that is missing, does not vary, or cannot be logarithmic; or several panels for one ``ax``.
@@ -91,13 +78,11 @@ def heatmap(
     if table is None:
         table = field_table(trials, [x, y, *facets], value, agg, tolerance)
     scales = scales_of(table, {"x": x, "y": y, "value": value}, log)
-    keys = keys_of(table, facets)
     norm = norm_of(table["value"], value, "value" in scales)
-    rows = table[y].map(as_value).nunique()
-    with Panels(keys, ax, row_height=0.5 + 0.2 * min(max(rows, 4), 14), rest=0.35) as panels:
+    row_height = 0.5 + 0.2 * min(max(table[y].map(as_value).nunique(), 4), 14)
+    with Panels(keys_of(table, facets), ax, row_height=row_height, rest=0.35) as panels:
         for axes, key in panels:
             heat_panel(axes, matching(table, key), x, y, norm, scales, levels=table)
-            panels.title(axes, describe(key))
         panels.label(axis_name(x), axis_name(y))
         panels.color_bar(norm, value_name(value, agg))
     return panels.result
@@ -130,10 +115,7 @@ def lines(
         log: which of x and value are logarithmic, such as ``x,value``; ``none`` for none.
         tolerance: relative error below which a replicate succeeds; default: the loosest of the methods'.
         table: from :func:`field_table`; made here by default.
-        ax: axes for a single panel; by default a new figure with all panels.
-
-    Returns:
-        The figure, or ``ax``.
+        ax: axes for a single panel, which are returned; by default a new figure with all panels.
 
     Raises:
         FitError: a column that is missing, does not vary, or cannot be logarithmic; or several panels for one ``ax``.
@@ -143,34 +125,26 @@ def lines(
         >>> figures.lines(figures.example_trials(ranks=(1, 2)), "rank", "n50").axes[0].get_ylabel()
         '$n_{50}$'
     """
-    x, _ = axes_of(trials, x, x)
-    series, facets = series_of(trials, color, (x, facet)), [facet] if facet not in (None, "none") else []
+    (x,) = axes_of(trials, x)
+    series, facets = series_of(trials, color, (x, facet)), _asked(facet, [])
     if table is None:
         table = field_table(trials, [x, *facets, *series], value, agg, tolerance)
     scales = scales_of(table, {"x": x, "value": value}, log)
-    keys, series_keys = keys_of(table, facets), keys_of(table, series)
-    _check_series(series_keys, series)
-    places = _places(table, x)
-    rest = 0.45 + 0.13 * len(series_keys)
+    series_keys, places = _series_keys(table, series), _places(table, x)
+    keys, rest = keys_of(table, facets), 0.45 + 0.13 * len(series_keys)
     with Panels(keys, ax, row_height=1.6, rest=rest, most_in_column=4, sharey=True) as panels:
         for axes, key in panels:
-            mine = matching(table, key)
-            for index, name in styled(series_keys):
-                line = matching(mine, name).assign(place=lambda rows: rows[x].map(as_value).map(places))
-                line = line.sort_values("place")
-                middle = line["value"].to_numpy(dtype=float)
-                ends = [line[name].to_numpy(dtype=float) for name in ("low", "high")]
-                bars = [np.maximum(np.nan_to_num(middle - ends[0]), 0), np.maximum(np.nan_to_num(ends[1] - middle), 0)]
-                axes.errorbar(
-                    line["place"], middle, yerr=bars, color=color_of(index), marker=marker_of(index), elinewidth=0.6
-                )
+            mine = matching(table, key).assign(place=lambda rows: rows[x].map(as_value).map(places))
+            for index, line in series_rows(mine, series_keys, "place"):
+                low, middle, high = (line[name].to_numpy(dtype=float) for name in ("low", "value", "high"))
+                bars = [np.maximum(np.nan_to_num(length), 0) for length in (middle - low, high - middle)]
+                color, marker = color_of(index), marker_of(index)
+                axes.errorbar(line["place"], middle, yerr=bars, color=color, marker=marker, elinewidth=0.6)
             _axis(axes, "x", places, "x" in scales)
             if "value" in scales:
                 axes.set_yscale("log")
             if value in _SHARES:
                 axes.set_ylim(-0.04, 1.04)
-            panels.title(axes, describe(key))
-            despine(axes)
         panels.label(axis_name(x), value_name(value, agg))
         panels.legend(series_handles(series_keys) if series else [])
     return panels.result
@@ -194,10 +168,7 @@ def scatter(
         color: column whose values are told apart by colour; by default the method.
         facet: column that makes panels; by default none.
         log: which of x and y are logarithmic; ``none`` for none; by default those that spread widely.
-        ax: axes for a single panel; by default a new figure with all panels.
-
-    Returns:
-        The figure, or ``ax``.
+        ax: axes for a single panel, which are returned; by default a new figure with all panels.
 
     Raises:
         FitError: a column is missing, not numeric or cannot be logarithmic, or one ``ax`` got several panels.
@@ -209,9 +180,8 @@ def scatter(
         >>> figures.scatter(trials, "hessian_trace").axes[0].get_ylabel()
         'relative_error'
     """
-    series = [color] if color else [name for name in ("method",) if name in trials and trials[name].nunique() > 1]
-    series = [name for name in series if name != "none"]
-    facets = [facet] if facet not in (None, "none") else []
+    series = _asked(color, ["method"] if "method" in trials and trials["method"].nunique() > 1 else [])
+    facets = _asked(facet, [])
     table = pd.DataFrame({name: column(trials, name) for name in dict.fromkeys([x, y, *series, *facets])})
     for name in (x, y):
         if not _numeric(table[name]):
@@ -220,20 +190,14 @@ def scatter(
     if table.empty:
         raise FitError(f"no replicate has both {x!r} and {y!r}")
     scales = scales_of(table, {"x": x, "y": y}, log)
-    keys, series_keys = keys_of(table, facets), keys_of(table, series)
-    _check_series(series_keys, series)
-    with Panels(keys, ax, row_height=2.0, rest=0.45 + 0.13 * len(series_keys), sharex=True, sharey=True) as panels:
+    series_keys = _series_keys(table, series)
+    rest = 0.45 + 0.13 * len(series_keys)
+    with Panels(keys_of(table, facets), ax, row_height=2.0, rest=rest, sharex=True, sharey=True) as panels:
         for axes, key in panels:
-            mine = matching(table, key)
-            for index, series_key in styled(series_keys):
-                rows = matching(mine, series_key)
-                axes.scatter(
-                    rows[x], rows[y], s=7, alpha=0.7, linewidth=0, color=color_of(index), marker=marker_of(index)
-                )
-            axes.set_xscale("log" if "x" in scales else "linear")
-            axes.set_yscale("log" if "y" in scales else "linear")
-            panels.title(axes, describe(key))
-            despine(axes)
+            for index, rows in series_rows(matching(table, key), series_keys):
+                color, marker = color_of(index), marker_of(index)
+                axes.scatter(rows[x], rows[y], s=7, alpha=0.7, linewidth=0, color=color, marker=marker)
+            axes.set(**{f"{axis}scale": "log" if axis in scales else "linear" for axis in "xy"})
         panels.label(axis_name(x), axis_name(y))
         panels.legend(series_handles(series_keys, linestyle="") if series else [])
     return panels.result
@@ -248,49 +212,36 @@ def heat_panel(
     scales: set[str],
     levels: pd.DataFrame | None = None,
 ) -> None:
-    """Tiles of one panel, each with its number if there is room.
+    """Tiles of one panel's part of a :func:`field_table`, each with its number if there is room.
 
-    Args:
-        axes: to draw into.
-        table: of the panel, from :func:`field_table`.
-        x, y: columns of it.
-        norm: of the colours.
-        scales: which axes are logarithmic.
-        levels: the table of all panels, whose values make the axes; by default the panel's own.
+    ``scales`` are the axes that are logarithmic; ``levels`` the table of all panels, whose values make the axes.
     """
     levels = table if levels is None else levels
     across, up = _places(levels, x), _places(levels, y)
+    xs, ys = np.array(list(across.values())), np.array(list(up.values()))
     grid = np.full((len(up), len(across)), np.nan)
-    keys = {name: {value: place for place, value in enumerate(places)} for name, places in ((x, across), (y, up))}
+    column_of, row_of = ({value: place for place, value in enumerate(values)} for values in (across, up))
     for entry in table.to_dict("records"):
-        grid[keys[y][as_value(entry[y])], keys[x][as_value(entry[x])]] = entry["value"]
-    edges = [_edges(np.array(list(places.values())), name in scales) for name, places in (("x", across), ("y", up))]
+        grid[row_of[as_value(entry[y])], column_of[as_value(entry[x])]] = entry["value"]
     axes.set_facecolor(UNMEASURED)
-    xs, known = np.array(list(across.values())), np.isfinite(grid)
+    known, ends = np.isfinite(grid), edges(ys, "y" in scales)
     own = list(across) == xs.tolist() and len(xs) > 1.5 * known.sum(axis=1).max()  # rows with values of their own
     fixed = {str(name): value for name, value in table.iloc[0].items() if name not in (x, y)}
     for row, level in enumerate(up):
-        here = known[row]
-        if not here.any():
-            continue
-        parts = [[_key(level), _key(value)] for value, drawn in zip(across, here, strict=True) if drawn or not own]
-        columns = xs[here] if own else xs
-        axes.pcolormesh(
-            _edges(columns, "x" in scales), edges[1][row : row + 2],
-            np.ma.masked_invalid(grid[row, here] if own else grid[row])[None, :], norm=norm, cmap=HEAT,
-            edgecolors=OVER_HEAT, linewidth=0.15, gid=mark("heat", {**fixed, "name": [x, y]}, parts),
-        )  # fmt: skip
+        drawn = known[row] if own else np.full(len(xs), known[row].any())
+        if drawn.any():
+            parts = [[level, value] for value, here in zip(across, drawn, strict=True) if here]
+            gid = mark("heat", {**fixed, "name": [x, y]}, parts)
+            tiles(axes, edges(xs[drawn], "x" in scales), ends[row : row + 2], grid[row, drawn], norm, gid)
     if len(across) <= 10 and len(up) <= 16:
-        for (row, place), number_here in np.ndenumerate(grid):
-            if np.isfinite(number_here):
-                ink = OVER_HEAT if norm(number_here) < 0.55 else EDGE_OVER_HEAT
-                at = (list(across.values())[place], list(up.values())[row])
-                axes.text(*at, number(number_here, 2), ha="center", va="center", fontsize=5, color=ink)
+        for row, place in zip(*np.nonzero(known), strict=True):
+            ink = OVER_HEAT if norm(grid[row, place]) < 0.55 else EDGE_OVER_HEAT
+            words = number(grid[row, place], 2)
+            axes.text(xs[place], ys[row], words, ha="center", va="center", fontsize=5, color=ink)
     _axis(axes, "x", across, "x" in scales)
     _axis(axes, "y", up, "y" in scales)
-    axes.set_xlim(edges[0][0], edges[0][-1])
-    axes.set_ylim(edges[1][0], edges[1][-1])
-    despine(axes)
+    axes.set_xlim(*edges(xs, "x" in scales)[[0, -1]])
+    axes.set_ylim(*ends[[0, -1]])
 
 
 def field_table(
@@ -347,20 +298,16 @@ def column(trials: pd.DataFrame, name: str) -> pd.Series:
         if isinstance(trials[name].dtype, pd.DatetimeTZDtype):
             return trials[name].map(moment)
         return trials[name].map(as_value) if name == "width" else trials[name]
-    from flatdist.expressions import DERIVED, DERIVED_FROM, TRIAL_NAMES, ExpressionError, derived, parse, to_value
-
     try:
         expression = parse(name, TRIAL_NAMES)
         needed = sorted({field for used in expression.names for field in DERIVED_FROM.get(used, (used,))})
         rows = trials[needed].drop_duplicates()
-
-        def value_of(row: Mapping[Any, Any]) -> float:
+        values = []
+        for row in rows.to_dict("records"):
             names = {key: to_value(as_value(entry)) for key, entry in row.items()}
             names |= {key: derived(key, names) for key in expression.names if key in DERIVED}
             value = expression.evaluate(names)
-            return np.nan if value is None else float(value)
-
-        values = [value_of(row) for row in rows.to_dict("records")]
+            values.append(np.nan if value is None else float(value))
     except KeyError as error:
         raise FitError(f"{name!r} needs the column {error}, which these trials do not have") from error
     except (ExpressionError, TypeError, ValueError) as error:
@@ -371,38 +318,32 @@ def column(trials: pd.DataFrame, name: str) -> pd.Series:
     return pd.Series(merged.to_numpy(dtype=float), index=trials.index).round(12)
 
 
-def axes_of(trials: pd.DataFrame, x: str | None, y: str | None) -> tuple[str, str]:
-    """The two axes: as requested, else the fields with the most values.
+def axes_of(trials: pd.DataFrame, *asked: str | None) -> list[str]:
+    """The fields on the axes: as requested, else those with the most values.
 
     Raises:
-        FitError: one does not vary, or fewer than two fields do.
+        FitError: one does not vary, or too few do.
     """
     fields = varying_fields(trials)
-    for name in (x, y):
-        values = set() if name is None else _values_of(trials, name)
-        if name is not None and len(values) < 2:
+    for name in filter(None, asked):
+        values = {as_value(value) for value in distinct(column(trials, name))}
+        # A null counts if it has a meaning, such as a learning rate ``auto``.
+        values -= set() if name in configuration_columns(trials) and len(values) == 2 else {None}
+        if len(values) < 2:
             only = cell_word(min(values)) if values else "no value"
             words = f"these vary: {', '.join(fields)}" if fields else "no field of these trials varies"
             raise FitError(f"{name!r} has one value here ({only}), so there is nothing to draw over it; {words}")
-    free = [name for name in fields if name not in (x, y) and name != "method"] + ["method"] * ("method" in fields)
-    if x is None:
-        if not free:
+    free = sorted((name for name in fields if name not in asked), key=lambda name: name == "method")
+    chosen: list[str] = []
+    for wanted in asked:
+        if wanted is None and not free:
             raise FitError(
-                "no field of these trials varies, so there is nothing to draw over; the trials are of one cell"
+                f"only {chosen[0]} varies in these trials, and a heat map needs two fields; `lines` draws over one"
+                if chosen
+                else "no field of these trials varies, so there is nothing to draw over; the trials are of one cell"
             )
-        x = free.pop(0)
-    if y is None:
-        if not free:
-            raise FitError(f"only {x} varies in these trials, and a heat map needs two fields; `lines` draws over one")
-        y = free.pop(0)
-    return x, y
-
-
-def _values_of(trials: pd.DataFrame, name: str) -> set[Any]:
-    """Distinct values of a column; a null counts if it has a meaning, such as a learning rate ``auto``."""
-    values = {as_value(value) for value in distinct(column(trials, name))}
-    applies = name in configuration_columns(trials) and len(values) == 2
-    return values if applies else values - {None}
+        chosen.append(free.pop(0) if wanted is None else wanted)
+    return chosen
 
 
 def varying_fields(trials: pd.DataFrame) -> list[str]:
@@ -415,23 +356,31 @@ def varying_fields(trials: pd.DataFrame) -> list[str]:
     return sorted(names, key=order)
 
 
+def _asked(name: str | None, default: list[str]) -> list[str]:
+    """Columns that a user asked for; ``none`` for none."""
+    return default if name is None else [] if name == "none" else [name]
+
+
 def facet_of(trials: pd.DataFrame, facet: str | None, used: Sequence[str]) -> list[str]:
     """Columns that make panels: the requested one, else the method."""
-    if facet == "none":
-        return []
-    if facet is not None:
-        return [facet]
-    return ["method"] if "method" in trials and trials["method"].nunique() > 1 and "method" not in used else []
+    several = "method" in trials and trials["method"].nunique() > 1 and "method" not in used
+    return _asked(facet, ["method"] if several else [])
 
 
 def series_of(trials: pd.DataFrame, color: str | None, used: Sequence[str | None]) -> list[str]:
     """Columns that make colours: the requested one, else everything that varies besides the axes and n."""
-    if color == "none":
-        return []
-    if color is not None:
-        return [color]
     free = [name for name in varying_fields(trials) if name not in used and name != "n"]
-    return sorted(free, key=lambda name: name != "method")
+    return _asked(color, sorted(free, key=lambda name: name != "method"))
+
+
+def _series_keys(table: pd.DataFrame, series: Sequence[str]) -> list[dict[str, Any]]:
+    keys = keys_of(table, series)
+    if len(keys) > _MOST_SERIES:
+        raise FitError(
+            f"{len(keys)} combinations of {', '.join(series)} are too many colours to tell apart ({_MOST_SERIES} at "
+            "most); give --color one field, or choose some of the trials with --where"
+        )
+    return keys
 
 
 def pooled(trials: pd.DataFrame, used: Sequence[str]) -> list[str]:
@@ -442,10 +391,8 @@ def pooled(trials: pd.DataFrame, used: Sequence[str]) -> list[str]:
     names = [name for name in varying_fields(trials) if name not in used]
     known = pd.DataFrame({name: column(trials, name).map(as_value) for name in dict.fromkeys([*used, *names])})
     groups = known.drop_duplicates().groupby(list(dict.fromkeys(used)), dropna=False)
-    left = [name for name in names if (groups[name].nunique(dropna=False) > 1).any()]
-    return (
-        [f"each value pools over {', '.join(left)}; choose one with --where, or show it with --facet"] if left else []
-    )
+    left = ", ".join(name for name in names if (groups[name].nunique(dropna=False) > 1).any())
+    return [f"each value pools over {left}; choose one with --where, or show it with --facet"] if left else []
 
 
 def value_name(value: str, agg: str | None) -> str:
@@ -459,30 +406,15 @@ def value_name(value: str, agg: str | None) -> str:
 
 def axis_name(name: str) -> str:
     """Label of an axis."""
-    known = {"n": "measurements $n$", "rank": "rank $r$"}
-    return known.get(name, name)
+    return {"n": "measurements $n$", "rank": "rank $r$"}.get(name, name)
 
 
 def cell_word(value: Any) -> str:
     """One value as a tick label."""
     value = as_value(value)
     if isinstance(value, tuple):
-        same = len(set(value)) == 1
-        return number(value[0], 6) if same else "-".join(number(part, 6) for part in value)
+        return "-".join(number(part, 6) for part in (value[:1] if len(set(value)) == 1 else value))
     return value if isinstance(value, str) else number(value, 4)
-
-
-def _check_series(keys: Sequence[Key], series: Sequence[str]) -> None:
-    if len(keys) > _MOST_SERIES:
-        raise FitError(
-            f"{len(keys)} combinations of {', '.join(series)} are too many colours to tell apart ({_MOST_SERIES} at "
-            "most); give --color one field, or choose some of the trials with --where"
-        )
-
-
-def _key(value: Any) -> Any:
-    value = as_value(value)
-    return list(value) if isinstance(value, tuple) else value.item() if hasattr(value, "item") else value
 
 
 def _numeric(values: pd.Series) -> bool:
@@ -506,47 +438,39 @@ def _number_of(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) else None
 
 
-def _edges(places: np.ndarray, logarithmic: bool) -> np.ndarray:
-    from flatdist.figures.phase_diagram import edges, log_edges
-
-    return log_edges(places) if logarithmic else edges(places)
-
-
 def scales_of(table: pd.DataFrame, names: Mapping[str, str], log: str | None) -> set[str]:
-    """Which of the axes (x, y, value) are logarithmic.
+    """Which of the axes (x, y, value) are logarithmic: by default those of positive numbers that spread widely.
 
     Raises:
         FitError: a requested axis holds text or numbers that are not positive.
     """
-    chosen = None if log is None else {part.strip() for part in log.split(",")} - {"none", ""}
-    unknown = sorted((chosen or set()) - {*names, *names.values()})
+    chosen = set() if log is None else {part.strip() for part in log.split(",")} - {"none", ""}
+    unknown = sorted(chosen - {*names, *names.values()})
     if unknown:
         raise FitError(f"--log {unknown[0]}: no such axis; allowed: {', '.join(names)}, or none")
     found = set()
     for axis, name in names.items():
-        places = table["value"] if axis == "value" else list(_places(table, name).values())
-        entries = np.array(places, dtype=float)
+        entries = np.array(table["value"] if axis == "value" else list(_places(table, name).values()), dtype=float)
         entries = entries[np.isfinite(entries)]
         is_number = axis == "value" or all(_number_of(value) is not None for value in distinct(table[name]))
         positive = is_number and len(entries) > 0 and bool((entries > 0).all())
-        if chosen is not None and chosen & {axis, name}:
-            if not positive:
-                what = "holds zero or negative numbers" if is_number else "holds text, not numbers"
-                raise FitError(f"{name!r} {what}, so its axis cannot be logarithmic; leave it out of --log")
-            found.add(axis)
-        elif chosen is None and positive and entries.max() > _SPREADS * entries.min() and name not in (*_SHARES,):
+        if chosen & {axis, name} and not positive:
+            what = "holds zero or negative numbers" if is_number else "holds text, not numbers"
+            raise FitError(f"{name!r} {what}, so its axis cannot be logarithmic; leave it out of --log")
+        by_default = log is None and positive and entries.max() > 8.0 * entries.min() and name not in _SHARES
+        if chosen & {axis, name} or by_default:
             found.add(axis)
     return found
 
 
 def norm_of(column: pd.Series, value: str, logarithmic: bool) -> Normalize:
-    """The scale of the colours."""
+    """The scale of the colours; over ten decades at most."""
     if value in _SHARES:
         return Normalize(0, 1)
     values = column.to_numpy(dtype=float)
     values = values[np.isfinite(values)]
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-    low = max(low, high * 10.0**-_DECADES) if logarithmic else low
+    low = max(low, high * 1e-10) if logarithmic else low
     if low == high:
         low, high = (low / 1.1, high * 1.1) if low > 0 else (low - 0.5, high + 0.5)
     return LogNorm(low, high) if logarithmic else Normalize(low, high)
@@ -557,7 +481,7 @@ def _axis(axes: Axes, which: str, places: Mapping[Any, float], logarithmic: bool
     axis = axes.xaxis if which == "x" else axes.yaxis
     positions = np.array(list(places.values()))
     if logarithmic:
-        (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+        axes.set(**{f"{which}scale": "log"})
     named = list(places) != positions.tolist()  # a list of widths, or words
     if len(positions) <= 7 or named:
         step = -(-len(positions) // 24)
@@ -567,8 +491,7 @@ def _axis(axes: Axes, which: str, places: Mapping[Any, float], logarithmic: bool
         axis.set_ticks(positions[::step], labels=words, rotation=40 if turned else 0, ha=ha)
         axes.minorticks_off()
     elif logarithmic and positions[-1] < 1000 * positions[0]:
-        ticks = round_values(positions[0], positions[-1])
-        axis.set_ticks(list(ticks), labels=[f"{tick:g}" for tick in ticks])
+        plain_ticks(axis, positions[0], positions[-1])
         axes.minorticks_off()
     elif logarithmic:
         axis.set_major_locator(LogLocator(numticks=6))
@@ -580,50 +503,37 @@ def make_heatmap(trials: pd.DataFrame, context: Context, **options: Any) -> Draw
     value, agg = options.pop("value", SUCCESS), options.get("agg")
     facets = facet_of(trials, options.get("facet"), (x, y))
     table = field_table(trials, [x, y, *facets], value, agg, options.get("tolerance"))
-    figure = heatmap(trials, x, y, value, **options, table=table)
+    figures = {_stem("heatmap", value, x, y): heatmap(trials, x, y, value, **options, table=table)}
+    columns, rows = [cell_word(key[x]) for key in keys_of(table, [x])], []
+    for facet in keys_of(table, facets):
+        for level in reversed(keys_of(matching(table, facet), [y])):
+            mine, named = matching(table, {**facet, **level}), {**facet, **level}
+            values = dict(zip(map(cell_word, mine[x]), mine["value"], strict=True))
+            words = {name: cell_word(entry) for name, entry in named.items()}
+            rows.append(words | {name: number(values.get(name)) for name in columns})
+    tables = {plain(f"{value_name(value, agg)} over {x} and {y}"): pd.DataFrame(rows)}
     remarks = pooled(trials, [x, y, *facets, *(["n"] if value == FITTED else [])])
-    title = plain(f"{value_name(value, agg)} over {x} and {y}")
-    settings = {"x": x, "y": y, "value": value, **options}
-    return Drawn({_stem("heatmap", value, x, y): figure}, {title: _numbers(table, x, y, facets)}, settings, remarks)
+    return Drawn(figures, tables, {"x": x, "y": y, "value": value, **options}, remarks)
 
 
 def make_lines(trials: pd.DataFrame, context: Context, **options: Any) -> Drawn:
     """The lines and their numbers."""
-    x, _ = axes_of(trials, options.get("x"), options.pop("x", None))
+    (x,) = axes_of(trials, options.pop("x", None))
     value, facet = options.pop("value", SUCCESS), options.get("facet")
-    by = [x, *([facet] if facet not in (None, "none") else []), *series_of(trials, options.get("color"), (x, facet))]
+    by = [x, *_asked(facet, []), *series_of(trials, options.get("color"), (x, facet))]
     table = field_table(trials, by, value, options.get("agg"), options.get("tolerance"))
-    figure = lines(trials, x, value, **options, table=table)
+    figures = {_stem("lines", value, x): lines(trials, x, value, **options, table=table)}
     table = pd.concat([matching(table, key) for key in keys_of(table, by)])  # in the order of the legend and the axis
     text = shown(table.rename(columns={"value": value, "low": f"{value}_low", "high": f"{value}_high"}))
     remarks = pooled(trials, [*by, *(["n"] if value == FITTED else [])])
-    settings = {"x": x, "value": value, **options}
-    return Drawn({_stem("lines", value, x): figure}, {f"{value} over {x}": text}, settings, remarks)
+    return Drawn(figures, {f"{value} over {x}": text}, {"x": x, "value": value, **options}, remarks)
 
 
 def make_scatter(trials: pd.DataFrame, context: Context, **options: Any) -> Drawn:
     """The scatter."""
-    x, y = options.pop("x", "nuclear_norm"), options.pop("y", "relative_error")
-    figure = scatter(trials, x, y, **options)
-    return Drawn({_stem("scatter", y, x): figure}, {}, {"x": x, "y": y, **options})
+    options = {"x": "nuclear_norm", "y": "relative_error", **options}
+    return Drawn({_stem("scatter", options["y"], options["x"]): scatter(trials, **options)}, {}, options)
 
 
-def _numbers(table: pd.DataFrame, x: str, y: str, facets: Sequence[str]) -> pd.DataFrame:
-    columns = [cell_word(key[x]) for key in keys_of(table, [x])]
-    rows = []
-    for key in itertools.product(keys_of(table, facets), reversed(keys_of(table, [y]))):
-        named = {**key[0], **key[1]}
-        mine = matching(table, named)
-        values = dict(zip((cell_word(value) for value in mine[x]), mine["value"], strict=True))
-        if len(mine):
-            rows.append(
-                {name: cell_word(value) for name, value in named.items()}
-                | {f"{c}": number(values.get(c)) for c in columns}
-            )
-    return pd.DataFrame(rows)
-
-
-def _stem(kind: str, *names: str) -> str:
-    return "_".join(
-        [kind, *("".join(char if char.isalnum() or char == "_" else "-" for char in name) for name in names)]
-    )
+def _stem(*names: str) -> str:
+    return "_".join(re.sub(r"\W", "-", name) for name in names)

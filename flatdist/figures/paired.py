@@ -8,12 +8,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from flatdist.figures.command import Context, Drawn
-from flatdist.figures.panels import Panels, count_words, describe, keys_of, series_handles, styled
-from flatdist.figures.style import INK, color_of, despine, marker_of, method_label, plain_ticks
+from flatdist.figures.panels import Panels, count_words, keys_of, points, series_handles, series_rows
+from flatdist.figures.style import INK, method_label, plain_ticks
 from flatdist.figures.words import shown
 from flatdist.fits.grouping import matching, panel_columns, series_columns
 from flatdist.fits.paired import mean_differences, paired_differences
 from flatdist.fits.success import resolve_tolerance
+from flatdist.fits.threshold import grouping
 
 
 def paired(
@@ -32,10 +33,7 @@ def paired(
         trials: one row per replicate.
         reference: method that the others are compared with.
         tolerance: relative error below which a replicate succeeds; default: the loosest of the methods'.
-        ax: axes for a single panel; by default a new figure with all panels.
-
-    Returns:
-        The figure, or ``ax``.
+        ax: axes for a single panel, which are returned; by default a new figure with all panels.
 
     Raises:
         FitError: the reference has no trials or several configurations, no other method shares its problems, or several
@@ -53,32 +51,21 @@ def paired(
     with Panels(keys, ax, row_height=1.3, rest=rest, most_in_column=4, sharey=True) as panels:
         for axes, key in panels:
             mine = matching(differences, key)
-            for index, name in styled(series_keys):
-                table = matching(mine, name).sort_values("n")
-                below = table["difference"] - table["difference_low"]
-                above = table["difference_high"] - table["difference"]
-                axes.errorbar(
-                    table["n"].to_numpy(dtype=float) * (1.0 + 0.006 * index), table["difference"],
-                    yerr=[below, above], color=color_of(index), marker=marker_of(index), elinewidth=0.6,
-                )  # fmt: skip
+            panels.title(axes, key, f"{count_words(mine['pairs'])} pairs per point")
+            for index, table in series_rows(mine, series_keys, "n"):
+                x = table["n"].to_numpy(dtype=float) * (1.0 + 0.006 * index)
+                points(axes, index, x, *(table[f"difference{end}"] for end in ("", "_low", "_high")), elinewidth=0.6)
             axes.axhline(0.0, color=INK, linewidth=0.6, zorder=1)
             axes.set_xscale("log")
             plain_ticks(axes.xaxis, float(mine["n"].min()), float(mine["n"].max()))
-            panels.title(axes, f"{describe(key)}   ({count_words(mine['pairs'])} pairs per point)")
-            despine(axes)
         panels.label("measurements $n$", "difference in success")
         title = f"minus {method_label(reference)}, same problems"
         panels.legend(series_handles(series_keys), columnspacing=2.0, title=title, title_fontsize=6.5)
     return panels.result
 
 
-def make(
-    trials: pd.DataFrame, context: Context, *, reference: str = "min_nuclear_norm", tolerance: float | None = None
-) -> Drawn:
+def make(trials: pd.DataFrame, context: Context, *, reference: str = "min_nuclear_norm", tolerance: float) -> Drawn:
     """The figure, and the differences over all n."""
-    tolerance = resolve_tolerance(trials, tolerance)
-    by = [*series_columns(trials), *panel_columns(trials)]
-    table = mean_differences(paired_differences(trials, reference, tolerance), by)
+    table = mean_differences(paired_differences(trials, reference, tolerance), grouping(trials))
     figure = paired(trials, reference=reference, tolerance=tolerance)
-    settings = {"tolerance": tolerance, "reference": reference, "level": 0.95}
-    return Drawn({"paired": figure}, {f"success minus that of {reference}": shown(table)}, settings)
+    return Drawn({"paired": figure}, {f"success minus that of {reference}": shown(table)}, {"level": 0.95})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Self
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,33 +18,31 @@ from matplotlib.lines import Line2D
 from flatdist.errors import FitError
 from flatdist.figures.style import (
     COLUMN_WIDTH,
+    FAINT,
     HEAT,
+    OVER_HEAT,
     PAGE_WIDTH,
     PREDICTION_LINES,
+    PREDICTIONS,
+    UP,
     color_of,
+    despine,
     marker_of,
     method_label,
     method_rank,
     themed,
 )
-from flatdist.fits.grouping import as_value, null_name
+from flatdist.fits.grouping import as_value, matching, null_name
 from flatdist.theory import prediction
 
 TIMES, PRIME, DELTA = "\N{MULTIPLICATION SIGN}", "\N{PRIME}", "\N{GREEK SMALL LETTER DELTA}"
 MANY = 4  # panels
 
 _NAMES = {
-    "d_out": "$d'$",
-    "d_in": "$d$",
-    "rank": "$r$",
-    "depth": "depth",
-    "init_scale": "init",
-    "label_noise_std": "noise",
-    "learning_rate": "rate",
-    "observation_noise_std": "observation noise",
-    "spectral_tail": "spectral tail",
+    "d_out": "$d'$", "d_in": "$d$", "rank": "$r$", "depth": "depth", "init_scale": "init", "label_noise_std": "noise",
+    "learning_rate": "rate", "observation_noise_std": "observation noise", "spectral_tail": "spectral tail",
     "batch_size": "batch",
-}
+}  # fmt: skip
 
 Key = Mapping[Any, Any]
 
@@ -52,7 +51,7 @@ class Panels:
     """A figure's axes, one for each key; within its context everything is drawn in the figures' style.
 
         with Panels(keys, ax, row_height=1.25, rest=0.9) as panels:
-            for axes, key in panels:
+            for axes, key in panels:  # titled with the key's words
                 ...
 
     Args:
@@ -60,7 +59,7 @@ class Panels:
         ax: axes to draw into, which needs a single key; None for a figure of its own.
         row_height, rest: inches per row of panels, and for legend and labels.
         most_in_column: more panels than this make two columns and a page's width.
-        columns: number of columns, if the data determine it.
+        columns, width: number of columns and inches, if the data do not determine them.
         subplots: further arguments of ``Figure.subplots``.
     """
 
@@ -73,6 +72,7 @@ class Panels:
         rest: float = 0.5,
         most_in_column: int = 5,
         columns: int | None = None,
+        width: float | None = None,
         **subplots: Any,
     ) -> None:
         self.keys, self._own = list(keys), ax is None
@@ -84,13 +84,14 @@ class Panels:
                     f"these rows differ in {', '.join(varying)} and make {len(self.keys)} panels, but ax= takes one; "
                     "select one of them, or leave ax out for a figure of all"
                 )
+            despine(ax)
             self.columns, self.flat = 1, [ax]
             return
         self.columns = columns or (1 if len(self.keys) <= most_in_column else 2)
         rows = -(-len(self.keys) // self.columns)
         self._stack.enter_context(themed())
-        size = (COLUMN_WIDTH if self.columns == 1 else PAGE_WIDTH, rows * row_height + rest)
-        self.figure = Figure(figsize=size, layout="constrained")
+        width = width or (COLUMN_WIDTH if self.columns == 1 else PAGE_WIDTH)
+        self.figure = Figure(figsize=(width, rows * row_height + rest), layout="constrained")
         self.flat = list(self.figure.subplots(rows, self.columns, squeeze=False, **subplots).flat)
         for axes in self.flat[len(self.keys) :]:
             axes.set_axis_off()
@@ -102,12 +103,21 @@ class Panels:
         self._stack.close()
 
     def __iter__(self) -> Iterator[tuple[Axes, Key]]:
-        return iter(list(zip(self.flat, self.keys, strict=False)))
+        for axes, key in zip(self.flat, self.keys, strict=False):
+            self.title(axes, key)
+            yield axes, key
 
     @property
     def result(self) -> Any:
         """What a figure function returns: the figure, or the axes that it was given."""
         return self.figure if self._own else self.flat[0]
+
+    def title(self, axes: Axes, key: Key, remark: str = "") -> None:
+        """Title a panel with its key and a remark, unless the caller has titled the axes."""
+        if self._own or not axes.get_title():
+            text = f"{describe(key)}   ({remark})" if remark else describe(key)
+            # Mathtext is parsed anew for every format: a second or two where there are many panels.
+            axes.set_title(plain(text) if len(self.keys) > MANY else text, loc="left", pad=3)
 
     def color_bar(self, norm: Any, label: str, **settings: Any) -> None:
         """The scale of a heat map's colours, beside all panels."""
@@ -117,13 +127,6 @@ class Panels:
         bar = figure.colorbar(scale, ax=axes, location="right", aspect=24, pad=0.02, **settings)
         bar.set_label(label)
         bar.outline.set_linewidth(0.4)
-
-    def title(self, axes: Axes, text: str) -> None:
-        """Set a panel's title, unless the caller has titled the axes."""
-        if self._own or not axes.get_title():
-            # Mathtext is parsed anew for every format: a second or two where there are many panels.
-            text = plain(text) if len(self.keys) > MANY else text
-            axes.set_title(text, loc="left", pad=3)
 
     def label(self, x: str, y: str) -> None:
         """Name the axes: y in the first column, x below the last panel of each."""
@@ -144,12 +147,12 @@ class Panels:
 
 def plain(text: str) -> str:
     """Mathtext as plain text: ``$d' = 3$`` becomes d′ = 3."""
-    return re.sub(r"\$([^$]*)\$", lambda found: _without_markup(found[1]), text)
 
+    def without_markup(formula: re.Match[str]) -> str:
+        text = formula[1].replace("\\times", TIMES).replace("\\delta", DELTA).replace("\\,", " ").replace("'", PRIME)
+        return re.sub(r"[{}_\\]", "", text)
 
-def _without_markup(math_text: str) -> str:
-    text = math_text.replace("\\times", TIMES).replace("\\delta", DELTA).replace("\\,", " ").replace("'", PRIME)
-    return re.sub(r"[{}_\\]", "", text)
+    return re.sub(r"\$([^$]*)\$", without_markup, text)
 
 
 def describe(key: Key) -> str:
@@ -164,19 +167,12 @@ def describe(key: Key) -> str:
         if name == "method":
             parts.append(method_label(value))
             continue
-        if value is None:
-            value = null_name(name, key.get("method"))
+        value = null_name(name, key.get("method")) if value is None else value
         if value is not None:
             shown = f"{value:g}" if isinstance(value, float) else str(value)
-            known = _NAMES.get(name)
-            parts.append(f"{known} {shown}" if known and not known.startswith("$") else _equation(known, name, shown))
+            words = _NAMES.get(name, "" if name in ("ensemble", "ground_truth") else name)
+            parts.append(f"{words[:-1]} = {shown}$" if words.endswith("$") else f"{words} {shown}".strip())
     return ", ".join(parts)
-
-
-def _equation(known: str | None, name: str, shown: str) -> str:
-    if known:
-        return f"{known[:-1]} = {shown}$"
-    return shown if name in ("ensemble", "ground_truth") else f"{name} {shown}"
 
 
 def keys_of(table: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -186,7 +182,7 @@ def keys_of(table: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]
     return sorted(keys, key=lambda key: [_place(name, value) for name, value in key.items()])
 
 
-def _place(name: str, value: Any) -> tuple[int, Any, str]:
+def _place(name: str, value: Any) -> tuple[int, float, str]:
     if name == "method":
         return method_rank(value), 0.0, str(value)
     if value is None:
@@ -197,12 +193,34 @@ def _place(name: str, value: Any) -> tuple[int, Any, str]:
     return (0, float(value), "") if number and not isinstance(value, str) else (1, 0.0, str(value))
 
 
+def tiles(axes: Axes, x: np.ndarray, y: np.ndarray, values: np.ndarray, norm: Any, gid: str | None) -> None:
+    """A row of a heat map: ``values``, (k,), between the edges x, (k + 1,), and y, (2,); none where not finite."""
+    axes.pcolormesh(
+        x, y, np.ma.masked_invalid(values)[None, :], norm=norm, cmap=HEAT, edgecolors=OVER_HEAT, linewidth=0.15, gid=gid
+    )
+
+
 def styled(keys: Sequence[Key]) -> list[tuple[int, Key]]:
     """Keys with the number of their colour and marker: the method's own if no method occurs twice, else in order."""
     methods = [key.get("method") for key in keys]
     own = [method_rank(method) for method in methods if isinstance(method, str)]
     numbers = own if len(set(own)) == len(keys) else range(len(keys))
     return list(zip(numbers, keys, strict=True))
+
+
+def series_rows(
+    table: pd.DataFrame, keys: Sequence[Key], order: str | None = None
+) -> Iterator[tuple[int, pd.DataFrame]]:
+    """The rows of each series in the order of a column, with its number as by :func:`styled`."""
+    for index, key in styled(keys):
+        rows = matching(table, key)
+        yield index, rows if order is None else rows.sort_values(order)
+
+
+def points(axes: Axes, index: int, x: Any, y: Any, low: Any, high: Any, **style: Any) -> None:
+    """The points of a series, numbered as by :func:`styled`, with bars from low to high."""
+    look: dict[str, Any] = {"color": color_of(index), "marker": marker_of(index), "elinewidth": 0.7}
+    axes.errorbar(x, y, yerr=[y - low, high - y], **look | style)
 
 
 def series_handles(keys: Sequence[Key], nameless: str = "all trials", **style: Any) -> list[Line2D]:
@@ -215,28 +233,25 @@ def series_handles(keys: Sequence[Key], nameless: str = "all trials", **style: A
     ]
 
 
-def prediction_handles(names: Sequence[str], **style: Any) -> list[Line2D]:
-    """Legend entries of predictions."""
+def prediction_handles(names: Collection[str], **style: Any) -> list[Line2D]:
+    """Legend entries of those of :data:`PREDICTIONS` that are named."""
+    looks = {name: PREDICTION_LINES[name] for name in PREDICTIONS if name in names}
     return [
-        Line2D([], [], **{"color": PREDICTION_LINES[name][1], "linestyle": PREDICTION_LINES[name][0],
-                          "label": prediction(name).label} | style)
-        for name in names
-    ]  # fmt: skip
+        Line2D([], [], linestyle=dashes, color=grey, label=prediction(name).label, **style)
+        for name, (dashes, grey) in looks.items()
+    ]
 
 
-def arrow_handle(label: str, arrow: str = "$\\uparrow$") -> Line2D:
+def arrow_handle(label: str, arrow: str = UP) -> Line2D:
     """Legend entry of the arrows at the bounds of censored values."""
-    return Line2D([], [], color="#777777", marker=arrow, linestyle="", label=label)
+    return Line2D([], [], color=FAINT, marker=arrow, linestyle="", label=label)
 
 
 def legend_above(figure: Figure, handles: Sequence[Any], ncols: int = 2, **settings: Any) -> None:
-    """A legend above all axes, in fewer columns where the figure is too narrow; the figure grows by the rows this adds.
+    """A legend above all axes in at most ``ncols`` columns, fewer where the figure is too narrow.
 
-    Args:
-        figure: with room for the legend in ``ncols`` columns.
-        handles: with labels; blank ones fill up columns.
-        ncols: most columns.
-        settings: further arguments of ``Figure.legend``.
+    The figure, which has room for the legend in ``ncols`` columns, grows by the rows that fewer add; blank handles,
+    which fill up columns, are then left out.
     """
     if not handles:
         return
@@ -255,21 +270,7 @@ def legend_above(figure: Figure, handles: Sequence[Any], ncols: int = 2, **setti
     figure.set_size_inches(width, height + (box.height - first) / figure.dpi)
 
 
-def two_blocks(left: Sequence[Line2D], right: Sequence[Line2D]) -> list[Line2D]:
-    """Handles of a two-column legend, filled up so that each block has a column of its own."""
-    rows = max(len(left), len(right))
-    return [
-        handle for block in (left, right)
-        for handle in (*block, *(Line2D([], [], color="none", label=" ") for _ in range(rows - len(block))))
-    ]  # fmt: skip
-
-
 def count_words(values: Any) -> str:
     """Counts as a range: ``8``, or ``4-8`` if they differ."""
     counts = sorted(set(values))
     return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
-
-
-def label_size() -> float:
-    """Font size of axis labels, for labels of the whole figure."""
-    return float(mpl.rcParams["axes.labelsize"])

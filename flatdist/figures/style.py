@@ -21,7 +21,7 @@ from matplotlib.ticker import NullLocator
 
 from flatdist.cells.cell import FIELDS
 from flatdist.errors import FitError
-from flatdist.figures.origin import file_metadata, file_stem
+from flatdist.figures.tracing import file_metadata, file_stem
 from flatdist.machine.files import atomic
 from flatdist.methods import METHODS
 
@@ -33,6 +33,7 @@ RESOLUTION = 300  # dots per inch
 # Okabe and Ito's palette, distinguishable with common colour-vision deficiencies; without yellow, which is too light.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+UP, DOWN = "$\\uparrow$", "$\\downarrow$"  # markers at the bounds of censored values
 METHOD_ORDER = (
     "label_noise_sgd",
     "minibatch_sgd",
@@ -44,22 +45,23 @@ METHOD_ORDER = (
 )
 HEAT = "cividis"  # success from 0 to 1; reads the same in grey
 N50 = "#E5007D"  # used by no series and by no part of the heat map's scale
-INK, FAINT, UNMEASURED = "#222222", "#777777", "#dddddd"
+INK, FAINT, PALE, UNMEASURED = "#222222", "#777777", "#bbbbbb", "#dddddd"
 # White and black that stay so on a dark page are one bit off those that follow its theme; no eye or printer sees it.
 OVER_HEAT, EDGE_OVER_HEAT = "#fffffe", "#000001"
 
 # How each prediction is drawn, everywhere: (dash pattern, grey level).
+DASHED, DOTTED = (0, (5, 2)), (0, (1, 1.5))
 PREDICTION_LINES: Mapping[str, tuple[Any, str]] = {
     "statdim": ("-", INK),
-    "rsum": ((0, (5, 2)), INK),
-    "dof": ((0, (1, 1.5)), INK),
+    "rsum": (DASHED, INK),
+    "dof": (DOTTED, INK),
     "entries": ((0, (5, 1.5, 1, 1.5)), INK),
     "statdim_upper": ("-", "#999999"),
-    "statdim_asymptotic": ((0, (5, 2)), "#999999"),
+    "statdim_asymptotic": (DASHED, "#999999"),
 }
 PREDICTIONS = ("dof", "rsum", "statdim", "entries")  # drawn beside measured successes, in the order of legends
 
-_SETTINGS: Mapping[str, Any] = {
+_SETTINGS: dict[Any, Any] = {
     "font.sans-serif": ["Arial", "DejaVu Sans", "Liberation Sans", "Bitstream Vera Sans", "sans-serif"],
     "font.size": 7.5,
     "text.color": ".15",
@@ -69,6 +71,8 @@ _SETTINGS: Mapping[str, Any] = {
     "axes.titlesize": 7.5,
     "axes.labelsize": 7.5,
     "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
     "legend.fontsize": 6.5,
     "legend.frameon": False,
     "lines.linewidth": 1.1,
@@ -90,8 +94,7 @@ _SETTINGS: Mapping[str, Any] = {
 
 def themed() -> Any:
     """Context in which figures are made and saved: ticks, thin lines, print size."""
-    settings: dict[Any, Any] = {**_SETTINGS}
-    return mpl.rc_context(settings)
+    return mpl.rc_context(_SETTINGS)
 
 
 def color_of(index: int) -> str:
@@ -110,21 +113,15 @@ def despine(*many: Axes) -> None:
         axes.spines[["top", "right"]].set_visible(False)
 
 
+def log_axes(*many: Axes) -> None:
+    """Make both axes logarithmic."""
+    for axes in many:
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+
+
 def plain_ticks(axis: Axis, low: float, high: float, most: int = 8) -> None:
-    """Use a few round tick labels instead of powers on a logarithmic axis that rarely spans a decade.
-
-    Args:
-        axis: of an axes whose scale is logarithmic.
-        low, high: range of the data.
-        most: labels at most.
-    """
-    inside = round_values(low, high, most)
-    axis.set_ticks(list(inside), labels=[f"{value:g}" for value in inside])
-    axis.set_minor_locator(NullLocator())
-
-
-def round_values(low: float, high: float, most: int = 8) -> np.ndarray:
-    """At most ``most`` round numbers from low to high, about evenly spaced on a logarithmic axis; (k,)."""
+    """At most ``most`` round numbers instead of powers, on a logarithmic axis that rarely spans a decade."""
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     candidates = np.array([float(f"{m}e{e}") for e in decades for m in (1, 1.5, 2, 3, 4, 5, 7)])
     inside = candidates[(candidates >= low * 0.97) & (candidates <= high * 1.03)]
@@ -132,7 +129,19 @@ def round_values(low: float, high: float, most: int = 8) -> np.ndarray:
         inside = inside[::2]
     if len(inside) < 2:
         inside = np.unique([float(f"{low:.2g}"), float(f"{high:.2g}")])
-    return np.asarray(inside)
+    axis.set_ticks(list(inside), labels=[f"{value:g}" for value in inside])
+    axis.set_minor_locator(NullLocator())
+
+
+def edges(values: np.ndarray, logarithmic: bool = False) -> np.ndarray:
+    """Edges of cells around increasing values, at neighbours' means, geometric on a logarithmic axis; (k + 1,)."""
+    if len(values) == 1:
+        (value,) = values
+        return np.array([value / 1.05, value * 1.05] if logarithmic else [value - 0.5, value + 0.5])
+    at = np.log(values) if logarithmic else values
+    middles = (at[1:] + at[:-1]) / 2
+    ends = np.concatenate(([2 * at[0] - middles[0]], middles, [2 * at[-1] - middles[-1]]))
+    return np.exp(ends) if logarithmic else ends
 
 
 def method_label(method: str) -> str:
@@ -168,11 +177,8 @@ def mark(kind: str, row: Mapping[Any, Any] | pd.Series, n: Any = ()) -> str | No
     if not _marking:
         return None
     key = {name: value for name, value in dict(row).items() if name in FIELDS or name in ("name", "law")}
-    return "mark:" + json.dumps([kind, key, list(n)], default=_plain)
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else str(value)
+    plain = lambda value: value.item() if hasattr(value, "item") else str(value)  # noqa: E731
+    return "mark:" + json.dumps([kind, key, list(n)], default=plain)
 
 
 def save_figure(

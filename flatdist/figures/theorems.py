@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from matplotlib.axes import Axes
 from flatdist.errors import FitError
 from flatdist.figures.command import Context, Drawn
 from flatdist.figures.panels import Panels
-from flatdist.figures.style import INK, color_of, despine, marker_of
+from flatdist.figures.style import INK, PALE, color_of, log_axes, marker_of
 from flatdist.fits.theorem_checks import (
     CLOSED_FORM,
     EXACT,
@@ -29,11 +30,35 @@ from flatdist.fits.theorem_checks import (
 )
 from flatdist.theory import flattest_risk_bound, nuclear_norm_ratio_bound
 
-_COLORS = dict(zip(VERDICTS, ("#0072B2", "#E69F00", "#BBBBBB", "#999999", "#D55E00"), strict=True))
-_MARKERS = dict(zip(VERDICTS, ("o", "D", "s", "v", "X"), strict=True))
+_LOOKS = dict(
+    zip(VERDICTS, zip("oDsvX", ("#0072B2", "#E69F00", "#BBBBBB", "#999999", "#D55E00"), strict=True), strict=True)
+)  # marker and colour
 _SMALLEST = 1e-17  # where an error of exactly zero is drawn on a logarithmic axis
-
-Draw = Callable[[Axes, Check, pd.DataFrame], None]
+_DELTA_1, _DELTA_2 = (f"$\\delta_{rank}$: lower bound, bar to upper" for rank in (1, 2))
+_BOUNDS: Mapping[str, tuple[str, str]] = {
+    "lemma_3": (_DELTA_1, "largest $|\\mathrm{tr\\,Hess}\\,L\\,/\\,2R - 1|$"),
+    "lemma_5": (_DELTA_2, "largest left side $/\\,\\|X\\|_*^2$"),
+    "theorem_1_regularizer": (_DELTA_1, "$|F(M^*)/G(M^*) - 1|$"),
+    "theorem_1_nuclear_norm": (
+        "$\\delta_1$: lower bound; grey: vacuous", "$\\|\\hat M\\|_* \\,/\\, \\min \\|M\\|_*$"
+    ),
+    "theorem_2": (
+        "$\\delta_2$: lower bound; grey: vacuous", "$\\|\\hat M - M^*\\|_F^2 \\,/\\, \\|M^*\\|_*^2$"
+    ),
+}  # fmt: skip
+"""Statements that bound a value by the isometry constant -> labels of the axes."""
+_CLOSED = {
+    "optimised": ("optimised along geodesics", CLOSED_FORM),
+    "minimiser": ("trace at the explicit minimiser", CLOSED_FORM),
+    "closed_product": ("its product", CLOSED_FORM),
+}
+_ERRORS: Mapping[str, Mapping[str, tuple[str, float]]] = {
+    "lemma_2": {"lemma2_on": ("interpolating layers", LEMMA_2), "lemma2_off": ("other layers", LEMMA_2)},
+    "lemma_4": {"lemma4_excess": ("R at balanced layers", LEMMA_4), "lemma4_product": ("their product", PRODUCT)},
+    "theorem_5": _CLOSED,
+    "theorem_7": _CLOSED,
+}
+"""Statements of equality -> columns of relative errors, what they are of, and the largest allowed."""
 
 
 def theorem(check: Check, trials: pd.DataFrame, *, ax: Axes | None = None) -> Any:
@@ -42,10 +67,7 @@ def theorem(check: Check, trials: pd.DataFrame, *, ax: Axes | None = None) -> An
     Args:
         check: from :func:`flatdist.fits.theorem_checks.run_checks`.
         trials: that it was made from.
-        ax: axes to draw into; by default a figure of its own.
-
-    Returns:
-        The figure, or ``ax``.
+        ax: axes to draw into, which are returned; by default a figure of its own.
 
     Example:
         >>> import flatdist
@@ -57,95 +79,79 @@ def theorem(check: Check, trials: pd.DataFrame, *, ax: Axes | None = None) -> An
         ('theorem_4', 'quantile; dashed: beyond is a violation')
     """
     with Panels([{}], ax, row_height=2.5, rest=0.0) as panels:
-        axes = panels.flat[0]
-        _DRAWN[check.name](axes, check, trials)
-        despine(axes)
-        axes.legend(**({"ncols": 2, "fontsize": 5} if check.name == "theorem_4" else {}))
+        for axes, _ in panels:
+            if check.name in _BOUNDS:
+                _bound(axes, check.name, check.instances)
+                axes.set(xlabel=_BOUNDS[check.name][0], ylabel=_BOUNDS[check.name][1])
+            elif check.name in _ERRORS:
+                _errors(axes, check.instances, _ERRORS[check.name])
+            elif check.name == "theorem_3":
+                _constants(axes, check.instances)
+            elif check.name == "theorem_4":
+                _law(axes, check.instances)
+            else:
+                _isometry(axes, problems(trials))
+            axes.legend(**({"ncols": 2, "fontsize": 5} if check.name == "theorem_4" else {}))
     return panels.result
 
 
-def _bound(
-    x_label: str, y_label: str, bounds: Callable[[pd.DataFrame], Mapping[str, Callable[[float], float]]]
-) -> Draw:
+def _bound(axes: Axes, name: str, rows: pd.DataFrame) -> None:
     """Measured values over the isometry constant and the bound as a line; bars end at the constant's upper bound."""
-
-    def draw(axes: Axes, check: Check, trials: pd.DataFrame) -> None:
-        rows = check.instances
-        rows = rows.assign(measured=rows["measured"].clip(lower=EXACT)) if check.name == "theorem_2" else rows
-        known = rows[rows["upper"] < 1.0]
-        axes.hlines(known["measured"], known["lower"], known["upper"], color="#bbbbbb", linewidth=0.5)
-        for verdict, group in rows.groupby("verdict"):
-            name = str(verdict)
-            axes.plot(
-                group["lower"], group["measured"], _MARKERS[name], color=_COLORS[name], markersize=2.6, label=name
-            )
-        reach = min(0.98, float(rows["upper"].max()))
-        grid = np.linspace(min(0.02, reach / 2), reach, 200)
-        for style, (label, bound) in zip(("-", "--", ":"), bounds(rows).items(), strict=False):
-            axes.plot(grid, [bound(delta) for delta in grid], style, color=INK, linewidth=0.9, label=label)
-        axes.axvspan(1.0, max(1.05, 1.05 * float(rows["lower"].max())), color="#eeeeee", linewidth=0, zorder=0)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-
-    return draw
+    rows = rows.assign(measured=rows["measured"].clip(lower=EXACT)) if name == "theorem_2" else rows
+    bounds: dict[str, Callable[[float], float]] = {"the bound": float}
+    if name == "theorem_1_nuclear_norm":
+        depths = sorted(set(rows["depth"].astype(int)))
+        bounds = {f"the bound, depth {depth}": partial(nuclear_norm_ratio_bound, depth=depth) for depth in depths}
+    elif name == "theorem_2":
+        bounds = {"the bound, depth 2": partial(flattest_risk_bound, nuclear_norm=1.0)}
+    known = rows[rows["upper"] < 1.0]
+    axes.hlines(known["measured"], known["lower"], known["upper"], color=PALE, linewidth=0.5)
+    for verdict, group in rows.groupby("verdict"):
+        marker, color = _LOOKS[str(verdict)]
+        axes.plot(group["lower"], group["measured"], marker, color=color, markersize=2.6, label=str(verdict))
+    reach = min(0.98, float(rows["upper"].max()))
+    grid = np.linspace(min(0.02, reach / 2), reach, 200)
+    for style, (label, bound) in zip(("-", "--", ":"), bounds.items(), strict=False):
+        axes.plot(grid, [bound(delta) for delta in grid], style, color=INK, linewidth=0.9, label=label)
+    axes.axvspan(1.0, max(1.05, 1.05 * float(rows["lower"].max())), color="#eeeeee", linewidth=0, zorder=0)
+    log_axes(axes)
 
 
-def _errors(columns: Mapping[str, str], tolerances: Sequence[float]) -> Draw:
-    def draw(axes: Axes, check: Check, trials: pd.DataFrame) -> None:
-        for index, ((column, label), tolerance) in enumerate(zip(columns.items(), tolerances, strict=True)):
-            values = np.sort(check.instances[column].dropna().abs().to_numpy(dtype=float))
-            share = (np.arange(len(values)) + 0.5) / max(len(values), 1)
-            color = color_of(index)
-            axes.plot(np.maximum(values, _SMALLEST), share, marker_of(index), color=color, markersize=2.4, label=label)
-            axes.axvline(tolerance, color=color, linestyle="--", linewidth=0.8)
-        axes.set_xscale("log")
-        axes.set_xlabel("relative error; dashed: the largest allowed")
-        axes.set_ylabel("share of instances")
-
-    return draw
+def _errors(axes: Axes, rows: pd.DataFrame, columns: Mapping[str, tuple[str, float]]) -> None:
+    for index, (column, (label, tolerance)) in enumerate(columns.items()):
+        values = np.sort(rows[column].dropna().abs().to_numpy(dtype=float))
+        share = (np.arange(len(values)) + 0.5) / max(len(values), 1)
+        color = color_of(index)
+        axes.plot(np.maximum(values, _SMALLEST), share, marker_of(index), color=color, markersize=2.4, label=label)
+        axes.axvline(tolerance, color=color, linestyle="--", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set(xlabel="relative error; dashed: the largest allowed", ylabel="share of instances")
 
 
-def _identity(rows: pd.DataFrame) -> Mapping[str, Callable[[float], float]]:
-    return {"the bound": float}
-
-
-def _ratio_bounds(rows: pd.DataFrame) -> Mapping[str, Callable[[float], float]]:
-    def at(depth: int) -> Callable[[float], float]:
-        return lambda delta: nuclear_norm_ratio_bound(delta, depth)
-
-    return {f"the bound, depth {depth}": at(depth) for depth in sorted(set(rows["depth"].astype(int)))}
-
-
-def _constants(axes: Axes, check: Check, trials: pd.DataFrame) -> None:
-    for index, (size, group) in enumerate(check.instances.groupby("size")):
+def _constants(axes: Axes, rows: pd.DataFrame) -> None:
+    for index, (size, group) in enumerate(rows.groupby("size")):
         measured = np.maximum(group["measured"].to_numpy(dtype=float), EXACT)
         label = f"$d + d' = {size:g}$"
         axes.plot(group["n"], measured, marker_of(index), color=color_of(index), markersize=2.6, label=label)
     axes.set_yscale("log")
-    axes.set_xlabel("number of measurements $n$")
-    axes.set_ylabel("$C$ needed; bottom: exact recovery")
+    axes.set(xlabel="number of measurements $n$", ylabel="$C$ needed; bottom: exact recovery")
 
 
-def _law(axes: Axes, check: Check, trials: pd.DataFrame) -> None:
+def _law(axes: Axes, rows: pd.DataFrame) -> None:
     from scipy.stats import kstwo
 
-    table = check.instances
-    for index, row in enumerate(table.to_dict("records")):
+    for index, row in enumerate(rows.to_dict("records")):
         uniform = (np.arange(len(row["ranks"])) + 0.5) / len(row["ranks"])
         label = f"{row['d_out']} x {row['d_in']}, n = {row['n']}"
         axes.plot(uniform, row["ranks"] - uniform, color=color_of(index), linewidth=0.7, label=label)
-    limit = kstwo.ppf(1.0 - SIGNIFICANCE / (2 * len(table)), int(table["replicates"].min()))
+    limit = kstwo.ppf(1.0 - SIGNIFICANCE / (2 * len(rows)), int(rows["replicates"].min()))
     for side in (-limit, limit):
         axes.axhline(side, color=INK, linestyle="--", linewidth=0.8)
-    axes.set_xlabel("quantile; dashed: beyond is a violation")
-    axes.set_ylabel("Beta law at the error $-$ quantile")
+    axes.set(xlabel="quantile; dashed: beyond is a violation", ylabel="Beta law at the error $-$ quantile")
     axes.set_ylim(-1.3 * limit, 2.4 * limit)
 
 
-def _isometry(axes: Axes, check: Check, trials: pd.DataFrame) -> None:
-    rows = problems(trials)
+def _isometry(axes: Axes, rows: pd.DataFrame) -> None:
     for index, rank in enumerate((1, 2)):
         load, color = rank * (rows["d_out"] + rows["d_in"]) / rows["n"], color_of(index)
         for side, word, filling in (("lower", "below", color), ("upper", "above", "none")):
@@ -155,44 +161,9 @@ def _isometry(axes: Axes, check: Check, trials: pd.DataFrame) -> None:
             )  # fmt: skip
     grid = np.geomspace(float(rows["n"].min()) / 60, float(rows["n"].max()) / 5, 50)
     axes.plot(grid, 2.0 / np.sqrt(grid), color=INK, linewidth=0.8, label="exponent $-1/2$")
-    axes.axhline(1.0, color="#bbbbbb", linewidth=0.6, zorder=0)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlabel("$n \\,/\\, r(d + d')$")
-    axes.set_ylabel("isometry constant $\\delta_r$")
-
-
-_CLOSED = _errors(
-    {
-        "optimised": "optimised along geodesics",
-        "minimiser": "trace at the explicit minimiser",
-        "closed_product": "its product",
-    },
-    (CLOSED_FORM,) * 3,
-)
-_DRAWN: Mapping[str, Draw] = {
-    "lemma_2": _errors({"lemma2_on": "interpolating layers", "lemma2_off": "other layers"}, (LEMMA_2, LEMMA_2)),
-    "lemma_3": _bound(
-        "$\\delta_1$: lower bound, bar to upper", "largest $|\\mathrm{tr\\,Hess}\\,L\\,/\\,2R - 1|$", _identity
-    ),
-    "lemma_4": _errors(
-        {"lemma4_excess": "R at balanced layers", "lemma4_product": "their product"}, (LEMMA_4, PRODUCT)
-    ),
-    "lemma_5": _bound("$\\delta_2$: lower bound, bar to upper", "largest left side $/\\,\\|X\\|_*^2$", _identity),
-    "theorem_1_regularizer": _bound("$\\delta_1$: lower bound, bar to upper", "$|F(M^*)/G(M^*) - 1|$", _identity),
-    "theorem_1_nuclear_norm": _bound(
-        "$\\delta_1$: lower bound; grey: vacuous", "$\\|\\hat M\\|_* \\,/\\, \\min \\|M\\|_*$", _ratio_bounds
-    ),
-    "theorem_2": _bound(
-        "$\\delta_2$: lower bound; grey: vacuous", "$\\|\\hat M - M^*\\|_F^2 \\,/\\, \\|M^*\\|_*^2$",
-        lambda rows: {"the bound, depth 2": lambda delta: flattest_risk_bound(delta, 1.0)},
-    ),
-    "theorem_3": _constants,
-    "theorem_4": _law,
-    "corollary_1": _isometry,
-    "theorem_5": _CLOSED,
-    "theorem_7": _CLOSED,
-}  # fmt: skip
+    axes.axhline(1.0, color=PALE, linewidth=0.6, zorder=0)
+    log_axes(axes)
+    axes.set(xlabel="$n \\,/\\, r(d + d')$", ylabel="isometry constant $\\delta_r$")
 
 
 def make(trials: pd.DataFrame, context: Context) -> Drawn:

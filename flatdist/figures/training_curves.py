@@ -20,9 +20,9 @@ from matplotlib.lines import Line2D
 from flatdist.cells.cell import FIELDS, PROBLEM_FIELDS
 from flatdist.errors import FitError
 from flatdist.figures.command import Context, Drawn
-from flatdist.figures.panels import Key, describe, keys_of, legend_above
-from flatdist.figures.style import FAINT, INK, PAGE_WIDTH, color_of, despine, plain_ticks, themed
-from flatdist.fits.grouping import configuration_columns, matching
+from flatdist.figures.panels import Key, Panels, describe, keys_of
+from flatdist.figures.style import FAINT, INK, PAGE_WIDTH, color_of, log_axes, plain_ticks
+from flatdist.fits.grouping import as_value, configuration_columns, matching
 from flatdist.methods import takes_steps
 from flatdist.theory import flattest_trace
 
@@ -32,7 +32,6 @@ MEASURES: Mapping[str, str] = {
     "nuclear_norm": "nuclear norm",
     "hessian_trace": "tr Hess $L$",
 }
-_QUARTILES = (0.25, 0.5, 0.75)
 COLUMNS = ("cell_id", "replicate", "step", *MEASURES, "train_loss_max")
 """Columns of the history that the figure needs."""
 
@@ -66,24 +65,46 @@ def training_curves(trials: pd.DataFrame, history: pd.DataFrame) -> Figure:
         raise FitError("the store has no history of these trials, or all of them diverged")
     levels = reference_levels(trials)
     depths, keys = keys_of(curves, ["depth"]), keys_of(curves, series)
-    with themed():
-        figure = Figure(figsize=(PAGE_WIDTH, 1.35 * len(MEASURES) + 0.7), layout="constrained")
-        grid = figure.subplots(len(MEASURES), len(depths), squeeze=False, sharex="col")
-        for column, depth in zip(grid.T, depths, strict=True):
-            at_depth = matching(curves, depth)
-            for axes, (measure, label) in zip(column, MEASURES.items(), strict=True):
-                _panel(axes, matching(at_depth, {"measure": measure}), keys)
-                if measure == "train_loss":
-                    _spikes(axes, matching(at_depth, {"measure": "train_loss_max"}), keys)
-                if len(levels):
-                    _references(axes, levels[(levels["depth"] == depth["depth"]) & (levels["measure"] == measure)])
-                _plain_where_short(axes)
-                if column is grid.T[0] or axes in grid[:, 0]:
-                    axes.set_ylabel(label)
+    size: dict[str, Any] = {"row_height": 1.35, "rest": 0.7, "width": PAGE_WIDTH, "columns": len(depths)}
+    with Panels([{}] * (len(MEASURES) * len(depths)), sharex="col", **size) as panels:
+        for place, depth in enumerate(depths):
+            column = panels.flat[place :: len(depths)]
+            for axes, measure in zip(column, MEASURES, strict=True):
+                _panel(axes, matching(curves, depth), measure, keys)
+                mine = levels[(levels["depth"] == depth["depth"]) & (levels["measure"] == measure)]
+                for level, line in zip(mine["level"], mine["line"], strict=True):
+                    axes.axhline(level, color=INK, linestyle=line, linewidth=0.9, zorder=1)
+                low, high = axes.get_ylim()
+                if low > 0 and high < 100.0 * low:
+                    plain_ticks(axes.yaxis, low * 1.03, high / 1.03, 6)
+                    axes.set_ylim(low, high)
             column[0].set_title(describe(depth), loc="left")
             column[-1].set_xlabel("step")
-        legend_above(figure, _handles(keys, levels))
-    return figure
+        for axes, label in zip(panels.flat[:: len(depths)], MEASURES.values(), strict=True):
+            axes.set_ylabel(label)
+        lines = dict(zip(levels["label"], levels["line"], strict=True))
+        handles = [Line2D([], [], color=color_of(index), label=describe(key)) for index, key in enumerate(keys)]
+        spikes = "largest mini-batch loss between evaluations"
+        handles.append(Line2D([], [], color=FAINT, linewidth=0.5, label=spikes))
+        handles += [
+            Line2D([], [], linestyle=line, label=label, color=INK, linewidth=0.9) for label, line in lines.items()
+        ]
+        panels.legend(handles)
+    return panels.figure
+
+
+def _panel(axes: Axes, curves: pd.DataFrame, measure: str, keys: Sequence[Key]) -> None:
+    """Medians and quartiles; thin, the largest mini-batch loss since the last evaluation: where training is rough."""
+    for index, key in enumerate(keys):
+        line = matching(curves, {"measure": measure, **key})
+        line = line[line["step"] > 0]  # logarithmic axis
+        steps = line["step"].to_numpy(dtype=float)
+        axes.fill_between(steps, line["low"], line["high"], color=color_of(index), alpha=0.2, linewidth=0)
+        axes.plot(steps, line["median"], color=color_of(index))
+    log_axes(axes)
+    for index, key in enumerate(keys if measure == "train_loss" else ()):
+        line = matching(curves, {"measure": "train_loss_max", **key})
+        axes.plot(line["step"], line["median"], color=color_of(index), linewidth=0.5, alpha=0.7)
 
 
 def trained_trials(trials: pd.DataFrame) -> pd.DataFrame:
@@ -107,97 +128,42 @@ def trained_trials(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def quartiles(history: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Quartiles over replicates at each step.
+    """Quartiles over replicates, for each group, measure and step: ``low``, ``median``, ``high`` and ``replicates``.
 
-    Args:
-        history: rows of the ``history`` table with the columns of ``by``.
-        by: columns that make a curve.
-
-    Returns:
-        One row per group, measure and step: columns of ``by``, ``measure``, ``step``, ``low``, ``median``, ``high`` and
-        ``replicates`` (those that have a value there; diverged replicates have none after they diverged).
+    The last counts those that have a value there; diverged replicates have none after they diverged.
     """
-    rows = []
-    for key in keys_of(history, by):
-        group = matching(history, key)
-        for measure in (*MEASURES, "train_loss_max"):
-            values = group.dropna(subset=[measure]).groupby("step")[measure]
-            table = values.quantile(np.array(_QUARTILES)).unstack()
-            if table.empty:
-                continue
-            table.columns = pd.Index(["low", "median", "high"])
-            repeated = {name: [value] * len(table) for name, value in key.items()}
-            rows.append(table.assign(replicates=values.count(), measure=measure, **repeated))
-    return pd.concat(rows).reset_index() if rows else pd.DataFrame()
+    named = history.assign(**{name: history[name].map(as_value) for name in by})
+    long = named.melt([*by, "step"], [*MEASURES, "train_loss_max"], "measure").dropna(subset=["value"])
+    values = long.groupby([*by, "measure", "step"], dropna=False)["value"]
+    table = values.quantile(np.array([0.25, 0.5, 0.75])).unstack()
+    table = table.rename(columns={0.25: "low", 0.5: "median", 0.75: "high"})
+    return table.assign(replicates=values.count()).reset_index()
 
 
 def reference_levels(trials: pd.DataFrame) -> pd.DataFrame:
     """Horizontal lines: ``depth``, ``measure``, ``level``, ``label``, ``line`` and ``problems`` (how many)."""
     depths = sorted(trials.loc[trials["method"].map(takes_steps), "depth"].dropna().astype(int).unique())
     smallest = trials[trials["method"] == "min_nuclear_norm"]
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[Any, ...]] = []
     for depth in depths:
         if len(smallest):
             norms = smallest["nuclear_norm"].to_numpy(dtype=float)
             problems = zip(norms.tolist(), smallest["d_out"], smallest["d_in"], strict=True)
             traces = [flattest_trace(norm, int(d_out), int(d_in), depth) for norm, d_out, d_in in problems]
-            rows.append(_level(depth, "nuclear_norm", norms, "minimum nuclear norm", "--"))
-            rows.append(_level(depth, "hessian_trace", np.array(traces), "Lemma 4 at the minimum nuclear norm", "-."))
+            rows.append((depth, "nuclear_norm", np.median(norms), "minimum nuclear norm", "--", len(norms)))
+            label = "Lemma 4 at the minimum nuclear norm"
+            rows.append((depth, "hessian_trace", np.median(traces), label, "-.", len(traces)))
         flattest = trials[(trials["method"] == "min_hessian_trace") & (trials["depth"] == depth)]
         if len(flattest):
-            traces = flattest["hessian_trace"].to_numpy(dtype=float)
-            rows.append(_level(depth, "hessian_trace", traces, "flattest interpolator", ":"))
-    return pd.DataFrame(rows)
-
-
-def _level(depth: int, measure: str, values: Any, label: str, line: str) -> dict[str, Any]:
-    level = float(np.median(values))
-    return {"depth": depth, "measure": measure, "level": level, "label": label, "line": line, "problems": len(values)}
+            level = np.median(flattest["hessian_trace"].to_numpy(dtype=float))
+            rows.append((depth, "hessian_trace", level, "flattest interpolator", ":", len(flattest)))
+    return pd.DataFrame(rows, columns=["depth", "measure", "level", "label", "line", "problems"])
 
 
 def series_columns(trained: pd.DataFrame) -> list[str]:
     """Columns that identify the curves of one depth: the method, and its fields that vary within a depth."""
     varying = {name for _, group in trained.groupby("depth") for name in configuration_columns(group)}
     return ["method", *(name for name in FIELDS if name in varying - {"method", "depth"})]
-
-
-def _plain_where_short(axes: Axes) -> None:
-    low, high = axes.get_ylim()
-    if low > 0 and high < 100.0 * low:
-        plain_ticks(axes.yaxis, low * 1.03, high / 1.03, 6)
-        axes.set_ylim(low, high)
-
-
-def _panel(axes: Axes, curves: pd.DataFrame, keys: Sequence[Key]) -> None:
-    for index, key in enumerate(keys):
-        line = matching(curves, key)
-        line = line[line["step"] > 0]  # logarithmic axis
-        steps = line["step"].to_numpy(dtype=float)
-        axes.fill_between(steps, line["low"], line["high"], color=color_of(index), alpha=0.2, linewidth=0)
-        axes.plot(steps, line["median"], color=color_of(index))
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    despine(axes)
-
-
-def _spikes(axes: Axes, largest: pd.DataFrame, keys: Sequence[Key]) -> None:
-    """The largest mini-batch loss since the previous evaluation, as a thin line: it shows where training is rough."""
-    for index, key in enumerate(keys):
-        line = matching(largest, key)
-        axes.plot(line["step"], line["median"], color=color_of(index), linewidth=0.5, alpha=0.7)
-
-
-def _references(axes: Axes, levels: pd.DataFrame) -> None:
-    for level, line in zip(levels["level"], levels["line"], strict=True):
-        axes.axhline(level, color=INK, linestyle=line, linewidth=0.9, zorder=1)
-
-
-def _handles(keys: Sequence[Key], levels: pd.DataFrame) -> list[Line2D]:
-    handles = [Line2D([], [], color=color_of(index), label=describe(key)) for index, key in enumerate(keys)]
-    handles.append(Line2D([], [], color=FAINT, linewidth=0.5, label="largest mini-batch loss between evaluations"))
-    lines = dict(zip(levels["label"], levels["line"], strict=True)) if len(levels) else {}
-    style: Mapping[str, Any] = {"color": INK, "linewidth": 0.9}
-    return handles + [Line2D([], [], linestyle=line, label=label, **style) for label, line in lines.items()]
 
 
 def make(trials: pd.DataFrame, context: Context) -> Drawn:

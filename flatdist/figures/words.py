@@ -17,6 +17,7 @@ from flatdist.fits.threshold import threshold_remark
 from flatdist.methods import takes_steps
 
 ABSENT = "-"
+MANY_UNCONVERGED = 0.1  # share of a method's replicates
 PREDICTION_NAMES: Mapping[str, str] = {
     "dof": f"degrees of freedom r(d + d{PRIME} - r)",
     "rsum": f"r(d + d{PRIME})",
@@ -25,9 +26,6 @@ PREDICTION_NAMES: Mapping[str, str] = {
 }
 """What text calls the predictions that figures draw."""
 
-MANY_UNCONVERGED = 0.1  # share of a method's replicates
-_SUPERSCRIPT = re.compile(r"_(low|high)$")
-
 
 def name_of(key: Mapping[Any, Any]) -> str:
     """A group's key in words, n among them where it has one.
@@ -35,8 +33,9 @@ def name_of(key: Mapping[Any, Any]) -> str:
     >>> name_of({"method": "min_nuclear_norm", "rank": 2, "n": 40})
     'min nuclear norm, r = 2, n = 40'
     """
-    words = plain(describe({name: value for name, value in key.items() if name != "n"}))
-    return ", ".join(part for part in (words, f"n = {number(key['n'])}" if "n" in key else "") if part) or "all trials"
+    words = [plain(describe({name: value for name, value in key.items() if name != "n"}))]
+    words += [f"n = {number(key['n'])}"] if "n" in key else []
+    return ", ".join(filter(None, words)) or "all trials"
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -106,14 +105,15 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     names = name_nulls(table, [str(name) for name in table])
     columns: dict[str, list[str]] = {}
     for name in map(str, table):
-        if _SUPERSCRIPT.sub("", name) != name and _SUPERSCRIPT.sub("", name) in table:
-            continue
-        if f"{name}_low" in table and f"{name}_high" in table:
-            limits = table[[name, f"{name}_low", f"{name}_high"]].to_numpy(dtype=float)
-            columns[name] = [with_limits(*row) for row in limits]
-        else:
-            columns[name] = [cell_text(value) for value in names[name]]
+        if re.sub("_(low|high)$", "", name) not in names.columns.drop(name):
+            limits = {f"{name}_low", f"{name}_high"} <= set(table)
+            columns[name] = intervals(table, name) if limits else [cell_text(value) for value in names[name]]
     return pd.DataFrame(columns, index=table.index)
+
+
+def intervals(table: pd.DataFrame, name: str) -> list[str]:
+    """A column of estimates with the limits beside it."""
+    return [with_limits(*row) for row in table[[name, f"{name}_low", f"{name}_high"]].to_numpy(dtype=float)]
 
 
 def cell_text(value: Any) -> str:
@@ -131,8 +131,7 @@ def threshold_table(thresholds: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame
     table = shown(thresholds[list(by)])
     table["n50 [95 %]"] = [threshold_words(fit) for fit in thresholds.to_dict("records")]
     if set(SHAPE) <= set(thresholds):
-        statdim = predicted("statdim", thresholds)
-        table[f"n50 / {DELTA}"] = [number(value) for value in thresholds["n50"] / statdim]
+        table[f"n50 / {DELTA}"] = [number(value) for value in thresholds["n50"] / predicted("statdim", thresholds)]
     table["censored"] = thresholds["censored"]
     widths = thresholds[["transition", "transition_low", "transition_high", "n_spacing"]].to_numpy(dtype=float)
     table["10-90 % width"] = [
@@ -150,8 +149,7 @@ def unfinished(thresholds: pd.DataFrame) -> list[str]:
     lines = []
     for key, group in group_rows(thresholds, ["method"] if "method" in thresholds else []):
         unconverged, total = int(group["n_unconverged"].sum()), int(group["n_replicates"].sum())
-        trained = takes_steps(key.get("method", ""))
-        if trained and unconverged > MANY_UNCONVERGED * total:
+        if takes_steps(key.get("method", "")) and unconverged > MANY_UNCONVERGED * total:
             lines.append(
                 f"{key['method']}: {unconverged} of {total} replicates ended before they converged (budget_exhausted), "
                 "so n50 is that of the budget: raise `steps`"
@@ -162,12 +160,9 @@ def unfinished(thresholds: pd.DataFrame) -> list[str]:
 def law_table(laws: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """The laws as text: multiple of the law, scatter, exponent, equivalence, verdict."""
     table = shown(laws[[*by, "law"]])
-    table["n50 / law [90 %]"] = [
-        with_limits(*row) for row in laws[["ratio", "ratio_low", "ratio_high"]].to_numpy(float)
-    ]
+    table["n50 / law [90 %]"] = intervals(laws, "ratio")
     table["scatter"] = [ABSENT if pd.isna(value) else f"{100 * value:.1f} %" for value in laws["ratio_discrepancy"]]
-    exponents = laws[["exponent", "exponent_low", "exponent_high"]].to_numpy(float)
-    table["exponent [95 %]"] = [with_limits(*row) for row in exponents]
+    table["exponent [95 %]"] = intervals(laws, "exponent")
     table["n50 = law"] = [cell_text(value) for value in laws["equivalence"]]
     table["AICc - best"] = [number(value) for value in laws["aicc_difference"]]
     table["shapes"] = [number(value) for value in laws["n_shapes"]]

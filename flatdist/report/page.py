@@ -19,10 +19,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from flatdist.errors import FlatdistError
-from flatdist.figures.command import Context, Drawn, maker_of
-from flatdist.figures.origin import origin
+from flatdist.figures.command import Context, Drawn
+from flatdist.figures.command import draw as draw_figure
 from flatdist.figures.panels import DELTA, PRIME, styled
 from flatdist.figures.style import FORMATS, PREDICTION_LINES, PREDICTIONS, save_figure
+from flatdist.figures.tracing import origin
 from flatdist.figures.words import counted, name_of
 from flatdist.machine.files import atomic
 from flatdist.report import answers, tables
@@ -238,7 +239,7 @@ def _figures(material: Material, out: Path, formats: Sequence[str]) -> list[Path
 
         def draw(name: str = name, rows: Any = rows, options: Mapping[str, Any] = options) -> Drawn | None:
             context = Context([settings.named], settings.store)
-            return maker_of(name)(rows, context, **options) if len(rows) else None
+            return draw_figure(name, rows, context, **options) if len(rows) else None
 
         drawn: Drawn | None = _safe(name, draw, None)
         if drawn is not None:

@@ -14,8 +14,8 @@ from PIL import Image, PngImagePlugin
 from flatdist.cli import main
 from flatdist.cli.trace import shell_command
 from flatdist.errors import printable
-from flatdist.figures.origin import file_stem, remake_command
 from flatdist.figures.style import FORMATS, save_figure
+from flatdist.figures.tracing import file_stem, remake_command
 
 SWEEP = (
     "name: small\ndescription: a test\nreplicates: 4\nfixed: {d_out: 4, d_in: 4}\n"

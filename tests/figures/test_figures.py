@@ -23,9 +23,8 @@ from flatdist import figures
 from flatdist.errors import FitError, StoreError
 from flatdist.figures import phase_diagram, sample_complexity, style
 from flatdist.figures.fields import pooled
-from flatdist.figures.origin import cells_hash
 from flatdist.figures.panels import legend_above
-from flatdist.figures.phase_diagram import diagram_columns, log_edges
+from flatdist.figures.phase_diagram import diagram_columns
 from flatdist.figures.words import text_lines, threshold_table, unfinished
 from flatdist.fits.success import success_rates
 from flatdist.fits.threshold import grouping
@@ -54,7 +53,7 @@ def test_command_writes_pictures_with_their_origin(
         origin = json.loads(picture.info["Description"])
         assert picture.size[0] == pytest.approx(style.COLUMN_WIDTH * style.RESOLUTION, abs=2)
     assert origin["sweep"] == "demo"
-    assert origin["cells_hash"] == cells_hash(trials.sample(frac=1.0, random_state=1))
+    assert origin["cells_hash"] == figures.origin("demo", trials.sample(frac=1.0, random_state=1), {})["cells_hash"]
     assert origin["settings"]["tolerance"] == 1e-2
     assert {"git_revision", "flatdist_version"} <= set(origin)
     assert origin["cells_hash"] in (tmp_path / f"{name}.svg").read_text()
@@ -100,9 +99,9 @@ def test_success_rates_count(trials: pd.DataFrame) -> None:
 
 
 def test_cell_edges_are_between_neighbours() -> None:
-    edges = log_edges(np.array([10.0, 20.0, 40.0]))
-    assert edges == pytest.approx([10 / 2**0.5, 10 * 2**0.5, 20 * 2**0.5, 40 * 2**0.5])
-    assert log_edges(np.array([7.0])).shape == (2,)
+    found = style.edges(np.array([10.0, 20.0, 40.0]), logarithmic=True)
+    assert found == pytest.approx([10 / 2**0.5, 10 * 2**0.5, 20 * 2**0.5, 40 * 2**0.5])
+    assert style.edges(np.array([7.0]), logarithmic=True).shape == (2,)
 
 
 @pytest.mark.parametrize("draw", [figures.tolerance, figures.collapse, figures.sample_complexity])
@@ -232,7 +231,7 @@ def test_where_reaches_the_store_and_the_picture(
 
 
 def test_a_reader_that_leaves_early_sees_no_traceback() -> None:
-    code = "from flatdist.figures.script import print_lines; print_lines(['line'] * 100_000)"
+    code = "from flatdist.figures.command import print_lines; print_lines(['line'] * 100_000)"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

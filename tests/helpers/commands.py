@@ -8,10 +8,12 @@ import functools
 import importlib
 import inspect
 import re
+import runpy
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 import click
@@ -84,12 +86,18 @@ def run(command: str) -> None:
     elif words[:2] == ["python", "-m"]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", words[2:])
-            status = importlib.import_module(words[2]).main()
-        assert status == 0, f"exit status {status}"
+            with pytest.raises(SystemExit) as ended:
+                main_of(importlib.import_module(words[2]))()
+        assert not ended.value.code, f"exit status {ended.value.code}"
     elif words[:2] == ["python", "-c"]:
         exec(words[2], {"__name__": "__main__"})
     else:
         parse(words)
+
+
+def main_of(module: ModuleType) -> Callable[..., Any]:
+    """A module's function ``main``, or the module as a program."""
+    return getattr(module, "main", None) or functools.partial(runpy.run_path, str(module.__file__), run_name="__main__")
 
 
 def run_flatdist(words: Sequence[str]) -> None:
@@ -156,11 +164,12 @@ def parse_module(words: Sequence[str]) -> None:
         patch.syspath_prepend(str(ROOT))
         module = importlib.import_module(name)
         source = inspect.getsource(module)
-        if not inspect.signature(module.main).parameters and not re.search("parse_args|run_script", source):
+        main = main_of(module)
+        if not inspect.signature(main).parameters and not re.search("parse_args|run_script", source):
             assert not arguments, f"{name} takes no arguments"
             return
         patch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
         patch.setattr(sys, "argv", [name, *arguments])
         with pytest.raises(SystemExit if "--help" in arguments else Parsed) as stopped:
-            module.main()
+            main()
     assert getattr(stopped.value, "code", 0) == 0
