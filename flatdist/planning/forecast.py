@@ -281,8 +281,9 @@ def stored_observations(store: Store) -> list[Observation]:
     widths = frame["width"].map(lambda width: None if width is None else tuple(width))
     names = [*_COST_FIELDS, "engine", "device"]
     grouped = frame.assign(width=widths).groupby(names, dropna=False, sort=False)["wall_seconds"]
+    medians: Any = grouped.median()
     found = []
-    for key, seconds in grouped.median().items():
+    for key, seconds in medians.items():
         with contextlib.suppress(FlatdistError):  # a row of a method that this version does not know
             cell = Cell.from_row(dict(zip(_COST_FIELDS, key, strict=False)))
             found.append(Observation(cell, float(seconds), str(key[-2]), str(key[-1])))

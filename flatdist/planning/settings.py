@@ -305,4 +305,5 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     for name in options:
         if name not in known:
             raise LaunchError(f"there is no option {name!r}{did_you_mean(name, USUAL)}; allowed: {', '.join(USUAL)}")
-    return Settings(**{n: tuple(value) if n in ("loggers", "plugins") else value for n, value in options.items()})
+    given: dict[str, Any] = {n: tuple(v) if n in ("loggers", "plugins") else v for n, v in options.items()}
+    return Settings(**given)

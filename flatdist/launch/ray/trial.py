@@ -245,7 +245,8 @@ def run_trial(
         counts = run_shard(work, store_uri, settings, device=_device(settings), watch=reports, **shard)
         if counts.failed and strict:
             failures = store.failures([cell.cell_id]).sort_values("at").to_dict("records")
-            why = "{error_type}: {message}".format(**failures[-1]) if failures else "no reason stored"
+            last = failures[-1] if failures else None
+            why = f"{last['error_type']}: {last['message']}" if last is not None else "no reason stored"
             raise LaunchError(
                 f"{counts.failed} of {len(item.replicates)} replicates of cell {cell.cell_id} failed: {why}; "
                 "'flatdist failures' shows the tracebacks"
