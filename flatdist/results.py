@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections import Counter
@@ -16,7 +17,6 @@ from flatdist.cells.cell import FIELDS, OLD, Cell, null_word
 from flatdist.cells.columns import HISTORY, column_names
 from flatdist.errors import FlatdistError, StoreError
 from flatdist.expressions import CELL_NAMES, ExpressionError, Row, Where, parse_where
-from flatdist.store.documents import SweepRecord
 from flatdist.store.location import is_local
 from flatdist.store.schema import SOMETIMES_NULL
 from flatdist.store.store import Store
@@ -41,15 +41,15 @@ def load_trials(
 
     Args:
         store: a folder, a URI such as ``s3://bucket/folder``, or an open store.
-        sweep: only the cells of this sweep: its name, if the store has a record of it, or the path of a sweep file;
-            None for everything in the store.
-        where: only rows that satisfy this condition, for instance ``{"rank": 2}``, ``[("n", ">", 40)]`` or
-            ``"rank == 2 and n > 1.5*dof"``; see :mod:`flatdist.expressions`.
+        sweep: only the cells of this sweep: its name, if the store has a record of it, or the path of its file; None
+            for everything in the store.
+        where: only rows that satisfy this condition (:mod:`flatdist.expressions`), such as ``{"rank": 2}``,
+            ``[("n", ">", 40)]`` or ``"rank == 2 and n > 1.5*dof"``.
         columns: only these columns.
         all_numerics: also rows of older numerics that newer ones replace.
         tolerance: adds the column ``success``: the relative error is below it and the replicate did not diverge.
-        fill: replace nulls of cell fields by words, so that ``groupby`` keeps their rows: ``auto`` and ``full`` if the
-            null means that, ``none`` if the method has no such field. These columns then have dtype ``object``;
+        fill: replace nulls of cell fields by the words they stand for, so that ``groupby`` keeps their rows: ``auto``
+            and ``full``, or ``none`` if the method has no such field. These columns then have dtype ``object``;
             otherwise their dtype does not depend on the rows loaded.
 
     Returns:
@@ -74,8 +74,7 @@ def load_trials(
         raise StoreError(f"tolerance={tolerance!r} is not a relative error; allowed: a positive number such as 1e-2")
     opened = _existing(store)
     selection = _Selection.of(opened, sweep)
-    wanted = _list(columns)
-    read = wanted
+    wanted = read = [columns] if isinstance(columns, str) else columns
     if wanted is not None:
         of_success = ("relative_error", "status") if tolerance is not None else ()
         read = [*dict.fromkeys([*wanted, *of_success, *(("method", "flatdist_version") if fill else ())])]
@@ -129,12 +128,8 @@ def load_history(
         [0, 10, 20]
     """
     opened = _existing(store)
-    wanted = list(column_names(HISTORY)) if columns is None else _list(columns)
+    wanted = column_names(HISTORY) if columns is None else [columns] if isinstance(columns, str) else columns
     return _Selection.of(opened, sweep).read(opened.history, where, wanted, all_numerics)
-
-
-def _list(columns: Sequence[str] | None) -> list[str] | None:
-    return [columns] if isinstance(columns, str) else None if columns is None else list(columns)
 
 
 def _existing(store: Store | str | os.PathLike[str]) -> Store:
@@ -171,15 +166,19 @@ class _Selection:
     def of(cls, store: Store, sweep: str | os.PathLike[str] | None) -> _Selection:
         if sweep is None:
             return cls(None)
-        from flatdist.sweeps import load_sweep, open_sweep
+        from flatdist.sweeps import Changes, load_sweep, open_sweep, parse_sweep
+        from flatdist.sweeps.groups import recorded_replicates
 
         if isinstance(sweep, str) and not (sweep.endswith((".yaml", ".yml")) or "/" in sweep or os.sep in sweep):
             record = store.sweeps.load(sweep)
             ids = list(record.cell_ids)
             if record.rounds is None:
-                return cls(ids, cells=_recorded_cells(record))
-            from flatdist.sweeps.groups import recorded_replicates
-
+                cells = None
+                with contextlib.suppress(FlatdistError):
+                    found = parse_sweep(record.source, name=record.name, changes=Changes(record.changes)).cells
+                    if len(found) == len(ids):  # else it was recorded by another version
+                        cells = dict.fromkeys(found, record.replicates)
+                return cls(ids, cells=cells)
             return cls(ids, recorded_replicates(record), outlook=_outlook(lambda: open_sweep(sweep, store), store))
         loaded = load_sweep(Path(sweep)).recorded(store)
         chosen = {cell: loaded.replicates_of(cell.cell_id) for cell in loaded.cells}
@@ -193,12 +192,12 @@ class _Selection:
         )
 
     def read(
-        self, load: Callable[..., pd.DataFrame], where: Where, columns: list[str] | None, all_numerics: bool
+        self, load: Callable[..., pd.DataFrame], where: Where, columns: Sequence[str] | None, all_numerics: bool
     ) -> pd.DataFrame:
         """The rows that the sweep requests, by a loader of the store."""
         if self.replicates is None:
             return load(self.cell_ids, where, columns, all_numerics, follow_configurations=self.follow)
-        read = columns and [*dict.fromkeys([*columns, "configuration_id", "replicate"])]
+        read = None if columns is None else [*dict.fromkeys([*columns, "configuration_id", "replicate"])]
         frame = load(self.cell_ids, where, read, all_numerics, follow_configurations=self.follow)
         keys = zip(frame["configuration_id"].tolist(), frame["replicate"].tolist(), strict=True)
         kept = frame[np.array([number in self.replicates.get(cell, ()) for cell, number in keys], bool)]
@@ -210,19 +209,6 @@ class _Selection:
         if self.cells is not None:
             noted |= {"wanted": _counted(self.cells, None), "asked": _counted(self.cells, where)}
         return {name: value for name, value in noted.items() if value is not None}
-
-
-def _recorded_cells(record: SweepRecord) -> dict[Cell, int] | None:
-    """A recorded sweep's cells and their numbers of replicates; None if its source no longer gives its cells."""
-    from flatdist.sweepfile import Changes
-    from flatdist.sweeps import parse_sweep
-
-    try:
-        cells = parse_sweep(record.source, name=record.name, changes=Changes(record.changes)).cells
-    except FlatdistError:
-        return None
-    # else it was recorded by another version
-    return dict.fromkeys(cells, record.replicates) if len(cells) == len(record.cell_ids) else None
 
 
 def _outlook(load: Callable[[], Sweep], store: Store) -> str:

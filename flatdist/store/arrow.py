@@ -1,14 +1,15 @@
-"""pyarrow with its Parquet and its functions, imported when something of it is first used.
+"""pyarrow, of which each module is imported when something of it is first used.
 
-Workers and the command line import the store long before they read anything.
+Workers and the command line import the store long before they read anything, and what is done is known without
+``pyarrow.compute``.
 """
 
+from importlib import import_module
 from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    import pyarrow.compute
-    import pyarrow.parquet
-
-    globals()[name] = getattr(pyarrow, name)
+    if name in ("compute", "parquet"):
+        import_module(f"pyarrow.{name}")
+    globals()[name] = getattr(import_module("pyarrow"), name)
     return globals()[name]
