@@ -1,7 +1,8 @@
 """What a pack does on a GPU besides its steps: sample the problems and evaluate the histories of all replicates.
 
-Written in torch, with kernels of its own where there is a GPU, it runs on any device. Replicates of about the same n go
-through it together, padded with rows of zeros, and a block of evaluations sends back a handful of numbers for each.
+Written in torch, it runs on any device; where there is a GPU and NVRTC, kernels of its own sample measurements and find
+singular values. Replicates of about the same n go through it together, padded with rows of zeros, and a block of
+evaluations sends back a handful of numbers for each.
 
 Problems are the draws of :mod:`flatdist.cells.problems`, in float64 on the device: its logarithm, sine and cosine may
 differ from the CPU's in the last bit, so a label does too, and once in about 1e8 entries the float32 that is kept.
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +23,8 @@ from torch import nn
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import StoredProblem, frobenius_norm, ground_truths_of, storage_dtype
+from flatdist.engines import cuda, why_absent
 from flatdist.engines._launched import in_sequence
-from flatdist.engines.pack_kernels import halved_sums, product, sample_rows, singular_values
 from flatdist.factorization.products import end_to_end, partial_products
 from flatdist.sensing.draws import stream_key
 from flatdist.sensing.draws import tensor as draws
@@ -34,6 +36,10 @@ from flatdist.types import Array
 BLOCK_NUMBERS = 2**24  # float32 worked on at a time on a CPU
 BLOCK_SHARE = 1 / 64  # of a GPU's memory, for as many there
 LANCZOS_STEPS, LANCZOS_TOLERANCE = 200, 1e-9  # of the largest eigenvalue, relative
+
+FILE = "_cuda_pack.cu"
+THREADS = 32  # of a block: one warp, which needs no barrier of the whole block
+BLOCK_ENTRIES = 2**21  # sampled at a time by torch, which holds 32 numbers of 8 bytes for each
 
 SAMPLED = ("gaussian", "rademacher")  # ensembles of independent entries; the others are kept compactly, and sampled so
 
@@ -329,3 +335,74 @@ def _tridiagonal_top(diagonal: torch.Tensor, beside: torch.Tensor) -> torch.Tens
                 positive &= pivot > 0
             below, above = np.where(positive, below, middle), np.where(positive, middle, above)
     return torch.as_tensor(above, device=diagonal.device)
+
+
+def _launch(name: str, device: torch.device, blocks: int, need: int, arguments: Sequence[Any]) -> bool:
+    """Launch a kernel of ``FILE`` where the device has them and a block gets the shared memory that it needs."""
+    fits = device.type == "cuda" and why_absent("cuda") is None and need <= cuda.shared_limit(str(device))
+    if fits:
+        source = cuda.source_of(FILE, {"THREADS": THREADS, "BLOCKS_PER_SM": 8})
+        cuda.launch_kernel(name, source, blocks, THREADS, need, arguments)
+    return fits
+
+
+def sample_rows(
+    owners: torch.Tensor, steps: torch.Tensor, keys: torch.Tensor, truths: torch.Tensor, rows: torch.Tensor, kind: str
+) -> torch.Tensor:
+    """Sample measurements of several streams; returns their exact labels <A, M*>, (rows,) float64.
+
+    Args:
+        owners: (rows,) int32, whose measurement it is.
+        steps: (rows,) int32, its number in its owner's stream.
+        keys: (owners, 2) int64 holding 32-bit words.
+        truths: (owners, entries) float64, each owner's M*.
+        rows: (rows, entries) of the type that is kept; filled.
+        kind: ``normals``, ``halves`` (normals rounded to float16) or ``signs``.
+    """
+    labels = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
+    unsigned = keys.to(torch.int32)  # wraps around: the words of an unsigned integer
+    arguments = [owners, steps, unsigned, truths, rows, labels, rows.shape[1]]
+    arguments += [int(kind == "signs"), int(kind == "halves"), rows.element_size()]
+    if _launch("sample_rows", rows.device, len(rows), 8 * THREADS, arguments):
+        return labels
+    together = max(1, BLOCK_ENTRIES // rows.shape[1])
+    for first in range(0, len(rows), together):
+        some = slice(first, first + together)
+        owner, step, count = owners[some].long(), steps[some].long()[None], rows.shape[1]
+        if kind == "signs":
+            block = 1.0 - 2.0 * (draws.words(keys[owner], step, count)[0] >> 31).to(torch.float64)
+        else:
+            block = draws.normals(keys[owner], step, count)[0]
+            block = block.to(torch.float16).to(torch.float64) if kind == "halves" else block
+        rows[some] = block.to(rows.dtype)
+        labels[some] = halved_sums(block * truths[owner])
+    return labels
+
+
+def halved_sums(terms: torch.Tensor) -> torch.Tensor:
+    """Sums over the last axis by adding its halves until one is left: bits that depend on the terms alone."""
+    while terms.shape[-1] > 1:
+        half = -(-terms.shape[-1] // 2)
+        left, right = terms[..., :half], terms[..., half:]
+        terms = left + torch.nn.functional.pad(right, (0, half - right.shape[-1]))
+    return terms[..., 0]
+
+
+def singular_values(matrices: torch.Tensor) -> torch.Tensor:
+    """Singular values of finite float64 matrices, (..., d_out, d_in), in descending order, (..., min(d_out, d_in))."""
+    tall = matrices if matrices.shape[-2] >= matrices.shape[-1] else matrices.mT
+    rows, columns = tall.shape[-2:]
+    found: torch.Tensor = tall.new_empty(*tall.shape[:-2], columns)
+    need, arguments = 8 * (columns * (rows | 1) + THREADS), [tall.contiguous(), found, rows, columns]
+    if _launch("singular_values", matrices.device, found.numel() // columns, need, arguments):
+        return found.sort(descending=True).values
+    exact: torch.Tensor = torch.linalg.svdvals(matrices)
+    return exact
+
+
+def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Matrix products that are summed one term after the other: bits that depend on the two matrices alone."""
+    total = left[..., :, :1] * right[..., :1, :]
+    for k in range(1, left.shape[-1]):
+        total = torch.addcmul(total, left[..., :, k : k + 1], right[..., k : k + 1, :])
+    return total

@@ -93,15 +93,9 @@ def pack_key(cell: Cell, engine: str) -> Hashable | None:
     if cell.spec.runner != GradientMethod.runner:
         return None
     method = cell.training
-    batch = method.batch_size(cell)
     return (
-        method.name,
-        cell.ensemble,
-        cell.storage,
-        cell.widths,
-        batch,
-        cell.n if batch is None and engine == "batched" else None,  # it draws rectangles
-        cell.dtype,
+        kernel_shape(cell),
+        cell.n if method.batch_size(cell) is None and engine == "batched" else None,  # it draws rectangles
         cell.sam_radius if method.sharpness_aware else None,
         (cell.steps, cell.evaluations, cell.schedule, cell.anneal_fraction, cell.learning_rate is None),
     )
@@ -110,9 +104,8 @@ def pack_key(cell: Cell, engine: str) -> Hashable | None:
 def kernel_shape(cell: Cell) -> str:
     """The fields of a cell that compiled code for a step depends on."""
     method = cell.training
-    return " ".join(
-        map(str, (method.name, cell.ensemble, cell.storage, cell.widths, method.batch_size(cell), cell.dtype))
-    )
+    shape = (method.name, cell.ensemble, cell.storage, cell.widths, method.batch_size(cell), cell.dtype)
+    return " ".join(map(str, shape))
 
 
 def planned_steps(work: Iterable[tuple[Cell, int]]) -> dict[str, int]:

@@ -10,14 +10,13 @@ import torch
 
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import sample_stored
-from flatdist.engines import cuda, pack_kernels
-from flatdist.engines.pack_kernels import halved_sums
+from flatdist.engines import cuda
 from flatdist.factorization.evaluation import BLOCK, Evaluator
 from flatdist.factorization.flatness import sharpness
 from flatdist.factorization.products import initial_layers
 from flatdist.trials import on_device
 from flatdist.trials.learning_rate import flatness_bounds
-from flatdist.trials.on_device import PackEvaluator, sample_pack
+from flatdist.trials.on_device import PackEvaluator, halved_sums, sample_pack
 from flatdist.trials.run import run_pack, run_replicates
 from flatdist.trials.settings import RunSettings
 
@@ -47,7 +46,7 @@ def test_problems_are_those_of_the_cpu_to_the_last_bits(ensemble, storage):
 
 def test_a_label_has_the_same_bits_in_any_pack_and_any_block(monkeypatch):
     together = sample_pack(WORK, "cuda", "cpu")
-    monkeypatch.setattr(pack_kernels, "BLOCK_ENTRIES", 35 * 3)
+    monkeypatch.setattr(on_device, "BLOCK_ENTRIES", 35 * 3)
     for one, expected in zip(WORK, together, strict=True):
         (alone,) = sample_pack([one], "cuda", "cpu")
         np.testing.assert_array_equal(alone.problem.labels, expected.problem.labels)
@@ -104,7 +103,7 @@ def kernels(tmp_path_factory):
     """The kernels of a GPU, compiled as ordinary C++."""
     target = tmp_path_factory.mktemp("pack") / "pack.so"
     command = ["g++", "-std=c++20", "-O1", "-pthread", "-x", "c++", "-shared", "-fPIC", "-o", str(target), "-"]
-    text = cuda.source_of(pack_kernels.FILE, {"THREADS": 4, "BLOCKS_PER_SM": 1})
+    text = cuda.source_of(on_device.FILE, {"THREADS": 4, "BLOCKS_PER_SM": 1})
     subprocess.run(command, input=text, text=True, check=True)
     return ctypes.CDLL(str(target))
 
@@ -115,7 +114,7 @@ def test_the_sampling_kernel_draws_what_torch_draws(kernels, kind, dtype):
     keys = torch.tensor([[1, 2**32 - 5], [2**31 + 3, 9]])
     truths = torch.randn(2, 35, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     expected = torch.empty(5, 35, dtype=getattr(torch, dtype))
-    labels = pack_kernels.sample_rows(owners, steps, keys, truths, expected, kind)
+    labels = on_device.sample_rows(owners, steps, keys, truths, expected, kind)
     rows, ours = torch.empty_like(expected), torch.empty_like(labels)
     tensors = (owners, steps, keys.to(torch.int32), truths, rows, ours)
     pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
