@@ -12,11 +12,8 @@ n = alpha d, the condition becomes an equation for alpha (docs/mathematics.md):
 x_- = (1 - sqrt c)^2 its lower edge. At infinite depth a(x) = x and alpha = 2 + s^2 (alpha - 2) / alpha. The statistical
 dimension is 6 d in the same limit (alpha = 6, s^2 = 4, where a = 1 in each of L - 1 = 1 terms).
 
-Exact: that F changes to first order as the weighted norms do, and so that nu < 1 decides a sharp local minimum.
-Derived, not proved: that the outer terms' weights may be replaced by their expectations, and that the dual norm is
-attained at matrices of rank one, whose edge is that of a product of free matrices; both agree with simulation. That a
-local minimum is the global one is an observation. The approach is slow, of order d^{-2/3}: at d = 8 to 48 the ratio at
-depth 3 is 0.88 to 0.90.
+That page tells what of this is proved from what only agrees with simulation. The approach is slow, of order d^{-2/3}:
+at d = 8 to 48 the ratio at depth 3 is 0.88 to 0.90.
 """
 
 from __future__ import annotations
@@ -64,9 +61,7 @@ def flattest_limit(depth: float) -> float:
 def edge(c: float, depth: float) -> tuple[float, float]:
     """s^2, the limit of the squared dual norm of a standard normal matrix over its size, and kappa at it.
 
-    Args:
-        c: d / n.
-        depth: L, at least 3, or infinity, where kappa plays no part.
+    For c = d / n and depths from 3 on; at infinite depth kappa plays no part.
     """
     from scipy.optimize import minimize_scalar
 

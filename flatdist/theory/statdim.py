@@ -34,18 +34,13 @@ from flatdist.errors import CellError
 from flatdist.sensing.draws import Stream
 
 VERSION = 1  # raised when any value changes: sweep files set n by these values
-DECIMALS = 1
 LARGEST_SAMPLED = 400_000  # entries of the normal part
-# Far below the rounding and far above the difference between processors, so ties round alike on all of them.
-_TIE = 1e-7
+_TIE = 1e-7  # far below the rounding, far above the difference between processors: ties round alike on all of them
 _TABLE = Path(__file__).with_suffix(".txt")  # smaller size, larger size: value/variance of N at ranks 1, 2, ...
-
-PURPOSE = "statistical_dimension"
-WORDS = 2**21  # normals drawn per shape, where the two bounds below allow: about 0.2 s
-FEWEST, MOST = 64, 8192  # matrices drawn per shape
+_WORDS = 2**21  # normals drawn per shape, where the two bounds below allow: about 0.2 s
+_FEWEST, _MOST = 64, 8192  # matrices drawn per shape
 _CHUNK_ENTRIES = 2**20
 _NODES = 24
-_SAMPLING = 1
 _QUADRATURE_POINTS = 400
 
 
@@ -70,7 +65,7 @@ def statistical_dimension(d_out: int, d_in: int, rank: int) -> float:
     Raises:
         CellError: sizes that are not whole numbers, or rank > min(d_out, d_in).
     """
-    return _value(Shape.of(d_out, d_in, rank))
+    return _law(Shape.of(d_out, d_in, rank))[0]
 
 
 class FirstSuccess(NamedTuple):
@@ -119,19 +114,14 @@ def first_success(d_out: int, d_in: int, rank: int) -> FirstSuccess:
             f"first success of d_out={d_out}, d_in={d_in}, rank={rank}: the variance is sampled for up to "
             f"{LARGEST_SAMPLED:,} entries; choose smaller sizes"
         )
-    return FirstSuccess(statistical_dimension(d_out, d_in, rank) + 0.5, _variance(shape))
+    delta, variance = _law(shape)
+    return FirstSuccess(delta + 0.5, variance)
 
 
 @lru_cache(maxsize=4096)
-def _variance(shape: Shape) -> float:
-    tabled = tabulated().get(shape)
-    return compute_variance(shape) if tabled is None else tabled[1]
-
-
-@lru_cache(maxsize=4096)
-def _value(shape: Shape) -> float:
-    tabled = tabulated().get(shape)
-    return compute(shape) if tabled is None else tabled[0]
+def _law(shape: Shape) -> tuple[float, float]:
+    """The statistical dimension and the variance of the first success."""
+    return tabulated().get(shape) or computed(shape)
 
 
 @cache
@@ -147,19 +137,13 @@ def tabulated() -> dict[Shape, tuple[float, float]]:
     return table
 
 
-def compute(shape: Shape) -> float:
-    """The rounded value, computed anew."""
-    rows, columns = shape.normal
-    if rows * columns > LARGEST_SAMPLED:
-        value = statistical_dimension_asymptotic(shape.small, shape.large, shape.rank)
+def computed(shape: Shape) -> tuple[float, float]:
+    """The value to a tenth, and the variance to five digits; NaN where it is not sampled."""
+    if math.prod(shape.normal) > LARGEST_SAMPLED:
+        value, spread = statistical_dimension_asymptotic(shape.small, shape.large, shape.rank), math.nan
     else:
-        value, _ = exact_form(shape, VERSION)
-    return round(value + _TIE, DECIMALS)
-
-
-def compute_variance(shape: Shape) -> float:
-    """Variance of the first success, to five digits, computed anew."""
-    return float(f"{max(intrinsic_volume_variance(shape, VERSION)[0] - 0.25, 0.0):.5g}")
+        value, _, spread = exact_form(shape, VERSION)
+    return round(value + _TIE, 1), float(f"{max(spread - 0.25, 0.0):.5g}")
 
 
 @dataclass(frozen=True)
@@ -215,7 +199,7 @@ def statistical_dimension_upper_bound(d_out: int, d_in: int, rank: int) -> float
     rows, columns = shape.normal
     if rows == 0:
         return float(shape.degrees_of_freedom)
-    values = sampled_singular_values(rows, columns, _SAMPLING)
+    values = sampled_singular_values(rows, columns, 1)
     tau = _threshold(rank, values, np.ones(rows), len(values))
     mean, _ = controlled_mean((np.maximum(values - tau, 0.0) ** 2).sum(axis=1), values, columns)
     return round(shape.degrees_of_freedom + rank * tau**2 + mean, 2)
@@ -267,40 +251,39 @@ def _marchenko_pastur(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sqrt(squares), weights * (rows / weights.sum())
 
 
-def exact_form(shape: Shape, version: int) -> tuple[float, float]:
-    """The exact statistical dimension and the standard error of its computation.
+def exact_form(shape: Shape, version: int) -> tuple[float, float, float]:
+    """The statistical dimension, the standard error of its computation, and the variance of the intrinsic volumes V.
 
-    Args:
-        shape: the problem's shape.
-        version: version of the sampling.
+    Var V = Var || Pi_C(g) ||^2 - 2 delta. By Moreau's decomposition || Pi_C(g) ||^2 is the squared distance to the
+    polar cone, whose mean is delta: a chi-squared variable with r (d_out + d_in - r) - 1 degrees of freedom plus
+    Q = z^2 + the minimum over tau. E Q^2 is averaged like E Q, with the trace moments times powers of the trace as
+    control variates: the trace of a Wishart matrix is independent of its shape, so their means are known.
     """
     rows, columns = shape.normal
-    if rows == 0:  # min over tau of r tau^2 - 2 tau sqrt(r) z is -max(z, 0)^2: the descent cone is a half-space
-        return shape.degrees_of_freedom - 0.5, 0.0
+    if rows == 0:  # a half-space, V is D or D - 1: min over tau of r tau^2 - 2 tau sqrt(r) z is -max(z, 0)^2
+        return shape.degrees_of_freedom - 0.5, 0.0, 0.25
     singular_values = sampled_singular_values(rows, columns, version)
-    minima = expected_minimum(singular_values, shape.rank)
-    mean, error = controlled_mean(minima, singular_values, columns)
-    return shape.degrees_of_freedom + mean, error
+    least, first, second = np.zeros((3, len(singular_values)))
+    for weight, z, minimum in minima(singular_values, shape.rank):
+        least += weight * minimum
+        first += weight * (z * z + minimum)
+        second += weight * (z * z + minimum) ** 2
+    value, error = controlled_mean(least, singular_values, columns)
+    mean, _ = controlled_mean(first, singular_values, columns, powers=2)
+    excess, _ = controlled_mean(second - 2.0 * mean * first, singular_values, columns, powers=2)
+    freedom = shape.degrees_of_freedom - 1
+    variance = 2.0 * freedom + excess + mean**2 - 2.0 * (freedom + mean)
+    return shape.degrees_of_freedom + value, error, variance
 
 
-def expected_minimum(singular_values: np.ndarray, rank: int) -> np.ndarray:
-    """E_z min over tau >= 0 of r tau^2 - 2 tau sqrt(r) z + sum_i max(sigma_i - tau, 0)^2, for each row of sigma.
+def minima(singular_values: np.ndarray, rank: int) -> Iterator[tuple[float, float, np.ndarray]]:
+    """Min over tau >= 0 of r tau^2 - 2 tau sqrt(r) z + sum_i max(sigma_i - tau, 0)^2 for singular values (count, rows).
 
     The minimiser is max over k of (sqrt(r) z + sigma_1 + ... + sigma_k) / (r + k), or 0 where that is negative.
 
-    Args:
-        singular_values: (count, rows), decreasing along a row.
-        rank: r.
-
-    Returns:
-        (count,)
+    Yields:
+        Each node z of a quadrature over N(0, 1): its weight, z, and the minima, (count,).
     """
-    minima = _minima(singular_values, rank)
-    return np.asarray(sum(weight * minimum for weight, _, minimum in minima))
-
-
-def _minima(singular_values: np.ndarray, rank: int) -> Iterator[tuple[float, float, np.ndarray]]:
-    """The minimum over tau at each node of z: weight, z, and (count,) minima."""
     count, rows = singular_values.shape
     sums = np.concatenate((np.zeros((count, 1)), np.cumsum(singular_values, axis=1)), axis=1)  # (count, rows + 1)
     weights_below = rank + np.arange(rows + 1)
@@ -312,46 +295,15 @@ def _minima(singular_values: np.ndarray, rank: int) -> Iterator[tuple[float, flo
         yield weight, node, rank * tau**2 - 2.0 * pull * tau + (beyond**2).sum(axis=1)
 
 
-def intrinsic_volume_variance(shape: Shape, version: int) -> tuple[float, float]:
-    """Variance of the intrinsic volumes V of the descent cone C, and the standard error of its computation.
-
-    Var V = Var || Pi_C(g) ||^2 - 2 delta (McCoy, Tropp 2014). By Moreau's decomposition || Pi_C(g) ||^2 is the squared
-    distance to the polar cone, whose mean is delta: a chi-squared variable with r (d_out + d_in - r) - 1 degrees of
-    freedom plus Q = z^2 + the minimum over tau. E Q^2 is averaged like E Q, with the trace moments times powers of the
-    trace as control variates: the trace of a Wishart matrix is independent of its shape, so their means are known.
-
-    Args:
-        shape: the problem's shape.
-        version: version of the sampling.
-    """
-    rows, columns = shape.normal
-    if rows == 0:  # a half-space: V is D or D - 1, each with probability one half
-        return 0.25, 0.0
-    singular_values = sampled_singular_values(rows, columns, version)
-    first, second = np.zeros((2, len(singular_values)))
-    for weight, z, minimum in _minima(singular_values, shape.rank):
-        first += weight * (z * z + minimum)
-        second += weight * (z * z + minimum) ** 2
-    mean, _ = controlled_mean(first, singular_values, columns, powers=2)
-    excess, error = controlled_mean(second - 2.0 * mean * first, singular_values, columns, powers=2)
-    freedom = shape.degrees_of_freedom - 1
-    return 2.0 * freedom + excess + mean**2 - 2.0 * (freedom + mean), error
-
-
 @lru_cache(maxsize=4)
 def sampled_singular_values(rows: int, columns: int, version: int) -> np.ndarray:
-    """Singular values of i.i.d. N(0, 1) matrices, the same draws for every rank with this normal part.
+    """Singular values of i.i.d. N(0, 1) matrices, rows <= columns, decreasing: (count, rows), read-only.
 
-    Args:
-        rows, columns: shape of the matrices, rows <= columns.
-        version: version of the sampling, part of the stream's name.
-
-    Returns:
-        (count, rows) in decreasing order; read-only.
+    The same draws for every rank with this normal part; the version is part of the stream's name.
     """
     entries = rows * columns
-    count = min(max(WORDS // entries, FEWEST), MOST)
-    stream = Stream.named(f"statistical_dimension/{version}/{rows}x{columns}", 0, PURPOSE)
+    count = min(max(_WORDS // entries, _FEWEST), _MOST)
+    stream = Stream.named(f"statistical_dimension/{version}/{rows}x{columns}", 0, "statistical_dimension")
     squares = []
     step = max(_CHUNK_ENTRIES // entries, 1)
     for start in range(0, count, step):
@@ -379,16 +331,11 @@ def trace_moments(rows: int, columns: int) -> np.ndarray:
 def controlled_mean(
     values: np.ndarray, singular_values: np.ndarray, columns: int, powers: int = 0
 ) -> tuple[float, float]:
-    """Mean of ``values`` with the first four trace moments as control variates, and its standard error.
+    """Mean of ``values``, (count,), functions of the rows of ``singular_values``, and its standard error.
 
-    The moments' expectations are known, so their share of the noise is regressed out; for the smooth spectral functions
-    used here that leaves a few per cent of the standard deviation.
-
-    Args:
-        values: (count,), a function of each row of ``singular_values``.
-        singular_values: (count, rows).
-        columns: columns of the sampled matrices.
-        powers: of the trace, by which the moments are multiplied for further control variates.
+    The first four trace moments, and their products with ``powers`` of the trace, are control variates: their
+    expectations are known, so their share of the noise is regressed out. For the smooth spectral functions used here
+    that leaves a few per cent of the standard deviation.
     """
     count, rows = singular_values.shape
     moments = np.stack([(singular_values ** (2 * power)).sum(axis=1) for power in (1, 2, 3, 4)], axis=1)
@@ -405,14 +352,10 @@ def controlled_mean(
     return float(coefficients[0]), float(residual.std() / np.sqrt(count))
 
 
-def write_table(path: Path = _TABLE) -> None:
-    """Compute every tabulated entry anew."""
-    lines: dict[tuple[int, int], list[str]] = {}
-    for shape in tabulated():
-        lines.setdefault((shape.small, shape.large), []).append(f"{compute(shape):.1f}/{compute_variance(shape):.5g}")
-    text = "".join(f"{small} {large}: {' '.join(entries)}\n" for (small, large), entries in lines.items())
-    path.write_text(text, encoding="ascii")
-
-
 if __name__ == "__main__":
-    write_table()
+    lines: dict[tuple[int, int], str] = {}
+    for shape in tabulated():
+        value, variance = computed(shape)
+        sizes = shape.small, shape.large
+        lines[sizes] = lines.get(sizes, f"{shape.small} {shape.large}:") + f" {value:.1f}/{variance:.5g}"
+    _TABLE.write_text("".join(f"{line}\n" for line in lines.values()), encoding="ascii")
