@@ -23,6 +23,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,19 +72,18 @@ def conditions(stack: Array, truth: Array, norm: str) -> NormalCondition | None:
     if norm == "nuclear norm":
         return normal_condition(truth, stack, 2, terms=identity)
     if norm == "3, mean gradient":
-        u, _, vh = np.linalg.svd(truth)
         full = normal_condition(truth, stack, 3)
         mean = normal_condition(truth, stack, 2, terms=[(2.0, *identity[0][1:])])
         if full is None or mean is None:
             return None
-        return NormalCondition(mean.objective, mean.constraints, mean.slope, full.weights, full.shape, u, vh)
+        return replace(full, objective=mean.objective, constraints=mean.constraints)
     if norm == "3, isotropic normal weights":
         full = normal_condition(truth, stack, 3)
         if full is None:
             return None
         plain = [(w, np.eye(len(c)), np.eye(len(d))) for w, c, d in full.weights]
         plain = [(sum(w for w, _, _ in plain), *plain[0][1:])]
-        return NormalCondition(full.objective, full.constraints, full.slope, plain, full.shape, full.u, full.vh)
+        return replace(full, weights=plain)
     return normal_condition(truth, stack, math.inf if norm == "inf" else int(norm))
 
 

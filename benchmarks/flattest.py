@@ -35,7 +35,7 @@ from flatdist.factorization.flatness import hessian_trace
 from flatdist.factorization.local_flatness import local_flatness, normal_condition
 from flatdist.factorization.products import end_to_end
 from flatdist.machine.threads import set_threads
-from flatdist.solvers.min_hessian_trace import solve_min_hessian_trace
+from flatdist.solvers.min_hessian_trace import min_hessian_trace
 from flatdist.theory import statistical_dimension
 from flatdist.types import Array
 
@@ -120,7 +120,7 @@ def solved(
     problem = sample_arrays(cell, replicate)
     measurements, truth = problem.measurements.astype(np.float64), problem.ground_truth
     began = time.process_time()
-    layers, certificate = solve_min_hessian_trace(measurements, problem.labels, depth)
+    layers, certificate = min_hessian_trace(measurements, problem.labels, depth, return_certificate=True)
     seconds = time.process_time() - began
     layers = [layer.numpy() for layer in layers]
     row = {

@@ -29,18 +29,14 @@ TRACE_SHARE = 0.02  # of the training arithmetic that the Hessian trace of the h
 
 
 class Evaluator:
-    """Evaluates one replicate's layers against its problem."""
+    """Evaluates one replicate's layers against its problem, with its measurements stored as for training."""
 
     def __init__(
         self, problem: Problem[Array] | StoredProblem, depth: int, traces: int, dtype: str = "float32"
     ) -> None:
-        """Prepare the evaluations of one replicate.
+        """Prepare for that many ``traces`` of the Hessian.
 
-        Args:
-            problem: the replicate's problem, with its measurements stored as for training.
-            depth: number of layers.
-            traces: how many traces of the Hessian will be requested.
-            dtype: least precision of the products; measurements stored as int8 do not determine it.
+        ``dtype`` is the least precision of the products; measurements stored as int8 do not determine it.
         """
         self.measurements = as_measurements(problem.measurements)
         self.dtype = np.result_type(self.measurements.dtype, dtype)
@@ -49,11 +45,7 @@ class Evaluator:
         self.trace = MomentTrace(self.measurements, depth, traces, dtype)
 
     def __call__(self, layers: Sequence[Array], with_trace: Sequence[bool] | Array) -> dict[str, Array]:
-        """Evaluate up to ``BLOCK`` sets of layers.
-
-        Args:
-            layers: W_1 ... W_L, each (BLOCK, d_{j+1}, d_j) float64; unused slots zero.
-            with_trace: (BLOCK,) whether to compute the trace of the Hessian.
+        """Evaluate up to ``BLOCK`` sets of layers, W_1 ... W_L (BLOCK, d_{j+1}, d_j) float64, unused slots zero.
 
         Returns:
             ``train_loss``, ``population_loss``, ``nuclear_norm``, ``hessian_trace`` (NaN if not requested), (BLOCK,).
@@ -70,7 +62,7 @@ class Evaluator:
         values = {
             "train_loss": self._train_loss(product),
             "population_loss": np.vecdot(difference, difference),
-            "nuclear_norm": np.linalg.svd(product, compute_uv=False).sum(axis=-1),
+            "nuclear_norm": np.linalg.svdvals(product).sum(axis=-1),
         }
         if not finite.all():
             values = {name: np.where(finite, value, np.nan) for name, value in values.items()}
@@ -99,17 +91,12 @@ def final_metrics(
 
     Singular values of the answer and of the ground truth are computed unless they are given.
     """
-    singular_truth = _singular_values(problem.ground_truth) if singular_truth is None else singular_truth
+    singular_truth = np.linalg.svdvals(problem.ground_truth) if singular_truth is None else singular_truth
     row: dict[str, Any] = {"nuclear_norm_truth": float(singular_truth.sum())}
     if matrix is None:
         return row
-    answer = Answer(matrix, problem.ground_truth, _singular_values(matrix) if singular is None else singular)
+    answer = Answer(matrix, problem.ground_truth, np.linalg.svdvals(matrix) if singular is None else singular)
     return row | {one.name: np.asarray(one.answer(answer)).tolist() for one in RESULTS if one.answer is not None}
-
-
-def _singular_values(matrix: Array) -> Array:
-    found: Array = np.linalg.svd(matrix, compute_uv=False)
-    return found
 
 
 @functools.lru_cache(maxsize=256)
@@ -125,11 +112,8 @@ def trace_evaluations(cell: Cell, batch: int) -> list[bool]:
     """Which evaluations of a training run include the trace of the Hessian: all if it is cheap, otherwise a few.
 
     They are evenly spaced and include the first and the last. Their number depends only on the cell: the arithmetic of
-    the traces stays below ``TRACE_SHARE`` of that of the training steps, but there are at least ``FEWEST_TRACES``.
-
-    Args:
-        cell: a cell of a gradient method.
-        batch: number of measurements behind one step's gradient.
+    the traces stays below ``TRACE_SHARE`` of that of the training steps, each of whose gradients takes ``batch``
+    measurements, but there are at least ``FEWEST_TRACES``.
     """
     entries, largest = cell.d_out * cell.d_in, max(cell.d_out, cell.d_in)
     training = cell.steps * (4 * batch * entries + 6 * cell.depth * entries * largest)

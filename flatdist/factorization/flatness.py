@@ -13,13 +13,12 @@ trace at every W, interpolating or not.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from flatdist.factorization.products import partial_products
+from flatdist.factorization.products import partial_products, pulled_back
 from flatdist.sensing.measurements import BLOCK_ENTRIES, Dense, Measurements, as_measurements
 from flatdist.types import Array
 
@@ -94,39 +93,21 @@ def sharpness(layers: Sequence[Any], measurements: Any) -> float:
     return 2.0 / n * float(eigsh(operator, k=1, which="LA", v0=start, return_eigenvectors=False)[0])
 
 
-def trace_gradient(layers: Sequence[Array], measurements: Array | Measurements) -> tuple[float, list[Array]]:
-    """Lemma 2's trace and its gradient with respect to every layer, in closed form.
+def second_moments(stack: Array) -> tuple[Array, Array]:
+    """S_out and S_in of a stack (n, d_out, d_in)."""
+    n = len(stack)
+    return np.tensordot(stack, stack, ((0, 2), (0, 2))) / n, np.tensordot(stack, stack, ((0, 1), (0, 1))) / n
 
-    Args:
-        layers: W_1 ... W_L.
-        measurements: (n, d_out, d_in), or as an ensemble keeps them.
-    """
+
+def trace_gradient(layers: Sequence[Array], measurements: Array | Measurements) -> tuple[float, list[Array]]:
+    """Lemma 2's trace and its gradient in W_1 ... W_L, for measurements as :func:`hessian_trace` takes them."""
     stored = as_measurements(measurements)
-    n = len(stored)
-    lefts, rights = partial_products(layers)
-    depth = len(layers)
-    by_left: list[Array | float] = [0.0] * depth  # gradient in W_L ... W_{j+2}
-    by_right: list[Array | float] = [0.0] * depth  # gradient in W_j ... W_1
-    trace = 0.0
-    for j, (left, right) in enumerate(zip(lefts, rights, strict=True)):
-        squares, in_left, in_right = stored.squares_gradient(left, right)
-        trace += 2.0 / n * squares
-        if in_left is not None:
-            by_left[j] = 4.0 / n * in_left
-        if in_right is not None:
-            by_right[j] = 4.0 / n * in_right
-    gradients: list[Array] = [np.zeros_like(layer) for layer in layers]
-    pulled: Array | float = by_left[0]
-    for j in range(1, depth):  # lefts[j - 1] = lefts[j] W_{j+1}
-        left = lefts[j]
-        gradients[j] = gradients[j] + (pulled if left is None else left.T @ pulled)
-        pulled = 0.0 if left is None else by_left[j] + pulled @ layers[j].T
-    pulled = by_right[-1]
-    for j in range(depth - 2, -1, -1):  # rights[j + 1] = W_{j+1} rights[j]
-        right = rights[j]
-        gradients[j] = gradients[j] + (pulled if right is None else pulled @ right.T)
-        pulled = 0.0 if right is None else by_right[j] + layers[j].T @ pulled
-    return trace, gradients
+    factor, products = 2.0 / len(stored), partial_products(layers)
+    terms = [stored.squares_gradient(left, right) for left, right in zip(*products, strict=True)]
+    trace = sum(factor * squares for squares, _, _ in terms)
+    by_left = [0.0 if slope is None else 2.0 * factor * slope for _, slope, _ in terms]
+    by_right = [0.0 if slope is None else 2.0 * factor * slope for _, _, slope in terms]
+    return trace, pulled_back(layers, products, by_left, by_right)
 
 
 class MomentTrace:
@@ -141,13 +122,9 @@ class MomentTrace:
     def __init__(
         self, measurements: Array | Measurements, depth: int, evaluations: int, dtype: str = "float32"
     ) -> None:
-        """Gather the moments.
+        """Gather the moments of measurements (n, d_out, d_in), or as an ensemble keeps them, for so many evaluations.
 
-        Args:
-            measurements: (n, d_out, d_in), float or int8, or as an ensemble keeps them.
-            depth: number of layers that will be given.
-            evaluations: how many traces will be requested.
-            dtype: least precision of the sums; float32 sums signs exactly, but not their products with layers.
+        ``dtype`` is the least precision of the sums; float32 sums signs exactly, but not their products with layers.
         """
         self.measurements = as_measurements(measurements)
         self._dtype = np.result_type(self.measurements.dtype, dtype)  # of the measurements, or better
@@ -158,8 +135,12 @@ class MomentTrace:
             self.fourth = self._gather_fourth(self.measurements) if gathered < contracted else None
         if self.fourth is None:
             self.s_out, self.s_in = self.measurements.second_moments(self._dtype)
-        else:
-            self.s_out, self.s_in = self._contract_fourth(self.fourth)
+        else:  # sums over the fourth moments' diagonal pairs
+            self.s_out, self.s_in = np.empty((self.d_out, self.d_out)), np.empty((self.d_in, self.d_in))
+            rows, columns = np.triu_indices(self.d_out), np.triu_indices(self.d_in)
+            self.s_out[rows] = self.fourth[:, columns[0] == columns[1]].sum(axis=1)
+            self.s_in[columns] = self.fourth[rows[0] == rows[1]].sum(axis=0)
+            self.s_out.T[rows], self.s_in.T[columns] = self.s_out[rows], self.s_in[columns]
 
     def __call__(self, layers: Sequence[Array]) -> Array:
         """The trace at each of several sets of layers, float64 (sets, d_{j+1}, d_j) each; returns (sets,)."""
@@ -198,21 +179,12 @@ class MomentTrace:
         average: Array = total / self.n
         return average
 
-    def _contract_fourth(self, fourth: Array) -> tuple[Array, Array]:
-        """The same from the fourth moments: sums over their diagonal pairs."""
-        s_out, s_in = np.empty((self.d_out, self.d_out)), np.empty((self.d_in, self.d_in))
-        rows, columns = _pairs(self.d_out), _pairs(self.d_in)
-        s_out[rows] = fourth[:, columns[0] == columns[1]].sum(axis=1)
-        s_in[columns] = fourth[rows[0] == rows[1]].sum(axis=0)
-        s_out.T[rows], s_in.T[columns] = s_out[rows], s_in[columns]
-        return s_out, s_in
-
     def _gather_fourth(self, measurements: Dense) -> Array:
         """H[(a,b), (c,e)] = (1/n) sum_i A_i[a,c] A_i[b,e], symmetrised, over pairs a <= b and c <= e.
 
         Rows a are taken together as long as the blocks of all their products stay small.
         """
-        rows, columns = _pairs(self.d_out), _pairs(self.d_in)
+        rows, columns = np.triu_indices(self.d_out), np.triu_indices(self.d_in)
         upper, lower = columns[0] * self.d_in + columns[1], columns[1] * self.d_in + columns[0]
         fourth = np.zeros((len(rows[0]), len(upper)))
         together = max(1, BLOCK_ENTRIES // (self.d_out * self.d_in**2))
@@ -220,9 +192,8 @@ class MomentTrace:
             flat = block.reshape(len(block), -1)
             for first in range(0, self.d_out, together):
                 start, stop = first * self.d_in, (first + together) * self.d_in
-                products = (flat[:, start:stop].T @ flat[:, start:]).reshape(
-                    -1, self.d_in, self.d_out - first, self.d_in
-                )
+                products = flat[:, start:stop].T @ flat[:, start:]
+                products = products.reshape(-1, self.d_in, self.d_out - first, self.d_in)
                 chosen = np.flatnonzero((rows[0] >= first) & (rows[0] < first + together))
                 pairs = products[rows[0][chosen] - first, :, rows[1][chosen] - first].reshape(len(chosen), -1)
                 fourth[chosen] += pairs[:, upper]
@@ -246,21 +217,8 @@ def _middle_costs(n: int, d_out: int, d_in: int, depth: int, evaluations: int) -
     return contracted, 2 * n * entries**2 + entries**2 // 2 * terms if terms else contracted
 
 
-@functools.lru_cache(maxsize=16)
-def _pairs(size: int) -> tuple[Array, Array]:
-    """All a <= b, in the order of an upper triangle's rows."""
-    rows, columns = np.triu_indices(size)
-    return rows, columns
-
-
-@functools.lru_cache(maxsize=16)
-def _packing(size: int) -> tuple[Array, Array]:
-    """Positions of the pairs in a flattened matrix, and how often each counts: off the diagonal twice."""
-    rows, columns = _pairs(size)
-    return rows * size + columns, np.where(rows == columns, 1.0, 2.0)
-
-
 def _pack(symmetric: Array) -> Array:
     """Upper triangles of symmetric matrices (..., d, d) as rows, off-diagonal entries doubled: sums count both."""
-    positions, weights = _packing(symmetric.shape[-1])
-    return symmetric.reshape(-1, symmetric.shape[-1] ** 2)[:, positions] * weights
+    size = symmetric.shape[-1]
+    rows, columns = np.triu_indices(size)
+    return symmetric.reshape(-1, size**2)[:, rows * size + columns] * np.where(rows == columns, 1.0, 2.0)

@@ -12,55 +12,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from scipy.integrate import solve_ivp
+from scipy.integrate import RK45, solve_ivp
 
 from flatdist.errors import SolverError
 from flatdist.factorization.flatness import trace_gradient
-from flatdist.factorization.products import end_to_end, partial_products
+from flatdist.factorization.products import end_to_end, prediction_jacobian
 from flatdist.types import Array
 
 _FLAT = 1e-13  # eigenvalues of J J^T below this part of the largest are rounding error
 _ON_MANIFOLD = 1e-12  # residual of the labels, relative, that a step may leave
+_ZERO_LOSS = 1e-6  # residual of the labels, relative, at which a descent ends
 _STEPS = 100_000
-
-# Dormand and Prince's coefficients: a fifth-order step and, from the same stages, the error of a fourth-order one.
-_STAGES = (
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-)
-_ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 
 
 @dataclass(frozen=True)
 class FlowPath:
-    """The flow at the requested times.
+    """The flow at the requested times."""
 
-    Attributes:
-        times: flow time, (k,).
-        traces: tr Hess L, (k,).
-        matrices: the end-to-end matrices, (k, d_out, d_in).
-        layers: the layers at the last time.
-        residual: largest relative residual of the labels along the way.
-    """
-
-    times: Array
-    traces: Array
-    matrices: Array
-    layers: list[torch.Tensor]
-    residual: float
+    times: Array  # flow time, (k,)
+    traces: Array  # tr Hess L, (k,)
+    matrices: Array  # the end-to-end matrices, (k, d_out, d_in)
+    layers: list[Array]  # at the last time
+    residual: float  # largest relative residual of the labels along the way
 
 
 def flow(
-    layers: Sequence[torch.Tensor | Array],
-    measurements: torch.Tensor | Array,
-    labels: torch.Tensor | Array,
-    times: Sequence[float] | Array,
-    tolerance: float = 1e-7,
+    layers: Sequence[Array], measurements: Array, labels: Array, times: Sequence[float] | Array, tolerance: float = 1e-7
 ) -> FlowPath:
     """Follow the flow of label-noise SGD from layers with zero loss.
 
@@ -100,26 +77,14 @@ def flow(
             raise SolverError(f"flow: stuck at flow time {now:g} of {time:g}; loosen the tolerance {tolerance:g}")
         traces.append(problem.trace(x))
         matrices.append(problem.matrix(x))
-    ended = [torch.from_numpy(layer.copy()) for layer in problem.layers(x)]
-    return FlowPath(report, np.array(traces), np.array(matrices), ended, worst)
+    return FlowPath(report, np.array(traces), np.array(matrices), problem.layers(x), worst)
 
 
-def descend_to_zero_loss(
-    layers: Sequence[torch.Tensor | Array],
-    measurements: torch.Tensor | Array,
-    labels: torch.Tensor | Array,
-    residual: float = 1e-6,
-) -> list[torch.Tensor]:
+def descend_to_zero_loss(layers: Sequence[Array], measurements: Array, labels: Array) -> list[Array]:
     """Where gradient flow on the training loss (2) reaches zero loss: SGD's first phase as the learning rate vanishes.
 
     That phase takes about 1/eta steps, a flow time of order eta, so in the limit the flow of label-noise SGD starts
-    where this ends.
-
-    Args:
-        layers: initial layers.
-        measurements: (n, d_out, d_in).
-        labels: (n,), not all zero.
-        residual: relative residual of the labels at which to stop.
+    where this ends, at a relative residual of 1e-6 of the labels, which are not all zero.
 
     Raises:
         SolverError: the shapes do not fit, or the flow does not reach zero loss.
@@ -130,7 +95,7 @@ def descend_to_zero_loss(
         return np.asarray(problem.jacobian(x).T @ problem.misfit(x) * (-2.0 / len(problem.labels)))
 
     def reached(_: float, x: Array) -> float:
-        return problem.residual(x) - residual
+        return problem.residual(x) - _ZERO_LOSS
 
     reached.terminal = True  # type: ignore[attr-defined]
     path = solve_ivp(slope, (0.0, 1e6), problem.start, events=reached, rtol=1e-7, atol=1e-9)
@@ -138,23 +103,17 @@ def descend_to_zero_loss(
     if path.status != 1:
         raise SolverError(
             f"descend_to_zero_loss: the relative residual is {problem.residual(x):.1e} after flow time {path.t[-1]:g}, "
-            f"above {residual:g}: {path.message}. Start from other layers"
+            f"above {_ZERO_LOSS:g}: {path.message}. Start from other layers"
         )
-    return [torch.from_numpy(layer.copy()) for layer in problem.layers(x)]
+    return problem.layers(x)
 
 
 class _Manifold:
     """The zero-loss manifold of one problem, layers as one vector."""
 
-    def __init__(
-        self,
-        layers: Sequence[torch.Tensor | Array],
-        measurements: torch.Tensor | Array,
-        labels: torch.Tensor | Array,
-    ) -> None:
-        start = [torch.as_tensor(layer).to(torch.float64).numpy() for layer in layers]
-        self.measurements = torch.as_tensor(measurements).to(torch.float64).numpy()
-        self.labels = torch.as_tensor(labels).to(torch.float64).numpy()
+    def __init__(self, layers: Sequence[Array], measurements: Array, labels: Array) -> None:
+        start = [np.asarray(layer, dtype=np.float64) for layer in layers]
+        self.measurements, self.labels = (np.asarray(part, dtype=np.float64) for part in (measurements, labels))
         self.shapes = [layer.shape for layer in start]
         if self.measurements.shape != (len(self.labels), self.shapes[-1][0], self.shapes[0][1]):
             raise SolverError(
@@ -168,8 +127,7 @@ class _Manifold:
         return [part.reshape(shape) for part, shape in zip(np.split(x, ends), self.shapes, strict=True)]
 
     def matrix(self, x: Array) -> Array:
-        product: Array = end_to_end(self.layers(x))
-        return product
+        return end_to_end(self.layers(x))
 
     def trace(self, x: Array) -> float:
         return trace_gradient(self.layers(x), self.measurements)[0]
@@ -182,13 +140,7 @@ class _Manifold:
         return float(np.linalg.norm(self.misfit(x)) / (np.linalg.norm(self.labels) or 1.0))
 
     def jacobian(self, x: Array) -> Array:
-        """d<A_i, M>/dW, (n, weights)."""
-        blocks = []
-        for left, right in zip(*partial_products(self.layers(x)), strict=True):
-            block = self.measurements if left is None else left.T @ self.measurements
-            block = block if right is None else block @ right.T
-            blocks.append(block.reshape(len(block), -1))
-        return np.concatenate(blocks, axis=1)
+        return prediction_jacobian(self.layers(x), self.measurements)
 
     def velocity(self, x: Array) -> Array:
         """-P_T grad tr Hess L."""
@@ -219,10 +171,10 @@ def _solve_gram(jacobian: Array, values: Array) -> Array:
 
 
 def _step(problem: _Manifold, x: Array, slope: Array, length: float) -> tuple[Array, float]:
-    slopes = [slope]
-    trial = x
-    for weights in _STAGES:
-        trial = x + length * sum(weight * part for weight, part in zip(weights, slopes, strict=True))
+    """Dormand and Prince's fifth-order step and, from the same slopes, the error of a fourth-order one."""
+    slopes, trial = [slope], x
+    for stage in (*(RK45.A[count, :count] for count in range(1, 6)), RK45.B):
+        trial = x + length * sum(weight * part for weight, part in zip(stage, slopes, strict=True))
         slopes.append(problem.velocity(trial))
-    error = length * sum(weight * part for weight, part in zip(_ERROR, slopes, strict=True))
+    error = length * sum(weight * part for weight, part in zip(RK45.E, slopes, strict=True))
     return trial, float(np.linalg.norm(error))

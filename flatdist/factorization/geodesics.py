@@ -1,12 +1,8 @@
 """F(M) by Newton's iteration along geodesics of positive definite matrices.
 
-For M of rank r and layers of rank r, with P_j = W_L ... W_{j+1} = F G_j (F the column space of M, G_j an invertible
-r x r frame) and X_j = P_j P_j^T, the trace is
-
-    2 sum_{j=1}^{L} (1/n) sum_i tr( A_i (M^T X_{j-1}^+ M) A_i^T X_j ),      X_L = I,   M^T X_0^+ M = I,
-
-a function of X_1 ... X_{L-1} alone that is convex along X_j(t) = F G_j exp(t S_j) G_j^T F^T: each term is a trace of a
-positive semidefinite matrix against X_j (x) X_{j-1}^{-1}. Its only stationary point is the minimum.
+In the notation of :mod:`flatdist.factorization.regularizer`, for M of rank r and layers of rank r: W_L ... W_{j+1} =
+F G_j with F the column space of M and G_j an invertible r x r frame, so that X_j = F G_j G_j^T F^T moves along
+F G_j exp(t S_j) G_j^T F^T. The trace is convex there, and its only stationary point is the minimum.
 """
 
 from __future__ import annotations
@@ -26,13 +22,7 @@ _VANISHED = 1e-12  # part of the starting trace below which the infimum is 0
 
 
 def minimise_along_geodesics(matrix: Array, stack: Array, depth: int) -> tuple[float, list[Array] | None]:
-    """The least trace at a matrix and the layers that attain it; None for the layers if it is only approached.
-
-    Args:
-        matrix: M, (d_out, d_in), not zero.
-        stack: measurements, (n, d_out, d_in).
-        depth: L.
-    """
+    """The least trace of L layers at M (d_out, d_in), not zero, and the layers; None if it is only approached."""
     problem = _Geodesics(matrix, stack, depth)
     value, frames = _minimised(problem)
     return value, None if frames is None else problem.layers(frames)
@@ -95,13 +85,10 @@ class _Geodesics:
         self.s_in = np.tensordot(wide, wide, ((0, 1), (0, 1))) / n
         inner = (tall @ self.vh.T).reshape(n, -1)
         self.gram = inner.T @ inner / n  # (r r, r r)
-        basis = []
-        for a in range(self.rank):
-            for b in range(a, self.rank):
-                unit = np.zeros((self.rank, self.rank))
-                unit[a, b] = unit[b, a] = 1.0 if a == b else np.sqrt(0.5)
-                basis.append(unit)
-        self.basis = np.array(basis)  # orthonormal symmetric matrices, (r (r + 1) / 2, r, r)
+        a, b = np.triu_indices(self.rank)
+        self.basis = np.zeros((len(a), self.rank, self.rank))  # of orthonormal symmetric matrices
+        for first, second in ((a, b), (b, a)):
+            self.basis[range(len(a)), first, second] = np.where(a == b, 1.0, np.sqrt(0.5))
 
     def start(self) -> list[Array]:
         """The frames of Lemma 4's minimiser: W_L ... W_{j+1} = u G_j."""
@@ -144,19 +131,18 @@ class _Geodesics:
         """
         count, size = self.depth - 1, len(self.basis)
         first, last = self.ends(frames)
-        slopes = [np.zeros_like(first) for _ in range(count)]
-        weights = [np.zeros_like(first) for _ in range(count)]
-        slopes[0] = slopes[0] + first
-        weights[0] = weights[0] + first
-        slopes[-1] = slopes[-1] - last
-        weights[-1] = weights[-1] + last
+        slopes, weights = np.zeros((2, count, *first.shape))
+        slopes[0] += first
+        weights[0] += first
+        slopes[-1] -= last
+        weights[-1] += last
         hessian = np.zeros((count, size, count, size))
         for j, block in enumerate(self.blocks(frames)):  # couples S_j (as S') and S_{j+1} (as S)
             outer, inner = np.einsum("abcb->ac", block), np.einsum("abae->be", block)
-            slopes[j + 1] = slopes[j + 1] + outer
-            weights[j + 1] = weights[j + 1] + outer
-            slopes[j] = slopes[j] - inner
-            weights[j] = weights[j] + inner
+            slopes[j + 1] += outer
+            weights[j + 1] += outer
+            slopes[j] -= inner
+            weights[j] += inner
             cross = -np.einsum("abce,pac,qbe->pq", block, self.basis, self.basis, optimize=True)
             hessian[j + 1, :, j, :] += cross
             hessian[j, :, j + 1, :] += cross.T

@@ -15,51 +15,42 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from flatdist.errors import SolverError
 from flatdist.types import Array
 
 _ITERATIONS = 500
+_STARTS = 16  # at random
 _SETTLED = 1e-12  # relative change of the quadratic form at which an alternation has ended
 
 
 @dataclass(frozen=True)
 class IsometryBounds:
-    """Lower and upper bounds of delta_r.
+    """Lower and upper bounds of delta_r."""
 
-    Attributes:
-        rank: r.
-        lower: the largest deviation found, reached at ``witness``.
-        upper: the largest deviation over all matrices, of any rank.
-        witness: (d_out, d_in), rank <= r, Frobenius norm 1.
-    """
-
-    rank: int
-    lower: float
-    upper: float
-    witness: torch.Tensor
+    rank: int  # r
+    lower: float  # the largest deviation found, reached at ``witness``
+    upper: float  # the largest deviation over all matrices, of any rank
+    witness: Array  # (d_out, d_in), rank <= r, Frobenius norm 1
 
 
-def isometry_bounds(
-    measurements: torch.Tensor | Array, rank: int, starts: int = 16, generator: np.random.Generator | None = None
-) -> IsometryBounds:
+def isometry_bounds(measurements: Array, rank: int) -> IsometryBounds:
     """Bounds of the restricted isometry constant delta_r from both sides (Definition 3).
 
     With X = U C and U fixed with orthonormal columns, the deviation is a quadratic form of C whose extreme eigenvectors
     are the best C; the next half step fixes the row space of C instead. Every half step raises the deviation.
 
+    From each of the largest and the smallest value it starts at the best rank-r part of the Gram matrix's extreme
+    eigenvector, and at random.
+
     Args:
         measurements: (n, d_out, d_in).
         rank: r, from 1 to min(d_out, d_in).
-        starts: random starts for each of the largest and the smallest value, in addition to the best rank-r parts of
-            the Gram matrix's extreme eigenvectors.
-        generator: for the random starts; by default a fixed one.
 
     Raises:
         SolverError: the measurements have the wrong shape, or the rank is impossible.
     """
-    stack = torch.as_tensor(measurements).to(torch.float64).numpy()
+    stack = np.asarray(measurements, dtype=np.float64)
     if stack.ndim != 3 or 0 in stack.shape:
         raise SolverError(
             f"isometry_bounds: measurements of shape {stack.shape}; give (n, d_out, d_in), none of them 0"
@@ -69,7 +60,7 @@ def isometry_bounds(
         raise SolverError(
             f"isometry_bounds: rank is {rank}; matrices of shape ({d_out}, {d_in}) have rank 1 to {min(d_out, d_in)}"
         )
-    generator = np.random.default_rng(0) if generator is None else generator
+    generator = np.random.default_rng(0)
     flat = stack.reshape(n, -1)
     values, vectors = np.linalg.eigh(flat.T @ flat / n)
     # Rows of this root measure as much as all n measurements do, and there are at most d_out d_in of them.
@@ -78,24 +69,19 @@ def isometry_bounds(
     found = []
     for largest, guide in ((True, vectors[:, -1]), (False, vectors[:, 0])):
         guess = np.linalg.svd(guide.reshape(d_out, d_in))[0][:, :rank]
-        frames = [guess] + [np.linalg.qr(generator.standard_normal((d_out, rank)))[0] for _ in range(starts)]
+        frames = [guess] + [np.linalg.qr(generator.standard_normal((d_out, rank)))[0] for _ in range(_STARTS)]
         found.append(_alternate(root, np.stack(frames), -1 if largest else 0))
     forms, matrices = (np.concatenate(parts) for parts in zip(*found, strict=True))
     best = int(np.argmax(abs(forms - 1.0)))
     upper = max(abs(float(values[-1]) - 1.0), abs(1.0 - float(values[0])))
-    return IsometryBounds(rank, float(abs(forms[best] - 1.0)), upper, torch.from_numpy(matrices[best]))
+    return IsometryBounds(rank, float(abs(forms[best] - 1.0)), upper, matrices[best])
 
 
 def _alternate(root: Array, frames: Array, pick: int) -> tuple[Array, Array]:
-    """The quadratic forms (1/n) sum <A_i, X>^2 and the X at the ends of alternations from several column spaces.
+    """The quadratic forms (1/n) sum <A_i, X>^2, (starts,), and the X at the ends of alternations from several frames.
 
-    Args:
-        root: (measurements, d_out, d_in).
-        frames: (starts, d_out, rank), orthonormal columns.
-        pick: -1 to raise the form, 0 to lower it.
-
-    Returns:
-        Forms, (starts,), and matrices, (starts, d_out, d_in).
+    ``root`` is (measurements, d_out, d_in); ``frames`` (starts, d_out, rank) have orthonormal columns; ``pick`` is -1
+    to raise the form, 0 to lower it.
     """
     forms = np.full(len(frames), np.nan)
     matrices = np.zeros((len(frames), *root.shape[1:]))

@@ -1,16 +1,12 @@
 """Is a low-rank matrix a sharp local minimum of the induced regularizer F among the interpolators? A convex condition.
 
-F(M) / 2 is a minimum over X_1 ... X_{L-1} of a sum of traces, each bilinear in X_j and M^T X_{j-1}^+ M
-(:mod:`flatdist.factorization.regularizer`). With the minimisers X_j, Y_j = M^T X_j^+ M at one matrix frozen in
+With the minimisers X_j of F(M) (:mod:`flatdist.factorization.regularizer`) and Y_j = M^T X_j^+ M frozen at M in
 
     C_j = (1/n) sum_i A_i Y_{j-1} A_i^T,    D_j = (1/n) sum_i A_i^T X_{j+1} A_i,    j = 1 ... L-1,  Y_0 = I,  X_L = I,
 
-the terms separate, and F changes to first order as a sum of weighted nuclear norms (docs/mathematics.md):
-
-    F(M + t D) = F(M) + t G'(M; D) + O(t^2),    G(M) = 4 sum_j || C_j^{1/2} M D_j^{1/2} ||_* .
-
-On the normal space of the rank-r matrices at M, N = U_c^T D V_c, each norm changes by || C~^{1/2} N D~^{1/2} ||_*, with
-Schur complements C~ and D~; elsewhere G is smooth. Eliminating the smooth part with the constraints A(D) = 0 leaves
+F changes to first order as G(M) = 4 sum_j || C_j^{1/2} M D_j^{1/2} ||_* (docs/mathematics.md). On the normal space of
+the rank-r matrices at M, N = U_c^T D V_c, each norm changes by || C~^{1/2} N D~^{1/2} ||_*, with Schur complements C~
+and D~; elsewhere G is smooth. Eliminating the smooth part with the constraints A(D) = 0 leaves
 
     nu = max { <H, N> : sum_j || C~_j^{1/2} N D~_j^{1/2} ||_* <= 1, K N = 0 },
 
@@ -22,7 +18,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -30,12 +25,14 @@ import numpy as np
 import scipy.linalg
 
 from flatdist.errors import SolverError
+from flatdist.factorization.flatness import second_moments
 from flatdist.factorization.geodesics import RANK, minimise_along_geodesics, stationary_frame, thin_svd
+from flatdist.factorization.products import partial_products
 from flatdist.sensing.measurements import as_measurements
 from flatdist.types import Array
 
 Term = tuple[float, Array, Array]  # multiplicity, C (d_out, d_out), D (d_in, d_in)
-Factors = tuple[float, Array | None, Array | None]  # multiplicity, left and right factor: dense, diagonal; None: 1
+Factors = tuple[float, Array, Array]  # multiplicity, left and right factor: dense, or the entries of a diagonal one
 
 _ITERATIONS = 4000
 _SEPARATED = 1e-9  # directions with less energy in the measurements than this, relative to others, count as unmeasured
@@ -97,10 +94,10 @@ def normal_condition(
     terms: list[Term] | None = None,
     smooth: bool = False,
 ) -> NormalCondition | None:
-    """The convex program behind nu; None if M cannot be a sharp minimum.
+    """The convex program behind nu at M (d_out, d_in); None if M cannot be a sharp minimum.
 
     Args:
-        matrix: M, (d_out, d_in), not zero.
+        matrix: M, not zero.
         stack: measurements, (n, d_out, d_in).
         depth: L or infinity.
         rows: (m, d_out, d_in), spanning the same constraints as the measurements; default: the measurements.
@@ -130,7 +127,7 @@ def normal_condition(
         if seen.min() <= _SEPARATED * seen.max():
             return None
     if not across.size:
-        return NormalCondition(np.zeros(0), np.zeros((0, 0)), np.zeros((d_out, d_in)), [], shape, u, vh)
+        return NormalCondition(np.zeros(0), np.zeros((0, 0)), [], shape, u, vh)
     if terms is None:
         terms = frozen_weights(matrix, stack, depth)
     slope, weights = np.zeros((d_out, d_in)), []
@@ -153,7 +150,7 @@ def normal_condition(
         multipliers = np.linalg.lstsq(along.T, slope[tangent], rcond=None)[0]
         others = np.zeros((0, across.shape[1]))
     objective = multipliers @ across - slope[rank:, rank:].ravel()
-    return NormalCondition(objective, others, slope, weights, shape, u, vh)
+    return NormalCondition(objective, others, weights, shape, u, vh)
 
 
 def _schur(symmetric: Array, rank: int) -> Array:
@@ -169,8 +166,7 @@ def frozen_weights(matrix: Array, stack: Array, depth: float) -> list[Term]:
     """
     n, d_out, d_in = stack.shape
     u, spectrum, vh = thin_svd(matrix)
-    s_out = np.tensordot(stack, stack, ((0, 2), (0, 2))) / n
-    s_in = np.tensordot(stack, stack, ((0, 1), (0, 1))) / n
+    s_out, s_in = second_moments(stack)
     if depth == 2:
         return [(1.0, s_out, s_in)]
     read, seen = stack @ vh.T, u.T @ stack  # A_i V (n, d_out, r), U^T A_i (n, r, d_in)
@@ -204,13 +200,9 @@ def frozen_weights(matrix: Array, stack: Array, depth: float) -> list[Term]:
             "local_flatness: no layers attain F at this matrix (the infimum is approached by layers that grow without "
             "bound), so it has no local theory there; give more measurements"
         )
-    outputs, inputs = [u.T @ layers[-1]], [layers[0] @ vh.T]  # of W_L ... W_{j+1} and W_j ... W_1, in the bases of M
-    for layer in layers[-2:0:-1]:
-        outputs.append(outputs[-1] @ layer)
-    for layer in layers[1:-1]:
-        inputs.append(layer @ inputs[-1])
-    c = [s_out, *(by_input(reached.T @ reached) for reached in inputs[: int(depth) - 2])]
-    d = [*(by_output(x @ x.T) for x in outputs[: int(depth) - 2][::-1]), s_in]
+    outputs, inputs = partial_products([layers[0] @ vh.T, *layers[1:-1], u.T @ layers[-1]])  # in the bases of M
+    c = [s_out, *(by_input(y.T @ y) for y in inputs[1:-1] if y is not None)]
+    d = [*(by_output(x @ x.T) for x in outputs[1:-1] if x is not None), s_in]
     return [(1.0, one, other) for one, other in zip(c, d, strict=True)]
 
 
@@ -218,38 +210,20 @@ def frozen_weights(matrix: Array, stack: Array, depth: float) -> list[Term]:
 class NormalCondition:
     """max { <H, N> : sum_j w_j || C_j^{1/2} N D_j^{1/2} ||_* <= 1, K N = 0 } over normal parts N of shape (p, q).
 
-    Attributes:
-        objective: H, (p q,).
-        constraints: K, (m - dim T, p q).
-        slope: (d_out, d_in) in the singular bases of M: the gradient of the smooth part of G.
-        weights: (w_j, C_j, D_j) on the normal space.
-        shape: (p, q).
-        u, vh: all singular vectors of M, of which the last p and q span the normal space.
+    The last p and q of the singular vectors of M, u and vh, span the normal space.
     """
 
-    objective: Array
-    constraints: Array
-    slope: Array
-    weights: list[Term]
-    shape: tuple[int, int]
+    objective: Array  # H, (p q,)
+    constraints: Array  # K, (m - dim T, p q)
+    weights: list[Term]  # on the normal space
+    shape: tuple[int, int]  # (p, q)
     u: Array
     vh: Array
 
-    def change(self, step: Array) -> float:
-        """First-order change of G along a step (d_out, d_in), in the units in which the step M changes it by G(M)."""
-        p, q = self.shape
-        turned = self.u.T @ step @ self.vh.T
-        total = float(np.sum(self.slope * turned))
-        for w, c, d in self.weights:
-            part = np.linalg.cholesky(c).T @ turned[-p:, -q:] @ np.linalg.cholesky(d)
-            total += w * float(np.linalg.svd(part, compute_uv=False).sum())
-        return total
-
     def direction(self, normal: Array) -> Array:
         """The rank-one part of N as a (d_out, d_in) direction: where nu > 1, F falls along it."""
-        p, q = self.shape
         left, _, right = np.linalg.svd(normal)
-        return np.outer(self.u[:, -p:] @ left[:, 0], right[0] @ self.vh[-q:])
+        return np.outer(self.u[:, -len(left) :] @ left[:, 0], right[0] @ self.vh[-len(right) :])
 
     def bracket(self, tolerance: float, *, decide: bool = False) -> tuple[float, float, Array]:
         """Lower and upper bound of nu, and the N (p, q) of the lower one.
@@ -309,22 +283,18 @@ class NormalCondition:
         return low, max(low, high), (left.T @ best.reshape(p, q) @ right)
 
     def _coordinates(self) -> tuple[list[Factors], Array, Array]:
-        """Coordinates N = P^T N' Q in which the first term's factors and the last one's are diagonal.
-
-        Returns:
-            Per term its multiplicity and its factors left and right of N' (a vector for a diagonal one, None for 1);
-            and P, Q.
-        """
+        """P, Q and the terms' factors for N = P^T N' Q, where the first term's and the last one's are diagonal."""
         (w, c, d), *others = self.weights
+        rows, columns = (np.ones(size) for size in self.shape)
         if not others:
-            return [(w, None, None)], np.linalg.inv(np.linalg.cholesky(c)), np.linalg.inv(np.linalg.cholesky(d))
+            return [(w, rows, columns)], np.linalg.inv(np.linalg.cholesky(c)), np.linalg.inv(np.linalg.cholesky(d))
         *middle, (w_last, c_last, d_last) = others
         a, left = scipy.linalg.eigh(c, c_last)  # left^T c_last left = 1, left^T c left = a
         b, right = scipy.linalg.eigh(d_last, d)
-        terms: list[Factors] = [(w, np.sqrt(a)[:, None], None), (w_last, None, np.sqrt(b))]
+        terms: list[Factors] = [(w, np.sqrt(a), columns), (w_last, rows, np.sqrt(b))]
         for multiplicity, by_rows, by_columns in middle:
             if np.array_equal(by_rows, c_last) and np.array_equal(by_columns, d):
-                terms.append((multiplicity, None, None))
+                terms.append((multiplicity, rows, columns))
             else:
                 one, other = left.T @ by_rows @ left, right.T @ by_columns @ right
                 terms.append((multiplicity, np.linalg.cholesky(one).T, np.linalg.cholesky(other)))
@@ -336,19 +306,13 @@ def _largest_ratio(
 ) -> tuple[float, float, Array]:
     """nu of two terms without constraints, a maximum over one number, and the N of rank one that has it.
 
-    A minimum over layers splits N into x_k y_k^T, each of which costs p q + p' q' with p, p' the lengths of x_k in C_1
-    and C_2, and q, q' those of y_k in D_1 and D_2 (docs/mathematics.md). So nu is the largest x^T H y / (p q + p' q'),
-    and by Cauchy-Schwarz
-
-        nu = max over s of || (e^s C_1 + C_2)^{-1/2} H (e^{-s} D_1 + D_2)^{-1/2} ||.
+        nu = max over s of || (e^s C_1 + C_2)^{-1/2} H (e^{-s} D_1 + D_2)^{-1/2} ||    (docs/mathematics.md)
 
     The logarithm of that is a maximum of functions with second derivatives in [-1/2, 0]: between two values of s it
     exceeds their chord by at most (s - s_1)(s_2 - s) / 4, and beyond both ends the weights are monotone.
     """
     (w, a, _), (w_last, _, b) = terms
-    assert a is not None
-    assert b is not None
-    of_rows, of_columns = (w * a[:, 0]) ** 2, b**2
+    of_rows, of_columns = (w * a) ** 2, b**2
 
     def scaled(s: float, other: float) -> Array:
         along = objective / np.sqrt(np.exp(s) * of_rows + w_last**2)[:, None]
@@ -360,64 +324,47 @@ def _largest_ratio(
     points = np.linspace(-8.0, 8.0, 17)
     heights = [value(s) for s in points]
     ends = value(-np.inf, points[0]), value(points[-1], np.inf)
-    intervals = [_Chord(*pair, *tops) for pair, tops in zip(pairwise(points), pairwise(heights), strict=True)]
+    intervals = [_chord(*pair, *tops) for pair, tops in zip(pairwise(points), pairwise(heights), strict=True)]
     best = float(points[int(np.argmax(heights))])
     low = max(heights)
     while True:
-        highest = max(intervals, key=lambda interval: interval.bound)
-        high = max(low, highest.bound, *ends)
+        highest = max(intervals, key=lambda interval: interval[0])
+        bound, start, stop, first, last = highest
+        high = max(low, bound, *ends)
         undecided = low <= 0.0 <= high
         near = math.log1p(min(NEAR, tolerance) if undecided else tolerance)
-        if (decide and not undecided) or high - low <= near or highest.bound <= max(low, *ends):
+        if (decide and not undecided) or high - low <= near or bound <= max(low, *ends):
             break
-        middle = 0.5 * (highest.start + highest.stop)
+        middle = 0.5 * (start + stop)
         height = value(middle)
         if height > low:
             low, best = height, middle
         intervals.remove(highest)
-        intervals.append(_Chord(highest.start, middle, highest.first, height))
-        intervals.append(_Chord(middle, highest.stop, height, highest.last))
+        intervals += [_chord(start, middle, first, height), _chord(middle, stop, height, last)]
     u, _, vh = np.linalg.svd(scaled(best, best))
     x = u[:, 0] / np.sqrt(np.exp(best) * of_rows + w_last**2)
     y = vh[0] / np.sqrt(np.exp(-best) + of_columns)
-    size = w * np.linalg.norm(a[:, 0] * x) * np.linalg.norm(y) + w_last * np.linalg.norm(x) * np.linalg.norm(b * y)
+    size = w * np.linalg.norm(a * x) * np.linalg.norm(y) + w_last * np.linalg.norm(x) * np.linalg.norm(b * y)
     normal = np.outer(x, y) / size
     return max(math.exp(low), float(np.vdot(objective, normal))), math.exp(high), normal
 
 
-@dataclass(frozen=True)
-class _Chord:
-    """A function known at both ends of an interval, at most (s - start)(stop - s) / 4 above its chord."""
-
-    start: float
-    stop: float
-    first: float
-    last: float
-
-    @cached_property
-    def bound(self) -> float:
-        """The most that it can be in between."""
-        length = self.stop - self.start
-        slope = (self.last - self.first) / length
-        at = min(max(0.5 * length + 2.0 * slope, 0.0), length)
-        return self.first + slope * at + 0.25 * at * (length - at)
+def _chord(start: float, stop: float, first: float, last: float) -> tuple[float, float, float, float, float]:
+    """The most that a function at most (s - start)(stop - s) / 4 above its chord can be, and its ends and values."""
+    length = stop - start
+    slope = (last - first) / length
+    at = min(max(0.5 * length + 2.0 * slope, 0.0), length)
+    return first + slope * at + 0.25 * at * (length - at), start, stop, first, last
 
 
 @dataclass(frozen=True)
 class _Feasible:
-    """{N : <H, N> = 1, K N = 0} and projections onto it in a diagonal metric G.
+    """{N : <H, N> = 1, K N = 0} and projections onto it in a diagonal metric G."""
 
-    Attributes:
-        metric: G's diagonal.
-        weighted: G^-1 R^T, R the rows H and K, each scaled to unit length in G^-1.
-        factor: Cholesky factor of R G^-1 R^T.
-        scale: what H was multiplied by.
-    """
-
-    metric: Array
-    weighted: Array
-    factor: Array
-    scale: float
+    metric: Array  # G's diagonal
+    weighted: Array  # G^-1 R^T, R the rows H and K, each scaled to unit length in G^-1
+    factor: Array  # Cholesky factor of R G^-1 R^T
+    scale: float  # what H was multiplied by
 
     @classmethod
     def of(cls, metric: Array, rows: Array) -> _Feasible | None:
@@ -463,22 +410,18 @@ class _Feasible:
         missing = (values - self.metric * (self.weighted @ solved)).reshape(proof.shape[1:])
         ends = terms[:2]
         for index, (w, left, right) in enumerate(ends):
-            proof[index] -= missing / (
-                w * len(ends) * (1.0 if left is None else left) * (1.0 if right is None else right)
-            )
+            proof[index] -= missing / (w * len(ends) * left[:, None] * right)
         return proof, float(solved[0]) * self.scale
 
 
 def _metric(terms: list[Factors], shape: tuple[int, int]) -> Array:
     """A diagonal metric of at least sum_j w_j^2 C_j (x) D_j, equal to it where all factors are diagonal, (p q,)."""
-    metric, dense = np.zeros(shape), False
+    metric = np.zeros(shape)
     for w, left, right in terms:
-        by_row: Any = 1.0 if left is None else left**2
-        by_column: Any = 1.0 if right is None else right**2
-        if left is not None and right is not None:  # dense: the diagonals of C and D
-            dense, by_row, by_column = True, by_row.sum(axis=0)[:, None], by_column.sum(axis=1)
-        metric += w * w * by_row * by_column
-    if not dense:
+        by_row = left**2 if left.ndim == 1 else (left**2).sum(axis=0)
+        by_column = right**2 if right.ndim == 1 else (right**2).sum(axis=1)
+        metric += w * w * by_row[:, None] * by_column
+    if all(left.ndim == right.ndim == 1 for _, left, right in terms):
         return metric.ravel()
     root, vector = np.sqrt(metric), np.ones(shape) / np.sqrt(metric.size)
     for _ in range(_POWERS):
@@ -499,21 +442,16 @@ def _shrunk(parts: Array, threshold: float) -> Array:
 
 def _apply(terms: list[Factors], normal: Array) -> Array:
     """w_j C_j^{1/2} N D_j^{1/2} up to rotations, (terms, p, q)."""
-    return np.array([w * _times(_times(normal, left, True), right, False) for w, left, right in terms])
+    return np.array([w * _between(left, normal, right) for w, left, right in terms])
 
 
 def _adjoint(terms: list[Factors], parts: Array) -> Array:
     total = np.zeros(parts.shape[1:])
     for part, (w, left, right) in zip(parts, terms, strict=True):
-        from_left = left.T if left is not None and left.shape[1] > 1 else left
-        from_right = right.T if right is not None and right.ndim > 1 else right
-        total += w * _times(_times(part, from_left, True), from_right, False)
+        total += w * _between(left.T, part, right.T)
     return total.ravel()
 
 
-def _times(matrix: Array, factor: Array | None, from_left: bool) -> Array:
-    if factor is None:
-        return matrix
-    if factor.ndim == 1 or factor.shape[1] == 1:
-        return matrix * factor
-    return factor @ matrix if from_left else matrix @ factor
+def _between(left: Array, matrix: Array, right: Array) -> Array:
+    matrix = left[:, None] * matrix if left.ndim == 1 else left @ matrix
+    return matrix * right if right.ndim == 1 else matrix @ right

@@ -1,4 +1,4 @@
-"""Deep matrix factorization M = W_L ... W_1: products, closed-form gradients, initial layers.
+"""Deep matrix factorization M = W_L ... W_1: products, derivatives through them, widths, initial layers.
 
 Functions of layers accept numpy arrays and torch tensors, with any leading axes: ``layers[j]`` is W_{j+1}, of shape
 (..., d_{j+1}, d_j), with d_0 = d_in and d_L = d_out.
@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from flatdist.cells.cell import Cell
+from flatdist.errors import SolverError
 from flatdist.sensing.draws import Stream
 from flatdist.sensing.draws.stream import INITIALISATION
 from flatdist.types import Array
@@ -49,6 +50,62 @@ def partial_products(layers: Sequence[Matrix]) -> tuple[list[Matrix | None], lis
         k = depth - 1 - j
         left[k] = layers[-1] if j == 1 else left[k + 1] @ layers[k + 1]  # type: ignore[operator]
     return left, right
+
+
+def prediction_jacobian(layers: Sequence[Array], stack: Array) -> Array:
+    """d<A_i, W_L ... W_1>/dW for the A_i of a stack (n, d_out, d_in): (n, weights), W_1 first."""
+    blocks = []
+    for left, right in zip(*partial_products(layers), strict=True):
+        block = stack if left is None else left.T @ stack
+        block = block if right is None else block @ right.T
+        blocks.append(block.reshape(len(block), -1))
+    return np.concatenate(blocks, axis=1)
+
+
+def pulled_back(
+    layers: Sequence[Array],
+    products: tuple[list[Array | None], list[Array | None]],
+    by_left: Sequence[Array | float],
+    by_right: Sequence[Array | float],
+) -> list[Array]:
+    """Gradients in the layers from those in ``products``, their :func:`partial_products`; 0 where that is None."""
+    lefts, rights = products
+    gradients: list[Array] = [np.zeros_like(layer) for layer in layers]
+    pulled = by_left[0]
+    for j in range(1, len(layers)):  # lefts[j - 1] = lefts[j] W_{j+1}
+        left = lefts[j]
+        gradients[j] = gradients[j] + (pulled if left is None else left.T @ pulled)
+        pulled = 0.0 if left is None else by_left[j] + pulled @ layers[j].T
+    pulled = by_right[-1]
+    for j in range(len(layers) - 2, -1, -1):  # rights[j + 1] = W_{j+1} rights[j]
+        right = rights[j]
+        gradients[j] = gradients[j] + (pulled if right is None else pulled @ right.T)
+        pulled = 0.0 if right is None else by_right[j] + layers[j].T @ pulled
+    return gradients
+
+
+def all_widths(depth: int, width: int | Sequence[int] | None, d_out: int, d_in: int, where: str) -> tuple[int, ...]:
+    """Layer widths d_0 ... d_L from one hidden width or depth - 1 of them, by default max(d_out, d_in), checked.
+
+    Raises:
+        SolverError: there are fewer than 2 layers, the number of widths is wrong, or one is below min(d_out, d_in).
+    """
+    if depth < 2:
+        raise SolverError(f"{where}: depth is {depth}; a factorization has at least 2 layers")
+    if width is None:
+        width = max(d_out, d_in)
+    hidden = tuple(width) if isinstance(width, Sequence) else (width,) * (depth - 1)
+    if len(hidden) != depth - 1:
+        raise SolverError(
+            f"{where}: width has {len(hidden)} entries {list(hidden)}; depth {depth} has {depth - 1} hidden layers. "
+            "Give one number, or one for each"
+        )
+    if min(hidden) < min(d_out, d_in):
+        raise SolverError(
+            f"{where}: hidden width {min(hidden)} is smaller than min(d_out, d_in) = {min(d_out, d_in)}, so the layers "
+            "cannot reach every matrix; give hidden widths of at least that"
+        )
+    return (d_in, *(int(one) for one in hidden), d_out)
 
 
 def initial_layers(cell: Cell, replicate: int, drawn: Sequence[Array] | None = None) -> list[Array]:

@@ -30,8 +30,7 @@ import torch
 
 from flatdist.errors import SolverError
 from flatdist.factorization.geodesics import RANK, minimise_along_geodesics, thin_svd
-from flatdist.factorization.products import partial_products
-from flatdist.factorization.widths import all_widths
+from flatdist.factorization.products import all_widths, partial_products
 from flatdist.types import Array
 
 Formula = Literal["auto", "theorem 5", "theorem 7", "optimise"]
@@ -58,13 +57,7 @@ def balanced_norms(layers: Sequence[torch.Tensor | Array]) -> torch.Tensor:
     """R(W) of (10), the trace of the Hessian over 2 for ideal measurements (delta = 0).
 
     R(W) = d_in ||W_L...W_2||_F^2 + sum_{j=2}^{L-1} ||W_L...W_{j+1}||_F^2 ||W_{j-1}...W_1||_F^2
-           + d_out ||W_{L-1}...W_1||_F^2
-
-    Args:
-        layers: W_1 ... W_L, each (..., d_j, d_{j-1}).
-
-    Returns:
-        (...,), float64.
+           + d_out ||W_{L-1}...W_1||_F^2, shape (...), float64, for layers (..., d_j, d_{j-1}).
     """
     tensors = [torch.as_tensor(layer).to(torch.float64) for layer in layers]
     d_in, d_out = tensors[0].shape[-1], tensors[-1].shape[-2]
@@ -120,13 +113,15 @@ def balanced_factorization(
     root = spectrum.sqrt()
     # The terms of (10) are d_in e^2 c^{2L-4} nuc, e^2 a^2 c^{2L-6} nuc^2 for each middle layer, d_out a^2 c^{2L-4} nuc.
     # They are equal, and a e c^{L-2} = 1, where c^L = nuc / sqrt(d_in d_out) and e/a = sqrt(d_out / d_in).
-    middle = (nuclear / (d_in * d_out) ** 0.5) ** (1.0 / depth)
-    middle = torch.where(nuclear > 0.0, middle, torch.ones_like(middle))
+    middle = torch.where(nuclear > 0.0, (nuclear / (d_in * d_out) ** 0.5) ** (1.0 / depth), 1.0)
     share = middle ** (-(depth - 2) / 2.0)
     cores = [share * (d_in / d_out) ** 0.25 * root[..., :, None] * vh]
     cores += [middle * torch.eye(small, dtype=torch.float64, device=tensor.device)] * (depth - 2)
     cores.append(share * (d_out / d_in) ** 0.25 * u * root[..., None, :])
-    return [_padded(core, big, less) for core, (less, big) in zip(cores, pairwise(widths), strict=True)]
+    return [
+        torch.nn.functional.pad(core, (0, less - core.shape[-1], 0, big - core.shape[-2]))
+        for core, (less, big) in zip(cores, pairwise(widths), strict=True)
+    ]
 
 
 def induced_regularizer(
@@ -172,8 +167,9 @@ def induced_regularizer(
     if not target.any():
         return InducedRegularizer(0.0, True, balanced_factorization(target, depth), formula)
     solve = {"theorem 5": _theorem_5, "theorem 7": _theorem_7, "optimise": minimise_along_geodesics}[formula]
-    value, layers = solve(target, stack, depth)
-    return InducedRegularizer(value, layers is not None, None if layers is None else _tensors(layers), formula)
+    value, found = solve(target, stack, depth)
+    layers = None if found is None else [torch.from_numpy(np.ascontiguousarray(layer)) for layer in found]
+    return InducedRegularizer(value, layers is not None, layers, formula)
 
 
 def _theorem_5(matrix: Array, stack: Array, depth: int) -> tuple[float, list[Array] | None]:
@@ -221,11 +217,3 @@ def _square_roots(symmetric: Array) -> tuple[Array, Array | None]:
     root = np.sqrt(np.maximum(values, 0.0))
     inverse = (vectors / root) @ vectors.T if values[0] > RANK * values[-1] else None
     return (vectors * root) @ vectors.T, inverse
-
-
-def _tensors(layers: list[Array]) -> list[torch.Tensor]:
-    return [torch.from_numpy(np.ascontiguousarray(layer)) for layer in layers]
-
-
-def _padded(core: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    return torch.nn.functional.pad(core, (0, columns - core.shape[-1], 0, rows - core.shape[-2]))

@@ -1,9 +1,9 @@
 """Lemma 2's trace at layers of one hidden width, its closed-form derivatives, and Newton's iteration on interpolators.
 
-With P_i = A_i (W_{j-1} ... W_1)^T, R_i = (W_L ... W_{j+1})^T A_i and B_i = (W_L ... W_{j+1})^T P_i, the j-th term's
-second derivative across the two partial products is (4/n) sum_i (A_i[a, c] B_i[p, q] + P_i[a, q] R_i[p, c]), two
-products of matrices; all other second derivatives are Kronecker products. The whole Hessian costs about 4 n d^2 k^2
-operations, as much as a few gradients.
+Indices count from 0: j is the layer W_{j+1}, ``left[j]`` = W_L ... W_{j+2} and ``right[j]`` = W_j ... W_1. With
+P_i = A_i right[j]^T, R_i = left[j]^T A_i and B_i = left[j]^T P_i, the j-th term's second derivative across the two
+partial products is (4/n) sum_i (A_i[a, c] B_i[p, q] + P_i[a, q] R_i[p, c]), two products of matrices; all other second
+derivatives are Kronecker products. The whole Hessian costs about 4 n d^2 k^2 operations, as much as a few gradients.
 
 The constraints are Q vec(W_L ... W_1) = t with orthonormal rows Q. Their Jacobian loses rank together with the layers,
 so multipliers need not be unique; the augmented Lagrangian
@@ -19,10 +19,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.linalg
 
+from flatdist.factorization.flatness import second_moments
+from flatdist.factorization.products import end_to_end, partial_products, prediction_jacobian, pulled_back
 from flatdist.types import Array
 
 _FLAT = 1e-9  # of the largest second derivative: added along directions that turn the hidden bases
@@ -34,19 +37,12 @@ _SHORTEST = 1e-6  # steps below this are rounding error
 
 @dataclass(frozen=True)
 class ScaledProblem:
-    """A problem in units in which traces, layers and violations are of order one.
+    """A problem in units in which traces, layers and violations are of order one."""
 
-    Attributes:
-        depth: L.
-        stack: measurements with mean squared entry 1, (n, d_out, d_in).
-        rows: orthonormal rows spanning them, (m, d_out d_in).
-        target: what the rows must measure, (m,).
-    """
-
-    depth: int
-    stack: Array
-    rows: Array
-    target: Array
+    depth: int  # L
+    stack: Array  # measurements with mean squared entry 1, (n, d_out, d_in)
+    rows: Array  # orthonormal rows spanning them, (m, d_out d_in)
+    target: Array  # what the rows must measure, (m,)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -60,14 +56,9 @@ class ScaledProblem:
         return float(2.0 * self.depth * np.prod(self.shape) ** (1.0 / self.depth))
 
     @cached_property
-    def s_out(self) -> Array:
-        """(1/n) sum_i A_i A_i^T."""
-        return np.tensordot(self.stack, self.stack, ((0, 2), (0, 2))) / len(self.stack)
-
-    @cached_property
-    def s_in(self) -> Array:
-        """(1/n) sum_i A_i^T A_i."""
-        return np.tensordot(self.stack, self.stack, ((0, 1), (0, 1))) / len(self.stack)
+    def moments(self) -> tuple[Array, Array]:
+        """S_out and S_in."""
+        return second_moments(self.stack)
 
     @cached_property
     def row_stack(self) -> Array:
@@ -76,33 +67,22 @@ class ScaledProblem:
 
 
 class Point:
-    """Layers W_1 (k, d_in), W_2 ... W_{L-1} (k, k), W_L (d_out, k), with the trace and the constraints there.
-
-    Attributes:
-        matrix: W_L ... W_1.
-        trace: Lemma 2's sum.
-        miss: Q vec(M) - t, (m,).
-    """
+    """Layers W_1 (k, d_in), W_2 ... W_{L-1} (k, k), W_L (d_out, k), with the trace and the constraints there."""
 
     def __init__(self, problem: ScaledProblem, layers: list[Array]) -> None:
         self.problem, self.layers, self.k = problem, layers, len(layers[0])
-        depth, n = problem.depth, len(problem.stack)
-        d_out, d_in = problem.shape
-        self._left = {depth - 1: layers[-1]}  # j: W_L ... W_{j+1}
-        for j in range(depth - 2, 0, -1):
-            self._left[j] = self._left[j + 1] @ layers[j]
-        self._right = {2: layers[0]}  # j: W_{j-1} ... W_1
-        for j in range(3, depth + 1):
-            self._right[j] = layers[j - 2] @ self._right[j - 1]
-        self.matrix = self._left[1] @ layers[0]
-        self.miss = problem.rows @ self.matrix.ravel() - problem.target
-        self._out, self._in = problem.s_out @ self._left[1], self._right[depth] @ problem.s_in
-        total = np.vdot(self._out, self._left[1]) + np.vdot(self._in, self._right[depth])
+        n, (d_out, d_in), (s_out, s_in) = len(problem.stack), problem.shape, problem.moments
+        self._products: tuple[list[Any], list[Any]] = partial_products(layers)
+        left, right = self._products
+        self.matrix = left[0] @ layers[0]
+        self.miss = problem.rows @ self.matrix.ravel() - problem.target  # (m,)
+        self._out, self._in = s_out @ left[0], right[-1] @ s_in
+        total = np.vdot(self._out, left[0]) + np.vdot(self._in, right[-1])
         self._tall: dict[int, Array] = {}  # P_i, (n, d_out, k)
         self._core: dict[int, Array] = {}  # B_i, (n, k, k)
-        for j in range(2, depth):
-            self._tall[j] = (problem.stack.reshape(-1, d_in) @ self._right[j].T).reshape(n, d_out, self.k)
-            self._core[j] = self._left[j].T @ self._tall[j]
+        for j in range(1, problem.depth - 1):
+            self._tall[j] = (problem.stack.reshape(-1, d_in) @ right[j].T).reshape(n, d_out, self.k)
+            self._core[j] = left[j].T @ self._tall[j]
             total += np.vdot(self._core[j], self._core[j]) / n
         self.trace = 2.0 * float(total)
 
@@ -125,112 +105,92 @@ class Point:
 
     @cached_property
     def _wide(self) -> dict[int, Array]:
-        return {j: self._left[j].T @ self.problem.stack for j in range(2, self.problem.depth)}
+        """R_i, (n, k, d_in)."""
+        return {j: self._products[0][j].T @ self.problem.stack for j in self._core}
 
     @cached_property
-    def _slopes(self) -> tuple[dict[int, Array], dict[int, Array]]:
-        """Derivatives of the trace in the partial products W_L ... W_{j+1} and W_{j-1} ... W_1."""
-        depth, n = self.problem.depth, len(self.problem.stack)
-        left, right = {1: 4.0 * self._out}, {depth: 4.0 * self._in}
-        for j in range(2, depth):
-            left[j] = 4.0 / n * np.tensordot(self._tall[j], self._core[j], ((0, 2), (0, 2)))
-            right[j] = 4.0 / n * np.tensordot(self._core[j], self._wide[j], ((0, 1), (0, 1)))
-        return left, right
+    def _slopes(self) -> tuple[list[Any], list[Any]]:
+        """Derivatives of the trace in left[j] and right[j]."""
+        n, empty = len(self.problem.stack), [0.0] * self.problem.depth
+        by_left, by_right = [4.0 * self._out, *empty[1:]], [*empty[1:], 4.0 * self._in]
+        for j, core in self._core.items():
+            by_left[j] = 4.0 / n * np.tensordot(self._tall[j], core, ((0, 2), (0, 2)))
+            by_right[j] = 4.0 / n * np.tensordot(core, self._wide[j], ((0, 1), (0, 1)))
+        return by_left, by_right
 
     @cached_property
     def gradient(self) -> Array:
         """Of the trace in the layers, one vector."""
-        depth, (left, right) = self.problem.depth, self._slopes
-        parts: list[Array] = []
-        pulled = left[1]
-        for j in range(1, depth - 1):  # W_L ... W_{j+1} = (W_L ... W_{j+2}) W_{j+1}
-            parts.append(self._left[j + 1].T @ pulled)
-            pulled = left[j + 1] + pulled @ self.layers[j].T
-        parts = [np.zeros_like(self.layers[0]), *parts, pulled]
-        pulled = right[depth]
-        for j in range(depth - 1, 1, -1):  # W_j ... W_1 = W_j (W_{j-1} ... W_1)
-            parts[j - 1] = parts[j - 1] + pulled @ self._right[j].T
-            pulled = right[j] + self.layers[j - 1].T @ pulled
-        parts[0] = pulled
-        return np.concatenate([part.ravel() for part in parts])
+        return np.concatenate([part.ravel() for part in pulled_back(self.layers, self._products, *self._slopes)])
 
     @cached_property
     def jacobian(self) -> Array:
         """Of the constraints, (m, unknowns)."""
-        depth, parts = self.problem.depth, []
-        for j in range(1, depth + 1):
-            block = self.problem.row_stack if j == depth else self._left[j].T @ self.problem.row_stack
-            block = block if j == 1 else block @ self._right[j].T
-            parts.append(block.reshape(len(block), -1))
-        return np.concatenate(parts, axis=1)
+        return prediction_jacobian(self.layers, self.problem.row_stack)
 
-    def _segment(self, high: int, low: int) -> Array:
-        """W_high ... W_low; the identity where that is empty."""
+    def _between(self, high: int, low: int) -> Array:
+        """layers[high] ... layers[low]; the identity where that is empty."""
         if high < low:
-            return np.eye(len(self.layers[high - 1]) if high else self.problem.shape[1])
-        product = self.layers[low - 1]
-        for j in range(low, high):
-            product = self.layers[j] @ product
-        return product
+            return np.eye(len(self.layers[high]) if low else self.problem.shape[1])
+        return end_to_end(self.layers[low : high + 1])
 
     def hessian(self, multipliers: Array) -> Array:
         """Of trace + <multipliers, c>, (unknowns, unknowns)."""
-        problem, k = self.problem, self.k
-        depth, n, (d_out, d_in) = problem.depth, len(problem.stack), problem.shape
+        problem, k, between = self.problem, self.k, self._between
+        last, n, (d_out, d_in) = problem.depth - 1, len(problem.stack), problem.shape
         ends = np.cumsum([0, *(layer.size for layer in self.layers)])
         hessian = np.zeros((ends[-1], ends[-1]))
-        left_slopes, right_slopes = self._slopes
 
         def add(one: int, other: int, block: Array) -> None:
-            rows, columns = slice(ends[one - 1], ends[one]), slice(ends[other - 1], ends[other])
+            rows, columns = slice(ends[one], ends[one + 1]), slice(ends[other], ends[other + 1])
             block = block.reshape(rows.stop - rows.start, -1)
             hessian[rows, columns] += block
             if one != other:
                 hessian[columns, rows] += block.T
 
         def bilinear(high: int, low: int, slope: Array) -> None:
-            """Of <slope, W_high ... W_low>."""
+            """Of <slope, layers[high] ... layers[low]>."""
             for one in range(high, low, -1):
-                above = self._segment(high, one + 1).T @ slope
+                above = between(high, one + 1).T @ slope
                 for other in range(one - 1, low - 1, -1):
-                    around, between = above @ self._segment(other - 1, low).T, self._segment(one - 1, other + 1)
-                    add(one, other, around[:, None, None, :] * between[None, :, :, None])
+                    around, inside = above @ between(other - 1, low).T, between(one - 1, other + 1)
+                    add(one, other, around[:, None, None, :] * inside[None, :, :, None])
 
         def quadratic(high: int, low: int, outer: Array | None, inner: Array | None) -> None:
-            """Of <outer dX, dX inner> / 2 for X = W_high ... W_low, dX = B_l dW_l C_l; None is the identity."""
+            """Of <outer dX, dX inner> / 2 for X = layers[high] ... layers[low]; None is the identity."""
             for one in range(high, low - 1, -1):
-                above, below = self._segment(high, one + 1).T, self._segment(one - 1, low)
+                above, below = between(high, one + 1).T, between(one - 1, low)
                 above, below = above if outer is None else above @ outer, below if inner is None else below @ inner
                 for other in range(one, low - 1, -1):
-                    by_row, by_column = above @ self._segment(high, other + 1), below @ self._segment(other - 1, low).T
+                    by_row, by_column = above @ between(high, other + 1), below @ between(other - 1, low).T
                     add(one, other, by_row[:, None, :, None] * by_column[None, :, None, :])
 
-        pull = (multipliers @ problem.rows).reshape(d_out, d_in)
-        bilinear(depth, 1, pull)
-        quadratic(depth, 2, 4.0 * problem.s_out, None)
-        quadratic(depth - 1, 1, None, 4.0 * problem.s_in)
-        for j in range(1, depth):
-            bilinear(depth, j + 1, left_slopes[j])
-            bilinear(j, 1, right_slopes[j + 1])
-        for j in range(2, depth):
-            tall, core, wide = self._tall[j], self._core[j], self._wide[j]
+        by_left, by_right = self._slopes
+        bilinear(last, 0, (multipliers @ problem.rows).reshape(d_out, d_in))
+        quadratic(last, 1, 4.0 * problem.moments[0], None)
+        quadratic(last - 1, 0, None, 4.0 * problem.moments[1])
+        for j in range(last):
+            bilinear(last, j + 1, by_left[j])
+            bilinear(j, 0, by_right[j + 1])
+        for j, core in self._core.items():
+            tall, wide = self._tall[j], self._wide[j]
             rows, columns = tall.transpose(1, 0, 2).reshape(d_out, -1), wide.reshape(-1, d_in)
-            quadratic(depth, j + 1, rows @ rows.T * (4.0 / n), None)
-            quadratic(j - 1, 1, None, columns.T @ columns * (4.0 / n))
+            quadratic(last, j + 1, rows @ rows.T * (4.0 / n), None)
+            quadratic(j - 1, 0, None, columns.T @ columns * (4.0 / n))
             across = (problem.stack.reshape(n, -1).T @ core.reshape(n, -1)).reshape(d_out, d_in, k, k)
-            cross = across.transpose(0, 2, 3, 1)  # (a, p, q, c): W_L ... W_{j+1} [a, p] against W_{j-1} ... W_1 [q, c]
+            cross = across.transpose(0, 2, 3, 1)  # (a, p, q, c): left[j][a, p] against right[j][q, c]
             swapped = (tall.reshape(n, -1).T @ wide.reshape(n, -1)).reshape(d_out, k, k, d_in)
             cross = (cross + swapped.transpose(0, 2, 1, 3)) * (4.0 / n)
-            for one in range(depth, j, -1):
+            for one in range(last, j, -1):
                 part = cross
-                if one < depth:
-                    part = np.tensordot(self._segment(depth, one + 1), part, (0, 0))
+                if one < last:
+                    part = np.tensordot(between(last, one + 1), part, (0, 0))
                 if one > j + 1:
-                    part = np.tensordot(self._segment(one - 1, j + 1), part, (1, 1)).swapaxes(0, 1)
-                for other in range(j - 1, 0, -1):
-                    block = part @ self._segment(other - 1, 1).T
+                    part = np.tensordot(between(one - 1, j + 1), part, (1, 1)).swapaxes(0, 1)
+                for other in range(j - 1, -1, -1):
+                    block = part @ between(other - 1, 0).T
                     if other < j - 1:
-                        block = np.moveaxis(np.tensordot(self._segment(j - 1, other + 1), block, (0, 2)), 0, 2)
+                        block = np.moveaxis(np.tensordot(between(j - 1, other + 1), block, (0, 2)), 0, 2)
                     add(one, other, block)
         return hessian
 
@@ -255,21 +215,13 @@ class Point:
 
 @dataclass
 class Descent:
-    """Where Newton's iteration ended.
-
-    Attributes:
-        point: the layers.
-        multipliers: (m,).
-        residual: the larger of relative violation and stationarity.
-        steps: Newton steps taken.
-        found: what the caller's inspection returned when it ended the iteration; None where nothing did.
-    """
+    """Where Newton's iteration ended, and after how many steps."""
 
     point: Point
-    multipliers: Array
-    residual: float
+    multipliers: Array  # (m,)
+    residual: float  # the larger of relative violation and stationarity
     steps: int
-    found: object = None
+    found: object = None  # what the caller's inspection returned when it ended the iteration
 
 
 def descend(
@@ -280,19 +232,13 @@ def descend(
     tolerance: float,
     steps: int,
     inspect: Callable[[Point, Array], object | None] | None = None,
-    inspect_below: float = 3e-3,
 ) -> Descent:
-    """Minimise the trace over interpolators of this hidden width.
+    """Minimise the trace over interpolators of this hidden width, from layers that need not interpolate.
 
-    Args:
-        point: where to start; it need not interpolate.
-        multipliers: (m,), to start from.
-        rho: first penalty.
-        tolerance: residual at which to stop.
-        steps: Newton steps at most.
-        inspect: looks at an iterate whenever the residual has fallen by 20; what it returns ends the iteration.
-        inspect_below: residual below which it does.
+    ``rho`` is the first penalty; ``tolerance`` the residual at which to stop. ``inspect`` looks at an iterate whenever
+    the residual has fallen by 20, once it is below 3e-3; what it returns ends the iteration.
     """
+    inspect_below = 3e-3
     shift, last_violation, best, candidate, residual, firm = 0.0, np.inf, np.inf, None, np.inf, _FIRMER * rho
     for step in range(steps):
         gradient, jacobian, violation = point.gradient, point.jacobian, point.violation

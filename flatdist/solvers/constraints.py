@@ -17,35 +17,26 @@ from flatdist.errors import SolverError
 
 INDEPENDENT = 1e-7  # a measurement nearer than this to the span of others, relative to its norm, is dependent on them
 CONSISTENT = 1e-6  # labels are infeasible when the interpolator of independent ones misses them by more, relatively
-
 ROUNDING = 1e-13  # singular values of the measurements below it, relative to the largest, are rounding
-
 _PLAIN = 1e-4  # distance of a measurement from the span of the earlier ones, relative to its norm, that Cholesky keeps
-
 BLOCK = 256  # rows of a block of an (n, n) matrix: only the blocks on and below the diagonal are multiplied out
 
 
 @dataclass(frozen=True)
 class Constraints:
-    """Independent constraints, and the whole set that they represent.
+    """Independent constraints."""
 
-    Attributes:
-        rows: (n, D) measurements of full rank; more than D of them only where they determine M.
-        labels: (n,).
-        shape: (d_out, d_in) of M.
-        all_rows: (N, D) every measurement, the dependent ones included.
-        all_labels: (N,).
-        cholesky: L (n, n) with A A^T = L L^T; None where M is determined.
-        qr: Q (n, D) and R (D, D) with A = Q R where M is determined, else None.
-    """
+    rows: torch.Tensor  # (n, D), of full rank; more than D of them only where they determine M
+    labels: torch.Tensor  # (n,)
+    shape: tuple[int, int]  # (d_out, d_in) of M
+    cholesky: torch.Tensor | None = None  # L (n, n) with A A^T = L L^T, unless M is determined
+    qr: tuple[torch.Tensor, torch.Tensor] | None = None  # Q (n, D) and R (D, D) with A = Q R if M is determined
+    given: Constraints | None = None  # all constraints, if these are an independent subset that stands for them
 
-    rows: torch.Tensor
-    labels: torch.Tensor
-    shape: tuple[int, int]
-    all_rows: torch.Tensor
-    all_labels: torch.Tensor
-    cholesky: torch.Tensor | None = None
-    qr: tuple[torch.Tensor, torch.Tensor] | None = None
+    @property
+    def every(self) -> Constraints:
+        """All constraints, the dependent ones included."""
+        return self.given or self
 
     @property
     def determined(self) -> bool:
@@ -72,6 +63,11 @@ class Constraints:
     def misfit(self, matrix: torch.Tensor) -> torch.Tensor:
         """b - A(M), (n,)."""
         return self.labels - self.rows @ matrix.reshape(-1)
+
+    def miss(self, matrix: torch.Tensor) -> float:
+        """||A(M) - b|| / ||b||."""
+        norm = float(torch.linalg.vector_norm(self.labels)) or 1.0
+        return float(torch.linalg.vector_norm(self.misfit(matrix))) / norm
 
     def solve_gram(self, values: torch.Tensor) -> torch.Tensor:
         """(A A^T)^-1 v for v of shape (n,) or (n, k)."""
@@ -101,7 +97,7 @@ class Constraints:
 
     @cached_property
     def _triangle(self) -> torch.Tensor | None:
-        """Lower triangular T with A = T Q, where Q has orthonormal rows; None if M is determined.
+        """Lower triangular T with A = T Q, where Q has orthonormal rows; None without the Gram matrix.
 
         The Cholesky factor is T, with an error that grows with the square of the condition number; if its diagonal
         shows such an error, the measurements themselves are orthogonalised.
@@ -114,31 +110,24 @@ class Constraints:
         triangle: torch.Tensor = torch.linalg.qr(self.rows.T, mode="r")[1].T
         return triangle
 
-    def miss(self, matrix: torch.Tensor) -> float:
-        """||A(M) - b|| / ||b|| over all measurements."""
-        miss = self.all_labels - self.all_rows @ matrix.reshape(-1)
-        return float(torch.linalg.vector_norm(miss)) / (float(torch.linalg.vector_norm(self.all_labels)) or 1.0)
-
     def violation(self, matrix: torch.Tensor) -> float:
         """The distance to the nearest interpolator over the norm of the smallest one.
 
         This is ||A(M) - b|| / ||b|| in orthonormal coordinates of the measurements, so that nearly dependent ones,
         whose labels carry little information, count as much as others; or the raw ratio over all measurements if that
-        is larger.
-        Measurements that were left out as dependent count too, unless they are dependent to rounding.
+        is larger. Measurements that were left out as dependent count too, unless they are dependent to rounding.
         """
-        raw = self.miss(matrix)
-        if len(self.all_rows) > len(self.rows):
-            left, sizes, _ = torch.linalg.svd(self.all_rows, full_matrices=False)
+        every = self.every
+        raw = every.miss(matrix)
+        pair = torch.stack((every.misfit(matrix), every.labels), dim=1)
+        if len(every.rows) > len(self.rows):
+            left, sizes, _ = torch.linalg.svd(every.rows, full_matrices=False)
             told = sizes > ROUNDING * sizes[0]
-            pair = torch.stack((self.all_labels - self.all_rows @ matrix.reshape(-1), self.all_labels), dim=1)
             seen = (left.T @ pair)[told] / sizes[told, None]
         elif self.qr is not None:
             orthonormal, triangle = self.qr
-            pair = torch.stack((self.misfit(matrix), self.labels), dim=1)
             seen = torch.linalg.solve_triangular(triangle, orthonormal.T @ pair, upper=True)
         elif self._triangle is not None:
-            pair = torch.stack((self.misfit(matrix), self.labels), dim=1)
             seen = torch.linalg.solve_triangular(self._triangle, pair, upper=False)
         else:
             return raw
@@ -153,14 +142,13 @@ class Unfactorized(Constraints):
     """
 
     @cached_property
-    def sizes(self) -> torch.Tensor:
-        """||A_i||_F^2, (n,); 1 where that is 0."""
-        squares = torch.linalg.vector_norm(self.rows, dim=1) ** 2
+    def _sizes(self) -> torch.Tensor:
+        squares = torch.linalg.vector_norm(self.rows, dim=1) ** 2  # ||A_i||_F^2
         return torch.where(squares > 0, squares, 1.0)
 
     def solve_gram(self, values: torch.Tensor) -> torch.Tensor:
         """(A A^T)^-1 v, approximately."""
-        return (values.reshape(len(values), -1) / self.sizes[:, None]).reshape(values.shape)
+        return (values.reshape(len(values), -1) / self._sizes[:, None]).reshape(values.shape)
 
     def project(self, matrix: torch.Tensor) -> torch.Tensor:
         """One step towards the constraints."""
@@ -168,51 +156,38 @@ class Unfactorized(Constraints):
 
 
 def unfactorized(measurements: torch.Tensor, labels: torch.Tensor) -> Unfactorized:
-    """One instance's constraints without any factorization.
-
-    Args:
-        measurements: (n, d_out, d_in) float64.
-        labels: (n,) float64.
-    """
-    d_out, d_in = measurements.shape[1:]
-    rows = measurements.reshape(len(measurements), -1)
-    return Unfactorized(rows, labels, (d_out, d_in), rows, labels)
+    """One instance's constraints, measurements (n, d_out, d_in) and labels (n,), without any factorization."""
+    n, d_out, d_in = measurements.shape
+    return Unfactorized(measurements.reshape(n, -1), labels, (d_out, d_in))
 
 
 def constraints_of(measurements: torch.Tensor, labels: torch.Tensor, where: str) -> Constraints:
-    """Check and factorize one instance.
-
-    Args:
-        measurements: (n, d_out, d_in) float64.
-        labels: (n,) float64, not all zero.
-        where: start of error messages.
+    """One instance's constraints, measurements (n, d_out, d_in) and labels (n,) not all zero, checked and factorized.
 
     Raises:
-        SolverError: no matrix satisfies the constraints.
+        SolverError: no matrix satisfies the constraints; the message starts with ``where``.
     """
-    d_out, d_in = measurements.shape[1:]
-    rows = measurements.reshape(len(measurements), -1)
-    n, entries = rows.shape
-    constraints = _factorized(rows, labels, (d_out, d_in), rows, labels)
+    given = unfactorized(measurements, labels)
+    n, entries = given.rows.shape
+    constraints = _factorized(given)
     if constraints is not None and n <= entries:
         return constraints  # as many unknowns as independent constraints, or more: every label vector is feasible
     rank = entries
     if constraints is None:
-        kept = _independent_subset(rows)
+        kept = _independent_subset(given.rows)
         rank = len(kept)
-        if rank:
-            constraints = _factorized(rows[kept], labels[kept], (d_out, d_in), rows, labels, check=False)
-    miss = 1.0 if constraints is None else constraints.miss(constraints.project(rows.new_zeros(d_out, d_in)))
+        constraints = _factorized(given, kept) if rank else None
+    miss = 1.0 if constraints is None else given.miss(constraints.project(given.rows.new_zeros(given.shape)))
     if constraints is None or miss > CONSISTENT:
         raise SolverError(
-            f"{where}: no ({d_out}, {d_in}) matrix satisfies the {n} constraints <A_i, M> = b_i: the measurements have "
+            f"{where}: no {given.shape} matrix satisfies the {n} constraints <A_i, M> = b_i: the measurements have "
             f"rank {rank}, and the best fit to as many of them misses the labels by {miss:.1e} of their norm "
             f"({CONSISTENT:g} is allowed). Remove the observation noise or the dependent measurements"
         )
     return constraints
 
 
-def gram(rows: torch.Tensor) -> torch.Tensor:
+def _gram(rows: torch.Tensor) -> torch.Tensor:
     """A A^T, (n, n), at little more than half the cost of a general product if there are many rows."""
     n = len(rows)
     if n <= 2 * BLOCK:
@@ -226,28 +201,25 @@ def gram(rows: torch.Tensor) -> torch.Tensor:
     return product
 
 
-def _factorized(
-    rows: torch.Tensor,
-    labels: torch.Tensor,
-    shape: tuple[int, int],
-    all_rows: torch.Tensor,
-    all_labels: torch.Tensor,
-    check: bool = True,
-) -> Constraints | None:
-    """The constraints with their factor; None where ``check`` finds the rows short of full rank."""
-    n, entries = rows.shape
-    if n >= entries:
-        orthonormal, triangle = torch.linalg.qr(rows)
-        size = triangle.diagonal().abs()
-        if check and not bool((size > INDEPENDENT * size.max()).all()):
+def _factorized(given: Constraints, kept: torch.Tensor | None = None) -> Constraints | None:
+    """The constraints with their factor; None where they are not independent. ``kept`` names a subset that is."""
+    subset = kept is not None
+    rows, labels = (given.rows[kept], given.labels[kept]) if subset else (given.rows, given.labels)
+    cholesky = qr = None
+    if len(rows) >= rows.shape[1]:
+        qr = torch.linalg.qr(rows)
+        size = qr[1].diagonal().abs()
+        independent = bool((size > INDEPENDENT * size.max()).all())
+    else:
+        product = _gram(rows)
+        cholesky, failed = torch.linalg.cholesky_ex(product)
+        if int(failed):
             return None
-        return Constraints(rows, labels, shape, all_rows, all_labels, qr=(orthonormal, triangle))
-    product = gram(rows)
-    factor, failed = torch.linalg.cholesky_ex(product)
-    # L_ii is the distance of measurement i from the span of the earlier ones.
-    if int(failed) or (check and not bool((factor.diagonal() > INDEPENDENT * product.diagonal().sqrt()).all())):
+        # L_ii is the distance of measurement i from the span of the earlier ones.
+        independent = bool((cholesky.diagonal() > INDEPENDENT * product.diagonal().sqrt()).all())
+    if not (independent or subset):
         return None
-    return Constraints(rows, labels, shape, all_rows, all_labels, cholesky=factor)
+    return Constraints(rows, labels, given.shape, cholesky, qr, given if subset else None)
 
 
 def _independent_subset(rows: torch.Tensor) -> torch.Tensor:

@@ -16,16 +16,7 @@ _WIDTH = 1e-2  # relative width of the bracket that a row keeps, where it is far
 
 
 def flattest_local(cell: Cell, replicate: int, problem: Problem[Array]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Bounds on nu at the ground truth, ``nu_low`` and ``nu_high``, and the conclusion they allow.
-
-    Args:
-        cell: gives the depth; None is infinite.
-        replicate: not used.
-        problem: measurements and ground truth.
-
-    Returns:
-        The measured columns of the trial, and no history.
-    """
+    """The columns of a trial, and no history: ``nu_low`` and ``nu_high`` at the ground truth, and what they decide."""
     low, high = nu_bracket(problem, cell.depth)
     return {
         "nuclear_norm_truth": float(np.linalg.svd(problem.ground_truth, compute_uv=False).sum()),
@@ -39,6 +30,10 @@ def flattest_local(cell: Cell, replicate: int, problem: Problem[Array]) -> tuple
 
 def nu_bracket(problem: Problem[Array], depth: int | None) -> tuple[float, float]:
     """Bounds on nu at the ground truth, to 1 %, and on one side of 1 if nu is more than 1e-6 away from it.
+
+    Args:
+        problem: measurements and ground truth.
+        depth: None is infinite.
 
     Raises:
         SolverError: F is not attained at the ground truth.

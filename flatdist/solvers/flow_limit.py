@@ -19,28 +19,23 @@ def flow_limit(cell: Cell, replicate: int, problem: Problem[Array]) -> tuple[dic
 
     A learning rate that tends to 0 spends no flow time on the way to zero loss, so the clock starts there.
 
-    Args:
-        cell: gives the starting layers' shape and scale, the duration, and how many evenly spaced times are reported.
-        replicate: number of the replicate.
-        problem: measurements, labels and ground truth.
-
     Returns:
         The measured columns of the trial, its ``certificate`` the largest relative residual of the labels on the way,
-        and one row of history for each time; ``step`` counts them.
+        and ``evaluations`` evenly spaced rows of history, which ``step`` counts.
 
     Raises:
         SolverError: zero loss is not reached, or the flow cannot be followed.
     """
-    layers = descend_to_zero_loss(initial_layers(cell, replicate), problem.measurements, problem.labels)
-    times = np.linspace(0.0, cell.flow_duration, cell.evaluations)
-    path = flow(layers, problem.measurements, problem.labels, times)
+    stack, labels, truth = problem.measurements, problem.labels, problem.ground_truth
+    layers = descend_to_zero_loss(initial_layers(cell, replicate), stack, labels)
+    path = flow(layers, stack, labels, np.linspace(0.0, cell.flow_duration, cell.evaluations))
     history = [
         {
             "step": step,
             "flow_time": float(time),
             "hessian_trace": float(trace),
-            "train_loss": _train_loss(matrix, problem),
-            "population_loss": float(np.sum((matrix - problem.ground_truth) ** 2)),
+            "train_loss": float(np.mean((np.einsum("iab,ab->i", stack, matrix) - labels) ** 2)),
+            "population_loss": float(np.sum((matrix - truth) ** 2)),
             "nuclear_norm": float(np.linalg.svd(matrix, compute_uv=False).sum()),
         }
         for step, (time, trace, matrix) in enumerate(zip(path.times, path.traces, path.matrices, strict=True))
@@ -52,7 +47,3 @@ def flow_limit(cell: Cell, replicate: int, problem: Problem[Array]) -> tuple[dic
         "certificate": path.residual,
         "flow_time": cell.flow_duration,
     }, history
-
-
-def _train_loss(matrix: Array, problem: Problem[Array]) -> float:
-    return float(np.mean((np.einsum("iab,ab->i", problem.measurements, matrix) - problem.labels) ** 2))

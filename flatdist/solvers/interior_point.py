@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -25,25 +26,15 @@ _STALLED = 1e-3  # primal and dual steps below this are rounding error
 
 @dataclass(frozen=True)
 class Iterate:
-    """A feasible pair.
+    """A feasible pair."""
 
-    Attributes:
-        matrix: M (d_out, d_in).
-        multipliers: y (n,) of the constraints as given, spectral norm of A^*(y) below 1 up to rounding.
-        gap: (tr P + tr Q) / 2 - b^T y over the former, which is at least ||M||_*.
-    """
-
-    matrix: torch.Tensor
-    multipliers: torch.Tensor
-    gap: float
+    matrix: torch.Tensor  # M (d_out, d_in)
+    multipliers: torch.Tensor  # y (n,) of the constraints as given, spectral norm of A^*(y) below 1 up to rounding
+    gap: float  # (tr P + tr Q) / 2 - b^T y over the former, which is at least ||M||_*
 
 
 def interior_point(constraints: Constraints) -> Iterator[Iterate]:
-    """The iterates, until the caller stops or rounding ends the progress.
-
-    Args:
-        constraints: 1 <= n < D of them, with labels that are not all zero.
-    """
+    """The iterates for 1 <= n < D constraints, labels not all zero, until the caller stops or rounding does."""
     assert constraints.cholesky is not None
     rows, labels = constraints.whitened  # (n, D) orthonormal, (n,)
     d_out, d_in = constraints.shape
@@ -58,23 +49,25 @@ def interior_point(constraints: Constraints) -> Iterator[Iterate]:
     dual = 0.5 * identity  # S
     multipliers = torch.zeros_like(labels)
     for _ in range(_ITERATIONS):
-        scaled = _scaling(primal, dual)
-        if scaled is None:
+        primal_factor, primal_failed = torch.linalg.cholesky_ex(primal)
+        dual_factor, dual_failed = torch.linalg.cholesky_ex(dual)
+        if int(primal_failed) or int(dual_failed):  # rounding has made an iterate indefinite
             return
-        basis, spectrum = scaled  # G with G^T S G = G^-1 X G^-T = diag(spectrum)
+        _, spectrum, right = torch.linalg.svd(dual_factor.T @ primal_factor)
+        basis = primal_factor @ right.T * spectrum.rsqrt()  # G with G^T S G = G^-1 X G^-T = diag(spectrum)
         factor = _newton_factor(rows, basis @ basis.T, constraints.shape)
         if factor is None:
             return
         short = labels - rows @ primal[:d_out, d_out:].reshape(-1)
-        newton = _Newton(rows, short, factor, basis, constraints.shape)
+        newton = partial(_direction, rows.reshape(-1, d_out, d_in), short, factor, basis)
         mean = float(spectrum @ spectrum) / order
-        _, primal_step, dual_step = newton.direction(-torch.diag(spectrum))
+        _, primal_step, dual_step = newton(-torch.diag(spectrum))
         reach_primal, reach_dual = (min(1.0, _reach(step, spectrum)) for step in (primal_step, dual_step))
         ahead = (torch.diag(spectrum) + reach_primal * primal_step) * (torch.diag(spectrum) + reach_dual * dual_step)
         centring = min(1.0, max(0.0, float(ahead.sum()) / order / mean) ** 3)
         product = primal_step @ dual_step
         target = torch.diag(centring * mean - spectrum * spectrum) - 0.5 * (product + product.T)
-        towards, primal_step, dual_step = newton.direction(2 * target / (spectrum[:, None] + spectrum[None, :]))
+        towards, primal_step, dual_step = newton(2 * target / (spectrum[:, None] + spectrum[None, :]))
         reach_primal, reach_dual = (min(1.0, _DAMPING * _reach(step, spectrum)) for step in (primal_step, dual_step))
         if max(reach_primal, reach_dual) < _STALLED:
             return
@@ -90,35 +83,17 @@ def interior_point(constraints: Constraints) -> Iterator[Iterate]:
         yield Iterate(scale * primal[:d_out, d_out:], original, gap)
 
 
-@dataclass(frozen=True)
-class _Newton:
-    """Newton's equations at one iterate, factorized."""
-
-    rows: torch.Tensor
-    short: torch.Tensor
-    factor: torch.Tensor
-    basis: torch.Tensor
-    shape: tuple[int, int]
-
-    def direction(self, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """dy, and the scaled steps G^-1 dX G^-T and G^T dS G, whose sum is ``target``."""
-        d_out, _ = self.shape
-        wanted = (self.basis[:d_out] @ target @ self.basis[d_out:].T).reshape(-1)  # (D,)
-        towards = torch.cholesky_solve((self.short - self.rows @ wanted)[:, None], self.factor)[:, 0]
-        change = (towards @ self.rows).reshape(self.shape)  # dZ
-        crossed = self.basis[:d_out].T @ change @ self.basis[d_out:]
-        dual_step = -0.5 * (crossed + crossed.T)
-        return towards, target - dual_step, dual_step
-
-
-def _scaling(primal: torch.Tensor, dual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """The Nesterov-Todd scaling; None if rounding has made an iterate indefinite."""
-    primal_factor, primal_failed = torch.linalg.cholesky_ex(primal)
-    dual_factor, dual_failed = torch.linalg.cholesky_ex(dual)
-    if int(primal_failed) or int(dual_failed):
-        return None
-    _, spectrum, right = torch.linalg.svd(dual_factor.T @ primal_factor)
-    return primal_factor @ right.T * spectrum.rsqrt(), spectrum
+def _direction(
+    stack: torch.Tensor, short: torch.Tensor, factor: torch.Tensor, basis: torch.Tensor, target: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Newton's dy, and the scaled steps G^-1 dX G^-T and G^T dS G, whose sum is ``target``."""
+    (_, d_out, d_in), rows = stack.shape, stack.reshape(len(stack), -1)
+    wanted = (basis[:d_out] @ target @ basis[d_out:].T).reshape(-1)  # (D,)
+    towards = torch.cholesky_solve((short - rows @ wanted)[:, None], factor)[:, 0]
+    change = (towards @ rows).reshape(d_out, d_in)  # dZ
+    crossed = basis[:d_out].T @ change @ basis[d_out:]
+    dual_step = -0.5 * (crossed + crossed.T)
+    return towards, target - dual_step, dual_step
 
 
 def _newton_factor(rows: torch.Tensor, scaling: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor | None:

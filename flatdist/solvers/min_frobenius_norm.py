@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
-from flatdist.solvers.certificate import Solution
 from flatdist.solvers.constraints import Constraints, constraints_of
-from flatdist.solvers.instances import ArrayLike, Instances, one_thread
+from flatdist.solvers.solution import Answer, ArrayLike, Instances
 
 
 def min_frobenius_norm(measurements: ArrayLike, labels: ArrayLike, *, return_certificate: bool = False) -> Any:
@@ -37,27 +36,20 @@ def min_frobenius_norm(measurements: ArrayLike, labels: ArrayLike, *, return_cer
         >>> min_frobenius_norm(torch.eye(2).double()[None], torch.tensor([2.0]).double()).tolist()  # tr M = 2
         [[1.0, 0.0], [0.0, 1.0]]
     """
-    return solve_min_frobenius_norm(measurements, labels).returned("min_frobenius_norm", return_certificate)
-
-
-def solve_min_frobenius_norm(measurements: ArrayLike, labels: ArrayLike) -> Solution[torch.Tensor]:
-    """As :func:`min_frobenius_norm`: the answer with its certificate."""
     instances = Instances(measurements, labels, "min_frobenius_norm")
-    matrices, parts = [], []
-    with one_thread():
-        for index, (stack, its_labels) in enumerate(instances):
-            matrix = stack.new_zeros(stack.shape[1:])
-            violation = gap = 0.0
-            if bool(its_labels.any()):
-                constraints = constraints_of(stack, its_labels, instances.name(index))
-                matrix = constraints.project(matrix)
-                violation, gap = constraints.violation(matrix), _gap(constraints, matrix)
-            matrices.append(matrix)
-            parts.append((violation, gap, 1))
-        return Solution(instances.gather(matrices), instances.certificate(parts))
+    return instances.solution(instances.solved(_solved)).returned("min_frobenius_norm", return_certificate)
 
 
-def _gap(constraints: Constraints, matrix: torch.Tensor) -> float:
-    """Twice the gap of min ||M||^2 / 2 and max b^T y - ||A^*(y)||^2 / 2 for an interpolator M, over ||M||^2."""
+def _solved(stack: torch.Tensor, labels: torch.Tensor, where: str) -> Answer[torch.Tensor]:
+    zero = stack.new_zeros(stack.shape[1:])
+    if not bool(labels.any()):
+        return Answer(zero, 0.0, 0.0, 1)
+    constraints = constraints_of(stack, labels, where)
+    return judged(constraints, constraints.project(zero))
+
+
+def judged(constraints: Constraints, matrix: torch.Tensor) -> Answer[torch.Tensor]:
+    """An interpolator M and twice the gap of min ||M||^2 / 2 and max b^T y - ||A^*(y)||^2 / 2, over ||M||^2."""
     residual = matrix - constraints.adjoint(constraints.multipliers_of(matrix))
-    return float(torch.sum(residual * residual) / torch.sum(matrix * matrix))
+    gap = float(torch.sum(residual * residual) / torch.sum(matrix * matrix))
+    return Answer(matrix, constraints.violation(matrix), gap, 1)

@@ -14,18 +14,16 @@ Every answer of either stage is proved a strict local minimum at full width, or 
 along the constraints at its own rank, and F rises in every direction that raises the rank (nu < 1). A stationary point
 with nu > 1 is a saddle, and its direction of descent starts the next descent.
 
-Rows and columns that no measurement involves cost nothing and are set to zero: the problem is solved in the remaining
-coordinates, and "full width" means their number.
-
-Hidden widths beyond min(d_out, d_in) change nothing. Where W_{j+1} does not read a direction that W_j ... W_1 reaches,
-cutting that direction out of W_j leaves M as it is and can only lower every term of Lemma 2's sum; cutting from both
-sides leaves layers of the rank of M. The answer is padded with zeros to the widths asked for.
+Rows and columns that no measurement involves are set to zero: the problem is solved in the remaining coordinates, and
+"full width" means their number. Hidden widths beyond min(d_out, d_in) change nothing
+(:mod:`flatdist.factorization.regularizer`); the answer is padded with zeros to the widths asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
 
@@ -35,16 +33,16 @@ import threadpoolctl
 import torch
 
 from flatdist.errors import SolverError
+from flatdist.factorization.flatness import second_moments
 from flatdist.factorization.geodesics import minimise_along_geodesics
-from flatdist.factorization.local_flatness import NormalCondition, normal_condition
+from flatdist.factorization.local_flatness import normal_condition
+from flatdist.factorization.products import all_widths
 from flatdist.factorization.regularizer import balanced_factorization
-from flatdist.factorization.widths import all_widths
 from flatdist.solvers._flattest import Point, ScaledProblem, descend
-from flatdist.solvers.certificate import TOLERANCE, Certificate, Solution
 from flatdist.solvers.constraints import Constraints, constraints_of
-from flatdist.solvers.instances import ArrayLike, Instances, one_thread
 from flatdist.solvers.low_rank import EXACT, LowRank, degrees_of_freedom, interpolate
-from flatdist.solvers.min_nuclear_norm import nuclear_norm_minimum, solve_min_nuclear_norm
+from flatdist.solvers.min_nuclear_norm import min_nuclear_norm, nuclear_norm_minimum
+from flatdist.solvers.solution import TOLERANCE, Answer, ArrayLike, Certificate, Instances, Solution
 from flatdist.types import Array
 
 _STARTS = 3  # descents to compare if no low-rank interpolator is proved to be the answer
@@ -63,7 +61,7 @@ _UNSEEN = 1e-12  # eigenvalues of sum_i A_i A_i^T below this part of the largest
 _NEAR = 0.1  # a finish that moves the matrix by more than this part of it has found another solution
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FlatnessCertificate(Certificate):
     """Certificate of a flattest interpolator; ``gap`` is the Lagrangian's gradient relative to the trace's, or the
     duality gap of the convex problem at depth 2.
@@ -78,9 +76,9 @@ class FlatnessCertificate(Certificate):
             convex (depth 2) or a sharp minimum was found without a descent.
     """
 
-    nu_low: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
-    nu_high: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
-    traces: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros((0,)))
+    nu_low: npt.NDArray[np.float64]
+    nu_high: npt.NDArray[np.float64]
+    traces: npt.NDArray[np.float64]
 
     @property
     def converged(self) -> npt.NDArray[np.bool_]:
@@ -97,12 +95,10 @@ class FlatnessCertificate(Certificate):
         return np.where(known, ratio - 1.0, np.nan)
 
     def __str__(self) -> str:
-        spread = self.spread
-        known = spread[~np.isnan(spread)]
-        proved = int(np.sum(self.nu_high < 1.0))
+        spread, proved = self.spread[~np.isnan(self.spread)], int(np.sum(self.nu_high < 1.0))
         return (
             f"{super().__str__()}, {proved} of {self.nu_high.size} strict local minima at full width, "
-            f"spread over starts at most {known.max() if known.size else np.nan:.1e}"
+            f"spread over starts at most {spread.max() if spread.size else np.nan:.1e}"
         )
 
 
@@ -143,75 +139,58 @@ def min_hessian_trace(
         >>> bool(np.allclose(end_to_end(layers), truth))
         True
     """
-    solution = solve_min_hessian_trace(measurements, labels, depth, width, starts=starts)
-    return solution.returned("min_hessian_trace", return_certificate)
-
-
-def solve_min_hessian_trace(
-    measurements: ArrayLike,
-    labels: ArrayLike,
-    depth: int = 3,
-    width: int | Sequence[int] | None = None,
-    *,
-    starts: int | None = None,
-) -> Solution[list[torch.Tensor]]:
-    """As :func:`min_hessian_trace`: the layers and a :class:`FlatnessCertificate`."""
     instances = Instances(measurements, labels, "min_hessian_trace")
     widths = all_widths(depth, width, instances.matrix_shape[0], instances.matrix_shape[1], "min_hessian_trace")
     if starts is not None and starts < 1:
         raise SolverError(f"min_hessian_trace: starts must be at least 1 (got {starts})")
-    answers: list[_Answer] = []
-    with one_thread(), threadpoolctl.threadpool_limits(1, user_api="blas"):
-        for index, (whole, flat) in enumerate(instances):
-            if not bool(flat.any()):  # M = 0 interpolates, with a trace of 0
-                zero = [np.zeros((1, instances.matrix_shape[1])), *[np.zeros((1, 1))] * (depth - 2)]
-                answers.append(
-                    _Answer([*zero, np.zeros((instances.matrix_shape[0], 1))], 0.0, 0.0, 0, (0.0, 0.0), [0.0])
-                )
-                continue
-            seen_out, seen_in = _seen(whole.numpy())
-            partly = (seen_out.shape[1], seen_in.shape[1]) != instances.matrix_shape
-            stack = torch.from_numpy(seen_out.T @ whole.numpy() @ seen_in) if partly else whole
-            constraints = constraints_of(stack, flat, instances.name(index))
-            answer = _convex(constraints) if depth == 2 else _Search(constraints, depth).answer(starts)
-            if partly:
-                answer.layers[0], answer.layers[-1] = answer.layers[0] @ seen_in.T, seen_out @ answer.layers[-1]
-            answers.append(answer)
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        answers = instances.solved(partial(_solved, depth, starts))
     layers = []
     for j, (small, big) in enumerate(pairwise(widths)):
         layer = np.zeros((len(answers), big, small))
         for index, answer in enumerate(answers):
-            rows, columns = answer.layers[j].shape
-            layer[index, :rows, :columns] = answer.layers[j]
+            rows, columns = answer.value[j].shape
+            layer[index, :rows, :columns] = answer.value[j]
         layers.append(torch.from_numpy(layer.reshape(*instances.batch, big, small)))
-    plain = instances.certificate([(answer.violation, answer.gap, answer.steps) for answer in answers])
-    longest = max((len(answer.traces) for answer in answers), default=0)
-    traces = np.array([answer.traces + [np.nan] * (longest - len(answer.traces)) for answer in answers])
+    traces = np.full((len(answers), max((len(answer.traces) for answer in answers), default=1)), np.nan)
+    for index, answer in enumerate(answers):
+        traces[index, : len(answer.traces)] = answer.traces
     nu = np.array([answer.nu for answer in answers]).reshape(*instances.batch, 2)
-    return Solution(
-        layers,
-        FlatnessCertificate(
-            plain.violation, plain.gap, plain.iterations, plain.tolerance,
-            nu[..., 0], nu[..., 1], traces.reshape(*instances.batch, longest),
-        ),
-    )  # fmt: skip
+    certificate = FlatnessCertificate(
+        **vars(instances.certificate(answers)),
+        nu_low=nu[..., 0],
+        nu_high=nu[..., 1],
+        traces=traces.reshape(*instances.batch, traces.shape[1]),
+    )
+    return Solution(layers, certificate).returned("min_hessian_trace", return_certificate)
 
 
 @dataclass(frozen=True)
-class _Answer:
-    """Layers of one instance, in its own units, and their certificate.
+class _Answer(Answer[list[Array]]):
+    """Layers of one instance, in its own units, the bracket of nu there, and the trace at which each start ended."""
 
-    Attributes:
-        nu: bracket of nu at the answer.
-        traces: the trace at which each start ended; NaN if not certified.
-    """
-
-    layers: list[Array]
-    violation: float
-    gap: float
-    steps: int
     nu: tuple[float, float]
     traces: list[float]
+
+
+def _solved(depth: int, starts: int | None, whole: torch.Tensor, labels: torch.Tensor, where: str) -> _Answer:
+    d_out, d_in = whole.shape[1:]
+    if not bool(labels.any()):  # M = 0 interpolates, with a trace of 0
+        layers = [np.zeros((1, d_in)), *[np.zeros((1, 1))] * (depth - 2), np.zeros((d_out, 1))]
+        return _Answer(layers, 0.0, 0.0, 0, (0.0, 0.0), [0.0])
+    bases = []  # of the directions of the rows, (d_out, p), and of the columns, (d_in, q), that are measured
+    for axis in (2, 1):
+        values, vectors = np.linalg.eigh(np.tensordot(whole.numpy(), whole.numpy(), ((0, axis), (0, axis))))
+        bases.append(vectors[:, values >= _UNSEEN * values[-1]])
+    seen_out, seen_in = bases
+    partly = (seen_out.shape[1], seen_in.shape[1]) != (d_out, d_in)
+    stack = torch.from_numpy(seen_out.T @ whole.numpy() @ seen_in) if partly else whole
+    constraints = constraints_of(stack, labels, where)
+    answer = _convex(constraints) if depth == 2 else _Search(constraints, depth).answer(starts)
+    if partly:
+        first, *middle, last = answer.value
+        answer = replace(answer, value=[first @ seen_in.T, *middle, seen_out @ last])
+    return answer
 
 
 def _convex(constraints: Constraints) -> _Answer:
@@ -220,27 +199,17 @@ def _convex(constraints: Constraints) -> _Answer:
     With N = S_out^{1/2} M S_in^{1/2} = U Lambda V^T the layers are W_2 = S_out^{-1/2} U Lambda^{1/2} and
     W_1 = Lambda^{1/2} V^T S_in^{-1/2}.
     """
-    stack = constraints.all_rows.numpy().reshape(-1, *constraints.shape)
-    moments = ScaledProblem(2, stack, constraints.rows.numpy(), constraints.labels.numpy())
-    (a, u), (b, v) = np.linalg.eigh(moments.s_out), np.linalg.eigh(moments.s_in)
+    every = constraints.every
+    stack = every.stack.numpy()
+    (a, u), (b, v) = (np.linalg.eigh(moment) for moment in second_moments(stack))
     left, right = (u / np.sqrt(a)) @ u.T, (v / np.sqrt(b)) @ v.T
-    weighted, proof = solve_min_nuclear_norm(left @ stack @ right, constraints.all_labels.numpy())
+    weighted, proof = min_nuclear_norm(left @ stack @ right, every.labels.numpy(), return_certificate=True)
     u, spectrum, v = np.linalg.svd(weighted.numpy(), full_matrices=False)
     root = np.sqrt(spectrum)
     layers = [root[:, None] * (v @ right), left @ (u * root)]
-    violation = constraints.violation(torch.from_numpy(layers[1] @ layers[0]))
-    certified = max(violation, float(proof.gap)) <= TOLERANCE
-    trace = 4.0 * float(spectrum.sum()) if certified else np.nan
-    return _Answer(layers, violation, float(proof.gap), int(proof.iterations), (0.0, 0.0), [trace])
-
-
-def _seen(stack: Array) -> tuple[Array, Array]:
-    """Orthonormal bases of the directions of the rows, (d_out, p), and of the columns, (d_in, q), that are measured."""
-    bases = []
-    for axis in (1, 2):
-        values, vectors = np.linalg.eigh(np.tensordot(stack, stack, ((0, 3 - axis), (0, 3 - axis))))
-        bases.append(vectors[:, values >= _UNSEEN * values[-1]])
-    return bases[0], bases[1]
+    violation, gap = constraints.violation(torch.from_numpy(layers[1] @ layers[0])), float(proof.gap)
+    trace = 4.0 * float(spectrum.sum()) if max(violation, gap) <= TOLERANCE else np.nan
+    return _Answer(layers, violation, gap, int(proof.iterations), (0.0, 0.0), [trace])
 
 
 @dataclass(frozen=True)
@@ -259,9 +228,7 @@ class _End:
     @property
     def order(self) -> tuple[bool, float]:
         """Proved ends first, the lowest trace before all; the others by how far they are from stationary."""
-        if self.proved:
-            return False, self.point.trace
-        return True, max(self.point.violation, self.stationarity)
+        return not self.proved, self.point.trace if self.proved else max(self.point.violation, self.stationarity)
 
 
 @dataclass(frozen=True)
@@ -278,7 +245,7 @@ class _Search:
 
     def __init__(self, constraints: Constraints, depth: int) -> None:
         self.constraints = constraints
-        stack = constraints.all_rows.numpy().reshape(-1, *constraints.shape)
+        stack = constraints.every.stack.numpy()
         self.size = float(np.sqrt(np.mean(stack**2)))
         smallest = constraints.project(constraints.rows.new_zeros(constraints.shape)).numpy()
         self.scale = float(np.linalg.norm(smallest))
@@ -315,24 +282,18 @@ class _Search:
         """The one interpolator, or a low-rank one that is a sharp local minimum."""
         if self.constraints.determined:
             return self.judge(self.smallest, determined=True)
-        rank = _rank(self.nuclear, _RANKED)
-        if degrees_of_freedom(rank, self.problem.shape) <= len(self.problem.rows):
-            end = self.judge(_cut(self.nuclear, rank))
-            if end is not None:
-                return end
-        for fewer in range(1, min(self.problem.shape)):  # one near it may recover where the nuclear norm just fails
-            if degrees_of_freedom(fewer, self.problem.shape) >= len(self.problem.rows):
+        rank, shape, m = _rank(self.nuclear, _RANKED), self.problem.shape, len(self.problem.rows)
+        end = self.judge(_cut(self.nuclear, rank)) if degrees_of_freedom(rank, shape) <= m else None
+        for fewer in range(1, min(shape)):  # one near it may recover where the nuclear norm just fails
+            if end is not None or degrees_of_freedom(fewer, shape) >= m:
                 break
             end = self.planted(self.nuclear, fewer, near=np.inf)
-            if end is not None:
-                return end
-        return None
+        return end
 
-    @property
+    @cached_property
     def nuclear(self) -> Array:
-        if not hasattr(self, "_nuclear"):
-            self._nuclear = nuclear_norm_minimum(self.constraints).numpy() / self.scale
-        return self._nuclear
+        """The interpolator of smallest nuclear norm."""
+        return nuclear_norm_minimum(self.constraints).value.numpy() / self.scale
 
     def planted(self, matrix: Array, rank: int, near: float = _NEAR) -> _End | None:
         """The interpolator of a rank that the constraints determine, near a matrix, if it is the answer."""
@@ -348,25 +309,23 @@ class _Search:
         for other, verdict in self.judged:
             if np.linalg.norm(other - matrix) <= 1e-8:
                 return verdict
-        layers = minimise_along_geodesics(matrix, self.problem.stack, self.problem.depth)[1]
-        end = None
+        layers, nu = minimise_along_geodesics(matrix, self.problem.stack, self.problem.depth)[1], (np.nan, np.nan)
         if layers is not None:
-            point = Point(self.problem, layers)
             nu = (0.0, 0.0) if determined else self.nu(matrix)[:2]
-            if nu[1] < 1.0:
-                end = _End(point, nu, point.stationarity(point.nearest_multipliers()))
         elif determined:
-            point = Point(self.problem, _balanced(matrix, min(matrix.shape), self.problem.depth))
-            end = _End(point, (np.nan, np.nan), point.stationarity(point.nearest_multipliers()))
+            layers = _balanced(matrix, min(matrix.shape), self.problem.depth)
+        end = None
+        if layers is not None and (determined or nu[1] < 1.0):
+            point = Point(self.problem, layers)
+            end = _End(point, nu, point.stationarity(point.nearest_multipliers()))
         self.judged.append((matrix, end))
         return end
 
     def nu(self, matrix: Array, smooth: bool = False) -> tuple[float, float, Array | None]:
         """Bounds on nu at an interpolator, narrowed until they decide, and the direction in which F changes least."""
+        problem = self.problem
         try:
-            condition: NormalCondition | None = normal_condition(
-                matrix, self.problem.stack, self.problem.depth, rows=self.problem.row_stack, smooth=smooth
-            )
+            condition = normal_condition(matrix, problem.stack, problem.depth, rows=problem.row_stack, smooth=smooth)
         except SolverError:  # F is not attained
             return np.nan, np.nan, None
         if condition is None:
@@ -377,15 +336,9 @@ class _Search:
     # Stage 2: descents
 
     def starts(self, count: int) -> Iterator[tuple[Array, int, float]]:
-        """Interpolators to descend from, hidden widths, and first penalties.
-
-        The nuclear norm's, the smallest, and random ones about as far from the smallest as it is from 0.
-        """
-        least = 1
-        while degrees_of_freedom(least, self.problem.shape) < len(self.problem.rows) and least < min(
-            self.problem.shape
-        ):
-            least += 1
+        """Interpolators to descend from (random ones: as far from the smallest as it is from 0), widths, penalties."""
+        shape, m = self.problem.shape, len(self.problem.rows)
+        least = next((rank for rank in range(1, min(shape)) if degrees_of_freedom(rank, shape) >= m), min(shape))
         for start in range(count):
             width = max([least + _SPARE, *(end.point.k + 1 for end in self.proved)])  # room beside an answer
             if start == 0:
@@ -396,7 +349,7 @@ class _Search:
                 noise = np.random.default_rng(start).standard_normal(self.smallest.size) / np.sqrt(self.smallest.size)
                 free = noise - self.problem.rows.T @ (self.problem.rows @ noise)
                 matrix = self.smallest + free.reshape(self.smallest.shape)
-            yield matrix, min(width, *self.problem.shape), _FIRMNESS[start % len(_FIRMNESS)]
+            yield matrix, min(width, *shape), _FIRMNESS[start % len(_FIRMNESS)]
 
     def descent(self, matrix: Array, width: int, firmness: float) -> _End:
         """Descend from the balanced layers of a matrix, out of every saddle on the way."""
@@ -420,7 +373,7 @@ class _Search:
                     break
                 found = past
             if isinstance(found, _End):
-                return _End(found.point, found.nu, found.stationarity, steps)
+                return replace(found, steps=steps)
             if found is None:
                 break
         return _End(end.point, (np.nan, np.nan), end.point.stationarity(end.multipliers), steps)
@@ -450,9 +403,8 @@ class _Search:
             tolerance=_FINISHED, steps=_FINISHING,
         )  # fmt: skip
         moved = np.linalg.norm(end.point.matrix - point.matrix)
-        near = (
-            moved <= _NEAR * np.linalg.norm(point.matrix) and abs(end.point.trace - point.trace) <= 0.02 * point.trace
-        )
+        near = moved <= _NEAR * np.linalg.norm(point.matrix)
+        near &= abs(end.point.trace - point.trace) <= 0.02 * point.trace
         if not near or end.residual > 10.0 * _FINISHED or not end.point.is_minimum(end.multipliers):
             return None
         low, high, direction = self.nu(end.point.matrix, smooth=True)
@@ -471,18 +423,17 @@ class _Search:
         if saddle.direction is None:
             return _widened(saddle.point.layers, width)
         size = float(np.linalg.svd(saddle.point.matrix, compute_uv=False)[saddle.point.k - 1])
-        best: tuple[float, list[Array]] | None = None
+        found = []
         for length in size * np.array([1.0, 0.3, 0.1, 0.03, 0.01, 0.003]):
             ahead = _cut(saddle.point.matrix + length * saddle.direction, rank)
             for _ in range(_RETURNS):
                 miss = self.problem.rows @ ahead.ravel() - self.problem.target
                 ahead = _cut(ahead - (miss @ self.problem.rows).reshape(ahead.shape), rank)
             trace, layers = minimise_along_geodesics(ahead, self.problem.stack, self.problem.depth)
-            if layers is not None and (best is None or trace < best[0]):
-                best = trace, layers
-        if best is None:
-            return _balanced(_cut(saddle.point.matrix + 0.1 * size * saddle.direction, rank), width, self.problem.depth)
-        return _widened(best[1], width)
+            found += [] if layers is None else [(trace, layers)]
+        if found:
+            return _widened(min(found, key=lambda end: end[0])[1], width)
+        return _balanced(_cut(saddle.point.matrix + 0.1 * size * saddle.direction, rank), width, self.problem.depth)
 
 
 def _rank(matrix: Array, threshold: float) -> int:
@@ -499,8 +450,7 @@ def _balanced(matrix: Array, width: int, depth: int) -> list[Array]:
     """Lemma 4's layers, with singular values of at least a thousandth of the largest, cut to a hidden width."""
     left, spectrum, right = np.linalg.svd(matrix, full_matrices=False)
     full = (left * np.maximum(spectrum, 1e-3 * spectrum[0])) @ right
-    layers = [layer.numpy() for layer in balanced_factorization(full, depth, max(matrix.shape))]
-    first, *middle, last = layers
+    first, *middle, last = (layer.numpy() for layer in balanced_factorization(full, depth))
     return [first[:width], *(layer[:width, :width] for layer in middle), last[:, :width]]
 
 

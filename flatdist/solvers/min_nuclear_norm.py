@@ -4,11 +4,11 @@ The dual problem is max b^T y subject to ||A^*(y)|| <= 1 in spectral norm, A^*(y
 that no interpolator has a nuclear norm below b^T y. An instance goes through at most two stages:
 
 1. low rank: the Gauss-Newton iteration finds an interpolator of small rank, and projections find the multipliers that
-   prove it optimal. A few passes over the measurements, and all that is needed where nuclear-norm minimisation recovers
-   a low-rank matrix (:mod:`flatdist.solvers.low_rank`, :mod:`flatdist.solvers.dual_certificate`).
-2. interior point: always converges, in 10 to 20 iterations of one n x n system each; as soon as the rank shows,
-   Newton's iteration on the matrices of that rank finishes (:mod:`flatdist.solvers.interior_point`,
-   :mod:`flatdist.solvers.stationary`).
+   prove it optimal (:mod:`flatdist.solvers.low_rank`). A few passes over the measurements, and all that is needed where
+   nuclear-norm minimisation recovers a low-rank matrix.
+2. interior point: always converges, in 10 to 20 iterations of one n x n system each
+   (:mod:`flatdist.solvers.interior_point`); as soon as the rank shows, Newton's iteration on the matrices of that rank
+   finishes.
 
 Splitting by singular-value thresholding, the usual first-order method, takes hundreds of iterations, thousands near the
 transition; ``benchmarks/convex.py`` has it for comparison.
@@ -16,18 +16,14 @@ transition; ``benchmarks/convex.py`` has it for comparison.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from flatdist.solvers.certificate import Solution
 from flatdist.solvers.constraints import Constraints, constraints_of, unfactorized
-from flatdist.solvers.dual_certificate import certify
-from flatdist.solvers.instances import ArrayLike, Instances, one_thread
 from flatdist.solvers.interior_point import Iterate, interior_point
-from flatdist.solvers.low_rank import EXACT, LowRank, degrees_of_freedom, interpolate, pursue
-from flatdist.solvers.stationary import stationary_point
+from flatdist.solvers.low_rank import EXACT, LowRank, certify, degrees_of_freedom, interpolate, pursue, stationary_point
+from flatdist.solvers.solution import Answer, ArrayLike, Instances
 
 AIM = 1e-10  # relative gap at which the solver stops
 _MANY = 512  # measurements from which stage 1 is first tried without the Gram matrix, by then its dearest part
@@ -64,72 +60,40 @@ def min_nuclear_norm(measurements: ArrayLike, labels: ArrayLike, *, return_certi
         >>> bool((answer - problem.ground_truth).norm() < 1e-6)
         True
     """
-    return solve_min_nuclear_norm(measurements, labels).returned("min_nuclear_norm", return_certificate)
-
-
-def solve_min_nuclear_norm(measurements: ArrayLike, labels: ArrayLike) -> Solution[torch.Tensor]:
-    """As :func:`min_nuclear_norm`: the answer with its certificate."""
     instances = Instances(measurements, labels, "min_nuclear_norm")
-    matrices, parts = [], []
-    with one_thread():
-        for index, (stack, its_labels) in enumerate(instances):
-            answer = _solve(stack, its_labels, instances.name(index))
-            matrices.append(answer.matrix)
-            parts.append((answer.violation, answer.gap, answer.iterations))
-        return Solution(instances.gather(matrices), instances.certificate(parts))
+    return instances.solution(instances.solved(_solved)).returned("min_nuclear_norm", return_certificate)
 
 
-def nuclear_norm_minimum(constraints: Constraints) -> torch.Tensor:
-    """The answer for constraints that are factorized already, (d_out, d_in)."""
-    return _solve_factorized(constraints).matrix
-
-
-@dataclass(frozen=True)
-class _Answer:
-    matrix: torch.Tensor
-    violation: float
-    gap: float
-    iterations: int
-
-    @classmethod
-    def judged(cls, constraints: Constraints, matrix: torch.Tensor, multipliers: torch.Tensor, steps: int) -> _Answer:
-        """With its certificate: the multipliers are scaled until A^*(y) has spectral norm at most 1."""
-        bound = float(constraints.labels @ multipliers)
-        bound /= max(1.0, float(torch.linalg.matrix_norm(constraints.adjoint(multipliers), 2)))
-        norm = float(torch.linalg.matrix_norm(matrix, "nuc"))
-        return cls(matrix, constraints.violation(matrix), abs(norm - bound) / norm, steps)
-
-
-def _solve(stack: torch.Tensor, labels: torch.Tensor, where: str) -> _Answer:
+def _solved(stack: torch.Tensor, labels: torch.Tensor, where: str) -> Answer[torch.Tensor]:
     if not bool(labels.any()):
-        return _Answer(stack.new_zeros(stack.shape[1:]), 0.0, 0.0, 0)
+        return Answer(stack.new_zeros(stack.shape[1:]), 0.0, 0.0, 0)
     if len(labels) >= _MANY:
         _, answer, _ = _low_rank(unfactorized(stack, labels))
         if answer is not None and answer.gap <= AIM:
             return answer
-    return _solve_factorized(constraints_of(stack, labels, where))
+    return nuclear_norm_minimum(constraints_of(stack, labels, where))
 
 
-def _solve_factorized(constraints: Constraints) -> _Answer:
+def nuclear_norm_minimum(constraints: Constraints) -> Answer[torch.Tensor]:
+    """The answer for constraints that are factorized already."""
     if constraints.determined:
         matrix = constraints.project(constraints.rows.new_zeros(constraints.shape))
         left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-        return _Answer.judged(constraints, matrix, constraints.multipliers_of(left @ right), 1)
+        return judged(constraints, matrix, constraints.multipliers_of(left @ right), 1)
     found, best, steps = _low_rank(constraints)
     if best is not None and best.gap <= AIM:
         return best
-    tried = _Attempt(rank=0, gap=1.0)
+    tried_rank, tried_gap = 0, 1.0
     for iterate in interior_point(constraints):
         steps += 1
-        answers: list[_Answer | None] = [best]
+        answers = [best]
         if best is None or iterate.gap < _OBVIOUS:  # its own claim holds only up to rounding: certify it
-            projected = constraints.project(iterate.matrix)
-            answers.append(_Answer.judged(constraints, projected, iterate.multipliers, steps))
+            answers.append(judged(constraints, constraints.project(iterate.matrix), iterate.multipliers, steps))
         if iterate.gap < _VISIBLE and found is not None:
             answers.append(_proved(constraints, found, iterate.multipliers, steps))
         rank = _visible_rank(constraints, iterate)
-        if rank and (rank != tried.rank or iterate.gap < _RETRY * tried.gap):
-            tried = _Attempt(rank, iterate.gap)
+        if rank and (rank != tried_rank or iterate.gap < _RETRY * tried_gap):
+            tried_rank, tried_gap = rank, iterate.gap
             answers.append(_finished(constraints, iterate, rank, steps))
         best = min((answer for answer in answers if answer is not None), key=lambda answer: answer.gap)
         if best.gap <= AIM:
@@ -138,21 +102,27 @@ def _solve_factorized(constraints: Constraints) -> _Answer:
     return best
 
 
-@dataclass(frozen=True)
-class _Attempt:
-    rank: int
-    gap: float
+def judged(
+    constraints: Constraints, matrix: torch.Tensor, multipliers: torch.Tensor, steps: int
+) -> Answer[torch.Tensor]:
+    """A matrix with its certificate: the multipliers are scaled until A^*(y) has spectral norm at most 1."""
+    bound = float(constraints.labels @ multipliers)
+    bound /= max(1.0, float(torch.linalg.matrix_norm(constraints.adjoint(multipliers), 2)))
+    norm = float(torch.linalg.matrix_norm(matrix, "nuc"))
+    return Answer(matrix, constraints.violation(matrix), abs(norm - bound) / norm, steps)
 
 
-def _low_rank(constraints: Constraints) -> tuple[LowRank | None, _Answer | None, int]:
+def _low_rank(constraints: Constraints) -> tuple[LowRank | None, Answer[torch.Tensor] | None, int]:
     """Stage 1: an interpolator of small rank, the answer that it makes, and the steps taken."""
     found, steps = pursue(constraints)
     return found, None if found is None else _proved(constraints, found, None, steps), steps
 
 
-def _proved(constraints: Constraints, point: LowRank, multipliers: torch.Tensor | None, steps: int) -> _Answer | None:
+def _proved(
+    constraints: Constraints, point: LowRank, multipliers: torch.Tensor | None, steps: int
+) -> Answer[torch.Tensor] | None:
     proof = certify(constraints, point, multipliers)
-    return None if proof is None else _Answer.judged(constraints, point.matrix, proof, steps)
+    return None if proof is None else judged(constraints, point.matrix, proof, steps)
 
 
 def _visible_rank(constraints: Constraints, iterate: Iterate) -> int:
@@ -170,11 +140,11 @@ def _visible_rank(constraints: Constraints, iterate: Iterate) -> int:
     return int(torch.sum(odds > 1))
 
 
-def _finished(constraints: Constraints, iterate: Iterate, rank: int, steps: int) -> _Answer | None:
+def _finished(constraints: Constraints, iterate: Iterate, rank: int, steps: int) -> Answer[torch.Tensor] | None:
     """Newton's finish from an interior-point iterate, at this rank."""
     start = LowRank.truncated(iterate.matrix, rank)
     if degrees_of_freedom(rank, constraints.shape) >= len(constraints.labels):
         point, multipliers, used = stationary_point(constraints, start, iterate.multipliers)
-        return _Answer.judged(constraints, point.matrix, multipliers, steps + used)
+        return judged(constraints, point.matrix, multipliers, steps + used)
     point, misfit, used = interpolate(constraints, start)
     return _proved(constraints, point, iterate.multipliers, steps + used) if misfit <= EXACT else None

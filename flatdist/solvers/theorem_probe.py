@@ -49,40 +49,35 @@ _LAYERS, _TURNS, _MATRICES = 0, 1000, 2000  # rows of the probe's random stream
 
 
 def theorem_probe(cell: Cell, replicate: int, problem: Problem[Array]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Measure every quantity that this module lists on one problem.
-
-    Args:
-        cell: gives depth and widths.
-        replicate: number of the replicate; its random layers follow from it.
-        problem: measurements, labels and ground truth.
-
-    Returns:
-        The measured columns of the trial, and no history.
-    """
+    """The columns of a trial, with every quantity that this module lists, and no history."""
     stream = Stream.named(cell.problem_stream(), replicate, PROBE)
     stack, truth = problem.measurements, problem.ground_truth
     bounds = [isometry_bounds(stack, rank) for rank in (1, 2)[: min(cell.d_out, cell.d_in)]]
     random = [_random_layers(stream, cell.widths, draw) for draw in range(DRAWS)]
     turned = [_turned(stream, cell, truth, draw) for draw in range(DRAWS)]
     quantities: dict[str, float] = {}
-    for bound in bounds:
-        quantities[f"delta_{bound.rank}_lower"] = bound.lower
-        quantities[f"delta_{bound.rank}_upper"] = bound.upper
+    for delta in bounds:
+        quantities[f"delta_{delta.rank}_lower"] = delta.lower
+        quantities[f"delta_{delta.rank}_upper"] = delta.upper
     if sum(small * big for small, big in pairwise(cell.widths)) <= MOST_WEIGHTS:
         quantities["lemma2_on"] = max(_lemma_2_error(layers, problem) for layers in turned[:2])
         quantities["lemma2_off"] = max(_lemma_2_error(layers, problem) for layers in random[:2])
-    ratios = [_trace_ratio(layers, stack) for layers in [*random, *turned, *_worst_layers(cell, bounds[0])]]
+    some = [*random, *turned, *_worst_layers(cell, bounds[0])]
+    ratios = [float(hessian_trace(layers, stack)) / (2.0 * float(balanced_norms(layers))) for layers in some]
     quantities |= {"lemma3_low": min(ratios), "lemma3_high": max(ratios)}
-    quantities |= _lemma_4(cell, truth, turned)
-    matrices = [truth, *(bound.witness.numpy() for bound in bounds), *_random_matrices(stream, cell)]
+    layers = balanced_factorization(truth, cell.depth, cell.width)
+    bound = float(balanced_minimum(truth, cell.depth))
+    quantities["lemma4_excess"] = float(balanced_norms(layers)) / bound - 1.0
+    quantities["lemma4_product"] = _relative_error(end_to_end(layers).numpy(), truth)
+    quantities["lemma4_others"] = min(float(balanced_norms(others)) for others in turned) / bound - 1.0
+    matrices = [truth, *(delta.witness for delta in bounds), *_random_matrices(stream, cell)]
     quantities["lemma5_left"] = max(_lemma_5_left(matrix, stack) for matrix in matrices)
     if cell.rank <= LARGEST_RANK:
         quantities |= _regularizer(cell, truth, stack)
     finite = all(np.isfinite(value) for value in quantities.values())
-    nuclear = float(np.linalg.svd(truth, compute_uv=False).sum())
     return {
         "status": "converged" if finite else "budget_exhausted",
-        "nuclear_norm_truth": nuclear,
+        "nuclear_norm_truth": float(np.linalg.svdvals(truth).sum()),
         "quantities": quantities,
     }, []
 
@@ -138,11 +133,6 @@ def _lemma_2_error(layers: Sequence[Array], problem: Problem[Array]) -> float:
     return abs(float(hessian_trace(layers, problem.measurements)) - exact) / abs(exact)
 
 
-def _trace_ratio(layers: Sequence[Array], stack: Array) -> float:
-    """tr Hess L(W) / (2 R(W))."""
-    return float(hessian_trace(layers, stack)) / (2.0 * float(balanced_norms(layers)))
-
-
 def _worst_layers(cell: Cell, bound: IsometryBounds) -> list[list[Array]]:
     """Layers whose trace is that of the worst rank-1 matrix alone: from depth 3 on Lemma 3 is sharp at them.
 
@@ -151,24 +141,13 @@ def _worst_layers(cell: Cell, bound: IsometryBounds) -> list[list[Array]]:
     """
     if cell.depth < 3:
         return []
-    left, spectrum, right = np.linalg.svd(bound.witness.numpy())
+    left, spectrum, right = np.linalg.svd(bound.witness)
     layers = [np.zeros((big, small)) for small, big in pairwise(cell.widths)]
     for layer in layers[2:]:
         layer[0, 0] = 1.0
     layers[0][0] = spectrum[0] * right[0]
     layers[-1][:, 0] = left[:, 0]
     return [layers]
-
-
-def _lemma_4(cell: Cell, truth: Array, turned: Sequence[Sequence[Array]]) -> dict[str, float]:
-    """R and the product of balanced layers of the ground truth, and R of its other factorizations."""
-    layers = balanced_factorization(truth, cell.depth, cell.width)
-    bound = float(balanced_minimum(truth, cell.depth))
-    return {
-        "lemma4_excess": float(balanced_norms(layers)) / bound - 1.0,
-        "lemma4_product": _relative_error(end_to_end(layers).numpy(), truth),
-        "lemma4_others": min(float(balanced_norms(others)) for others in turned) / bound - 1.0,
-    }
 
 
 def _lemma_5_left(matrix: Array, stack: Array) -> float:

@@ -32,15 +32,38 @@ def test_f_changes_to_first_order_as_the_weighted_nuclear_norms_do(ensemble, d_o
     truth, stack = problem(d_out, d_in, rank, n, ensemble)
     condition = normal_condition(truth, stack, depth)
     value = induced_regularizer(truth, stack, depth).value
-    unit = 2 * (depth - 1) / depth * value / condition.change(truth)  # Euler: F is homogeneous of degree 2 (L - 1) / L
+    terms = frozen_weights(truth, stack, depth)
+    unit = 2 * (depth - 1) / depth * value / change(terms, truth, truth)  # F is homogeneous of degree 2 (L - 1) / L
     generator = np.random.default_rng(0)
     any_step = generator.standard_normal((d_out, d_in))
     rank_one_normal = condition.direction(generator.standard_normal(condition.shape))
     for step in (any_step / np.linalg.norm(any_step), rank_one_normal):
-        slope = unit * condition.change(step)
+        slope = unit * change(terms, truth, step)
         for size, allowed in ((1e-3, 2e-2), (1e-5, 2e-4)):  # linear in the step: F' itself, not an approximation
             moved = induced_regularizer(truth + size * step, stack, depth, formula="optimise").value
             assert (moved - value) / size == pytest.approx(slope, rel=allowed)
+    p, q = condition.shape
+    normal = (condition.u.T @ any_step @ condition.vh.T)[-p:, -q:]
+    norms = [w * np.linalg.norm(root(c) @ normal @ root(d).T, "nuc") for w, c, d in condition.weights]
+    assert sum(norms) == pytest.approx(sum(beyond(terms, truth, any_step)), rel=1e-9)
+
+
+def root(symmetric):
+    return np.linalg.cholesky(symmetric).T
+
+
+def beyond(terms, truth, step, smooth=False):
+    """Each term's derivative along a step, by the singular vectors of C^{1/2} M D^{1/2}: its normal or smooth part."""
+    rank = np.linalg.matrix_rank(truth)
+    for w, c, d in terms:
+        left, _, right = np.linalg.svd(root(c) @ truth @ root(d).T)
+        turned = left.T @ root(c) @ step @ root(d).T @ right.T
+        yield w * (np.trace(turned[:rank, :rank]) if smooth else np.linalg.norm(turned[rank:, rank:], "nuc"))
+
+
+def change(terms, truth, step):
+    """G'(M; D)."""
+    return sum(beyond(terms, truth, step)) + sum(beyond(terms, truth, step, smooth=True))
 
 
 @pytest.mark.parametrize(("depth", "n", "rank"), [

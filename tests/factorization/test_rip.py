@@ -15,7 +15,7 @@ def deviation(measurements, matrix):
 def test_the_witness_has_the_rank_and_the_deviation(rank):
     measurements = np.random.default_rng(0).normal(size=(60, 4, 5))
     bounds = isometry_bounds(measurements, rank)
-    witness = bounds.witness.numpy()
+    witness = bounds.witness
     assert np.linalg.norm(witness) == pytest.approx(1.0)
     assert np.linalg.svd(witness)[1][rank:].max() < 1e-12
     assert deviation(measurements, witness) == pytest.approx(bounds.lower, rel=1e-10)

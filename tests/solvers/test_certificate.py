@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from flatdist.factorization.geodesics import minimise_along_geodesics
+from flatdist.solvers import min_frobenius_norm as frobenius
+from flatdist.solvers import min_nuclear_norm as nuclear
 from flatdist.solvers._flattest import Point
-from flatdist.solvers.certificate import Certificate, Solution, UncertifiedWarning
 from flatdist.solvers.constraints import constraints_of
 from flatdist.solvers.interior_point import interior_point
-from flatdist.solvers.min_frobenius_norm import _gap as frobenius_gap
 from flatdist.solvers.min_frobenius_norm import min_frobenius_norm
 from flatdist.solvers.min_hessian_trace import _Search
-from flatdist.solvers.min_nuclear_norm import _Answer, min_nuclear_norm
+from flatdist.solvers.min_nuclear_norm import min_nuclear_norm
+from flatdist.solvers.solution import Certificate, Solution, UncertifiedWarning
 
 
 def certificate(violation, gap):
@@ -119,29 +120,19 @@ def test_a_perturbed_answer_has_a_gap(name):
     assert constraints.violation(moved) < 1e-12
     if name == "frobenius":
         excess = float((moved**2).sum() / (matrix**2).sum()) - 1.0
-        assert frobenius_gap(constraints, moved) == pytest.approx(excess, rel=0.05)
+        assert frobenius.judged(constraints, moved).gap == pytest.approx(excess, rel=0.05)
     else:
-        best = _proof(constraints, matrix, proof)
+        multipliers = [iterate.multipliers for iterate in interior_point(constraints)][-1]
+        assert nuclear.judged(constraints, matrix, multipliers, 0).gap < 1e-6
         excess = float(torch.linalg.matrix_norm(moved, "nuc") / torch.linalg.matrix_norm(matrix, "nuc")) - 1.0
         assert excess > 1e-6
-        assert best.judged(constraints, moved, _multipliers(constraints, matrix), 0).gap >= 0.5 * excess
-
-
-def _multipliers(constraints, matrix):
-    """Of the nuclear norm's minimum, whatever solver finds them."""
-    return [iterate.multipliers for iterate in interior_point(constraints)][-1]
-
-
-def _proof(constraints, matrix, proof):
-    answer = _Answer.judged(constraints, matrix, _multipliers(constraints, matrix), 0)
-    assert answer.gap < 1e-6
-    return answer
+        assert nuclear.judged(constraints, moved, multipliers, 0).gap >= 0.5 * excess
 
 
 def test_a_perturbed_flattest_interpolator_has_a_gap():
     measurements, labels = _problem()
     search = _Search(constraints_of(torch.tensor(measurements), torch.tensor(labels), "test"), 3)
-    layers = [layer / search.scale ** (1 / 3) for layer in search.answer(None).layers]
+    layers = [layer / search.scale ** (1 / 3) for layer in search.answer(None).value]
     free = np.linalg.svd(search.problem.rows)[2][9:].sum(0).reshape(4, 5)
     best = Point(search.problem, layers)
     assert best.stationarity(best.nearest_multipliers()) < 1e-8

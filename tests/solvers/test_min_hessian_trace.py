@@ -13,10 +13,10 @@ from flatdist.factorization.flatness import hessian_trace
 from flatdist.factorization.products import end_to_end
 from flatdist.factorization.regularizer import induced_regularizer
 from flatdist.solvers._flattest import Point, ScaledProblem, descend
-from flatdist.solvers.certificate import UncertifiedWarning
 from flatdist.solvers.constraints import constraints_of
 from flatdist.solvers.min_hessian_trace import _balanced, _Saddle, _Search, min_hessian_trace
 from flatdist.solvers.min_nuclear_norm import min_nuclear_norm
+from flatdist.solvers.solution import UncertifiedWarning
 from flatdist.theory.statdim import statistical_dimension
 
 
@@ -160,6 +160,12 @@ def test_zero_labels_have_the_zero_interpolator():
     assert certificate.converged
 
 
+def test_an_empty_batch_is_an_empty_answer():
+    layers, certificate = min_hessian_trace(np.zeros((0, 3, 2, 2)), np.zeros((0, 3)), 3, return_certificate=True)
+    assert [tuple(layer.shape) for layer in layers] == [(0, 2, 2)] * 3
+    assert str(certificate).startswith("0 of 0 certified")
+
+
 def test_more_measurements_than_entries_leave_one_interpolator():
     measurements, labels, truth = problem(3, 4, 2, 15)
     layers, certificate = min_hessian_trace(measurements, labels, 3, return_certificate=True)
@@ -224,7 +230,7 @@ def test_a_stationary_point_of_too_low_a_rank_is_left():
     sampled = sample_problem(Cell(d_out=12, d_in=12, rank=1, n=36, method="min_hessian_trace"), 0)
     search = _Search(constraints_of(sampled.measurements.double(), sampled.labels.double(), "test"), 3)
     best = search.answer(3)
-    rank = np.linalg.matrix_rank(best.layers[2] @ best.layers[1] @ best.layers[0], 1e-8)
+    rank = np.linalg.matrix_rank(end_to_end(best.value), 1e-8)
     narrow = descend(
         Point(search.problem, _balanced(search.smallest, rank - 1, 3)),
         np.zeros(36),

@@ -13,9 +13,9 @@ from flatdist.cells.cell import Cell
 from flatdist.cells.problems import sample_problem
 from flatdist.errors import SolverError
 from flatdist.solvers import min_nuclear_norm as module
-from flatdist.solvers.certificate import TOLERANCE, UncertifiedWarning
 from flatdist.solvers.constraints import constraints_of
 from flatdist.solvers.min_nuclear_norm import min_nuclear_norm
+from flatdist.solvers.solution import TOLERANCE, UncertifiedWarning
 
 
 def problem(d_out, d_in, rank, n, replicate=0, **fields):
@@ -221,8 +221,8 @@ def test_a_worse_answer_has_a_larger_gap():
     assert gaps[1] > 1e-8
     least = constraints.project(torch.zeros(8, 8, dtype=torch.float64))
     multipliers = torch.zeros(26, dtype=torch.float64)
-    assert module._Answer.judged(constraints, least, multipliers, 0).gap == 1.0  # y = 0 proves nothing
-    assert module._Answer.judged(constraints, least, 1e6 * torch.ones(26, dtype=torch.float64), 0).gap > 0.01
+    assert module.judged(constraints, least, multipliers, 0).gap == 1.0  # y = 0 proves nothing
+    assert module.judged(constraints, least, 1e6 * torch.ones(26, dtype=torch.float64), 0).gap > 0.01
 
 
 def test_bits_do_not_depend_on_the_batch_or_on_threads():
