@@ -134,7 +134,7 @@ def _float(value: Fraction) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
 
 
 def _number(node: Expression, known: Mapping[str, Name]) -> pc.Expression:

@@ -88,7 +88,7 @@ class Expression:
             case "name":
                 return self._guarded(names.__getitem__, self.value)
             case "list":
-                return tuple(int(part.evaluate(names)) for part in self.parts)
+                return tuple(part._whole(names) for part in self.parts)
             case "apply":
                 return self._guarded(_apply, self.value, *(part.evaluate(names) for part in self.parts))
             case "compare":
@@ -114,6 +114,12 @@ class Expression:
         if self.kind != "truth":
             reason = f"is {KINDS[self.kind]}; a condition compares, such as n <= entries"
             raise ExpressionError(self.text, self.position, reason)
+
+    def _whole(self, names: Names) -> int:
+        value = self.evaluate(names)
+        if not isinstance(value, Fraction) or value.denominator != 1:
+            raise ExpressionError(self.text, self.position, f"{show(value)} is not a whole number, and widths are")
+        return int(value)
 
     def _guarded(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:

@@ -90,17 +90,14 @@ def _to_json(rounds: Sequence[Round]) -> dict[str, Any]:
 
 
 def _from_json(content: Mapping[str, Any]) -> list[Round]:
-    """The rounds that :func:`_to_json` described, or the first format, which had no table."""
-    common, rounds = content["common"], []
+    """The rounds that :func:`_to_json` described."""
+    rounds = []
     for one in content["rounds"]:
         requests = []
-        for asked in one["requests"]:
-            if content["format"] == 1:
-                kind, n, replicates = asked, {}, asked["replicates"]
-            else:
-                number, n, replicates = asked
-                kind, n = content["kinds"][number], {"n": n}
-            requests.append(Request(Cell(**common, **kind["fields"], **n), tuple(replicates), dict(kind["note"])))
+        for number, n, replicates in one["requests"]:
+            kind = content["kinds"][number]
+            cell = Cell(**content["common"], **kind["fields"], n=n)
+            requests.append(Request(cell, tuple(replicates), dict(kind["note"])))
         rungs = (Rung(int(r["step"]), {int(index): float(value) for index, value in r["values"]}, tuple(r["stopped"]))
                  for r in one["rungs"])  # fmt: skip
         rounds.append(Round(tuple(requests), tuple(rungs)))

@@ -107,6 +107,7 @@ TABLE: dict[str, Callable[[Cell], bool]] = {
     "n in [19, 57.0, 2*dof]": lambda c: c.n in (19, 57, 2 * dof(c)),
     "n == 54.5": lambda c: False,
     "n < 10**40 and n > -10**40": lambda c: True,
+    "n < 10**400 and sam_radius > -10**400": lambda c: has(c, "sam_radius"),
     "-n < -55": lambda c: c.n > 55,
     "rank == 3 or 1/(rank-3) < -0.6": lambda c: c.rank == 3 or c.rank == 2,
     "true": lambda c: True,

@@ -98,6 +98,9 @@ def test_whole_above_ignores_noise_only(value: str, expected: int) -> None:
         ("log(0)", "logarithm"),
         ("log(2, 1)", "logarithm"),
         ("true + 1", "True is true or false, not a number"),
+        ("16.5, 24", "character 1: 16.5 is not a whole number, and widths are"),
+        ("24, 'x'", "character 5: 'x' is not a whole number"),
+        ("24, learning_rate", "character 5: None is not a whole number"),
     ],
 )
 def test_what_cannot_be_computed_is_an_error(text: str, reason: str) -> None:
