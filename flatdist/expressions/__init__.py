@@ -20,7 +20,6 @@ from flatdist.expressions.exact import (
     FUNCTIONS,
     Expression,
     ExpressionError,
-    Names,
     Value,
     Word,
     show,
@@ -34,6 +33,6 @@ from flatdist.expressions.rows import Condition, Row, Where, conjunction, holdin
 
 __all__ = [
     "ARITHMETIC", "CELL_NAMES", "COMPARISONS", "DERIVED", "DERIVED_FROM", "FUNCTIONS", "HISTORY_NAMES", "TRIAL_NAMES",
-    "Condition", "Expression", "ExpressionError", "Names", "Row", "Value", "Where", "Word", "conjunction", "derived",
+    "Condition", "Expression", "ExpressionError", "Row", "Value", "Where", "Word", "conjunction", "derived",
     "holding", "parse", "parse_condition", "parse_where", "show", "to_value", "whole_above", "without_noise",
 ]  # fmt: skip
