@@ -20,7 +20,7 @@ from flatdist.sweepfile.problems import Problems
 from flatdist.sweeps.early_stopping import Halving
 from flatdist.sweeps.metric import Metric, cell_value, rank
 from flatdist.sweeps.rounds import Request, Round, RoundLog, Stopped, recorded_rounds
-from flatdist.sweeps.searchers import Searcher, Told, make_searcher
+from flatdist.sweeps.searchers import Searcher, Space, Told, make_searcher
 from flatdist.sweeps.sweep import Outlook, Rounds, Runner, Sweep
 
 if TYPE_CHECKING:
@@ -30,17 +30,11 @@ TRIES = 50  # suggestions in a row that bring no new cell, after which the domai
 
 
 @dataclass(frozen=True, repr=False, eq=False, kw_only=True)
-class Search(Sweep):
+class Search(Sweep, Space):
     """Suggests cells until the budget is spent or the searcher has no new ones."""
 
     block: Block  # the fixed fields and conditions that every suggestion is completed with
-    domains: tuple[Domain, ...]  # the searched fields
-    searcher: Choice  # who suggests
     metric: Metric  # what is best
-    mode: str  # min or max
-    budget: int  # number of cells to suggest in all
-    round_size: int  # cells suggested at a time
-    seed: int  # of the searcher
     early_stopping: EarlyStopping | None = None  # when cells are stopped early, in rounds
     scheduler: Choice | None = None  # Ray Tune's, which stops cells as they report, without rounds
     chooses = True

@@ -18,19 +18,28 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flatdist.errors import LaunchError, did_you_mean
 from flatdist.machine.provenance import package_version
-from flatdist.sweepfile.choices import SEARCHERS, Domain, require_packages
-
-if TYPE_CHECKING:
-    from flatdist.sweeps.search import Search
+from flatdist.sweepfile.choices import SEARCHERS, Choice, Domain, require_packages
 
 Point = dict[str, Any]  # searched field -> value, as a sweep file would write it
 METRIC = "value"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """What a searcher needs to know of a search."""
+
+    domains: tuple[Domain, ...]  # the searched fields
+    searcher: Choice  # who suggests
+    mode: str  # min or max
+    budget: int  # number of cells to suggest in all
+    round_size: int  # cells suggested at a time
+    seed: int  # of the searcher
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ class Told:
 class Searcher:
     """Suggests points one by one: independent draws, each a function of the field, the seed and its number."""
 
-    def __init__(self, search: Search) -> None:
+    def __init__(self, search: Space) -> None:
         self._search = search
         self._draws = itertools.count()  # from the beginning: earlier points are recognised by their cells
 
@@ -66,7 +75,7 @@ class TuneSearcher(Searcher):
     Tune's ``points_to_evaluate`` and reported as completed. BOHB sees the steps of a training as its budget.
     """
 
-    def __init__(self, search: Search, told: Sequence[Told], number: int, steps: int) -> None:
+    def __init__(self, search: Space, told: Sequence[Told], number: int, steps: int) -> None:
         self._name, self._domains, self._steps = search.searcher.name, search.domains, steps
         self._count = 0
         self._running: dict[str, str] = {}  # point -> Tune's name for it
@@ -159,7 +168,7 @@ def _add_to_zoopt(searcher: Any, parameters: Mapping[str, Any], value: float) ->
     optimizer.init_num = optimizer.complete_num + past_start
 
 
-def make_searcher(search: Search, told: Sequence[Told], number: int, steps: int = 1) -> Searcher:
+def make_searcher(search: Space, told: Sequence[Told], number: int, steps: int = 1) -> Searcher:
     """The searcher of a round, told of earlier points; ``steps`` are those of a whole training.
 
     Raises:
@@ -179,7 +188,7 @@ def make_searcher(search: Search, told: Sequence[Told], number: int, steps: int 
     return TuneSearcher(search, told, number, steps)
 
 
-def _make(search: Search, seed: int, earlier: Sequence[Mapping[str, Any]]) -> Any:
+def _make(search: Space, seed: int, earlier: Sequence[Mapping[str, Any]]) -> Any:
     from ray import tune
 
     choice = search.searcher

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from flatdist.store import Store
     from flatdist.sweepfile.choices import Domain
-    from flatdist.sweeps.search import Search
 
 _SHOWN = 12  # values of a field in a notebook
 
@@ -34,7 +33,7 @@ class Runner(Protocol):
     def in_rounds(self, rounds: Rounds) -> int:
         """Round after round, each to its end."""
 
-    def under_scheduler(self, search: Search, log: RoundLog) -> int:
+    def under_scheduler(self, search: Any, log: RoundLog) -> int:
         """Cell after cell as slots become free, stopped by Ray Tune's scheduler."""
 
 
