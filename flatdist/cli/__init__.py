@@ -12,32 +12,13 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
-from flatdist.cli.best import best_command
-from flatdist.cli.bundle import bundle_command, verify_command
-from flatdist.cli.diff import diff_command
-from flatdist.cli.doctor import doctor_command
-from flatdist.cli.housekeeping import (
-    compact_command,
-    export_command,
-    gc_command,
-    invalidate_command,
-    merge_command,
-    sql_command,
-)
-from flatdist.cli.inspect import cells_command, failures_command, show_command
+from flatdist.cli import bundle, diff, doctor, housekeeping, inspect, report, start, submit, sweep
 from flatdist.cli.options import with_log
-from flatdist.cli.plan import plan_command
-from flatdist.cli.report import figure_command, report_command, watch_command
-from flatdist.cli.start import init_command, schema_command
-from flatdist.cli.status import status_command
-from flatdist.cli.submit import submit_command
-from flatdist.cli.sweep import sweep_command
-from flatdist.cli.trace import trace_command
-from flatdist.cli.train import train_command
+from flatdist.cli.output import warn
 from flatdist.errors import FlatdistError, printable
 from flatdist.machine.extras import extra_of, remedy
 
@@ -64,33 +45,15 @@ def cli() -> None:
 
 
 for _command in (
-    init_command,
-    schema_command,
-    plan_command,
-    sweep_command,
-    submit_command,
-    status_command,
-    report_command,
-    watch_command,
-    figure_command,
-    train_command,
-    best_command,
-    show_command,
-    cells_command,
-    failures_command,
-    diff_command,
-    trace_command,
-    export_command,
-    sql_command,
-    bundle_command,
-    verify_command,
-    invalidate_command,
-    merge_command,
-    compact_command,
-    gc_command,
-    doctor_command,
-):
-    cli.add_command(_command if _command in (init_command, schema_command, trace_command) else with_log(_command))
+    start.init_command, start.schema_command, sweep.plan_command, sweep.sweep_command, submit.submit_command,
+    inspect.status_command, report.report_command, report.watch_command, report.figure_command, sweep.train_command,
+    inspect.best_command, inspect.show_command, inspect.cells_command, inspect.failures_command, diff.diff_command,
+    report.trace_command, housekeeping.export_command, housekeeping.sql_command, bundle.bundle_command,
+    bundle.verify_command, housekeeping.invalidate_command, housekeeping.merge_command, housekeeping.compact_command,
+    housekeeping.gc_command, doctor.doctor_command,
+):  # fmt: skip
+    plain = _command in (start.init_command, start.schema_command, report.trace_command)
+    cli.add_command(_command if plain else with_log(_command))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,19 +64,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             status = cli.main(args=arguments, prog_name="flatdist", standalone_mode=False)
         except FlatdistError as error:
-            click.echo(f"error: {printable(error, keep=_LAYOUT)}", err=True)
+            warn(f"error: {printable(error, keep=_LAYOUT)}")
             return BAD_INPUT
         except ModuleNotFoundError as error:
             extra = extra_of(error)
             if extra is None:
                 raise
-            click.echo(f"error: this needs {error.name}, which is not installed; {remedy(extra)}", err=True)
+            warn(f"error: this needs {error.name}, which is not installed; {remedy(extra)}")
             return BAD_INPUT
         except click.ClickException as error:
             error.show()
             return BAD_INPUT
         except (click.Abort, KeyboardInterrupt):
-            click.echo("interrupted", err=True)
+            warn("interrupted")
             return INTERRUPTED
     return status if isinstance(status, int) else 0
 
@@ -131,16 +94,8 @@ def _terminated_like_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> Any:
-    del category, filename, lineno, file, line  # the place in the code means nothing to the user
-    click.echo(f"warning: {printable(message, keep=_LAYOUT)}", err=True)
+def _show_warning(message: Warning | str, *_place: Any, **_more: Any) -> None:
+    warn(f"warning: {printable(message, keep=_LAYOUT)}")  # the place in the code means nothing to the user
 
 
 __all__ = ["cli", "main"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import platform
 import socket
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +15,9 @@ from flatdist.cli.output import print_json
 from flatdist.errors import FlatdistError, LaunchError, size
 from flatdist.machine.extras import remedy
 from flatdist.machine.files import cache_home
+
+if TYPE_CHECKING:
+    from flatdist.cells.plugins import Plugin
 
 PACKAGES = ("numpy", "pandas", "pyarrow", "torch", "numba", "ray", "optuna", "matplotlib")
 
@@ -34,24 +38,25 @@ def doctor_command(store: str, address: str | None, as_json: bool) -> int:
     nodes = [inspect(uri)] if address is None else _cluster(address, uri)
     for facts in nodes[1:]:
         for what in ("flatdist", "numerics", "torch"):
-            if facts.get(what) != nodes[0].get(what):
-                facts["problems"].append(
-                    f"{what} is {facts.get(what)} there and {nodes[0].get(what)} on the first node"
-                )
+            here, there = nodes[0].get(what), facts.get(what)
+            if here != there:
+                facts["problems"].append(f"{what} is {there} there and {here} on the first node")
     if as_json:
         print_json({"nodes": nodes})
     else:
         click.echo("\n\n".join("\n".join(_lines(facts)) for facts in nodes))
-    return 1 if any(facts["problems"] for facts in nodes) else 0
+    return int(any(facts["problems"] for facts in nodes))
 
 
-def inspect(store_uri: str) -> dict[str, Any]:
-    """What this process finds on its machine; runs on every node of a cluster."""
+def inspect(store_uri: str, plugins: Iterable[Plugin] = ()) -> dict[str, Any]:
+    """What this process finds on its machine; runs on every node of a cluster, with the driver's plugins."""
+    from flatdist.cells.plugins import use_plugins
     from flatdist.launch.ray.cluster import versions
     from flatdist.machine.provenance import package_version, revision
     from flatdist.planning.memory import available_bytes
     from flatdist.planning.settings import cuda_devices, processors, unusable_gpus
 
+    use_plugins(plugins)
     problems: list[str] = []
     found = {name: package_version(name) for name in PACKAGES}
     sha, dirty = revision()
@@ -94,8 +99,8 @@ def _kernel_cache() -> str:
     folder = cache_home()
     if not folder.is_dir():
         return f"{folder}: none yet, the first sweep compiles for half a minute"
-    files = [path for path in folder.iterdir() if path.is_file()]
-    return f"{folder}: {len(files)} files, {size(sum(path.stat().st_size for path in files))}"
+    sizes = [path.stat().st_size for path in folder.iterdir() if path.is_file()]
+    return f"{folder}: {len(sizes)} files, {size(sum(sizes))}"
 
 
 def _cluster(address: str, store_uri: str) -> list[dict[str, Any]]:
@@ -106,19 +111,12 @@ def _cluster(address: str, store_uri: str) -> list[dict[str, Any]]:
 
     nodes = [inspect(store_uri)]
     with ClusterSession(Settings(address=address)) as session:
-        for name, answer in session.ask_nodes(lambda _: (_inspect_there, (store_uri, loaded_plugins()))):
+        for name, answer in session.ask_nodes(lambda _: (inspect, (store_uri, loaded_plugins()))):
             facts = {"problems": [f"flatdist does not work there: {answer}"]} if isinstance(answer, str) else answer
             nodes.append({**facts, "node": name})
     if len(nodes) == 1:
         raise LaunchError(f"the cluster at {address} has no nodes")
     return nodes
-
-
-def _inspect_there(store_uri: str, plugins: Any) -> dict[str, Any]:
-    from flatdist.cells.plugins import use_plugins
-
-    use_plugins(plugins)
-    return inspect(store_uri)
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:

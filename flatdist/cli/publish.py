@@ -9,12 +9,12 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flatdist.cells.cell import FIELDS, Cell
+from flatdist.cells.cell import FIELDS
 from flatdist.errors import LaunchError, StoreError
 
 if TYPE_CHECKING:
@@ -33,50 +33,37 @@ class Run:
     Attributes:
         name: readable and unique within the sweep.
         fields: the cell's fields, as a user writes them.
-        curves: one row per step: ``step``, and numbers from the history.
+        curves: step -> numbers from the history.
         results: numbers of the trials table.
     """
 
     name: str
     fields: Mapping[str, Any]
-    curves: list[dict[str, float]]
+    curves: Mapping[int, Mapping[str, float]]
     results: Mapping[str, float]
 
+    def scalars(self) -> dict[str, Any]:
+        """The fields, lists as text."""
+        return {n: v if isinstance(v, int | float | str) else json.dumps(v) for n, v in self.fields.items()}
 
-def runs(sweep: Sweep, store: Store, *, per: str) -> Iterator[Run]:
-    """The runs of a sweep that the store has.
 
-    Args:
-        sweep: the sweep.
-        store: its results.
-        per: ``cell`` or ``replicate``.
-    """
-    keys = ["cell_id"] if per == "cell" else ["cell_id", "replicate"]
-    trials = sweep.rows(store.trials([cell.cell_id for cell in sweep.cells]))
-    results = _numbers(trials).drop(columns=list(FIELDS), errors="ignore").groupby(keys).median()
+def _runs(sweep: Sweep, store: Store, groups: Iterable[tuple[Any, pd.DataFrame]]) -> Iterator[Run]:
+    """A run for each group of trials, by cell or by cell and replicate."""
     cells = {cell.cell_id: cell for cell in sweep.cells}
-    for key, row in results.iterrows():
-        cell_id, replicate = _split(key)
-        where = None if replicate is None else {"replicate": replicate}
+    for (cell_id, *replicates), group in groups:
+        cell = cells[cell_id]
+        where = {"replicate": int(replicates[0])} if replicates else None
         history = _numbers(sweep.rows(store.history([cell_id], where=where)))
-        curves = history.drop(columns=["replicate"]).drop(columns=["cell_id"]).groupby("step").median().reset_index()
+        curves = history.drop(columns=["cell_id", "replicate"]).groupby("step").median()
         yield Run(
-            run_name(cells[cell_id], replicate),
-            {name: value for name, value in cells[cell_id].words().items() if value is not None},
-            [_finite(curve) for curve in curves.to_dict("records")],
-            _finite({name: value for name, value in row.to_dict().items() if name not in _KEYS}),
+            "-".join([cell.method, f"r{cell.rank}", f"n{cell.n}", cell_id[:10], *map(str, replicates)]),
+            {name: value for name, value in cell.words().items() if value is not None},
+            {
+                step: _finite(curve)
+                for step, curve in zip(curves.index.tolist(), curves.to_dict("records"), strict=True)
+            },
+            _finite(group.drop(columns=list(_KEYS), errors="ignore").median().to_dict()),
         )
-
-
-def _split(key: Any) -> tuple[str, int | None]:
-    """The cell, and the replicate where the groups are by both."""
-    return (str(key[0]), int(key[1])) if isinstance(key, tuple) else (str(key), None)
-
-
-def run_name(cell: Cell, replicate: int | None) -> str:
-    """A readable name that is unique within a store."""
-    name = f"{cell.method}-r{cell.rank}-n{cell.n}-{cell.cell_id[:10]}"
-    return name if replicate is None else f"{name}-{replicate}"
 
 
 def _numbers(frame: pd.DataFrame) -> pd.DataFrame:
@@ -96,11 +83,10 @@ def to_tensorboard(sweep: Sweep, found: Iterator[Run], out: Path) -> None:
         folder = out / sweep.name / run.name
         shutil.rmtree(folder, ignore_errors=True)  # an earlier export's
         with SummaryWriter(str(folder)) as writer:
-            for curve in run.curves:
-                for name in curve.keys() - {"step"}:
-                    writer.add_scalar(name, curve[name], int(curve["step"]))
-            fields = {name: v if isinstance(v, (int, float, str)) else json.dumps(v) for name, v in run.fields.items()}
-            writer.add_hparams(fields, dict(run.results), name="result")
+            for step, curve in run.curves.items():
+                for name, value in curve.items():
+                    writer.add_scalar(name, value, step)
+            writer.add_hparams(run.scalars(), dict(run.results), name="result")
 
 
 def to_mlflow(sweep: Sweep, found: Iterator[Run], out: Path) -> None:
@@ -116,10 +102,9 @@ def to_mlflow(sweep: Sweep, found: Iterator[Run], out: Path) -> None:
         client.delete_run(old.info.run_id)  # an earlier export's
     for run in found:
         run_id = client.create_run(experiment, run_name=run.name).info.run_id
-        metrics = [Metric(n, c[n], 0, int(c["step"])) for c in run.curves for n in c.keys() - {"step"}]
+        metrics = [Metric(name, value, 0, step) for step, curve in run.curves.items() for name, value in curve.items()]
         metrics += [Metric(f"final.{name}", value, 0, 0) for name, value in run.results.items()]
-        params = [Param(name, str(value)) for name, value in run.fields.items()]
-        client.log_batch(run_id, params=params)
+        client.log_batch(run_id, params=[Param(name, str(value)) for name, value in run.fields.items()])
         for start in range(0, len(metrics), 1000):
             client.log_batch(run_id, metrics[start : start + 1000])
         client.set_terminated(run_id)
@@ -131,13 +116,12 @@ def to_wandb(sweep: Sweep, found: Iterator[Run], out: Path) -> None:
 
     out.mkdir(parents=True, exist_ok=True)
     for run in found:
-        settings = wandb.Settings(silent=True)
         with wandb.init(
             project=os.environ.get("WANDB_PROJECT", "flatdist"), group=sweep.name, name=run.name, id=run.name,
-            config=dict(run.fields), dir=str(out), settings=settings, resume="allow",
+            config=dict(run.fields), dir=str(out), settings=wandb.Settings(silent=True), resume="allow",
         ) as open_run:  # fmt: skip
-            for curve in run.curves:
-                open_run.log({name: curve[name] for name in curve.keys() - {"step"}}, step=int(curve["step"]))
+            for step, curve in run.curves.items():
+                open_run.log(dict(curve), step=step)
             open_run.summary.update({f"final/{name}": value for name, value in run.results.items()})
 
 
@@ -149,13 +133,10 @@ def to_optuna(sweep: Sweep, found: Iterator[Run], out: Path) -> None:
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    found_runs = [run for run in found if "relative_error" in run.results]
-    values: dict[str, list[Any]] = {}
-    for run in found_runs:
-        for name, value in run.fields.items():
-            values.setdefault(name, []).append(value if isinstance(value, (int, float, str)) else json.dumps(value))
+    shown = [(run, run.scalars()) for run in found if "relative_error" in run.results]
     spaces: dict[str, BaseDistribution] = {}
-    for name, taken in values.items():
+    for name in dict.fromkeys(name for _, fields in shown for name in fields):
+        taken = [fields[name] for _, fields in shown if name in fields]
         if len(set(map(str, taken))) == 1:
             continue  # a constant of the sweep
         if all(type(value) is int for value in taken):
@@ -166,20 +147,18 @@ def to_optuna(sweep: Sweep, found: Iterator[Run], out: Path) -> None:
             spaces[name] = CategoricalDistribution(sorted(set(taken), key=str))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.unlink(missing_ok=True)
-    study = optuna.create_study(
-        study_name=sweep.name, storage=JournalStorage(JournalFileBackend(str(out))), direction="minimize"
-    )
-    for run in found_runs:
-        shown = {n: v if isinstance(v, (int, float, str)) else json.dumps(v) for n, v in run.fields.items()}
-        own = {name: space for name, space in spaces.items() if name in shown}
-        curve = {int(c["step"]): c["population_loss"] for c in run.curves if "population_loss" in c}
+    storage = JournalStorage(JournalFileBackend(str(out)))
+    study = optuna.create_study(study_name=sweep.name, storage=storage, direction="minimize")
+    for run, fields in shown:
+        own = {name: space for name, space in spaces.items() if name in fields}
+        losses = {step: curve["population_loss"] for step, curve in run.curves.items() if "population_loss" in curve}
         study.add_trial(
             optuna.trial.create_trial(
                 value=run.results["relative_error"],
-                params={name: shown[name] for name in own},
+                params={name: fields[name] for name in own},
                 distributions=own,
-                user_attrs={"run": run.name, **dict(run.results)},
-                intermediate_values=curve,
+                user_attrs={"run": run.name, **run.results},
+                intermediate_values=losses,
             )
         )
 
@@ -202,34 +181,31 @@ def publish(sweep: Sweep, store: Store, tool: str, per: str, out: Path | None) -
     """
     act, default, package = TOOLS[tool]
     path = out or Path(default.format(sweep=sweep.name))
-    count = 0
-
-    def counted() -> Iterator[Run]:
-        nonlocal count
-        for run in runs(sweep, store, per=per):
-            count += 1
-            yield run
-
+    trials = sweep.rows(store.trials([cell.cell_id for cell in sweep.cells]))
+    if trials.empty:
+        raise StoreError(f"store {store.uri} has no results of {sweep.name!r} to publish; run the sweep first")
+    keys = ["cell_id", "replicate"] if per == "replicate" else ["cell_id"]
+    groups = _numbers(trials).drop(columns=list(FIELDS), errors="ignore").groupby(keys)
     try:
         with _quiet():
-            act(sweep, counted(), path)
+            act(sweep, _runs(sweep, store, groups), path)
     except ModuleNotFoundError as error:
         raise LaunchError(f"--to {tool} needs the package {package}: pip install {package}") from error
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error}; give another --out") from error
-    if not count:
-        raise StoreError(f"store {store.uri} has no results of {sweep.name!r} to publish; run the sweep first")
-    return count, path
+    return groups.ngroups, path
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
+    levels = {
+        logging.getLogger(name): logging.getLogger(name).level for name in ("mlflow", "wandb", "optuna", "alembic")
+    }
     with warnings.catch_warnings(action="ignore"):
-        levels = {name: logging.getLogger(name).level for name in ("mlflow", "wandb", "optuna", "alembic")}
-        for name in levels:
-            logging.getLogger(name).setLevel(logging.ERROR)
         try:
+            for logger in levels:
+                logger.setLevel(logging.ERROR)
             yield
         finally:
-            for name, level in levels.items():
-                logging.getLogger(name).setLevel(level)
+            for logger, level in levels.items():
+                logger.setLevel(level)

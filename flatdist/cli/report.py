@@ -1,52 +1,52 @@
-"""``flatdist report``, ``watch`` and ``figure``: the results as a page, a live page, and single figures."""
+"""``flatdist report``, ``watch``, ``figure`` and ``trace``: the results as a page, a live page, and single figures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from flatdist.cli.options import load_sweep, open_store, plugin_option, store_option, sweep_argument
-from flatdist.errors import FlatdistError, LaunchError
+from flatdist.cli.options import FILE, json_option, open_store, plugin_option, store_option, sweep_options, together
+from flatdist.cli.output import print_json
+from flatdist.errors import FigureError, FlatdistError, LaunchError, escaped, printable
 from flatdist.machine.extras import remedy
 
-_FORMATS = ("png", "svg", "pdf")
-tolerance_option = click.option(
-    "--tolerance", type=float, help="Success is a relative error below this (default: by method)."
-)
-link_option = click.option(
-    "--link",
-    type=click.Choice(["auto", "logit", "probit", "cloglog", "loglog"]),
-    help="Success curve on log n (default: auto, by evidence).",
+_success_options = together(
+    click.option("--tolerance", type=float, help="Success is a relative error below this (default: by method)."),
+    click.option(
+        "--link",
+        type=click.Choice(["auto", "logit", "probit", "cloglog", "loglog"]),
+        help="Success curve on log n (default: auto, by evidence).",
+    ),
 )
 
 
 @click.command("report")
-@sweep_argument
-@store_option
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for page and figures (default: figures/SWEEP).")
-@tolerance_option
-@link_option
+@sweep_options
+@click.option("--out", type=FILE, help="Folder for page and figures (default: figures/SWEEP).")
+@_success_options
 def report_command(sweep: str, store: str, out: Path | None, tolerance: float | None, link: str | None) -> None:
     """Write SWEEP's figures and one self-contained HTML page of its results; the page's path is the last line."""
     open_store(store)  # report it before anything is imported
-    write = _imported().write_report
-    paths = _written(out or Path("figures"), lambda: write(sweep, store, out, tolerance=tolerance, link=link or "auto"))
-    for path in paths[:-1]:
+    report = _imported()
+    with _writing(out):
+        *figures, page = report.write_report(sweep, store, out, tolerance=tolerance, link=link or "auto")
+    for path in figures:
         click.echo(f"wrote {path}")
-    click.echo(paths[-1])
+    click.echo(page)
 
 
 @click.command("watch")
-@sweep_argument
-@store_option
+@sweep_options
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port on 127.0.0.1 (default: a free one).")
 @click.option("--once", is_flag=True, help="Write the page to --out and stop, without serving it.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for --once (default: figures/SWEEP).")
-@tolerance_option
-@link_option
+@click.option("--out", type=FILE, help="Folder for --once (default: figures/SWEEP).")
+@_success_options
 def watch_command(
     sweep: str, store: str, port: int, once: bool, out: Path | None, tolerance: float | None, link: str | None
 ) -> None:
@@ -55,24 +55,35 @@ def watch_command(
     The page is read-only and served on loopback only, behind a random token in its address. On a cluster,
     forward the port: ssh -L PORT:127.0.0.1:PORT HOST, and open the printed address.
     """
-    with_report = _imported()
-    success: dict[str, Any] = {"tolerance": tolerance, "link": link or "auto"}
+    report = _imported()
     if once:
-        write = with_report.write_report
-        click.echo(_written(out or Path("figures"), lambda: write(sweep, store, out, formats=(), **success))[-1])
+        with _writing(out):
+            click.echo(report.write_report(sweep, store, out, formats=(), tolerance=tolerance, link=link or "auto")[-1])
         return
-    load_sweep(sweep, store)  # report it before anything is served
-    settings = with_report.Settings(sweep, store, **success)
     from flatdist.report.watch import Watch
 
-    try:
-        watch = Watch(lambda: load_sweep(sweep, store), settings, port)
-    except OSError as error:
-        raise LaunchError(
-            f"port {port}: {error.strerror or error}; give another --port, or 0 for a free one"
-        ) from error
+    watch = Watch(sweep, store, port, tolerance=tolerance, link=link or "auto")
     click.echo(watch.address)
     watch.serve()
+
+
+def _imported() -> Any:
+    try:
+        import flatdist.report
+    except ModuleNotFoundError as error:
+        raise LaunchError(f"a report needs {error.name}, which is not installed; {remedy('report')}") from error
+    return flatdist.report
+
+
+@contextlib.contextmanager
+def _writing(folder: Path | None) -> Iterator[None]:
+    """Files that cannot be written are one message."""
+    try:
+        yield
+    except FlatdistError:
+        raise
+    except OSError as error:
+        raise LaunchError(f"{error.filename or folder or 'figures'}: {error.strerror or error}") from error
 
 
 @click.command("figure")
@@ -80,7 +91,7 @@ def watch_command(
 @click.argument("sweeps", metavar="SWEEP...", nargs=-1)
 @plugin_option
 @store_option
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the files (default: figures/SWEEP).")
+@click.option("--out", type=FILE, help="Folder for the files (default: figures/SWEEP).")
 @click.option("--where", help='Only trials for which this holds, such as "rank == 2 and n > 1.5*dof".')
 @click.option("--x", help="Column on the x axis, or arithmetic such as n/entries.")
 @click.option("--y", help="Column on the y axis, likewise.")
@@ -95,17 +106,12 @@ def watch_command(
 @click.option("--over", help="Prediction or method that ratios divide n50 by.")
 @click.option("--margin", type=float, help="Relative distance from 1 within which ratios are counted.")
 @click.option("--reference", help="Method that paired figures compare with.")
-@tolerance_option
-@link_option
-@click.option(
-    "--format", "formats", default=",".join(_FORMATS), show_default=True, help="Comma-separated file formats."
-)
+@_success_options
+@click.option("--format", "formats", default="png,svg,pdf", show_default=True, help="Comma-separated file formats.")
 @click.option("--size", help="Width and height in inches, such as 3.4x2.5.")
-@click.pass_context
 def figure_command(
-    ctx: click.Context, /, name: str | None, sweeps: tuple[str, ...], store: str, out: Path | None, where: str | None,
-    formats: str, size: str | None, **options: Any,
-) -> None:  # fmt: skip
+    name: str | None, sweeps: tuple[str, ...], out: Path | None, formats: str, size: str | None, **options: Any
+) -> int:
     """Draw the figure NAME from one or more SWEEPs; without a NAME, list the figures.
 
     Each figure accepts some of the options below; given another, it lists those it accepts.
@@ -117,18 +123,14 @@ def figure_command(
         for figure, (_, line) in FIGURES.items():
             click.echo(f"{figure.replace('_', '-'):<{width}}  {line}")
         click.echo("\nflatdist figure NAME SWEEP makes one; --help lists the options.")
-        return
+        return 0
     if not sweeps:
-        raise click.UsageError(f"give a sweep: flatdist figure {name} SWEEP", ctx)
+        raise click.UsageError(f"give a sweep: flatdist figure {name} SWEEP", click.get_current_context())
     kinds = [part.strip() for part in formats.split(",") if part.strip()]
-    made = _written(
-        out or Path("figures"),
-        lambda: make_figure(
-            name, sweeps, store=store, out=out, where=where, formats=kinds, size=_inches(size), **options
-        ),
-    )  # fmt: skip
+    with _writing(out):
+        made = make_figure(name, sweeps, out=out, formats=kinds, size=_inches(size), **options)
     click.echo("\n".join(made.lines()))
-    ctx.exit(int(made.violated))
+    return int(made.violated)
 
 
 def _inches(text: str | None) -> tuple[float, float] | None:
@@ -145,19 +147,65 @@ def _inches(text: str | None) -> tuple[float, float] | None:
     return width, height
 
 
-def _imported() -> Any:
-    try:
-        import flatdist.report
-    except ModuleNotFoundError as error:
-        raise LaunchError(f"a report needs {error.name}, which is not installed; {remedy('report')}") from error
-    return flatdist.report
+@click.command("trace")
+@click.argument("figures", metavar="FIGURE...", nargs=-1, required=True, type=FILE)
+@json_option
+def trace_command(figures: tuple[Path, ...], as_json: bool) -> None:
+    """Show what FIGURE, a PNG, SVG or PDF made by flatdist, records of its origin, and the command that makes it again.
+
+    Nothing in the file is executed. The command writes to figures/SWEEP; add --out to write elsewhere.
+    """
+    from flatdist.figures.tracing import command_of, read_origin
+
+    found, problems = [], []
+    for path in figures:
+        try:
+            origin = read_origin(path)
+        except FigureError as error:
+            problems.append(str(error))
+            continue
+        words = command_of(origin)
+        found.append({"file": str(path), **origin, "command": None if words is None else shell_command(words)})
+    if as_json and found:
+        print_json(found)
+    elif found:
+        click.echo("\n\n".join("\n".join(_origin_lines(origin)) for origin in found))
+    if problems:
+        raise FigureError("\nerror: ".join(problems))
 
 
-def _written(folder: Path, make: Callable[[], Any]) -> Any:
-    """What ``make`` returns; files that cannot be written are one message."""
-    try:
-        return make()
-    except FlatdistError:
-        raise
-    except OSError as error:
-        raise LaunchError(f"{error.filename or folder}: {error.strerror or error}") from error
+def _origin_lines(origin: Mapping[str, Any]) -> list[str]:
+    """A figure's origin in words; characters that a terminal would obey are shown escaped."""
+    settings = origin["settings"] if isinstance(origin["settings"], dict) else {"settings": origin["settings"]}
+    shown = [f"{name} = {value if isinstance(value, str) else json.dumps(value)}"
+             for name, value in sorted(settings.items())]  # fmt: skip
+    sha, dirty = origin.get("git_revision"), " with changes" if origin.get("git_dirty") else ""
+    facts = [
+        ("figure", origin.get("figure")),
+        ("sweep", origin["sweep"]),
+        ("store", origin.get("store")),
+        ("filter", origin.get("where") or "none"),
+        ("cells", f"{printable(origin.get('cells'))}, hash {printable(origin['cells_hash'])}"),
+        ("trials", origin.get("trials")),
+        *zip(["settings", *[""] * len(shown)], shown, strict=False),
+        ("drawn by", f"flatdist {origin.get('flatdist_version')}{f', revision {sha}' if sha else ''}{dirty}"),
+    ]
+    command = origin["command"]
+    if command is None:
+        facts.append(("command", "none is recorded, or one that is not flatdist's"))
+    lines = [f"  {name:<10}{printable('-' if value is None else value)}" for name, value in facts]
+    again = [] if command is None else ["make it again with:", f"  {command}"]
+    return [printable(origin["file"]), *lines, *again]
+
+
+def shell_command(words: Sequence[str]) -> str:
+    """Words as one line for a POSIX shell; those with unprintable characters in the quotes that bash and zsh share."""
+    return " ".join(
+        shlex.quote(word) if word.isprintable() else f"$'{''.join(map(_in_dollar_quotes, word))}'" for word in words
+    )
+
+
+def _in_dollar_quotes(char: str) -> str:
+    if char in "\\'":
+        return f"\\{char}"
+    return char if char.isprintable() else escaped(char)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from flatdist.cli.options import FILE
 from flatdist.errors import SweepError
 
 TEMPLATE = """\
@@ -45,7 +46,7 @@ where: n <= entries          # cells that fail it are left out, and plan says ho
 
 
 @click.command("init")
-@click.argument("path", metavar="[FILE]", default="sweep.yaml", type=click.Path(path_type=Path))
+@click.argument("path", metavar="[FILE]", default="sweep.yaml", type=FILE)
 def init_command(path: Path) -> None:
     """Write a commented sweep file to start from, and a schema with which editors check it."""
     name = re.sub(r"[^A-Za-z0-9_-]", "_", path.stem).lstrip("_-") or "sweep"

@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
-from flatdist.cli.options import PLUGINS, load_sweep, store_option, sweep_argument
+from flatdist.cli.options import FILE, PLUGINS, load_sweep, sweep_options
+from flatdist.cli.output import writing
 from flatdist.errors import LaunchError
-from flatdist.machine.files import atomic
 
 # scheduler -> (template without Ray, template with Ray, client and its arguments before the file, ending)
 SCHEDULERS = {
@@ -22,13 +22,11 @@ SCHEDULERS = {
     "sky": ("sky-array.yaml", "sky-ray.yaml", ("sky", "jobs", "launch", "--yes"), ".yaml"),
     "k8s": ("k8s-job.yaml", "k8s-rayjob.yaml", ("kubectl", "apply", "--filename"), ".yaml"),
 }
-_PLACE = re.compile(r"@([A-Z0-9_]+)@")
 
 
 @click.command("submit", context_settings={"ignore_unknown_options": False})
 @click.argument("scheduler", type=click.Choice(list(SCHEDULERS)))
-@sweep_argument
-@store_option
+@sweep_options
 @click.option("--ray", "with_ray", is_flag=True, help="One Ray cluster over all nodes instead of parts.")
 @click.option("--parts", type=click.IntRange(1, 10000), default=16, show_default=True, help="Jobs in the array.")
 @click.option("--nodes", type=click.IntRange(1, 1000), default=2, show_default=True, help="Nodes, with --ray.")
@@ -42,25 +40,19 @@ _PLACE = re.compile(r"@([A-Z0-9_]+)@")
               "--directive '--partition=long --account=me'.")  # fmt: skip
 @click.option("--setup", "setup", multiple=True, metavar="COMMAND", help="slurm: a line that every job runs first, "
               "such as --setup 'source ~/flatdist/.venv/bin/activate'.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: SWEEP-SCHEDULER.sh or .yaml]")
+@click.option("--out", type=FILE, help="File to write.  [default: SWEEP-SCHEDULER.sh or .yaml]")
 @click.option("--dry-run", is_flag=True, help="Print the file and do nothing.")
 def submit_command(scheduler: str, sweep: str, store: str, out: Path | None, dry_run: bool, **options: Any) -> int:
     """Write SWEEP's job script or manifest for SCHEDULER, and submit it if the scheduler's client is installed."""
-    name = load_sweep(sweep, store).name
-    context = click.get_current_context()
-    options["plugins"] = context.meta.get(PLUGINS, ())
-    options |= {name: context.params[name] for name in ("log_level", "log_file")}  # the job logs as asked for here
-    text = render(scheduler, sweep, store, name, **options)
+    name = load_sweep(sweep, store, must_exist=False)[0].name
+    text = _render(scheduler, name, _command(sweep, store, options), options)
     if dry_run:
         click.echo(text, nl=False)
         return 0
     _, _, client, ending = SCHEDULERS[scheduler]
     path = out or Path(f"{name}-{scheduler}{ending}")
-    try:
-        with atomic(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise LaunchError(f"{path}: cannot be written: {error.strerror or error}; give another --out") from error
+    with writing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     if shutil.which(client[0]) is None:
         raise LaunchError(
             f"wrote {path}; {client[0]} is not installed here: submit it where it is: {' '.join(client)} {path}"
@@ -69,31 +61,37 @@ def submit_command(scheduler: str, sweep: str, store: str, out: Path | None, dry
     return subprocess.run([*client, str(path)], check=False).returncode  # noqa: S603 - the client by its name
 
 
-def render(
-    scheduler: str,
-    sweep: str,
-    store: str,
-    name: str,
-    *,
-    with_ray: bool = False,
-    parts: int = 16,
-    nodes: int = 2,
-    cpus: int = 1,
-    gpus: int = 0,
-    limit: str = "04:00:00",
-    image: str = "flatdist:latest",
-    extra: tuple[str, ...] = (),
-    plugins: tuple[str, ...] = (),
-    log_level: str | None = None,
-    log_file: str | None = None,
-    directives: tuple[str, ...] = (),
-    setup: tuple[str, ...] = (),
-) -> str:
+def _command(sweep: str, store: str, options: dict[str, Any]) -> list[str]:
+    """The command that a job runs, with this command's plugins and log."""
+    context, gpus = click.get_current_context(), options["gpus"]
+    words = ["flatdist", "sweep", sweep, "--store", store, "--display", "plain", "--yes", "--cpus-per-trial"]
+    if options["with_ray"]:
+        words += ["1", "--address", "auto", *(["--gpus-per-trial", "1"] if gpus else [])]
+    else:
+        words += [str(options["cpus"]), "--part", "auto", *(["--device", "cuda"] if gpus else [])]
+    for option in ("log_level", "log_file"):
+        value = context.params[option]
+        words += [] if value is None else [f"--{option.replace('_', '-')}", value]
+    for path in context.meta.get(PLUGINS, ()):
+        words += ["--plugin", path]
+    for text in options["extra"]:
+        words += shlex.split(text)
+    if any("\n" in word or "\0" in word for word in words):
+        raise LaunchError(
+            "the command of a job contains a line break; remove it from the sweep's path, --store or --option"
+        )
+    return words
+
+
+def _render(scheduler: str, name: str, words: list[str], options: dict[str, Any]) -> str:
     """The text of a job script or manifest; every value is quoted for where it goes.
 
     Raises:
         LaunchError: a value is not allowed there.
     """
+    from flatdist.machine.provenance import package_version
+
+    limit, image, directives, setup = (options[option] for option in ("limit", "image", "directives", "setup"))
     if not re.fullmatch(r"[0-9:-]{1,20}", limit):
         raise LaunchError(f"--time {limit} is not a time limit; allowed: HH:MM:SS, or D-HH:MM:SS")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,250}", image):
@@ -105,42 +103,26 @@ def render(
             raise LaunchError(f"--directive {text!r} is not an sbatch option; write one such as '--partition=long'")
     if any("\n" in line or "\r" in line for line in setup):
         raise LaunchError("--setup is one line; give it several times for several")
-    words = ["flatdist", "sweep", sweep, "--store", store, "--display", "plain", "--yes", "--cpus-per-trial"]
-    words += ["1" if with_ray else str(cpus)]
-    if with_ray:
-        words += ["--address", "auto", "--gpus-per-trial", "1"] if gpus else ["--address", "auto"]
-    else:
-        words += ["--part", "auto", *(["--device", "cuda"] if gpus else [])]
-    words += [] if log_level is None else ["--log-level", log_level]
-    words += [] if log_file is None else ["--log-file", log_file]
-    for path in plugins:
-        words += ["--plugin", path]
-    for text in extra:
-        words += shlex.split(text)
-    if any("\n" in word or "\0" in word for word in words):
-        raise LaunchError(
-            "the command of a job contains a line break; remove it from the sweep's path, --store or --option"
-        )
-    command = shlex.join(words)
-    limits = {"cpu": str(cpus), "memory": "8Gi", **({"nvidia.com/gpu": str(gpus)} if gpus else {})}
+    cpus, gpus = str(options["cpus"]), options["gpus"]
+    limits = {"cpu": cpus, "memory": "8Gi", **({"nvidia.com/gpu": str(gpus)} if gpus else {})}
     values = {
-        "NAME": name, "K8S_NAME": re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")[:50] or "flatdist",
-        "PARTS": str(parts), "NODES": str(nodes), "CPUS": str(cpus), "GPUS": str(gpus), "TIME": limit, "IMAGE": image,
+        "NAME": name,
+        "K8S_NAME": re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")[:50] or "flatdist",
+        "PARTS": str(options["parts"]),
+        "NODES": str(options["nodes"]),
+        "CPUS": cpus,
+        "GPUS": str(gpus),
+        "TIME": limit,
+        "IMAGE": image,
         "DIRECTIVES": "".join(f"\n#SBATCH {text}" for text in directives),
         "SETUP": "".join(f"{line} || exit 1\n" for line in setup),
-        "GPU_FLAG": f"--gpus-per-node={gpus}" if gpus else "", "COMMAND": command, "ENTRYPOINT": json.dumps(command),
-        "ARGS": json.dumps(words[1:]), "WORKER_LIMITS": json.dumps(limits), "RAY_VERSION": _ray_version(),
-    }  # fmt: skip
+        "GPU_FLAG": f"--gpus-per-node={gpus}" if gpus else "",
+        "COMMAND": shlex.join(words),
+        "ENTRYPOINT": json.dumps(shlex.join(words)),
+        "ARGS": json.dumps(words[1:]),
+        "WORKER_LIMITS": json.dumps(limits),
+        "RAY_VERSION": package_version("ray") or "2.60.0",
+    }
     plain, over_ray, _, _ = SCHEDULERS[scheduler]
-    template = over_ray if with_ray else plain
-    return _PLACE.sub(lambda match: values[match[1]], _template(template))
-
-
-def _template(name: str) -> str:
-    return (Path(__file__).parents[1] / "deploy" / name).read_text(encoding="utf-8")
-
-
-def _ray_version() -> str:
-    from flatdist.machine.provenance import package_version
-
-    return package_version("ray") or "2.60.0"
+    template = Path(__file__).parents[1] / "deploy" / (over_ray if options["with_ray"] else plain)
+    return re.sub(r"@([A-Z0-9_]+)@", lambda match: values[match[1]], template.read_text(encoding="utf-8"))

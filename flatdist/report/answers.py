@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from flatdist.figures.words import PREDICTION_NAMES, counted, name_of, number, p
 from flatdist.fits.grouping import group_rows, matching
 from flatdist.fits.scaling import Fits
 from flatdist.fits.shapes import SHAPE, predicted
-from flatdist.report.material import Material, wanted_replicates
+from flatdist.report.material import Material
 from flatdist.threshold.interval import POOR_FIT
 
 MOST_SERIES, MOST_LINES, MOST_BEST = 6, 6, 6
@@ -23,24 +25,21 @@ MARGIN = 0.03  # n50 and delta are called equal where the interval of their rati
 
 def banner(material: Material) -> list[str]:
     """Sentences on what is still missing; none if the sweep is complete."""
-    done = set(zip(material.trials["cell_id"], material.trials["replicate"], strict=True))
-    done |= {  # rows of older numerics count for the cell of today
-        (material.cells["cell_id"][row], replicate)
-        for row, replicate in zip(material.cell_rows, material.trials["replicate"], strict=True) if row >= 0
-    }  # fmt: skip
-    missing: dict[str, int] = {}
-    wanted = 0
-    for cell in material.sweep.cells:
-        keys = [(cell.cell_id, replicate) for replicate in wanted_replicates(material.sweep, cell.cell_id)]
-        wanted += len(keys)
-        missing[cell.method] = missing.get(cell.method, 0) + sum(key not in done for key in keys)
     if not material.sweep.cells:
         return ["The sweep has no cells yet: it chooses its first ones when it is run."]
-    if not sum(missing.values()):
+    ids = material.cells["cell_id"]
+    today = zip(material.cell_rows, material.trials["replicate"], strict=True)
+    done = material.done | {(ids[row], replicate) for row, replicate in today if row >= 0}  # older numerics count
+    missing, wanted = Counter[str](), 0
+    for cell in material.sweep.cells:
+        keys = [(cell.cell_id, replicate) for replicate in material.wanted(cell.cell_id)]
+        wanted += len(keys)
+        missing[cell.method] += sum(key not in done for key in keys)
+    if not missing.total():
         return []
     by = ", ".join(f"{method_label(name)} {count:,}" for name, count in missing.items() if count)
     run = f"flatdist sweep {material.settings.named} --store {material.settings.store}"
-    count = f"{sum(missing.values()):,} of {wanted:,} replicates are missing ({by})"
+    count = f"{missing.total():,} of {wanted:,} replicates are missing ({by})"
     words = [f"{count}. Every number below is preliminary; `{run}` runs the rest."]
     absent = [method_label(name) for name in missing if name not in set(material.trials["method"])]
     if absent and len(material.judged):
@@ -52,18 +51,19 @@ def banner(material: Material) -> list[str]:
 
 
 def answers(material: Material) -> list[dict[str, Any]]:
-    """For every series: a sentence, one line per shape, its law, and caveats."""
+    """For every series: a sentence, one line per shape, its law, and caveats; none without a transition."""
+    if not material.over_n:
+        return []
     rows = []
     fits = material.thresholds.assign(delta=predicted("statdim", material.thresholds))
     for index, key in enumerate(material.series_keys[:MOST_SERIES]):
         mine = matching(fits, key).sort_values(list(SHAPE))
         lines = [_line(fit, material) for fit in mine.to_dict("records")]
-        ratios = [line["ratio_mid"] for line in lines if line["ratio_mid"] is not None]
         rows.append(
             {
                 "series": index,
                 "name": name_of(key),
-                "head": _head(ratios, len(lines), material),
+                "head": _head(lines),
                 "lines": lines[:MOST_LINES],
                 "more": len(lines) - MOST_LINES,
                 "law": law_words(key, material.fits),
@@ -73,25 +73,20 @@ def answers(material: Material) -> list[dict[str, Any]]:
     return rows
 
 
-def _head(ratios: list[float], shapes: int, material: Material) -> str:
+def _head(lines: list[dict[str, Any]]) -> str:
+    ratios = [line["ratio_mid"] for line in lines if line["ratio_mid"] is not None]
     if not ratios:
         return "The measured n do not bracket n50."
     low, high = f"{min(ratios):.2f}", f"{max(ratios):.2f}"
     reach = f"n50 is {low} {DELTA}" if low == high else f"n50 is {low} to {high} {DELTA}"
-    rest = shapes - len(ratios)
-    return reach + (f"; for {rest} of {shapes} problems the measured n do not bracket it." if rest else ".")
+    rest = len(lines) - len(ratios)
+    return reach + (f"; for {rest} of {len(lines)} problems the measured n do not bracket it." if rest else ".")
 
 
 def _line(fit: Mapping[Any, Any], material: Material) -> dict[str, Any]:
     kind, delta = fit["censored"], float(fit["delta"])
-    line: dict[str, Any] = {
-        "where": _problem({name: fit[name] for name in material.panels if name in fit}),
-        "n50": threshold_words(fit),
-        "delta": number(delta),
-        "ratio": "",
-        "place": "",
-        "ratio_mid": None,
-    }
+    where = _problem({name: fit[name] for name in material.panels if name in fit})
+    line: dict[str, Any] = {"where": where, "n50": threshold_words(fit), "ratio": "", "place": "", "ratio_mid": None}
     if kind in ("none", "interval"):
         low, mid, high = (float(fit[name]) / delta for name in ("n50_low", "n50", "n50_high"))
         line |= {"ratio": f"{mid:.2f} [{low:.2f}, {high:.2f}]", "place": place_words(low, high)}
@@ -126,8 +121,9 @@ def law_words(key: Mapping[Any, Any], fits: Fits | None) -> str:
     laws = matching(fits.laws, key) if fits is not None else pd.DataFrame()
     if laws.empty:
         return "no law was fitted, since the measured n bracket no n50"
-    fitting = [PREDICTION_NAMES[law] for law in laws.loc[laws["verdict"] == "consistent", "law"]]
-    excluded = [PREDICTION_NAMES[law] for law in laws.loc[laws["verdict"].str.startswith("excluded"), "law"]]
+    verdicts = {PREDICTION_NAMES[law]: verdict for law, verdict in zip(laws["law"], laws["verdict"], strict=True)}
+    fitting = [name for name, verdict in verdicts.items() if verdict == "consistent"]
+    excluded = [name for name, verdict in verdicts.items() if verdict.startswith("excluded")]
     parts = [f"consistent with {' and '.join(fitting)}"] if fitting else []
     parts += [f"excludes {', '.join(excluded)} at 95 %"] if excluded else []
     shapes = int(laws["n_shapes"].max())
@@ -137,36 +133,34 @@ def law_words(key: Mapping[Any, Any], fits: Fits | None) -> str:
 
 def _caveats(trials: pd.DataFrame, fits: pd.DataFrame) -> str:
     """Remarks on diverged and unconverged replicates and on poor fits; empty if there are none."""
-    total = len(trials)
     counts = {"diverged": int(trials["diverged"].sum()), "did not converge": int(trials["unconverged"].sum())}
-    words = [f"{count:,} of {total:,} replicates {what}" for what, count in counts.items() if count]
-    if "fit_p" in fits:
-        bad = int((pd.to_numeric(fits["fit_p"]) < POOR_FIT).sum())
-        words += [f"the success curve fits poorly at {counted(bad, 'problem')} (p < {POOR_FIT})"] if bad else []
+    words = [f"{count:,} of {len(trials):,} replicates {what}" for what, count in counts.items() if count]
+    if "fit_p" in fits and (bad := int((pd.to_numeric(fits["fit_p"]) < POOR_FIT).sum())):
+        words.append(f"the success curve fits poorly at {counted(bad, 'problem')} (p < {POOR_FIT})")
     return "; ".join(words)
 
 
-def scale_of(rows: list[dict[str, Any]]) -> tuple[float, float]:
-    """Range of n50 / delta that the answers' small scales show, 1 always within."""
+def scale_of(rows: list[dict[str, Any]]) -> Callable[[float], str]:
+    """Where a value of n50 / delta lies on the answers' small scales, which are 120 wide and show 1."""
     ends = [line[end] for row in rows for line in row["lines"] if line["ratio_mid"] is not None
             for end in ("ratio_low", "ratio_high") if 0 < line[end] < np.inf]  # fmt: skip
-    return min([0.8, *ends]), max([1.25, *ends])
+    low, high = min([0.8, *ends]), max([1.25, *ends])
+    return lambda ratio: f"{4 + 112 * math.log(np.clip(ratio, low, high) / low) / math.log(high / low):.1f}"
 
 
 def best(material: Material) -> list[dict[str, str]]:
     """Without a transition: the configurations that recover most often, and how closely."""
-    if material.judged.empty:
+    if material.judged.empty or material.over_n:
         return []
-    names = [name for name in material.varying if name in material.labelled]
     rows = []
-    for key, group in group_rows(material.labelled, names):
+    for key, group in group_rows(material.labelled, [name for name in material.varying if name in material.labelled]):
         error = pd.to_numeric(group.loc[~group["diverged"], "relative_error"]).median()
-        rows.append((-group["success"].mean(), np.inf if pd.isna(error) else error, key, group))
-    rows.sort(key=lambda row: row[:2])
+        rows.append((group["success"].mean(), np.inf if pd.isna(error) else error, key, group))
+    rows.sort(key=lambda row: (-row[0], row[1]))
     return [
         {
             "name": name_of(key),
-            "success": f"{int(group['success'].sum())}/{len(group)} ({percent(-share)})",
+            "success": f"{int(group['success'].sum())}/{len(group)} ({percent(share)})",
             "error": number(error if np.isfinite(error) else None),
         }
         for share, error, key, group in rows[:MOST_BEST]

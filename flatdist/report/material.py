@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,11 +22,9 @@ if TYPE_CHECKING:
     from flatdist.sweeps import Sweep
 
 MEASURES: Mapping[str, str] = {
-    "train_loss": "train loss",
-    "population_loss": "test loss",
-    "nuclear_norm": "nuclear norm",
+    "train_loss": "train loss", "population_loss": "test loss", "nuclear_norm": "nuclear norm",
     "hessian_trace": "trace of the Hessian",
-}
+}  # fmt: skip
 """Columns of the history that training curves show, and what they are called."""
 
 
@@ -138,36 +135,33 @@ class Material:
     @cached_property
     def cells(self) -> pd.DataFrame:
         """The sweep's cells in its order, one row each: ``cell_id``, ``configuration_id`` and every field."""
-        rows = [
-            {"cell_id": cell.cell_id, "configuration_id": cell.configuration_id, **cell.row()}
-            for cell in self.sweep.cells
-        ]
-        return pd.DataFrame(rows, columns=["cell_id", "configuration_id", *FIELDS])
+        ids = ("cell_id", "configuration_id")
+        rows = [{**{name: getattr(cell, name) for name in ids}, **cell.row()} for cell in self.sweep.cells]
+        return pd.DataFrame(rows, columns=[*ids, *FIELDS])
 
     @cached_property
     def varying(self) -> list[str]:
         """Fields that vary among the sweep's cells, the method first and n last."""
-        if self.cells.empty:
-            return []
-        names = configuration_columns(self.cells)
-        names = sorted(names, key=lambda name: name != "method")
+        names = sorted(configuration_columns(self.cells), key=lambda name: name != "method") if len(self.cells) else []
         return [*names, *(["n"] if self.cells["n"].nunique() > 1 else [])]
 
     @cached_property
     def cell_rows(self) -> pd.Series:
-        """For each trial, its cell's row in :attr:`cells`; rows of older numerics belong to the cell of today."""
-        by_id = {key: row for row, key in enumerate(self.cells["cell_id"])}
-        by_configuration = {key: row for row, key in enumerate(self.cells["configuration_id"])}
-        rows = [
-            by_id.get(cell, by_configuration.get(configuration, -1))
-            for cell, configuration in zip(self.trials["cell_id"], self.trials["configuration_id"], strict=True)
-        ]
-        return pd.Series(rows, index=self.trials.index, dtype=int)
+        """For each trial, its cell's row in :attr:`cells`, else -1; rows of older numerics are of the cell of today."""
+        rows = pd.Series(-1, index=self.trials.index, dtype=int)
+        for name in ("configuration_id", "cell_id"):
+            places = {key: row for row, key in enumerate(self.cells[name])}
+            rows = self.trials[name].map(places).fillna(rows).astype(int)
+        return rows
 
+    @cached_property
+    def done(self) -> set[tuple[str, int]]:
+        """The (cell, replicate) of every trial."""
+        return set(zip(self.trials["cell_id"], self.trials["replicate"], strict=True))
 
-def wanted_replicates(sweep: Sweep, cell_id: str) -> Collection[int]:
-    """The requested replicates of a cell; none for a cell that a search stopped early."""
-    return () if cell_id in sweep.stopped else sweep.replicates_of(cell_id)
+    def wanted(self, cell_id: str) -> Collection[int]:
+        """The requested replicates of a cell; none of a cell that a search stopped early."""
+        return () if cell_id in self.sweep.stopped else self.sweep.replicates_of(cell_id)
 
 
 def gather(sweep: Sweep, settings: Settings) -> Material:
@@ -179,8 +173,7 @@ def gather(sweep: Sweep, settings: Settings) -> Material:
     import flatdist
     from flatdist.store import Store
 
-    named: str | os.PathLike[str] = settings.named
-    trials = flatdist.load_trials(settings.store, named)
-    history = flatdist.load_history(settings.store, named, columns=["cell_id", "replicate", "step", *MEASURES])
-    failures = Store(settings.store).failures([cell.cell_id for cell in sweep.cells])
-    return Material(sweep, settings, trials, history, failures)
+    store = Store(settings.store)  # read once for all three
+    trials = flatdist.load_trials(store, settings.named)
+    history = flatdist.load_history(store, settings.named, columns=["cell_id", "replicate", "step", *MEASURES])
+    return Material(sweep, settings, trials, history, store.failures([cell.cell_id for cell in sweep.cells]))

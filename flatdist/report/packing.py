@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,82 +53,60 @@ def pack(history: pd.DataFrame, cell_rows: Sequence[int], cells: int) -> Packed:
         cell_rows: for each row of it, the number of its cell; -1 for none.
         cells: how many cells there are.
     """
-    measures = list(MEASURES)
     rows = history.assign(cell_row=np.asarray(cell_rows, dtype=int))
-    rows = rows[rows["cell_row"] >= 0].groupby(["cell_row", "replicate", "step"])[measures].last()
-    low, high = _ranges(rows, measures)
-    values = rows.to_numpy(dtype=float).T  # (measure, row), by cell, replicate and step
-    codes = np.stack([_quantised(*column) for column in zip(values, low, high, strict=True)])
-    cell, replicate, step = (
-        np.asarray(rows.index.get_level_values(name)) for name in ("cell_row", "replicate", "step")
-    )
+    rows = rows[rows["cell_row"] >= 0].groupby(["cell_row", "replicate", "step"])[list(MEASURES)].last()
+    quantised = (_quantised(rows[measure].to_numpy(dtype=float)) for measure in MEASURES)
+    columns, low, high = zip(*quantised, strict=True)
+    codes = np.stack(columns)  # (measure, row), by cell, replicate and step
+    cell, replicate, step = (np.asarray(rows.index.get_level_values(level)) for level in range(3))
     numbers, starts = np.unique(cell, return_index=True)
     parts = [slice(*ends) for ends in pairwise((*starts.tolist(), len(cell)))]
     grids = [(np.unique(replicate[part]), np.unique(step[part])) for part in parts]
-    keep_steps, keep_replicates, thinned = _budget([(len(b), len(a)) for a, b in grids], len(measures))
+    keep_steps, keep_replicates, thinned = _budget([(len(b), len(a)) for a, b in grids])
     known: dict[tuple[int, ...], int] = {}
     index: list[tuple[int, int, int] | None] = [None] * cells
     blocks, size = [np.zeros(0, dtype="<u2")], 0
     for number, part, (all_replicates, all_steps) in zip(numbers.tolist(), parts, grids, strict=True):
-        steps, replicates = _thin(all_steps.tolist(), keep_steps), all_replicates[:keep_replicates]
+        places = np.linspace(0, len(all_steps) - 1, min(keep_steps, len(all_steps))).round().astype(int)
+        replicates, steps = all_replicates[:keep_replicates], all_steps[np.unique(places)]
         if not len(replicates):
             continue
-        index[number] = (size, len(replicates), known.setdefault(tuple(steps), len(known)))
+        index[number] = (size, len(replicates), known.setdefault(tuple(steps.tolist()), len(known)))
         kept = np.isin(step[part], steps) & np.isin(replicate[part], replicates)
         place = np.searchsorted(replicates, replicate[part][kept]), np.searchsorted(steps, step[part][kept])
-        table = np.zeros((len(measures), len(replicates), len(steps)), dtype=np.int64)
+        table = np.zeros((len(MEASURES), len(replicates), len(steps)), dtype=np.int64)
         table[:, *place] = codes[:, part][:, kept]
         blocks.append((np.diff(table, axis=2, prepend=0) % 65536).astype("<u2").ravel())
         size += table.size
     flat = np.concatenate(blocks)
     planes = np.concatenate([(flat & 255).astype("u1"), (flat >> 8).astype("u1")]).tobytes()
     deflated = base64.b64encode(zlib.compress(planes, 9)).decode()
-    return Packed(index, [list(steps) for steps in known], low, high, size, deflated, thinned)
+    return Packed(index, [list(steps) for steps in known], list(low), list(high), size, deflated, thinned)
 
 
-def _ranges(rows: pd.DataFrame, measures: Sequence[str]) -> tuple[list[float], list[float]]:
-    low, high = [], []
-    for measure in measures:
-        values = rows[measure].to_numpy(dtype=float)
-        logs = np.log10(values[np.isfinite(values) & (values > 0)])
-        low.append(round(float(logs.min()), 4) if len(logs) else 0.0)
-        high.append(round(float(logs.max()), 4) if len(logs) else 1.0)
-    return low, high
-
-
-def _quantised(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Integers for values, 0 if missing; values that are not positive are drawn at the bottom."""
+def _quantised(values: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Integers for values, and the logarithms that their ends stand for; what is not positive is at the bottom."""
+    finite = np.isfinite(values)
+    usable = np.log10(values[finite & (values > 0)])
+    low, high = (round(float(usable.min()), 4), round(float(usable.max()), 4)) if len(usable) else (0.0, 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         share = (np.log10(np.maximum(values, 0.0)) - low) / max(high - low, 1e-9)
     codes = 1 + np.rint(np.clip(share, 0.0, 1.0) * (_LARGEST - 1))
-    return np.asarray(np.where(np.isfinite(values), codes, _MISSING)).astype(np.int64)
+    return np.where(finite, codes, _MISSING).astype(np.int64), low, high
 
 
-def _budget(sizes: Sequence[tuple[int, int]], measures: int) -> tuple[int, int, str]:
-    """How many steps and replicates of each cell to keep, and a sentence if that is not all.
-
-    Args:
-        sizes: steps and replicates of each cell.
-        measures: of each step.
-    """
+def _budget(sizes: Sequence[tuple[int, int]]) -> tuple[int, int, str]:
+    """How many steps and replicates of each cell to keep, from the numbers it has; a sentence if that is not all."""
     most_steps, most_replicates = (max((size[i] for size in sizes), default=1) for i in (0, 1))
 
     def total(steps: int, replicates: int) -> int:
-        return measures * sum(min(steps, s) * min(replicates, r) for s, r in sizes)
+        return len(MEASURES) * sum(min(steps, s) * min(replicates, r) for s, r in sizes)
 
     steps, replicates = most_steps, most_replicates
     while total(steps, replicates) > MOST_VALUES and steps > FEWEST_STEPS:
         steps = max(FEWEST_STEPS, steps // 2)
     while total(steps, replicates) > MOST_VALUES and replicates > 0:
         replicates -= 1
-    words = []
-    if steps < most_steps:
-        words.append(f"{steps} of up to {most_steps} evaluations")
-    if replicates < most_replicates:
-        words.append(f"{replicates} of up to {most_replicates} replicates")
+    words = [f"{steps} of up to {most_steps} evaluations"] if steps < most_steps else []
+    words += [f"{replicates} of up to {most_replicates} replicates"] if replicates < most_replicates else []
     return steps, replicates, f"To keep the page small, curves show {' and '.join(words)}." if words else ""
-
-
-def _thin(steps: Sequence[Any], keep: int) -> list[int]:
-    places = np.unique(np.linspace(0, len(steps) - 1, min(keep, len(steps))).round().astype(int))
-    return [int(steps[place]) for place in places]

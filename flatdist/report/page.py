@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import math
 import os
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup, escape
 
 from flatdist.errors import FlatdistError
 from flatdist.figures.command import Context, Drawn
 from flatdist.figures.command import draw as draw_figure
 from flatdist.figures.panels import DELTA, PRIME, styled
-from flatdist.figures.style import FORMATS, PREDICTION_LINES, PREDICTIONS, save_figure
+from flatdist.figures.style import FORMATS, PREDICTION_LINES, save_figure
 from flatdist.figures.tracing import origin
 from flatdist.figures.words import counted, name_of
 from flatdist.machine.files import atomic
@@ -35,7 +34,7 @@ from flatdist.store import Store
 from flatdist.sweeps import Sweep, open_sweep
 from flatdist.threshold.curves import CHOICES
 
-Part = TypeVar("Part")
+_DASHED = ("dof", "rsum", "entries")  # predictions
 _FORMULA = re.compile(rf"r\(d \+ d{PRIME}( - r)?\)|d d{PRIME}|\bn50\b|{DELTA}")
 _SYMBOLS = {
     "n50": "<msub><mi>n</mi><mn>50</mn></msub>",
@@ -45,7 +44,6 @@ _SYMBOLS = {
 _MORE = """@media screen { #cells:not(.every) tr > :nth-child(n+%d):not(:last-child) { display: none; } }
 @media print { #cells tr > :nth-child(n+%d) { display: none; } }
 """  # where the columns begin that the page shows only on request, and the printed page never
-_CURVES = ("index", "steps", "low", "high", "size", "deflated")
 
 
 class ReportWarning(UserWarning):
@@ -108,63 +106,52 @@ def build(material: Material, live: Inliner | None = None) -> dict[str, str]:
     to its own server) and no script or style but its own, known by their hashes: text of a sweep file could not run or
     call home even if it were not escaped.
     """
-    painter = Painter(material, live or Inliner())
-    over_n = material.over_n
-    packed = None
-    if len(material.history):
-        key = ["cell_id", "replicate"]
-        rows = material.history[key].merge(material.trials[key].assign(row=material.cell_rows), "left", key)["row"]
-        packed = pack(material.history, rows.fillna(-1).astype(int).tolist(), len(material.cells))
-    has_curves = [packed is not None and packed.index[row] is not None for row in range(len(material.cells))]
-    nothing: dict[str, Any] = {"panels": [], "note": ""}
-    frames, places = painter.frames(packed) if packed is not None and any(has_curves) else ([], [])
-    no_replies: list[dict[str, Any]] = []
-    replies = _safe("answers", lambda: answers.answers(material), no_replies) if over_n else no_replies
-    scale = answers.scale_of(replies)
-    cells = tables.cell_table(material)
-    about = origin(
-        material.sweep.name, material.trials,
-        {"tolerance": material.settings.tolerance, "link": material.settings.link}, store=material.settings.store,
-        command=_command(material.settings),
-    )  # fmt: skip
+    painter, settings = Painter(material, live or Inliner()), material.settings
+    key = ["cell_id", "replicate"]
+    rows = material.history[key].merge(material.trials[key].assign(row=material.cell_rows), "left", key)["row"]
+    packed = pack(material.history, rows.fillna(-1).astype(int).tolist(), len(material.cells))
+    with_curves = [row for row, place in enumerate(packed.index) if place is not None]
+    frames, places = painter.frames(packed) if with_curves else ([], [])
+    replies = _safe("answers", lambda: answers.answers(material)) or []
+    cells, series = tables.cell_table(material), [name_of(key) for key in material.series_keys]
+    sections = {
+        "heat_maps": ("heat maps", painter.heat_maps),
+        "diagrams": ("phase diagrams", painter.diagrams),
+        "complexity": ("success against n", painter.complexity),
+        "laws": ("laws", painter.laws),
+    }
+    about = {"tolerance": settings.tolerance, "link": settings.link}
     content = {
-        "title": material.sweep.name,
-        "description": material.sweep.description,
-        "source": material.sweep.source,
+        "sweep": material.sweep,
         "banner": answers.banner(material),
         "tolerance": f"{material.tolerance:g}" if len(material.judged) else "",
         "answers": replies,
-        "more_series": max(len(material.series_keys) - len(replies), 0) if over_n else 0,
-        "at": lambda ratio: (
-            f"{4 + 112 * math.log(np.clip(ratio, *scale) / scale[0]) / math.log(scale[1] / scale[0]):.1f}"
-        ),
-        "best": [] if over_n else answers.best(material),
+        "more_series": max(len(series) - len(replies), 0) if material.over_n else 0,
+        "at": answers.scale_of(replies),
+        "best": answers.best(material),
         "colors": [index for index, _ in styled(material.series_keys)],
-        "legend": [name_of(key) for key in material.series_keys[:MOST_SERIES]] if len(material.series_keys) > 1 else [],
-        "heat_maps": _safe("heat maps", painter.heat_maps, nothing) if len(material.judged) else nothing,
-        "diagrams": _safe("phase diagrams", painter.diagrams, nothing) if over_n else nothing,
-        "complexity": _safe("success against n", painter.complexity, nothing) if over_n else nothing,
-        "laws": _safe("laws", painter.laws, nothing) if over_n else nothing,
-        "dashes": {name: _dash(PREDICTION_LINES[name][0]) for name in PREDICTIONS},
-        "thresholds": _safe("thresholds", lambda: tables.threshold_rows(material), None) if over_n else None,
-        "law_table": _safe("laws", lambda: tables.law_rows(material), None) if over_n else None,
+        "legend": series[:MOST_SERIES] if len(series) > 1 else [],
+        **{name: _safe(*how, lambda reason: {"panels": [], "note": reason}) for name, how in sections.items()},
+        "dashes": {name: " ".join(map("{:g}".format, PREDICTION_LINES[name][0][1])) for name in _DASHED},
+        "thresholds": _safe("thresholds", lambda: tables.threshold_rows(material)),
+        "law_table": _safe("laws", lambda: tables.law_rows(material)),
         "frames": frames,
-        "thinned": packed.thinned if packed is not None else "",
+        "thinned": packed.thinned,
         "cells": cells,
         "outcomes": tables.outcomes(material),
-        "theorems": _safe("theorems", lambda: tables.theorems(material), None),
+        "theorems": _safe("theorems", lambda: tables.theorems(material)),
         "machines": tables.machines(material),
         "facts": _facts(material),
-        "origin": about,
+        "origin": origin(material.sweep.name, material.trials, about, store=settings.store, command=_command(settings)),
         "live": live is not None,
     }
     data = {
         "ids": cells["ids"],
-        "curves": {name: getattr(packed, name) for name in _CURVES} if frames else None,
+        "curves": {name: value for name, value in vars(packed).items() if name != "thinned"} if frames else None,
         "frames": places,
         "levels": levels(material) if frames else {},
-        "first": cells["ids"][min(first_cell(material, has_curves), len(cells["ids"]) - 1)] if cells["ids"] else None,
-    }  # fmt: skip
+        "first": cells["ids"][min(first_cell(material, with_curves), len(cells["ids"]) - 1)] if cells["ids"] else None,
+    }
     environment = Environment(
         loader=PackageLoader("flatdist.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
@@ -173,7 +160,7 @@ def build(material: Material, live: Inliner | None = None) -> dict[str, str]:
     main = environment.get_template("main.html.j2").render(content)
     first = 1 + [column.kind for column in cells["columns"]].index("more")
     css, script = _asset("page.css") + _MORE % (first, first) + painter.inliner.css, _asset("page.js")
-    payload = embedded(data)
+    payload = htmlsafe_json_dumps(data, separators=(",", ":"), allow_nan=False)  # nothing in it can end its element
     html = environment.get_template("page.html.j2").render(
         content, main=Markup(main), css=Markup(css), script=Markup(script), data=payload,  # noqa: S704
         hashes={"script": _hash(script), "style": _hash(css)},
@@ -196,16 +183,15 @@ def _mathml(formula: re.Match[str]) -> str:
     return f"<math>{''.join(symbols)}</math>"
 
 
-def _safe(name: str, make: Callable[[], Part], otherwise: Part) -> Part:
-    """A part of the page; if it fails the page omits it, with a warning for unexpected errors."""
+def _safe(name: str, make: Callable[[], Any], failed: Callable[[str], Any] = lambda reason: None) -> Any:
+    """A part of the page; if it fails the page goes without it, with a warning for unexpected errors."""
     try:
         return make()
     except FlatdistError as error:
-        reason = str(error)
+        return failed(str(error))
     except Exception as error:  # an error in one part must not lose the page or other parts
-        reason = f"This part could not be made: {type(error).__name__}: {error}"
         warnings.warn(f"the report's {name}: {type(error).__name__}: {error}", ReportWarning, stacklevel=2)
-    return {"panels": [], "note": reason} if isinstance(otherwise, dict) else otherwise  # type: ignore[return-value]
+        return failed(f"This part could not be made: {type(error).__name__}: {error}")
 
 
 def _facts(material: Material) -> dict[str, str]:
@@ -214,9 +200,7 @@ def _facts(material: Material) -> dict[str, str]:
     facts = {
         "cells": f"{len(sweep.cells):,}{stopped}",
         "trials": f"{len(material.trials):,}",
-        "replicates of each cell": f"{sweep.replicates:,}"
-        if not sweep.asks_replicates
-        else "chosen as results come in",
+        "replicates of each cell": "chosen as results come in" if sweep.asks_replicates else f"{sweep.replicates:,}",
         "fields that vary": ", ".join(material.varying) or "none",
         "store": material.settings.store,
     }
@@ -227,21 +211,13 @@ def _facts(material: Material) -> dict[str, str]:
 
 def _figures(material: Material, out: Path, formats: Sequence[str]) -> list[Path]:
     settings, paths = material.settings, list[Path]()
-    fitted = {"tolerance": settings.tolerance, "link": settings.link}
     over_n = ["phase_diagram", "sample_complexity", "scaling"] if material.over_n else []
     over_n = over_n if len(material.series_keys) <= MOST_SERIES else over_n[:1]
-    wanted: dict[str, Mapping[str, Any]] = dict.fromkeys(over_n, fitted)
-    if len(material.history):
-        wanted["training_curves"] = {}
-    wanted["theorems"] = {}
-    for name, options in wanted.items():
-        rows = material.judged if options else material.trials
-
-        def draw(name: str = name, rows: Any = rows, options: Mapping[str, Any] = options) -> Drawn | None:
-            context = Context([settings.named], settings.store)
-            return draw_figure(name, rows, context, **options) if len(rows) else None
-
-        drawn: Drawn | None = _safe(name, draw, None)
+    for name in [*over_n, *(["training_curves"] if len(material.history) else []), "theorems"]:
+        rows = material.judged if name in over_n else material.trials
+        options = {"tolerance": settings.tolerance, "link": settings.link} if name in over_n else {}
+        draw = partial(draw_figure, name, rows, Context([settings.named], settings.store), **options)
+        drawn: Drawn | None = _safe(name, draw) if len(rows) else None
         if drawn is not None:
             command = _command(settings, name)
             about = origin(material.sweep.name, rows, drawn.settings, store=settings.store, command=command)
@@ -251,34 +227,9 @@ def _figures(material: Material, out: Path, formats: Sequence[str]) -> list[Path
 
 
 def _command(settings: Settings, figure: str = "") -> list[str]:
-    words = ["flatdist", "figure", figure] if figure else ["flatdist", "report"]
-    words += [settings.named, "--store", settings.store]
+    words = ["flatdist", *(["figure", figure] if figure else ["report"]), settings.named, "--store", settings.store]
     words += [] if settings.tolerance is None else ["--tolerance", f"{settings.tolerance:g}"]
     return words + ([] if settings.link == CHOICES[0] else ["--link", settings.link])
-
-
-def _dash(pattern: Any) -> str:
-    return "" if isinstance(pattern, str) else " ".join(f"{length:g}" for length in pattern[1])
-
-
-def embedded(content: Any) -> Markup:
-    """JSON for a script element: nothing in it can end the element or begin another; NaN and infinities are null."""
-    text = json.dumps(_finite(content), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)  # noqa: S704 - what HTML would read as markup is escaped above
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, Mapping):
-        return {str(key): _finite(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_finite(value) for value in content]
-    if hasattr(content, "item"):
-        content = content.item()
-    if isinstance(content, float):
-        return float(f"{content:.7g}") if math.isfinite(content) else None
-    return content
 
 
 def _asset(name: str) -> str:

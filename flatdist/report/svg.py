@@ -40,13 +40,10 @@ class Inliner:
     """Turns figures into markup and collects their styles, so that equal ones are one class.
 
     A live page uses one inliner for all its states: a figure of the same rows as in the state before is not redrawn.
-
-    Attributes:
-        describe: attributes of marks.
     """
 
-    def __init__(self, describe: Describe | None = None) -> None:
-        self.describe: Describe = describe or (lambda kind, key, part: {})
+    def __init__(self) -> None:
+        self._describe: Describe = lambda kind, key, part: {}
         self._classes: dict[str, str] = {}
         self._figures = 0
         self._ids: dict[str, str] = {}
@@ -54,8 +51,8 @@ class Inliner:
         self._kept: dict[Any, str] = {}
 
     def begin(self, describe: Describe) -> None:
-        """Begin a new state of the page; figures of the one before can still be used."""
-        self.describe = describe
+        """Begin a new state of the page, with what its marks say; figures of the one before can still be used."""
+        self._describe = describe
         self._before, self._kept = self._kept, {}
 
     @property
@@ -92,16 +89,15 @@ class Inliner:
             buffer = io.BytesIO()
             figure.savefig(buffer, format="svg")
         root = Parser.fromstring(buffer.getvalue())
-        for parent in list(root.iter()):
-            for child in list(parent):
+        for element in list(root.iter()):
+            for child in list(element):
                 if child.tag.endswith(("metadata", "style")):
-                    parent.remove(child)
+                    element.remove(child)
         for element in list(root.iter()):
             self._convert(element)
         for name in ("width", "height", "version"):
             root.attrib.pop(name, None)
-        root.set("role", "group")
-        root.set("aria-label", label)
+        root.attrib |= {"role": "group", "aria-label": label}
         ElementTree.register_namespace("", _SVG[1:-1])
         return re.sub(r"\n\s*", "", ElementTree.tostring(root, encoding="unicode"))
 
@@ -142,7 +138,7 @@ class Inliner:
         if parts:
             assert len(drawn) == len(parts), (kind, len(drawn), len(parts))
         for element, part in zip(drawn, parts, strict=True) if parts else [(group, None)]:
-            for name, value in {"data-mark": kind, **self.describe(kind, key, part)}.items():
+            for name, value in {"data-mark": kind, **self._describe(kind, key, part)}.items():
                 element.set(name, value)
 
 

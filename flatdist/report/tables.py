@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -28,7 +27,7 @@ from flatdist.fits.shapes import predicted
 from flatdist.fits.success import wilson_interval
 from flatdist.fits.theorem_checks import VERDICTS, run_checks
 from flatdist.methods import takes_steps
-from flatdist.report.material import Material, wanted_replicates
+from flatdist.report.material import Material
 from flatdist.theory import flattest_trace
 
 MOST_CELLS, MOST_ROWS = 5000, 40
@@ -42,120 +41,119 @@ MEDIANS: Mapping[str, str] = {
     "wall_seconds": "seconds each",
 }
 """Columns of the trials whose medians the table of cells has beside what it always shows."""
-_MACHINES = (
-    "host", "device", "engine", "flatdist_version", "git_sha", "git_dirty", "torch_version", "cpu_features",
-)  # fmt: skip
+_MACHINES: Mapping[str, str] = {
+    "host": "host", "device": "device", "engine": "engine", "flatdist_version": "flatdist", "git_sha": "revision",
+    "git_dirty": "", "torch_version": "torch", "cpu_features": "CPU features",
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """A column of the table of cells.
 
     Attributes:
         name: by which the page's script knows it.
         title: its head.
         kind: ``field`` of the cell, ``said`` (an outcome that tooltips show), or ``more`` (hidden until asked for).
+        entries: one for each cell: ``text``, and a ``value`` where rounding loses something.
     """
 
     name: str
     title: str
     kind: str
+    entries: list[dict[str, Any]]
 
 
-def text_table(table: pd.DataFrame, caption: str) -> dict[str, Any]:
+def text_table(heads: Iterable[Any], rows: Iterable[Sequence[Any]], caption: str) -> dict[str, Any]:
     """A table of text for the template: heads, rows, and which columns are numbers."""
-    rows = [list(map(str, row)) for row in table.itertuples(index=False)]
-    numeric = [all(row[i][:1] in "0123456789<>-∞" for row in rows) for i in range(table.shape[1])]
-    return {"caption": caption, "heads": list(map(str, table)), "rows": rows, "numeric": numeric}
+    heads, texts = list(map(str, heads)), [list(map(str, row)) for row in rows]
+    numeric = [all(row[i][:1] in "0123456789<>-∞" for row in texts) for i in range(len(heads))]
+    return {"caption": caption, "heads": heads, "rows": texts, "numeric": numeric}
 
 
-def threshold_rows(material: Material) -> dict[str, Any]:
-    """n50 of every configuration."""
-    by = [*material.series, *material.panels]
+def threshold_rows(material: Material) -> dict[str, Any] | None:
+    """n50 of every configuration; None without a transition."""
+    if not material.over_n:
+        return None
     fits = material.thresholds
-    table = threshold_table(fits, by)
+    table = threshold_table(fits, [*material.series, *material.panels])
     if "method" in table:
         table["method"] = fits["method"].map(method_label).to_numpy()
     table["other link"] = [number(value) for value in fits["n50_other_link"]]
     order = sorted(range(len(table)), key=lambda i: method_rank(str(fits["method"].iloc[i])) if "method" in fits else 0)
-    return text_table(table.iloc[order], "n50, the number of measurements at which half of the replicates succeed")
+    caption = "n50, the number of measurements at which half of the replicates succeed"
+    return text_table(table, table.iloc[order].itertuples(index=False), caption)
 
 
 def law_rows(material: Material) -> dict[str, Any] | None:
     """Each law fitted to n50; None where none could be."""
-    if material.fits is None:
+    if not material.over_n or material.fits is None:
         return None
-    table = law_table(material.fits.laws, material.fits.series)
-    table["law"] = material.fits.laws["law"].map(PREDICTION_NAMES).to_numpy()
+    laws = material.fits.laws
+    table = law_table(laws, material.fits.series)
+    table["law"] = laws["law"].map(PREDICTION_NAMES).to_numpy()
     if "method" in table:
-        table["method"] = material.fits.laws["method"].map(method_label).to_numpy()
-    return text_table(table, "Each law fitted to n50: a multiple of it, and a power of it")
+        table["method"] = laws["method"].map(method_label).to_numpy()
+    return text_table(
+        table, table.itertuples(index=False), "Each law fitted to n50: a multiple of it, and a power of it"
+    )
 
 
 def cell_table(material: Material) -> dict[str, Any]:
     """The sweep's cells: every field that varies, outcomes, and medians of the trials' columns."""
-    fields = material.varying
-    trials = material.trials
-    medians = [
-        name for name in MEDIANS if name in trials and pd.to_numeric(trials[name], errors="coerce").notna().any()
-    ]
-    columns = [
-        *(Column(name, name, "field") for name in fields),
-        *([Column("n/statdim", f"n / {DELTA}", "said")] if "n" in fields else []),
-        Column("success", "success", "said"),
-        Column("interval", "95 % interval", "said"),
-        Column("relative_error", "relative error", "said"),
-        Column("unconverged", "not converged", "more"),
-        Column("diverged", "diverged", "more"),
-        Column("failed", "failed", "more"),
-        *(Column(name, MEDIANS[name], "more") for name in medians),
-        Column("done", "done", "more"),
-        Column("cell", "cell", "id"),
-    ]
-    outcomes = _outcomes(material, medians)
-    failed = dict(material.failures.groupby("cell_id")["replicate"].nunique())
     cells = material.cells.head(MOST_CELLS)
-    statdim = predicted("statdim", cells)
-    rows = []
-    for index, cell in enumerate(cells.to_dict("records")):
-        mine = outcomes.get(index, {})
-        wanted, done = len(wanted_replicates(material.sweep, cell["cell_id"])), int(mine.get("done", 0))
-        mine["failed"] = min(int(failed.get(cell["cell_id"], 0)), max(wanted - done, 0))
-        entries: list[dict[str, Any]] = [_field(name, cell) for name in fields]
-        if "n" in fields:
-            entries.append(_number(cell["n"] / statdim[index]))
-        entries += [_number(mine.get("success")), {"text": mine.get("interval", ABSENT)}, _number(mine.get("error"))]
-        entries += [
-            _number(mine.get(name, 0 if name == "failed" else None))
-            for name in ("unconverged", "diverged", "failed", *medians)
-        ]
-        entries += [{"text": f"{done}/{wanted}"}, {"text": cell["cell_id"][:8], "title": cell["cell_id"]}]
-        trouble = done < wanted or mine.get("diverged", 0) > 0 or mine.get("unconverged", 0) > 0
-        rows.append({"entries": entries, "trouble": trouble})
-    left = len(material.cells) - len(rows)
+    ids, records = cells["cell_id"].tolist(), cells.to_dict("records")
+    found = _outcomes(material, cells.index)
+    failed = material.failures.groupby("cell_id")["replicate"].nunique()
+    done = found["done"].fillna(0).astype(int)
+    wanted = pd.Series([len(material.wanted(cell_id)) for cell_id in ids], cells.index, dtype=int)
+    found["failed"] = cells["cell_id"].map(failed).fillna(0).clip(upper=(wanted - done).clip(lower=0))
+    more = {"unconverged": "not converged", "diverged": "diverged", "failed": "failed"}
+    more |= {name: title for name, title in MEDIANS.items() if name in found}
+    columns = [Column(name, name, "field", [_field(name, cell) for cell in records]) for name in material.varying]
+    if "n" in material.varying:
+        columns.append(_numbers("n/statdim", f"n / {DELTA}", "said", cells["n"] / predicted("statdim", cells)))
+    columns += [
+        _numbers("success", "success", "said", found["success"]),
+        Column(
+            "interval",
+            "95 % interval",
+            "said",
+            [{"text": ABSENT if pd.isna(text) else text} for text in found["interval"]],
+        ),
+        _numbers("relative_error", "relative error", "said", found["error"]),
+        *(_numbers(name, title, "more", found[name]) for name, title in more.items()),
+        Column("done", "done", "more", [{"text": f"{a}/{b}"} for a, b in zip(done, wanted, strict=True)]),
+        Column("cell", "cell", "id", [{"text": cell_id[:8], "title": cell_id} for cell_id in ids]),
+    ]
+    trouble = (done < wanted) | (found["diverged"] > 0) | (found["unconverged"] > 0)
+    entries = zip(*(column.entries for column in columns), strict=True)
     command = f"flatdist export {material.settings.named} --store {material.settings.store} --csv"
-    return {"columns": columns, "rows": rows, "ids": cells["cell_id"].tolist(), "left": left, "command": command}
-
-
-def _outcomes(material: Material, medians: Sequence[str]) -> dict[int, dict[str, Any]]:
-    """For each cell with trials, what its row shows."""
-    trials = material.trials[list(medians)].apply(pd.to_numeric, errors="coerce").groupby(material.cell_rows)
-    table = pd.DataFrame({"done": trials.size(), **{name: trials[name].median() for name in medians}})
-    found: dict[int, dict[str, Any]] = {
-        int(str(row)): {str(name): value for name, value in values.items()}
-        for row, values in table.to_dict("index").items()
+    return {
+        "columns": columns,
+        "rows": [{"entries": row, "trouble": bool(bad)} for row, bad in zip(entries, trouble, strict=True)],
+        "ids": ids,
+        "left": len(material.cells) - len(ids),
+        "command": command,
     }
-    if material.judged.empty:
-        return found
-    rows = material.labelled[["cell_row", "success", "diverged", "unconverged"]]
-    error = pd.to_numeric(material.labelled["relative_error"]).where(~rows["diverged"])
-    judged = rows.assign(error=error).groupby("cell_row")
-    sums = judged[["success", "diverged", "unconverged"]].sum().astype(int).assign(count=judged.size())
-    for row, values in sums.assign(error=judged["error"].median()).to_dict("index").items():
-        low, high = wilson_interval(int(values["success"]), int(values["count"]))
-        shown = {"success": values["success"] / values["count"], "interval": f"{100 * low:.0f} to {percent(high)}"}
-        found[int(str(row))] |= {name: values[name] for name in ("error", "diverged", "unconverged")} | shown
-    return found
+
+
+def _outcomes(material: Material, cells: pd.Index) -> pd.DataFrame:
+    """What is known of these cells: replicates that are done, medians of those, and how often they succeed."""
+    trials = material.trials[[name for name in MEDIANS if name in material.trials]].apply(
+        pd.to_numeric, errors="coerce"
+    )
+    groups = trials.groupby(material.cell_rows)
+    found = pd.DataFrame({"done": groups.size(), **{n: groups[n].median() for n in trials if trials[n].notna().any()}})
+    if len(material.judged):
+        rows = material.labelled[["cell_row", "success", "diverged", "unconverged"]]
+        error = pd.to_numeric(material.labelled["relative_error"]).where(~rows["diverged"])
+        judged = rows.assign(error=error, count=1).groupby("cell_row")
+        table = judged[["success", "diverged", "unconverged", "count"]].sum().astype(int)
+        limits = [wilson_interval(*pair) for pair in zip(table["success"], table["count"], strict=True)]
+        table["interval"] = [f"{100 * low:.0f} to {percent(high)}" for low, high in limits]
+        found = found.join(table.assign(success=table["success"] / table["count"], error=judged["error"].median()))
+    names = dict.fromkeys([*found, "success", "diverged", "unconverged", "interval", "error"])
+    return found.reindex(index=cells, columns=list(names))
 
 
 def _field(name: str, cell: Mapping[Any, Any]) -> dict[str, Any]:
@@ -165,11 +163,12 @@ def _field(name: str, cell: Mapping[Any, Any]) -> dict[str, Any]:
     if value is None:
         return {"text": null_name(name, cell["method"]) or ABSENT}
     if isinstance(value, tuple):
-        one = value[0] if len(set(value)) == 1 else None
-        return {"text": number(one, 6) if one is not None else " ".join(map(str, value))}
-    return (
-        _number(value, 6) if isinstance(value, (int, float)) and not isinstance(value, bool) else {"text": str(value)}
-    )
+        return {"text": number(value[0], 6) if len(set(value)) == 1 else " ".join(map(str, value))}
+    return _number(value, 6) if isinstance(value, int | float) and not isinstance(value, bool) else {"text": str(value)}
+
+
+def _numbers(name: str, title: str, kind: str, values: pd.Series) -> Column:
+    return Column(name, title, kind, [_number(value) for value in values])
 
 
 def _number(value: Any, digits: int = 3) -> dict[str, Any]:
@@ -188,7 +187,7 @@ def outcomes(material: Material) -> dict[str, Any]:
     heads = ["method", *(name.replace("_", " ") for name in STATUSES)]
     failures = _failures(material)
     return {
-        "ended": text_table(pd.DataFrame(rows, columns=heads), "How trials ended") if rows else None,
+        "ended": text_table(heads, rows, "How trials ended") if rows else None,
         "diverged": _diverged(material),
         "failures": failures,
         "recovered": len(material.failures) - sum(row["attempts"] for row in failures),
@@ -199,22 +198,17 @@ def _diverged(material: Material) -> dict[str, Any] | None:
     """Configurations of which replicates diverged, the most first."""
     if material.judged.empty or not material.labelled["diverged"].any():
         return None
-    rows = []
+    found = []
     for key, group in group_rows(material.labelled, [*material.series, *material.panels, "n"]):
         lost = group[group["diverged"]]
         if len(lost):
-            shown = [
-                name_of(key),
-                f"{len(lost)} of {len(group)}",
-                _range(lost["steps_run"]),
-                _range(lost["learning_rate_final"]),
-            ]
-            rows.append((-len(lost) / len(group), [*shown, divergence_words(lost.iloc[0].to_dict())]))
+            spans = [_range(lost[name]) for name in ("steps_run", "learning_rate_final")]
+            words = divergence_words(lost.iloc[0].to_dict())
+            found.append((len(lost) / len(group), [name_of(key), f"{len(lost)} of {len(group)}", *spans, words]))
+    rows = [row for _, row in sorted(found, key=lambda pair: -pair[0])[:MOST_ROWS]]
     heads = ["configuration", "diverged", "after steps", "step size", "explanation"]
-    table = pd.DataFrame([row for _, row in sorted(rows, key=lambda row: row[0])[:MOST_ROWS]], columns=heads)
-    return text_table(
-        table, "Configurations with diverged replicates; a diverged replicate is a result, never a success"
-    )
+    caption = "Configurations with diverged replicates; a diverged replicate is a result, never a success"
+    return text_table(heads, rows, caption)
 
 
 def _range(values: pd.Series) -> str:
@@ -254,10 +248,9 @@ def divergence_words(row: Mapping[Any, Any]) -> str:
 
 def _failures(material: Material) -> list[dict[str, Any]]:
     failures = material.failures
-    done = set(zip(material.trials["cell_id"], material.trials["replicate"], strict=True))
-    lost = [key not in done for key in zip(failures["cell_id"], failures["replicate"], strict=True)]
-    missing = failures[pd.Series(lost, index=failures.index, dtype=bool)]
+    lost = [key not in material.done for key in zip(failures["cell_id"], failures["replicate"], strict=True)]
     rows = []
+    missing = failures[pd.Series(lost, index=failures.index, dtype=bool)]
     for (kind, message), group in missing.groupby(["error_type", "message"], sort=False, dropna=False):
         last = group.iloc[-1]
         replicates = group[["cell_id", "replicate"]].drop_duplicates()
@@ -280,17 +273,13 @@ def theorems(material: Material) -> dict[str, Any] | None:
     if not checks:
         return None
     rows = [check.row() for check in checks]
-    table = pd.DataFrame(
-        [
-            [row[name] for name in ("statement", "verdict", "predicted", "measured", "instances", "worst")]
-            for row in rows
-        ],
-        columns=["statement", "verdict", "predicted", "measured", "instances", "nearest to failing"],
-    )
-    counts = [f"{sum(row['verdict'] == verdict for row in rows)} {verdict}" for verdict in VERDICTS]
-    words = ", ".join(count for count in counts if not count.startswith("0 ")) + "."
+    counts = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in VERDICTS}
+    words = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) + "."
     words += f" No trials test {', '.join(missing)}." if missing else ""
-    return {"words": words, "table": text_table(table, "Statements of the paper and their verdicts")}
+    heads = {name: name for name in ("statement", "verdict", "predicted", "measured", "instances")}
+    heads["worst"] = "nearest to failing"
+    caption = "Statements of the paper and their verdicts"
+    return {"words": words, "table": text_table(heads.values(), [[row[n] for n in heads] for row in rows], caption)}
 
 
 def machines(material: Material) -> dict[str, Any] | None:
@@ -299,30 +288,17 @@ def machines(material: Material) -> dict[str, Any] | None:
     if trials.empty:
         return None
     rows = []
-    for key, group in group_rows(trials, _MACHINES):
+    for key, group in group_rows(trials, list(_MACHINES)):
         cells = {name: ABSENT if value is None else str(value) for name, value in key.items()}
         dirty = cells.pop("git_dirty") == "True"
         cells["git_sha"] = cells["git_sha"][:12] + (" with uncommitted changes" if dirty else "")
         methods = ", ".join(sorted(map(method_label, set(group["method"]))))
         span = [moment(group["finished_at"].min()), moment(group["finished_at"].max())]
         rows.append([*cells.values(), methods, f"{len(group):,}", duration(float(group["wall_seconds"].sum())), *span])
-    heads = [
-        "host",
-        "device",
-        "engine",
-        "flatdist",
-        "revision",
-        "torch",
-        "CPU features",
-        "methods",
-        "trials",
-        "time",
-        "first",
-        "last",
-    ]
+    heads = [*filter(None, _MACHINES.values()), "methods", "trials", "time", "first", "last"]
     versions = trials[["method", "numerics_version"]].dropna().drop_duplicates().to_numpy()
     numerics = ", ".join(sorted(f"{method_label(method)} {int(version)}" for method, version in versions))
     words = f"{duration(float(trials['wall_seconds'].sum()))} of computing. Numerics versions: {numerics}."
-    if bool(trials["git_dirty"].fillna(False).astype(bool).any()):
+    if trials["git_dirty"].fillna(False).astype(bool).any():
         words += " Some results come from a checkout with uncommitted changes: its revision cannot reproduce them."
-    return {"words": words, "table": text_table(pd.DataFrame(rows, columns=heads), "Trials by where they ran")}
+    return {"words": words, "table": text_table(heads, rows, "Trials by where they ran")}

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from flatdist.errors import FlatdistError
-from flatdist.report.material import Material, Settings, gather
+from flatdist.errors import FlatdistError, LaunchError
+from flatdist.figures.words import counted
+from flatdist.report.material import Settings, gather
 from flatdist.report.page import build
 from flatdist.report.svg import Inliner
+from flatdist.store import Store
+from flatdist.sweeps import Sweep, open_sweep
 
 HOSTS = ("127.0.0.1", "localhost")
 REBUILD_SECONDS = 3.0
@@ -30,23 +33,30 @@ class Watch:
     """A read-only server of one sweep's page.
 
     Args:
-        load: reads the sweep, with the cells that the store has recorded so far.
-        settings: where its rows are and how they are judged.
+        sweep: a sweep file, or the name of a sweep recorded in the store; read once here, and for each new state.
+        store: folder or URI of its rows.
         port: to listen on; 0 for a free one.
+        how: the other fields of :class:`Settings`.
 
     Raises:
-        OSError: the port is taken.
+        SweepError, StoreError: the sweep cannot be read.
+        LaunchError: the port is taken.
     """
 
-    def __init__(self, load: Callable[[], Any], settings: Settings, port: int = 0) -> None:
-        self._load, self._settings = load, settings
+    def __init__(self, sweep: str, store: str, port: int = 0, **how: Any) -> None:
+        self._settings = Settings(sweep, store, **how)
+        self._sweep: Sweep | None = self._open()
         self._token = secrets.token_urlsafe(16)
         self._parts: dict[str, str] = {}
         self._inliner = Inliner()
         self._version, self._state = 0, "Live: reading the store."
-        self._seen: Any = None
+        self._seen: Any = None  # what tells one state of the store from another
         self._ended, self._making = threading.Event(), threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+        try:
+            self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+        except OSError as error:
+            why = error.strerror or error
+            raise LaunchError(f"port {port}: {why}; give another --port, or 0 for a free one") from error
         self._server.daemon_threads = True
 
     @property
@@ -56,8 +66,7 @@ class Watch:
 
     def serve(self) -> None:
         """Serve until :meth:`close`, or until interrupted."""
-        follower = threading.Thread(target=self._follow, daemon=True)
-        follower.start()
+        threading.Thread(target=self._follow, daemon=True).start()
         try:
             self._server.serve_forever(poll_interval=0.2)
         finally:
@@ -72,23 +81,25 @@ class Watch:
     def refresh(self) -> bool:
         """Rebuild the page if the store has new rows; returns whether it did."""
         with self._making:
-            return self._refresh()
-
-    def _refresh(self) -> bool:
-        try:
-            material = gather(self._load(), self._settings)
-            mark = _mark(material)
-            if mark == self._seen:
+            try:
+                sweep, self._sweep = self._sweep or self._open(), None
+                material = gather(sweep, self._settings)
+                trials = material.trials
+                last = str(trials["finished_at"].max()) if len(trials) else ""
+                seen = last, *map(len, (trials, material.history, material.failures, material.sweep.cells))
+                if seen == self._seen:
+                    return False
+                parts = build(material, self._inliner)
+            except (FlatdistError, OSError) as error:  # a store that cannot be read now is read again later
+                self._state = f"Live: the store could not be read just now ({error}); the page keeps what it shows."
                 return False
-            parts = build(material, self._inliner)
-        except (FlatdistError, OSError) as error:  # a store that cannot be read now is read again later
-            self._state = f"Live: the store could not be read just now ({error}); the page keeps what it shows."
-            return False
-        self._version += 1
-        self._parts, self._seen = parts, mark
-        done = len(material.trials)
-        self._state = f"Live: {done:,} replicate{'' if done == 1 else 's'} so far; new ones appear automatically."
-        return True
+            self._version, self._parts, self._seen = self._version + 1, parts, seen
+            done = counted(len(material.trials), "replicate")
+            self._state = f"Live: {done} so far; new ones appear automatically."
+            return True
+
+    def _open(self) -> Sweep:
+        return open_sweep(self._settings.named, Store(self._settings.store))
 
     def _follow(self) -> None:
         while not self._ended.is_set():
@@ -110,11 +121,8 @@ class Watch:
             return 200, "application/json", json.dumps(news)
         if not self._parts:
             return 503, "text/plain", "The page is being made; reload it in a moment."
-        return (
-            200,
-            "text/html",
-            self._parts["html"].replace('data-version="VERSION"', f'data-version="{self._version}"', 1),
-        )
+        html = self._parts["html"].replace('data-version="VERSION"', f'data-version="{self._version}"', 1)
+        return 200, "text/html", html
 
     def _handler(watch) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):
@@ -137,10 +145,3 @@ class Watch:
                 """Log nothing: a token belongs in no log."""
 
         return Handler
-
-
-def _mark(material: Material) -> tuple[Any, ...]:
-    """What tells one state of the store from another."""
-    trials = material.trials
-    last = trials["finished_at"].max() if len(trials) else None
-    return len(trials), str(last), len(material.history), len(material.failures), len(material.sweep.cells)

@@ -62,7 +62,7 @@ def test_what_does_not_agree_is_said(
     def verify(factor: float, more: float = 0.0) -> tuple[int, str]:
         monkeypatch.setattr(bundle, "read_bundle", lambda path: (contents | {"trials.parquet": parquet}, "x"))
         frame = trials.assign(population_loss=trials["population_loss"] * factor + more)
-        parquet = bundle._parquet(frame)
+        parquet = frame.to_parquet(index=False)
         capsys.readouterr()
         return main(["verify", "little.zip", "--replicates", "2"]), capsys.readouterr().out
 

@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from ruamel.yaml import YAML
 
 from flatdist.cli import cli, main
-from flatdist.cli.submit import SCHEDULERS, render
+from flatdist.cli.submit import SCHEDULERS
 from flatdist.errors import LaunchError
 from flatdist.store import Store
 
@@ -28,6 +29,12 @@ def stub(folder: Path, name: str, text: str) -> None:
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
+def render(scheduler: str, sweep: Path, *words: str) -> str:
+    """The file that the command would submit."""
+    command = ["submit", scheduler, str(sweep), "--store", "s", "--dry-run", *words]
+    return CliRunner().invoke(cli, command, catch_exceptions=False).output
+
+
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -38,8 +45,10 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("scheduler", list(SCHEDULERS))
 @pytest.mark.parametrize("with_ray", [False, True])
-def test_every_template_says_in_its_first_line_what_was_never_tried(scheduler: str, with_ray: bool) -> None:
-    text = render(scheduler, "a b.yaml", "s3://bucket/x", "a b", with_ray=with_ray, gpus=2)
+def test_every_template_says_in_its_first_line_what_was_never_tried(
+    scheduler: str, with_ray: bool, sweep: Path
+) -> None:
+    text = render(scheduler, sweep, "--gpus", "2", *(["--ray"] if with_ray else []))
     first = next(line for line in text.splitlines() if not line.startswith("#!"))
     assert first.startswith("# ")
     assert "ever run on a real" in first
@@ -79,7 +88,7 @@ def test_an_interrupted_part_queues_up_again(sweep: Path, tmp_path: Path) -> Non
     stub(bin_folder, "flatdist", "trap 'exit 130' TERM\necho started\nfor i in $(seq 200); do sleep 0.05; done\n")
     stub(bin_folder, "scontrol", 'echo "$@" > requeued\n')
     script = tmp_path / "job.sh"
-    script.write_text(render("slurm", str(sweep), "s", "array"))
+    script.write_text(render("slurm", sweep))
     variables = {"PATH": f"{bin_folder}:{os.environ['PATH']}", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
     with subprocess.Popen(
         ["bash", str(script)], env=os.environ | variables, stdout=subprocess.PIPE, text=True
@@ -99,7 +108,7 @@ def test_ray_on_slurm_is_one_symmetric_run(sweep: Path, tmp_path: Path) -> None:
     stub(bin_folder, "scontrol", "printf 'node1\\nnode2\\n'\n")
     stub(bin_folder, "srun", 'printf "%s\\0" "$@" > srun-arguments\n')
     script = tmp_path / "job.sh"
-    script.write_text(render("slurm", str(sweep), "s", "array", with_ray=True, nodes=3, cpus=8, gpus=2))
+    script.write_text(render("slurm", sweep, "--ray", "--nodes", "3", "--cpus", "8", "--gpus", "2"))
     variables = {"PATH": f"{bin_folder}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node[1-3]", "SLURM_JOB_ID": "41"}
     subprocess.run(["bash", str(script)], env=os.environ | variables, check=True, timeout=30)
     words = (tmp_path / "srun-arguments").read_text().split("\0")[:-1]
@@ -116,7 +125,8 @@ def test_ray_on_slurm_is_one_symmetric_run(sweep: Path, tmp_path: Path) -> None:
 
 def test_an_indexed_job_fits_kubernetes_schema(sweep: Path) -> None:
     validate = pytest.importorskip("kubernetes_validate")
-    job = YAML(typ="safe").load(render("k8s", str(sweep), "s3://bucket/x", "My_Array", parts=12))
+    sweep.write_text("name: My_Array\n" + TEXT)
+    job = YAML(typ="safe").load(render("k8s", sweep, "--parts", "12"))
     validate.validate(job, "1.31", strict=True)
     assert job["metadata"]["name"] == "my-array"
     assert (job["spec"]["completions"], job["spec"]["completionMode"]) == (12, "Indexed")
@@ -129,7 +139,7 @@ def test_an_indexed_job_fits_kubernetes_schema(sweep: Path) -> None:
 
 def test_a_rayjobs_pods_fit_kubernetes_schema(sweep: Path) -> None:
     validate = pytest.importorskip("kubernetes_validate")
-    job = YAML(typ="safe").load(render("k8s", str(sweep), "s3://bucket/x", "array", with_ray=True, gpus=1))
+    job = YAML(typ="safe").load(render("k8s", sweep, "--ray", "--gpus", "1"))
     cluster = job["spec"]["rayClusterSpec"]
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, **group["template"]}
@@ -151,17 +161,15 @@ def test_dry_run_prints_and_bad_values_are_refused(
     assert main(["submit", "slurn", str(sweep)]) == 2
     assert main(["submit", "sky", str(sweep)]) == 2
     assert "sky is not installed here" in capsys.readouterr().err
-    for values in ({"limit": "4h; rm"}, {"image": "x y"}, {"extra": ("--set 'n=1\n2'",)}):
+    for words in (("--time", "4h; rm"), ("--image", "x y"), ("--option", "--set 'n=1\n2'")):
         with pytest.raises(LaunchError):
-            render("slurm", str(sweep), "s", "array", **values)  # type: ignore[arg-type]
+            render("slurm", sweep, *words)
 
 
 def test_slurm_takes_directives_and_lines_to_run_first(sweep: Path, tmp_path: Path) -> None:
-    more = {
-        "directives": ("--partition=long", "--account=me"),
-        "setup": ("module load python", "source ~/env/bin/activate"),
-    }
-    text = render("slurm", "a.yaml", "s", "a", **more)
+    more = [*("--directive", "--partition=long", "--directive", "--account=me"),
+            *("--setup", "module load python", "--setup", "source ~/env/bin/activate")]  # fmt: skip
+    text = render("slurm", sweep, *more)
     lines = text.splitlines()
     assert lines.index("#SBATCH --account=me") < lines.index("module load python || exit 1")
     assert lines.index("source ~/env/bin/activate || exit 1") < next(
@@ -169,10 +177,10 @@ def test_slurm_takes_directives_and_lines_to_run_first(sweep: Path, tmp_path: Pa
     )
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
     with pytest.raises(LaunchError, match="are for slurm"):
-        render("sky", "a.yaml", "s", "a", **more)
-    for bad in ({"directives": ("--x\nrm -rf /",)}, {"directives": ("partition",)}, {"setup": ("a\nb",)}):
+        render("sky", sweep, *more)
+    for bad in (("--directive", "--x\nrm -rf /"), ("--directive", "partition"), ("--setup", "a\nb")):
         with pytest.raises(LaunchError):
-            render("slurm", "a.yaml", "s", "a", **bad)
+            render("slurm", sweep, *bad)
 
 
 def test_the_image_installs_and_warms_what_the_repository_has() -> None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image, PngImagePlugin
 
 from flatdist.cli import main
-from flatdist.cli.trace import shell_command
+from flatdist.cli.report import shell_command
 from flatdist.errors import printable
 from flatdist.figures.style import FORMATS, save_figure
 from flatdist.figures.tracing import file_stem, remake_command

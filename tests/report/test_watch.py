@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 from flatdist.cli import main
-from flatdist.cli.options import load_sweep
-from flatdist.report import Settings
 from flatdist.report.watch import Watch
 
 SWEEP = (
@@ -34,7 +32,7 @@ def run(folder: Path, *options: str) -> None:
 @pytest.fixture
 def watch(swept):
     file, store = str(swept / "live.yaml"), str(swept / "results")
-    watch = Watch(lambda: load_sweep(file, store), Settings(file, store))
+    watch = Watch(file, store)
     thread = threading.Thread(target=watch.serve)
     thread.start()
     yield watch
