@@ -306,6 +306,18 @@ def test_widths_below_the_grids_distance_are_bounds() -> None:
     assert covered >= laws - 1
 
 
+def test_hidden_widths_are_not_taken_for_the_transitions() -> None:
+    trials = width_trials(0.05, 0).assign(method="label_noise_sgd")
+    both = pd.concat([trials.assign(width=[(size, size)] * len(trials)) for size in (50, 60)], ignore_index=True)
+    by = ["method", "width", "d_out", "d_in", "rank"]
+    thresholds = fit_thresholds(both, by=by, tolerance=1e-2)
+    laws = fit_width_law(thresholds, ["method", "width"])
+    assert laws["width"].tolist() == [(50, 50), (60, 60)]
+    assert laws["exponent"].nunique() == 1
+    collapsed = collapse_table(both, thresholds, by, 1e-2)
+    assert collapsed.groupby("width").size().tolist() == [len(collapsed) / 2] * 2
+
+
 def test_bounds_are_drawn_as_such() -> None:
     thresholds = fit_thresholds(width_trials(0.15, 1), by=["method", "d_out", "d_in", "rank"], tolerance=1e-2)
     assert set(width_table(thresholds)["width_censored"]) == {"none", "left"}

@@ -84,13 +84,13 @@ def test_the_interval_is_that_of_the_posterior_integrated_by_brute_force() -> No
     assert fit["n50"] == pytest.approx(middle, abs=0.15 * width)
 
 
-@pytest.mark.parametrize("replicates", [8, 64, 1000])
-def test_the_width_has_the_limits_of_an_independent_profile(replicates: int) -> None:
+@pytest.mark.parametrize(("replicates", "level"), [(8, 0.95), (64, 0.95), (64, 0.5), (1000, 0.95)])
+def test_the_width_has_the_limits_of_an_independent_profile(replicates: int, level: float) -> None:
     n = np.array([18, 20, 21, 23, 25, 26, 28, 29, 31, 33, 34, 36, 37, 39, 41, 42, 44, 46, 47, 49, 50, 52, 54, 55, 57])
     won = np.random.default_rng(3).binomial(replicates, special.expit(np.log(n / 35.0) / 0.054))
     observed = Runs(np.repeat(np.tile(n, 2), np.append(won, replicates - won)),
                     np.repeat([True, False], [won.sum(), (replicates - won).sum()]))  # fmt: skip
-    fit = interval(observed, link="logit", details=True)
+    fit = interval(observed, level=level, link="logit", details=True)
     assert fit.lapse == 0.0
 
     def height(center: float, scale: float) -> float:
@@ -103,12 +103,12 @@ def test_the_width_has_the_limits_of_an_independent_profile(replicates: int) -> 
         return -float(found.fun)
 
     at = math.log(fit.scale)
-    drop = profile(at) - 0.5 * stats.chi2.ppf(0.95, 1)
+    drop = profile(at) - 0.5 * stats.chi2.ppf(level, 1)
     for limit, other in ((fit.width_low, at - 2.0), (fit.width_high, at + 2.0)):
         log_scale = optimize.brentq(lambda value: profile(value) - drop, at, other)
         exact = 2.0 * fit.n50 * math.sinh(math.exp(log_scale) * math.log(9.0))
         assert limit - fit.width == pytest.approx(exact - fit.width, rel=0.01)
-    averaged = interval(observed, details=True)  # over all links and lapses: of which the logistic is the true one
+    averaged = interval(observed, level=level, details=True)  # over all links and lapses; the logistic is the true one
     assert averaged.width_low < fit.width < averaged.width_high
     if replicates == 1000:
         assert averaged.width_high / averaged.width_low < 1.1 * fit.width_high / fit.width_low

@@ -10,6 +10,7 @@ import pytest
 from flatdist.methods import METHODS
 from flatdist.threshold.curves import LINKS, Observations, Runs, crossing, curve, probabilities, quantile, rise
 from flatdist.threshold.median import LEAST, few_words, median_interval
+from flatdist.threshold.posterior import FINE, Posterior, _peak, posterior
 from flatdist.threshold.recovery import default_tolerance, recovered
 
 VALUES = np.log([20.0, 30.0, 45.0, 60.0])
@@ -97,6 +98,29 @@ def test_outcomes_are_counted_only_where_chances_are_of_them():
         Observations(VALUES, np.zeros(4), np.zeros(4), np.array([0]), np.array([2]), np.array([1.0])),
     ):
         assert holes.outcomes(trials=False) is None
+
+
+def test_the_posterior_knows_the_likelihood_at_the_ends_of_its_range():
+    seen = Observations(VALUES, np.array([0.0, 1, 3, 9]), np.array([8.0, 7, 5, 1]))
+    ends, widths = (2.5, 4.6), (0.5, 2.0)
+    curves = np.array(ends), np.geomspace(*widths, 9)[:, None] / rise("logit")
+    heights = seen.heights("logit", *curves, np.array(FINE.lapses[::2]))  # (l, w, 2)
+    found = posterior(seen, ends, widths, links=("logit",))
+    np.testing.assert_allclose(found.edges, heights.max(axis=(0, 1)), rtol=1e-12)
+
+
+def test_quantiles_over_a_wide_range_are_as_fine_as_its_thousandth():
+    center = np.linspace(0.0, 1.0, 5001)
+    heights, prior = np.zeros((1, 1, 1, 5001)), np.zeros((1, 1, 1, 1))
+    flat = Posterior(("logit",), center, np.ones(1), np.zeros(1), heights, prior, (0.0, 0.0))
+    shares = (0.001, 0.5, 0.999)
+    np.testing.assert_allclose(flat.quantiles_of(flat.log_n50, 1e-5, shares), shares, atol=1e-3)
+
+
+def test_a_peak_is_the_parabolas_or_the_end():
+    place, height = _peak(np.array([[1.0, 4.0, 3.0], [0.0, 0.9, 1.0], [1.0, 0.9, 0.0]]))
+    np.testing.assert_allclose(place, [1.25, 2.0, 0.0])
+    assert height[0] == pytest.approx(4.125)
 
 
 def test_runs_say_between_which_n_thresholds_lie():

@@ -102,12 +102,16 @@ def test_success_that_falls_again_is_said_with_its_place():
     dip = interval(runs({20: (0, 20), 30: (20, 0), 40: (12, 8), 60: (20, 0)}))
     assert (dip.censored, dip.reason) == ("interval", "success falls again from n = 40")
     assert interval(runs({20: (0, 20), 30: (19, 1), 40: (17, 3), 60: (20, 0)})).reason == "", "within chance"
+    ties = interval(runs({30: (3, 2), 40: (1, 9)})).reason  # 4 of 199 samples fall as much as these, and 2 more
+    assert ties == "the runs do not show that success rises with n"
 
 
 def test_a_plateau_below_one_half_is_said_with_its_height():
     found = interval(runs({20: (0, 40), 25: (0, 40), 30: (12, 28), 60: (12, 28), 90: (12, 28)}))
     height = re.fullmatch(r"success levels off at (0\.\d+), below one half", found.reason)[1]
     assert (found.censored, float(height)) == ("unresolved", pytest.approx(0.3, abs=0.05))
+    sudden = {20: (0, 400), 25: (0, 400), 30: (120, 280), 60: (120, 280), 90: (120, 280)}  # far narrower than the range
+    assert re.fullmatch(r"success levels off at 0\.(27|34), below one half", interval(runs(sudden)).reason)
 
 
 def test_a_transition_between_two_n_is_no_sharper_than_their_gap():

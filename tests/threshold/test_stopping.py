@@ -110,7 +110,15 @@ def test_a_search_goes_on_where_little_is_known(counts):
 
 
 @pytest.mark.parametrize(
-    "counts", [{22: (8, 0)}, {22: (30, 1), 60: (9, 0)}, {60: (0, 5), 144: (0, 8)}, {44: (0, 10), 45: (10, 0)}]
+    "counts",
+    [
+        {22: (8, 0)},
+        {22: (6, 0)},
+        {144: (0, 6)},
+        {22: (30, 1), 60: (9, 0)},
+        {60: (0, 5), 144: (0, 8)},
+        {44: (0, 10), 45: (10, 0)},
+    ],
 )
 def test_a_search_ends_where_no_run_can_say_more(counts):
     assert finished(runs(counts), WITHIN, 0.0001)
