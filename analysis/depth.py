@@ -8,7 +8,7 @@ import pandas as pd
 from flatdist.figures.command import folders
 from flatdist.figures.effective_norm import depth_figure, ranks_figure
 from flatdist.figures.style import save_figure
-from flatdist.fits.effective_norm import beside_nuclear_norm, depth_ratios, local_against_global
+from flatdist.fits.first_success import beside_nuclear_norm, depth_ratios, local_against_global
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 from flatdist.figures.command import folders
 from flatdist.figures.effective_norm import scales_figure
 from flatdist.figures.style import save_figure
-from flatdist.fits.effective_norm import minimum_norm_end
+from flatdist.fits.first_success import minimum_norm_end
 from flatdist.theory import minimum_norm_first_success, prediction
 
 TOLERANCE = 1e-2

@@ -8,7 +8,7 @@ import pandas as pd
 from flatdist.figures.command import folders
 from flatdist.figures.effective_norm import ratios_figure
 from flatdist.figures.style import save_figure
-from flatdist.fits.effective_norm import at_rate_zero, depth_ratios, method_firsts
+from flatdist.fits.first_success import at_rate_zero, depth_ratios, method_firsts
 
 TOLERANCE, REFERENCE = 1e-2, "min_hessian_trace"
 RATES = (0.05, 0.025, 0.0125, 0.00625)

@@ -75,7 +75,7 @@ def finding(path: Path) -> None:
 
     from flatdist.figures.effective_norm import depth_panel
     from flatdist.figures.style import themed
-    from flatdist.fits.effective_norm import depth_ratios
+    from flatdist.fits.first_success import depth_ratios
 
     with themed():
         figure = Figure(figsize=(4.6, 2.5), layout="constrained")

@@ -29,9 +29,8 @@ from flatdist.figures.panels import (
 from flatdist.figures.sample_complexity import draw_predictions
 from flatdist.figures.style import DOWN, UP, color_of, log_axes, marker_of, plain_ticks
 from flatdist.figures.words import number, shown, threshold_table, unfinished
-from flatdist.fits.grouping import matching, panel_columns, series_columns
+from flatdist.fits.grouping import SHAPE, matching, panel_columns, series_columns
 from flatdist.fits.ratios import BRACKETED, changes, check_field, split
-from flatdist.fits.shapes import SHAPE
 from flatdist.fits.success import resolve_tolerance
 from flatdist.fits.threshold import TOLERANCES, fit_over_tolerances, fit_thresholds
 from flatdist.fits.threshold import grouping as grouping_over_n

@@ -71,7 +71,7 @@ def ranks_figure(ratios: pd.DataFrame, trained: pd.DataFrame | None = None) -> F
     inverse square through rank 1. Bars are two standard errors.
 
     Args:
-        ratios: from :func:`flatdist.fits.effective_norm.depth_ratios`; of its square sizes the one with most ranks.
+        ratios: from :func:`flatdist.fits.first_success.depth_ratios`; of its square sizes the one with most ranks.
         trained: thresholds of a training method at that size, with ``rank``, ``n50``, ``n50_low`` and ``n50_high``.
     """
     square = _square(ratios)
@@ -112,7 +112,7 @@ def ranks_figure(ratios: pd.DataFrame, trained: pd.DataFrame | None = None) -> F
 def ratios_figure(tables: Mapping[str, pd.DataFrame], reference: str) -> Figure:
     """n50 of methods over that of the norm ``reference``: one row per method and setting, bars of two standard errors.
 
-    ``tables`` are from :func:`flatdist.fits.effective_norm.depth_ratios`, by the titles of their panels.
+    ``tables`` are from :func:`flatdist.fits.first_success.depth_ratios`, by the titles of their panels.
     """
     height, columns = 0.8 + 0.2 * max(map(len, tables.values())), min(len(tables), 2)
     keys: list[Key] = [{}] * len(tables)

@@ -29,9 +29,8 @@ from flatdist.figures.style import (
     plain_ticks,
 )
 from flatdist.figures.words import threshold_table, unfinished
-from flatdist.fits.grouping import configuration_columns, matching, series_columns
+from flatdist.fits.grouping import SHAPE, configuration_columns, matching, series_columns
 from flatdist.fits.ratios import BRACKETED
-from flatdist.fits.shapes import SHAPE
 from flatdist.fits.success import require_columns, resolve_tolerance, success_rates
 from flatdist.fits.threshold import fit_thresholds
 from flatdist.theory import prediction

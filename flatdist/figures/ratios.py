@@ -23,10 +23,9 @@ from flatdist.figures.panels import Key, Panels, arrow_handle, keys_of, points, 
 from flatdist.figures.style import DOWN, INK, UNMEASURED, UP, color_of, method_label, plain_ticks
 from flatdist.figures.words import shown
 from flatdist.fits.first_success import agreement_lines, mean_first_success, paired_first_success
-from flatdist.fits.grouping import configuration_columns, matching, series_columns
+from flatdist.fits.grouping import SHAPE, configuration_columns, matching, predicted, series_columns
 from flatdist.fits.ratios import MARGIN, series_of, summarise
 from flatdist.fits.ratios import ratios as ratio_table
-from flatdist.fits.shapes import SHAPE, predicted
 from flatdist.fits.success import require_columns, resolve_tolerance
 from flatdist.fits.threshold import fit_thresholds
 from flatdist.theory import SAMPLE_COMPLEXITIES, prediction

@@ -15,9 +15,8 @@ from flatdist.figures.command import Context, Drawn
 from flatdist.figures.panels import Key, Panels, count_words, keys_of, prediction_handles, series_handles, styled
 from flatdist.figures.style import FAINT, PREDICTION_LINES, PREDICTIONS, color_of, mark, marker_of, plain_ticks
 from flatdist.figures.words import threshold_table, unfinished
-from flatdist.fits.grouping import matching, panel_columns, series_columns
+from flatdist.fits.grouping import SHAPE, matching, panel_columns, series_columns
 from flatdist.fits.ratios import BRACKETED
-from flatdist.fits.shapes import SHAPE
 from flatdist.fits.success import resolve_tolerance, success_rates
 from flatdist.fits.threshold import fit_thresholds, grouping
 from flatdist.theory import first_success, prediction

@@ -15,10 +15,9 @@ from flatdist.figures.command import Context, Drawn
 from flatdist.figures.panels import Key, Panels, arrow_handle, describe, keys_of, points, series_handles, styled
 from flatdist.figures.style import COLUMN_WIDTH, DOWN, INK, UP, color_of, log_axes, mark, marker_of, plain_ticks
 from flatdist.figures.words import law_table, threshold_table
-from flatdist.fits.grouping import matching
+from flatdist.fits.grouping import matching, predicted
 from flatdist.fits.ratios import BRACKETED
 from flatdist.fits.scaling import BELOW, LAWS, RESOLVED, Fits, fit_all, master_curve, unresolved_lines, width_table
-from flatdist.fits.shapes import predicted
 from flatdist.theory import prediction
 
 LEVELS = (

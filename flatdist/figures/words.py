@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from flatdist.figures.panels import DELTA, PRIME, describe, plain
-from flatdist.fits.grouping import as_value, group_rows, name_nulls
-from flatdist.fits.shapes import SHAPE, predicted
+from flatdist.fits.grouping import SHAPE, as_value, group_rows, name_nulls, predicted
 from flatdist.fits.threshold import threshold_remark
 from flatdist.methods import takes_steps
 

@@ -124,13 +124,6 @@ def match_cells(first: pd.DataFrame, second: pd.DataFrame, across: Sequence[str]
     agree in every field except ``across`` and fields that have one value in all remaining cells of the first table and
     another in all of the second, for example if the same sweep was run with other steps. A cell with several possible
     partners is not paired.
-
-    Args:
-        first, second: trials.
-        across: fields in which partners may differ, however many values they have.
-
-    Raises:
-        FitError: ``across`` names no field, or a field of the problem, so that no problem is shared.
     """
     for name in across:
         if name not in FIELDS:
@@ -145,9 +138,10 @@ def match_cells(first: pd.DataFrame, second: pd.DataFrame, across: Sequence[str]
     values = {name: [set(side[name]) for side in rest] for name in FIELDS}
     free = {name for name, (a, b) in values.items() if name not in PROBLEM_FIELDS and len(a) == len(b) == 1 and a != b}
     key = [name for name in FIELDS if name not in {*free, *across}]
-    keyed = [
-        side.assign(key=list(map(tuple, side[key].to_numpy()))).drop_duplicates("key", keep=False) for side in rest
-    ]
+    keyed = []
+    for side in rest:
+        entries: list[Any] = [tuple(row) for row in side[key].to_numpy()]
+        keyed.append(side.assign(key=entries).drop_duplicates("key", keep=False))
     ids = pd.concat([pairs, _merged(keyed, "key")])[[f"cell_id_{side}" for side in SIDES]].reset_index(drop=True)
     fields = [side.set_index("cell_id").drop(columns="configuration") for side in sides]
     mine, theirs = (table.loc[ids[f"cell_id_{side}"]] for table, side in zip(fields, SIDES, strict=True))
@@ -156,7 +150,9 @@ def match_cells(first: pd.DataFrame, second: pd.DataFrame, across: Sequence[str]
         differing = [(a, b) for a, b in zip(mine[name], theirs[name], strict=True) if a != b]
         if differing:
             varied[name] = differing[0] if len(set(differing)) == 1 else ("several", "several")
-    alone = (table.drop(index=ids[f"cell_id_{side}"]).reset_index() for table, side in zip(fields, SIDES, strict=True))
+    alone = (
+        table.drop(index=list(ids[f"cell_id_{side}"])).reset_index() for table, side in zip(fields, SIDES, strict=True)
+    )
     return Matching(ids.join(mine.reset_index(drop=True)), varied, *alone)
 
 
@@ -179,13 +175,8 @@ def _merged(sides: Sequence[pd.DataFrame], on: str) -> pd.DataFrame:
 def pair_trials(first: pd.DataFrame, second: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     """Trials of paired cells with the same replicate number, and so the same problem.
 
-    Args:
-        first, second: trials, each (cell_id, replicate) once.
-        cells: from :func:`match_cells`.
-
-    Returns:
-        ``pair`` (the row of ``cells``), ``replicate``, ``row_first`` and ``row_second`` (positions in the tables), and
-        ``identical``: every measured column agrees to the bit.
+    ``pair`` (the row of ``cells``), ``replicate``, ``row_first`` and ``row_second`` (positions in the tables), and
+    ``identical``: every measured column agrees to the bit.
     """
     sides = []
     for side, trials in zip(SIDES, (first, second), strict=True):
@@ -193,12 +184,8 @@ def pair_trials(first: pd.DataFrame, second: pd.DataFrame, cells: pd.DataFrame) 
         if trials.duplicated(["cell_id", "replicate"]).any():
             raise FitError(f"the {side} table has several rows for one replicate of a cell; keep one of them")
         pair = dict(zip(cells[f"cell_id_{side}"], range(len(cells)), strict=True))
-        rows = {
-            "pair": trials["cell_id"].map(pair),
-            "replicate": trials["replicate"],
-            f"row_{side}": range(len(trials)),
-        }
-        sides.append(pd.DataFrame(rows).dropna(subset="pair").astype(int))
+        rows = trials[["replicate"]].assign(pair=trials["cell_id"].map(pair), **{f"row_{side}": range(len(trials))})
+        sides.append(rows.dropna(subset="pair").astype(int))
     pairs = sides[0].merge(sides[1], on=["pair", "replicate"]).sort_values(["pair", "replicate"], ignore_index=True)
     mine, theirs = _aligned(first, second, pairs)
     columns = [name for name in RESULT_COLUMNS if name in mine and name in theirs]
@@ -255,11 +242,11 @@ def _measurements(
         table[f"converged_{side}"] = (~diverged & ("status" in rows and rows["status"] == "converged")).astype(float)
         table[f"budget_exhausted_{side}"] = rows["unconverged"].astype(float)
         table[f"diverged_{side}"] = diverged.astype(float)
-        error = np.log(np.fmax(rows["relative_error"], ERROR_FLOOR))
-        table[f"relative_error_{side}"] = error.where(~diverged)
-        trace = pd.to_numeric(rows["hessian_trace"], errors="coerce") if "hessian_trace" in rows else error * np.nan
+        table[f"relative_error_{side}"] = np.log(rows["relative_error"].clip(lower=ERROR_FLOOR).where(~diverged))
+        measured = pd.to_numeric(rows["hessian_trace"], errors="coerce") if "hessian_trace" in rows else np.nan
+        trace = pd.Series(measured, rows.index, dtype=float)
         usable = ~diverged & np.isfinite(trace) & (trace > _SMALLEST_TRACE)
-        table[f"hessian_trace_{side}"] = np.log(trace.where(usable).astype(float))
+        table[f"hessian_trace_{side}"] = np.log(trace.where(usable))
     return table
 
 
@@ -274,7 +261,7 @@ def _rows(table: pd.DataFrame, cells: pd.DataFrame, names: Sequence[str], level:
         mine = table[table["pair"].isin(group["pair"])]
         if mine["n"].nunique() > 1:
             yield {"scope": "group", **nothing, **key, **_n50_change(mine, level)}
-    fields = cells[list(names)].to_dict("records")
+    fields: dict[Any, dict[Any, Any]] = dict(enumerate(cells[list(names)].to_dict("records")))
     for pair, mine in table.groupby("pair"):
         yield from ({"scope": "cell", **fields[pair], **row} for row in _changes(mine, level))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -118,7 +118,8 @@ def paths(trials: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
         raise FitError(f"runs and flows differ in {', '.join(varying) or 'their flow'}; keep one of each with --where")
     _refuse_mixtures(runs)
     traces = history.dropna(subset=["hessian_trace"])[["cell_id", "replicate", "flow_time", "hessian_trace"]]
-    limits = dict(list(traces[traces["cell_id"].isin(flows["cell_id"])].sort_values("flow_time").groupby("replicate")))
+    of_flows = traces[traces["cell_id"].isin(flows["cell_id"])].sort_values("flow_time")
+    limits: dict[Any, pd.DataFrame] = dict(iter(of_flows.groupby("replicate")))
     named = runs[["cell_id", "replicate"]].assign(learning_rate=_cell_rates(runs))
     parts = []
     for (_, replicate), run in traces.merge(named, on=["cell_id", "replicate"]).groupby(["learning_rate", "replicate"]):
@@ -128,7 +129,9 @@ def paths(trials: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
             parts.append(within.assign(flow=np.interp(within["flow_time"], times, values)))
     if not parts:
         return pd.DataFrame()
-    rows = pd.concat(parts, ignore_index=True)[["learning_rate", "replicate", "flow_time", "hessian_trace", "flow"]]
+    rows: pd.DataFrame = pd.concat(parts, ignore_index=True)[
+        ["learning_rate", "replicate", "flow_time", "hessian_trace", "flow"]
+    ]
     return rows.assign(difference=rows["hessian_trace"] - rows["flow"])
 
 

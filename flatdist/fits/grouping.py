@@ -1,4 +1,4 @@
-"""Groups of trials: by the values of some columns, nulls and lists included."""
+"""Groups of trials by the values of some columns, nulls and lists included; predictions at their shapes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pandas as pd
 
 from flatdist.cells.cell import FIELDS, NULL_NAMES, PROBLEM_FIELDS
 from flatdist.methods import METHODS
+from flatdist.theory import prediction
 
+SHAPE = ("d_out", "d_in", "rank")
 # These do not distinguish what is being measured: the axis itself, how often it was looked at, and how it was computed.
 _NOT_CONFIGURATION = {"n", "evaluations", "dtype"}
 
@@ -136,3 +138,9 @@ def matching(table: pd.DataFrame, key: Mapping[Any, Any]) -> pd.DataFrame:
         ranks, values = ranked(table[name])
         chosen &= ranks == (values.index(value) if value in values else -1)
     return table[chosen]
+
+
+def predicted(name: str, table: pd.DataFrame) -> np.ndarray:
+    """A prediction of :mod:`flatdist.theory`, such as ``statdim``, at each row's shape: (rows,), in measurements."""
+    value = prediction(name).value
+    return np.array([value(int(a), int(b), int(r)) for a, b, r in table[list(SHAPE)].itertuples(index=False)])

@@ -12,8 +12,7 @@ import pandas as pd
 
 from flatdist.cells.cell import PROBLEM_FIELDS
 from flatdist.errors import FitError
-from flatdist.fits.grouping import group_rows, panel_columns, series_columns
-from flatdist.fits.shapes import SHAPE, predicted
+from flatdist.fits.grouping import SHAPE, group_rows, panel_columns, predicted, series_columns
 from flatdist.fits.success import require_columns
 from flatdist.theory import SAMPLE_COMPLEXITIES
 
@@ -107,7 +106,7 @@ def summarise(table: pd.DataFrame, by: Sequence[str], margin: float = MARGIN) ->
     return pd.DataFrame(rows)
 
 
-def shape_name(row: Mapping[Any, Any]) -> str:
+def shape_name(row: Any) -> str:
     """A problem's shape and rank in words."""
     return f"{int(row['d_out'])}x{int(row['d_in'])} rank {int(row['rank'])}"
 

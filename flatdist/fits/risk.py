@@ -12,9 +12,8 @@ import pandas as pd
 from flatdist.cells.cell import Cell
 from flatdist.cells.problems import sample_arrays
 from flatdist.errors import FitError
-from flatdist.fits.grouping import group_rows, panel_columns, series_columns
+from flatdist.fits.grouping import SHAPE, group_rows, panel_columns, predicted, series_columns
 from flatdist.fits.paired import with_reference
-from flatdist.fits.shapes import SHAPE, predicted
 from flatdist.fits.success import label_success, require_columns
 from flatdist.theory.risk import MinimumNormLaw, interpolation_law, minimum_nuclear_errors, tangent_fit_error
 from flatdist.threshold.median import median_interval
@@ -74,15 +73,15 @@ def risk_table(trials: pd.DataFrame, by: Sequence[str] | None = None, level: flo
         )
         settings.append(Setting.of(group))
     curves: dict[tuple[Setting | None, int], dict[str, float]] = {}
-    for setting in set(settings) - {None}:  # all n at once, which share the draws
+    for setting in {setting for setting in settings if setting is not None}:  # all n at once, which share the draws
         n = np.unique([row["n"] for row, own in zip(rows, settings, strict=True) if own == setting])
         for name, errors in setting.along(n).items():
             for value, error in zip(n.tolist(), errors.tolist(), strict=True):
                 curves.setdefault((setting, value), {})[name] = error
     own = {"min_nuclear_norm": "nuclear_norm", "min_frobenius_norm": "minimum_norm"}
-    for row, setting in zip(rows, settings, strict=True):
-        found = curves.get((setting, row["n"]), {})
-        shown = {"predicted": own.get(row.get("method", "")), "floor": "floor", "rank_fit": "tangent_fit"}
+    for row, its in zip(rows, settings, strict=True):
+        found = curves.get((its, row["n"]), {})
+        shown = {"predicted": own.get(row.get("method", ""), ""), "floor": "floor", "rank_fit": "tangent_fit"}
         row |= {name: found.get(curve, math.nan) for name, curve in shown.items()}
     return pd.DataFrame(rows)
 
@@ -171,7 +170,9 @@ class Setting(NamedTuple):
     @classmethod
     def of(cls, trials: pd.DataFrame) -> Setting | None:
         """The setting that trials share; None if they share none, or the measurements are not Gaussian."""
-        found = [set(trials[name]) if name in trials else {default} for name, default in _SETTING.items()]
+        found: list[set[Any]] = [
+            set(trials[name]) if name in trials else {default} for name, default in _SETTING.items()
+        ]
         if any(len(values) != 1 or None in values for values in found):
             return None
         d_out, d_in, rank, noise, tail, ground_truth, ensemble = (values.pop() for values in found)

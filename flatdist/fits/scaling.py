@@ -16,9 +16,8 @@ import pandas as pd
 from scipy import special
 
 from flatdist.errors import FitError
-from flatdist.fits.grouping import configuration_columns, group_rows, series_columns
+from flatdist.fits.grouping import SHAPE, configuration_columns, group_rows, predicted, series_columns
 from flatdist.fits.power_law import COEFFICIENT, EXPONENT, Points, fit_power_law, held_out_score, profile_limits
-from flatdist.fits.shapes import SHAPE, predicted
 from flatdist.fits.success import require_columns, resolve_tolerance, success_rates
 from flatdist.fits.threshold import fit_thresholds, grouping
 from flatdist.theory import prediction
@@ -243,7 +242,7 @@ def fit_width_law(thresholds: pd.DataFrame, by: Sequence[str], level: float = 0.
             continue
         coefficient, exponent, _ = fit_power_law(points).parameters
         low, high = profile_limits(points, EXPONENT, level)
-        row = {"n_shapes": points.shapes, "n_unresolved": len(points.x) - len(resolved.x)}
+        row: dict[str, Any] = {"n_shapes": points.shapes, "n_unresolved": len(points.x) - len(resolved.x)}
         row |= {"coefficient": math.exp(coefficient), "exponent": exponent, "exponent_low": low, "exponent_high": high}
         rows.append({**key, **row})
     return pd.DataFrame(rows)

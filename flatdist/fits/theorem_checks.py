@@ -64,9 +64,10 @@ class Check:
 
     def row(self) -> dict[str, object]:
         """The row of the table."""
-        counts = self.instances["verdict"].value_counts().reindex(VERDICTS, fill_value=0).to_dict()
-        words = {name: getattr(self, name) for name in ("statement", "predicted", "measured")}
-        return words | {"instances": len(self.instances)} | counts | {"worst": self.worst, "verdict": self.verdict}
+        verdicts = list(self.instances["verdict"])
+        row: dict[str, object] = {name: getattr(self, name) for name in ("statement", "predicted", "measured")}
+        row |= {"instances": len(verdicts), **{verdict: verdicts.count(verdict) for verdict in VERDICTS}}
+        return row | {"worst": self.worst, "verdict": self.verdict}
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,8 @@ class Statement:
 
 def run_checks(trials: pd.DataFrame) -> tuple[list[Check], list[str]]:
     """Check every statement; return the checks, and the names of statements that no trial tests."""
-    found = {statement.name: statement.check(trials) for statement in STATEMENTS}
-    missing = [name.replace("_", " ").capitalize() for name, check in found.items() if check is None]
-    return [check for check in found.values() if check is not None], missing
+    found = [(statement.title, statement.check(trials)) for statement in STATEMENTS]
+    return [check for _, check in found if check], [title for title, check in found if not check]
 
 
 def verdict_table(checks: Sequence[Check]) -> pd.DataFrame:
@@ -167,13 +167,12 @@ def _judged(
 ) -> pd.DataFrame:
     """The rows with ``measured``, delta_rank as ``lower`` and ``upper``, and the verdict on measured <= bound."""
     rows = rows.assign(measured=measured, lower=rows[f"delta_{rank}_lower"], upper=rows[f"delta_{rank}_upper"])
-    columns = zip(*(rows[name] for name in ("measured", "lower", "upper", "depth")), strict=True)
-    return rows.assign(
-        verdict=[
-            judge(value, lambda delta, depth=int(depth): bound(delta, depth), lower, upper)
-            for value, lower, upper, depth in columns
-        ]
-    )
+
+    def at(depth: float) -> Callable[[float], float]:
+        return lambda delta: bound(delta, int(depth))
+
+    columns = zip(*(rows[name] for name in ("measured", "depth", "lower", "upper")), strict=True)
+    return rows.assign(verdict=[judge(value, at(depth), *limits) for value, depth, *limits in columns])
 
 
 def _within_delta(rows: pd.DataFrame, measured: Any, rank: int) -> Finding:
@@ -213,7 +212,7 @@ def _where(row: pd.Series) -> str:
 def _lemma_2(rows: pd.DataFrame) -> Finding:
     on, off = rows["lemma2_on"], rows["lemma2_off"]
     measured = f"largest relative difference {on.max():.1e} at interpolators, {off.max():.1e} elsewhere"
-    return _equal(rows, np.fmax(on, off), LEMMA_2, measured)
+    return _equal(rows, rows[["lemma2_on", "lemma2_off"]].max(axis=1), LEMMA_2, measured)
 
 
 def _lemma_4(rows: pd.DataFrame) -> Finding:
@@ -275,7 +274,8 @@ def _theorem_3(rows: pd.DataFrame) -> Finding:
     # Exact recoveries need no constant: rounding in them is no growth.
     grows = not compared or any(group[-1] > 1.1 * max(group[0], EXACT) for group in compared)
     worst = _largest(rows, rows["measured"])
-    listed = (f"{value:.4f} at d + d' = {size:g} (rank {rank:g})" for (rank, size), value in needed.items())
+    table = needed.reset_index().itertuples(index=False, name=None)
+    listed = (f"{value:.4f} at d + d' = {size:g} (rank {rank:g})" for rank, size, value in table)
     return (
         rows.assign(verdict=UNRESOLVED if grows else NO_POWER),
         f"C needed: {', '.join(listed)}",

@@ -60,8 +60,7 @@ def fit_thresholds(
           left, right or unresolved; limits are 0 or infinite where the data do not bound n50.
         - ``censored``: ``none``; ``interval`` (success jumps between two neighbouring n: n50 is only known to lie
           between them); ``left`` (n50 is below the smallest n); ``right`` (above the largest); ``unresolved`` (there is
-          no n50: success levels off below one half, or falls again).
-        - ``reason``: why n50 is not resolved, or another remark on the curve; otherwise empty.
+          no n50: success levels off below one half, or falls again). ``reason``: why, or another remark on the curve.
         - ``fit_p``: goodness of fit by parametric bootstrap. Below 0.02 the fit is poor; below 0.1 the interval is
           widened by the excess scatter. NaN where it cannot be computed (replicates that fail after a success).
         - ``lapse``: failures at large n, 0 where there is no evidence of any; ``lapse_evidence``: their posterior
@@ -109,15 +108,9 @@ def fit_over_tolerances(
 
 
 def _fit_groups(
-    trials: pd.DataFrame,
-    by: Sequence[str],
-    tolerances: Sequence[float | None],
-    link: str,
-    level: float = 0.95,
-    unit: str = "auto",
-    *,
-    details: bool = True,
-) -> pd.DataFrame:
+    trials: pd.DataFrame, by: Sequence[str], tolerances: Sequence[float | None],
+    link: str, level: float = 0.95, unit: str = "auto", *, details: bool = True,
+) -> pd.DataFrame:  # fmt: skip
     require_columns(trials, by, "grouping columns")
     for name, value, allowed in (("link", link, CHOICES), ("unit", unit, UNITS)):
         if value not in allowed:

@@ -13,9 +13,8 @@ import pandas as pd
 from flatdist.figures.panels import DELTA, TIMES
 from flatdist.figures.style import method_label
 from flatdist.figures.words import PREDICTION_NAMES, counted, name_of, number, percent, threshold_words
-from flatdist.fits.grouping import group_rows, matching
+from flatdist.fits.grouping import SHAPE, group_rows, matching, predicted
 from flatdist.fits.scaling import Fits
-from flatdist.fits.shapes import SHAPE, predicted
 from flatdist.report.material import Material
 from flatdist.threshold.interval import POOR_FIT
 

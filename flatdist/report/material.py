@@ -12,9 +12,8 @@ import pandas as pd
 from flatdist.cells.cell import FIELDS
 from flatdist.errors import FitError, FlatdistError
 from flatdist.figures.panels import keys_of
-from flatdist.fits.grouping import as_value, configuration_columns, panel_columns, series_columns
+from flatdist.fits.grouping import SHAPE, as_value, configuration_columns, panel_columns, series_columns
 from flatdist.fits.scaling import Fits, fit_all
-from flatdist.fits.shapes import SHAPE
 from flatdist.fits.success import common_tolerance, label_success, resolve_tolerance
 from flatdist.fits.threshold import fit_thresholds
 

@@ -19,9 +19,8 @@ from flatdist.figures.sample_complexity import draw_predictions, success_panel
 from flatdist.figures.scaling import law_panel, only_value, ratio_ticks
 from flatdist.figures.style import plain_ticks
 from flatdist.figures.words import PREDICTION_NAMES, counted, name_of, number, threshold_words
-from flatdist.fits.grouping import as_value, matching
+from flatdist.fits.grouping import SHAPE, as_value, matching
 from flatdist.fits.scaling import LAWS
-from flatdist.fits.shapes import SHAPE
 from flatdist.fits.success import success_rates
 from flatdist.methods import takes_steps
 from flatdist.report.material import MEASURES, Material

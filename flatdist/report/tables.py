@@ -22,8 +22,7 @@ from flatdist.figures.words import (
     percent,
     threshold_table,
 )
-from flatdist.fits.grouping import as_value, group_rows, null_name
-from flatdist.fits.shapes import predicted
+from flatdist.fits.grouping import as_value, group_rows, null_name, predicted
 from flatdist.fits.success import wilson_interval
 from flatdist.fits.theorem_checks import VERDICTS, run_checks
 from flatdist.methods import takes_steps

@@ -133,7 +133,7 @@ class Runs(ByContent):
         both, count = np.unique(np.stack(bounds)[:, low & high], axis=1, return_counts=True)
         won = np.bincount(until[high & ~low], minlength=size).astype(float)
         lost = np.bincount(above[low & ~high], minlength=size).astype(float)
-        return Observations(np.log(values), won, lost, *both, count.astype(float))
+        return Observations(np.log(values), won, lost, both[0], both[1], count.astype(float))
 
 
 @dataclass(frozen=True)

@@ -111,21 +111,11 @@ def _drop(level: float) -> float:
 
 
 class Fit:
-    """Curves fitted to the observations of one group, which has at least two values of n and both outcomes.
+    """Curves of some links fitted to one group's observations: two values of n or more, and both outcomes.
 
-    Args:
-        observations: of thresholds.
-        links: to average over.
-        level: of the intervals.
-        dispersion: of the observations, relative to independent ones.
-
-    Attributes:
-        posterior: of the curves that cross one half.
-        chosen: the link, and whether there are lapses, of greatest evidence: what n50 is estimated with.
-        shown: the same of the curve that is drawn and whose width is reported: logistic unless the runs clearly differ.
-        curve: center, width and lapse rate of the likeliest curve that is shown.
-        middle: the estimate of log n50.
-        sharp: whether the transition is narrower than the measured n resolve.
+    ``dispersion`` is that of the observations, relative to independent ones. n50 is estimated with the ``chosen`` link,
+    with lapses or not, of greatest evidence. The curve that is ``shown``, whose width is reported, is logistic unless
+    the runs clearly differ.
     """
 
     def __init__(
@@ -146,11 +136,11 @@ class Fit:
         plain, best = links.index("logit") if "logit" in links else 0, evidence.argmax()
         drawn = int(best) if evidence[best] > CLEARLY * evidence[plain] else plain
         self.shown = links[drawn], bool(kinds[drawn, 1] > kinds[drawn, 0])
-        self.curve = self.likeliest(*self.shown)
+        self.curve = self.likeliest(*self.shown)  # center, width and lapse rate
         center, width, lapse = self.curve if self.shown == self.chosen else self.likeliest(*self.chosen)
         self.middle = center + width / rise(self.chosen[0]) * crossing(self.chosen[0], min(lapse, 0.499))
         place = int(np.searchsorted(self.values, self.middle))
-        inside = 0 < place < len(self.values)
+        inside = 0 < place < len(self.values)  # is the transition narrower than the measured n resolve?
         self.sharp = inside and bool(width < UNRESOLVED * (self.values[place] - self.values[place - 1]))
         if self.sharp:  # the likelihood is flat between the two n
             self.middle = float(self.posterior.quantiles((0.5,))[0])

@@ -8,7 +8,7 @@ import pytest
 
 from flatdist.errors import FitError
 from flatdist.figures.effective_norm import depth_figure, ranks_figure, ratios_figure, scales_figure
-from flatdist.fits.effective_norm import (
+from flatdist.fits.first_success import (
     at_rate_zero,
     beside_nuclear_norm,
     depth_ratios,
