@@ -56,9 +56,9 @@ def flow_limit(trials: pd.DataFrame, history: pd.DataFrame) -> Figure:
         left, right = panels.flat
         rates = np.unique(path["learning_rate"])
         for index, rate in enumerate(rates):
-            mean = means.loc[rate, "hessian_trace"]
+            mean: Any = means.loc[rate, "hessian_trace"]
             left.plot(mean.index, mean, color=color_of(index), linewidth=0.8, label=f"rate {rate:.3g}")
-        flow = means.loc[rates[0], "flow"]
+        flow: Any = means.loc[rates[0], "flow"]
         left.plot(flow.index, flow, color="#000000", linewidth=1.4, label="flow")
         left.set(xlabel="flow time", ylabel="tr Hess $L$, mean over replicates")
         grouped = table.groupby("learning_rate")["relative"]
