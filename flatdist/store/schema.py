@@ -95,10 +95,11 @@ def conform(data: pa.Table, table: str) -> pa.Table:
 
 def plain(rows: pa.Table) -> pa.Table:
     """A table whose text is not dictionary-encoded, as it is declared."""
-    fields = [
-        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field for field in rows.schema
-    ]
-    return rows.cast(pa.schema(fields, rows.schema.metadata))
+    for index, field in enumerate(rows.schema):
+        if pa.types.is_dictionary(field.type):
+            text = field.with_type(field.type.value_type)
+            rows = rows.set_column(index, text, rows.column(index).cast(text.type))
+    return rows
 
 
 def with_columns(rows: pa.Table, table: str, columns: Sequence[str]) -> pa.Table:

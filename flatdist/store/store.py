@@ -395,9 +395,10 @@ class Store:
         paths = [info.path for info in self.files.list(layout.part_folder("failures"))]
         found, damaged = self.files.sift(read, paths)
         warn_damaged(self.uri, [*damaged.values()], "left out: the attempts that they record are not counted")
-        tables = [*found.values()] or [empty("failures")]
+        if not found:
+            return empty("failures")
         order = [(name, "ascending") for name in ("cell_id", "replicate", "generation", "attempt", "at", "part")]
-        return pa.concat_tables(tables, promote_options="default").sort_by(order)
+        return pa.concat_tables([*found.values()], promote_options="default").sort_by(order)
 
     def _count_failures(self) -> Counter[Key]:
         """The failures of every key since it was last invalidated."""
