@@ -43,6 +43,16 @@ def test_a_sweep_runs_from_a_dict_and_resumes(tmp_path: Path) -> None:
     assert flatdist.Store(tmp_path / "none")._repr_html_().endswith(": 0 replicates of 0 cells</caption></table>")
 
 
+def test_a_store_of_many_sweeps_shows_some_and_counts_the_others(tmp_path: Path) -> None:
+    store = flatdist.Store(tmp_path)
+    for number in range(23):
+        store.sweeps.save(f"s{number:02}", "", [], 1)
+    shown = store._repr_html_()
+    assert "<th>s19</th>" in shown
+    assert "<th>and 3 more</th>" in shown
+    assert "s20" not in shown
+
+
 def write(folder: Path, name: str) -> Path:
     path = folder / name
     path.write_text("replicates: 2\nfixed: {d_out: 4, d_in: 4, rank: 1, steps: 30, evaluations: 2}\n"

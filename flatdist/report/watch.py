@@ -84,9 +84,9 @@ class Watch:
             try:
                 sweep, self._sweep = self._sweep or self._open(), None
                 material = gather(sweep, self._settings)
-                trials = material.trials
+                trials, cells = material.trials, material.sweep.cells
                 last = str(trials["finished_at"].max()) if len(trials) else ""
-                seen = last, *map(len, (trials, material.history, material.failures, material.sweep.cells))
+                seen = last, len(trials), len(material.history), len(material.failures), len(cells)
                 if seen == self._seen:
                     return False
                 parts = build(material, self._inliner)

@@ -34,6 +34,7 @@ Row = Mapping[str, Any]
 
 MANY_PARTS = 128  # a driver compacts a store with more
 _COMPACTIONS = 20  # others that may come first
+_SHOWN = 20  # sweeps in a notebook; each is a file to read
 _TEXTS = ("message", "traceback", "host", "error_type")
 
 
@@ -82,10 +83,12 @@ class Store:
 
     def _repr_html_(self) -> str:
         done, lines = self.done(), ""
-        for name in self.sweeps.names():
+        names = self.sweeps.names()
+        for name in names[:_SHOWN]:
             ids = self.sweeps.load(name).cell_ids
             rows = sum(len(done.get(cell_id, ())) for cell_id in ids)
             lines += f"<tr><th>{html.escape(name)}</th><td>{len(ids):,}</td><td>{rows:,}</td></tr>"
+        lines += f"<tr><th>and {len(names) - _SHOWN} more</th></tr>" if len(names) > _SHOWN else ""
         caption = f"{html.escape(repr(self))}: {sum(map(len, done.values())):,} replicates of {len(done):,} cells"
         head = "<tr><th>sweep</th><th>cells</th><th>replicates stored</th></tr>"
         return f"<table><caption>{caption}</caption>{head if lines else ''}{lines}</table>"
