@@ -108,7 +108,7 @@ def read_part(files: Filesystem, table: str, path: str, columns: Iterable[str] |
         # without a digest the other columns tell, too, whether the file is whole
         read = wanted if sealed else names
         _check_sizes(metadata, len(data), read)
-        with _open(data, metadata, table, checked=not sealed) as file:
+        with _open(data, metadata, names, table, checked=not sealed) as file:
             rows = file.read(columns=read, use_threads=False).select(wanted)
         _check_texts(rows, len(data))
         return conform(rows, table)
@@ -143,7 +143,7 @@ def read_segment(
     leaves = [i for i in range(metadata.num_columns) if _column(metadata, i) in wanted]
     data = _read_chunks(files, path, seal, metadata, [(group, leaf) for group in groups for leaf in leaves])
     try:
-        with _open(data, metadata, table, checked=False) as file:
+        with _open(data, metadata, names, table, checked=False) as file:
             rows = conform(file.read_row_groups(groups, columns=wanted, use_threads=True).select(wanted), table)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise Damaged(path, _first_line(error)) from error
@@ -229,12 +229,14 @@ def _chunks(metadata: Metadata) -> list[tuple[int, int]]:
     return ranges
 
 
-def _open(data: bytes | pa.Buffer, metadata: Metadata, table: str, *, checked: bool) -> pa.parquet.ParquetFile:
+def _open(
+    data: bytes | pa.Buffer, metadata: Metadata, names: Sequence[str], table: str, *, checked: bool
+) -> pa.parquet.ParquetFile:
     """Open a file so that its text is read dictionary-encoded."""
     return pa.parquet.ParquetFile(
         pa.BufferReader(data),
         metadata=metadata,
-        read_dictionary=[name for name in metadata.schema.to_arrow_schema().names if name in _texts(table)],
+        read_dictionary=[name for name in names if name in _texts(table)],
         page_checksum_verification=checked,
         pre_buffer=False,
     )
