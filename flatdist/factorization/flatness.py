@@ -13,7 +13,7 @@ trace at every W, interpolating or not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -222,3 +222,33 @@ def _pack(symmetric: Array) -> Array:
     size = symmetric.shape[-1]
     rows, columns = np.triu_indices(size)
     return symmetric.reshape(-1, size**2)[:, rows * size + columns] * np.where(rows == columns, 1.0, 2.0)
+
+
+def flatness_terms(
+    layers: Sequence[Any], trace: Callable[[Any], Any], squares: Callable[[Any], Any]
+) -> tuple[list[Any], list[Any]]:
+    """||X_j|| ||Y_j|| (a bound) and tr X_j tr Y_j of each layer, (replicates,).
+
+    Spectral norms are bounded by Schatten 8-norms, which takes two squarings of each X_j and Y_j: exact where one
+    direction dominates, as it does at a flat solution of rank one, and at most d^(1/8) too large.
+
+    Args:
+        layers: any matrices (replicates, d_{j+1}, d_j) with ``@``, ``/``, ``mT`` and ``shape``.
+        trace: of such matrices, (replicates,).
+        squares: sum of the squares of their entries, (replicates,).
+    """
+
+    def norm_and_trace(square: Any) -> tuple[Any, Any]:
+        size = trace(square)
+        scale = size.clip(np.finfo(np.float64).tiny)
+        power = square / scale[..., None, None]  # of trace 1: no power of it overflows
+        power = power @ power
+        return scale * squares(power @ power) ** 0.125, size
+
+    tops, traces = [], []
+    for left, right in zip(*partial_products(layers), strict=True):  # an empty product is an identity
+        outer = (1.0, layers[-1].shape[-2]) if left is None else norm_and_trace(left @ left.mT)
+        inner = (1.0, layers[0].shape[-1]) if right is None else norm_and_trace(right.mT @ right)
+        tops.append(outer[0] * inner[0])
+        traces.append(outer[1] * inner[1])
+    return tops, traces

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pkgutil import resolve_name as load_runner
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from flatdist.errors import LaunchError, StoreError
 from flatdist.launch.interrupt import StopNow
@@ -38,7 +38,6 @@ from flatdist.planning.work import Key, keys_in
 
 if TYPE_CHECKING:
     from flatdist.cells.cell import Cell
-    from flatdist.launch.ray.trial import _Reports
     from flatdist.planning import Shard, WorkItem
     from flatdist.store import Store
     from flatdist.store.drivers import Driver
@@ -68,6 +67,16 @@ class ShardCounts:
     stopped: bool = False
 
 
+class Watch(Protocol):
+    """Follows the training of a cell's replicates."""
+
+    def on_history(self, replicate: int, rows: list[dict[str, Any]]) -> None:
+        """New rows of a replicate's history."""
+
+    def on_diverged(self, replicate: int) -> None:
+        """A replicate whose training has diverged."""
+
+
 def run_shard(
     shard: Shard,
     store_uri: str,
@@ -77,7 +86,7 @@ def run_shard(
     number: int = 0,
     should_stop: ShouldStop = lambda: False,
     device: str = "cpu",
-    watch: _Reports | None = None,
+    watch: Watch | None = None,
     driver: Driver | None = None,
 ) -> ShardCounts:
     """Run a shard's items, one after another or all as one pack, and write their rows to the store as they finish.
@@ -186,7 +195,7 @@ class _Work:
     number: int
     should_stop: ShouldStop
     device: str
-    watch: _Reports | None
+    watch: Watch | None
     steps: int = 0
     steps_reported: float = 0.0
 

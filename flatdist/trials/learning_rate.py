@@ -23,7 +23,7 @@ Nothing is random and the estimate is made at fixed steps, so a run's step sizes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from flatdist.cells.cell import Cell
-from flatdist.factorization.products import partial_products
+from flatdist.factorization.flatness import flatness_terms
 from flatdist.types import Array
 
 FIRST_ESTIMATES = (0, 125, 250, 500, 1000, 2000)  # steps; the weights change fastest at the start
@@ -141,36 +141,6 @@ def flatness_bounds(layers: Sequence[Array]) -> tuple[Array, Array, Array]:
     tops, traces = flatness_terms(layers, partial(np.trace, axis1=-2, axis2=-1), _squared_norm)
     energy = sum((_squared_norm(layer) for layer in layers), start=np.zeros(len(layers[0])))
     return np.stack(tops).sum(axis=0), np.stack(traces).sum(axis=0), energy
-
-
-def flatness_terms(
-    layers: Sequence[Any], trace: Callable[[Any], Any], squares: Callable[[Any], Any]
-) -> tuple[list[Any], list[Any]]:
-    """||X_j|| ||Y_j|| (a bound) and tr X_j tr Y_j of each layer, (replicates,).
-
-    Spectral norms are bounded by Schatten 8-norms, which takes two squarings of each X_j and Y_j: exact where one
-    direction dominates, as it does at a flat solution of rank one, and at most d^(1/8) too large.
-
-    Args:
-        layers: any matrices (replicates, d_{j+1}, d_j) with ``@``, ``/``, ``mT`` and ``shape``.
-        trace: of such matrices, (replicates,).
-        squares: sum of the squares of their entries, (replicates,).
-    """
-
-    def norm_and_trace(square: Any) -> tuple[Any, Any]:
-        size = trace(square)
-        scale = size.clip(np.finfo(np.float64).tiny)
-        power = square / scale[..., None, None]  # of trace 1: no power of it overflows
-        power = power @ power
-        return scale * squares(power @ power) ** 0.125, size
-
-    tops, traces = [], []
-    for left, right in zip(*partial_products(layers), strict=True):  # an empty product is an identity
-        outer = (1.0, layers[-1].shape[-2]) if left is None else norm_and_trace(left @ left.mT)
-        inner = (1.0, layers[0].shape[-1]) if right is None else norm_and_trace(right.mT @ right)
-        tops.append(outer[0] * inner[0])
-        traces.append(outer[1] * inner[1])
-    return tops, traces
 
 
 def _squared_norm(matrices: Array) -> Array:

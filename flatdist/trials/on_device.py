@@ -25,12 +25,12 @@ from flatdist.cells.cell import Cell
 from flatdist.cells.problems import StoredProblem, frobenius_norm, ground_truths_of, storage_dtype
 from flatdist.engines import cuda, why_absent
 from flatdist.engines._launched import in_sequence
+from flatdist.factorization.flatness import flatness_terms
 from flatdist.factorization.products import end_to_end, partial_products
 from flatdist.sensing.draws import stream_key
 from flatdist.sensing.draws import tensor as draws
 from flatdist.sensing.draws.stream import INITIALISATION, MEASUREMENTS, OBSERVATION_NOISE, Stream
 from flatdist.sensing.measurements import Dense, as_measurements
-from flatdist.trials.learning_rate import flatness_terms
 from flatdist.types import Array
 
 BLOCK_NUMBERS = 2**24  # float32 worked on at a time on a CPU
