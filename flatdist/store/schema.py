@@ -165,12 +165,17 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
 def _objects(column: pa.ChunkedArray) -> list[Any] | None:
     """Lists of integers as tuples, and maps as dictionaries; None for columns of other types."""
     if pa.types.is_map(column.type):
+        if column.null_count == len(column):
+            return [None] * len(column)
         return [None if item is None else dict(item) for item in column.to_pylist()]
     if not (pa.types.is_list(column.type) and pa.types.is_integer(column.type.value_type)):
         return None
     found: list[Any] = []
+    same: dict[tuple[int, ...], tuple[int, ...]] = {}  # equal lists share one tuple: a table has millions of rows
     for chunk in column.chunks:
         numbers, ends = (one.to_numpy(zero_copy_only=False).tolist() for one in (chunk.values, chunk.offsets))
         valid = chunk.is_valid().to_pylist()
-        found += [tuple(numbers[a:b]) if here else None for a, b, here in zip(ends, ends[1:], valid, strict=False)]
+        for a, b, here in zip(ends, ends[1:], valid, strict=False):
+            one = tuple(numbers[a:b])
+            found.append(same.setdefault(one, one) if here else None)
     return found
