@@ -23,11 +23,11 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """What shares a cluster, a page or a module's fixtures and caches runs in one process; a page's blocks anywhere."""
+    """What shares a cluster, a page or a module's fixtures and caches runs in one process; the rest anywhere."""
     for item in items:
-        if item.get_closest_marker("ray"):
+        if "local_ray" in item.fixturenames:
             item.add_marker(pytest.mark.xdist_group("ray"))
-        elif item.path.name != "test_blocks.py":
+        elif item.path.name != "test_blocks.py" and not item.get_closest_marker("ray"):  # one with a Ray of its own
             shared = item.path.parent if item.path.parent.name == "report" else item.path
             item.add_marker(pytest.mark.xdist_group(str(shared)))
 
