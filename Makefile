@@ -17,8 +17,7 @@ TORCH_BY_UV = $(INSTALL) uv && { $(BIN)/uv pip install --quiet --python $(BIN)/p
 SWEEP ?= sweeps/quickstart.yaml
 STORE ?= results
 OUT ?= figures
-# Tests wait for Ray and for other processes a third of the time, so there are half as many again as processors.
-PYTEST_ARGS ?= --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2)) --dist loadgroup --durations 40
+PYTEST_ARGS ?= --numprocesses auto --dist loadgroup --durations 40
 
 .PHONY: help setup demo test docs dist lock lint types format bench clean
 
